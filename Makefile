@@ -1,0 +1,53 @@
+# Everything below creates the virtualenv it needs; only Python >= 3.11 and make are assumed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+WORKERS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format coverage build bench vectors clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml requirements/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP) ## snapshot, tamper check and proven restore on real files
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/demo.sh
+
+test: $(STAMP) ## every test that needs no server
+	$(BIN)/python -m pytest -n $(WORKERS) -q
+
+lint: $(STAMP) ## format check, ruff, mypy strict, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## format and apply safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+coverage: $(STAMP) ## branch coverage of the tests
+	$(BIN)/python -m pytest -n $(WORKERS) -q --cov --cov-report=term-missing:skip-covered
+
+build: $(STAMP) ## wheel into a clean virtualenv, run from /
+	rm -rf dist && mkdir dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(PYTHON) -m venv dist/venv
+	dist/venv/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd / && $(CURDIR)/dist/venv/bin/vault --version
+
+bench: $(STAMP) ## time the vault against restic on the same data
+	$(BIN)/python tests/bench/compare.py
+
+vectors: $(STAMP) ## write the golden vectors again; git diff must stay empty
+	$(BIN)/python tests/vectors/generate.py
+
+clean: ## remove what make created
+	rm -rf $(VENV) dist demo

@@ -1,0 +1,95 @@
+"""Strict JSON and strict base64 (docs/format.md, preamble).
+
+Verified bytes are the bytes used: nothing is canonicalised in order to verify.
+"""
+
+import base64
+import binascii
+import json
+import re
+from typing import Any, NoReturn
+
+from vault.errors import FormatError
+
+_MAX_INTEGER = 2**53 - 1
+_MAX_DEPTH = 8
+_BRACKETS = re.compile(rb"[\[\]{}]")
+
+
+def _no_floats(text: str) -> NoReturn:
+    raise FormatError("JSON has a number that is not an integer", found=text[:40])
+
+
+def _integer(text: str) -> int:
+    if len(text) > 17 or abs(value := int(text)) > _MAX_INTEGER:
+        raise FormatError("JSON has an integer beyond 2^53-1", found=text[:40])
+    return value
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise FormatError("JSON object has a duplicate name")
+    return fields
+
+
+def _check_depth(data: bytes) -> None:
+    """Bound nesting before the parser recurses; brackets in strings only make it stricter."""
+    depth = 0
+    for bracket in _BRACKETS.findall(data):
+        if bracket in b"[{":
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise FormatError("JSON is nested too deeply", expected=f"at most {_MAX_DEPTH}")
+        else:
+            depth -= 1
+
+
+def loads_strict(data: bytes) -> Any:
+    """Parse strict JSON.
+
+    Raises:
+        FormatError: Not UTF-8, a BOM, duplicate names, floats, NaN, huge
+            integers, deep nesting, lone surrogates, or anything after the value.
+    """
+    _check_depth(data)
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(
+            text,
+            object_pairs_hook=_no_duplicates,
+            parse_float=_no_floats,
+            parse_constant=_no_floats,
+            parse_int=_integer,
+        )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # refuses lone surrogates
+    except (ValueError, RecursionError) as error:
+        raise FormatError("not strict JSON", found=str(error)[:120]) from error
+    return value
+
+
+def dumps(value: Any) -> bytes:
+    """Sorted names, no white space, UTF-8: the same value always gives the same bytes."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode("utf-8")
+
+
+def b64encode(data: bytes) -> str:
+    """Standard alphabet with padding."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def b64decode_strict(text: str) -> bytes:
+    """The inverse of `b64encode`, and of nothing else.
+
+    Raises:
+        FormatError: Another alphabet, stray bits, white space or missing padding.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise FormatError("not base64", found=str(error)) from error
+    if b64encode(data) != text:
+        raise FormatError("base64 is not in its one canonical form")
+    return data

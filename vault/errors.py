@@ -1,0 +1,139 @@
+"""Every exception of the vault, in one tree.
+
+::
+
+    VaultError                      unexpected failure of the vault itself
+    ├─ ConfigError                  usage, configuration, a target or source not as required
+    │  └─ PolicyError               a policy file that does not say what it must
+    ├─ IntegrityError               stored or restored bytes are not what was signed
+    │  ├─ FormatError               bytes that do not follow docs/format.md
+    │  ├─ DigestMismatchError       a digest, size or authentication tag differs
+    │  ├─ SignatureError            a signature, role or threshold fails
+    │  ├─ RollbackError             an older or different history than the one remembered
+    │  ├─ MissingObjectError        the ledger names an object that the store does not have
+    │  └─ RecoveryCheckError        restored data failed a recovery check
+    ├─ RetentionError               a lock or legal hold forbids it, or is weaker than required
+    ├─ RepositoryNotFoundError      no repository at that address
+    ├─ LedgerMovedError             others appended faster than we could; try again
+    ├─ WrongKeyError                wrong key or passphrase, or none given
+    ├─ StorageError                 the store is unreachable or refused
+    │  ├─ ObjectNotFoundError       no such object or version
+    │  └─ StorageUnavailableError   worth a retry
+    ├─ LocalError                   local disk or I/O failure
+    ├─ BusyError                    already running for this dataset or target
+    └─ SourceCommandError           a hook or source command failed or timed out
+
+A broken promise is an exception; what an audit finds is data (`vault.model.Finding`).
+The command line maps the tree to exit codes (design.md 7) in `cli.main`.
+"""
+
+
+class VaultError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: What failed, on which object; lower case, no full stop.
+        expected: What was required, where that helps.
+        found: What was there instead.
+        hint: One sentence that says what to do next.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        expected: object = None,
+        found: object = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.expected = expected
+        self.found = found
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Message with expected and found; the hint is left to the caller."""
+        text = self.message
+        if self.expected is not None:
+            text += f": expected {self.expected}"
+            text += f", found {self.found}" if self.found is not None else ""
+        elif self.found is not None:
+            text += f": found {self.found}"
+        return text
+
+
+class ConfigError(VaultError):
+    """Usage, configuration, or a target or source that is not as required."""
+
+
+class PolicyError(ConfigError):
+    """A policy file that does not say what it must."""
+
+
+class IntegrityError(VaultError):
+    """Bytes are not what was signed."""
+
+
+class FormatError(IntegrityError):
+    """Bytes do not follow docs/format.md."""
+
+
+class DigestMismatchError(IntegrityError):
+    """A digest, size or authentication tag differs."""
+
+
+class SignatureError(IntegrityError):
+    """A signature, role or threshold fails."""
+
+
+class RollbackError(IntegrityError):
+    """The store shows an older or different history than the one remembered."""
+
+
+class MissingObjectError(IntegrityError):
+    """The ledger names an object that the store does not have."""
+
+
+class RecoveryCheckError(IntegrityError):
+    """Restored data failed a recovery check."""
+
+
+class RetentionError(VaultError):
+    """A lock or legal hold forbids it, or is weaker than required."""
+
+
+class RepositoryNotFoundError(VaultError):
+    """No repository at that address."""
+
+
+class LedgerMovedError(VaultError):
+    """Others appended faster than we could."""
+
+
+class WrongKeyError(VaultError):
+    """Wrong key or passphrase, or none where one is needed."""
+
+
+class StorageError(VaultError):
+    """The store is unreachable or refused."""
+
+
+class ObjectNotFoundError(StorageError):
+    """No such object or version."""
+
+
+class StorageUnavailableError(StorageError):
+    """The store did not answer; worth a retry."""
+
+
+class LocalError(VaultError):
+    """Local disk or I/O failure."""
+
+
+class BusyError(VaultError):
+    """Already running for this dataset or target."""
+
+
+class SourceCommandError(VaultError):
+    """A hook or source command failed or timed out."""

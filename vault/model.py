@@ -1,0 +1,348 @@
+"""The words of design.md 2 as types. No I/O, no clock, no cryptography."""
+
+import dataclasses
+import re
+from datetime import UTC, datetime
+from enum import IntEnum, StrEnum
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from vault.errors import ConfigError, FormatError
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+FORMAT_VERSION = 1  # of docs/format.md; compared with the root's min_reader and min_writer
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9._-]{0,62}")  # datasets, domains, hosts
+LAST_LOCK = datetime(2100, 1, 1, tzinfo=UTC)  # I8: Ceph 16 wraps later dates and unlocks
+
+
+class Id(bytes):
+    """A 32-byte content address; prints as lower-case hex."""
+
+    __slots__ = ()
+
+    def __new__(cls, raw: bytes | memoryview) -> Self:
+        """Check the length.
+
+        Raises:
+            FormatError: Not 32 bytes.
+        """
+        self = super().__new__(cls, raw)
+        if len(self) != 32:
+            raise FormatError(f"{cls.__name__} must be 32 bytes", found=len(self))
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From 64 lower-case hex digits.
+
+        Raises:
+            FormatError: Anything else.
+        """
+        if not re.fullmatch(r"[0-9a-f]{64}", text):
+            raise FormatError(f"{cls.__name__} must be 64 lower-case hex digits", found=text[:80])
+        return cls(bytes.fromhex(text))
+
+    def __str__(self) -> str:
+        """Lower-case hex."""
+        return self.hex()
+
+
+class Digest(Id):
+    """SHA-256 of bytes as stored."""
+
+    __slots__ = ()
+
+
+class PackId(Digest):
+    """SHA-256 of a whole pack as stored."""
+
+    __slots__ = ()
+
+
+class ChunkId(Id):
+    """HMAC-SHA-256(domain id key, type ‖ SHA-256(chunk))."""
+
+    __slots__ = ()
+
+
+class ObjectType(IntEnum):
+    """The type byte of a sealed object, and the first byte under a chunk id's HMAC."""
+
+    DATA = 1
+    TREE = 2
+    INDEX = 3
+    DOMAIN = 4
+
+
+class LockMode(StrEnum):
+    """How strictly a lock binds; NONE keeps dates advisory (I8)."""
+
+    NONE = "none"
+    GOVERNANCE = "governance"
+    COMPLIANCE = "compliance"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """A lock on one object version."""
+
+    mode: LockMode  # never NONE: an unlocked version has no Retention
+    until: datetime  # aware, UTC, whole seconds
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ObjectRef:
+    """What a signed record says about one stored object; one line of an inventory."""
+
+    name: str
+    sha256: Digest
+    size: int  # bytes as stored
+    version: str  # which version to read and extend first; a hint, the digest decides
+
+
+class Severity(StrEnum):
+    """How grave a finding is; the exit code follows the gravest."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something seen that differs from what is owed. Data, not an exception."""
+
+    severity: Severity
+    subject: str  # object name, "ledger 17", "dataset web"
+    problem: str
+    expected: str = ""
+    found: str = ""
+
+
+class Role(StrEnum):
+    """What a key may sign (design.md 4, Ledger)."""
+
+    ROOT = "root"
+    ENROLLER = "enroller"
+    POLICY = "policy"
+    PRUNER = "pruner"
+    RESTORER = "restorer"
+    WRITER = "writer"
+
+
+# --- parameters and statement bodies: JSON shapes, docs/format.md "Statement bodies" ---
+
+
+class _Body(msgspec.Struct, frozen=True, kw_only=True):
+    """Unknown fields are ignored: newer writers may add some."""
+
+
+class Parameters(_Body):
+    """Repository-wide choices, fixed in the root."""
+
+    suite: int = 1
+    lock_mode: LockMode
+    data_chunk: tuple[int, int, int] = (262_144, 1_048_576, 4_194_304)  # min, average, max bytes
+    tree_chunk: tuple[int, int, int] = (4_096, 16_384, 65_536)  # min, average, max bytes
+    block_size: int = 1_048_576  # bytes of plaintext
+    pack_size: int = 33_554_432  # bytes as stored, target
+    lock_grid: int = 864_000  # seconds: 10 days
+    min_retention: int = 604_800  # seconds: 7 days
+    default_retention: int = 2_592_000  # seconds: 30 days
+    max_retention: int = 34_560_000  # seconds: 400 days
+
+    @property
+    def ledger_term(self) -> int:
+        """Seconds that ledger, pages, evidence and domain objects are locked."""
+        return 2 * (self.max_retention + 30 * 86_400)
+
+
+class PublicKey(_Body):
+    """A signature key the root lists."""
+
+    name: str
+    public: str  # base64 of the DER SubjectPublicKeyInfo
+    roles: tuple[Role, ...]
+
+
+class Recipient(_Body):
+    """A public key that packs and domain objects are sealed to."""
+
+    name: str
+    public: str  # base64 of the raw HPKE public key
+
+
+class RootBody(_Body):
+    """Who may do what; statement 0 is pinned by digest."""
+
+    version: int = 1  # root N+1 follows root N exactly
+    parameters: Parameters
+    keys: tuple[PublicKey, ...]
+    thresholds: dict[str, int]  # role -> unique keys needed; 1 where absent
+    recipients: tuple[Recipient, ...]
+    min_reader: int = FORMAT_VERSION
+    min_writer: int = FORMAT_VERSION
+
+
+class DomainRef(_Body):
+    """Where a writer finds its domain's secrets."""
+
+    name: str
+    object: str  # domains/<domain>/<sha256>
+    sha256: str
+    size: int
+    version: str
+
+
+class WriterBody(_Body):
+    """Adds or revokes a writer key."""
+
+    action: str  # "add" or "revoke"
+    name: str  # of the host
+    public: str  # base64 of the DER SubjectPublicKeyInfo
+    recipient: str = ""  # base64 of the host's raw HPKE public key
+    datasets: tuple[str, ...] = ()  # fnmatch patterns
+    domain: DomainRef | None = None
+    distrust_from: int | None = None  # seq; with "revoke"
+    reason: str = ""
+
+
+class TreeRef(_Body):
+    """The root of a snapshot's tree and the proof of what it must restore to."""
+
+    id: str  # chunk id, hex
+    level: int  # 0: the chunk is the tree stream itself
+    commitment: str  # HMAC-SHA-256(key in the tree, content root), hex
+
+
+class InventoryRef(_Body):
+    """The inventory object of a snapshot."""
+
+    sha256: str
+    size: int
+    version: str
+    objects: int
+    bytes: int
+
+
+class Counts(_Body):
+    """What one run saw; public, so sums only."""
+
+    files: int = 0
+    directories: int = 0
+    symlinks: int = 0
+    others: int = 0
+    size: int = 0  # bytes of file content
+    added_size: int = 0  # bytes of content not stored before
+    added_bytes: int = 0  # bytes stored by this run
+    unreadable: int = 0
+    changed: int = 0  # while being read
+    vanished: int = 0
+    sockets: int = 0
+
+
+class SnapshotBody(_Body):
+    """The manifest: publishes the state of one dataset at one time."""
+
+    dataset: str
+    created: str  # RFC 3339, start of the run
+    complete: bool
+    counts: Counts
+    tree: TreeRef
+    inventory: InventoryRef
+    mode: LockMode
+    until: str  # RFC 3339
+    policy: str = ""  # digest of the policy file in force
+    previous: int | None = None  # seq of the dataset's snapshot before
+
+
+class HeartbeatBody(_Body):
+    """A writer is alive, or accepted another head."""
+
+    note: str
+    accepted: str = ""  # SEQ:DIGEST after --accept-head
+
+
+class EventBody(_Body):
+    """A restore, drill or verification."""
+
+    verdict: str  # "passed", "failed" or "partial"
+    snapshot: int | None = None  # seq
+    started: str
+    finished: str
+    attestation: str  # digest of evidence/<sha256>
+
+
+class PruneBody(_Body):
+    """A deletion, announced before and recorded after."""
+
+    phase: str  # "plan" or "result"
+    plan: str  # digest of evidence/<sha256>: inventory lines
+
+
+class PolicyBody(_Body):
+    """A policy file came into force."""
+
+    sha256: str
+    reason: str = ""
+
+
+class HoldBody(_Body):
+    """A legal hold was set or released."""
+
+    action: str  # "add" or "release"
+    snapshot: int  # seq
+    reason: str
+    author: str
+
+
+# --- small conversions that every layer needs ---
+
+
+def to_rfc3339(moment: datetime) -> str:
+    """UTC with whole seconds and a Z."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def from_rfc3339(text: str) -> datetime:
+    """The inverse of `to_rfc3339`.
+
+    Raises:
+        FormatError: Any other spelling.
+    """
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise FormatError("time is not RFC 3339 in UTC with Z", found=text[:40]) from error
+
+
+def validate_label(text: str, what: str) -> str:
+    """The text itself, if it may name a dataset, domain or host.
+
+    Raises:
+        ConfigError: It may not.
+    """
+    if not NAME_PATTERN.fullmatch(text):
+        raise ConfigError(
+            f"{what} name is not allowed", expected=NAME_PATTERN.pattern, found=repr(text[:80])
+        )
+    return text
+
+
+def body_from_json(fields: Any, shape: type[_T]) -> _T:
+    """Check the shape of parsed JSON.
+
+    Raises:
+        FormatError: A field is missing or has another type.
+    """
+    try:
+        return msgspec.convert(fields, shape, strict=True)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise FormatError(f"statement body is not a {shape.__name__}", found=str(error)) from error
+
+
+def body_to_json(body: msgspec.Struct) -> Any:
+    """Plain dicts, lists, strings and numbers."""
+    return msgspec.to_builtins(body)

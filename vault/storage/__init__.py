@@ -1,0 +1,1 @@
+"""Object stores: the interface in `base`, one module per implementation."""

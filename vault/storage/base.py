@@ -1,0 +1,147 @@
+"""What the vault requires of a store (design.md 8).
+
+One contract suite, ``tests/contract``, runs over every implementation.
+
+A store holds *versions* of named objects. Nothing is ever overwritten: a PUT to
+a taken name makes the next version. Every version may carry a retention and a
+legal hold, both enforced by the store (or, for the local directory, by the program).
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Protocol, TypeAlias
+
+from vault.errors import ConfigError
+from vault.model import Retention
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+MAX_NAME = 512  # bytes
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoreTraits:
+    """What is known of a store, as promised by it or seen by ``store check``."""
+
+    orders_versions_by_commit: bool  # the list of versions of one name is in commit order
+    enforces_retention: bool  # a lock is refused by something the writer does not control
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectVersion:
+    """One version of one object, as the store states it."""
+
+    name: str
+    version: str  # the store's id of this version
+    size: int  # bytes as stored
+    modified: datetime  # aware, UTC; the store's clock
+    marker: bool = False  # a delete marker: no bytes, hides older versions from plain reads
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectStatus:
+    """What the store states about one version beyond its listing."""
+
+    size: int  # bytes as stored
+    sha256: bytes | None  # as the store keeps it; None where it keeps none
+    retention: Retention | None
+    legal_hold: bool
+
+
+class ObjectStore(Protocol):
+    """A versioned, lockable object store. Implementations are thread-safe."""
+
+    @property
+    def url(self) -> str:
+        """The address that `vault.storage.open_store` opens."""
+
+    @property
+    def traits(self) -> StoreTraits:
+        """What this store promises."""
+
+    def now(self) -> datetime:
+        """The store's own clock: aware, UTC.
+
+        Raises:
+            StorageError: The store did not answer.
+        """
+
+    def put(
+        self, name: str, data: Buffer, *, sha256: bytes, retention: Retention | None = None
+    ) -> ObjectVersion:
+        """Store ``data`` as the newest version of ``name``; durable on return.
+
+        The store checks ``sha256`` (or the caller re-reads where `traits` of a
+        store cannot); the lock is in force from the first moment.
+
+        Raises:
+            DigestMismatchError: ``data`` does not have that SHA-256.
+            StorageError: Not stored, or not known to be (a repeat is harmless).
+        """
+
+    def get(
+        self, name: str, version: str | None = None, *, offset: int = 0, length: int | None = None
+    ) -> bytes:
+        """Bytes of one version, or of the newest that is not a marker.
+
+        ``length`` None means to the end; a range past the end is cut short.
+
+        Raises:
+            ObjectNotFoundError: No such name or version, or the newest is a marker.
+        """
+
+    def status(self, name: str, version: str) -> ObjectStatus:
+        """Size, stored checksum, retention and hold of one version.
+
+        Raises:
+            ObjectNotFoundError: No such version.
+        """
+
+    def versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
+        """Every version and delete marker of names that begin with ``prefix``.
+
+        Sorted by name (bytewise); of one name, oldest first by the store's own
+        order. Only names sorting after ``after`` are listed. Names that the
+        vault could not have written are listed too: they are untrusted input.
+        """
+
+    def extend(self, name: str, version: str, retention: Retention) -> datetime:
+        """Lock one version at least until ``retention.until``; never shortens.
+
+        Returns:
+            The lock's end as the store holds it afterwards; later than asked if
+            it already was.
+
+        Raises:
+            ObjectNotFoundError: No such version.
+            RetentionError: The store refused and the lock in force is shorter.
+        """
+
+    def set_legal_hold(self, name: str, version: str, *, on: bool) -> None:
+        """Set or clear the legal hold of one version.
+
+        Raises:
+            ObjectNotFoundError: No such version.
+        """
+
+    def delete(self, name: str, version: str) -> None:
+        """Remove one version for ever.
+
+        Raises:
+            ObjectNotFoundError: No such version.
+            RetentionError: A lock or hold is in force; nothing was removed.
+        """
+
+
+def validate_name(name: str) -> str:
+    """The name itself, if the vault may write an object under it.
+
+    Raises:
+        ConfigError: Not relative, lower case ASCII without empty, ``.`` or ``..`` parts.
+    """
+    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
+        raise ConfigError("object name is not allowed", found=repr(name[:80]))
+    return name
