@@ -1,16 +1,15 @@
-"""The words of design.md 2 as types. No I/O, no clock, no cryptography."""
+"""The words of design.md 2 as types. No I/O, no clock, no keys."""
 
 import dataclasses
+import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Any, Self, TypeVar
 
 import msgspec
 
 from vault.errors import ConfigError, FormatError
-
-_T = TypeVar("_T", bound=msgspec.Struct)
 
 FORMAT_VERSION = 1  # of docs/format.md; compared with the root's min_reader and min_writer
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9._-]{0,62}")  # datasets, domains, hosts
@@ -54,6 +53,11 @@ class Digest(Id):
 
     __slots__ = ()
 
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview) -> Self:
+        """The digest of these bytes."""
+        return cls(hashlib.sha256(data).digest())
+
 
 class PackId(Digest):
     """SHA-256 of a whole pack as stored."""
@@ -74,6 +78,18 @@ class ObjectType(IntEnum):
     TREE = 2
     INDEX = 3
     DOMAIN = 4
+
+
+class EntryType(IntEnum):
+    """What a tree entry describes (docs/format.md 8)."""
+
+    DIRECTORY = 1
+    FILE = 2
+    SYMLINK = 3
+    HARD_LINK = 4
+    FIFO = 5
+    CHARACTER_DEVICE = 6
+    BLOCK_DEVICE = 7
 
 
 class LockMode(StrEnum):
@@ -135,11 +151,14 @@ class Role(StrEnum):
 # --- parameters and statement bodies: JSON shapes, docs/format.md "Statement bodies" ---
 
 
-class _Body(msgspec.Struct, frozen=True, kw_only=True):
+class Body(msgspec.Struct, frozen=True, kw_only=True):
     """Unknown fields are ignored: newer writers may add some."""
 
 
-class Parameters(_Body):
+BodyT = TypeVar("BodyT", bound=Body)
+
+
+class Parameters(Body, frozen=True, kw_only=True):
     """Repository-wide choices, fixed in the root."""
 
     suite: int = 1
@@ -158,8 +177,13 @@ class Parameters(_Body):
         """Seconds that ledger, pages, evidence and domain objects are locked."""
         return 2 * (self.max_retention + 30 * 86_400)
 
+    @property
+    def ledger_span(self) -> timedelta:
+        """`ledger_term` as a duration."""
+        return timedelta(seconds=self.ledger_term)
 
-class PublicKey(_Body):
+
+class PublicKey(Body, frozen=True, kw_only=True):
     """A signature key the root lists."""
 
     name: str
@@ -167,14 +191,14 @@ class PublicKey(_Body):
     roles: tuple[Role, ...]
 
 
-class Recipient(_Body):
+class Recipient(Body, frozen=True, kw_only=True):
     """A public key that packs and domain objects are sealed to."""
 
     name: str
     public: str  # base64 of the raw HPKE public key
 
 
-class RootBody(_Body):
+class RootBody(Body, frozen=True, kw_only=True):
     """Who may do what; statement 0 is pinned by digest."""
 
     version: int = 1  # root N+1 follows root N exactly
@@ -186,7 +210,7 @@ class RootBody(_Body):
     min_writer: int = FORMAT_VERSION
 
 
-class DomainRef(_Body):
+class DomainRef(Body, frozen=True, kw_only=True):
     """Where a writer finds its domain's secrets."""
 
     name: str
@@ -196,7 +220,7 @@ class DomainRef(_Body):
     version: str
 
 
-class WriterBody(_Body):
+class WriterBody(Body, frozen=True, kw_only=True):
     """Adds or revokes a writer key."""
 
     action: str  # "add" or "revoke"
@@ -209,7 +233,7 @@ class WriterBody(_Body):
     reason: str = ""
 
 
-class TreeRef(_Body):
+class TreeRef(Body, frozen=True, kw_only=True):
     """The root of a snapshot's tree and the proof of what it must restore to."""
 
     id: str  # chunk id, hex
@@ -217,7 +241,7 @@ class TreeRef(_Body):
     commitment: str  # HMAC-SHA-256(key in the tree, content root), hex
 
 
-class InventoryRef(_Body):
+class InventoryRef(Body, frozen=True, kw_only=True):
     """The inventory object of a snapshot."""
 
     sha256: str
@@ -227,7 +251,7 @@ class InventoryRef(_Body):
     bytes: int
 
 
-class Counts(_Body):
+class Counts(Body, frozen=True, kw_only=True):
     """What one run saw; public, so sums only."""
 
     files: int = 0
@@ -243,7 +267,7 @@ class Counts(_Body):
     sockets: int = 0
 
 
-class SnapshotBody(_Body):
+class SnapshotBody(Body, frozen=True, kw_only=True):
     """The manifest: publishes the state of one dataset at one time."""
 
     dataset: str
@@ -258,14 +282,14 @@ class SnapshotBody(_Body):
     previous: int | None = None  # seq of the dataset's snapshot before
 
 
-class HeartbeatBody(_Body):
+class HeartbeatBody(Body, frozen=True, kw_only=True):
     """A writer is alive, or accepted another head."""
 
     note: str
     accepted: str = ""  # SEQ:DIGEST after --accept-head
 
 
-class EventBody(_Body):
+class EventBody(Body, frozen=True, kw_only=True):
     """A restore, drill or verification."""
 
     verdict: str  # "passed", "failed" or "partial"
@@ -275,21 +299,21 @@ class EventBody(_Body):
     attestation: str  # digest of evidence/<sha256>
 
 
-class PruneBody(_Body):
+class PruneBody(Body, frozen=True, kw_only=True):
     """A deletion, announced before and recorded after."""
 
     phase: str  # "plan" or "result"
     plan: str  # digest of evidence/<sha256>: inventory lines
 
 
-class PolicyBody(_Body):
+class PolicyBody(Body, frozen=True, kw_only=True):
     """A policy file came into force."""
 
     sha256: str
     reason: str = ""
 
 
-class HoldBody(_Body):
+class HoldBody(Body, frozen=True, kw_only=True):
     """A legal hold was set or released."""
 
     action: str  # "add" or "release"
@@ -318,6 +342,11 @@ def from_rfc3339(text: str) -> datetime:
         raise FormatError("time is not RFC 3339 in UTC with Z", found=text[:40]) from error
 
 
+def sort_key(path: bytes) -> bytes:
+    """Orders paths component-wise: `/` below every other byte, as a sorted walk meets them."""
+    return path.replace(b"/", b"\0")
+
+
 def validate_label(text: str, what: str) -> str:
     """The text itself, if it may name a dataset, domain or host.
 
@@ -331,7 +360,7 @@ def validate_label(text: str, what: str) -> str:
     return text
 
 
-def body_from_json(fields: Any, shape: type[_T]) -> _T:
+def body_from_json(fields: Any, shape: type[BodyT]) -> BodyT:
     """Check the shape of parsed JSON.
 
     Raises:
@@ -343,6 +372,11 @@ def body_from_json(fields: Any, shape: type[_T]) -> _T:
         raise FormatError(f"statement body is not a {shape.__name__}", found=str(error)) from error
 
 
-def body_to_json(body: msgspec.Struct) -> Any:
+def replace_body(body: BodyT, **changes: object) -> BodyT:
+    """A copy with some fields changed."""
+    return msgspec.structs.replace(body, **changes)
+
+
+def body_to_json(body: Body) -> Any:
     """Plain dicts, lists, strings and numbers."""
     return msgspec.to_builtins(body)

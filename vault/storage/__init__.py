@@ -1,1 +1,67 @@
 """Object stores: the interface in `base`, one module per implementation."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from vault.errors import ConfigError, RepositoryNotFoundError
+from vault.storage.base import ObjectStore
+from vault.storage.local import LocalStore
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def open_store(url: str, *, endpoint: str = "", create: bool = False) -> ObjectStore:
+    """The store at ``url``: a path or ``file:///path``.
+
+    Args:
+        url: Where the repository is.
+        endpoint: Of an S3 service other than AWS; only with such a URL.
+        create: Make the directory if it is missing.
+
+    Raises:
+        ConfigError: A URL that no store understands.
+        RepositoryNotFoundError: Nothing is there, and ``create`` is false.
+        StorageError: The store can't be reached or made.
+    """
+    match = _SCHEME.match(url)
+    scheme = match[1].lower() if match else "file"
+    opener = _OPENERS.get(scheme)
+    if opener is None or not url:
+        known = ", ".join(sorted(_OPENERS))
+        raise ConfigError(
+            "no store understands that repository URL",
+            expected=f"a path or one of the schemes {known}",
+            found=repr(url[:200]),
+        )
+    return opener(url, endpoint, create)
+
+
+def _open_local(url: str, endpoint: str, create: bool) -> ObjectStore:  # noqa: FBT001 - one shape for all openers
+    if endpoint:
+        raise ConfigError("a local repository has no endpoint", found=endpoint)
+    path = _local_path(url)
+    if create:
+        return LocalStore.create(path)
+    if not path.exists():
+        raise RepositoryNotFoundError(
+            f"no repository at {path}", hint="is its file system mounted? else run vault init"
+        )
+    if not path.is_dir():
+        raise ConfigError(f"{path} is not a directory")
+    return LocalStore(path)
+
+
+def _local_path(url: str) -> Path:
+    if not _SCHEME.match(url):
+        return Path(url)
+    parts = urlsplit(url)
+    if parts.netloc not in {"", "localhost"} or parts.query or parts.fragment or not parts.path:
+        raise ConfigError(
+            "file URL must name a local path", expected="file:///path", found=repr(url[:200])
+        )
+    return Path(unquote(parts.path))
+
+
+_OPENERS: dict[str, Callable[[str, str, bool], ObjectStore]] = {"file": _open_local}

@@ -1,0 +1,346 @@
+"""The cache: what it finds, what it forgets, and that it survives whatever happens to it."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from vault import cache as cache_module
+from vault.cache import Cache, Location, PackRow
+from vault.errors import FormatError, LocalError
+from vault.model import ObjectType, PackId
+
+REPOSITORY = bytes(range(16))
+
+
+def _open(path: Path, domain: str = "default", map_size: int = 1 << 20) -> Cache:
+    return Cache.open(path, repository_id=REPOSITORY, domain=domain, map_size=map_size)
+
+
+def _id(text: object) -> bytes:
+    return hashlib.sha256(str(text).encode()).digest()
+
+
+def _row(name: object, **changed: object) -> PackRow:
+    fields: dict[str, object] = {"size": 1000, "version": "v-1", "type": ObjectType.DATA}
+    return PackRow(pack_id=PackId(_id(f"pack {name}")), **{**fields, **changed})  # type: ignore[arg-type]
+
+
+def _ids(*names: object) -> bytes:
+    return b"".join(map(_id, names))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    """An empty one."""
+    with _open(tmp_path / "cache") as opened:
+        yield opened
+
+
+# --- finding ---
+
+
+def test_chunks_of_a_pack_are_found(cache: Cache) -> None:
+    """With the number of their pack and their length."""
+    number = cache.reserve_pack()
+    cache.add_pack(number, _row(1), _ids("a", "b"), [10, 4_194_304])
+    assert cache.find(_id("a")) == Location(number, 10)
+    assert cache.find(_id("b")) == Location(number, 4_194_304)
+    assert cache.find(_id("c")) is None
+
+
+def test_rows_come_back_as_they_were(cache: Cache) -> None:
+    """All that reuse, extension and distrust need."""
+    row = _row(1, type=ObjectType.TREE, locked_until=5, origin="ab" * 32, origin_seq=7, size=2**40)
+    number = cache.reserve_pack()
+    cache.add_pack(number, row, b"", [])
+    assert cache.pack(number) == row
+    assert cache.pack_number(row.pack_id) == number
+    assert list(cache.packs()) == [(number, row)]
+    assert cache.pack_numbers() == [number]
+    assert cache.pack(number + 1) is None
+    assert cache.pack_number(b"x" * 32) is None
+
+
+def test_a_chunk_stays_where_a_live_pack_has_it(cache: Cache) -> None:
+    """So that two packs with the same chunk don't both stay needed."""
+    first, second = cache.reserve_pack(), cache.reserve_pack()
+    cache.add_pack(first, _row(1), _ids("a"), [10])
+    cache.add_pack(second, _row(2), _ids("a"), [10])
+    assert cache.find(_id("a")) == Location(first, 10)
+
+
+def test_a_dropped_pack_is_a_miss_and_its_chunks_move(cache: Cache) -> None:
+    """A pack that a prune plan names is absent at once; a later one takes its chunks over."""
+    first, second = cache.reserve_pack(), cache.reserve_pack()
+    cache.add_pack(first, _row(1), _ids("a"), [10])
+    cache.drop_packs([first, 99])
+    assert cache.find(_id("a")) is None
+    assert cache.pack(first) is None
+    assert cache.pack_number(_row(1).pack_id) is None
+    cache.add_pack(second, _row(2), _ids("a"), [10])
+    assert cache.find(_id("a")) == Location(second, 10)
+
+
+def test_locks_are_noted(cache: Cache) -> None:
+    """Of live packs; a dropped one does not come back."""
+    number, gone = cache.reserve_pack(), cache.reserve_pack()
+    cache.add_pack(number, _row(1), b"", [])
+    cache.set_locked({number: 1_800_000_000, gone: 1})
+    assert cache.pack(number) == _row(1, locked_until=1_800_000_000)
+    assert cache.pack(gone) is None
+
+
+def test_one_length_for_every_chunk(cache: Cache) -> None:
+    """A caller's mistake is not entered."""
+    with pytest.raises(FormatError, match="length"):
+        cache.add_pack(cache.reserve_pack(), _row(1), _ids("a"), [1, 2])
+
+
+# --- indexes ---
+
+
+def test_an_index_is_loaded_once_and_remembered(cache: Cache) -> None:
+    """Packs known already keep their number; names can be forgotten."""
+    own = cache.reserve_pack()
+    cache.add_pack(own, _row(1), _ids("a"), [1])
+    cache.load_index("index/default/x", [(_row(1), _ids("a"), [1]), (_row(2), _ids("b"), [2])])
+    assert cache.find(_id("a")) == Location(own, 1)
+    found = cache.find(_id("b"))
+    assert found is not None
+    assert found.pack == cache.pack_number(_row(2).pack_id) != own
+    assert cache.loaded_indexes() == {"index/default/x"}
+    cache.forget_indexes(["index/default/x", "unknown"])
+    assert cache.loaded_indexes() == frozenset()
+
+
+def test_what_a_distrusted_writer_said_is_dropped(cache: Cache) -> None:
+    """From the seq on from which it is distrusted, and nobody else's."""
+    cache.load_index(
+        "i",
+        [
+            (_row(1, origin="bad", origin_seq=4), _ids("a"), [1]),
+            (_row(2, origin="bad", origin_seq=5), _ids("b"), [1]),
+            (_row(3, origin="good", origin_seq=9), _ids("c"), [1]),
+        ],
+    )
+    dropped = cache.drop_origin("bad", 5)
+    assert len(dropped) == 1
+    assert [cache.find(_id(name)) is None for name in "abc"] == [False, True, False]
+
+
+def test_large_packs_and_many_small_ones_go_in_by_parts(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few inserts a transaction, and the map grows on the way; every chunk is found."""
+    monkeypatch.setattr(cache_module, "_MAX_INSERTS", 1000)
+    large = [f"l{i}" for i in range(20_500)]
+    small = [[f"s{pack}.{i}" for i in range(300)] for pack in range(10)]
+    number = cache.reserve_pack()
+    cache.add_pack(number, _row("large"), _ids(*large), [7] * len(large))
+    cache.load_index(
+        "i", [(_row(i), _ids(*names), [7] * len(names)) for i, names in enumerate(small)]
+    )
+    assert all(cache.find(_id(name)) == Location(number, 7) for name in large)
+    assert all(cache.find(_id(name)) is not None for names in small for name in names)
+
+
+def test_a_pack_is_found_only_when_all_of_it_is_in(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between two transactions leaves chunks without a row: misses."""
+    monkeypatch.setattr(cache_module, "_MAX_INSERTS", 2)
+    real, calls = Cache._insert_batch, []
+
+    def fail_later(self: Cache, txn: lmdb.Transaction, batch: list[cache_module._Part]) -> None:
+        calls.append(batch)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(self, txn, batch)
+
+    monkeypatch.setattr(Cache, "_insert_batch", fail_later)
+    number = cache.reserve_pack()
+    with pytest.raises(KeyboardInterrupt):
+        cache.add_pack(number, _row(1), _ids("a", "b", "c"), [1, 1, 1])
+    assert cache.find(_id("a")) is None
+    assert cache.pack_numbers() == []
+
+
+# --- damage ---
+
+
+def _overwrite(path: Path, database: bytes, key: bytes, at: int) -> None:
+    """Flip a bit of one value, as a disk might."""
+    with lmdb.open(str(path), max_dbs=5) as env:
+        db = env.open_db(database)
+        with env.begin(write=True) as txn:
+            value = bytearray(txn.get(key, db=db) or b"")
+            value[at] ^= 1
+            txn.put(key, bytes(value), db=db)
+
+
+@pytest.mark.parametrize("at", range(10))
+def test_a_flipped_bit_in_a_chunk_s_row_is_a_miss(tmp_path: Path, at: int) -> None:
+    """Never another chunk's place or length; and the chunk can be entered again."""
+    with _open(tmp_path) as cache:
+        packs = [cache.reserve_pack() for _ in range(3)]
+        for number in packs:
+            cache.add_pack(number, _row(number), _ids(f"a{number}"), [1000])
+    _overwrite(tmp_path, b"chunks", _id("a1")[:16], at)
+    with _open(tmp_path) as cache:
+        assert not cache.created
+        assert cache.find(_id("a1")) is None
+        number = cache.reserve_pack()
+        cache.add_pack(number, _row("again"), _ids("a1"), [1000])
+        assert cache.find(_id("a1")) == Location(number, 1000)
+
+
+def test_a_damaged_pack_row_is_a_local_error_or_a_miss(tmp_path: Path) -> None:
+    """Its chunks are misses, and reading it says what to do."""
+    with _open(tmp_path) as cache:
+        number = cache.reserve_pack()
+        cache.add_pack(number, _row(1), _ids("a"), [1])
+    _overwrite(tmp_path, b"packs", number.to_bytes(4, "big"), 0)
+    _overwrite(tmp_path, b"packs", number.to_bytes(4, "big"), 57)
+    with _open(tmp_path) as cache:
+        assert cache.find(_id("a")) is None
+        with pytest.raises(LocalError, match="cache") as caught:
+            cache.pack(number)
+        assert "remove" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"x" * 100_000),
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: os.truncate(path, path.stat().st_size // 2),
+        lambda path: path.write_bytes(b"\0" * 8192 + path.read_bytes()[8192:]),
+        lambda path: path.unlink(),
+    ],
+    ids=["empty", "garbage", "stump", "truncated", "no meta pages", "missing"],
+)
+def test_a_damaged_file_is_replaced_by_an_empty_cache(tmp_path: Path, damage: object) -> None:
+    """With another generation, because numbers begin again."""
+    with _open(tmp_path) as cache:
+        assert cache.created
+        generation = cache.generation
+        cache.add_pack(cache.reserve_pack(), _row(1), _ids(*range(5000)), [1] * 5000)
+    assert callable(damage)
+    damage(tmp_path / "data.mdb")
+    with _open(tmp_path) as cache:
+        assert cache.created
+        assert cache.generation != generation
+        assert cache.find(_id(0)) is None
+        assert cache.reserve_pack() == 1
+
+
+def test_another_s_cache_is_replaced(tmp_path: Path) -> None:
+    """Chunk ids of another domain or repository mean nothing here."""
+    with _open(tmp_path, "one") as cache:
+        generation = cache.generation
+    with _open(tmp_path, "two") as cache:
+        assert cache.created
+        assert cache.generation != generation
+    with _open(tmp_path, "two") as cache:
+        assert not cache.created
+    with Cache.open(tmp_path, repository_id=b"x" * 16, domain="two") as cache:
+        assert cache.created
+
+
+def test_a_directory_that_can_t_be_made_is_a_local_error(tmp_path: Path) -> None:
+    """Exit 13, not a bug."""
+    (tmp_path / "file").touch()
+    with pytest.raises(LocalError, match="cache"):
+        _open(tmp_path / "file" / "cache")
+
+
+# --- processes and threads ---
+
+_CHILD = """
+import sys
+from pathlib import Path
+from vault.cache import Cache
+with Cache.open(Path(sys.argv[1]), repository_id=bytes(range(16)), domain="default") as cache:
+    while True:
+        print(cache.reserve_pack(), flush=True)
+        if sys.stdin.readline() == "":
+            break
+"""
+
+
+def _child(path: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def _next(child: "subprocess.Popen[str]") -> int:
+    assert child.stdout is not None
+    return int(child.stdout.readline())
+
+
+def _ask(child: "subprocess.Popen[str]") -> int:
+    assert child.stdin is not None
+    child.stdin.write("\n")
+    child.stdin.flush()
+    return _next(child)
+
+
+def test_numbers_are_never_used_twice_even_after_a_kill(tmp_path: Path) -> None:
+    """A number may be in a journal although its run was killed before the pack was entered."""
+    with _child(tmp_path) as child:
+        used = [_next(child), _ask(child), _ask(child)]
+        child.send_signal(signal.SIGKILL)
+    with _open(tmp_path) as cache:
+        assert not cache.created
+        assert cache.reserve_pack() > max(used)
+
+
+def test_two_processes_share_a_cache(tmp_path: Path) -> None:
+    """Two datasets' runs at once: distinct numbers, and each sees the map that the other grew."""
+    with _open(tmp_path) as cache, _child(tmp_path) as child:
+        numbers = [_next(child), cache.reserve_pack(), _ask(child), cache.reserve_pack()]
+        names = [f"n{i}" for i in range(30_000)]
+        cache.add_pack(cache.reserve_pack(), _row(1), _ids(*names), [1] * len(names))
+        numbers.append(_ask(child))
+        numbers.append(cache.reserve_pack())
+        assert child.stdin is not None
+        child.stdin.close()
+    assert len(set(numbers)) == len(numbers)
+    assert child.returncode == 0
+
+
+def test_threads_read_while_the_map_grows(cache: Cache) -> None:
+    """No reader may hold the map when it is moved."""
+    first = cache.reserve_pack()
+    cache.add_pack(first, _row("first"), _ids("a"), [1])
+    done, wrong = threading.Event(), []
+
+    def read() -> None:
+        while not done.is_set():
+            if cache.find(_id("a")) != Location(first, 1):
+                wrong.append(1)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for pack in range(5):
+        names = [f"{pack}.{i}" for i in range(5_000)]
+        cache.add_pack(cache.reserve_pack(), _row(pack), _ids(*names), [1] * len(names))
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong

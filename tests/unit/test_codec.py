@@ -1,0 +1,351 @@
+"""Compression, header, session, sealer and opener."""
+
+import contextlib
+import dataclasses
+import struct
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault.codec import (
+    HEADER_PREFIX,
+    MAX_HEADER,
+    Header,
+    Opener,
+    Sealer,
+    Session,
+    compress,
+    decompress,
+    header_length,
+    open_seed,
+    open_whole,
+    seal_whole,
+)
+from vault.crypto import RecipientKey
+from vault.errors import (
+    ConfigError,
+    DigestMismatchError,
+    FormatError,
+    IntegrityError,
+    VaultError,
+    WrongKeyError,
+)
+from vault.model import ObjectType
+
+REPOSITORY = bytes(range(16))
+
+
+@pytest.fixture(scope="module")
+def recipient() -> RecipientKey:
+    """One recovery key."""
+    return RecipientKey.generate()
+
+
+@pytest.fixture(scope="module")
+def session(recipient: RecipientKey) -> Session:
+    """A run sealed to that key and another."""
+    return Session.new(REPOSITORY, [RecipientKey.generate().public_raw, recipient.public_raw])
+
+
+# --- compression ---
+
+
+@given(st.binary(max_size=5000), st.integers(1, 19))
+def test_compression_round_trips(data: bytes, level: int) -> None:
+    """At every level allowed."""
+    assert decompress(compress(data, level), max_raw=5000, raw=len(data)) == data
+
+
+def test_contexts_serve_many_threads() -> None:
+    """Each thread has contexts of its own."""
+    data = [bytes([n]) * 100_000 for n in range(32)]
+    with ThreadPoolExecutor(4) as pool:
+        frames = list(pool.map(compress, data))
+        assert list(pool.map(lambda f: decompress(f, max_raw=100_000), frames)) == data
+
+
+@pytest.mark.parametrize("level", [-1, 0, 20, 22])
+def test_levels_that_need_large_windows_are_refused(level: int) -> None:
+    """Level 20 and up would write frames that no reader takes."""
+    with pytest.raises(ConfigError):
+        compress(b"data", level)
+
+
+def test_declared_bomb_takes_no_memory() -> None:
+    """A frame that declares 1 GiB is refused before memory is taken for it."""
+    bomb = zstandard.ZstdCompressor().compress(bytes(1 << 28))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match="too large"):
+            decompress(bomb, max_raw=8 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_undeclared_size_is_refused() -> None:
+    """Streaming into a cap would be a second way to read; there is one."""
+    frame = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(10_000))
+    with pytest.raises(FormatError, match="declare"):
+        decompress(frame, max_raw=1 << 20)
+
+
+def declare(frame: bytes, size: int) -> bytes:
+    """The frame with a 4-byte content size of another value."""
+    assert frame[4] >> 6 == 2
+    at = 5 if frame[4] & 0x20 else 6
+    return frame[:at] + struct.pack("<I", size) + frame[at + 4 :]
+
+
+@pytest.mark.parametrize("change", [-1, 1, -65_000, 65_000])
+def test_declared_size_must_be_the_actual_one(change: int) -> None:
+    """A frame that lies about its size is damaged."""
+    frame = compress(b"vault " * 50_000)
+    with pytest.raises(FormatError):
+        decompress(declare(frame, 300_000 + change), max_raw=8 << 20)
+
+
+def test_size_other_than_the_directory_says_is_refused() -> None:
+    """The frame is sound, but not the one that was named."""
+    with pytest.raises(DigestMismatchError):
+        decompress(compress(b"data"), max_raw=100, raw=5)
+
+
+def raw_frame(*, window_log: int, dictionary: bool = False) -> bytes:
+    """A frame of the four bytes "data" by hand (RFC 8878 3.1.1)."""
+    descriptor = bytes([0x81 if dictionary else 0x80, (window_log - 10) << 3])
+    dictionary_id = b"\1" if dictionary else b""
+    block = (4 << 3 | 1).to_bytes(3, "little") + b"data"
+    return b"\x28\xb5\x2f\xfd" + descriptor + dictionary_id + struct.pack("<I", 4) + block
+
+
+def test_large_windows_and_dictionaries_are_refused() -> None:
+    """A window is memory as well."""
+    assert decompress(raw_frame(window_log=23), max_raw=8 << 20) == b"data"
+    with pytest.raises(FormatError, match="window"):
+        decompress(raw_frame(window_log=24), max_raw=8 << 20)
+    with pytest.raises(FormatError, match="dictionary"):
+        decompress(raw_frame(window_log=20, dictionary=True), max_raw=8 << 20)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"\x28\xb5\x2f",
+        b"\x28\xb5\x2f\xfd",
+        b"junk that is no frame",
+        b"\x50\x2a\x4d\x18\x04\0\0\0skip",
+        compress(b"data") + b"x",
+        compress(b"data") + compress(b"data"),
+        compress(b"data" * 1000)[:-1],
+        compress(b"data")[:8],
+    ],
+)
+def test_exactly_one_frame_is_taken(frame: bytes) -> None:
+    """Nothing, junk, skippable frames, trailing bytes, two frames, a cut frame."""
+    with pytest.raises(FormatError):
+        decompress(frame, max_raw=1 << 20)
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_frames_end_in_integrity_errors(tail: bytes) -> None:
+    """Never another exception."""
+    with contextlib.suppress(IntegrityError):
+        decompress(b"\x28\xb5\x2f\xfd" + tail, max_raw=1 << 16)
+
+
+# --- header ---
+
+
+def test_header_round_trips(session: Session) -> None:
+    """What was built is what is parsed, whatever follows."""
+    header = Sealer.for_session(session, ObjectType.TREE, REPOSITORY).header
+    assert header.session_id == session.id
+    assert header.sealed == session.sealed
+    assert header_length(header.raw[:HEADER_PREFIX]) == header.length == len(header.raw)
+    assert Header.parse(header.raw + b"blocks") == header
+    assert Header.parse(memoryview(header.raw)) == header
+
+
+def patched(raw: bytes, at: int, value: bytes) -> bytes:
+    """The bytes with some replaced."""
+    return raw[:at] + value + raw[at + len(value) :]
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (0, b"X", "not a sealed object"),
+        (8, struct.pack("<I", 95), "length"),
+        (8, struct.pack("<I", MAX_HEADER + 1), "length"),
+        (8, struct.pack("<I", 2499), "recipients|seed"),
+        (8, struct.pack("<I", 2501), "cut short"),
+        (12, b"\2", "format"),
+        (13, b"\2", "suite: expected 1, found 2"),
+        (14, b"\0", "type"),
+        (14, b"\5", "type"),
+        (14, b"\3", "number of recipients"),
+        (15, b"\0", "number of recipients"),
+        (15, b"\1", "bytes after"),
+        (15, b"\3", "ends within"),
+        (15, b"\x11", "number of recipients"),
+        (128, struct.pack("<H", 4097), "sealed seed"),
+        (128, struct.pack("<H", 0xFFFF), "sealed seed"),
+    ],
+)
+def test_malformed_headers_are_named(session: Session, at: int, value: bytes, message: str) -> None:
+    """Each field is checked before it is used."""
+    raw = Sealer.for_session(session, ObjectType.DATA, REPOSITORY).header.raw
+    assert len(raw) == 2500
+    with pytest.raises(FormatError, match=message):
+        Header.parse(patched(raw, at, value))
+
+
+def test_cut_headers_are_format_errors(session: Session) -> None:
+    """At every length."""
+    raw = Sealer.for_session(session, ObjectType.DATA, REPOSITORY).header.raw
+    for length in (0, 7, 11, 12, 95, 96, 130, len(raw) - 1):
+        with pytest.raises(FormatError):
+            Header.parse(raw[:length])
+
+
+@given(st.binary(max_size=300))
+def test_arbitrary_headers_end_in_format_errors(tail: bytes) -> None:
+    """Never another exception, never a header of more bytes than given."""
+    data = b"VAULTOBJ" + tail
+    with contextlib.suppress(FormatError):
+        assert len(Header.parse(data).raw) <= len(data)
+
+
+def test_index_header_has_no_session(session: Session) -> None:
+    """Its session id is zero and its recipients are none."""
+    raw = Sealer.for_index(bytes(32), REPOSITORY).header.raw
+    assert len(raw) == 96
+    with pytest.raises(FormatError, match="session id"):
+        Header.parse(patched(raw, 16, b"\1"))
+
+
+# --- session and seal ---
+
+
+def test_session_opens_for_each_recipient(session: Session, recipient: RecipientKey) -> None:
+    """From the header alone."""
+    header = Sealer.for_session(session, ObjectType.DATA, REPOSITORY).header
+    assert open_seed(header, REPOSITORY, recipient) == session.seed
+
+
+def test_session_opens_for_nobody_else(session: Session) -> None:
+    """The error names who could."""
+    header = Sealer.for_session(session, ObjectType.DATA, REPOSITORY).header
+    with pytest.raises(WrongKeyError) as caught:
+        open_seed(header, REPOSITORY, RecipientKey.generate())
+    assert str(session.sealed[0][0])[:16] in str(caught.value)
+
+
+def test_sealed_seed_is_bound_to_repository_and_session(
+    session: Session, recipient: RecipientKey
+) -> None:
+    """Spliced into another repository or session it does not open."""
+    header = Sealer.for_session(session, ObjectType.DATA, REPOSITORY).header
+    with pytest.raises(DigestMismatchError):
+        open_seed(header, bytes(16), recipient)
+    with pytest.raises(DigestMismatchError):
+        open_seed(Header.parse(patched(header.raw, 16, bytes(16))), REPOSITORY, recipient)
+
+
+def test_a_host_cannot_open_packs_of_an_earlier_session(recipient: RecipientKey) -> None:
+    """With all it holds: its own HPKE key, its domain's index key, the seed of the run it is in."""
+    host = RecipientKey.generate()
+    earlier = Session.new(REPOSITORY, [recipient.public_raw])
+    later = Session.new(REPOSITORY, [recipient.public_raw])
+    header = Sealer.for_session(earlier, ObjectType.DATA, REPOSITORY).header
+    with pytest.raises(WrongKeyError):
+        open_seed(header, REPOSITORY, host)
+    for secret in (later.seed, b"index key".ljust(32), host.raw()[:32], host.raw()[64:]):
+        with pytest.raises(DigestMismatchError):
+            Opener(header, secret, REPOSITORY)
+
+
+@pytest.mark.parametrize("count", [0, 17])
+def test_sessions_have_one_to_sixteen_recipients(recipient: RecipientKey, count: int) -> None:
+    """None would be data that nobody can read."""
+    with pytest.raises(ConfigError):
+        Session.new(REPOSITORY, [recipient.public_raw] * count)
+
+
+def test_session_hides_its_seed(session: Session) -> None:
+    """In repr."""
+    assert session.seed.hex() not in repr(session)
+    assert repr(session.seed)[2:-1] not in repr(session)
+
+
+def test_every_object_has_a_salt_of_its_own(session: Session) -> None:
+    """A retry of the same block never uses the same key and nonce again."""
+    sealers = [Sealer.for_session(session, ObjectType.DATA, REPOSITORY) for _ in range(50)]
+    assert len({sealer.header.salt for sealer in sealers}) == 50
+    assert len({sealer.header.commitment for sealer in sealers}) == 50
+    assert len({sealer.seal(0, b"block") for sealer in sealers}) == 50
+    indexes = [Sealer.for_index(bytes(32), REPOSITORY) for _ in range(50)]
+    assert len({sealer.seal(0, b"block") for sealer in indexes}) == 50
+
+
+@pytest.mark.parametrize("at", [16, 40, 70, 90, 100, 128 + 5, 2499])
+def test_every_header_byte_is_authenticated(
+    session: Session, recipient: RecipientKey, at: int
+) -> None:
+    """Session id, salt, commitment, recipients and sealed seeds."""
+    sealer = Sealer.for_session(session, ObjectType.DATA, REPOSITORY)
+    sealed = sealer.seal(0, b"block")
+    raw = sealer.header.raw
+    header = Header.parse(patched(raw, at, bytes([raw[at] ^ 1])))
+    with pytest.raises((DigestMismatchError, WrongKeyError)):
+        Opener(header, open_seed(header, REPOSITORY, recipient), REPOSITORY).open(0, sealed)
+    with pytest.raises(DigestMismatchError):  # with the seed known otherwise, too
+        Opener(header, session.seed, REPOSITORY).open(0, sealed)
+
+
+def test_type_is_part_of_the_key(session: Session) -> None:
+    """A data pack does not open as a tree pack, nor as a domain object."""
+    raw = Sealer.for_session(session, ObjectType.DATA, REPOSITORY).header.raw
+    for kind in (ObjectType.TREE, ObjectType.DOMAIN):
+        with pytest.raises(DigestMismatchError, match="commitment"):
+            Opener(Header.parse(patched(raw, 14, bytes([kind]))), session.seed, REPOSITORY)
+
+
+def test_commitment_is_checked_before_anything_opens(session: Session) -> None:
+    """One ciphertext must not open under two keys: the header commits to one."""
+    header = Sealer.for_session(session, ObjectType.DATA, REPOSITORY).header
+    with pytest.raises(DigestMismatchError, match="commitment"):
+        Opener(dataclasses.replace(header, commitment=bytes(32)), session.seed, REPOSITORY)
+    with pytest.raises(DigestMismatchError, match="commitment"):
+        Opener(header, session.seed, bytes(16))
+
+
+def test_whole_objects_round_trip(session: Session) -> None:
+    """One part, final; cut or flipped anywhere it is refused."""
+    sealer = Sealer.for_session(session, ObjectType.DOMAIN, REPOSITORY)
+    data = seal_whole(sealer, b"content")
+    opener = Opener(Header.parse(data), session.seed, REPOSITORY)
+    assert open_whole(data, opener) == b"content"
+    for bad in (data[:-1], data + b"x", data[: sealer.header.length], data[:-20] + bytes(20)):
+        with pytest.raises(DigestMismatchError):
+            open_whole(bad, opener)
+
+
+def test_a_writer_that_seals_wrongly_notices(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not open to the same bytes is never handed out."""
+    sealer = Sealer.for_session(session, ObjectType.DOMAIN, REPOSITORY)
+    monkeypatch.setattr(
+        Sealer,
+        "seal",
+        lambda self, *_, **__: sealer._aead.seal(0, b"other", self.header.digest, final=True),
+    )
+    with pytest.raises(VaultError, match="does not open"):
+        seal_whole(sealer, b"content")

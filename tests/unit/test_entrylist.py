@@ -1,0 +1,345 @@
+"""Lists and journals: whole or not at all, torn tails, and joins with a walk."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vault import entrylist
+from vault.entrylist import (
+    EntryListReader,
+    EntryListWriter,
+    Joiner,
+    Journal,
+    ListHead,
+    ListRecord,
+    merge,
+)
+from vault.errors import LocalError
+from vault.model import sort_key
+
+HEAD = ListHead(
+    repository="00" * 16,
+    dataset="web",
+    generation="generation",
+    key=b"k" * 32,
+    sources=(b"/srv/\xff",),
+    created="2026-01-01T00:00:00Z",
+)
+
+
+def _record(path: bytes, mark: int = 0) -> ListRecord:
+    return ListRecord(path, mark, -1, 2, 3, 4, 5, b"\1\0\0\0", b"canonical", b"extra")
+
+
+def _write(path: Path, records: list[ListRecord], head: ListHead = HEAD) -> None:
+    with EntryListWriter(path, head) as writer:
+        for record in records:
+            writer.add(record)
+        writer.commit()
+
+
+def _read(path: Path) -> list[ListRecord]:
+    reader, problem = EntryListReader.open(path, HEAD)
+    assert not problem
+    assert reader is not None
+    with reader:
+        return list(reader.records())
+
+
+def _append(path: Path, *records: ListRecord) -> None:
+    journal, problem = Journal.open(path, HEAD)
+    assert not problem
+    with journal:
+        for record in records:
+            journal.append(record)
+
+
+def _journal(path: Path) -> list[ListRecord]:
+    journal, _ = Journal.open(path, HEAD)
+    with journal:
+        return list(journal.records())
+
+
+names = st.lists(st.sampled_from([b"a", b"b", b"a.", b"\xff"]), min_size=1, max_size=4)
+paths = names.map(b"/".join)
+sorted_paths = st.lists(paths, unique=True, max_size=30).map(lambda p: sorted(p, key=sort_key))
+
+
+# --- lists ---
+
+
+@settings(max_examples=30, deadline=None)
+@given(found=sorted_paths)
+def test_a_list_comes_back_as_written(
+    tmp_path_factory: pytest.TempPathFactory, found: list[bytes]
+) -> None:
+    """All records in order, with the head."""
+    path = tmp_path_factory.mktemp("list") / "web"
+    records = [_record(path, mark) for mark, path in enumerate(found)]
+    _write(path, records)
+    assert _read(path) == records
+
+
+def test_a_list_of_many_frames_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are kept in frames, so that a long list never is in memory."""
+    monkeypatch.setattr(entrylist, "_FRAME", 500)
+    records = [_record(b"%05d" % i) for i in range(1000)]
+    _write(tmp_path / "web", records)
+    assert _read(tmp_path / "web") == records
+
+
+def test_the_head_comes_back_and_hides_its_key(tmp_path: Path) -> None:
+    """The commitment key goes on from run to run, and into no log."""
+    _write(tmp_path / "web", [])
+    reader, _ = EntryListReader.open(tmp_path / "web", HEAD)
+    assert reader is not None
+    with reader:
+        assert reader.head == HEAD
+        assert "kkk" not in repr(reader.head)
+    assert (tmp_path / "web").stat().st_mode & 0o777 == 0o600
+
+
+def test_no_list_is_no_problem(tmp_path: Path) -> None:
+    """The first run has none."""
+    assert EntryListReader.open(tmp_path / "web", HEAD) == (None, "")
+
+
+@pytest.mark.parametrize("name", ["repository", "dataset", "generation"])
+def test_a_foreign_list_is_ignored_with_the_reason(tmp_path: Path, name: str) -> None:
+    """Its pack numbers would mean other packs."""
+    _write(tmp_path / "web", [], dataclasses.replace(HEAD, **{name: "other"}))
+    reader, problem = EntryListReader.open(tmp_path / "web", HEAD)
+    assert reader is None
+    assert f"another {name}" in problem
+
+
+def test_a_list_with_other_sources_is_used(tmp_path: Path) -> None:
+    """Records match by inode and times; the caller sees what the sources were."""
+    _write(tmp_path / "web", [_record(b"a")], dataclasses.replace(HEAD, sources=()))
+    assert _read(tmp_path / "web") == [_record(b"a")]
+
+
+def test_every_damaged_byte_makes_the_list_ignored(tmp_path: Path) -> None:
+    """A damaged record could hide a change for ever. Damage outside what decides is harmless."""
+    path = tmp_path / "web"
+    _write(path, [_record(b"a"), _record(b"b")])
+    good = path.read_bytes()
+    body = good.index(b"\n") + 1
+    for at in range(body, len(good)):
+        path.write_bytes(good[:at] + bytes((good[at] ^ 4,)) + good[at + 1 :])
+        reader, problem = EntryListReader.open(path, HEAD)
+        assert reader is None
+        assert "damaged" in problem
+    for length in range(len(good)):
+        path.write_bytes(good[:length])
+        assert EntryListReader.open(path, HEAD)[0] is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"{}\n",
+        b"[]\n",
+        b'{"format":2}\n',
+        b'{"format":1}\n',
+        b"\xff\xfe\n",
+        b"x" * 2_000_000,
+        b'{"created":"","dataset":"web","format":1,"generation":"generation","key":"AA==",'
+        b'"repository":"00000000000000000000000000000000","sha256":"","sources":[]}\n',
+        b'{"created":"","dataset":"web","format":1,"generation":"generation","key":1,'
+        b'"repository":"00000000000000000000000000000000","sha256":"","sources":[]}\n',
+    ],
+)
+def test_a_malformed_head_is_a_reason_not_an_exception(tmp_path: Path, content: bytes) -> None:
+    """Also one of another version: the next run just takes longer."""
+    (tmp_path / "web").write_bytes(content)
+    reader, problem = EntryListReader.open(tmp_path / "web", HEAD)
+    assert reader is None
+    assert problem.startswith("entry list is ignored")
+
+
+def test_an_unfinished_list_leaves_the_former_one(tmp_path: Path) -> None:
+    """And nothing beside it."""
+    _write(tmp_path / "web", [_record(b"former")])
+    with EntryListWriter(tmp_path / "web", HEAD) as writer:
+        writer.add(_record(b"new"))
+    assert _read(tmp_path / "web") == [_record(b"former")]
+    assert os.listdir(tmp_path) == ["web"]  # noqa: PTH208 - names are what counts
+
+
+def test_a_list_left_by_a_kill_is_overwritten(tmp_path: Path) -> None:
+    """Whatever stands at the temporary name, a link too, is not written through."""
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "web.new").symlink_to("victim")
+    _write(tmp_path / "web", [_record(b"a")])
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert _read(tmp_path / "web") == [_record(b"a")]
+
+
+def test_a_full_disk_is_a_local_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 13, and the former list stays."""
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    _write(tmp_path / "web", [_record(b"former")])
+    monkeypatch.setattr(entrylist.os, "fsync", fail)
+    with pytest.raises(LocalError, match="No space"):
+        _write(tmp_path / "web", [_record(b"new")])
+    assert _read(tmp_path / "web") == [_record(b"former")]
+
+
+# --- journals ---
+
+
+def test_a_journal_goes_on_where_it_was_left(tmp_path: Path) -> None:
+    """Runs that were killed one after the other all count, the latest most."""
+    path = tmp_path / "journal"
+    _append(path, _record(b"a", 1), _record(b"c", 1))
+    _append(path, _record(b"b", 2), _record(b"c", 2))
+    _append(path, _record(b"a", 3))
+    assert _journal(path) == [_record(b"a", 3), _record(b"b", 2), _record(b"c", 2)]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@settings(max_examples=30, deadline=None)
+@given(runs=st.lists(st.lists(paths, max_size=10), max_size=4))
+def test_a_journal_in_any_order_reads_sorted(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[list[bytes]]
+) -> None:
+    """Each path once, as it was appended last."""
+    path = tmp_path_factory.mktemp("journal") / "journal"
+    latest: dict[bytes, ListRecord] = {}
+    for number, run in enumerate(runs):
+        records = [_record(name, 100 * number + i) for i, name in enumerate(run)]
+        _append(path, *records)
+        latest.update({record.path: record for record in records})
+    expected = sorted(latest.values(), key=lambda record: sort_key(record.path))
+    assert _journal(path) == expected
+
+
+def test_a_torn_tail_is_cut_off_at_every_length(tmp_path: Path) -> None:
+    """What was whole before the kill is kept, and appending goes on behind it."""
+    path = tmp_path / "journal"
+    _append(path, _record(b"a", 1))
+    whole = len(path.read_bytes())
+    _append(path, _record(b"b", 2))
+    good = path.read_bytes()
+    for length in range(whole, len(good)):
+        path.write_bytes(good[:length])
+        _append(path, _record(b"c", 3))
+        assert _journal(path) == [_record(b"a", 1), _record(b"c", 3)]
+
+
+def test_a_damaged_frame_ends_the_journal(tmp_path: Path) -> None:
+    """Every byte of a frame is under its CRC, the run's number too."""
+    path = tmp_path / "journal"
+    _append(path, _record(b"a", 1))
+    whole = len(path.read_bytes())
+    _append(path, _record(b"a", 2))
+    good = path.read_bytes()
+    for at in range(whole, len(good)):
+        path.write_bytes(good[:at] + bytes((good[at] ^ 1,)) + good[at + 1 :])
+        assert _journal(path) == [_record(b"a", 1)]
+
+
+def test_a_foreign_or_damaged_journal_begins_anew(tmp_path: Path) -> None:
+    """With the reason; its records are not used."""
+    path = tmp_path / "journal"
+    _append(path, _record(b"a"))
+    other = dataclasses.replace(HEAD, generation="other")
+    journal, problem = Journal.open(path, other)
+    with journal:
+        assert "another generation" in problem
+        assert not journal
+        assert journal.head == other
+    path.write_bytes(b"garbage")
+    journal, problem = Journal.open(path, HEAD)
+    with journal:
+        assert "no head" in problem
+        assert list(journal.records()) == []
+
+
+def test_a_continued_journal_keeps_its_head(tmp_path: Path) -> None:
+    """Its key was used for what it says; a new one would not fit."""
+    path = tmp_path / "journal"
+    _append(path, _record(b"a"))
+    journal, _ = Journal.open(path, dataclasses.replace(HEAD, key=b"n" * 32))
+    with journal:
+        assert journal.head.key == HEAD.key
+
+
+def test_flushed_records_survive_a_kill(tmp_path: Path) -> None:
+    """They are the operating system's as soon as `flush` returns."""
+    path = tmp_path / "journal"
+    journal, _ = Journal.open(path, HEAD)
+    journal.append(_record(b"a"))
+    journal.flush()
+    journal.append(_record(b"b"))
+    assert _journal(path) == [_record(b"a")]
+    journal._file.close()
+
+
+def test_a_journal_is_read_while_it_is_appended(tmp_path: Path) -> None:
+    """A run joins against what the killed one left while it writes its own."""
+    path = tmp_path / "journal"
+    _append(path, _record(b"a", 1), _record(b"b", 1))
+    journal, _ = Journal.open(path, HEAD)
+    with journal:
+        records = journal.records()
+        assert next(records) == _record(b"a", 1)
+        journal.append(_record(b"b", 2))
+        journal.flush()
+        assert list(records) == [_record(b"b", 1)]
+    assert _journal(path) == [_record(b"a", 1), _record(b"b", 2)]
+
+
+def test_a_deleted_journal_is_gone(tmp_path: Path) -> None:
+    """After the list that replaces it was put in its place."""
+    journal, _ = Journal.open(tmp_path / "journal", HEAD)
+    with journal:
+        journal.append(_record(b"a"))
+        journal.delete()
+    assert not (tmp_path / "journal").exists()
+
+
+def test_a_symlink_in_the_journal_s_place_is_not_followed(tmp_path: Path) -> None:
+    """It is a local error, and its target stays."""
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "journal").symlink_to("victim")
+    with pytest.raises(LocalError):
+        Journal.open(tmp_path / "journal", HEAD)
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+# --- joins ---
+
+
+def test_merge_prefers_the_journal(tmp_path: Path) -> None:
+    """It is younger than the last list."""
+    last = [_record(b"a", 1), _record(b"a/b", 1), _record(b"a.b", 1)]
+    _append(tmp_path / "journal", _record(b"a/b", 2), _record(b"z", 2))
+    journal, _ = Journal.open(tmp_path / "journal", HEAD)
+    with journal:
+        assert list(merge(last, journal)) == [
+            _record(b"a", 1),
+            _record(b"a/b", 2),
+            _record(b"a.b", 1),
+            _record(b"z", 2),
+        ]
+
+
+@given(recorded=sorted_paths, walked=sorted_paths)
+def test_a_join_matches_exactly_the_common_paths(
+    recorded: list[bytes], walked: list[bytes]
+) -> None:
+    """Whatever is only on one side is passed over."""
+    joiner = Joiner([_record(path) for path in recorded])
+    found = [record.path for path in walked if (record := joiner.match(path)) is not None]
+    assert found == [path for path in walked if path in set(recorded)]

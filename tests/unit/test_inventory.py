@@ -1,0 +1,325 @@
+"""Inventories: strict text, deltas, and sums that must add up."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault.errors import FormatError, VaultError
+from vault.inventory import (
+    MAX_CHAIN,
+    MAX_INVENTORY,
+    Inventory,
+    encode,
+    format_ref,
+    parse,
+    parse_ref,
+    resolve,
+)
+from vault.model import Digest, ObjectRef
+
+
+def ref(number: int, **changes: Any) -> ObjectRef:
+    """One pack; names sort by number."""
+    fields: dict[str, Any] = {
+        "name": f"packs/{number:06d}",
+        "sha256": Digest(hashlib.sha256(b"%d" % number).digest()),
+        "size": 1000 + number,
+        "version": f"v{number}",
+    }
+    return ObjectRef(**(fields | changes))
+
+
+def stored(text: bytes) -> ObjectRef:
+    """The inventory object with these bytes."""
+    digest = Digest(hashlib.sha256(text).digest())
+    return ObjectRef(name=f"inventory/{digest}", sha256=digest, size=len(text), version="1")
+
+
+class Shelf:
+    """Keeps inventory objects by name."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, bytes] = {}
+
+    def put(self, text: bytes) -> ObjectRef:
+        """Store one."""
+        where = stored(text)
+        self.texts[where.name] = text
+        return where
+
+    def fetch(self, where: ObjectRef) -> bytes:
+        """What `resolve` asks for."""
+        return self.texts[where.name]
+
+
+def lines(*parts: str, count: int = 0, total: int = 0) -> bytes:
+    """An inventory with these lines after its header."""
+    head = ["# vault-inventory 1", f"# objects {count}", f"# bytes {total}"]
+    return "".join(f"{line}\n" for line in [*head, *parts]).encode()
+
+
+ONE = format_ref(ref(1))
+TWO = format_ref(ref(2))
+
+
+def test_text_is_that_of_the_format() -> None:
+    """Tab-separated, sorted, with a header and the index part last."""
+    text = encode([ref(2), ref(1)], [ref(9, name="index/default/x")])
+    sha = [hashlib.sha256(b"%d" % n).hexdigest() for n in (1, 2, 9)]
+    assert text.decode().splitlines() == [
+        "# vault-inventory 1",
+        "# objects 2",
+        "# bytes 2003",
+        f"{sha[0]}\t1001\tv1\tpacks/000001",
+        f"{sha[1]}\t1002\tv2\tpacks/000002",
+        "# index",
+        f"{sha[2]}\t1009\tv9\tindex/default/x",
+    ]
+
+
+def test_empty_inventory_round_trips() -> None:
+    """An empty source needs nothing."""
+    shelf = Shelf()
+    assert resolve(shelf.put(encode([])), shelf.fetch) == Inventory(objects=())
+
+
+def test_whole_inventory_round_trips() -> None:
+    """Objects and index come back sorted, with count and bytes."""
+    shelf = Shelf()
+    index = [ref(8, name="index/a/x")]
+    inventory = resolve(shelf.put(encode([ref(2), ref(1)], index)), shelf.fetch)
+    assert inventory == Inventory(objects=(ref(1), ref(2)), index=tuple(index))
+    assert (inventory.objects_count, inventory.bytes_total) == (2, 2003)
+
+
+def test_large_inventory_with_few_changes_is_a_delta() -> None:
+    """Only what changed is written, and the base is needed from then on."""
+    shelf = Shelf()
+    before = [ref(n) for n in range(1500)]
+    after = [*before[10:], *(ref(n) for n in range(1500, 1520))]
+    base = shelf.put(encode(before, [ref(1, name="index/a/old")]))
+    text = encode(after, [ref(2, name="index/a/new")], resolve(base, shelf.fetch), base)
+    assert text.count(b"\n") == 3 + 1 + 20 + 10 + 2
+    inventory = resolve(shelf.put(text), shelf.fetch)
+    assert inventory.objects == tuple(after)
+    assert inventory.bases == (base,)
+    assert inventory.index == (ref(2, name="index/a/new"),)
+
+
+def test_relocated_object_is_removed_and_added() -> None:
+    """The same name under another version id."""
+    shelf = Shelf()
+    before = [ref(n) for n in range(1500)]
+    after = [ref(0, version="other"), *before[1:]]
+    base = shelf.put(encode(before))
+    text = encode(after, (), resolve(base, shelf.fetch), base)
+    assert resolve(shelf.put(text), shelf.fetch).objects == tuple(after)
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1000, 1000), (1500, 700)])
+def test_delta_is_not_written_where_it_saves_little(count: int, kept: int) -> None:
+    """Short lists and great changes are written whole."""
+    shelf = Shelf()
+    before = [ref(n) for n in range(count)]
+    after = [*before[:kept], *(ref(n) for n in range(count, 2 * count - kept))]
+    base = shelf.put(encode(before))
+    assert parse(encode(after, (), resolve(base, shelf.fetch), base)).base is None
+
+
+def test_chain_never_grows_beyond_sixteen_bases() -> None:
+    """The seventeenth is written whole again."""
+    shelf = Shelf()
+    objects = [ref(n) for n in range(1200)]
+    where = shelf.put(encode(objects))
+    longest = 0
+    for number in range(1200, 1220):
+        inventory = resolve(where, shelf.fetch)
+        assert inventory.objects == tuple(objects)
+        longest = max(longest, len(inventory.bases))
+        objects.append(ref(number))
+        where = shelf.put(encode(objects, (), inventory, where))
+    assert longest == MAX_CHAIN
+
+
+def test_longer_chain_of_bases_is_refused() -> None:
+    """A hostile chain ends after sixteen bases."""
+    shelf = Shelf()
+    where = shelf.put(lines())
+    for number in range(MAX_CHAIN + 1):
+        added = ref(number)
+        total = sum(1000 + n for n in range(number + 1))
+        where = shelf.put(
+            lines(f"# base {format_ref(where)}", format_ref(added), count=number + 1, total=total)
+        )
+        if number == MAX_CHAIN - 1:
+            assert len(resolve(where, shelf.fetch).bases) == MAX_CHAIN
+    with pytest.raises(FormatError, match="too many bases"):
+        resolve(where, shelf.fetch)
+
+
+def test_base_with_another_name_is_refused() -> None:
+    """A base is an inventory, found under its own digest."""
+    with pytest.raises(FormatError, match="base"):
+        parse(lines(f"# base {ONE}"))
+
+
+def base_and_delta(*delta: str, count: int, total: int) -> tuple[Shelf, ObjectRef]:
+    """An inventory of object 1, and a delta over it."""
+    shelf = Shelf()
+    base = shelf.put(lines(ONE, count=1, total=1001))
+    text = lines(f"# base {format_ref(base)}", *delta, count=count, total=total)
+    return shelf, shelf.put(text)
+
+
+def test_delta_can_empty_its_base() -> None:
+    """Nothing is needed any more."""
+    shelf, where = base_and_delta(f"-{ONE}", count=0, total=0)
+    assert resolve(where, shelf.fetch).objects == ()
+
+
+@pytest.mark.parametrize(
+    ("delta", "count", "total", "problem"),
+    [
+        ([f"-{TWO}"], 1, 1001, "its base lacks"),
+        (["-" + ONE.replace("\tv1\t", "\tv2\t")], 0, 0, "its base lacks"),
+        ([ONE], 1, 1001, "repeats a line"),
+        ([ONE.replace("\tv1\t", "\tv2\t")], 1, 1001, "repeats a line"),
+        ([TWO], 1, 2003, "does not add up"),
+        ([TWO], 2, 2002, "does not add up"),
+    ],
+)
+def test_delta_that_does_not_fit_its_base_is_refused(
+    delta: list[str], count: int, total: int, problem: str
+) -> None:
+    """Removals must match whole lines, additions must be new, sums must hold."""
+    shelf, where = base_and_delta(*delta, count=count, total=total)
+    with pytest.raises(FormatError, match=problem):
+        resolve(where, shelf.fetch)
+
+
+MALFORMED: Mapping[str, bytes] = {
+    "empty": b"",
+    "no newline at the end": lines()[:-1],
+    "other magic": lines().replace(b"inventory 1", b"inventory 2"),
+    "header cut": b"# vault-inventory 1\n# objects 0\n",
+    "count padded": lines().replace(b"objects 0", b"objects 00"),
+    "count negative": lines().replace(b"objects 0", b"objects -1"),
+    "empty line": lines("", count=0),
+    "carriage return": lines(ONE, count=1, total=1001).replace(b"\n", b"\r\n"),
+    "spaces for tabs": lines(ONE.replace("\t", " "), count=1, total=1001),
+    "field missing": lines("\t".join(ONE.split("\t")[:3]), count=1, total=1001),
+    "field too many": lines(ONE + "\tx", count=1, total=1001),
+    "digest upper case": lines(ONE.upper(), count=1, total=1001),
+    "size padded": lines(ONE.replace("\t1001", "\t01001"), count=1, total=1001),
+    "size huge": lines(ONE.replace("\t1001", "\t" + "9" * 30), count=1, total=1001),
+    "version empty": lines(ONE.replace("\tv1\t", "\t\t"), count=1, total=1001),
+    "version with space": lines(ONE.replace("\tv1\t", "\tv 1\t"), count=1, total=1001),
+    "version too long": lines(ONE.replace("\tv1\t", "\t" + "v" * 1025 + "\t"), count=1),
+    "name with ..": lines(ONE.replace("packs/", "packs/../"), count=1, total=1001),
+    "name absolute": lines(ONE.replace("packs/", "/packs/"), count=1, total=1001),
+    "not ASCII": lines(ONE.replace("packs/", "päcks/"), count=1, total=1001),
+    "unsorted": lines(TWO, ONE, count=2, total=2003),
+    "repeated": lines(ONE, ONE, count=2, total=2002),
+    "unsorted index": lines("# index", TWO, ONE),
+    "index twice": lines("# index", ONE, "# index", TWO),
+    "minus in the index": lines("# index", f"-{ONE}"),
+    "removal without base": lines(f"-{ONE}"),
+    "unknown comment": lines("# note"),
+    "base twice": lines(f"# base {format_ref(stored(b'x'))}", f"# base {format_ref(stored(b'x'))}"),
+    "added after removed": lines(f"# base {format_ref(stored(b'x'))}", f"-{ONE}", TWO),
+    "unsorted removals": lines(f"# base {format_ref(stored(b'x'))}", f"-{TWO}", f"-{ONE}"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_inventories_are_format_errors(name: str) -> None:
+    """One spelling for everything."""
+    with pytest.raises(FormatError):
+        parse(MALFORMED[name])
+
+
+def test_whole_inventory_that_does_not_add_up_is_refused() -> None:
+    """Count and bytes of the header are checked."""
+    for count, total in ((2, 1001), (1, 1000)):
+        shelf = Shelf()
+        with pytest.raises(FormatError, match="add up"):
+            resolve(shelf.put(lines(ONE, count=count, total=total)), shelf.fetch)
+
+
+def test_huge_inventory_is_refused_before_it_is_fetched() -> None:
+    """The signed size is checked first."""
+
+    def fetch(_ref: ObjectRef) -> bytes:
+        raise AssertionError
+
+    with pytest.raises(FormatError, match="too large"):
+        resolve(ref(1, size=MAX_INVENTORY + 1), fetch)
+
+
+@pytest.mark.parametrize("version", ["", "a b", "a\tb", "a\nb", "é", "v" * 1025])
+def test_version_ids_that_would_break_a_line_are_not_written(version: str) -> None:
+    """A store's answer must not forge another line."""
+    with pytest.raises(FormatError):
+        encode([ref(1, version=version)])
+
+
+def test_one_name_twice_is_not_written() -> None:
+    """Each object has one version."""
+    with pytest.raises(FormatError, match="sorted without repeats"):
+        encode([ref(1), ref(1, version="v2")])
+
+
+VERSIONS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=9)
+OBJECTS = st.dictionaries(
+    st.integers(0, 40),
+    st.builds(ref, st.just(0), size=st.integers(0, 2**40), version=VERSIONS),
+    max_size=20,
+).map(lambda items: [ref(n, size=r.size, version=r.version) for n, r in items.items()])
+
+
+@given(st.lists(OBJECTS, min_size=1, max_size=5), OBJECTS)
+def test_any_chain_of_deltas_resolves_to_its_last_list(
+    steps: list[list[ObjectRef]], index: list[ObjectRef]
+) -> None:
+    """Whole or delta, what was written is what is read."""
+    import vault.inventory as module
+
+    shelf = Shelf()
+    base: Inventory | None = None
+    where: ObjectRef | None = None
+    for objects in steps:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_DELTA_FROM", -1)
+            where = shelf.put(encode(objects, index, base, where))
+        base = resolve(where, shelf.fetch)
+        assert base.objects == tuple(sorted(objects))
+        assert base.index == tuple(sorted(index))
+
+
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_raise_nothing_but_vault_errors(data: bytes) -> None:
+    """Inventories come from the store."""
+    for text in (data, lines() + data, lines(ONE) + data + b"\n"):
+        try:
+            parse(text)
+        except VaultError:
+            pass
+
+
+@given(st.text(max_size=200))
+def test_parsed_lines_are_written_the_same(line: str) -> None:
+    """A line has one spelling."""
+    try:
+        parsed = parse_ref(line)
+    except VaultError:
+        return
+    assert format_ref(parsed) == line
+
+
+def test_line_of_an_object_round_trips() -> None:
+    """Prune plans use the same lines."""
+    assert parse_ref(ONE) == ref(1)

@@ -1,0 +1,878 @@
+"""The fold: what links, what counts, and what an attacker can't make of it."""
+
+import base64
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
+
+from vault.crypto import SigningKey
+from vault.encoding import b64encode, dumps
+from vault.envelope import Head, build_statement, parse_envelope, seal_envelope
+from vault.errors import (
+    ConfigError,
+    DigestMismatchError,
+    FormatError,
+    IntegrityError,
+    SignatureError,
+    VaultError,
+)
+from vault.ledger import Ledger, Record, Status
+from vault.model import (
+    Body,
+    Counts,
+    Digest,
+    DomainRef,
+    EventBody,
+    HeartbeatBody,
+    HoldBody,
+    InventoryRef,
+    LockMode,
+    Parameters,
+    PolicyBody,
+    PruneBody,
+    PublicKey,
+    Recipient,
+    Role,
+    RootBody,
+    Severity,
+    SnapshotBody,
+    TreeRef,
+    WriterBody,
+    replace_body,
+)
+
+REPOSITORY = "ab" * 16
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+DIGEST = "cd" * 32
+RECIPIENT = b"\x07" * 1216
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
+KEY = {
+    name: SigningKey.generate()
+    for name in "root root2 enroller enroller2 policy pruner restorer alpha beta stranger".split()
+}
+
+
+def public(name: str) -> str:
+    """As a body carries it."""
+    return b64encode(KEY[name].public.der)
+
+
+def root_body(
+    version: int = 1,
+    keys: Sequence[tuple[str, Role]] = (
+        ("root", Role.ROOT),
+        ("enroller", Role.ENROLLER),
+        ("policy", Role.POLICY),
+        ("pruner", Role.PRUNER),
+        ("restorer", Role.RESTORER),
+    ),
+    **changes: Any,
+) -> RootBody:
+    """The root that most tests begin with."""
+    fields: dict[str, Any] = {
+        "version": version,
+        "parameters": Parameters(lock_mode=LockMode.NONE),
+        "keys": tuple(PublicKey(name=n, public=public(n), roles=(r,)) for n, r in keys),
+        "thresholds": {},
+        "recipients": (Recipient(name="site", public=b64encode(RECIPIENT)),),
+    }
+    return RootBody(**(fields | changes))
+
+
+DOMAIN = DomainRef(
+    name="default", object=f"domains/default/{DIGEST}", sha256=DIGEST, size=1, version="1"
+)
+
+
+def enrol(name: str = "alpha", *datasets: str, **changes: Any) -> WriterBody:
+    """Adds a writer key."""
+    fields: dict[str, Any] = {
+        "action": "add",
+        "name": name,
+        "public": public(name),
+        "datasets": datasets or ("*",),
+        "domain": DOMAIN,
+    }
+    return WriterBody(**(fields | changes))
+
+
+def revoke(name: str = "alpha", distrust_from: int | None = None) -> WriterBody:
+    """Revokes a writer key."""
+    return WriterBody(action="revoke", name=name, public=public(name), distrust_from=distrust_from)
+
+
+def snapshot(dataset: str = "web", **changes: Any) -> SnapshotBody:
+    """A complete one."""
+    fields: dict[str, Any] = {
+        "dataset": dataset,
+        "created": "2026-01-01T00:00:00Z",
+        "complete": True,
+        "counts": Counts(),
+        "tree": TreeRef(id=DIGEST, level=0, commitment=DIGEST),
+        "inventory": InventoryRef(sha256=DIGEST, size=1, version="1", objects=1, bytes=1),
+        "mode": LockMode.NONE,
+        "until": "2026-02-01T00:00:00Z",
+    }
+    return SnapshotBody(**(fields | changes))
+
+
+class Chain:
+    """A ledger under construction, and a signer for its next statement."""
+
+    def __init__(self, root: RootBody | None = None, signers: Sequence[str] = ("root",)) -> None:
+        envelope = self._seal("root", root or root_body(), signers, 0, None)
+        self.envelopes = [envelope]
+        self.ledger = Ledger(parse_envelope(envelope).digest)
+        self.ledger.link(envelope, version="v0", modified=NOW)
+
+    @staticmethod
+    def _seal(
+        kind: str, body: Body, signers: Sequence[str], seq: int, prev: Head | None, **changes: Any
+    ) -> bytes:
+        fields: dict[str, Any] = {
+            "type": kind,
+            "repository": REPOSITORY,
+            "seq": seq,
+            "prev": prev,
+            "time": NOW + timedelta(hours=seq),
+            "tool": "vault 0.1.0",
+            "subject": [("x", Digest(bytes(32)))],
+            "body": body,
+        }
+        payload = build_statement(**(fields | changes))
+        return seal_envelope(payload, [KEY[name] for name in signers])
+
+    def sealed(self, kind: str, body: Body, *signers: str, **changes: Any) -> bytes:
+        """The next statement, not linked."""
+        head = self.ledger.head
+        return self._seal(kind, body, signers, len(self.ledger.records), head, **changes)
+
+    def edited(self, kind: str, body: Body, *signers: str, **predicate: Any) -> bytes:
+        """The next statement with members of its predicate replaced before it was signed."""
+        fields = json.loads(parse_envelope(self.sealed(kind, body, *signers)).payload)
+        fields["predicateType"] = predicate.pop("predicateType", fields["predicateType"])
+        fields["predicate"] |= predicate
+        return seal_envelope(dumps(fields), [KEY[name] for name in signers], limit=65536)
+
+    def link(self, envelope: bytes) -> Record:
+        """Link what is given."""
+        self.envelopes.append(envelope)
+        return self.ledger.link(envelope, version="v", modified=NOW)
+
+    def add(self, kind: str, body: Body, *signers: str, **changes: Any) -> Record:
+        """Seal and link."""
+        return self.link(self.sealed(kind, body, *signers, **changes))
+
+
+@pytest.fixture
+def chain() -> Chain:
+    """A root, and alpha enrolled for every dataset."""
+    made = Chain()
+    made.add("writer", enrol(), "enroller")
+    return made
+
+
+def beat(chain: Chain, *signers: str, **changes: Any) -> bytes:
+    """The next statement, a heartbeat."""
+    return chain.sealed("heartbeat", HeartbeatBody(note="x"), *(signers or ("alpha",)), **changes)
+
+
+def resigned(envelope: bytes, *signatures: tuple[str, bytes]) -> bytes:
+    """The same payload with other signatures."""
+    fields = json.loads(envelope)
+    fields["signatures"] = [{"keyid": k, "sig": b64encode(s)} for k, s in signatures]
+    return dumps(fields)
+
+
+def sign(envelope: bytes, name: str) -> bytes:
+    """One more signature over the same statement."""
+    return KEY[name].sign(parse_envelope(envelope).pae)
+
+
+# --- statement 0 ---
+
+
+def test_first_statement_sets_repository_root_and_keys() -> None:
+    """Everything later hangs on it."""
+    chain = Chain()
+    ledger = chain.ledger
+    assert ledger.repository_id == REPOSITORY
+    assert ledger.recipients == [RECIPIENT]
+    assert ledger.head == ledger.records[0].head
+    assert KEY["enroller"].public.id in ledger.keys
+    assert [r.status for r in ledger.records] == [Status.VALID]
+
+
+def test_another_root_than_the_pinned_one_is_refused() -> None:
+    """However well it is signed."""
+    ledger = Ledger(Digest(bytes(32)))
+    with pytest.raises(DigestMismatchError, match="pinned"):
+        ledger.link(Chain().envelopes[0], version="v", modified=NOW)
+    assert ledger.head is None
+
+
+def test_first_statement_needs_its_own_threshold() -> None:
+    """Even the pinned root must be signed by those it names."""
+    body = root_body(keys=(("root", Role.ROOT), ("root2", Role.ROOT)), thresholds={"root": 2})
+    Chain(body, ("root", "root2"))
+    for signers in (("root",), ("stranger",), ("root", "stranger")):
+        with pytest.raises(SignatureError, match="2 keys"):
+            Chain(body, signers)
+
+
+def test_first_statement_must_be_a_root() -> None:
+    """Nothing else can list keys."""
+    envelope = Chain._seal("heartbeat", HeartbeatBody(note="x"), ("root",), 0, None)
+    with pytest.raises(FormatError, match="not a root"):
+        Ledger(None).link(envelope, version="v", modified=NOW)
+
+
+BAD_ROOTS: dict[str, dict[str, Any]] = {
+    "no root key": {"keys": ()},
+    "key twice": {"keys": (("root", Role.ROOT), ("root", Role.ENROLLER))},
+    "threshold of zero": {"thresholds": {"root": 0}},
+    "threshold nobody can meet": {"thresholds": {"root": 2}},
+    "no recipient": {"recipients": ()},
+    "recipient not base64": {"recipients": (Recipient(name="x", public="-"),)},
+    "chunk sizes": {"parameters": Parameters(lock_mode=LockMode.NONE, data_chunk=(4, 2, 8))},
+    "no grid": {"parameters": Parameters(lock_mode=LockMode.NONE, lock_grid=0)},
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROOTS)
+def test_roots_that_make_no_sense_are_refused(name: str) -> None:
+    """At seq 0 an error, later void."""
+    changes = dict(BAD_ROOTS[name])
+    keys = changes.pop("keys", None)
+    body = root_body(keys=keys, **changes) if keys is not None else root_body(**changes)
+    with pytest.raises(FormatError):
+        Chain(body)
+    chain = Chain()
+    record = chain.add("root", replace_body(body, version=2), "root")
+    assert (record.status, record.body) == (Status.VOID, None)
+
+
+def test_root_key_on_another_curve_is_refused() -> None:
+    """Keys are P-256, in canonical DER."""
+    key = PublicKey(name="x", public=b64encode(bytes(91)), roles=(Role.ROOT,))
+    with pytest.raises(FormatError, match="key"):
+        Chain(replace_body(root_body(), keys=(key,)))
+
+
+def test_a_ledger_without_statements_has_no_root() -> None:
+    """Asking too early is an error, not an empty answer."""
+    with pytest.raises(SignatureError, match="no statement"):
+        _ = Ledger(None).root
+
+
+# --- what links ---
+
+
+def test_snapshot_links_and_counts(chain: Chain) -> None:
+    """The plain case, with what the record keeps."""
+    envelope = chain.sealed("snapshot", snapshot(), "alpha")
+    record = chain.link(envelope)
+    assert (record.seq, record.status, record.reason) == (2, Status.VALID, "")
+    assert record.key_id == KEY["alpha"].public.id
+    assert (record.version, record.modified, record.envelope) == ("v", NOW, envelope)
+    assert record.time == NOW + timedelta(hours=2)
+    assert chain.ledger.snapshots() == chain.ledger.snapshots("web") == [record]
+    assert chain.ledger.datasets() == ["web"]
+    assert chain.ledger.writer_for(record).name == "alpha"
+    assert chain.ledger.findings == []
+
+
+def test_check_changes_nothing(chain: Chain) -> None:
+    """A writer asks before it uploads."""
+    envelope = beat(chain)
+    assert chain.ledger.check(envelope, 2).digest == parse_envelope(envelope).digest
+    assert len(chain.ledger.records) == 2
+
+
+def test_check_at_another_seq_is_refused(chain: Chain) -> None:
+    """Only the next name can be owned."""
+    for seq in (1, 3):
+        with pytest.raises(DigestMismatchError, match="seq"):
+            chain.ledger.check(beat(chain), seq)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"repository": "ef" * 16}, "another repository"),
+        ({"seq": 3}, "another seq"),
+        ({"seq": 1}, "another seq"),
+        ({"prev": Head(seq=1, digest=Digest(bytes(32)))}, "does not follow"),
+    ],
+)
+def test_statements_of_another_place_do_not_link(
+    chain: Chain, changes: dict[str, Any], problem: str
+) -> None:
+    """Replays into another repository or position, and forks."""
+    with pytest.raises(DigestMismatchError, match=problem):
+        chain.link(beat(chain, **changes))
+    assert len(chain.ledger.records) == 2
+
+
+def test_version_id_of_the_predecessor_is_only_a_hint(chain: Chain) -> None:
+    """A copied bucket has others."""
+    head = chain.ledger.head
+    assert head is not None
+    moved = Head(seq=head.seq, digest=head.digest, version="elsewhere")
+    assert chain.link(beat(chain, prev=moved)).status is Status.VALID
+
+
+def test_reordered_and_repeated_statements_do_not_link(chain: Chain) -> None:
+    """The chain has one order."""
+    chain.add("snapshot", snapshot(), "alpha")
+    chain.add("heartbeat", HeartbeatBody(note="x"), "alpha")
+    again = Ledger(chain.ledger.records[0].digest)
+    for seq in (0, 1):
+        again.link(chain.envelopes[seq], version="v", modified=NOW)
+    for wrong in (3, 1, 0):
+        with pytest.raises(DigestMismatchError):
+            again.link(chain.envelopes[wrong], version="v", modified=NOW)
+
+
+@pytest.mark.parametrize("signer", ["stranger", "beta", "root2"])
+def test_keys_that_nobody_listed_sign_nothing(chain: Chain, signer: str) -> None:
+    """Junk by strangers owns no seq."""
+    with pytest.raises(SignatureError, match="listed key"):
+        chain.link(beat(chain, signer))
+
+
+def test_key_id_of_a_listed_key_does_not_help_a_stranger(chain: Chain) -> None:
+    """The hint is unauthenticated."""
+    envelope = beat(chain)
+    forged = resigned(envelope, (KEY["alpha"].public.id, sign(envelope, "stranger")))
+    with pytest.raises(SignatureError):
+        chain.link(forged)
+
+
+@pytest.mark.parametrize("keyid", ["", "x", "0" * 64])
+def test_wrong_key_id_does_not_matter(chain: Chain, keyid: str) -> None:
+    """Every listed key is tried."""
+    envelope = beat(chain)
+    record = chain.link(resigned(envelope, (keyid, sign(envelope, "alpha"))))
+    assert record.key_id == KEY["alpha"].public.id
+
+
+def test_no_flipped_byte_is_accepted_as_another_statement(chain: Chain) -> None:
+    """Every byte of an envelope: refused, or still the same statement."""
+    envelope = chain.sealed("snapshot", snapshot(), "alpha")
+    digest = parse_envelope(envelope).digest
+    accepted = set()
+    for position in range(len(envelope)):
+        for mask in (0x01, 0x20, 0x80):
+            flipped = bytearray(envelope)
+            flipped[position] ^= mask
+            try:
+                candidate = chain.ledger.check(bytes(flipped), 2)
+            except IntegrityError:
+                continue
+            assert candidate.digest == digest
+            accepted.add(position)
+    hint = envelope.index(b'"keyid"')
+    names_and_hint = range(hint, envelope.index(b'"sig"'))
+    assert accepted <= set(names_and_hint)
+
+
+def test_no_flipped_bit_of_payload_or_signature_is_accepted(chain: Chain) -> None:
+    """Below the base64: each byte of what is signed and of the signature."""
+    envelope = chain.sealed("snapshot", snapshot(), "alpha")
+    fields = json.loads(envelope)
+    payload = base64.b64decode(fields["payload"])
+    signature = base64.b64decode(fields["signatures"][0]["sig"])
+    for position in range(len(payload)):
+        flipped = bytearray(payload)
+        flipped[position] ^= 1
+        with pytest.raises(VaultError):
+            chain.ledger.check(dumps(fields | {"payload": b64encode(bytes(flipped))}), 2)
+    for position in range(len(signature)):
+        flipped = bytearray(signature)
+        flipped[position] ^= 1
+        with pytest.raises(SignatureError):
+            chain.ledger.check(resigned(envelope, (KEY["alpha"].public.id, bytes(flipped))), 2)
+
+
+def test_high_s_twin_of_a_signature_is_the_same_statement(chain: Chain) -> None:
+    """ECDSA has two forms; digests are over the PAE, so both are one entry."""
+    envelope = beat(chain)
+    r, s = decode_dss_signature(sign(envelope, "alpha"))
+    twin = resigned(envelope, ("", encode_dss_signature(r, ORDER - s)))
+    assert twin != envelope
+    assert chain.ledger.check(twin, 2).digest == chain.ledger.check(envelope, 2).digest
+    assert chain.link(twin).status is Status.VALID
+
+
+def test_extra_signatures_and_white_space_are_the_same_statement(chain: Chain) -> None:
+    """Neither changes digest or status, also when the extra one comes first."""
+    envelope = beat(chain)
+    for extra in (b"junk", sign(envelope, "stranger"), sign(envelope, "policy")):
+        more = resigned(envelope, ("", extra), ("", sign(envelope, "alpha")))
+        candidate = chain.ledger.check(json.dumps(json.loads(more), indent=1).encode(), 2)
+        assert candidate.digest == parse_envelope(envelope).digest
+        assert chain.ledger._judge(candidate)[:3] == (Status.VALID, "", KEY["alpha"].public.id)
+
+
+def test_signature_of_another_writer_takes_no_effect_away(chain: Chain) -> None:
+    """Whoever copies an envelope may add signatures; the statement counts all the same."""
+    chain.add("writer", enrol("beta", "db-*"), "enroller")
+    envelope = chain.sealed("snapshot", snapshot("web"), "alpha")
+    both = resigned(envelope, ("", sign(envelope, "beta")), ("", sign(envelope, "alpha")))
+    record = chain.link(both)
+    assert (record.status, record.key_id) == (Status.VALID, KEY["alpha"].public.id)
+
+
+# --- roles and thresholds ---
+
+
+EVENT = EventBody(
+    verdict="passed",
+    snapshot=1,
+    started="2026-01-01T00:00:00Z",
+    finished="2026-01-01T00:00:00Z",
+    attestation=DIGEST,
+)
+STATEMENTS: dict[str, tuple[Body, str]] = {
+    "root": (root_body(2), "root"),
+    "writer": (enrol("beta"), "enroller"),
+    "snapshot": (snapshot(), "alpha"),
+    "heartbeat": (HeartbeatBody(note="x"), "alpha"),
+    "restore": (EVENT, "restorer"),
+    "drill": (EVENT, "restorer"),
+    "verification": (EVENT, "restorer"),
+    "policy": (PolicyBody(sha256=DIGEST), "policy"),
+    "hold": (HoldBody(action="add", snapshot=2, reason="case", author="x"), "policy"),
+    "prune": (PruneBody(phase="plan", plan=DIGEST), "pruner"),
+}
+LISTED = ["root", "enroller", "policy", "pruner", "restorer", "alpha"]
+
+
+@pytest.mark.parametrize("signer", LISTED)
+@pytest.mark.parametrize("kind", STATEMENTS)
+def test_each_type_counts_only_from_its_role(chain: Chain, kind: str, signer: str) -> None:
+    """A key of role A that signs B: linked, void, a finding; asked before, refused."""
+    body, role = STATEMENTS[kind]
+    key_id = KEY[signer].public.id
+    if signer == role:
+        chain.ledger.require_role(key_id, kind, body)
+    else:
+        with pytest.raises(SignatureError, match="would be void"):
+            chain.ledger.require_role(key_id, kind, body)
+    record = chain.add(kind, body, signer)
+    assert record.status is (Status.VALID if signer == role else Status.VOID)
+    assert len(chain.ledger.findings) == (signer != role)
+    assert all(f.severity is Severity.ERROR for f in chain.ledger.findings)
+    assert chain.link(beat(chain)).seq == 3
+
+
+def test_void_statements_have_no_effect(chain: Chain) -> None:
+    """Linked only."""
+    before = chain.ledger.keys
+    for kind, (body, role) in STATEMENTS.items():
+        chain.add(kind, body, "policy" if role != "policy" else "pruner")
+    ledger = chain.ledger
+    assert ledger.keys == before
+    assert (ledger.root.version, ledger.snapshots(), ledger.datasets()) == (1, [], [])
+    assert (ledger.prunes(), ledger.holds(), ledger.policy()) == ([], {}, None)
+    assert len(ledger.findings) == len(STATEMENTS)
+
+
+def test_unlisted_key_is_refused_before_it_signs(chain: Chain) -> None:
+    """Its statement would not even link."""
+    with pytest.raises(SignatureError, match="not link"):
+        chain.ledger.require_role(KEY["stranger"].public.id, "heartbeat", HeartbeatBody(note="x"))
+
+
+def test_impossible_body_is_refused_before_it_is_signed(chain: Chain) -> None:
+    """The same checks as when it is read."""
+    with pytest.raises(FormatError):
+        chain.ledger.require_role(
+            KEY["alpha"].public.id, "snapshot", snapshot(until="tomorrow")
+        )
+
+
+def two_enrollers() -> Chain:
+    """Two of two enrollers must sign."""
+    keys = (
+        ("root", Role.ROOT),
+        ("enroller", Role.ENROLLER),
+        ("enroller2", Role.ENROLLER),
+    )
+    return Chain(root_body(keys=keys, thresholds={"enroller": 2}))
+
+
+def test_one_key_never_counts_twice() -> None:
+    """Not under two key ids, not with two forms of its signature, not repeated."""
+    chain = two_enrollers()
+    envelope = chain.sealed("writer", enrol(), "enroller")
+    signature = sign(envelope, "enroller")
+    r, s = decode_dss_signature(signature)
+    twin = encode_dss_signature(r, ORDER - s)
+    twice = resigned(
+        envelope,
+        (KEY["enroller"].public.id, signature),
+        (KEY["enroller2"].public.id, signature),
+        ("other", twin),
+        ("", signature),
+    )
+    record = chain.link(twice)
+    assert record.status is Status.VOID
+    assert "2 keys with the role enroller must sign, found 1" in record.reason
+
+
+def test_threshold_is_met_by_two_keys() -> None:
+    """Whatever their key ids say."""
+    chain = two_enrollers()
+    envelope = chain.sealed("writer", enrol(), "enroller")
+    swapped = resigned(
+        envelope,
+        (KEY["enroller2"].public.id, sign(envelope, "enroller")),
+        (KEY["enroller"].public.id, sign(envelope, "enroller2")),
+    )
+    assert chain.link(swapped).status is Status.VALID
+    both = [KEY["enroller"].public.id, KEY["enroller2"].public.id]
+    chain.ledger.require_role(both, "writer", enrol("beta"))
+    with pytest.raises(SignatureError, match="2 keys"):
+        chain.ledger.require_role(both[:1], "writer", enrol("beta"))
+
+
+def test_signature_of_another_role_does_not_fill_a_threshold() -> None:
+    """Only keys with the role are counted."""
+    chain = two_enrollers()
+    assert chain.add("writer", enrol(), "enroller", "root").status is Status.VOID
+
+
+# --- root updates ---
+
+NEW_KEYS = (("root2", Role.ROOT), ("enroller2", Role.ENROLLER))
+
+
+def test_new_root_takes_over_with_both_thresholds(chain: Chain) -> None:
+    """Old keys are unlisted from then on, writers stay."""
+    body = root_body(2, NEW_KEYS)
+    assert chain.add("root", body, "root", "root2").status is Status.VALID
+    assert chain.ledger.root == body
+    for gone in ("root", "enroller", "policy"):
+        with pytest.raises(SignatureError):
+            chain.link(beat(chain, gone))
+    assert chain.add("snapshot", snapshot(), "alpha").status is Status.VALID
+    assert chain.add("writer", enrol("beta"), "enroller2").status is Status.VALID
+
+
+@pytest.mark.parametrize(
+    ("signers", "problem"),
+    [(["root"], "by the new root"), (["root2", "policy"], "role root"), (["policy"], "role root")],
+)
+def test_new_root_without_both_thresholds_is_void(
+    chain: Chain, signers: list[str], problem: str
+) -> None:
+    """The failed root is not kept: the next one follows the old."""
+    record = chain.add("root", root_body(2, NEW_KEYS), *signers)
+    assert record.status is Status.VOID
+    assert problem in record.reason
+    assert chain.ledger.root.version == 1
+    assert chain.add("root", root_body(2, NEW_KEYS), "root", "root2").status is Status.VALID
+
+
+def test_new_root_signed_only_by_its_own_keys_does_not_link(chain: Chain) -> None:
+    """Nobody enrols himself."""
+    with pytest.raises(SignatureError, match="listed key"):
+        chain.add("root", root_body(2, NEW_KEYS), "root2")
+
+
+@pytest.mark.parametrize("version", [0, 1, 3, 100])
+def test_root_versions_step_by_one(chain: Chain, version: int) -> None:
+    """No root is skipped or repeated."""
+    record = chain.add("root", root_body(version), "root")
+    assert record.status is Status.VOID
+    assert "root version must be 2" in record.reason
+
+
+def test_old_threshold_of_two_binds_the_next_root() -> None:
+    """A threshold is not lowered by one of its keys alone."""
+    keys = (("root", Role.ROOT), ("root2", Role.ROOT))
+    chain = Chain(root_body(keys=keys, thresholds={"root": 2}), ("root", "root2"))
+    lower = root_body(2, keys, thresholds={"root": 1})
+    assert chain.add("root", lower, "root").status is Status.VOID
+    assert chain.add("root", lower, "root", "root2").status is Status.VALID
+
+
+# --- writers ---
+
+
+def test_revoked_writer_is_unlisted_from_then_on(chain: Chain) -> None:
+    """What it signed before stays valid."""
+    earlier = chain.add("snapshot", snapshot(), "alpha")
+    chain.add("writer", revoke(), "enroller")
+    with pytest.raises(SignatureError, match="listed key"):
+        chain.link(beat(chain))
+    assert chain.ledger.snapshots() == [earlier]
+    assert chain.ledger.writers[KEY["alpha"].public.id].revoked == 3
+    assert chain.ledger.domain_writers("default") == {KEY["alpha"].public.id}
+
+
+def test_distrust_voids_what_was_linked_since(chain: Chain) -> None:
+    """It stays linked, has no effect, and is reported."""
+    first = chain.add("snapshot", snapshot(), "alpha")
+    second = chain.add("snapshot", snapshot("db"), "alpha")
+    chain.add("writer", enrol("beta"), "enroller")
+    other = chain.add("snapshot", snapshot("mail"), "beta")
+    chain.add("writer", revoke(distrust_from=second.seq), "enroller")
+    ledger = chain.ledger
+    assert ledger.snapshots() == [first, other]
+    assert ledger.snapshots("db") == []
+    assert ledger.datasets() == ["mail", "web"]
+    assert ledger.records[second.seq].status is Status.VOID
+    assert ledger.records[second.seq].digest == second.digest
+    assert [f.subject for f in ledger.findings] == [f"ledger {second.seq}"]
+    assert chain.link(beat(chain, "beta")).status is Status.VALID
+
+
+def test_theft_found_after_the_revocation_can_still_be_told(chain: Chain) -> None:
+    """A second revocation may distrust, or distrust more, but never less."""
+    record = chain.add("snapshot", snapshot(), "alpha")
+    chain.add("writer", revoke(), "enroller")
+    assert chain.add("writer", revoke(), "enroller").status is Status.VOID
+    assert chain.add("writer", revoke(distrust_from=2), "enroller").status is Status.VALID
+    assert chain.ledger.records[record.seq].status is Status.VOID
+    assert chain.add("writer", revoke(distrust_from=2), "enroller").status is Status.VOID
+    assert chain.add("writer", revoke(distrust_from=0), "enroller").status is Status.VALID
+    assert chain.ledger.domain_writers("default") == set()
+    assert chain.ledger.writers[KEY["alpha"].public.id].revoked == 3
+
+
+def test_distrust_from_the_future_voids_nothing(chain: Chain) -> None:
+    """The key is unlisted anyway."""
+    chain.add("snapshot", snapshot(), "alpha")
+    assert chain.add("writer", revoke(distrust_from=10**9), "enroller").status is Status.VALID
+    assert len(chain.ledger.snapshots()) == 1
+
+
+@pytest.mark.parametrize("name", ["alpha", "policy"])
+def test_listed_keys_are_not_enrolled_again(chain: Chain, name: str) -> None:
+    """A host's key is a writer's and nothing else."""
+    assert chain.add("writer", enrol(name), "enroller").status is Status.VOID
+
+
+def test_revoked_key_does_not_come_back(chain: Chain) -> None:
+    """Its former owner would come back with it."""
+    chain.add("writer", revoke(), "enroller")
+    assert chain.add("writer", enrol(), "enroller").status is Status.VOID
+    with pytest.raises(SignatureError):
+        chain.link(beat(chain))
+
+
+def test_revocation_of_a_stranger_is_void(chain: Chain) -> None:
+    """It says nothing."""
+    assert chain.add("writer", revoke("stranger"), "enroller").status is Status.VOID
+
+
+@pytest.mark.parametrize(
+    ("dataset", "counts"), [("db-1", True), ("db", False), ("web", False), ("logs", True)]
+)
+def test_snapshot_outside_its_writers_patterns_is_void(
+    chain: Chain, dataset: str, counts: bool
+) -> None:
+    """A host publishes its own datasets only."""
+    chain.add("writer", enrol("beta", "db-*", "logs"), "enroller")
+    record = chain.add("snapshot", snapshot(dataset), "beta")
+    assert record.status is (Status.VALID if counts else Status.VOID)
+    assert chain.ledger.datasets() == ([dataset] if counts else [])
+
+
+def test_snapshot_of_a_writer_without_domain_object_is_void(chain: Chain) -> None:
+    """Nobody could open it."""
+    chain.add("writer", enrol("beta", domain=None), "enroller")
+    record = chain.add("snapshot", snapshot(), "beta")
+    assert "no domain object" in record.reason
+    assert chain.add("heartbeat", HeartbeatBody(note="x"), "beta").status is Status.VALID
+
+
+def test_statement_of_no_writer_has_no_writer(chain: Chain) -> None:
+    """The question is an error."""
+    record = chain.add("policy", PolicyBody(sha256=DIGEST), "policy")
+    with pytest.raises(SignatureError, match="writer"):
+        chain.ledger.writer_for(record)
+
+
+# --- bodies ---
+
+
+BAD_BODIES: dict[str, tuple[str, Body, str]] = {
+    "dataset": ("snapshot", snapshot("../x"), "alpha"),
+    "created": ("snapshot", snapshot(created="yesterday"), "alpha"),
+    "until": ("snapshot", snapshot(until="2026-02-01T00:00:00+00:00"), "alpha"),
+    "tree id": ("snapshot", snapshot(tree=TreeRef(id="x", level=0, commitment=DIGEST)), "alpha"),
+    "level": ("snapshot", snapshot(tree=TreeRef(id=DIGEST, level=9, commitment=DIGEST)), "alpha"),
+    "commitment": ("snapshot", snapshot(tree=TreeRef(id=DIGEST, level=0, commitment="")), "alpha"),
+    "inventory": (
+        "snapshot",
+        snapshot(inventory=InventoryRef(sha256=DIGEST, size=-1, version="1", objects=1, bytes=1)),
+        "alpha",
+    ),
+    "version id": (
+        "snapshot",
+        snapshot(inventory=InventoryRef(sha256=DIGEST, size=1, version="", objects=1, bytes=1)),
+        "alpha",
+    ),
+    "counts": ("snapshot", snapshot(counts=Counts(files=-1)), "alpha"),
+    "action": ("writer", replace_body(enrol("beta"), action="rename"), "enroller"),
+    "host": ("writer", replace_body(enrol("beta"), name="UPPER"), "enroller"),
+    "host key": ("writer", replace_body(enrol("beta"), public="AAAA"), "enroller"),
+    "domain object": (
+        "writer",
+        enrol("beta", domain=replace_body(DOMAIN, object="packs/x")),
+        "enroller",
+    ),
+    "distrust": ("writer", revoke(distrust_from=-1), "enroller"),
+    "verdict": ("restore", replace_body(EVENT, verdict="fine"), "restorer"),
+    "attestation": ("drill", replace_body(EVENT, attestation="x"), "restorer"),
+    "started": ("verification", replace_body(EVENT, started="x"), "restorer"),
+    "policy": ("policy", PolicyBody(sha256="x"), "policy"),
+    "hold": ("hold", HoldBody(action="keep", snapshot=1, reason="", author=""), "policy"),
+    "held": ("hold", HoldBody(action="add", snapshot=-1, reason="", author=""), "policy"),
+    "phase": ("prune", PruneBody(phase="maybe", plan=DIGEST), "pruner"),
+    "plan": ("prune", PruneBody(phase="plan", plan="x"), "pruner"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_bodies_that_say_the_impossible_are_void(chain: Chain, name: str) -> None:
+    """Linked, reported, without effect."""
+    kind, body, signer = BAD_BODIES[name]
+    record = chain.add(kind, body, signer)
+    assert (record.status, record.body) == (Status.VOID, None)
+    assert [f.subject for f in chain.ledger.findings] == ["ledger 2"]
+
+
+@pytest.mark.parametrize("predicate", [{"body": {}}, {"body": []}, {"time": "x"}, {"tool": None}])
+def test_malformed_statements_are_void(chain: Chain, predicate: dict[str, Any]) -> None:
+    """What is wrong outside the frozen grammar takes no seq away."""
+    record = chain.link(chain.edited("snapshot", snapshot(), "alpha", **predicate))
+    assert record.status is Status.VOID
+    assert chain.link(beat(chain)).status is Status.VALID
+
+
+# --- newer writers ---
+
+
+def test_unknown_type_is_chained_over(chain: Chain) -> None:
+    """An old client goes on behind it."""
+    envelope = chain.edited(
+        "heartbeat", HeartbeatBody(note="x"), "alpha", predicateType="urn:vault:witness:v1", body=[]
+    )
+    record = chain.link(envelope)
+    assert (record.status, record.type) == (Status.UNKNOWN, "witness")
+    assert [f.severity for f in chain.ledger.findings] == [Severity.WARNING]
+    assert chain.add("snapshot", snapshot(), "alpha").status is Status.VALID
+    chain.ledger.may_read()
+    chain.ledger.may_write()
+
+
+def test_unknown_version_of_a_known_type_is_not_understood(chain: Chain) -> None:
+    """Its body may mean something else."""
+    record = chain.link(
+        chain.edited("snapshot", snapshot(), "alpha", predicateType="urn:vault:snapshot:v2")
+    )
+    assert record.status is Status.UNKNOWN
+    assert chain.ledger.snapshots() == []
+
+
+def test_critical_statement_not_understood_forbids_writing(chain: Chain) -> None:
+    """Reading goes on."""
+    chain.link(
+        chain.edited(
+            "heartbeat",
+            HeartbeatBody(note="x"),
+            "alpha",
+            predicateType="urn:vault:shard:v1",
+            critical=True,
+        )
+    )
+    chain.ledger.may_read()
+    with pytest.raises(ConfigError, match="critical"):
+        chain.ledger.may_write()
+
+
+def test_critical_statement_that_is_understood_forbids_nothing(chain: Chain) -> None:
+    """The mark is for those who don't."""
+    chain.add("heartbeat", HeartbeatBody(note="x"), "alpha", critical=True)
+    chain.ledger.may_write()
+
+
+def test_unknown_members_are_ignored_everywhere(chain: Chain) -> None:
+    """Newer writers may add some."""
+    fields = json.loads(parse_envelope(chain.sealed("snapshot", snapshot(), "alpha")).payload)
+    fields["new"] = {"a": 1}
+    fields["predicate"]["new"] = [1]
+    fields["predicate"]["prev"]["new"] = "x"
+    fields["predicate"]["body"]["new"] = None
+    fields["predicate"]["body"]["tree"]["new"] = "x"
+    record = chain.link(seal_envelope(dumps(fields), [KEY["alpha"]]))
+    assert record.status is Status.VALID
+
+
+@pytest.mark.parametrize(("reader", "writer"), [(1, 2), (2, 2)])
+def test_newer_repositories_say_who_may_read_and_write(reader: int, writer: int) -> None:
+    """An old client may be kept from writing only, or from both."""
+    ledger = Chain(root_body(min_reader=reader, min_writer=writer)).ledger
+    with pytest.raises(ConfigError, match="too old to write"):
+        ledger.may_write()
+    if reader == 1:
+        ledger.may_read()
+    else:
+        with pytest.raises(ConfigError, match="too old to read"):
+            ledger.may_read()
+
+
+# --- questions ---
+
+
+def test_holds_last_until_they_are_released(chain: Chain) -> None:
+    """The last word on a snapshot counts."""
+    chain.add("snapshot", snapshot(), "alpha")
+    add = HoldBody(action="add", snapshot=2, reason="case 7", author="ann")
+    held = chain.add("hold", add, "policy")
+    assert chain.ledger.holds() == {2: held}
+    chain.add("hold", replace_body(add, action="release"), "policy")
+    assert chain.ledger.holds() == {}
+
+
+def test_newest_policy_is_in_force(chain: Chain) -> None:
+    """And prunes are listed."""
+    chain.add("policy", PolicyBody(sha256="00" * 32), "policy")
+    newest = chain.add("policy", PolicyBody(sha256=DIGEST), "policy")
+    prune = chain.add("prune", PruneBody(phase="plan", plan=DIGEST), "pruner")
+    assert chain.ledger.policy() == newest
+    assert chain.ledger.prunes() == [prune]
+
+
+def test_signed_statement_out_of_place_is_recognised(chain: Chain) -> None:
+    """It proves a gap; junk and copies of other statements do not."""
+    ledger = chain.ledger
+    beyond = beat(chain, seq=9)
+    assert ledger.is_signed_at(beyond, 9)
+    assert not ledger.is_signed_at(beyond, 8)
+    assert not ledger.is_signed_at(beat(chain, "stranger", seq=9), 9)
+    assert not ledger.is_signed_at(beat(chain, seq=9, repository="ef" * 16), 9)
+    assert not ledger.is_signed_at(b"junk", 9)
+    assert (ledger.digest_at(1), ledger.digest_at(2)) == (ledger.records[1].digest, None)
+
+
+def test_failed_link_leaves_no_trace(chain: Chain) -> None:
+    """No state changes before everything is checked."""
+    before = (list(chain.ledger.records), dict(chain.ledger.keys), chain.ledger.head)
+    for envelope in (b"junk", beat(chain, "stranger"), beat(chain, seq=5)):
+        with pytest.raises(IntegrityError):
+            chain.link(envelope)
+    assert (list(chain.ledger.records), dict(chain.ledger.keys), chain.ledger.head) == before
+    assert chain.ledger.findings == []

@@ -1,0 +1,191 @@
+"""SNAPSHOT arguments: the one that is meant, never one that is silently older."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from vault.errors import ConfigError, SignatureError
+from vault.ledger import Ledger, Record, Status
+from vault.model import (
+    Counts,
+    Digest,
+    InventoryRef,
+    LockMode,
+    SnapshotBody,
+    TreeRef,
+)
+from vault.selection import parse_moment, select
+
+NOW = datetime(2026, 1, 10, tzinfo=UTC)
+DIGEST = "cd" * 32
+
+
+class History:
+    """A ledger filled with records directly: the fold is tested elsewhere."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(None)
+        self.other()
+
+    def _append(self, kind: str, body: SnapshotBody | None, status: Status) -> Record:
+        record = Record(
+            seq=len(self.ledger.records),
+            digest=Digest(bytes(32)),
+            type=kind,
+            status=status,
+            reason="" if status is Status.VALID else "its writer is distrusted",
+            body=body,
+            key_id="",
+            time=NOW,
+            modified=NOW,
+            version="",
+            envelope=b"",
+            critical=False,
+        )
+        self.ledger.records.append(record)
+        return record
+
+    def other(self) -> Record:
+        """A statement that is no snapshot."""
+        return self._append("heartbeat", None, Status.VALID)
+
+    def snapshot(
+        self, created: str, *, dataset: str = "web", complete: bool = True, void: bool = False
+    ) -> Record:
+        """One snapshot."""
+        body = SnapshotBody(
+            dataset=dataset,
+            created=created,
+            complete=complete,
+            counts=Counts(),
+            tree=TreeRef(id=DIGEST, level=0, commitment=DIGEST),
+            inventory=InventoryRef(sha256=DIGEST, size=1, version="1", objects=1, bytes=1),
+            mode=LockMode.NONE,
+            until="2026-02-01T00:00:00Z",
+        )
+        record = self._append("snapshot", body, Status.VOID if void else Status.VALID)
+        self.ledger._datasets.setdefault(dataset, []).append(record.seq)
+        return record
+
+
+@pytest.fixture
+def history() -> History:
+    """Snapshots at three and a half days, statements between them."""
+    made = History()
+    for day in ("01", "02", "03"):
+        made.snapshot(f"2026-01-{day}T03:00:00Z")
+        made.other()
+    return made
+
+
+def test_dataset_is_its_newest_snapshot(history: History) -> None:
+    """The plain case."""
+    assert select(history.ledger, "web").seq == 5
+    assert select(history.ledger, "web@latest").seq == 5
+
+
+def test_newer_incomplete_snapshot_is_never_passed_over_silently(history: History) -> None:
+    """Both are named, and how to say which."""
+    newest = history.snapshot("2026-01-04T03:00:00Z", complete=False)
+    with pytest.raises(ConfigError, match=f"snapshot {newest.seq} .* one is 5") as caught:
+        select(history.ledger, "web")
+    assert "web@latest" in str(caught.value.hint)
+    assert select(history.ledger, "web@latest").seq == 5
+    assert select(history.ledger, str(newest.seq)) == newest
+
+
+def test_older_incomplete_snapshot_does_not_matter(history: History) -> None:
+    """A complete one came after it."""
+    history.snapshot("2026-01-04T03:00:00Z", complete=False)
+    newest = history.snapshot("2026-01-05T03:00:00Z")
+    assert select(history.ledger, "web") == newest
+
+
+def test_void_snapshots_are_not_chosen(history: History) -> None:
+    """Nor do they hide the one before, and by number they are an error."""
+    void = history.snapshot("2026-01-04T03:00:00Z", void=True)
+    assert select(history.ledger, "web").seq == 5
+    with pytest.raises(SignatureError, match="distrusted"):
+        select(history.ledger, str(void.seq))
+
+
+@pytest.mark.parametrize(
+    ("time", "seq"),
+    [
+        ("2026-01-02", 3),
+        ("2026-01-02T03:00", 3),
+        ("2026-01-02T02:59:59", 1),
+        ("2026-01-02T03:00:00Z", 3),
+        ("2026-01-02T04:00+01:00", 3),
+        ("2026-01-02T03:59+01:00", 1),
+        ("2030-01-01", 5),
+    ],
+)
+def test_time_is_the_newest_complete_at_or_before(history: History, time: str, seq: int) -> None:
+    """A date means the end of its day."""
+    assert select(history.ledger, f"web@{time}", zone=UTC).seq == seq
+
+
+def test_time_without_zone_is_local(history: History) -> None:
+    """In the zone that is given."""
+    east = timezone(timedelta(hours=5))
+    assert select(history.ledger, "web@2026-01-02T08:00", zone=east).seq == 3
+    assert select(history.ledger, "web@2026-01-02T07:59", zone=east).seq == 1
+
+
+def test_zone_of_the_machine_is_used_where_none_is_given() -> None:
+    """As `datetime` knows it."""
+    expected = datetime(2026, 7, 1, 12, 0).astimezone(UTC)  # noqa: DTZ001  # local on purpose
+    assert parse_moment("2026-07-01T12:00", None) == expected
+
+
+def test_time_skips_incomplete_snapshots(history: History) -> None:
+    """The newest complete one at that time."""
+    history.snapshot("2026-01-04T03:00:00Z", complete=False)
+    assert select(history.ledger, "web@2026-01-05", zone=UTC).seq == 5
+
+
+def test_time_before_the_first_snapshot_is_refused(history: History) -> None:
+    """There was nothing yet."""
+    with pytest.raises(ConfigError, match="no complete snapshot at or before 2025"):
+        select(history.ledger, "web@2025-12-31", zone=UTC)
+
+
+@pytest.mark.parametrize("time", ["", "yesterday", "2026-13-01", "2026-01-01T25:00", "9999-12-31"])
+def test_malformed_times_are_usage_errors(history: History, time: str) -> None:
+    """Not guessed at; the end of time is no time."""
+    with pytest.raises(ConfigError, match="ISO 8601"):
+        select(history.ledger, f"web@{time}", zone=timezone(timedelta(hours=-1)))
+
+
+def test_dataset_with_only_incomplete_snapshots_names_them() -> None:
+    """They can be restored by number."""
+    history = History()
+    history.snapshot("2026-01-01T00:00:00Z", complete=False)
+    for spec in ("web", "web@latest"):
+        with pytest.raises(ConfigError, match="no complete snapshot.*incomplete 1"):
+            select(history.ledger, spec)
+    assert select(history.ledger, "1").seq == 1
+
+
+def test_unknown_dataset_lists_near_names(history: History) -> None:
+    """Typing errors are common in an incident."""
+    history.snapshot("2026-01-01T00:00:00Z", dataset="database")
+    with pytest.raises(ConfigError, match="'databse'") as caught:
+        select(history.ledger, "databse")
+    assert caught.value.hint == "did you mean database?"
+    with pytest.raises(ConfigError) as caught:
+        select(history.ledger, "zzz@latest")
+    assert caught.value.hint == "datasets here: database, web"
+
+
+@pytest.mark.parametrize("spec", ["0", "2", "999", "9" * 16])
+def test_number_of_no_snapshot_is_refused(history: History, spec: str) -> None:
+    """Other statements, and beyond the head."""
+    with pytest.raises(ConfigError, match="is not a snapshot"):
+        select(history.ledger, spec)
+
+
+def test_number_is_that_snapshot(history: History) -> None:
+    """An older one too."""
+    assert select(history.ledger, "3").seq == 3

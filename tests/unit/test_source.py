@@ -1,0 +1,430 @@
+"""The walk: order, types, what can't be read, and what changes under its feet."""
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vault import source
+from vault.errors import ConfigError
+from vault.model import EntryType, sort_key
+from vault.source import SourceItem, open_source, owner_names, tmpfs_devices, walk
+
+
+def _paths(items: Iterator[SourceItem]) -> list[bytes]:
+    return [item.path for item in items]
+
+
+def _by_path(items: Iterator[SourceItem]) -> dict[bytes, SourceItem]:
+    return {item.path: item for item in items}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Some files, two directories and names that sort between a directory and its members."""
+    root = tmp_path / "root"
+    (root / "a" / "deep").mkdir(parents=True)
+    for name in ("a/x", "a/deep/y", "a.b", "a-b", "z"):
+        (root / name).write_text(name)
+    return root
+
+
+# --- order and names ---
+
+
+def test_one_directory_gives_relative_paths_in_tree_order(tree: Path) -> None:
+    """The top first, then depth first; members come before names that only begin alike."""
+    assert _paths(walk([tree])) == [
+        b"",
+        b"a",
+        b"a/deep",
+        b"a/deep/y",
+        b"a/x",
+        b"a-b",
+        b"a.b",
+        b"z",
+    ]
+
+
+def test_items_say_where_to_open_them(tree: Path) -> None:
+    """`full` leads to the thing itself."""
+    for item in walk([tree]):
+        assert item.full == os.path.normpath(os.fsencode(tree) + b"/" + item.path)
+        assert item.stat is not None
+        assert os.path.samestat(os.lstat(item.full), item.stat)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    names=st.lists(
+        st.lists(st.sampled_from(["a", "b", "a.", "a-", "\udcff", "é"]), min_size=1, max_size=4),
+        max_size=12,
+    )
+)
+def test_the_walk_meets_what_os_walk_meets_in_tree_order(
+    tmp_path_factory: pytest.TempPathFactory, names: list[list[str]]
+) -> None:
+    """Nothing is left out or met twice, and the order is strictly ascending."""
+    root = tmp_path_factory.mktemp("walk")
+    for parts in names:
+        root.joinpath(*parts).mkdir(parents=True, exist_ok=True)
+        root.joinpath(*parts, "file").touch()
+    expected = {b""}
+    for directory, below, files in os.walk(os.fsencode(root)):
+        relative = directory[len(os.fsencode(root)) + 1 :]
+        expected |= {os.path.join(relative, name) for name in below + files}
+    found = _paths(walk([root]))
+    assert sorted(expected, key=sort_key) == found
+
+
+def test_a_single_file_is_the_only_member_of_its_directory(tree: Path) -> None:
+    """The top has the directory's metadata; its other members are left out."""
+    top, member = walk([tree / "z"])
+    assert (top.path, top.type) == (b"", EntryType.DIRECTORY)
+    assert top.stat is not None
+    assert top.stat.st_ino == tree.stat().st_ino
+    assert (member.path, member.type) == (b"z", EntryType.FILE)
+
+
+def test_several_paths_keep_their_whole_names_and_parents(tree: Path) -> None:
+    """Directories above are entries, once each, without their other members."""
+    found = _paths(walk([tree / "z", tree / "a"]))
+    above = os.fsencode(tree)[1:].split(b"/")
+    parents = [b"/".join(above[:depth]) for depth in range(len(above) + 1)]
+    base = parents[-1]
+    members = [base + name for name in (b"/a", b"/a/deep", b"/a/deep/y", b"/a/x", b"/z")]
+    assert found == [*parents, *members]
+    assert found == sorted(found, key=sort_key)
+
+
+def test_relative_paths_and_symlinks_above_are_resolved(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names in the tree have only real directories above them."""
+    (tree / "link").symlink_to("a")
+    monkeypatch.chdir(tree)
+    real = os.fsencode(tree)[1:]
+    found = _by_path(walk([b"link/deep", Path("z")]))
+    assert real + b"/a/deep/y" in found
+    assert all(
+        item.type is EntryType.DIRECTORY for path, item in found.items() if real.startswith(path)
+    )
+    assert _paths(walk([b"."])) == _paths(walk([tree]))
+
+
+# --- paths that are refused ---
+
+
+@pytest.mark.parametrize("pair", [("a", "a"), ("a", "a/deep"), ("a/x", "a"), (".", "z")])
+def test_overlapping_paths_are_refused(tree: Path, pair: tuple[str, str]) -> None:
+    """Else a member would have two places in the order."""
+    with pytest.raises(ConfigError, match="lies in"):
+        walk([tree / name for name in pair])
+
+
+def test_a_missing_path_is_refused_at_once(tree: Path) -> None:
+    """Before anything was walked: most likely a source is not mounted."""
+    with pytest.raises(ConfigError, match="can't be read"):
+        walk([tree, tree.parent / "missing"])
+    with pytest.raises(ConfigError, match="no PATH"):
+        walk([])
+    with pytest.raises(ConfigError, match="not a file name"):
+        walk([b"a\0b"])
+
+
+def test_a_symlink_to_a_directory_is_refused(tree: Path) -> None:
+    """It would be a backup of the link alone, which nobody wants."""
+    (tree / "link").symlink_to("a")
+    with pytest.raises(ConfigError, match="symbolic link") as caught:
+        walk([tree / "link"])
+    assert str(tree / "a") in (caught.value.hint or "")
+
+
+# --- types and trouble ---
+
+
+def test_every_type_is_recognised(tree: Path) -> None:
+    """A socket has none; a symlink carries its target, which is not followed."""
+    os.mkfifo(tree / "fifo")
+    (tree / "link").symlink_to("missing/\udcff")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tree / "socket"))
+        found = _by_path(walk([tree]))
+    assert found[b"fifo"].type is EntryType.FIFO
+    assert found[b"link"].type is EntryType.SYMLINK
+    assert found[b"link"].link == b"missing/\xff"
+    assert found[b"socket"].type is None
+    assert found[b"socket"].stat is not None
+    assert found[b"socket"].error is None
+
+
+def test_devices_are_recognised() -> None:
+    """By the one device that every system has."""
+    _, null = walk([Path(os.devnull)])
+    assert null.type is EntryType.CHARACTER_DEVICE
+
+
+def test_an_unreadable_directory_is_an_item_with_an_error(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The walk goes on behind it; the directory itself keeps its metadata."""
+
+    def refuse(fd: int) -> list[bytes]:
+        if os.path.samestat(os.fstat(fd), (tree / "a").stat()):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(fd)
+
+    real = source._list
+    monkeypatch.setattr(source, "_list", refuse)
+    found = _by_path(walk([tree]))
+    assert found[b"a"].error == "Permission denied"
+    assert found[b"a"].stat is not None
+    assert b"a/x" not in found
+    assert b"z" in found
+
+
+def test_a_failing_stat_is_an_item_with_an_error(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a damaged or remote file system."""
+    real = os.stat
+
+    def fail(path: bytes, *, dir_fd: int | None, follow_symlinks: bool) -> os.stat_result:
+        if path == b"z":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(source.os, "stat", fail)
+    found = _by_path(walk([tree]))
+    assert found[b"z"].error == "Input/output error"
+    assert found[b"z"].stat is None
+
+
+def test_what_vanishes_is_an_item_that_says_so(tree: Path) -> None:
+    """Between the list of a directory and the look at its member."""
+    found = []
+    for item in walk([tree]):
+        found.append(item)
+        if item.path == b"a":
+            (tree / "a" / "x").unlink()
+            (tree / "z").unlink()
+    gone = {item.path for item in found if item.vanished}
+    assert gone == {b"a/x", b"z"}
+    assert all(item.error is None for item in found)
+
+
+def test_a_directory_replaced_by_a_symlink_is_not_followed(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at it and the opening: else a user's link could show root's files."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("secret")
+    real = source._look
+
+    def look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
+        item = real(path, full, name, dir_fd)
+        if path == b"a":
+            (tree / "a").rename(tmp_path / "moved")
+            (tree / "a").symlink_to(secret)
+        return item
+
+    monkeypatch.setattr(source, "_look", look)
+    found = _by_path(walk([tree]))
+    assert not any(b"key" in path for path in found)
+    assert found[b"a"].error is not None
+    assert b"z" in found
+
+
+def test_a_directory_replaced_by_another_is_not_walked_as_the_first(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its metadata and its members must belong together."""
+    real = source._look
+
+    def look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
+        item = real(path, full, name, dir_fd)
+        if path == b"a":
+            (tree / "a").rename(tmp_path / "moved")
+            (tree / "a").mkdir()
+            (tree / "a" / "other").touch()
+        return item
+
+    monkeypatch.setattr(source, "_look", look)
+    found = _by_path(walk([tree]))
+    assert "replaced" in (found[b"a"].error or "")
+    assert b"a/other" not in found
+
+
+def test_a_very_deep_tree_needs_few_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Levels beyond the limit are closed on the way down and opened again on the way up."""
+    monkeypatch.setattr(source, "_OPEN_DIRECTORIES", 3)
+    deepest = tmp_path
+    for _ in range(40):
+        (deepest / "z").touch()
+        deepest /= "d"
+        deepest.mkdir()
+    most = 0
+    found = []
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count is all
+    for item in walk([tmp_path]):
+        found.append(item)
+        most = max(most, len(os.listdir("/proc/self/fd")) - before)  # noqa: PTH208 - a count is all
+    assert len(found) == 81
+    assert not any(item.error for item in found)
+    assert most <= 4
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - a count is all
+
+
+def test_a_level_that_was_replaced_meanwhile_gives_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a closed level can't be opened again its remaining members say so."""
+    monkeypatch.setattr(source, "_OPEN_DIRECTORIES", 1)
+    root = tmp_path / "root"
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "z").touch()
+    found = {}
+    for item in walk([root]):
+        found[item.path] = item
+        if item.path == b"a/b":
+            root.rename(tmp_path / "moved")
+            root.mkdir()
+            (root / "z").touch()
+    assert "replaced" in (found[b"z"].error or "")
+
+
+def test_an_abandoned_walk_closes_its_descriptors(tree: Path) -> None:
+    """A consumer may stop at any item."""
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count is all
+    items = walk([tree])
+    for _ in range(4):
+        next(items)
+    items.close()  # type: ignore[attr-defined]
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - a count is all
+
+
+# --- excludes ---
+
+
+@pytest.mark.parametrize(
+    ("patterns", "gone"),
+    [
+        (["x"], [b"a/x"]),
+        (["/x"], []),
+        (["a/"], [b"a", b"a/deep", b"a/deep/y", b"a/x"]),
+        (["z/"], []),
+        (["a*", "!a.b"], [b"a", b"a-b", b"a/deep", b"a/deep/y", b"a/x"]),
+        (["**/y", "# comment", ""], [b"a/deep/y"]),
+    ],
+)
+def test_excludes_follow_gitignore(tree: Path, patterns: list[str], gone: list[bytes]) -> None:
+    """Anchors, directories only, negation, `**`."""
+    every = set(_paths(walk([tree])))
+    assert sorted(every - set(_paths(walk([tree], excludes=patterns)))) == gone
+
+
+def test_excludes_are_matched_below_each_path(tree: Path) -> None:
+    """Not against the directories above, whatever these are called."""
+    found = _paths(walk([tree / "a", tree / "z"], excludes=["/deep", tree.name]))
+    assert os.fsencode(tree)[1:] + b"/a/x" in found
+    assert os.fsencode(tree)[1:] + b"/a/deep" not in found
+
+
+def test_an_excluded_directory_is_not_opened(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a dead mount that hangs whoever looks in."""
+    opened = []
+    real = source._open_directory
+
+    def note(name: bytes, dir_fd: int | None, expected: os.stat_result) -> int:
+        opened.append(name)
+        return real(name, dir_fd, expected)
+
+    monkeypatch.setattr(source, "_open_directory", note)
+    list(walk([tree], excludes=["a"]))
+    assert opened == [os.fsencode(tree)]
+
+
+def test_a_malformed_exclude_is_a_configuration_error(tree: Path) -> None:
+    """Said before anything is walked."""
+    with pytest.raises(ConfigError, match="exclude"):
+        walk([tree], excludes=["!"])
+
+
+# --- files, owners, devices ---
+
+
+def test_open_source_opens_the_file_that_was_met(tree: Path) -> None:
+    """Read-only and not inherited by hooks."""
+    path = os.fsencode(tree / "z")
+    fd = open_source(path, os.lstat(path))
+    try:
+        assert os.read(fd, 9) == b"z"
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
+
+
+def test_open_source_refuses_what_took_the_file_s_place(tree: Path) -> None:
+    """A symlink, another file, a FIFO that would block, or nothing."""
+    path = tree / "z"
+    met = path.lstat()
+    path.rename(tree / "kept")
+    with pytest.raises(FileNotFoundError):
+        open_source(os.fsencode(path), met)
+    path.symlink_to("kept")
+    with pytest.raises(OSError, match="symbolic"):
+        open_source(os.fsencode(path), met)
+    path.unlink()
+    path.write_text("other")
+    with pytest.raises(OSError, match="replaced"):
+        open_source(os.fsencode(path), met)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="replaced"):
+        open_source(os.fsencode(path), path.lstat())
+
+
+def test_open_source_without_the_right_to_spare_access_times(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the owner may; others read all the same."""
+    real = os.open
+
+    def refuse(path: bytes, flags: int) -> int:
+        if flags & os.O_NOATIME:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return real(path, flags)
+
+    monkeypatch.setattr(source.os, "open", refuse)
+    path = os.fsencode(tree / "z")
+    fd = open_source(path, os.lstat(path))
+    assert stat.S_ISREG(os.fstat(fd).st_mode)
+    os.close(fd)
+
+
+def test_owner_names_are_empty_where_unknown() -> None:
+    """Ids are always kept; names help where ids differ between hosts."""
+    assert owner_names(0, 0) == ("root", "root")
+    assert owner_names(3_999_999_999, 3_999_999_999) == ("", "")
+
+
+def test_tmpfs_devices_come_from_the_mount_table(tmp_path: Path) -> None:
+    """Malformed lines are passed over; without a table there are none."""
+    table = tmp_path / "mountinfo"
+    table.write_bytes(
+        b"36 35 0:25 / /tmp rw,nosuid shared:1 - tmpfs tmpfs rw\n"
+        b"37 35 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        b"38 35 259:3 / /x rw master:1 - ramfs none rw\n"
+        b"39\n39 35 zero / /y rw - tmpfs none rw\n"
+    )
+    assert tmpfs_devices(table) == {os.makedev(0, 25), os.makedev(259, 3)}
+    assert tmpfs_devices(tmp_path / "missing") == frozenset()

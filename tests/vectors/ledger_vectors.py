@@ -1,0 +1,320 @@
+"""Generator of the ledger vectors: a small repository with fixed keys, and what must be refused.
+
+``store/`` is a directory store. ``ledger.json`` says what every statement amounts to.
+Each file in ``negative/`` holds an envelope, after how many statements of the store it
+is offered, and ``expect``: the error it must raise, or the status it must link with.
+Signatures are deterministic (RFC 6979), so the same bytes come out of every run.
+"""
+
+import base64
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
+
+from vault import inventory
+from vault.crypto import SigningKey
+from vault.encoding import b64encode, dumps
+from vault.envelope import PAYLOAD_TYPE, Head, build_statement, ledger_name, pae, seal_envelope
+from vault.ledger import Ledger
+from vault.model import (
+    Body,
+    Counts,
+    Digest,
+    DomainRef,
+    EventBody,
+    HeartbeatBody,
+    InventoryRef,
+    LockMode,
+    ObjectRef,
+    Parameters,
+    PublicKey,
+    Recipient,
+    Role,
+    RootBody,
+    SnapshotBody,
+    TreeRef,
+    WriterBody,
+)
+
+REPOSITORY = "00112233445566778899aabbccddeeff"
+START = datetime(2026, 1, 1, 3, 0, 0, tzinfo=UTC)
+UNTIL = "2099-01-01T00:00:00Z"
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
+KEYS = ("root-a", "root-b", "enroller", "policy", "pruner", "restorer", "alpha", "beta", "stranger")
+
+
+def _key(name: str) -> SigningKey:
+    return SigningKey(ec.derive_private_key(KEYS.index(name) + 1, ec.SECP256R1()))
+
+
+def _sha(data: bytes) -> Digest:
+    return Digest(hashlib.sha256(data).digest())
+
+
+class _Writer:
+    """Writes the store and keeps the head."""
+
+    def __init__(self, directory: Path) -> None:
+        self.store = directory / "store"
+        self.envelopes: list[bytes] = []
+        self.head: Head | None = None
+
+    def put(self, name: str, data: bytes) -> ObjectRef:
+        path = self.store / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return ObjectRef(name=name, sha256=_sha(data), size=len(data), version=f"1-{_sha(data)}")
+
+    def statement(self, kind: str, body: Body, **changes: Any) -> bytes:
+        seq = len(self.envelopes)
+        fields: dict[str, Any] = {
+            "type": kind,
+            "repository": REPOSITORY,
+            "seq": seq,
+            "prev": self.head,
+            "time": START + timedelta(hours=seq),
+            "tool": "vault 0.1.0",
+            "subject": [("repository", _sha(bytes.fromhex(REPOSITORY)))],
+            "body": body,
+        }
+        return build_statement(**(fields | changes))
+
+    def append(self, kind: str, body: Body, *signers: str) -> None:
+        self.append_payload(self.statement(kind, body), *signers)
+
+    def append_payload(self, payload: bytes, *signers: str) -> None:
+        envelope = seal_envelope(payload, [_key(name) for name in signers])
+        seq = len(self.envelopes)
+        self.head = Head(
+            seq=seq, digest=_sha(pae(PAYLOAD_TYPE, payload)), version=f"1-{_sha(envelope)}"
+        )
+        self.put(ledger_name(seq), envelope)
+        self.envelopes.append(envelope)
+
+
+def _public(name: str) -> str:
+    return b64encode(_key(name).public.der)
+
+
+def _root(version: int, *root_keys: str) -> RootBody:
+    roles = {name: (Role.ROOT,) for name in root_keys}
+    for role in (Role.ENROLLER, Role.POLICY, Role.PRUNER, Role.RESTORER):
+        roles[role.value] = (role,)
+    return RootBody(
+        version=version,
+        parameters=Parameters(lock_mode=LockMode.NONE),
+        keys=tuple(PublicKey(name=n, public=_public(n), roles=r) for n, r in roles.items()),
+        thresholds={"root": len(root_keys)},
+        recipients=(Recipient(name="site", public=b64encode(bytes(range(256)) * 4 + bytes(192))),),
+    )
+
+
+def _enrol(name: str, domain: ObjectRef, *datasets: str) -> WriterBody:
+    return WriterBody(
+        action="add",
+        name=name,
+        public=_public(name),
+        datasets=datasets,
+        domain=DomainRef(
+            name="default",
+            object=domain.name,
+            sha256=str(domain.sha256),
+            size=domain.size,
+            version=domain.version,
+        ),
+    )
+
+
+def _snapshot(dataset: str, listed: ObjectRef, objects: list[ObjectRef]) -> SnapshotBody:
+    return SnapshotBody(
+        dataset=dataset,
+        created="2026-01-01T03:00:00Z",
+        complete=True,
+        counts=Counts(files=1, directories=1),
+        tree=TreeRef(id="ab" * 32, level=0, commitment="cd" * 32),
+        inventory=InventoryRef(
+            sha256=str(listed.sha256),
+            size=listed.size,
+            version=listed.version,
+            objects=len(objects),
+            bytes=sum(ref.size for ref in objects),
+        ),
+        mode=LockMode.NONE,
+        until=UNTIL,
+    )
+
+
+def _pack(writer: _Writer, content: bytes) -> ObjectRef:
+    digest = _sha(content)
+    return writer.put(f"packs/{str(digest)[:2]}/{digest}", content)
+
+
+def _delta(base: ObjectRef, objects: list[ObjectRef], added: ObjectRef, removed: ObjectRef) -> bytes:
+    """`inventory.encode` writes deltas of long lists only."""
+    lines = [
+        "# vault-inventory 1",
+        f"# objects {len(objects)}",
+        f"# bytes {sum(ref.size for ref in objects)}",
+        f"# base {inventory.format_ref(base)}",
+        inventory.format_ref(added),
+        f"-{inventory.format_ref(removed)}",
+    ]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _inventory(writer: _Writer, text: bytes) -> ObjectRef:
+    return writer.put(f"inventory/{_sha(text)}", text)
+
+
+def _unknown(writer: _Writer, **changes: Any) -> bytes:
+    """A statement of a type that this version does not know."""
+    known = json.loads(writer.statement("heartbeat", HeartbeatBody(note="later")))
+    known["predicateType"] = "urn:vault:witness:v1"
+    known["predicate"]["body"] = {"cosigned": [1, 2, 3]}
+    known["predicate"] |= changes
+    return dumps(known)
+
+
+def _build_store(directory: Path) -> _Writer:
+    writer = _Writer(directory)
+    packs = [_pack(writer, b"pack %d\n" % number * 9) for number in range(4)]
+    domain_data = b"sealed domain secrets"
+    domain = writer.put(f"domains/default/{_sha(domain_data)}", domain_data)
+    attestation = writer.put("evidence/" + str(_sha(b"attestation")), b"attestation")
+    first = sorted([*packs[:3], domain])
+    second = sorted([packs[0], packs[1], packs[3], domain])
+    whole = _inventory(writer, inventory.encode(first))
+    delta = _inventory(writer, _delta(whole, second, packs[3], packs[2]))
+
+    writer.append("root", _root(1, "root-a"), "root-a")
+    writer.append("writer", _enrol("alpha", domain, "*"), "enroller")
+    writer.append("snapshot", _snapshot("web", whole, first), "alpha")
+    writer.append("snapshot", _snapshot("web", delta, second), "alpha")
+    writer.append("heartbeat", HeartbeatBody(note="alive"), "alpha")
+    event = EventBody(
+        verdict="passed",
+        snapshot=3,
+        started="2026-01-01T08:00:00Z",
+        finished="2026-01-01T08:01:00Z",
+        attestation=str(attestation.sha256),
+    )
+    writer.append("restore", event, "restorer")
+    writer.append("writer", _enrol("beta", domain, "db-*"), "enroller")
+    writer.append_payload(_unknown(writer), "alpha")
+    revoke = WriterBody(action="revoke", name="beta", public=_public("beta"), distrust_from=6)
+    writer.append("writer", revoke, "enroller")
+    writer.append("root", _root(2, "root-a", "root-b"), "root-a", "root-b")
+    return writer
+
+
+# --- what must be refused ---
+
+
+def _tampered(envelope: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
+    fields = json.loads(envelope)
+    change(fields)
+    return dumps(fields)
+
+
+def _flip_payload(fields: dict[str, Any]) -> None:
+    payload = bytearray(base64.b64decode(fields["payload"]))
+    payload[-10] ^= 1
+    fields["payload"] = b64encode(bytes(payload))
+
+
+def _high_s(fields: dict[str, Any]) -> None:
+    """The other form of an ECDSA signature: valid, and the statement stays the same."""
+    for entry in fields["signatures"]:
+        r, s = decode_dss_signature(base64.b64decode(entry["sig"]))
+        entry["sig"] = b64encode(encode_dss_signature(r, ORDER - s))
+
+
+def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
+    """Name to (statements before it, envelope, expectation)."""
+    end = len(writer.envelopes)
+    beat = writer.statement("heartbeat", HeartbeatBody(note="x"))
+    alpha = _key("alpha")
+    good = seal_envelope(beat, [alpha])
+
+    def signed(payload: bytes, *names: str) -> bytes:
+        return seal_envelope(payload, [_key(name) for name in names])
+
+    def beat_with(**changes: Any) -> bytes:
+        return signed(writer.statement("heartbeat", HeartbeatBody(note="x"), **changes), "alpha")
+
+    def raw(text: bytes) -> bytes:
+        return seal_envelope(text, [alpha], limit=1 << 20)
+
+    other = Head(seq=end - 1, digest=_sha(b"other"))
+    snapshot = writer.envelopes[2]
+    body = _snapshot("web", ObjectRef(name="x", sha256=_sha(b""), size=0, version="1"), [])
+    duplicate = beat.replace(b'"seq":', b'"seq":0,"seq":', 1)
+    return {
+        "payload-bit-flipped": (2, _tampered(snapshot, _flip_payload), "SignatureError"),
+        "high-s-twin": (2, _tampered(snapshot, _high_s), "valid"),
+        "white-space": (2, json.dumps(json.loads(snapshot), indent=1).encode(), "valid"),
+        "not-the-pinned-root": (0, signed(writer.statement(
+            "root", _root(1, "root-b"), seq=0, prev=None), "root-b"), "DigestMismatchError"),
+        "signed-by-stranger": (end, signed(beat, "stranger"), "SignatureError"),
+        "signed-by-revoked-writer": (end, signed(beat, "beta"), "SignatureError"),
+        "other-repository": (end, beat_with(repository="f" * 32), "DigestMismatchError"),
+        "other-seq": (end, beat_with(seq=end + 1), "DigestMismatchError"),
+        "other-prev": (end, beat_with(prev=other), "DigestMismatchError"),
+        "duplicate-name": (end, raw(duplicate), "FormatError"),
+        "float": (end, raw(beat.replace(b'"critical":false', b'"critical":1.0')), "FormatError"),
+        "huge-integer": (end, raw(beat.replace(b'"critical":false', b'"critical":9007199254740992')), "FormatError"),
+        "trailing-bytes": (end, good + b"{}", "FormatError"),
+        "byte-order-mark": (end, b"\xef\xbb\xbf" + good, "FormatError"),
+        "pae-too-large": (end, raw(beat.replace(b'"note":"x"', b'"note":"%s"' % (b"x" * 4096))), "FormatError"),
+        "role-missing": (end, signed(beat, "policy"), "void"),
+        "dataset-outside-patterns": (7, signed(_at(writer, 7, "snapshot", body), "beta"), "void"),
+        "root-version-skipped": (end, signed(writer.statement("root", _root(4, "root-a")), "root-a", "root-b"), "void"),
+        "root-below-old-threshold": (end, signed(writer.statement("root", _root(3, "root-a")), "root-a"), "void"),
+        "body-malformed": (end, raw(beat.replace(b'"note":"x"', b'"note":7')), "void"),
+        "unknown-version": (end, raw(beat.replace(b":heartbeat:v1", b":heartbeat:v2")), "unknown"),
+    }  # fmt: skip
+
+
+def _at(writer: _Writer, seq: int, kind: str, body: Body) -> bytes:
+    """A statement at an earlier place of the chain."""
+    digest = _sha(pae(PAYLOAD_TYPE, base64.b64decode(json.loads(writer.envelopes[seq - 1])["payload"])))
+    return writer.statement(kind, body, seq=seq, prev=Head(seq=seq - 1, digest=digest))
+
+
+def _describe(writer: _Writer) -> dict[str, Any]:
+    ledger = Ledger(None)
+    for envelope in writer.envelopes:
+        ledger.link(envelope, version="1", modified=START)
+    records = [
+        {"seq": r.seq, "type": r.type, "digest": str(r.digest), "status": r.status.value}
+        for r in ledger.records
+    ]
+    return {"root": str(ledger.records[0].digest), "statements": records}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def generate_ledger(directory: Path) -> None:
+    """Write all ledger vectors below ``directory``."""
+    writer = _build_store(directory)
+    _write_json(directory / "ledger.json", _describe(writer))
+    for name, (after, envelope, expect) in _negatives(writer).items():
+        fields = {"after": after, "envelope": b64encode(envelope), "expect": expect}
+        _write_json(directory / "negative" / f"{name}.json", fields)
+
+
+if __name__ == "__main__":
+    generate_ledger(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "ledger")

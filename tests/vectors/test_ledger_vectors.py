@@ -1,0 +1,72 @@
+"""The ledger vectors are what the generator writes, and mean what they say."""
+
+import base64
+import importlib.util
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from vault import errors
+from vault.envelope import ledger_name
+from vault.ledger import Ledger
+from vault.model import Digest
+
+HERE = Path(__file__).parent
+VECTORS = HERE / "ledger"
+EXPECTED = json.loads((VECTORS / "ledger.json").read_text())
+NEGATIVE = sorted((VECTORS / "negative").glob("*.json"))
+MODIFIED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _files(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def _linked(count: int) -> Ledger:
+    ledger = Ledger(Digest.parse(EXPECTED["root"]))
+    for seq in range(count):
+        envelope = (VECTORS / "store" / ledger_name(seq)).read_bytes()
+        ledger.link(envelope, version="1", modified=MODIFIED)
+    return ledger
+
+
+def test_the_generator_reproduces_every_byte(tmp_path: Path) -> None:
+    """Fixed keys and deterministic signatures: no byte of the vectors is left to chance."""
+    spec = importlib.util.spec_from_file_location("ledger_vectors", HERE / "ledger_vectors.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.generate_ledger(tmp_path)
+    assert _files(tmp_path) == _files(VECTORS)
+
+
+def test_every_statement_links_with_its_digest_and_status() -> None:
+    """The chain in the vectors folds to what is written beside it."""
+    ledger = _linked(len(EXPECTED["statements"]))
+    found = [
+        {"seq": r.seq, "type": r.type, "digest": str(r.digest), "status": r.status.value}
+        for r in ledger.records
+    ]
+    assert found == EXPECTED["statements"]
+
+
+@pytest.mark.parametrize("path", NEGATIVE, ids=lambda path: path.stem)
+def test_negative_vectors_end_as_expected(path: Path) -> None:
+    """Each is refused with its error, or links with its status."""
+    vector = json.loads(path.read_text())
+    envelope = base64.b64decode(vector["envelope"])
+    ledger = _linked(vector["after"])
+    if vector["expect"] in ("valid", "void", "unknown"):
+        record = ledger.link(envelope, version="1", modified=MODIFIED)
+        assert record.status.value == vector["expect"]
+        return
+    with pytest.raises(getattr(errors, vector["expect"])):
+        ledger.link(envelope, version="1", modified=MODIFIED)
+    assert len(ledger.records) == vector["after"]

@@ -1,0 +1,221 @@
+"""Statement bodies: which role may say what, and in what shape (docs/format.md 2.3). No I/O."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from vault.crypto import VerifyKey
+from vault.encoding import b64decode_strict
+from vault.errors import FormatError
+from vault.model import (
+    Body,
+    ChunkId,
+    Digest,
+    EventBody,
+    HeartbeatBody,
+    HoldBody,
+    Id,
+    Parameters,
+    PolicyBody,
+    PruneBody,
+    Role,
+    RootBody,
+    SnapshotBody,
+    WriterBody,
+    body_from_json,
+    from_rfc3339,
+    validate_label,
+)
+
+_MAX_TREE_LEVEL = 8
+_MAX_RECIPIENTS = 16
+_VERSION_ID = re.compile(r"[!-~]{1,1024}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """What a root says about keys, decoded once."""
+
+    body: RootBody
+    keys: Mapping[str, VerifyKey]  # by key id
+    roles: Mapping[str, frozenset[Role]]  # by key id
+    recipients: tuple[bytes, ...]  # raw public keys
+
+    @classmethod
+    def of(cls, body: RootBody) -> "Authority":
+        """Decode and check the keys of a root.
+
+        Raises:
+            FormatError: A key is malformed or listed twice, or a threshold can't be met.
+        """
+        listed = [(VerifyKey.from_der(b64decode_strict(k.public)), k) for k in body.keys]
+        authority = cls(
+            body=body,
+            keys={key.id: key for key, _ in listed},
+            roles={key.id: frozenset(entry.roles) for key, entry in listed},
+            recipients=tuple(b64decode_strict(r.public) for r in body.recipients),
+        )
+        if len(authority.keys) != len(listed):
+            raise FormatError("root lists a key twice")
+        authority._check_thresholds()
+        return authority
+
+    def _check_thresholds(self) -> None:
+        if any(count < 1 for count in self.body.thresholds.values()):
+            raise FormatError("root has a threshold below 1")
+        if self.shortfall(Role.ROOT, self.keys):
+            raise FormatError("root has fewer root keys than its own threshold")
+
+    def shortfall(self, role: Role, signers: Collection[str]) -> str:
+        """Why these unique keys do not suffice for the role; empty if they do."""
+        needed = self.body.thresholds.get(role.value, 1)
+        found = sum(1 for key_id in signers if role in self.roles.get(key_id, ()))
+        if found >= needed:
+            return ""
+        if needed == 1:
+            return f"the key has not the role {role.value}"
+        return f"{needed} keys with the role {role.value} must sign, found {found}"
+
+    def first(self, role: Role, signers: Collection[str]) -> str:
+        """The first signer with the role, or an empty text."""
+        return next((key for key in signers if role in self.roles.get(key, ())), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One statement type."""
+
+    role: Role
+    shape: type[Body]
+    check: Callable[[Any], None]  # raises a VaultError for what the shape can't say
+
+
+def parse_body(kind: str, fields: Any) -> Body:
+    """The body of a statement of a known type.
+
+    Raises:
+        VaultError: It has not the shape of its type.
+    """
+    known = KINDS[kind]
+    body = body_from_json(fields, known.shape)
+    known.check(body)
+    return body
+
+
+def parse_writer_key(body: WriterBody) -> VerifyKey:
+    """The key that a writer statement adds or revokes.
+
+    Raises:
+        FormatError: It is no P-256 key.
+    """
+    return VerifyKey.from_der(b64decode_strict(body.public))
+
+
+# --- what shapes can't say ---
+
+
+def _check_root(body: RootBody) -> None:
+    Authority.of(body)
+    if not 1 <= len(body.recipients) <= _MAX_RECIPIENTS:
+        raise FormatError("root must have 1 to 16 recipients", found=len(body.recipients))
+    _check_parameters(body.parameters)
+
+
+def _check_parameters(parameters: Parameters) -> None:
+    for sizes in (parameters.data_chunk, parameters.tree_chunk):
+        if not 0 < sizes[0] <= sizes[1] <= sizes[2]:
+            raise FormatError("root has impossible chunk sizes", found=sizes)
+    spans = (parameters.min_retention, parameters.default_retention, parameters.max_retention)
+    if min(parameters.block_size, parameters.pack_size, parameters.lock_grid, *spans) < 1:
+        raise FormatError("root has a parameter below 1")
+
+
+def _check_writer(body: WriterBody) -> None:
+    _choice(body.action, "action", "add", "revoke")
+    parse_writer_key(body)
+    if body.action == "revoke":
+        if body.distrust_from is not None:
+            _at_least_zero(body.distrust_from, "distrust_from")
+        return
+    validate_label(body.name, "host")
+    b64decode_strict(body.recipient)
+    if body.domain is not None:
+        domain = body.domain
+        Digest.parse(domain.sha256)
+        validate_label(domain.name, "domain")
+        if domain.object != f"domains/{domain.name}/{domain.sha256}":
+            raise FormatError("writer has an impossible domain object", found=domain.object[:160])
+
+
+def _check_snapshot(body: SnapshotBody) -> None:
+    validate_label(body.dataset, "dataset")
+    from_rfc3339(body.created)
+    from_rfc3339(body.until)
+    ChunkId.parse(body.tree.id)
+    Id.parse(body.tree.commitment)
+    if not 0 <= body.tree.level <= _MAX_TREE_LEVEL:
+        raise FormatError("snapshot has an impossible tree level", found=body.tree.level)
+    inventory = body.inventory
+    Digest.parse(inventory.sha256)
+    for value in (inventory.size, inventory.objects, inventory.bytes):
+        _at_least_zero(value, "inventory")
+    if not _VERSION_ID.fullmatch(inventory.version):
+        raise FormatError("snapshot has an impossible version id")
+    for name, value in msgspec.structs.asdict(body.counts).items():
+        _at_least_zero(value, name)
+
+
+def _check_event(body: EventBody) -> None:
+    _choice(body.verdict, "verdict", "passed", "failed", "partial")
+    from_rfc3339(body.started)
+    from_rfc3339(body.finished)
+    Digest.parse(body.attestation)
+
+
+def _check_policy(body: PolicyBody) -> None:
+    Digest.parse(body.sha256)
+
+
+def _check_hold(body: HoldBody) -> None:
+    _choice(body.action, "action", "add", "release")
+    _at_least_zero(body.snapshot, "snapshot")
+
+
+def _check_prune(body: PruneBody) -> None:
+    _choice(body.phase, "phase", "plan", "result")
+    Digest.parse(body.plan)
+
+
+def _check_nothing(_body: HeartbeatBody) -> None:
+    """A heartbeat says nothing that others act on."""
+
+
+def _choice(text: str, what: str, *choices: str) -> None:
+    if text not in choices:
+        raise FormatError(
+            f"{what} is not one of its values", expected=" or ".join(choices), found=repr(text[:40])
+        )
+
+
+def _at_least_zero(value: int, what: str) -> None:
+    if value < 0:
+        raise FormatError(f"{what} must not be negative", found=value)
+
+
+_EVENT = Kind(role=Role.RESTORER, shape=EventBody, check=_check_event)
+
+KINDS: Mapping[str, Kind] = {
+    "root": Kind(role=Role.ROOT, shape=RootBody, check=_check_root),
+    "writer": Kind(role=Role.ENROLLER, shape=WriterBody, check=_check_writer),
+    "snapshot": Kind(role=Role.WRITER, shape=SnapshotBody, check=_check_snapshot),
+    "heartbeat": Kind(role=Role.WRITER, shape=HeartbeatBody, check=_check_nothing),
+    "restore": _EVENT,
+    "drill": _EVENT,
+    "verification": _EVENT,
+    "policy": Kind(role=Role.POLICY, shape=PolicyBody, check=_check_policy),
+    "hold": Kind(role=Role.POLICY, shape=HoldBody, check=_check_hold),
+    "prune": Kind(role=Role.PRUNER, shape=PruneBody, check=_check_prune),
+}

@@ -1,0 +1,432 @@
+"""Where chunks lie, as this host knows it: a cache of the index. Only importer of lmdb.
+
+It may be lost at any time and costs only time. It may also lie (a flipped bit, a
+copied file): every chunk's row carries a check over chunk id, pack id and length,
+so that damage is a miss. Losing what a number stood for would be worse than
+losing rows, thus numbers are handed out durably and never twice; whoever keeps
+numbers elsewhere (`vault.entrylist`) keeps the generation with them.
+
+Files: ``chunks`` chunk id (first 16 bytes) -> u32 pack number, u32 length, u16
+check; ``packs`` number -> row; ``ids`` pack id -> number; ``indexes`` names loaded;
+``meta`` identity and counter. At most 20,000 inserts a transaction: more would
+hold that many dirty pages in memory.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import struct
+import threading
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
+
+import lmdb
+
+from vault.encoding import dumps, loads_strict
+from vault.errors import FormatError, LocalError
+from vault.model import ObjectType, PackId
+
+_FORMAT = 1
+_KEY = 16  # bytes of a chunk id that make its key
+_ID = 32
+_MAX_INSERTS = 20_000  # a transaction
+_FIRST_MAP = 1 << 28  # bytes of address space, not of disk
+_LAST_NUMBER = (1 << 32) - 1
+
+_CHUNK = struct.Struct("<IIH")  # pack number, length, check
+_NUMBER = struct.Struct(">I")  # big-endian: LMDB's order is then that of the numbers
+_PACK = struct.Struct("<32sQBqQHH")  # id, size, type, locked until, seq, lengths of two strings
+_LENGTH = struct.Struct("<I")
+
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PackRow:
+    """What the cache knows of one pack."""
+
+    pack_id: PackId
+    size: int  # bytes as stored
+    version: str  # the store's version id
+    type: ObjectType
+    locked_until: int = 0  # seconds since 1970, as the store answered; 0: not known
+    origin: str = ""  # id of the writer key whose index said so; "" for this host
+    origin_seq: int = 0  # seq of the snapshot that listed that index
+
+
+class Location(NamedTuple):
+    """Where a chunk lies."""
+
+    pack: int  # number
+    length: int  # bytes of plaintext
+
+
+class _Part(NamedTuple):
+    """A pack's chunks, or as many as one transaction takes; the last part brings the row."""
+
+    number: int
+    row: PackRow
+    ids: memoryview
+    lengths: Sequence[int]
+    last: bool
+
+
+class Cache:
+    """One domain's chunks and packs. Thread-safe; several processes may have it open.
+
+    Every method may raise `LocalError`: the disk is full or failing.
+    """
+
+    def __init__(self, env: lmdb.Environment, path: Path) -> None:
+        self._env = env
+        self._path = path
+        self._lock = threading.RLock()  # the map can't grow while anyone reads
+        self._chunks, self._packs, self._ids, self._indexes, self._meta = (
+            env.open_db(name) for name in (b"chunks", b"packs", b"ids", b"indexes", b"meta")
+        )
+        self.generation = ""  # numbers mean something only together with this
+        self.created = False  # nothing usable was there
+
+    @classmethod
+    def open(
+        cls, path: Path, *, repository_id: bytes, domain: str, map_size: int = _FIRST_MAP
+    ) -> Self:
+        """The cache in directory ``path``; a new, empty one if that is damaged or another's.
+
+        Raises:
+            LocalError: The directory can't be used.
+        """
+        owner = {"format": _FORMAT, "repository": repository_id.hex(), "domain": domain}
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _opening(path):
+                self = cls._open_valid(path, owner, map_size)
+                if self is None:
+                    _remove(path)
+                    self = cls._create(path, owner, map_size)
+        except (lmdb.Error, OSError) as error:
+            raise _failure(path, error) from error
+        return self
+
+    @classmethod
+    def _open_valid(cls, path: Path, owner: Mapping[str, object], map_size: int) -> Self | None:
+        if not (path / "data.mdb").exists():
+            return None
+        env = None
+        try:
+            env = _environment(path, map_size)
+            _check_length(env, path)
+            self = cls(env, path)
+            identity = loads_strict(self._get(b"identity", self._meta) or b"{}")
+            self.generation = str(identity.pop("generation", ""))
+            if self.generation and identity == owner:
+                return self
+        except (lmdb.MemoryError, lmdb.DiskError):
+            raise  # the machine's trouble, not the file's
+        except (lmdb.Error, LocalError, FormatError, AttributeError):
+            pass  # damaged: made again
+        if env is not None:
+            env.close()
+        return None
+
+    @classmethod
+    def _create(cls, path: Path, owner: Mapping[str, object], map_size: int) -> Self:
+        self = cls(_environment(path, map_size), path)
+        self.generation = str(uuid.uuid4())
+        self.created = True
+        identity = dumps({**owner, "generation": self.generation})
+        self._write(lambda txn: txn.put(b"identity", identity, db=self._meta))
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; what was written stays."""
+        with self._lock:
+            self._env.close()
+
+    # --- chunks ---
+
+    def find(self, chunk_id: bytes) -> Location | None:
+        """Where a chunk lies; None if that is not known, or its pack was dropped."""
+        key = chunk_id[:_KEY]
+        return self._read(lambda txn: self._locate(txn, key))
+
+    def _locate(self, txn: lmdb.Transaction, key: bytes) -> Location | None:
+        value = txn.get(key, db=self._chunks)
+        if value is None or len(value) != _CHUNK.size:
+            return None
+        number, length, check = _CHUNK.unpack(value)
+        row = txn.get(_NUMBER.pack(number), db=self._packs)
+        if row is None or check != _check(key, bytes(row[:_ID]), length):
+            return None
+        return Location(number, length)
+
+    # --- packs ---
+
+    def reserve_pack(self) -> int:
+        """A number that no pack had or will have; durable before it is returned."""
+        return self._reserve(1)
+
+    def _reserve(self, count: int) -> int:
+        def work(txn: lmdb.Transaction) -> int:
+            value = txn.get(b"next", db=self._meta)
+            number: int = _NUMBER.unpack(value)[0] if value is not None else 1
+            if number + count > _LAST_NUMBER:
+                raise LocalError("cache has no pack numbers left", hint=f"remove {self._path}")
+            txn.put(b"next", _NUMBER.pack(number + count), db=self._meta)
+            return number
+
+        return self._write(work)
+
+    def add_pack(self, number: int, row: PackRow, ids: bytes, lengths: Sequence[int]) -> None:
+        """Enter a stored pack under its reserved number; durable on return.
+
+        Its chunks are found only once all of it is in. A chunk that a live pack
+        has already stays there.
+
+        Args:
+            number: From `reserve_pack`.
+            row: The pack.
+            ids: Its chunk ids, 32 bytes each.
+            lengths: Their lengths in bytes.
+        """
+        self._insert([(number, row, ids, lengths)])
+
+    def load_index(self, name: str, packs: Iterable[tuple[PackRow, bytes, Sequence[int]]]) -> None:
+        """Enter what an index object says and remember its name; packs known already stay.
+
+        Args:
+            name: Object name of the index.
+            packs: Rows with chunk ids and lengths as for `add_pack`.
+        """
+        unknown = [pack for pack in packs if self.pack_number(pack[0].pack_id) is None]
+        if unknown:
+            first = self._reserve(len(unknown))
+            self._insert([(first + i, *pack) for i, pack in enumerate(unknown)])
+        self._write(lambda txn: txn.put(name.encode(), b"", db=self._indexes))
+
+    def loaded_indexes(self) -> frozenset[str]:
+        """Names given to `load_index`."""
+        return frozenset(key.decode() for key, _ in self._items(self._indexes))
+
+    def forget_indexes(self, names: Iterable[str]) -> None:
+        """Have these loaded again when they are listed again."""
+        keys = [name.encode() for name in names]
+        self._write(lambda txn: [txn.delete(key, db=self._indexes) for key in keys])
+
+    def pack(self, number: int) -> PackRow | None:
+        """The pack's row; None if there is none, or it was dropped."""
+        value = self._get(_NUMBER.pack(number), self._packs)
+        return None if value is None else self._unpack(value)
+
+    def pack_number(self, pack_id: bytes) -> int | None:
+        """The number of a live pack."""
+        value = self._get(pack_id, self._ids)
+        return None if value is None else int(_NUMBER.unpack(value)[0])
+
+    def pack_numbers(self) -> list[int]:
+        """Numbers of all live packs, ascending."""
+        return [_NUMBER.unpack(key)[0] for key, _ in self._items(self._packs)]
+
+    def packs(self) -> Iterator[tuple[int, PackRow]]:
+        """All live packs by number, as they are at the call."""
+        for key, value in self._items(self._packs):
+            yield _NUMBER.unpack(key)[0], self._unpack(value)
+
+    def set_locked(self, until: Mapping[int, int]) -> None:
+        """Note what the store answered: pack number -> locked until, seconds since 1970."""
+
+        def work(txn: lmdb.Transaction) -> None:
+            for number, seconds in until.items():
+                key = _NUMBER.pack(number)
+                value = txn.get(key, db=self._packs)
+                if value is not None:
+                    row = dataclasses.replace(self._unpack(bytes(value)), locked_until=seconds)
+                    txn.put(key, _pack_row(row), db=self._packs)
+
+        self._write(work)
+
+    def drop_packs(self, numbers: Iterable[int]) -> None:
+        """Forget packs: their chunks are misses from now on."""
+        keys = [_NUMBER.pack(number) for number in numbers]
+
+        def work(txn: lmdb.Transaction) -> None:
+            for key in keys:
+                value = txn.pop(key, db=self._packs)
+                if value is not None:
+                    txn.delete(bytes(value[:_ID]), db=self._ids)
+
+        self._write(work)
+
+    def drop_origin(self, origin: str, from_seq: int) -> list[int]:
+        """Forget what a writer's index objects said from a ledger seq on.
+
+        Returns:
+            Numbers of the packs dropped.
+        """
+        dropped = [
+            number
+            for number, row in self.packs()
+            if row.origin == origin and row.origin_seq >= from_seq
+        ]
+        self.drop_packs(dropped)
+        return dropped
+
+    # --- transactions ---
+
+    def _insert(self, packs: Iterable[tuple[int, PackRow, bytes, Sequence[int]]]) -> None:
+        for batch in _batches(packs):
+            self._write(lambda txn, batch=batch: self._insert_batch(txn, batch))  # type: ignore[misc]
+
+    def _insert_batch(self, txn: lmdb.Transaction, batch: Sequence[_Part]) -> None:
+        for part in batch:
+            for i, length in enumerate(part.lengths):
+                key = bytes(part.ids[i * _ID : i * _ID + _KEY])
+                value = _CHUNK.pack(part.number, length, _check(key, part.row.pack_id, length))
+                if not txn.put(key, value, overwrite=False, db=self._chunks) and (
+                    self._locate(txn, key) is None
+                ):
+                    txn.put(key, value, db=self._chunks)
+            if part.last:
+                number = _NUMBER.pack(part.number)
+                txn.put(number, _pack_row(part.row), db=self._packs)
+                txn.put(part.row.pack_id, number, db=self._ids)
+
+    def _get(self, key: bytes, database: "lmdb._Database") -> bytes | None:
+        value = self._read(lambda txn: txn.get(key, db=database))
+        return None if value is None else bytes(value)
+
+    def _items(self, database: "lmdb._Database") -> list[tuple[bytes, bytes]]:
+        def work(txn: lmdb.Transaction) -> list[tuple[bytes, bytes]]:
+            with txn.cursor(db=database) as cursor:
+                return [(bytes(key), bytes(value)) for key, value in cursor]
+
+        return self._read(work)
+
+    def _read(self, work: Callable[[lmdb.Transaction], _T]) -> _T:
+        return self._run(work, write=False)
+
+    def _write(self, work: Callable[[lmdb.Transaction], _T]) -> _T:
+        """Durable on return."""
+        return self._run(work, write=True)
+
+    def _run(self, work: Callable[[lmdb.Transaction], _T], *, write: bool) -> _T:
+        with self._lock:
+            while True:
+                try:
+                    with self._env.begin(write=write) as txn:
+                        return work(txn)
+                except lmdb.MapFullError:
+                    self._env.set_mapsize(2 * self._env.info()["map_size"])
+                except lmdb.MapResizedError:  # another process made it grow
+                    self._env.set_mapsize(0)
+                except (lmdb.Error, struct.error) as error:
+                    raise _failure(self._path, error) from error
+
+    def _unpack(self, value: bytes) -> PackRow:
+        try:
+            return _unpack_row(value)
+        except (struct.error, ValueError, FormatError) as error:
+            raise _failure(self._path, error) from error
+
+
+def _batches(packs: Iterable[tuple[int, PackRow, bytes, Sequence[int]]]) -> Iterator[list[_Part]]:
+    """Parts of packs in lists of at most `_MAX_INSERTS` chunks."""
+    batch: list[_Part] = []
+    room = _MAX_INSERTS
+    for number, row, ids, lengths in packs:
+        if len(ids) != _ID * len(lengths):
+            raise FormatError("pack has not one length for every chunk id", found=len(lengths))
+        view = memoryview(ids)
+        at = 0
+        while True:
+            end = min(at + room, len(lengths))
+            last = end == len(lengths)
+            batch.append(_Part(number, row, view[at * _ID : end * _ID], lengths[at:end], last))
+            room -= end - at
+            at = end
+            if not room:
+                yield batch
+                batch, room = [], _MAX_INSERTS
+            if last:
+                break
+    if batch:
+        yield batch
+
+
+def _check(key: bytes, pack_id: bytes, length: int) -> int:
+    return zlib.crc32(b"".join((key, pack_id, _LENGTH.pack(length)))) & 0xFFFF
+
+
+def _pack_row(row: PackRow) -> bytes:
+    version, origin = row.version.encode(), row.origin.encode()
+    fixed = _PACK.pack(
+        row.pack_id,
+        row.size,
+        row.type,
+        row.locked_until,
+        row.origin_seq,
+        len(version),
+        len(origin),
+    )
+    return fixed + version + origin
+
+
+def _unpack_row(value: bytes) -> PackRow:
+    pack_id, size, kind, until, seq, version, origin = _PACK.unpack_from(value)
+    text = value[_PACK.size :]
+    if len(text) != version + origin:
+        raise FormatError("cached pack row has a broken length")
+    return PackRow(
+        pack_id=PackId(pack_id),
+        size=size,
+        version=text[:version].decode(),
+        type=ObjectType(kind),
+        locked_until=until,
+        origin=text[version:].decode(),
+        origin_seq=seq,
+    )
+
+
+# --- files ---
+
+
+@contextlib.contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """One process at a time: another's new cache must not be removed as a damaged one."""
+    with (path / "opening").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _environment(path: Path, map_size: int) -> lmdb.Environment:
+    return lmdb.open(os.fspath(path), map_size=map_size, max_dbs=5, mode=0o600, readahead=False)
+
+
+def _check_length(env: lmdb.Environment, path: Path) -> None:
+    """A page beyond the end of a truncated file would kill the process on first touch."""
+    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    if (path / "data.mdb").stat().st_size < needed:
+        raise lmdb.CorruptedError("file is truncated")
+
+
+def _remove(path: Path) -> None:
+    for name in ("data.mdb", "lock.mdb"):
+        (path / name).unlink(missing_ok=True)
+
+
+def _failure(path: Path, error: Exception) -> LocalError:
+    return LocalError(
+        f"cache {path} failed",
+        found=str(error)[:200],
+        hint="if the disk is fine, remove that directory: it is made again",
+    )

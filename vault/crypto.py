@@ -1,0 +1,327 @@
+"""Keys, seals and derivations: the only importer of `cryptography`.
+
+Primitives and their bytes are fixed by docs/format.md 2.1, 3, 4 and 9. Private keys and
+secrets never appear in a ``repr``.
+"""
+
+import dataclasses
+import hashlib
+import hmac
+import os
+import struct
+from typing import Self, TypeAlias
+
+from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, hpke, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from vault.errors import DigestMismatchError, FormatError, LocalError
+from vault.model import ChunkId, Digest, Id, ObjectType
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+TAG_SIZE = 16  # bytes AES-GCM appends
+_SPKI_SIZE = 91  # bytes of a P-256 SubjectPublicKeyInfo with an uncompressed point
+_MAX_PKCS8 = 512  # bytes; a P-256 PKCS#8 document has about 138
+_MLKEM_SEED, _MLKEM_PUBLIC, _X25519 = 64, 1184, 32  # bytes
+RECIPIENT_PUBLIC_SIZE = _MLKEM_PUBLIC + _X25519
+RECIPIENT_PRIVATE_SIZE = _MLKEM_SEED + _X25519
+
+_ECDSA = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+_NONCE = struct.Struct(">4xQ")
+_COUNTER_AND_FLAG = struct.Struct("<Q?")
+_TYPE_BYTE = {kind: bytes([kind]) for kind in ObjectType}
+
+
+def random_bytes(count: int) -> bytes:
+    """``count`` bytes of the system's generator."""
+    return os.urandom(count)
+
+
+def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
+    """HKDF with SHA-256 (RFC 5869)."""
+    return HKDF(algorithm=hashes.SHA256(), length=length, salt=salt, info=info).derive(secret)
+
+
+def hmac_sha256(key: bytes, message: Buffer) -> bytes:
+    """HMAC with SHA-256 (RFC 2104)."""
+    return hmac.digest(key, message, "sha256")
+
+
+def chunk_id(key: bytes, kind: ObjectType, sha256: bytes) -> ChunkId:
+    """The id of the chunk with that SHA-256 under a domain's id key (docs/format.md 4)."""
+    return ChunkId(hmac.digest(key, _TYPE_BYTE[kind] + sha256, "sha256"))
+
+
+# --- signatures: ECDSA P-256 with SHA-256 ---
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VerifyKey:
+    """A public signature key; equal where its DER SubjectPublicKeyInfo is."""
+
+    der: bytes
+    _key: ec.EllipticCurvePublicKey = dataclasses.field(repr=False, compare=False)
+
+    @classmethod
+    def from_der(cls, der: bytes) -> Self:
+        """From a SubjectPublicKeyInfo.
+
+        Raises:
+            FormatError: Not the one canonical DER form of a P-256 key.
+        """
+        if len(der) != _SPKI_SIZE:
+            raise FormatError("public key is not P-256", expected="91 bytes", found=len(der))
+        try:
+            key = serialization.load_der_public_key(der)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise FormatError("public key is not a DER SubjectPublicKeyInfo") from error
+        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+            raise FormatError("public key is not P-256", found=type(key).__name__)
+        if _public_der(key) != der:
+            raise FormatError("public key is not in canonical DER")
+        return cls(der, key)
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the DER form, in hex: a DSSE ``keyid``."""
+        return hashlib.sha256(self.der).hexdigest()
+
+    def verify(self, signature: bytes, message: Buffer) -> bool:
+        """Whether ``signature`` is this key's, over ``message``; malformed ones are not."""
+        try:
+            self._key.verify(signature, message, _ECDSA)
+        except InvalidSignature:
+            return False
+        return True
+
+    def pem(self) -> str:
+        """What ``openssl dgst -verify`` reads."""
+        return self._key.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        ).decode("ascii")
+
+
+class SigningKey:
+    """A private signature key; two are equal where their public keys are."""
+
+    __slots__ = ("_key", "public")
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key = key
+        self.public = VerifyKey.from_der(_public_der(key.public_key()))
+
+    @classmethod
+    def generate(cls) -> Self:
+        """A new key."""
+        return cls(ec.generate_private_key(ec.SECP256R1()))
+
+    @classmethod
+    def from_pkcs8(cls, der: bytes) -> Self:
+        """The inverse of `pkcs8`.
+
+        Raises:
+            FormatError: Not an unencrypted PKCS#8 document of a P-256 key.
+        """
+        if len(der) > _MAX_PKCS8:
+            raise FormatError("private key is too long", expected=_MAX_PKCS8, found=len(der))
+        try:
+            key = serialization.load_der_private_key(der, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise FormatError("private key is not PKCS#8") from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+            raise FormatError("private key is not P-256", found=type(key).__name__)
+        return cls(key)
+
+    def pkcs8(self) -> bytes:
+        """The secret itself: unencrypted DER PKCS#8."""
+        return self._key.private_bytes(
+            serialization.Encoding.DER,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    def sign(self, message: Buffer) -> bytes:
+        """A DER signature; deterministic (RFC 6979), so that a retry gives the same bytes."""
+        return self._key.sign(message, _ECDSA)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SigningKey) and self.public == other.public
+
+    def __hash__(self) -> int:
+        return hash(self.public)
+
+    def __repr__(self) -> str:
+        return f"SigningKey(public={self.public.id})"
+
+
+def _public_der(key: ec.EllipticCurvePublicKey) -> bytes:
+    return key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+# --- recipients: HPKE (RFC 9180), MLKEM768-X25519, HKDF-SHA-256, AES-256-GCM ---
+
+_HPKE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+
+
+def recipient_id(public_raw: bytes) -> Id:
+    """How headers name a recipient: SHA-256 of its raw public key."""
+    return Id(hashlib.sha256(public_raw).digest())
+
+
+def hpke_seal(public_raw: bytes, plaintext: bytes, info: bytes) -> bytes:
+    """Seal to one recipient: encapsulated key and ciphertext in one.
+
+    Raises:
+        FormatError: ``public_raw`` is not a public key of suite 1.
+    """
+    if len(public_raw) != RECIPIENT_PUBLIC_SIZE:
+        raise FormatError(
+            "recipient public key has another size",
+            expected=RECIPIENT_PUBLIC_SIZE,
+            found=len(public_raw),
+        )
+    try:
+        public = hpke.MLKEM768X25519PublicKey(
+            mlkem.MLKEM768PublicKey.from_public_bytes(public_raw[:_MLKEM_PUBLIC]),
+            x25519.X25519PublicKey.from_public_bytes(public_raw[_MLKEM_PUBLIC:]),
+        )
+        return _HPKE.encrypt(plaintext, public, info)
+    except ValueError as error:  # not an ML-KEM key, or an X25519 point of low order
+        raise FormatError("recipient public key is not one of suite 1") from error
+
+
+class RecipientKey:
+    """A private HPKE key: opens what was sealed to its public key."""
+
+    __slots__ = ("_mlkem", "_private", "_x25519", "id", "public_raw")
+
+    def __init__(
+        self, mlkem_key: mlkem.MLKEM768PrivateKey, x25519_key: x25519.X25519PrivateKey
+    ) -> None:
+        self._mlkem = mlkem_key
+        self._x25519 = x25519_key
+        self._private = hpke.MLKEM768X25519PrivateKey(mlkem_key, x25519_key)
+        self.public_raw = (
+            mlkem_key.public_key().public_bytes_raw() + x25519_key.public_key().public_bytes_raw()
+        )
+        self.id = recipient_id(self.public_raw)
+
+    @classmethod
+    def generate(cls) -> Self:
+        """A new key."""
+        return cls(mlkem.MLKEM768PrivateKey.generate(), x25519.X25519PrivateKey.generate())
+
+    @classmethod
+    def from_raw(cls, raw: bytes) -> Self:
+        """The inverse of `raw`.
+
+        Raises:
+            FormatError: Not 96 bytes.
+        """
+        if len(raw) != RECIPIENT_PRIVATE_SIZE:
+            raise FormatError(
+                "recipient key has another size", expected=RECIPIENT_PRIVATE_SIZE, found=len(raw)
+            )
+        return cls(
+            mlkem.MLKEM768PrivateKey.from_seed_bytes(raw[:_MLKEM_SEED]),
+            x25519.X25519PrivateKey.from_private_bytes(raw[_MLKEM_SEED:]),
+        )
+
+    def raw(self) -> bytes:
+        """The secret itself: ML-KEM seed ‖ X25519 private key."""
+        return self._mlkem.private_bytes_raw() + self._x25519.private_bytes_raw()
+
+    def open(self, sealed: bytes, info: bytes) -> bytes:
+        """The plaintext of `hpke_seal`.
+
+        Raises:
+            DigestMismatchError: Not sealed to this key under ``info``, or altered since.
+        """
+        try:
+            return _HPKE.decrypt(sealed, self._private, info)
+        except (InvalidTag, ValueError) as error:
+            raise DigestMismatchError(
+                "sealed seed does not open with the recipient's key"
+            ) from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RecipientKey) and self.public_raw == other.public_raw
+
+    def __hash__(self) -> int:
+        return hash(self.public_raw)
+
+    def __repr__(self) -> str:
+        return f"RecipientKey(id={self.id})"
+
+
+# --- AES-256-GCM ---
+
+
+class Aead:
+    """AES-256-GCM under a key that one object alone uses (docs/format.md 3). Thread-safe."""
+
+    __slots__ = ("_cipher",)
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def seal(self, counter: int, data: Buffer, header_digest: Digest, *, final: bool) -> bytes:
+        """Ciphertext and tag; the caller uses each ``counter`` once."""
+        aad = header_digest + _COUNTER_AND_FLAG.pack(counter, final)
+        return self._cipher.encrypt(_NONCE.pack(counter), data, aad)
+
+    def open(self, counter: int, stored: Buffer, header_digest: Digest, *, final: bool) -> bytes:
+        """The plaintext of `seal`.
+
+        Raises:
+            DigestMismatchError: Other bytes, counter, header, flag or key.
+        """
+        aad = header_digest + _COUNTER_AND_FLAG.pack(counter, final)
+        try:
+            return self._cipher.decrypt(_NONCE.pack(counter), stored, aad)
+        except InvalidTag as error:
+            raise DigestMismatchError(
+                "authentication tag differs", found=f"part {counter}, {len(stored)} bytes"
+            ) from error
+
+
+def aes_gcm_seal(key: bytes, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+    """AES-256-GCM with a nonce of 12 bytes that the caller chose; for key files."""
+    return AESGCM(key).encrypt(nonce, plaintext, aad)
+
+
+def aes_gcm_open(key: bytes, nonce: bytes, sealed: bytes, aad: bytes) -> bytes:
+    """The plaintext of `aes_gcm_seal`.
+
+    Raises:
+        DigestMismatchError: Other bytes, nonce, AAD or key.
+    """
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, aad)
+    except InvalidTag as error:
+        raise DigestMismatchError("authentication tag differs") from error
+
+
+def argon2id(
+    passphrase: bytes, *, salt: bytes, memory_kib: int, iterations: int, lanes: int
+) -> bytes:
+    """32 bytes by Argon2id (RFC 9106). The caller caps the cost.
+
+    Raises:
+        FormatError: A cost or salt below what RFC 9106 allows.
+        LocalError: This machine has not ``memory_kib`` KiB.
+    """
+    try:
+        return Argon2id(
+            salt=salt, length=32, iterations=iterations, lanes=lanes, memory_cost=memory_kib
+        ).derive(passphrase)
+    except ValueError as error:
+        raise FormatError("Argon2id parameters are not allowed", found=str(error)) from error
+    except MemoryError as error:
+        raise LocalError("not enough memory for Argon2id", expected=f"{memory_kib} KiB") from error

@@ -1,0 +1,390 @@
+"""Signed statements as bytes: DSSE envelopes and the statement grammar (docs/format.md 2.1, 2.2).
+
+A statement's identity is the SHA-256 of its PAE, never of its envelope: white space,
+added signatures and the second form of an ECDSA signature change the envelope of what
+is still the same statement. This grammar is frozen; it decides who owns a seq.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+from vault.crypto import SigningKey
+from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
+from vault.errors import ConfigError, FormatError
+from vault.model import Body, Digest, body_to_json, from_rfc3339, to_rfc3339
+
+_T = TypeVar("_T")
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+MAX_PAE = 4096  # bytes; what a KMS signs in one call
+MAX_ROOT_PAE = 65_536  # bytes
+MAX_SIGNATURES = 16
+
+_PREDICATE = re.compile(r"urn:vault:([a-z][a-z0-9-]{0,62}):v([1-9][0-9]{0,8})")
+_REPOSITORY = re.compile(r"[0-9a-f]{32}")
+_LEDGER_NAME = re.compile(r"ledger/([0-9]{16})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A position in the ledger; prints as SEQ:DIGEST."""
+
+    seq: int
+    digest: Digest  # SHA-256 of the statement's PAE
+    version: str = ""  # the store's id of the version read; a hint
+
+    def __str__(self) -> str:
+        """The form that ``--trust`` and ``--accept-head`` take."""
+        return f"{self.seq}:{self.digest}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """One signature; the key id is unauthenticated and only a hint."""
+
+    keyid: str
+    sig: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """A parsed DSSE envelope; nothing in it is verified yet."""
+
+    payload: bytes
+    pae: bytes  # what the signatures are over
+    signatures: tuple[Signature, ...]
+    size: int  # bytes as stored
+
+    @property
+    def digest(self) -> Digest:
+        """The identity of what is signed."""
+        return Digest(hashlib.sha256(self.pae).digest())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """A parsed statement.
+
+    Names of the frozen grammar are as they must be. What is wrong with the others is
+    told by ``flaw``: it makes the statement void, but never changes who owns the seq.
+    """
+
+    repository: str  # 32 hex digits
+    seq: int
+    prev: Digest | None  # None exactly at seq 0
+    prev_version: str  # reading hint; copied buckets have others
+    type: str
+    type_version: int  # 0 where the predicate type is not one of ours
+    critical: bool
+    subject: tuple[tuple[str, Digest], ...] = ()
+    time: datetime | None = None  # claimed
+    tool: str = ""
+    body: dict[str, Any] = field(default_factory=dict)
+    flaw: str = ""
+
+    @property
+    def max_pae(self) -> int:
+        """Bytes that its PAE may have."""
+        return _max_pae(self.type)
+
+    def check_size(self, envelope: Envelope) -> None:
+        """Pass if its envelope keeps the limits of its type.
+
+        Raises:
+            FormatError: It does not.
+        """
+        if len(envelope.pae) > self.max_pae or envelope.size > max_envelope(self.max_pae):
+            raise FormatError(
+                f"{self.type} statement is too large",
+                expected=self.max_pae,
+                found=len(envelope.pae),
+            )
+
+
+def ledger_name(seq: int) -> str:
+    """The object name of a statement."""
+    return f"ledger/{seq:016d}"
+
+
+def parse_ledger_name(name: str) -> int | None:
+    """The seq of a statement's object name, or None for any other name."""
+    match = _LEDGER_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def max_envelope(pae_limit: int) -> int:
+    """Bytes that the envelope of a PAE with that limit may have."""
+    return 2 * pae_limit + 8192
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding (DSSE 1.0, protocol.md)."""
+    kind = payload_type.encode("utf-8")
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+# --- envelopes ---
+
+
+def parse_envelope(data: bytes, *, limit: int = MAX_ROOT_PAE) -> Envelope:
+    """Parse without verifying.
+
+    Args:
+        data: The envelope as stored.
+        limit: Most bytes that the PAE may have.
+
+    Raises:
+        FormatError: Not an envelope of docs/format.md 2.1.
+    """
+    if len(data) > max_envelope(limit):
+        raise FormatError("envelope is too large", expected=max_envelope(limit), found=len(data))
+    fields = _mapping(loads_strict(data), "envelope")
+    if fields.get("payloadType") != PAYLOAD_TYPE:
+        raise FormatError(
+            "envelope has another payload type",
+            expected=PAYLOAD_TYPE,
+            found=repr(fields.get("payloadType"))[:80],
+        )
+    payload = b64decode_strict(_text(fields.get("payload"), "payload"))
+    encoded = pae(PAYLOAD_TYPE, payload)
+    if len(encoded) > limit:
+        raise FormatError("signed bytes exceed their limit", expected=limit, found=len(encoded))
+    return Envelope(
+        payload=payload,
+        pae=encoded,
+        signatures=_parse_signatures(fields.get("signatures")),
+        size=len(data),
+    )
+
+
+def _parse_signatures(value: Any) -> tuple[Signature, ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_SIGNATURES:
+        raise FormatError("envelope must have 1 to 16 signatures")
+    return tuple(_parse_signature(_mapping(item, "signature")) for item in value)
+
+
+def _parse_signature(fields: dict[str, Any]) -> Signature:
+    return Signature(
+        keyid=_text(fields.get("keyid", ""), "keyid"),
+        sig=b64decode_strict(_text(fields.get("sig"), "sig")),
+    )
+
+
+def seal_envelope(payload: bytes, keys: Sequence[SigningKey], *, limit: int | None = None) -> bytes:
+    """Sign a payload with every key.
+
+    Args:
+        payload: What `build_statement` made.
+        keys: Each signs once; a key given twice counts once.
+        limit: Most bytes that the PAE may have; by default that of the statement's type.
+
+    Raises:
+        ConfigError: Too large, no key, or more than 16.
+        FormatError: No limit was given and the payload is not a statement.
+    """
+    message = pae(PAYLOAD_TYPE, payload)
+    _refuse_oversize(message, parse_statement(payload).max_pae if limit is None else limit)
+    unique = {key.public.id: key for key in keys}
+    return _encode_envelope(payload, [_sign(key, message) for key in unique.values()])
+
+
+def merge_signatures(envelopes: Sequence[bytes], *, limit: int = MAX_ROOT_PAE) -> bytes:
+    """One envelope with the signatures of all, for statements that several people sign.
+
+    Raises:
+        ConfigError: They are not over the same bytes, or the signatures are more than 16.
+        FormatError: One of them is not an envelope.
+    """
+    parsed = [parse_envelope(data, limit=limit) for data in envelopes]
+    if len({envelope.pae for envelope in parsed}) != 1:
+        raise ConfigError("signatures to merge are not over the same statement")
+    unique = {signature: None for envelope in parsed for signature in envelope.signatures}
+    return _encode_envelope(parsed[0].payload, list(unique))
+
+
+def _sign(key: SigningKey, message: bytes) -> Signature:
+    return Signature(keyid=key.public.id, sig=key.sign(message))
+
+
+def _encode_envelope(payload: bytes, signatures: Sequence[Signature]) -> bytes:
+    if not 1 <= len(signatures) <= MAX_SIGNATURES:
+        raise ConfigError(
+            "statement must have 1 to 16 signatures", expected="1 to 16", found=len(signatures)
+        )
+    return dumps(
+        {
+            "payload": b64encode(payload),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"keyid": s.keyid, "sig": b64encode(s.sig)} for s in signatures],
+        }
+    )
+
+
+# --- statements ---
+
+
+def build_statement(
+    *,
+    type: str,  # noqa: A002  # the word of docs/format.md 2.3
+    repository: str,
+    seq: int,
+    prev: Head | None,
+    time: datetime,
+    tool: str,
+    subject: Sequence[tuple[str, Digest]],
+    body: Body,
+    critical: bool = False,
+) -> bytes:
+    """The payload of a statement, ready to be sealed.
+
+    Raises:
+        ConfigError: Its PAE exceeds the limit of its type, or a text is not UTF-8.
+    """
+    statement = {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": name, "digest": {"sha256": str(sha)}} for name, sha in subject],
+        "predicateType": f"urn:vault:{type}:v1",
+        "predicate": {
+            "repository": repository,
+            "seq": seq,
+            "prev": {"sha256": str(prev.digest), "version": prev.version} if prev else None,
+            "time": to_rfc3339(time),
+            "tool": tool,
+            "critical": critical,
+            "body": body_to_json(body),
+        },
+    }
+    try:
+        payload = dumps(statement)
+    except ValueError as error:
+        raise ConfigError(f"{type} statement can't be written as JSON", found=str(error)) from error
+    _refuse_oversize(pae(PAYLOAD_TYPE, payload), _max_pae(type))
+    _check_built(payload, type)
+    return payload
+
+
+def _check_built(payload: bytes, kind: str) -> None:
+    """A writer reads what it wrote before anyone signs it."""
+    try:
+        flaw = parse_statement(payload).flaw
+    except FormatError as error:
+        flaw = str(error)
+    if flaw:
+        raise ConfigError(f"{kind} statement would not be readable", found=flaw)
+
+
+def _max_pae(kind: str) -> int:
+    return MAX_ROOT_PAE if kind == "root" else MAX_PAE
+
+
+def _refuse_oversize(message: bytes, limit: int) -> None:
+    if len(message) > limit:
+        raise ConfigError(
+            "statement is too large to sign", expected=f"at most {limit} bytes", found=len(message)
+        )
+
+
+def parse_statement(payload: bytes) -> Statement:
+    """Parse the payload of an envelope.
+
+    Raises:
+        FormatError: It breaks the frozen grammar: strict JSON, ``_type``,
+            ``repository``, ``seq`` or ``prev.sha256``.
+    """
+    fields = _mapping(loads_strict(payload), "statement")
+    if fields.get("_type") != STATEMENT_TYPE:
+        raise FormatError("statement has another _type", expected=STATEMENT_TYPE)
+    predicate = _mapping(fields.get("predicate"), "predicate")
+    seq = _parse_seq(predicate.get("seq"))
+    prev, prev_version = _parse_prev(predicate.get("prev"), seq)
+    kind, version = _parse_predicate_type(fields.get("predicateType"))
+    details = _Details()
+    return Statement(
+        repository=_parse_repository(predicate.get("repository")),
+        seq=seq,
+        prev=prev,
+        prev_version=prev_version,
+        type=kind,
+        type_version=version,
+        critical=predicate.get("critical", False) is not False,
+        subject=details.take(lambda: _parse_subject(fields.get("subject")), ()),
+        time=details.take(lambda: from_rfc3339(_text(predicate.get("time"), "time")), None),
+        tool=details.take(lambda: _text(predicate.get("tool"), "tool"), ""),
+        body=details.take(lambda: _mapping(predicate.get("body"), "body"), {}),
+        flaw=details.flaw,
+    )
+
+
+class _Details:
+    """Collects the first flaw outside the frozen grammar."""
+
+    def __init__(self) -> None:
+        self.flaw = ""
+
+    def take(self, parse: Callable[[], _T], fallback: _T) -> _T:
+        try:
+            return parse()
+        except FormatError as error:
+            self.flaw = self.flaw or str(error)
+            return fallback
+
+
+def _parse_seq(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 10**16:  # a bool is an int to isinstance
+        raise FormatError("statement has no seq", found=repr(value)[:40])
+    return value
+
+
+def _parse_repository(value: Any) -> str:
+    text = _text(value, "repository")
+    if not _REPOSITORY.fullmatch(text):
+        raise FormatError("repository id must be 32 hex digits", found=repr(text[:80]))
+    return text
+
+
+def _parse_prev(value: Any, seq: int) -> tuple[Digest | None, str]:
+    if value is None and seq == 0:
+        return None, ""
+    if value is None or seq == 0:
+        raise FormatError("prev must be null at seq 0 and only there", found=f"seq {seq}")
+    fields = _mapping(value, "prev")
+    version = fields.get("version", "")
+    digest = Digest.parse(_text(fields.get("sha256"), "prev.sha256"))
+    return digest, version if isinstance(version, str) else ""
+
+
+def _parse_predicate_type(value: Any) -> tuple[str, int]:
+    """Type and version; what is not ours is unknown, not malformed."""
+    match = _PREDICATE.fullmatch(value) if isinstance(value, str) else None
+    return (match[1], int(match[2])) if match else (repr(value)[:80], 0)
+
+
+def _parse_subject(value: Any) -> tuple[tuple[str, Digest], ...]:
+    if not isinstance(value, list):
+        raise FormatError("subject must be a list")
+    return tuple(_parse_subject_item(_mapping(item, "subject")) for item in value)
+
+
+def _parse_subject_item(fields: dict[str, Any]) -> tuple[str, Digest]:
+    digest = _mapping(fields.get("digest"), "subject digest")
+    return (
+        _text(fields.get("name"), "subject name"),
+        Digest.parse(_text(digest.get("sha256"), "subject sha256")),
+    )
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FormatError(f"{what} must be a JSON object", found=type(value).__name__)
+    return value
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise FormatError(f"{what} must be a text", found=type(value).__name__)
+    return value

@@ -1,0 +1,319 @@
+"""Owner, mode, times, extended attributes and holes: read, applied, compared in one place.
+
+Both ends use it: the source to describe what it backs up, the restore to apply
+it and to read it back (design.md 3). Nothing here follows a symbolic link: an
+object is named by an open descriptor, or by a directory descriptor and a name.
+
+What can't be applied is reported as an *omission*, a word from this list, never
+swallowed: ``owner``, ``setid`` (the set-uid and set-gid bits, dropped with the
+owner they would lend), ``access`` (a plain user keeps what it must read back
+readable), ``mode``, ``times``, ``xattr NAME``.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol, TypeAlias
+
+OWNER = "owner"
+SETID = "setid"
+ACCESS = "access"
+MODE = "mode"
+TIMES = "times"
+
+MODE_BITS = 0o7777
+_SETID_BITS = stat.S_ISUID | stat.S_ISGID
+_FILE_ACCESS = stat.S_IRUSR
+_DIRECTORY_ACCESS = stat.S_IRUSR | stat.S_IXUSR
+
+# Made by the kernel for one inode of one machine: no content, and not to be set by anybody.
+_PRIVATE_XATTRS = frozenset({b"security.evm"})
+# Labels that the kernel gives to whatever is made where such a module runs.
+_KERNEL_LABELS = frozenset({b"security.selinux", b"security.SMACK64"})
+
+_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+_XATTR_REFUSED = _REFUSED | {errno.ENOSPC, errno.E2BIG, errno.ERANGE}  # too large for the inode
+
+Place: TypeAlias = int | bytes  # a descriptor, or the /proc name of an O_PATH descriptor
+Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+
+class Attributes(Protocol):
+    """What a tree entry says about an object beside its content (docs/format.md 8)."""
+
+    @property
+    def mode(self) -> int:
+        """The 12 permission bits."""
+
+    @property
+    def uid(self) -> int:
+        """Owner."""
+
+    @property
+    def gid(self) -> int:
+        """Group."""
+
+    @property
+    def mtime(self) -> int:
+        """Nanoseconds since 1970; may be negative."""
+
+    @property
+    def xattrs(self) -> Sequence[tuple[bytes, bytes]] | None:
+        """Sorted by name; None where there are none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
+    """The attributes of one object, as read from disk."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime: int  # ns
+    xattrs: Xattrs | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One attribute that is not as expected."""
+
+    field: str
+    expected: str
+    found: str
+    omissions: frozenset[str]  # it is explained if all of these were reported
+
+
+# --- reading ---
+
+
+@contextlib.contextmanager
+def place_at(directory: int, name: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Hold the object ``name`` itself, of whatever type, for as long as the block runs.
+
+    Yields:
+        A place for the functions below, and the object's status. The name can
+        be swapped meanwhile; the place stays with the object it was opened on.
+    """
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        yield b"/proc/self/fd/%d" % fd, os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def read_xattrs(place: Place, problems: list[str] | None = None) -> Xattrs | None:
+    """Extended attributes sorted by name, ACLs and capabilities among them; None without any.
+
+    Args:
+        place: What to read.
+        problems: Gets a line for every attribute that is left out because it may
+            not be read. One that vanishes meanwhile is no problem.
+    """
+    unread = problems if problems is not None else []
+    try:
+        names = sorted(os.fsencode(name) for name in os.listxattr(place))
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.ENOSYS}:
+            unread.append(f"xattrs: {error.strerror}")
+        return None
+    found: list[tuple[bytes, bytes]] = []
+    for name in names:
+        try:
+            if name not in _PRIVATE_XATTRS:
+                found.append((name, os.getxattr(place, name)))
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                unread.append(f"{_xattr(name)}: {error.strerror}")
+    return tuple(found) or None
+
+
+def read_meta(place: Place, status: os.stat_result) -> Meta:
+    """Attributes of the object behind ``place``, whose status was just taken."""
+    return Meta(
+        mode=status.st_mode & MODE_BITS,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mtime=status.st_mtime_ns,
+        xattrs=read_xattrs(place),
+    )
+
+
+def read_holes(fd: int, size: int) -> tuple[tuple[int, int], ...]:
+    """Holes of a regular file as (offset, length); () where the file system keeps none.
+
+    Moves the descriptor's position.
+    """
+    holes: list[tuple[int, int]] = []
+    position = 0
+    while position < size:
+        data = _seek(fd, position, os.SEEK_DATA, size)
+        if data > position:
+            holes.append((position, data - position))
+        position = _seek(fd, data, os.SEEK_HOLE, size) if data < size else size
+    return tuple(holes)
+
+
+def _seek(fd: int, offset: int, whence: int, size: int) -> int:
+    """Where data or a hole begins, at most ``size``; ENXIO says there is none up to the end."""
+    try:
+        return min(os.lseek(fd, offset, whence), size)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        if error.errno in _REFUSED:  # a file system that knows no holes: all of it is data
+            return offset if whence == os.SEEK_DATA else size
+        raise
+
+
+# --- applying ---
+
+
+def apply_fd(fd: int, attributes: Attributes, *, directory: bool = False) -> tuple[str, ...]:
+    """Give an open file or directory its attributes.
+
+    Returns:
+        Omissions: what could not be applied.
+
+    Raises:
+        OSError: The disk failed, as opposed to refused.
+    """
+    return _apply(fd, attributes, _DIRECTORY_ACCESS if directory else _FILE_ACCESS)
+
+
+def apply_at(directory: int, name: bytes, attributes: Attributes) -> tuple[str, ...]:
+    """Give a symlink, FIFO or device its attributes, by name and without following.
+
+    Returns:
+        Omissions: what could not be applied. A symlink has no mode of its own.
+
+    Raises:
+        OSError: The disk failed, as opposed to refused.
+    """
+    with place_at(directory, name) as (place, status):
+        return _apply(place, attributes, None if stat.S_ISLNK(status.st_mode) else 0)
+
+
+def _apply(place: Place, wanted: Attributes, access: int | None) -> tuple[str, ...]:
+    """Owner first, since chown clears set-uid bits and capabilities; times last."""
+    omitted: list[str] = []
+    if not _done(lambda: os.chown(place, wanted.uid, wanted.gid)):
+        omitted.append(OWNER)
+    if access is not None:
+        omitted += _apply_mode(place, wanted.mode, access, owned=not omitted)
+    omitted += _apply_xattrs(place, wanted.xattrs or ())
+    if not _done(lambda: os.utime(place, ns=(wanted.mtime, wanted.mtime))):
+        omitted.append(TIMES)
+    return tuple(omitted)
+
+
+def _done(call: Callable[[], None], refused: Collection[int | None] = _REFUSED) -> bool:
+    """Whether the system did it; False when it refuses, in contrast to failing."""
+    try:
+        call()
+    except OverflowError:  # a number the system's types can't hold
+        return False
+    except OSError as error:
+        if error.errno in refused:
+            return False
+        raise
+    return True
+
+
+def _apply_mode(place: Place, mode: int, access: int, *, owned: bool) -> list[str]:
+    omitted = []
+    if not owned and mode & _SETID_BITS:
+        mode &= ~_SETID_BITS  # or a program would lend the rights of the wrong owner
+        omitted.append(SETID)
+    if os.geteuid() != 0 and mode & access != access:
+        mode |= access  # or the proof could not read it back
+        omitted.append(ACCESS)
+    if not _done(lambda: os.chmod(place, mode)):  # noqa: PTH101 - a held object, no path
+        omitted.append(MODE)
+    return omitted
+
+
+def _apply_xattrs(place: Place, wanted: Sequence[tuple[bytes, bytes]]) -> list[str]:
+    """Make them exact: a default ACL of the directory around must not stay behind."""
+    omitted = []
+    current = dict(read_xattrs(place) or ())
+    for name, value in wanted:
+        if current.pop(name, None) == value:
+            continue
+        if not _done(lambda n=name, v=value: os.setxattr(place, n, v), _XATTR_REFUSED):  # type: ignore[misc]
+            omitted.append(_xattr(name))
+    for name in current.keys() - _KERNEL_LABELS:
+        if not _done(lambda n=name: os.removexattr(place, n)):  # type: ignore[misc]
+            omitted.append(_xattr(name))  # noqa: PERF401 - each is tried, some are reported
+    return omitted
+
+
+def _xattr(name: bytes) -> str:
+    return "xattr " + name.decode("ascii", "backslashreplace")
+
+
+# --- comparing ---
+
+
+def differences(wanted: Attributes, found: Attributes) -> Iterator[Difference]:
+    """Every attribute of ``found`` that is not as wanted, with the omission that may explain it."""
+    if (wanted.uid, wanted.gid) != (found.uid, found.gid):
+        yield Difference(
+            field=OWNER,
+            expected=f"{wanted.uid}:{wanted.gid}",
+            found=f"{found.uid}:{found.gid}",
+            omissions=frozenset({OWNER}),
+        )
+    if wanted.mode != found.mode:
+        yield Difference(
+            field=MODE,
+            expected=f"{wanted.mode:04o}",
+            found=f"{found.mode:04o}",
+            omissions=_mode_omissions(wanted.mode, found.mode),
+        )
+    if wanted.mtime != found.mtime:
+        yield Difference(
+            field="mtime",
+            expected=str(wanted.mtime),
+            found=str(found.mtime),
+            omissions=frozenset({TIMES}),
+        )
+    yield from _xattr_differences(dict(wanted.xattrs or ()), dict(found.xattrs or ()))
+
+
+def without_kernel_labels(
+    found: Sequence[tuple[bytes, bytes]] | None, wanted: Sequence[tuple[bytes, bytes]] | None
+) -> Xattrs | None:
+    """What was found but for labels that this machine's kernel gives and nobody asked for."""
+    names = {name for name, _ in wanted or ()}
+    kept = [item for item in found or () if item[0] in names or item[0] not in _KERNEL_LABELS]
+    return tuple(kept) or None
+
+
+def _mode_omissions(wanted: int, found: int) -> frozenset[str]:
+    """The narrowest that explain it: set-id bits lost, access for the owner gained, or any."""
+    lost, gained = wanted & ~found, found & ~wanted
+    if lost & ~_SETID_BITS or gained & ~_DIRECTORY_ACCESS:
+        return frozenset({MODE})
+    return frozenset(([SETID] if lost else []) + ([ACCESS] if gained else []))
+
+
+def _xattr_differences(
+    wanted: dict[bytes, bytes], found: dict[bytes, bytes]
+) -> Iterator[Difference]:
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) == found.get(name):
+            continue
+        yield Difference(
+            field=_xattr(name),
+            expected=_shown(wanted.get(name)),
+            found=_shown(found.get(name)),
+            omissions=frozenset({_xattr(name)}),
+        )
+
+
+def _shown(value: bytes | None) -> str:
+    """An attribute can be a secret or a screenful: its size will do."""
+    return "absent" if value is None else f"{len(value)} bytes"

@@ -1,0 +1,172 @@
+"""Index objects: where the chunks of up to some thousand packs lie (docs/format.md 5).
+
+A cache. It can be rebuilt from the packs, and is believed only as far as the chunk ids
+prove it.
+"""
+
+import dataclasses
+import re
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from vault.codec import Header, Opener, Sealer, compress, decompress, open_whole, seal_whole
+from vault.errors import FormatError, VaultError
+from vault.model import ObjectRef, ObjectType, PackId
+from vault.pack import MAX_DIRECTORY, MAX_PACK, Directory
+
+MAX_INDEX: Final = 64 << 20  # bytes of raw
+MAX_STORED_INDEX: Final = MAX_INDEX + (1 << 20)  # what cannot be compressed grows a little
+MERGE_COUNT: Final = 16  # index objects of a size class become one
+MAX_MERGED: Final = 32 << 20  # bytes stored of one merge; its raw bytes stay under MAX_INDEX
+
+_MAX_VERSION = 1024
+_VERSION = re.compile(rb"[!-~]{1,1024}")
+_COUNT = struct.Struct("<I")
+_ENTRY = struct.Struct("<32sQBIH")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class IndexEntry:
+    """One pack."""
+
+    pack_id: PackId
+    size: int  # bytes as stored
+    type: ObjectType  # DATA or TREE
+    version: str  # the store's id of the version that was written
+    header_length: int  # bytes; the first block follows
+    directory: Directory
+
+
+def seal_index(index_key: bytes, repository_id: bytes, entries: Sequence[IndexEntry]) -> bytes:
+    """An index object of those packs; `partition` keeps them within its limit.
+
+    Raises:
+        VaultError: Over the limit.
+    """
+    return seal_index_with(Sealer.for_index(index_key, repository_id), entries)
+
+
+def seal_index_with(sealer: Sealer, entries: Sequence[IndexEntry]) -> bytes:
+    """As `seal_index`, with the caller's sealer."""
+    raw = b"".join([_COUNT.pack(len(entries)), *map(_encode, entries)])
+    if len(raw) > MAX_INDEX:
+        raise VaultError("index object is over its limit", expected=MAX_INDEX, found=len(raw))
+    return seal_whole(sealer, compress(raw))
+
+
+def open_index(data: bytes, index_key: bytes, repository_id: bytes) -> list[IndexEntry]:
+    """What an index object says.
+
+    Raises:
+        FormatError: Not an index object, or over a limit.
+        DigestMismatchError: Altered, or of another domain or repository.
+    """
+    if len(data) > MAX_STORED_INDEX:
+        raise FormatError("index object is too large", expected=MAX_STORED_INDEX, found=len(data))
+    header = Header.parse(data)
+    if header.type is not ObjectType.INDEX:
+        raise FormatError("object is not an index object", found=header.type.name)
+    frame = open_whole(data, Opener(header, index_key, repository_id))
+    return list(_decode(decompress(frame, max_raw=MAX_INDEX)))
+
+
+def partition(entries: Iterable[IndexEntry], limit: int = MAX_INDEX) -> Iterator[list[IndexEntry]]:
+    """The entries in their order, in groups whose index object stays within ``limit`` bytes raw."""
+    group: list[IndexEntry] = []
+    size = _COUNT.size
+    for entry in entries:
+        needed = _encoded_size(entry)
+        if group and size + needed > limit:
+            yield group
+            group, size = [], _COUNT.size
+        group.append(entry)
+        size += needed
+    if group:
+        yield group
+
+
+def plan_merge(refs: Iterable[ObjectRef]) -> list[tuple[ObjectRef, ...]]:
+    """Which index objects to merge: sixteen of one size class (powers of 16 bytes) a group.
+
+    So each entry is rewritten once per class, and a repository has few objects
+    of each. A group that would exceed `MAX_MERGED` bytes is left alone.
+    """
+    classes: dict[int, list[ObjectRef]] = {}
+    for ref in sorted(refs):
+        classes.setdefault((ref.size.bit_length() - 1) // 4, []).append(ref)
+    groups = (
+        tuple(members[at : at + MERGE_COUNT])
+        for _, members in sorted(classes.items())
+        for at in range(0, len(members) - MERGE_COUNT + 1, MERGE_COUNT)
+    )
+    return [group for group in groups if sum(ref.size for ref in group) <= MAX_MERGED]
+
+
+def _encoded_size(entry: IndexEntry) -> int:
+    return _ENTRY.size + len(entry.version) + _COUNT.size + entry.directory.encoded_size
+
+
+def _encode(entry: IndexEntry) -> bytes:
+    version = entry.version.encode("ascii")
+    directory = entry.directory.encode()
+    fixed = _ENTRY.pack(entry.pack_id, entry.size, entry.type, entry.header_length, len(version))
+    return b"".join([fixed, version, _COUNT.pack(len(directory)), directory])
+
+
+class _Cursor:
+    """Reads the parts of a plaintext, never past its end."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        part = self._data[self._at : self._at + size]
+        if len(part) != size:
+            raise FormatError("index object ends within a pack", expected=size, found=len(part))
+        self._at += size
+        return part
+
+    @property
+    def at_end(self) -> bool:
+        return self._at == len(self._data)
+
+
+def _decode(raw: bytes) -> Iterator[IndexEntry]:
+    cursor = _Cursor(raw)
+    (count,) = _COUNT.unpack(cursor.take(_COUNT.size))
+    for _ in range(count):
+        yield _decode_entry(cursor)
+    if not cursor.at_end:
+        raise FormatError("index object has bytes after its last pack", expected=f"{count} packs")
+
+
+def _decode_entry(cursor: _Cursor) -> IndexEntry:
+    pack_id, size, kind, header_length, version_length = _ENTRY.unpack(cursor.take(_ENTRY.size))
+    if version_length > _MAX_VERSION or kind not in (ObjectType.DATA, ObjectType.TREE):
+        raise FormatError(
+            "index object has an impossible pack",
+            found=f"type {kind}, version id of {version_length} bytes",
+        )
+    version = cursor.take(version_length)
+    if not _VERSION.fullmatch(version):
+        raise FormatError("index object has an impossible version id", found=repr(version[:80]))
+    (length,) = _COUNT.unpack(cursor.take(_COUNT.size))
+    if length > MAX_DIRECTORY:
+        raise FormatError("pack directory is too large", expected=MAX_DIRECTORY, found=length)
+    directory = Directory.decode(cursor.take(length), header_length)
+    if not directory.stored_end < size <= MAX_PACK:
+        raise FormatError(
+            "index object has an impossible pack size", expected=f"≤ {MAX_PACK}", found=size
+        )
+    return IndexEntry(
+        pack_id=PackId(pack_id),
+        size=size,
+        type=ObjectType(kind),
+        version=version.decode("ascii"),
+        header_length=header_length,
+        directory=directory,
+    )

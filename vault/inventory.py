@@ -1,0 +1,275 @@
+"""Inventories: which objects a snapshot needs (docs/format.md 7). No I/O.
+
+The text is made for people: ``grep``, ``sort`` and ``sha256sum`` read it. A large one may
+be written as the difference to a base, so that an hourly snapshot of a big dataset
+does not upload the same list every hour.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from vault.errors import ConfigError, FormatError
+from vault.model import Digest, ObjectRef
+from vault.storage.base import validate_name
+
+MAX_INVENTORY = 1 << 30  # bytes
+MAX_CHAIN = 16  # bases behind one inventory
+_DELTA_FROM = 1000  # objects; a shorter list is cheaper than a second read
+
+_MAGIC = "# vault-inventory 1"
+_INDEX = "# index"
+_NUMBER = r"(0|[1-9][0-9]{0,18})"
+_COUNT = re.compile(rf"# objects {_NUMBER}")
+_BYTES = re.compile(rf"# bytes {_NUMBER}")
+_OBJECT = re.compile(rf"([0-9a-f]{{64}})\t{_NUMBER}\t([!-~]{{1,1024}})\t([!-~]+)")
+_BASE = "# base "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What a snapshot needs, whole."""
+
+    objects: tuple[ObjectRef, ...]  # sorted by name
+    index: tuple[ObjectRef, ...] = ()  # in use, but a cache: not needs (I10)
+    bases: tuple[ObjectRef, ...] = ()  # nearest first; needed as long as this inventory is
+
+    @property
+    def objects_count(self) -> int:
+        """How many objects it lists."""
+        return len(self.objects)
+
+    @property
+    def bytes_total(self) -> int:
+        """Bytes of all objects as stored."""
+        return sum(ref.size for ref in self.objects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedInventory:
+    """One inventory object as written: whole, or the difference to its base."""
+
+    count: int  # objects once resolved
+    total: int  # bytes once resolved
+    base: ObjectRef | None
+    added: tuple[ObjectRef, ...]
+    removed: tuple[ObjectRef, ...]
+    index: tuple[ObjectRef, ...]
+
+
+# --- writing ---
+
+
+def format_ref(ref: ObjectRef) -> str:
+    """One line without its end; prune plans use the same.
+
+    Raises:
+        FormatError: The store's version id can't be written in a line.
+    """
+    line = f"{ref.sha256}\t{ref.size}\t{ref.version}\t{ref.name}"
+    if not _OBJECT.fullmatch(line):
+        raise FormatError("object can't be written in an inventory", found=repr(line[:160]))
+    return line
+
+
+def encode(
+    objects: Iterable[ObjectRef],
+    index: Iterable[ObjectRef] = (),
+    base: Inventory | None = None,
+    base_ref: ObjectRef | None = None,
+) -> bytes:
+    """The text of an inventory: whole, or as a delta where that saves more than half.
+
+    Args:
+        objects: What is needed; any order, each name once.
+        index: Index objects in use; any order, each name once.
+        base: An earlier inventory, resolved, to differ from.
+        base_ref: The object that holds `base`.
+
+    Raises:
+        FormatError: A name repeats, or a line can't be written.
+    """
+    needed = _sorted(objects)
+    cache = [_INDEX, *map(format_ref, listed)] if (listed := _sorted(index)) else []
+    lines = [format_ref(ref) for ref in needed]
+    if base is not None and base_ref is not None and _may_be_delta(needed, base):
+        delta = _delta_lines(needed, base, base_ref)
+        if 2 * _text_size(delta) < _text_size(lines):
+            lines = delta
+    total = sum(ref.size for ref in needed)
+    head = [_MAGIC, f"# objects {len(needed)}", f"# bytes {total}"]
+    return "\n".join([*head, *lines, *cache, ""]).encode("ascii")
+
+
+def _may_be_delta(needed: Sequence[ObjectRef], base: Inventory) -> bool:
+    return len(needed) > _DELTA_FROM and len(base.bases) < MAX_CHAIN
+
+
+def _delta_lines(needed: Sequence[ObjectRef], base: Inventory, base_ref: ObjectRef) -> list[str]:
+    before, after = set(base.objects), set(needed)
+    return [
+        _BASE + format_ref(base_ref),
+        *(format_ref(ref) for ref in needed if ref not in before),
+        *("-" + format_ref(ref) for ref in base.objects if ref not in after),
+    ]
+
+
+def _text_size(lines: Sequence[str]) -> int:
+    return sum(map(len, lines)) + len(lines)
+
+
+def _sorted(refs: Iterable[ObjectRef]) -> list[ObjectRef]:
+    listed = sorted(refs, key=lambda ref: ref.name)
+    _check_order(listed)
+    return listed
+
+
+# --- reading ---
+
+
+def parse(data: bytes) -> ParsedInventory:
+    """One inventory object.
+
+    Args:
+        data: Its bytes, verified against the digest that names them.
+
+    Raises:
+        FormatError: It does not follow docs/format.md 7.
+    """
+    lines = _split(data)
+    if len(lines) < 3 or lines[0] != _MAGIC:
+        raise FormatError("not an inventory", expected=_MAGIC, found=repr(lines[0][:40]))
+    count, total = _header_number(lines[1], _COUNT), _header_number(lines[2], _BYTES)
+    base = _parse_base(lines[3]) if len(lines) > 3 and lines[3].startswith(_BASE) else None
+    start = 3 if base is None else 4
+    end = lines.index(_INDEX, start) if _INDEX in lines else len(lines)
+    turn = next((i for i in range(start, end) if lines[i].startswith("-")), end)
+    parsed = ParsedInventory(
+        count=count,
+        total=total,
+        base=base,
+        added=_parse_part(lines[start:turn]),
+        removed=_parse_part([_without_minus(line) for line in lines[turn:end]]),
+        index=_parse_part(lines[end + 1 :]),
+    )
+    if parsed.removed and base is None:
+        raise FormatError("inventory removes lines but has no base")
+    return parsed
+
+
+def parse_ref(line: str) -> ObjectRef:
+    """One line without its end.
+
+    Raises:
+        FormatError: Not such a line.
+    """
+    match = _OBJECT.fullmatch(line)
+    if match is None:
+        raise FormatError("inventory line is malformed", found=repr(line[:160]))
+    try:
+        name = validate_name(match[4])
+    except ConfigError as error:
+        raise FormatError("inventory names an impossible object", found=error.found) from error
+    sha256 = Digest(bytes.fromhex(match[1]))
+    return ObjectRef(name=name, sha256=sha256, size=int(match[2]), version=match[3])
+
+
+def resolve(ref: ObjectRef, fetch: Callable[[ObjectRef], bytes]) -> Inventory:
+    """An inventory with what it takes over from its bases.
+
+    Args:
+        ref: The inventory object.
+        fetch: Gives the bytes of an object, verified against its digest.
+
+    Raises:
+        FormatError: A base chain is too long, a removed line was never there,
+            a name repeats, or the header's sums differ.
+    """
+    chain: list[ParsedInventory] = []
+    refs = [ref]
+    while True:
+        chain.append(parse(fetch(_fetchable(refs[-1]))))
+        base = chain[-1].base
+        if base is None:
+            break
+        if len(refs) > MAX_CHAIN:
+            raise FormatError("inventory has too many bases", expected=f"at most {MAX_CHAIN}")
+        refs.append(base)
+    objects: dict[str, ObjectRef] = {}
+    for parsed, source in zip(reversed(chain), reversed(refs), strict=True):
+        objects = _apply(objects, parsed, source)
+    return Inventory(
+        objects=tuple(objects[name] for name in sorted(objects)),
+        index=chain[0].index,
+        bases=tuple(refs[1:]),
+    )
+
+
+def _apply(
+    objects: dict[str, ObjectRef], parsed: ParsedInventory, source: ObjectRef
+) -> dict[str, ObjectRef]:
+    """The objects after one inventory of a chain; checks the sums of its header."""
+    for ref in parsed.removed:
+        if objects.pop(ref.name, None) != ref:
+            raise FormatError(f"{source.name} removes a line that its base lacks", found=ref.name)
+    for ref in parsed.added:
+        if objects.setdefault(ref.name, ref) is not ref:
+            raise FormatError(f"{source.name} repeats a line of its base", found=ref.name)
+    found = (len(objects), sum(ref.size for ref in objects.values()))
+    if found != (parsed.count, parsed.total):
+        raise FormatError(
+            f"{source.name} does not add up",
+            expected=f"{parsed.count} objects, {parsed.total} bytes",
+            found=f"{found[0]} objects, {found[1]} bytes",
+        )
+    return objects
+
+
+def _fetchable(ref: ObjectRef) -> ObjectRef:
+    if ref.size > MAX_INVENTORY:
+        raise FormatError(f"{ref.name} is too large", expected=MAX_INVENTORY, found=ref.size)
+    return ref
+
+
+def _split(data: bytes) -> list[str]:
+    if len(data) > MAX_INVENTORY:
+        raise FormatError("inventory is too large", expected=MAX_INVENTORY, found=len(data))
+    if not data.isascii() or not data.endswith(b"\n"):
+        raise FormatError("inventory must be ASCII lines ended by a newline")
+    return data[:-1].decode("ascii").split("\n")
+
+
+def _header_number(line: str, pattern: re.Pattern[str]) -> int:
+    match = pattern.fullmatch(line)
+    if match is None:
+        raise FormatError("inventory header is malformed", found=repr(line[:80]))
+    return int(match[1])
+
+
+def _parse_base(line: str) -> ObjectRef:
+    base = parse_ref(line.removeprefix(_BASE))
+    if base.name != f"inventory/{base.sha256}":
+        raise FormatError("inventory base is not an inventory", found=base.name)
+    return base
+
+
+def _parse_part(lines: Sequence[str]) -> tuple[ObjectRef, ...]:
+    refs = tuple(map(parse_ref, lines))
+    _check_order(refs)
+    return refs
+
+
+def _without_minus(line: str) -> str:
+    if not line.startswith("-"):
+        raise FormatError("inventory adds a line after a removed one", found=repr(line[:160]))
+    return line[1:]
+
+
+def _check_order(refs: Sequence[ObjectRef]) -> None:
+    for before, after in itertools.pairwise(refs):
+        if before.name >= after.name:
+            raise FormatError(
+                "inventory lines are not sorted without repeats",
+                found=f"{after.name} after {before.name}",
+            )

@@ -1,0 +1,570 @@
+"""The ledger: a pure fold over link-valid statements (design.md 4, docs/format.md 2).
+
+What links is decided by a frozen grammar, what counts by roles. A statement that links
+but may not say what it says stays in the chain, is void, and is a finding: skipping it
+would make two versions of this program disagree on who owns the next seq.
+
+Adding signatures to a statement never makes it count for less, so whoever copies an
+envelope can't take effect away from it.
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from vault.bodies import KINDS, Authority, parse_body, parse_writer_key
+from vault.crypto import VerifyKey
+from vault.envelope import Envelope, Head, Signature, Statement, parse_envelope, parse_statement
+from vault.errors import ConfigError, DigestMismatchError, FormatError, SignatureError, VaultError
+from vault.model import (
+    FORMAT_VERSION,
+    Body,
+    Digest,
+    DomainRef,
+    Finding,
+    HoldBody,
+    Role,
+    RootBody,
+    Severity,
+    SnapshotBody,
+    WriterBody,
+)
+
+
+class Status(StrEnum):
+    """What a linked statement amounts to."""
+
+    VALID = "valid"
+    VOID = "void"  # linked, reported, without effect
+    UNKNOWN = "unknown"  # of a type or version this program does not understand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One linked statement."""
+
+    seq: int
+    digest: Digest  # SHA-256 of the PAE
+    type: str
+    status: Status
+    reason: str  # why void or unknown; empty when valid
+    body: Body | None  # of the type's shape; None when it has not that shape
+    key_id: str  # the key it counts for
+    time: datetime | None  # the signer's claim
+    modified: datetime  # the store's time
+    version: str  # the store's id of the version read
+    envelope: bytes  # as stored, for export
+    critical: bool
+
+    @property
+    def head(self) -> Head:
+        """This record as a position."""
+        return Head(seq=self.seq, digest=self.digest, version=self.version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterInfo:
+    """One enrolled writer key and since when it counts."""
+
+    name: str  # of the host
+    key: VerifyKey
+    recipient: str  # base64 of the host's raw HPKE public key; may be empty
+    datasets: tuple[str, ...]  # fnmatch patterns
+    domain: DomainRef | None
+    added: int  # seq
+    revoked: int | None = None  # seq; unlisted from there on
+    distrust_from: int | None = None  # seq; what it linked from there on is void
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A statement found link-valid at the head; not yet linked."""
+
+    envelope: Envelope
+    statement: Statement
+    digest: Digest
+    signers: tuple[str, ...]  # ids of unique keys whose signatures hold, in their order
+
+
+class Ledger:
+    """All that a chain of statements says, from the pinned root on.
+
+    Args:
+        root_digest: Digest of statement 0. None takes statement 0 as it is, which is
+            only good for showing what a store claims to be.
+    """
+
+    def __init__(self, root_digest: Digest | None) -> None:
+        self.records: list[Record] = []
+        self.findings: list[Finding] = []
+        self.writers: dict[str, WriterInfo] = {}
+        self._root_digest = root_digest
+        self._repository_id = ""
+        self._authority: Authority | None = None
+        self._listed: dict[str, VerifyKey] = {}
+        self._datasets: dict[str, list[int]] = {}
+
+    # --- what is in force ---
+
+    @property
+    def head(self) -> Head | None:
+        """The last statement linked."""
+        return self.records[-1].head if self.records else None
+
+    @property
+    def repository_id(self) -> str:
+        """32 hex digits; empty before statement 0."""
+        return self._repository_id
+
+    @property
+    def root(self) -> RootBody:
+        """The root in force.
+
+        Raises:
+            SignatureError: No statement is linked yet.
+        """
+        return self._in_force().body
+
+    @property
+    def recipients(self) -> list[bytes]:
+        """Raw public keys of the root in force, in its order."""
+        return list(self._in_force().recipients)
+
+    @property
+    def keys(self) -> Mapping[str, VerifyKey]:
+        """Every key listed in any role, by id."""
+        return self._listed
+
+    def may_read(self) -> None:
+        """Pass if the root lets this version of the program read.
+
+        Raises:
+            ConfigError: It asks for a newer one.
+        """
+        _require_version(self.root.min_reader, "read")
+
+    def may_write(self) -> None:
+        """Pass if nothing in the ledger keeps this version of the program from writing.
+
+        Raises:
+            ConfigError: The root asks for a newer one, or a critical statement is not understood.
+        """
+        _require_version(self.root.min_writer, "write to")
+        for record in self.records:
+            if record.status is Status.UNKNOWN and record.critical:
+                raise ConfigError(
+                    f"ledger statement {record.seq} is critical and not understood",
+                    found=record.type,
+                    hint="upgrade vault on this machine before it writes",
+                )
+
+    # --- the fold ---
+
+    def check(self, envelope: bytes, seq: int) -> Candidate:
+        """Tell whether an envelope is link-valid as the next statement; changes nothing.
+
+        Args:
+            envelope: As stored, untrusted.
+            seq: The one in the object's name.
+
+        Raises:
+            FormatError: It breaks the frozen grammar.
+            DigestMismatchError: It does not follow the head, or is not the pinned root.
+            SignatureError: No listed key signed it.
+        """
+        parsed = parse_envelope(envelope)
+        digest = parsed.digest
+        if seq == 0 and self._root_digest not in (None, digest):
+            raise DigestMismatchError(
+                "ledger statement 0 is not the pinned root",
+                expected=self._root_digest,
+                found=digest,
+                hint="is this the right repository?",
+            )
+        statement = _parse_sized(parsed)
+        self._check_position(statement, seq)
+        if seq == 0:
+            return self._check_first(parsed, statement, digest)
+        signers = _signers(parsed, self._listed | _keys_of_new_root(statement))
+        if self._listed.keys().isdisjoint(signers):
+            raise SignatureError(f"ledger statement {seq} is not signed by a listed key")
+        return Candidate(envelope=parsed, statement=statement, digest=digest, signers=signers)
+
+    def link(self, envelope: bytes, *, version: str, modified: datetime) -> Record:
+        """Append the next statement.
+
+        Args:
+            envelope: As stored, untrusted.
+            version: The store's id of the version read.
+            modified: The store's time of it.
+
+        Raises:
+            IntegrityError: It is not link-valid, as `check` says; nothing changed.
+        """
+        candidate = self.check(envelope, len(self.records))
+        statement = candidate.statement
+        status, reason, key_id, body = self._judge(candidate)
+        record = Record(
+            seq=statement.seq,
+            digest=candidate.digest,
+            type=statement.type,
+            status=status,
+            reason=reason,
+            body=body,
+            key_id=key_id,
+            time=statement.time,
+            modified=modified,
+            version=version,
+            envelope=envelope,
+            critical=statement.critical,
+        )
+        self.records.append(record)
+        if status is Status.VALID:
+            self._repository_id = self._repository_id or statement.repository
+            self._take_effect(record)
+        else:
+            self._report(record)
+        return record
+
+    def require_role(self, key_ids: str | Collection[str], type: str, body: Body) -> None:  # noqa: A002  # the word of docs/format.md 2.3
+        """Pass if a statement of that type and body, signed by these keys, would count now.
+
+        Raises:
+            SignatureError: It would not link or be void at head + 1.
+            FormatError: The body is not one of that type.
+        """
+        signers = (key_ids,) if isinstance(key_ids, str) else tuple(key_ids)
+        if self._listed.keys().isdisjoint(signers):
+            raise SignatureError(f"{type} statement would not link: the key is not listed")
+        KINDS[type].check(body)
+        reason, _ = self._objection(type, body, signers)
+        if reason:
+            raise SignatureError(f"{type} statement would be void: {reason}")
+
+    def digest_at(self, seq: int) -> Digest | None:
+        """The digest of a linked statement, None beyond the head."""
+        return self.records[seq].digest if 0 <= seq < len(self.records) else None
+
+    def is_signed_at(self, envelope: bytes, seq: int) -> bool:
+        """Whether a listed key signed this as statement ``seq`` of this repository."""
+        try:
+            parsed = parse_envelope(envelope)
+            statement = _parse_sized(parsed)
+        except VaultError:
+            return False
+        return (
+            statement.seq == seq
+            and statement.repository == self._repository_id
+            and bool(_signers(parsed, self._listed))
+        )
+
+    # --- questions ---
+
+    def valid(self, *types: str) -> Iterator[Record]:
+        """Records that count, of these types (all if none is given), by seq."""
+        return (
+            record
+            for record in self.records
+            if record.status is Status.VALID and (not types or record.type in types)
+        )
+
+    def snapshots(self, dataset: str | None = None) -> list[Record]:
+        """Snapshots that count, by seq."""
+        if dataset is None:
+            return list(self.valid("snapshot"))
+        listed = (self.records[seq] for seq in self._datasets.get(dataset, ()))
+        return [record for record in listed if record.status is Status.VALID]
+
+    def datasets(self) -> list[str]:
+        """Names of datasets with a snapshot that counts, sorted."""
+        return sorted(name for name in self._datasets if self.snapshots(name))
+
+    def prunes(self) -> list[Record]:
+        """Prune plans and results, by seq."""
+        return list(self.valid("prune"))
+
+    def holds(self) -> dict[int, Record]:
+        """Legal holds in force, by the seq of the held snapshot."""
+        held: dict[int, Record] = {}
+        for record in self.valid("hold"):
+            assert isinstance(record.body, HoldBody)
+            if record.body.action == "add":
+                held[record.body.snapshot] = record
+            else:
+                held.pop(record.body.snapshot, None)
+        return held
+
+    def policy(self) -> Record | None:
+        """The statement that put the policy in force, if any."""
+        return max(self.valid("policy"), key=lambda record: record.seq, default=None)
+
+    def writer_for(self, record: Record) -> WriterInfo:
+        """Who wrote a snapshot or heartbeat.
+
+        Raises:
+            SignatureError: No writer did.
+        """
+        writer = self.writers.get(record.key_id)
+        if writer is None:
+            raise SignatureError(f"ledger statement {record.seq} was not signed by a writer")
+        return writer
+
+    def domain_writers(self, domain: str) -> set[str]:
+        """Ids of writer keys of a domain, revoked ones too, unless distrusted altogether.
+
+        Which of their snapshots count is for `snapshots` to say.
+        """
+        return {
+            key_id
+            for key_id, writer in self.writers.items()
+            if writer.domain is not None
+            and writer.domain.name == domain
+            and (writer.distrust_from is None or writer.distrust_from > writer.added)
+        }
+
+    # --- linking ---
+
+    def _in_force(self) -> Authority:
+        if self._authority is None:
+            raise SignatureError("the ledger has no statement yet")
+        return self._authority
+
+    def _check_position(self, statement: Statement, seq: int) -> None:
+        expected = len(self.records)
+        if seq != expected or statement.seq != expected:
+            raise DigestMismatchError(
+                "ledger statement has another seq",
+                expected=expected,
+                found=statement.seq if statement.seq != expected else seq,
+            )
+        if seq and statement.repository != self._repository_id:
+            raise DigestMismatchError(
+                f"ledger statement {seq} belongs to another repository",
+                expected=self._repository_id,
+                found=statement.repository,
+            )
+        if self.head and statement.prev != self.head.digest:
+            raise DigestMismatchError(
+                f"ledger statement {seq} does not follow statement {seq - 1}",
+                expected=self.head.digest,
+                found=statement.prev,
+            )
+
+    def _check_first(self, parsed: Envelope, statement: Statement, digest: Digest) -> Candidate:
+        """Statement 0 is believed for its digest, and must still satisfy its own threshold."""
+        if (statement.type, statement.type_version) != ("root", 1) or statement.flaw:
+            raise FormatError(
+                "ledger statement 0 is not a root this program understands",
+                expected="root v1",
+                found=statement.flaw or f"{statement.type} v{statement.type_version}",
+            )
+        body = parse_body("root", statement.body)
+        assert isinstance(body, RootBody)
+        authority = Authority.of(body)
+        signers = _signers(parsed, authority.keys)
+        if reason := authority.shortfall(Role.ROOT, signers):
+            raise SignatureError(f"ledger statement 0: {reason}")
+        return Candidate(envelope=parsed, statement=statement, digest=digest, signers=signers)
+
+    def _judge(self, candidate: Candidate) -> tuple[Status, str, str, Body | None]:
+        """Status, reason, the key it counts for, body."""
+        statement, signers = candidate.statement, candidate.signers
+        fallback = next((key for key in signers if key in self._listed), signers[0])
+        if statement.type not in KINDS or statement.type_version != 1:
+            reason = f"type {statement.type} v{statement.type_version} is not understood"
+            return Status.UNKNOWN, reason, fallback, None
+        if statement.flaw:
+            return Status.VOID, statement.flaw, fallback, None
+        try:
+            body = parse_body(statement.type, statement.body)
+        except VaultError as error:
+            return Status.VOID, str(error), fallback, None
+        if statement.seq == 0:
+            return Status.VALID, "", fallback, body
+        reason, key_id = self._objection(statement.type, body, signers)
+        return (Status.VOID if reason else Status.VALID), reason, key_id or fallback, body
+
+    def _objection(self, kind: str, body: Body, signers: Collection[str]) -> tuple[str, str]:
+        """Why a well-formed statement would be void (empty if not), and the key it counts for."""
+        role = KINDS[kind].role
+        if role is Role.WRITER:
+            return self._writers_objection(body, signers)
+        reason = self._in_force().shortfall(role, signers)
+        if not reason and isinstance(body, RootBody):
+            reason = self._root_objection(body, signers)
+        if not reason and isinstance(body, WriterBody):
+            reason = self._enrolment_objection(body)
+        return reason, self._in_force().first(role, signers)
+
+    def _root_objection(self, body: RootBody, signers: Collection[str]) -> str:
+        if body.version != self.root.version + 1:
+            return f"root version must be {self.root.version + 1}, found {body.version}"
+        reason = Authority.of(body).shortfall(Role.ROOT, signers)
+        return f"by the new root: {reason}" if reason else ""
+
+    def _enrolment_objection(self, body: WriterBody) -> str:
+        key_id = parse_writer_key(body).id
+        known = self.writers.get(key_id)
+        if body.action == "add":
+            return (
+                "the key is listed already or was revoked"
+                if (known or key_id in self._in_force().keys)
+                else ""
+            )
+        if known is None:
+            return "revokes a key that is no writer's"
+        if known.revoked is not None and not _distrusts_more(known, body):
+            return "the key is revoked already"
+        return ""
+
+    def _writers_objection(self, body: Body, signers: Collection[str]) -> tuple[str, str]:
+        """One writer without objection is enough; else the first one's objection."""
+        first = ("the key has not the role writer", "")
+        for key_id in signers:
+            writer = self.writers.get(key_id)
+            if writer is None or writer.revoked is not None:
+                continue
+            reason = _snapshot_objection(writer, body)
+            if not reason:
+                return "", key_id
+            first = first if first[1] else (reason, key_id)
+        return first
+
+    # --- effects ---
+
+    def _take_effect(self, record: Record) -> None:
+        match record.body:
+            case RootBody() as body:
+                self._authority = Authority.of(body)
+                self._relist()
+            case WriterBody(action="add") as body:
+                self._enrol(body, record.seq)
+            case WriterBody() as body:
+                self._revoke(body, record.seq)
+            case SnapshotBody() as body:
+                self._datasets.setdefault(body.dataset, []).append(record.seq)
+            case _:
+                pass
+
+    def _enrol(self, body: WriterBody, seq: int) -> None:
+        key = parse_writer_key(body)
+        self.writers[key.id] = WriterInfo(
+            name=body.name,
+            key=key,
+            recipient=body.recipient,
+            datasets=body.datasets,
+            domain=body.domain,
+            added=seq,
+        )
+        self._relist()
+
+    def _revoke(self, body: WriterBody, seq: int) -> None:
+        key_id = parse_writer_key(body).id
+        writer = self.writers[key_id]
+        self.writers[key_id] = dataclasses.replace(
+            writer,
+            revoked=seq if writer.revoked is None else writer.revoked,
+            distrust_from=body.distrust_from,
+        )
+        self._relist()
+        if body.distrust_from is not None:
+            self._distrust(key_id, body.distrust_from, seq)
+
+    def _distrust(self, key_id: str, start: int, by: int) -> None:
+        """Void what a stolen key linked; only writers' statements, so nothing else changes."""
+        for seq in range(start, by):
+            record = self.records[seq]
+            if record.key_id == key_id and record.status is Status.VALID and _is_writers(record):
+                self.records[seq] = dataclasses.replace(
+                    record,
+                    status=Status.VOID,
+                    reason=f"its writer is distrusted by statement {by}",
+                )
+                self._report(self.records[seq])
+
+    def _relist(self) -> None:
+        active = {key_id: w.key for key_id, w in self.writers.items() if w.revoked is None}
+        self._listed = active | dict(self._in_force().keys)
+
+    def _report(self, record: Record) -> None:
+        known = record.status is Status.VOID
+        self.findings.append(
+            Finding(
+                severity=Severity.ERROR if known else Severity.WARNING,
+                subject=f"ledger {record.seq}",
+                problem=f"{record.type} statement is void: {record.reason}"
+                if known
+                else f"statement is not understood: {record.reason}",
+                found=f"key {record.key_id}",
+            )
+        )
+
+
+def _parse_sized(parsed: Envelope) -> Statement:
+    """The statement, if envelope and PAE are within the limits of its type."""
+    statement = parse_statement(parsed.payload)
+    statement.check_size(parsed)
+    return statement
+
+
+def _keys_of_new_root(statement: Statement) -> dict[str, VerifyKey]:
+    """Keys that a root update brings along: they must sign it too."""
+    if (statement.type, statement.type_version) != ("root", 1):
+        return {}
+    try:
+        body = parse_body("root", statement.body)
+    except VaultError:
+        return {}
+    assert isinstance(body, RootBody)
+    return dict(Authority.of(body).keys)
+
+
+def _signers(parsed: Envelope, keys: Mapping[str, VerifyKey]) -> tuple[str, ...]:
+    """Ids of the unique keys whose signatures hold, in the order of their signatures."""
+    found: dict[str, None] = {}
+    for signature in parsed.signatures:
+        for key_id in _in_hinted_order(signature, keys):
+            if key_id not in found and keys[key_id].verify(signature.sig, parsed.pae):
+                found[key_id] = None
+                break
+    return tuple(found)
+
+
+def _in_hinted_order(signature: Signature, keys: Mapping[str, VerifyKey]) -> Iterable[str]:
+    if signature.keyid in keys:
+        yield signature.keyid
+    yield from (key_id for key_id in keys if key_id != signature.keyid)
+
+
+def _snapshot_objection(writer: WriterInfo, body: Body) -> str:
+    if not isinstance(body, SnapshotBody):
+        return ""
+    if writer.domain is None:
+        return f"writer {writer.name} has no domain object"
+    if not any(fnmatchcase(body.dataset, pattern) for pattern in writer.datasets):
+        return f"dataset {body.dataset} is outside the patterns of writer {writer.name}"
+    return ""
+
+
+def _distrusts_more(known: WriterInfo, body: WriterBody) -> bool:
+    """A theft may be found out after the key was retired."""
+    if body.distrust_from is None:
+        return False
+    return known.distrust_from is None or body.distrust_from < known.distrust_from
+
+
+def _is_writers(record: Record) -> bool:
+    return record.type in KINDS and KINDS[record.type].role is Role.WRITER
+
+
+def _require_version(needed: int, what: str) -> None:
+    if needed > FORMAT_VERSION:
+        raise ConfigError(
+            f"this version of vault is too old to {what} the repository",
+            expected=f"format {needed}",
+            found=f"format {FORMAT_VERSION}",
+            hint="upgrade vault on this machine",
+        )

@@ -1,0 +1,346 @@
+"""What only a recovery key can open: domains, packs, trees.
+
+`Reader` gives a snapshot's tree and the blocks of its packs. An index object is
+asked first where chunks lie; what it says is believed only as far as tags and
+chunk ids prove it, else the pack's own directory is read (docs/format.md 5).
+"""
+
+import hmac
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from vault import index
+from vault.cache import Cache, Location, PackRow
+from vault.codec import MAX_HEADER, Header, Opener, open_seed
+from vault.crypto import RecipientKey
+from vault.domain import open_domain
+from vault.errors import (
+    DigestMismatchError,
+    FormatError,
+    IntegrityError,
+    MissingObjectError,
+)
+from vault.index import IndexEntry
+from vault.inventory import Inventory
+from vault.keyfile import DomainSecrets
+from vault.ledger import Record
+from vault.model import ObjectRef, ObjectType, PackId
+from vault.pack import Location as Place
+from vault.pack import open_block, read_directory
+from vault.repository import Repository, domain_ref, snapshot_body
+from vault.tree import ContentRoot, Entry, TreeParser, commitment, expand_levels
+
+_log = logging.getLogger(__name__)
+
+TREE_BLOCKS = 16  # open blocks of tree packs: at most 16 × 8 MiB
+WHOLE_PACK = 0.5  # share of a pack's blocks from which one GET of all of it is cheaper
+
+
+class PackReader:
+    """One pack: its directory and its blocks, each checked as it is opened.
+
+    Args:
+        reader: Opens seeds.
+        ref: The pack, as a signed inventory names it.
+        id_key: Of the domain; every chunk id is checked with it.
+        entry: What an index says of the pack, if one does.
+    """
+
+    def __init__(
+        self,
+        reader: "Reader",
+        ref: ObjectRef,
+        id_key: bytes,
+        *,
+        entry: IndexEntry | None = None,
+    ) -> None:
+        self._reader = reader
+        self._id_key = id_key
+        self._opener: Opener | None = None
+        self._entry = entry
+        self.ref = ref
+        if entry is not None:
+            self.directory = entry.directory
+            self.kind = entry.type
+        else:
+            self._read_own_directory()
+
+    def _read_own_directory(self) -> None:
+        """From the pack itself: authenticated by its seal."""
+        try:
+            found = read_directory(self._range, self.ref.size, self._reader.opener_for)
+        except IntegrityError:
+            whole = self._reader.repository.read(self.ref)  # another version may have the bytes
+            found = read_directory(
+                lambda at, n: whole[at : at + n], len(whole), self._reader.opener_for
+            )
+        header, self._opener, self.directory = found
+        self.kind = header.type
+        self._entry = None
+
+    def _range(self, offset: int, length: int) -> bytes:
+        return self._reader.repository.read_range(self.ref, offset, length)
+
+    def blocks(self, wanted: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Raw bytes of blocks, each with its number; tags and chunk ids are checked.
+
+        Raises:
+            StaleIndexError: An index said something else of this pack than it says itself.
+            IntegrityError: No version of the pack gives them.
+        """
+        pending = list(wanted)
+        try:
+            for number, stored in self._fetch(wanted):
+                raw = self._open(number, stored)
+                pending.remove(number)
+                yield number, raw
+        except IntegrityError as error:
+            _log.warning("%s is read again: %s", self.ref.name, error)
+            yield from self._blocks_of_whole(pending)
+
+    def _fetch(self, wanted: Sequence[int]) -> Iterator[tuple[int, memoryview]]:
+        """Stored bytes of blocks, unverified, in few calls to the store."""
+        blocks = self.directory.blocks
+        if sum(blocks[number].stored for number in wanted) >= WHOLE_PACK * self.ref.size:
+            yield from self._cut(memoryview(self._range(0, self.ref.size)), wanted)
+            return
+        for run in _consecutive(wanted):
+            start = blocks[run[0]].offset
+            end = blocks[run[-1]].offset + blocks[run[-1]].stored
+            data = memoryview(self._range(start, end - start))
+            for number in run:
+                at = blocks[number].offset - start
+                yield number, data[at : at + blocks[number].stored]
+
+    def _cut(self, whole: memoryview, wanted: Sequence[int]) -> Iterator[tuple[int, memoryview]]:
+        if self._opener is None:
+            self._opener = self._reader.opener_for(Header.parse(whole[:MAX_HEADER]))
+        for number in wanted:
+            block = self.directory.blocks[number]
+            yield number, whole[block.offset : block.offset + block.stored]
+
+    def _open(self, number: int, stored: memoryview) -> bytes:
+        if self._opener is None:
+            header = self._range(0, min(MAX_HEADER, self.ref.size))
+            self._opener = self._reader.opener_for(Header.parse(header))
+        return open_block(
+            self._opener,
+            self.directory,
+            number,
+            stored,
+            id_key=self._id_key,
+        )
+
+    def _blocks_of_whole(self, pending: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """By the pack's digest: finds relocated and hidden versions, and settles who is wrong."""
+        whole = memoryview(self._reader.repository.read(self.ref))
+        _, self._opener, directory = read_directory(
+            lambda at, n: bytes(whole[at : at + n]), len(whole), self._reader.opener_for
+        )
+        if directory != self.directory:
+            raise StaleIndexError(self.ref.name)
+        for number, stored in self._cut(whole, pending):
+            yield number, self._open(number, stored)
+
+
+class StaleIndexError(IntegrityError):
+    """An index object is wrong about a pack; start again without the index (I10)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the index is wrong about {name}", hint="run 'vault index rebuild'")
+
+
+class Reader:
+    """Opens one snapshot for the holder of a recovery key.
+
+    Args:
+        repository: Read up to its head.
+        recipient: One of the recipients.
+        record: The snapshot.
+        scratch: An empty directory on local disk, for the map of chunks.
+        use_index: Whether index objects may say where chunks lie.
+
+    Raises:
+        WrongKeyError: The snapshot is not sealed to this key.
+        IntegrityError: The inventory or the domain object is missing or wrong.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        recipient: RecipientKey,
+        record: Record,
+        *,
+        scratch: Path,
+        use_index: bool = True,
+    ) -> None:
+        self.repository = repository
+        self.record = record
+        self.body = snapshot_body(record)
+        self.inventory: Inventory = repository.inventory(record)
+        self._recipient = recipient
+        self._seeds: dict[bytes, bytes] = {}
+        self._entries: dict[str, IndexEntry] = {}
+        self._packs: dict[int, ObjectRef] = {}
+        self._readers: dict[int, PackReader] = {}
+        self.secrets = self._open_domain()
+        if use_index:
+            self._load_index()
+        self._chunks = Cache.open(
+            scratch / "chunks", repository_id=repository.id, domain=self.secrets.name
+        )
+
+    def close(self) -> None:
+        """Close the map of chunks; the scratch directory is the caller's to remove."""
+        self._chunks.close()
+
+    # --- keys ---
+
+    def _open_domain(self) -> DomainSecrets:
+        writer = self.repository.ledger.writer_for(self.record)
+        assert writer.domain is not None
+        data = self.repository.read(domain_ref(writer.domain))
+        return open_domain(data, self.repository.id, self._recipient, writer.domain.name)
+
+    def opener_for(self, header: Header) -> Opener:
+        """The opener of a pack; seeds are opened once a session."""
+        seed = self._seeds.get(header.session_id)
+        if seed is None:
+            seed = open_seed(header, self.repository.id, self._recipient)
+            self._seeds[header.session_id] = seed
+        return Opener(header, seed, self.repository.id)
+
+    # --- where chunks lie ---
+
+    def _load_index(self) -> None:
+        """What index objects say of the packs needed; a bad one is ignored."""
+        wanted = {ref.name for ref in self.inventory.objects}
+        for ref in self.inventory.index:
+            try:
+                data = self.repository.read(ref)
+                entries = index.open_index(data, self.secrets.index_key, self.repository.id)
+            except IntegrityError as error:
+                _log.warning("%s is ignored: %s", ref.name, error)
+                continue
+            for entry in entries:
+                name = pack_name(entry.pack_id)
+                if name in wanted:
+                    self._entries[name] = entry
+
+    def load_packs(self) -> None:
+        """Learn the directory of every pack needed; call once, before `find`.
+
+        Raises:
+            IntegrityError: A pack's directory can't be read.
+        """
+        for ref in self.inventory.objects:
+            if ref.name.startswith("packs/"):
+                self._learn(PackReader(self, ref, self.secrets.id_key, entry=self._entry(ref)))
+
+    def _entry(self, ref: ObjectRef) -> IndexEntry | None:
+        entry = self._entries.pop(ref.name, None)
+        return entry if entry is not None and entry.size == ref.size else None
+
+    def _learn(self, pack: PackReader) -> None:
+        number = self._chunks.reserve_pack()
+        row = PackRow(
+            pack_id=PackId(pack.ref.sha256),
+            size=pack.ref.size,
+            version=pack.ref.version,
+            type=pack.kind,
+        )
+        self._chunks.add_pack(number, row, pack.directory.ids, pack.directory.lengths)
+        self._readers[number] = pack
+
+    def find(self, chunk_id: bytes) -> Location:
+        """The number of the pack that holds a chunk, and the chunk's length.
+
+        Raises:
+            MissingObjectError: No pack that the snapshot needs holds it.
+        """
+        location = self._chunks.find(chunk_id)
+        if location is None:
+            raise MissingObjectError(
+                f"chunk {chunk_id.hex()} is in no pack that snapshot {self.record.seq} needs"
+            )
+        return location
+
+    def pack(self, number: int) -> PackReader:
+        """The reader of a pack by the number that `find` gave."""
+        return self._readers[number]
+
+    def packs(self) -> Mapping[int, PackReader]:
+        """All packs that the snapshot needs, by number."""
+        return self._readers
+
+    # --- the tree ---
+
+    def tree(self) -> Iterator[tuple[Entry, bytes]]:
+        """Entries with their canonical parts, in order; the signed commitment is checked last.
+
+        What is yielded may be relied on only after the iterator ended without an error.
+
+        Raises:
+            IntegrityError: A chunk is missing or wrong, the stream breaks a rule,
+                or its content root is not the one that was signed.
+        """
+        parser = TreeParser()
+        root = ContentRoot()
+        ref = self.body.tree
+        for chunk in expand_levels(bytes.fromhex(ref.id), ref.level, self._tree_chunks()):
+            for entry, canonical in parser.feed(chunk):
+                root.update(canonical)
+                yield entry, canonical
+        parser.finish()
+        header = parser.header
+        assert header is not None
+        found = commitment(header.key, root.digest()).hex()
+        if not hmac.compare_digest(found, ref.commitment):
+            raise DigestMismatchError(
+                f"the tree of snapshot {self.record.seq} is not the one that was signed",
+                expected=ref.commitment,
+                found=found,
+            )
+        self.tree_header = header
+
+    def _tree_chunks(self) -> Callable[[bytes], bytes]:
+        """Fetches tree chunks; the blocks last used stay open, as neighbours follow."""
+        blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        places: dict[int, dict[bytes, Place]] = {}
+
+        def fetch(chunk_id: bytes) -> bytes:
+            number = self.find(chunk_id).pack
+            pack = self._readers[number]
+            if pack.kind is not ObjectType.TREE:
+                raise FormatError(f"{pack.ref.name} holds no tree chunks", found=pack.kind.name)
+            if number not in places:
+                places[number] = {place.id: place for place in pack.directory.iter_chunks()}
+            place = places[number][chunk_id]
+            key = (number, place.block)
+            if key not in blocks:
+                ((_, blocks[key]),) = pack.blocks([place.block])
+                if len(blocks) > TREE_BLOCKS:
+                    blocks.popitem(last=False)
+            blocks.move_to_end(key)
+            return blocks[key][place.offset : place.offset + place.length]
+
+        return fetch
+
+
+def pack_name(pack_id: bytes) -> str:
+    """Where a pack is stored."""
+    return f"packs/{pack_id.hex()[:2]}/{pack_id.hex()}"
+
+
+def _consecutive(numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Runs of neighbouring blocks, each one range."""
+    run: list[int] = []
+    for number in numbers:
+        if run and number != run[-1] + 1:
+            yield run
+            run = []
+        run.append(number)
+    if run:
+        yield run

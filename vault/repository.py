@@ -1,0 +1,475 @@
+"""The objects in one store, read and written under the rules of design.md 4 and 5.
+
+`Repository` joins a store with the verified ledger. It decides nothing about
+files: `vault.snapshot` and `vault.restore` stand above it. Everything it returns
+was checked against a signed digest first (I5).
+"""
+
+import dataclasses
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from vault import inventory, locks
+from vault.crypto import SigningKey
+from vault.envelope import (
+    Head,
+    build_statement,
+    ledger_name,
+    parse_ledger_name,
+    seal_envelope,
+)
+from vault.errors import (
+    DigestMismatchError,
+    FormatError,
+    IntegrityError,
+    LedgerMovedError,
+    MissingObjectError,
+    ObjectNotFoundError,
+    RepositoryNotFoundError,
+    SignatureError,
+)
+from vault.inventory import Inventory
+from vault.ledger import Ledger, Record, Status
+from vault.model import (
+    Body,
+    Digest,
+    DomainRef,
+    Finding,
+    LockMode,
+    ObjectRef,
+    Parameters,
+    PruneBody,
+    Retention,
+    Severity,
+    SnapshotBody,
+)
+from vault.storage.base import Buffer, ObjectStore, ObjectVersion
+from vault.trust import check_gap
+
+_log = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+
+MAX_ENVELOPE = 2 * 65_536 + 8_192  # bytes; docs/format.md 2.1
+MAX_EVIDENCE = 4 * 1_048_576  # bytes; docs/format.md 2.4
+APPEND_ATTEMPTS = 40  # twenty writers racing need at most twenty rounds
+_BACKOFF = (0.01, 1.0)  # seconds: first and longest pause between attempts
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A statement to be: what `Repository.append` fills in with seq and prev."""
+
+    type: str
+    subject: Sequence[tuple[str, Digest]]
+    body: Body
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An object this process has just stored, with the lock that its PUT set."""
+
+    ref: ObjectRef
+    locked_until: datetime | None  # None under lock mode none
+
+
+def utc_now() -> datetime:
+    """The wall clock: aware, UTC. Only the command line passes it on."""
+    return datetime.now(UTC)
+
+
+class Repository:
+    """One repository: its store, its ledger, and verified access to its objects.
+
+    Args:
+        store: Where the objects are.
+        root_digest: The pinned digest of statement 0.
+        clock: The caller's clock; compared with the store's before writing (I9).
+        pause: Sleeps between append attempts; tests pass their own.
+
+    Raises:
+        RepositoryNotFoundError: The store holds no ledger.
+        IntegrityError: The ledger does not chain from the pinned root.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        root_digest: Digest,
+        *,
+        clock: Clock,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.findings: list[Finding] = []
+        self._pause = pause
+        self._plans: dict[Digest, frozenset[tuple[str, str]]] = {}
+        self.ledger = Ledger(root_digest)
+        self.refresh()
+        if self.ledger.head is None:
+            raise self._no_root(root_digest)
+        self.ledger.may_read()
+
+    # --- what the root says ---
+
+    @property
+    def id(self) -> bytes:
+        """The repository id: 16 bytes, part of every key derivation."""
+        return bytes.fromhex(self.ledger.repository_id)
+
+    @property
+    def parameters(self) -> Parameters:
+        """Of the root in force."""
+        return self.ledger.root.parameters
+
+    @property
+    def head(self) -> Head:
+        """The newest statement."""
+        assert self.ledger.head is not None
+        return self.ledger.head
+
+    # --- ledger ---
+
+    def refresh(self) -> None:
+        """Read and verify every statement that follows the head.
+
+        A name belongs to its oldest link-valid version (I4); anything else at it
+        is junk or a lost race, and reported.
+
+        Raises:
+            RollbackError: A statement signed by a known key stands beyond a gap.
+        """
+        head = self.ledger.head
+        start = ledger_name(head.seq) if head else ""
+        for name, versions in _by_name(self.store.versions("ledger/", after=start)):
+            expected = ledger_name(self._next_seq())
+            if name == expected and self._link_oldest(name, versions):
+                continue
+            self._not_linked(name, versions)
+
+    def _next_seq(self) -> int:
+        return self.ledger.head.seq + 1 if self.ledger.head else 0
+
+    def _link_oldest(self, name: str, versions: Sequence[ObjectVersion]) -> bool:
+        """Link the oldest link-valid version; False if there is none."""
+        seq = self._next_seq()
+        for version in versions:
+            envelope = self._read_envelope(version)
+            if envelope is None or not self._is_link_valid(envelope, seq):
+                self._note(Severity.WARNING, name, "junk version at a ledger name", version.version)
+                continue
+            self.ledger.link(envelope, version=version.version, modified=version.modified)
+            return True
+        return False
+
+    def _read_envelope(self, version: ObjectVersion) -> bytes | None:
+        if version.marker or version.size > MAX_ENVELOPE:
+            return None
+        try:
+            return self.store.get(version.name, version.version, length=MAX_ENVELOPE)
+        except ObjectNotFoundError:
+            return None
+
+    def _is_link_valid(self, envelope: bytes, seq: int) -> bool:
+        try:
+            self.ledger.check(envelope, seq)
+        except IntegrityError as error:
+            _log.debug("statement %d is not link-valid: %s", seq, error)
+            return False
+        return True
+
+    def _not_linked(self, name: str, versions: Sequence[ObjectVersion]) -> None:
+        """Report what stands beside the chain; a signed statement there is a broken chain."""
+        seq = parse_ledger_name(name)
+        for version in versions:
+            envelope = self._read_envelope(version)
+            if seq is not None and envelope is not None:
+                check_gap(self.ledger, [(seq, envelope)])
+            self._note(Severity.WARNING, name, "junk at a ledger name", version.version)
+
+    def _no_root(self, root_digest: Digest) -> Exception:
+        if next(iter(self.store.versions(ledger_name(0))), None) is None:
+            return RepositoryNotFoundError(
+                f"no repository at {self.store.url}", hint="make one with 'vault init'"
+            )
+        return SignatureError(
+            "the ledger does not begin with the pinned root",
+            expected=f"0:{root_digest}",
+            hint="this is another repository, or its first statement was replaced",
+        )
+
+    def append(
+        self, draft: Callable[[Ledger], Draft], signers: Sequence[SigningKey], *, tool: str
+    ) -> Record:
+        """Sign and append one statement; durable and owned on return.
+
+        ``draft`` is called anew for every attempt with the ledger read up to the
+        head that the attempt extends, and re-checks there what must still hold (I4).
+
+        Raises:
+            LedgerMovedError: Others won every attempt.
+            SignatureError: The statement would be void.
+        """
+        self.check_skew()
+        for attempt in range(APPEND_ATTEMPTS):
+            self.refresh()
+            self.ledger.may_write()
+            record = self._try_append(draft(self.ledger), signers, tool=tool)
+            if record is not None:
+                self._extend_predecessors(record.seq)
+                return record
+            self._pause(_backoff(attempt))
+        raise LedgerMovedError(
+            f"the ledger moved on {APPEND_ATTEMPTS} times while appending", hint="try again"
+        )
+
+    def _try_append(
+        self, draft: Draft, signers: Sequence[SigningKey], *, tool: str
+    ) -> Record | None:
+        head = self.head
+        seq = head.seq + 1
+        self.ledger.require_role([key.public.id for key in signers], draft.type, draft.body)
+        payload = build_statement(
+            type=draft.type,
+            repository=self.ledger.repository_id,
+            seq=seq,
+            prev=head,
+            time=self.clock(),
+            tool=tool,
+            subject=list(draft.subject),
+            body=draft.body,
+        )
+        envelope = seal_envelope(payload, signers)
+        digest = self.ledger.check(envelope, seq).digest
+        self.put(ledger_name(seq), envelope, self._ledger_need())
+        self.refresh()
+        owner = self.ledger.records[seq] if len(self.ledger.records) > seq else None
+        return owner if owner is not None and owner.digest == digest else None
+
+    def _extend_predecessors(self, seq: int) -> None:
+        """Lock N for the full term when N+1 is appended, older ones at half the term (I2)."""
+        if self.parameters.lock_mode is LockMode.NONE:
+            return
+        term = self.parameters.ledger_span
+        now = self.clock()
+        for record in self.ledger.records[:seq]:
+            last_extend = self.ledger.records[record.seq + 1].modified
+            if record.seq == seq - 1 or last_extend + term / 2 < now:
+                self._lock_again(record, now + term)
+
+    def _lock_again(self, record: Record, need: datetime) -> None:
+        name = ledger_name(record.seq)
+        digest = hashlib.sha256(record.envelope).digest()
+        target = locks.lock_target(need, digest, self.parameters.lock_grid)
+        retention = Retention(mode=self.parameters.lock_mode, until=target)
+        self.store.extend(name, record.version, retention)
+
+    def _ledger_need(self) -> datetime:
+        return self.clock() + self.parameters.ledger_span
+
+    def check_skew(self) -> None:
+        """Refuse to write when the clocks differ by over five minutes (I9).
+
+        Raises:
+            VaultError: They do.
+        """
+        locks.check_skew(self.clock(), self.store.now())
+
+    # --- objects ---
+
+    def put(self, name: str, data: Buffer, need: datetime) -> Stored:
+        """Store one object, locked at least until ``need``; durable on return.
+
+        Raises:
+            StorageError: Not stored.
+        """
+        digest = Digest.of(data)
+        retention = self.retention_for(digest, need)
+        version = self.store.put(name, data, sha256=digest, retention=retention)
+        ref = ObjectRef(name=name, sha256=digest, size=len(data), version=version.version)
+        return Stored(ref=ref, locked_until=retention.until if retention else None)
+
+    def retention_for(self, digest: bytes, need: datetime) -> Retention | None:
+        """The lock on the grid that covers ``need``; None under lock mode none (I8)."""
+        if self.parameters.lock_mode is LockMode.NONE:
+            return None
+        until = locks.lock_target(need, digest, self.parameters.lock_grid)
+        return Retention(mode=self.parameters.lock_mode, until=until)
+
+    def put_evidence(self, data: bytes) -> Digest:
+        """Store what a statement is about to cite, locked for the ledger term."""
+        digest = Digest.of(data)
+        self.put(f"evidence/{digest}", data, self._ledger_need())
+        return digest
+
+    def read(self, ref: ObjectRef) -> bytes:
+        """The bytes a signed record names, from whichever version has them (I5).
+
+        Raises:
+            MissingObjectError: No version of the name is left.
+            DigestMismatchError: Versions are there, none has these bytes.
+        """
+        data = self._read_version(ref, ref.version)
+        if data is not None and _matches(data, ref):
+            return data
+        for version in self.other_versions(ref):
+            other = self._read_version(ref, version.version)
+            if other is not None and _matches(other, ref):
+                self._note(Severity.WARNING, ref.name, "read from another version", version.version)
+                return other
+        raise _unreadable(ref, data)
+
+    def other_versions(self, ref: ObjectRef) -> Iterator[ObjectVersion]:
+        """Versions of the object, other than the pinned one, that have its size."""
+        for version in self.store.versions(ref.name):
+            same = version.name == ref.name and version.size == ref.size and not version.marker
+            if same and version.version != ref.version:
+                yield version
+
+    def _read_version(self, ref: ObjectRef, version: str) -> bytes | None:
+        try:
+            return self.store.get(ref.name, version, length=ref.size + 1)
+        except ObjectNotFoundError:
+            return None
+
+    def read_range(self, ref: ObjectRef, offset: int, length: int) -> bytes:
+        """Part of the pinned version; NOT verified: the caller checks a tag or id.
+
+        Raises:
+            MissingObjectError: The pinned version is gone; `read` may find another.
+        """
+        try:
+            return self.store.get(ref.name, ref.version, offset=offset, length=length)
+        except ObjectNotFoundError as error:
+            raise MissingObjectError(f"{ref.name} is missing", expected=ref.version) from error
+
+    def read_evidence(self, digest: Digest) -> bytes:
+        """What a statement cites.
+
+        Raises:
+            MissingObjectError: It is not in the store.
+            DigestMismatchError: It is, with other bytes.
+        """
+        name = f"evidence/{digest}"
+        found = 0
+        for version in self.store.versions(name):
+            if version.name != name or version.marker or version.size > MAX_EVIDENCE:
+                continue
+            found += 1
+            data = self.store.get(name, version.version, length=MAX_EVIDENCE)
+            if hashlib.sha256(data).digest() == digest:
+                return data
+        if found:
+            raise DigestMismatchError(f"{name} has other bytes", expected=digest)
+        raise MissingObjectError(f"{name} is missing")
+
+    # --- inventories and domains ---
+
+    def inventory(self, record: Record) -> Inventory:
+        """All objects that a snapshot needs, deltas resolved.
+
+        Raises:
+            IntegrityError: The inventory or a base is missing or wrong.
+        """
+        return inventory.resolve(self.inventory_ref(record), self.read)
+
+    @staticmethod
+    def inventory_ref(record: Record) -> ObjectRef:
+        """The inventory object itself."""
+        body = snapshot_body(record)
+        sha256 = Digest.parse(body.inventory.sha256)
+        return ObjectRef(
+            name=f"inventory/{sha256}",
+            sha256=sha256,
+            size=body.inventory.size,
+            version=body.inventory.version,
+        )
+
+    def planned_deletions(self) -> frozenset[tuple[str, str]]:
+        """(name, version) of every object that any prune plan of any age names (I4).
+
+        Raises:
+            IntegrityError: A plan can't be read; the run must stop.
+        """
+        doomed: set[tuple[str, str]] = set()
+        for record in self.ledger.prunes():
+            assert isinstance(record.body, PruneBody)
+            if record.body.phase == "plan":
+                doomed |= self._plan(Digest.parse(record.body.plan))
+        return frozenset(doomed)
+
+    def _plan(self, digest: Digest) -> frozenset[tuple[str, str]]:
+        """What one plan names; plans never change, so each is read once."""
+        if digest not in self._plans:
+            plan = inventory.parse(self.read_evidence(digest))
+            self._plans[digest] = frozenset((ref.name, ref.version) for ref in plan.added)
+        return self._plans[digest]
+
+    def _note(self, severity: Severity, subject: str, problem: str, found: str) -> None:
+        self.findings.append(
+            Finding(severity=severity, subject=subject, problem=problem, found=found)
+        )
+
+
+def domain_ref(domain: DomainRef) -> ObjectRef:
+    """The stored object of a domain's secrets."""
+    return ObjectRef(
+        name=domain.object,
+        sha256=Digest.parse(domain.sha256),
+        size=domain.size,
+        version=domain.version,
+    )
+
+
+def snapshot_body(record: Record) -> SnapshotBody:
+    """The manifest in a record.
+
+    Raises:
+        FormatError: The record is no valid snapshot.
+    """
+    if record.status is not Status.VALID or not isinstance(record.body, SnapshotBody):
+        raise FormatError(f"ledger {record.seq} is not a valid snapshot", found=record.type)
+    return record.body
+
+
+def _by_name(
+    versions: Iterator[ObjectVersion],
+) -> Iterator[tuple[str, list[ObjectVersion]]]:
+    """Group a listing by name, oldest version first."""
+    group: list[ObjectVersion] = []
+    for version in versions:
+        if group and group[0].name != version.name:
+            yield group[0].name, group
+            group = []
+        group.append(version)
+    if group:
+        yield group[0].name, group
+
+
+def _backoff(attempt: int) -> float:
+    first, longest = _BACKOFF
+    return random.uniform(0, min(longest, first * 2**attempt))  # noqa: S311 - jitter, no secret
+
+
+def _matches(data: bytes, ref: ObjectRef) -> bool:
+    return len(data) == ref.size and hashlib.sha256(data).digest() == ref.sha256
+
+
+def _unreadable(ref: ObjectRef, data: bytes | None) -> IntegrityError:
+    if data is None:
+        return MissingObjectError(f"{ref.name} is missing", expected=f"version {ref.version}")
+    if len(data) != ref.size:
+        found = "more bytes" if len(data) > ref.size else f"{len(data)} bytes"
+        return DigestMismatchError(
+            f"{ref.name} has the wrong size", expected=f"{ref.size} bytes", found=found
+        )
+    return DigestMismatchError(
+        f"{ref.name} has the wrong bytes",
+        expected=ref.sha256,
+        found=hashlib.sha256(data).hexdigest(),
+    )

@@ -1,0 +1,570 @@
+"""The proof: what is on the disk, read back from it, against what was signed (design.md 6).
+
+Flush, evict from the page cache and check that it went, walk the disk in the
+tree's order, rebuild every canonical entry from what is found there, and compare
+it with the expected one and all of them with the signed content root.
+"""
+
+import ctypes
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import mmap
+import os
+import stat
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from enum import IntEnum
+from typing import Final, NamedTuple, TypeAlias
+
+from msgspec.structs import replace as msgspec_replace
+
+from vault import fsmeta
+from vault.model import EntryType, sort_key
+from vault.progress import NO_PROGRESS, Progress
+from vault.restore.fs import Directories, Fs, join, list_names, local_error
+from vault.restore.stage import DEVICES, may_be_omitted
+from vault.restore.target import read_mounts
+from vault.tree import ContentRoot, Entry, encode_canonical
+
+_PIECE: Final = 1 << 20  # bytes read at once; a multiple of every block size, for O_DIRECT
+_WINDOW: Final = 1 << 30  # bytes of a file whose pages are looked up at once
+_BATCH_FILES: Final = 32
+_BATCH_BYTES: Final = 4 << 20
+_MAX_WAITING: Final = 6  # batches: bounds the descriptors that wait for a worker
+_MAX_MISMATCHES: Final = 100  # named in a report; all are counted
+_MEMORY: Final = frozenset({b"tmpfs", b"ramfs"})  # have no disk to read back from
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_EMPTY: Final = hashlib.sha256(b"").digest()
+
+_TYPES: Final = {
+    stat.S_IFDIR: EntryType.DIRECTORY,
+    stat.S_IFREG: EntryType.FILE,
+    stat.S_IFLNK: EntryType.SYMLINK,
+    stat.S_IFIFO: EntryType.FIFO,
+    stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
+    stat.S_IFBLK: EntryType.BLOCK_DEVICE,
+}
+_DEVICE_TYPES: Final = frozenset({EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE})
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+
+
+class Evidence(IntEnum):
+    """How surely bytes that were read back came from the disk; the weakest is the report's."""
+
+    CACHED = 0  # the page cache or a file system in memory may have answered
+    EVICTED = 1  # none of the file's pages was in the page cache when the reading began
+    DIRECT = 2  # read past the page cache
+
+    @property
+    def word(self) -> str:
+        """As an attestation says it."""
+        return self.name.lower()
+
+
+class Verdict(IntEnum):
+    """What a proof says."""
+
+    FAILED = 0
+    PARTIAL = 1  # right but for what could not be applied, or was not asked for
+    PASSED = 2
+
+    @property
+    def word(self) -> str:
+        """As an attestation says it."""
+        return self.name.lower()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatch:
+    """One thing that is not as signed."""
+
+    path: bytes
+    field: str  # "missing", "unexpected", "type", "content", "mode", "xattr user.x", …
+    expected: str = ""
+    found: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProofReport:
+    """What the disk holds, compared with what was signed."""
+
+    verdict: Verdict
+    entries: int  # found on disk
+    files: int  # read back; without hard links
+    size: int  # bytes read back
+    disk_root: bytes  # content root of what is on the disk
+    expected_root: bytes  # content root of the expected entries
+    root_matches: bool  # the signed commitment holds for what had to match it
+    evidence: dict[Evidence, int]  # files that were read at each level; without empty ones
+    mismatches: tuple[Mismatch, ...]  # the first ones
+    mismatch_count: int
+    left_out: dict[str, int]  # omissions as they show on the disk
+    skipped: int  # expected entries that were not asked for
+
+    @property
+    def weakest(self) -> Evidence:
+        """The evidence that holds for all that was read."""
+        return min(self.evidence, default=Evidence.EVICTED)
+
+
+class _Hashed(NamedTuple):
+    sha256: bytes
+    size: int
+    evidence: Evidence | None  # None: there was nothing to read
+
+
+class _Found(NamedTuple):
+    """One object on the disk, before its content was read."""
+
+    path: bytes
+    type: EntryType
+    meta: fsmeta.Meta
+    link: bytes | None = None
+    device: int | None = None
+    fd: int = -1  # of a file; whoever reads the content closes it
+    size: int = 0
+
+
+def prove(
+    staging: int,
+    expected: Iterable[tuple[Entry | None, bytes]],
+    *,
+    check_root: Callable[[bytes], bool],
+    left_out: Iterable[str] = (),
+    executor: Executor,
+    fs: Fs,
+    progress: Progress = NO_PROGRESS,
+) -> ProofReport:
+    """Read the staged tree back from the disk and compare it with what was signed.
+
+    Args:
+        staging: Descriptor of the staging directory.
+        expected: Every entry of the snapshot in order, with its canonical bytes
+            as they were in the tree. None in place of an entry that was not asked
+            for; a changed one where it was restored as something else (a hard
+            link without its file as that file's copy).
+        check_root: Whether a content root is the one that was signed.
+        left_out: Omissions that staging reported: a difference that they explain
+            makes the verdict partial instead of failed.
+        executor: Reads and hashes file content.
+        fs: System calls.
+        progress: Is told files and bytes read.
+
+    Raises:
+        LocalError: The disk failed, or lost writes.
+    """
+    try:
+        fs.syncfs(staging)
+        disk = _Disk(staging, fs, executor, progress)
+        comparison = _Comparison(frozenset(left_out))
+        comparison.run(disk.entries(), iter(expected))
+        for path, links, seen in disk.foreign_links():
+            comparison.mismatch(path, "links", f"{seen}", f"{links}, some outside the tree")
+    except OSError as error:
+        raise local_error("read back", b"the staged tree", error) from error
+    return comparison.report(disk, check_root)
+
+
+def read_disk_root(staging: int, *, executor: Executor, fs: Fs) -> bytes:
+    """Content root of what is on the disk now; `ProofReport.disk_root` if nothing changed.
+
+    Raises:
+        LocalError: The disk failed.
+    """
+    root = ContentRoot()
+    try:
+        fs.syncfs(staging)
+        for entry in _Disk(staging, fs, executor, NO_PROGRESS).entries():
+            root.update(encode_canonical(entry))
+    except OSError as error:
+        raise local_error("read back", b"the staged tree", error) from error
+    return root.digest()
+
+
+# --- comparing ---
+
+
+class _Comparison:
+    """Merges two sorted streams of entries and counts what differs."""
+
+    def __init__(self, left_out: frozenset[str]) -> None:
+        self._allowed = left_out
+        self._disk_root = ContentRoot()
+        self._expected_root = ContentRoot()
+        self._mismatches: list[Mismatch] = []
+        self._mismatch_count = 0
+        self._left_out: Counter[str] = Counter()
+        self._skipped = 0
+        self._entries = 0
+        self._exact = True  # every entry, byte by byte
+
+    def run(self, disk: Iterator[Entry], expected: Iterator[tuple[Entry | None, bytes]]) -> None:
+        """Compare both to their ends."""
+        wanted = self._next_wanted(expected)
+        for found in disk:
+            self._entries += 1
+            self._disk_root.update(encode_canonical(found))
+            key = sort_key(found.path)
+            while wanted is not None and sort_key(wanted[0].path) < key:
+                self._missing(wanted[0])
+                wanted = self._next_wanted(expected)
+            if wanted is None or wanted[0].path != found.path:
+                self.mismatch(found.path, "unexpected", "nothing", _type_name(found.type))
+                continue
+            self._compare(*wanted, found)
+            wanted = self._next_wanted(expected)
+        while wanted is not None:
+            self._missing(wanted[0])
+            wanted = self._next_wanted(expected)
+
+    def mismatch(self, path: bytes, field: str, expected: str, found: str) -> None:
+        """Count a difference that nothing explains."""
+        self._mismatch_count += 1
+        if len(self._mismatches) < _MAX_MISMATCHES:
+            self._mismatches.append(
+                Mismatch(path=path, field=field, expected=expected, found=found)
+            )
+
+    def report(self, disk: "_Disk", check_root: Callable[[bytes], bool]) -> ProofReport:
+        """The verdict: all of it right, right but for omissions, or wrong."""
+        expected_root = self._expected_root.digest()
+        root_matches = check_root(expected_root)
+        verdict = Verdict.FAILED
+        if root_matches and not self._mismatch_count:
+            verdict = Verdict.PASSED if self._exact else Verdict.PARTIAL
+        return ProofReport(
+            verdict=verdict,
+            entries=self._entries,
+            files=disk.files,
+            size=disk.size,
+            disk_root=self._disk_root.digest(),
+            expected_root=expected_root,
+            root_matches=root_matches,
+            evidence=dict(disk.evidence),
+            mismatches=tuple(self._mismatches),
+            mismatch_count=self._mismatch_count,
+            left_out=dict(sorted(self._left_out.items())),
+            skipped=self._skipped,
+        )
+
+    def _next_wanted(
+        self, expected: Iterator[tuple[Entry | None, bytes]]
+    ) -> tuple[Entry, bytes] | None:
+        for entry, canonical in expected:
+            self._expected_root.update(canonical)
+            if entry is not None:
+                return entry, canonical
+            self._skipped += 1
+            self._exact = False
+        return None
+
+    def _missing(self, wanted: Entry) -> None:
+        if DEVICES in self._allowed and may_be_omitted(wanted.type):
+            self._omit({DEVICES})
+        else:
+            self.mismatch(wanted.path, "missing", _type_name(wanted.type), "nothing")
+
+    def _omit(self, omissions: Iterable[str]) -> None:
+        self._left_out.update(omissions)
+        self._exact = False
+
+    def _compare(self, wanted: Entry, canonical: bytes, found: Entry) -> None:
+        if encode_canonical(found) == canonical:
+            return
+        found = _without_kernel_labels(found, wanted)
+        if encode_canonical(found) == canonical:
+            return
+        self._exact = False
+        if wanted.type is not found.type:
+            self.mismatch(found.path, "type", _type_name(wanted.type), _type_name(found.type))
+            return
+        for field, expected, there in _content_differences(wanted, found):
+            self.mismatch(found.path, field, expected, there)
+        for difference in fsmeta.differences(wanted, found):
+            if difference.omissions <= self._allowed:
+                self._omit(difference.omissions)
+            else:
+                self.mismatch(found.path, difference.field, difference.expected, difference.found)
+
+
+def _without_kernel_labels(found: Entry, wanted: Entry) -> Entry:
+    xattrs = fsmeta.without_kernel_labels(found.xattrs, wanted.xattrs)
+    return found if xattrs == found.xattrs else msgspec_replace(found, xattrs=xattrs)
+
+
+def _content_differences(wanted: Entry, found: Entry) -> Iterator[tuple[str, str, str]]:
+    if wanted.size != found.size:
+        yield "size", str(wanted.size), str(found.size)
+    elif wanted.sha256 != found.sha256:
+        yield "content", _hex(wanted.sha256), _hex(found.sha256)
+    if wanted.link != found.link:
+        yield "link", repr(wanted.link), repr(found.link)
+    if wanted.device != found.device:
+        yield "device", str(wanted.device), str(found.device)
+
+
+def _type_name(kind: EntryType) -> str:
+    return kind.name.lower().replace("_", " ")
+
+
+def _hex(digest: bytes | None) -> str:
+    return "none" if digest is None else digest.hex()
+
+
+# --- walking the disk ---
+
+
+class _Disk:
+    """The staged tree as the disk has it, in the order of the tree."""
+
+    def __init__(self, root: int, fs: Fs, executor: Executor, progress: Progress) -> None:
+        self._directories = Directories(root, fs)
+        self._executor = executor
+        self._progress = progress
+        device = os.fstat(root).st_dev
+        memory = any(mount.device == device and mount.kind in _MEMORY for mount in read_mounts())
+        self._reader = _ContentReader(memory=memory)
+        self._linked: dict[int, list[int]] = {}  # inode -> links it has, links seen
+        self._first: dict[int, bytes] = {}  # inode -> its first path
+        self.evidence: Counter[Evidence] = Counter()
+        self.files = 0
+        self.size = 0
+
+    def entries(self) -> Iterator[Entry]:
+        """Every object, ascending component-wise, with its content's digest.
+
+        Raises:
+            OSError: Something can't be read.
+        """
+        waiting: deque[tuple[list[_Found], _Batch]] = deque()
+        batch: list[_Found] = []
+        try:
+            for found in self._walk():
+                batch.append(found)
+                if _is_full(batch):
+                    waiting.append(self._submit(batch))
+                    batch = []
+                if len(waiting) > _MAX_WAITING:
+                    yield from self._resolve(*waiting.popleft())
+            waiting.append(self._submit(batch))
+            batch = []
+            while waiting:
+                yield from self._resolve(*waiting.popleft())
+        finally:
+            self._directories.close()
+            _close_all(batch)
+            for items, future in waiting:
+                if future.cancel():
+                    _close_all(items)
+
+    def foreign_links(self) -> Iterator[tuple[bytes, int, int]]:
+        """Files with links that are not in the tree: somebody else could write to them."""
+        for inode, (links, seen) in self._linked.items():
+            if links != seen:
+                yield self._first[inode], links, seen
+
+    def _submit(self, batch: list[_Found]) -> "tuple[list[_Found], _Batch]":
+        files = [(found.fd, found.size) for found in batch if found.fd >= 0]
+        return batch, self._executor.submit(self._reader.read_all, files)
+
+    def _resolve(self, batch: list[_Found], future: "_Batch") -> Iterator[Entry]:
+        contents = iter(future.result())
+        size = self.size
+        for found in batch:
+            yield _entry(found, self._account(next(contents)) if found.fd >= 0 else None)
+        files = sum(found.fd >= 0 for found in batch)
+        self._progress.advance(files=files, size=self.size - size)
+
+    def _account(self, content: "_Hashed | OSError") -> _Hashed:
+        if isinstance(content, OSError):
+            raise content
+        self.files += 1
+        self.size += content.size
+        if content.evidence is not None:
+            self.evidence[content.evidence] += 1
+        return content
+
+    def _walk(self) -> Iterator[_Found]:
+        """Depth first with an explicit stack; names of a directory sorted bytewise."""
+        stack = [(b"", iter(self._names(b"")))]
+        yield self._directory(b"")
+        while stack:
+            path, names = stack[-1]
+            name = next(names, None)
+            if name is None:
+                stack.pop()
+                self._directories.forget(path)
+                continue
+            found = self._look(join(path, name))
+            yield found
+            if found.type is EntryType.DIRECTORY:
+                stack.append((found.path, iter(self._names(found.path))))
+
+    def _names(self, path: bytes) -> list[bytes]:
+        return list_names(self._directories.open(path))
+
+    def _look(self, path: bytes) -> _Found:
+        around, name = self._directories.parent(path)
+        status = os.stat(name, dir_fd=around, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            return self._directory(path)
+        if stat.S_ISREG(status.st_mode):
+            return self._file(path, around, name)
+        with fsmeta.place_at(around, name) as (place, held):
+            kind = _TYPES.get(stat.S_IFMT(held.st_mode))
+            if kind in {None, EntryType.DIRECTORY, EntryType.FILE}:
+                raise OSError(errno.ESTALE, f"{os.fsdecode(path)!r} is nothing that was staged")
+            return _Found(
+                path=path,
+                type=kind,
+                meta=fsmeta.read_meta(place, held),
+                link=os.readlink(name, dir_fd=around) if kind is EntryType.SYMLINK else None,
+                device=held.st_rdev if kind in _DEVICE_TYPES else None,
+            )
+
+    def _directory(self, path: bytes) -> _Found:
+        fd = self._directories.open(path)
+        return _Found(path, EntryType.DIRECTORY, fsmeta.read_meta(fd, os.fstat(fd)))
+
+    def _file(self, path: bytes, around: int, name: bytes) -> _Found:
+        fd = os.open(name, _READ, dir_fd=around)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.ESTALE, f"{os.fsdecode(path)!r} changes while it is read")
+            meta = fsmeta.read_meta(fd, status)
+            first = self._first_path(path, status) if status.st_nlink > 1 else path
+        except BaseException:
+            os.close(fd)
+            raise
+        if first != path:
+            os.close(fd)
+            return _Found(path, EntryType.HARD_LINK, meta, link=first)
+        return _Found(path, EntryType.FILE, meta, fd=fd, size=status.st_size)
+
+    def _first_path(self, path: bytes, status: os.stat_result) -> bytes:
+        """docs/format.md 8: the first path in order is the file, later ones are hard links."""
+        self._linked.setdefault(status.st_ino, [status.st_nlink, 0])[1] += 1
+        return self._first.setdefault(status.st_ino, path)
+
+
+def _entry(found: _Found, content: _Hashed | None) -> Entry:
+    meta = found.meta
+    return Entry(
+        path=found.path,
+        type=found.type,
+        mode=meta.mode,
+        uid=meta.uid,
+        gid=meta.gid,
+        mtime=meta.mtime,
+        size=content.size if content else 0,
+        sha256=content.sha256 if content else None,
+        link=found.link,
+        device=found.device,
+        xattrs=meta.xattrs,
+    )
+
+
+def _is_full(batch: list[_Found]) -> bool:
+    return (
+        len(batch) >= _BATCH_FILES
+        or batch[-1].size >= _BATCH_BYTES
+        or sum(found.size for found in batch) >= _BATCH_BYTES
+    )
+
+
+def _close_all(batch: list[_Found]) -> None:
+    for found in batch:
+        if found.fd >= 0:
+            os.close(found.fd)
+
+
+# --- reading content from the disk ---
+
+
+class _ContentReader:
+    """Reads files back and hashes them; shared by all threads of a proof."""
+
+    def __init__(self, *, memory: bool) -> None:
+        self._memory = memory
+        self._local = threading.local()
+
+    def read_all(self, files: list[tuple[int, int]]) -> "list[_Hashed | OSError]":
+        """Read each (descriptor, size) and close it; an error is that file's result."""
+        return [self._read(fd, size) for fd, size in files]
+
+    def _read(self, fd: int, size: int) -> _Hashed | OSError:
+        try:
+            if not size:
+                return _Hashed(_EMPTY, 0, None)
+            evidence = self._prepare(fd, size)
+            return _Hashed(*self._hash(fd), evidence)
+        except OSError as error:
+            return error
+        finally:
+            os.close(fd)
+
+    def _prepare(self, fd: int, size: int) -> Evidence:
+        """Get the file out of the cache; where something holds it there, read past the cache."""
+        if self._memory:
+            return Evidence.CACHED
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        if not _is_resident(fd, size):
+            return Evidence.EVICTED
+        return Evidence.DIRECT if _set_direct(fd) else Evidence.CACHED
+
+    def _hash(self, fd: int) -> tuple[bytes, int]:
+        """To the end, which a short read shows: O_DIRECT refuses to begin there."""
+        buffer = self._buffer()
+        digest, offset, count = hashlib.sha256(), 0, _PIECE
+        while count == _PIECE:
+            count = os.preadv(fd, [buffer], offset)
+            with memoryview(buffer) as view:
+                digest.update(view[:count])
+            offset += count
+        return digest.digest(), offset
+
+    def _buffer(self) -> mmap.mmap:
+        """One of the thread's own, at a page's start as O_DIRECT wants it."""
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = mmap.mmap(-1, _PIECE)
+        buffer: mmap.mmap = self._local.buffer
+        return buffer
+
+
+def _is_resident(fd: int, size: int) -> bool:
+    """Whether any page of the file is in the page cache; True also if that can't be told."""
+    try:
+        return any(
+            _window_is_resident(fd, offset, min(_WINDOW, size - offset))
+            for offset in range(0, size, _WINDOW)
+        )
+    except (OSError, ValueError):  # no mapping there, or cut short meanwhile
+        return True
+
+
+def _window_is_resident(fd: int, offset: int, length: int) -> bool:
+    """By mincore(2), which looks without reading anything ahead."""
+    pages = ctypes.create_string_buffer(-(-length // mmap.PAGESIZE))
+    with mmap.mmap(fd, length, flags=mmap.MAP_PRIVATE, offset=offset) as view:
+        start = ctypes.c_char.from_buffer(view)
+        failed = _libc.mincore(ctypes.addressof(start), length, pages)
+        del start  # or the mapping could not be closed
+    return bool(failed) or any(pages.raw)
+
+
+def _set_direct(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
+    except OSError:
+        return False
+    return True
+
+
+_Batch: TypeAlias = "Future[list[_Hashed | OSError]]"

@@ -1,0 +1,336 @@
+"""The staging directory: a whole tree built where nobody looks yet (design.md 6).
+
+Everything is made relative to open directories, never through a symlink, and
+never over something that exists. Whatever an entry says, and whatever another
+process does meanwhile, nothing outside staging is touched.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final, Self, TypeVar
+
+from vault.errors import BusyError, FormatError, LocalError
+from vault.restore.fs import (
+    Directories,
+    Fs,
+    check_path,
+    inode_at,
+    is_unsupported,
+    join,
+    local_error,
+    remove_tree,
+    try_lock,
+)
+from vault.restore.journal import JournalFile
+from vault.restore.target import Target, staging_name
+from vault.tree import Entry, EntryType
+
+_T = TypeVar("_T")
+
+_SPECIAL: Final = {
+    EntryType.FIFO: stat.S_IFIFO,
+    EntryType.CHARACTER_DEVICE: stat.S_IFCHR,
+    EntryType.BLOCK_DEVICE: stat.S_IFBLK,
+}
+DEVICES: Final = "devices"  # an omission: a plain user can't make them, nor FIFOs everywhere
+_REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
+
+
+def may_be_omitted(kind: EntryType) -> bool:
+    """Whether a restore may go on without objects of this type; they hold no data."""
+    return kind in _SPECIAL
+
+
+class Staging:
+    """The directory ``.<name>.vault-<id>`` that a tree is built in; a context manager.
+
+    Leaving the block by an exception removes it and its journal, unless a
+    promotion had begun (`kept`). It is locked while it is open, so that nobody
+    takes it for a leftover.
+
+    Args:
+        target: Where the restore goes.
+        restore_id: 8 hex digits (`target.new_id`).
+        fs: System calls.
+
+    Raises:
+        LocalError: It can't be made.
+    """
+
+    def __init__(self, target: Target, restore_id: str, fs: Fs) -> None:
+        self.target = target
+        self.id = restore_id
+        self.name = staging_name(target.name, restore_id)
+        self.path = join(target.home, self.name)
+        self.fs = fs
+        self.kept = False
+        with contextlib.ExitStack() as stack:
+            self.parent = _opened(stack, target.parent, lambda: _open(target.parent))
+            self.home = _opened(stack, target.home, lambda: _open(target.home))
+            _guard("make", self.path, lambda: fs.mkdir(self.home, self.name))
+            self.fd = _opened(stack, self.path, lambda: fs.open_directory(self.home, self.name))
+            self.inode = os.fstat(self.fd).st_ino
+            if not try_lock(self.fd):  # an undo took it for a leftover, and removes it
+                raise BusyError("another run holds the staging directory", found=self.shown)
+            self._close = stack.pop_all().close
+        self.journal = JournalFile(self.parent, self.name, fs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is not None and not self.kept:
+                self.remove()
+        finally:
+            self._close()
+
+    @property
+    def shown(self) -> str:
+        """The path, for messages."""
+        return repr(os.fsdecode(self.path))
+
+    def remove(self) -> None:
+        """Remove all of it, then its journal; symlinks and mounts in it are not followed.
+
+        Raises:
+            LocalError: Not all could be removed.
+        """
+        if inode_at(self.home, self.name) == self.inode:
+            _guard(
+                "remove",
+                self.path,
+                lambda: remove_tree(self.fs, self.home, self.name, self.inode),
+            )
+        self.journal.remove()
+
+
+def _opened(stack: contextlib.ExitStack, path: bytes, call: Callable[[], int]) -> int:
+    fd = _guard("open", path, call)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _open(path: bytes) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _guard(what: str, path: bytes, call: Callable[[], _T]) -> _T:
+    try:
+        return call()
+    except OSError as error:
+        raise local_error(what, path, error) from error
+
+
+class Stager:
+    """Builds the tree in a staging directory. Thread-safe; `write` runs in parallel.
+
+    The order is the caller's: directories before their members, a file's first
+    path before its hard links, `finish_directories` last.
+
+    Args:
+        root: Descriptor of the staging directory; stays the caller's.
+        fs: System calls.
+    """
+
+    def __init__(self, root: int, fs: Fs) -> None:
+        self._fs = fs
+        self._device = os.fstat(root).st_dev
+        self._directories = Directories(root, fs)
+        self._lock = threading.Lock()
+        self._left_out: Counter[str] = Counter()
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Omissions so far: what could not be applied or made, and how often."""
+        with self._lock:
+            return dict(sorted(self._left_out.items()))
+
+    def close(self) -> None:
+        """Close the directories that are open."""
+        with self._lock:
+            self._directories.close()
+
+    def mkdir(self, path: bytes) -> None:
+        """Make a directory; its attributes come last.
+
+        Raises:
+            FormatError: The path may not be restored.
+            LocalError: The file system refused, or failed.
+        """
+        if path:  # the top is the staging directory itself
+            self._at("make directory", path, self._fs.mkdir)
+
+    def create_file(self, path: bytes) -> int:
+        """Make an empty file.
+
+        Returns:
+            Descriptor for `write`; `finish_file` or `close_file` closes it.
+
+        Raises:
+            FormatError: The path may not be restored.
+            LocalError: The file system refused, or failed.
+        """
+        return self._at("make", path, self._fs.create)
+
+    def reopen_file(self, path: bytes) -> int:
+        """Open a file that `create_file` made once more.
+
+        Raises:
+            LocalError: It is not there, or not the plain file that was made.
+        """
+        fd = self._at("open", path, self._fs.reopen)
+        status = os.fstat(fd)
+        if not self._is_ours(status) or status.st_nlink != 1:
+            os.close(fd)
+            raise _swapped(path)
+        return fd
+
+    def write(self, fd: int, offset: int, data: bytes | memoryview) -> None:
+        """Write all of ``data`` at ``offset``.
+
+        Raises:
+            LocalError: The disk is full, or failed.
+        """
+        rest = memoryview(data)
+        try:
+            while rest:
+                written = self._fs.pwrite(fd, rest, offset)
+                offset += written
+                rest = rest[written:]
+        except OSError as error:
+            raise local_error("write to", "staged file", error) from error
+
+    def close_file(self, fd: int) -> None:
+        """Close a file that gets more later.
+
+        Raises:
+            LocalError: Something written before was lost.
+        """
+        _guard("close", b"staged file", lambda: self._fs.close(fd))
+
+    def finish_file(self, fd: int, entry: Entry) -> None:
+        """Give a file its size (so a hole at its end too) and attributes, and close it.
+
+        Raises:
+            LocalError: The disk failed.
+        """
+        try:
+            try:
+                if entry.holes is not None:
+                    self._fs.truncate(fd, entry.size)
+                self._report(self._fs.apply_fd(fd, entry, directory=False))
+            except BaseException:
+                os.close(fd)
+                raise
+            self._fs.close(fd)
+        except OSError as error:
+            raise local_error("finish", entry.path, error) from error
+
+    def make(self, entry: Entry) -> bool:
+        """Make a symlink, hard link, FIFO or device, with its attributes.
+
+        Returns:
+            Whether it was made; False counts in `left_out`.
+
+        Raises:
+            FormatError: Its path may not be restored.
+            LocalError: The file system failed, or something is in its place.
+        """
+        try:
+            self._make(entry)
+        except OSError as error:
+            refused = error.errno in _REFUSED or is_unsupported(error)
+            if not (refused and may_be_omitted(entry.type)):
+                raise local_error("make", entry.path, error) from error
+            self._report((DEVICES,))
+            return False
+        return True
+
+    def finish_directories(self, directories: Iterable[Entry]) -> None:
+        """Give directories their attributes, inner ones first; nothing may be made after this.
+
+        Inner first, so that read-only directories and times come out right. Holds
+        no more entries than the tree is deep.
+
+        Args:
+            directories: Every directory, ascending as in the tree.
+
+        Raises:
+            LocalError: The disk failed.
+        """
+        waiting: list[Entry] = []
+        for entry in directories:
+            while waiting and not _is_below(entry.path, waiting[-1].path):
+                self._finish_directory(waiting.pop())
+            waiting.append(entry)
+        while waiting:
+            self._finish_directory(waiting.pop())
+
+    def _finish_directory(self, entry: Entry) -> None:
+        with self._lock:
+            try:
+                fd = self._directories.open(check_path(entry.path))
+                omitted = self._fs.apply_fd(fd, entry, directory=True)
+            except OSError as error:
+                raise local_error("finish", entry.path, error) from error
+            self._directories.forget(entry.path)
+        self._report(omitted)
+
+    def _at(self, what: str, path: bytes, call: Callable[[int, bytes], _T]) -> _T:
+        """Call with the open directory around ``path`` and the name in it."""
+        if not check_path(path):
+            raise FormatError("the top of a tree is a directory")
+        with self._lock:
+            return _guard(what, path, lambda: call(*self._directories.parent(path)))
+
+    def _make(self, entry: Entry) -> None:
+        if not check_path(entry.path):
+            raise FormatError("the top of a tree is a directory")
+        with self._lock:
+            if entry.type is EntryType.HARD_LINK:
+                self._link(entry)
+                return  # its attributes are those of the file, which has them
+            directory, name = self._directories.parent(entry.path)
+            if entry.type is EntryType.SYMLINK:
+                self._fs.symlink(directory, name, entry.link or b"")
+            else:
+                self._fs.mknod(directory, name, _SPECIAL[entry.type], entry.device or 0)
+            omitted = self._fs.apply_at(directory, name, entry)
+        self._report(omitted)
+
+    def _link(self, entry: Entry) -> None:
+        source, first = self._directories.parent(check_path(entry.link or b""))
+        source = os.dup(source)  # the next look-up may close it
+        try:
+            directory, name = self._directories.parent(entry.path)
+            self._fs.link(source, first, directory, name)
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if not self._is_ours(status):
+                self._fs.unlink(directory, name)
+                raise _swapped(entry.link or b"")
+        finally:
+            os.close(source)
+
+    def _is_ours(self, status: os.stat_result) -> bool:
+        return stat.S_ISREG(status.st_mode) and status.st_dev == self._device
+
+    def _report(self, omitted: Iterable[str]) -> None:
+        with self._lock:
+            self._left_out.update(omitted)
+
+
+def _swapped(path: bytes) -> LocalError:
+    return LocalError(
+        f"staged file {os.fsdecode(path)!r} is not the one that was made",
+        hint="another process changes the staging directory; nothing was promoted",
+    )
+
+
+def _is_below(path: bytes, directory: bytes) -> bool:
+    return not directory or path.startswith(directory + b"/")

@@ -1,0 +1,294 @@
+"""Where a restore goes, looked at before anything is downloaded (design.md 6)."""
+
+# ruff: noqa: PTH - file names are bytes, which pathlib does not take
+
+import dataclasses
+import os
+import re
+import stat
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from vault.errors import ConfigError, LocalError
+from vault.restore import fs as _fs
+
+_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
+_ID_LENGTH: Final = 8  # hex digits
+_LONGEST_SUFFIX: Final = len(".vault-12345678.journal.new")
+_MOUNT_OWN: Final = b"lost+found"  # what an empty ext file system has
+
+
+class TargetState(StrEnum):
+    """What is at TARGET."""
+
+    MISSING = "missing"
+    EMPTY = "empty"
+    FULL = "full"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A place that a restore may go to."""
+
+    path: bytes  # absolute; nothing in it is a symlink
+    state: TargetState
+    inode: int | None  # None where missing
+    mount_point: bool  # then staging is inside, and the promotion is not atomic
+
+    @property
+    def name(self) -> bytes:
+        """Last part of the path."""
+        return os.path.basename(self.path)
+
+    @property
+    def parent(self) -> bytes:
+        """The directory around it: the journal's place."""
+        return os.path.dirname(self.path)
+
+    @property
+    def home(self) -> bytes:
+        """The directory that staging is made in."""
+        return self.path if self.mount_point else self.parent
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """One line of proc_pid_mountinfo(5)."""
+
+    device: int  # st_dev
+    path: bytes
+    kind: bytes  # type of the file system
+
+
+def locate(path: Path | str | bytes) -> bytes:
+    """The path of TARGET, absolute, with all directories above it resolved.
+
+    Raises:
+        ConfigError: It is ``/``, a symlink, has an impossible name, or no parent.
+    """
+    given = os.fsencode(path)
+    head, tail = os.path.split(given.rstrip(b"/") or b"/")
+    if tail in {b"", b".", b".."}:
+        head, tail = os.path.split(os.path.realpath(given))
+    if not tail:
+        raise ConfigError("can't restore over the whole machine", found="/")
+    if len(tail) + 1 + _LONGEST_SUFFIX > _fs.MAX_NAME:
+        raise ConfigError("target's name is too long to keep files beside it", found=_shown(given))
+    parent = os.path.realpath(head or b".")
+    if not os.path.isdir(parent):
+        raise ConfigError("target's parent is no directory", found=_shown(parent))
+    full = os.path.join(parent, tail)
+    if os.path.islink(full):
+        raise ConfigError(
+            "target is a symbolic link",
+            found=_shown(full),
+            hint=f"name the directory itself: {_shown(os.path.realpath(full))}",
+        )
+    return full
+
+
+def inspect(
+    path: Path | str | bytes,
+    *,
+    replace: bool = False,
+    protected: Sequence[Path] = (),
+) -> Target:
+    """Decide whether a restore may go to ``path``; changes nothing.
+
+    Args:
+        path: TARGET as given.
+        replace: Whether a non-empty directory may be replaced.
+        protected: Places of the vault's own (store, keys, state): neither in
+            TARGET nor around it.
+
+    Raises:
+        ConfigError: It may not, and why (exit 2).
+    """
+    full = locate(path)
+    _refuse_protected(full, protected)
+    leftovers = journals(full)
+    if leftovers:
+        raise ConfigError(
+            f"an earlier restore to {_shown(full)} is not finished",
+            found=_shown(leftovers[0]),
+            hint="finish it with restore --finalize, or take it back with restore --undo",
+        )
+    mounted = {mount.path for mount in read_mounts()}
+    below = sorted(mount for mount in mounted if mount.startswith(full + b"/"))
+    if below:
+        raise ConfigError(f"a file system is mounted in {_shown(full)}", found=_shown(below[0]))
+    target = _look(full, mount_point=full in mounted)
+    if target.state is TargetState.FULL and target.mount_point:
+        raise ConfigError(
+            f"target {_shown(full)} is a mount point that is not empty",
+            hint="restore into a new directory, or empty it first",
+        )
+    if target.state is TargetState.FULL and not replace:
+        raise ConfigError(
+            f"target {_shown(full)} is not empty",
+            hint="restore into a new directory, or give --replace",
+        )
+    return target
+
+
+def recheck(target: Target) -> None:
+    """Look again, right before the promotion.
+
+    Raises:
+        ConfigError: Something else is at TARGET than when it was inspected.
+    """
+    now = _look(target.path, mount_point=target.mount_point)
+    same = now.inode == target.inode
+    if not same or (target.state is TargetState.EMPTY and now.state is not TargetState.EMPTY):
+        raise ConfigError(
+            f"target {_shown(target.path)} changed during the restore",
+            expected=target.state.value,
+            found=now.state.value if same else "something else",
+        )
+
+
+def _look(full: bytes, *, mount_point: bool) -> Target:
+    try:
+        status = os.lstat(full)
+    except FileNotFoundError:
+        return Target(path=full, state=TargetState.MISSING, inode=None, mount_point=False)
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"target {_shown(full)} is not a directory")
+    try:
+        names = set(map(os.fsencode, os.listdir(full)))
+        if mount_point:
+            names -= _own_names(full, names)
+    except OSError as error:
+        raise _fs.local_error("list", full, error) from error
+    state = TargetState.FULL if names else TargetState.EMPTY
+    return Target(path=full, state=state, inode=status.st_ino, mount_point=mount_point)
+
+
+def _own_names(full: bytes, names: set[bytes]) -> set[bytes]:
+    """What an empty mount point may hold: staging, and what mkfs made there."""
+    pattern = re.compile(re.escape(_prefix(full)) + rb"[0-9a-f]{8}")
+    own = {name for name in names if pattern.fullmatch(name)}
+    if _MOUNT_OWN in names and not os.listdir(os.path.join(full, _MOUNT_OWN)):
+        own.add(_MOUNT_OWN)
+    return own
+
+
+def _refuse_protected(full: bytes, protected: Sequence[Path]) -> None:
+    for place in protected:
+        own = os.path.realpath(os.fsencode(place))
+        if (full + b"/").startswith(own.rstrip(b"/") + b"/") or own.startswith(full + b"/"):
+            raise ConfigError(
+                f"target {_shown(full)} overlaps the vault's own {_shown(own)}",
+                hint="restore somewhere else",
+            )
+
+
+# --- names beside TARGET ---
+
+
+def _prefix(full: bytes) -> bytes:
+    return b"." + os.path.basename(full) + b".vault-"
+
+
+def staging_name(name: bytes, restore_id: str) -> bytes:
+    """``.<name>.vault-<id>``: staging, later the former state."""
+    return b"." + name + b".vault-" + restore_id.encode("ascii")
+
+
+def new_id() -> str:
+    """Names one restore beside its target."""
+    return os.urandom(_ID_LENGTH // 2).hex()
+
+
+def journals(full: bytes) -> list[bytes]:
+    """Paths of the journals beside TARGET, sorted."""
+    return _beside(os.path.dirname(full), full, b".journal")
+
+
+def stagings(full: bytes, home: bytes) -> list[bytes]:
+    """Paths of staging directories and former states of TARGET in ``home``, sorted."""
+    return _beside(home, full, b"")
+
+
+def _beside(directory: bytes, full: bytes, suffix: bytes) -> list[bytes]:
+    pattern = re.compile(re.escape(_prefix(full)) + rb"[0-9a-f]{8}" + re.escape(suffix))
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _fs.local_error("list", directory, error) from error
+    return sorted(os.path.join(directory, name) for name in names if pattern.fullmatch(name))
+
+
+# --- what the file system can hold ---
+
+
+class Space:
+    """Adds up what a tree takes on a file system.
+
+    Args:
+        block: Bytes that the file system hands out at least.
+    """
+
+    def __init__(self, block: int) -> None:
+        self._block = block
+        self.bytes = 0
+        self.inodes = 0
+
+    def add(self, size: int, *, directory: bool = False) -> None:
+        """One more object with ``size`` bytes of data (without holes)."""
+        self.inodes += 1
+        self.bytes += self._block if directory else -(-size // self._block) * self._block
+
+
+def open_space(target: Target) -> Space:
+    """An empty sum in the blocks of the target's file system."""
+    return Space(max(os.statvfs(target.home).f_frsize, 1))
+
+
+def check_space(target: Target, space: Space) -> None:
+    """Compare what is needed with what is free; the former state stays until it is finalized.
+
+    Raises:
+        LocalError: Too little (exit 14).
+    """
+    free = os.statvfs(target.home)
+    if space.bytes > free.f_bavail * free.f_frsize:
+        raise LocalError(
+            f"not enough space beside {_shown(target.path)}",
+            expected=f"{space.bytes} bytes",
+            found=f"{free.f_bavail * free.f_frsize} bytes",
+        )
+    if free.f_files and space.inodes > free.f_favail:  # 0: made as needed (btrfs)
+        raise LocalError(
+            f"not enough inodes beside {_shown(target.path)}",
+            expected=space.inodes,
+            found=free.f_favail,
+        )
+
+
+def read_mounts(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
+    """What is mounted where; empty where the system has no such table."""
+    try:
+        lines = mountinfo.read_bytes().splitlines()
+    except OSError:
+        return []
+    return [mount for mount in map(_parse_mount, lines) if mount is not None]
+
+
+def _parse_mount(line: bytes) -> Mount | None:
+    """From ``36 35 0:25 / /tmp rw … - tmpfs tmpfs rw``; odd bytes of a path are octal."""
+    front, dash, back = line.partition(b" - ")
+    fields = front.split(b" ")
+    if not dash or len(fields) < 5:
+        return None
+    major, _, minor = fields[2].partition(b":")
+    path = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), fields[4])
+    return Mount(device=os.makedev(int(major), int(minor)), path=path, kind=back.partition(b" ")[0])
+
+
+def _shown(path: bytes) -> str:
+    return repr(os.fsdecode(path))

@@ -1,0 +1,119 @@
+"""SNAPSHOT as people write it: which statement is meant (design.md 7). Pure."""
+
+import difflib
+import re
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from vault.errors import ConfigError, SignatureError
+from vault.ledger import Ledger, Record, Status
+from vault.model import SnapshotBody, from_rfc3339
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def select(ledger: Ledger, spec: str, *, zone: tzinfo | None = None) -> Record:
+    """The snapshot that a SNAPSHOT argument names.
+
+    Args:
+        ledger: Where to look.
+        spec: ``DATASET``, ``DATASET@latest``, ``DATASET@TIME`` or a ledger number.
+            TIME is ISO 8601; a date means the end of that day.
+        zone: Of a TIME that has none; None is the zone of this machine.
+
+    Raises:
+        ConfigError: There is no such snapshot, or it would be silently older than expected.
+        SignatureError: The ledger number is that of a void snapshot.
+    """
+    if _NUMBER.fullmatch(spec):
+        return _by_number(ledger, int(spec))
+    dataset, at, moment = spec.partition("@")
+    snapshots = ledger.snapshots(dataset)
+    if not snapshots:
+        raise _unknown_dataset(ledger, dataset)
+    if not at:
+        return _newest_or_refuse(dataset, snapshots)
+    if moment == "latest":
+        return _newest_complete(dataset, snapshots, "")
+    limit = parse_moment(moment, zone)
+    earlier = [record for record in snapshots if _created(record) <= limit]
+    return _newest_complete(dataset, earlier, f" at or before {limit.isoformat()}")
+
+
+def parse_moment(text: str, zone: tzinfo | None) -> datetime:
+    """An ISO 8601 date or time in UTC; a date means the end of that day.
+
+    Raises:
+        ConfigError: Neither.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        if _DATE.fullmatch(text):
+            moment += timedelta(days=1, seconds=-1)
+        if moment.tzinfo is None and zone is not None:
+            moment = moment.replace(tzinfo=zone)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(
+            "time of a snapshot is not ISO 8601",
+            expected="for example 2026-01-31 or 2026-01-31T06:30",
+            found=repr(text[:40]),
+        ) from error
+
+
+def _by_number(ledger: Ledger, seq: int) -> Record:
+    record = ledger.records[seq] if seq < len(ledger.records) else None
+    if record is None or record.type != "snapshot":
+        raise ConfigError(
+            f"ledger number {seq} is not a snapshot",
+            found=record.type if record else f"a ledger of {len(ledger.records)} statements",
+            hint="'vault list' shows the numbers",
+        )
+    if record.status is not Status.VALID:
+        raise SignatureError(f"snapshot {seq} does not count: {record.reason}")
+    return record
+
+
+def _newest_or_refuse(dataset: str, snapshots: list[Record]) -> Record:
+    """The newest, unless it is incomplete: then the caller must say which one is meant."""
+    newest = snapshots[-1]
+    if _body(newest).complete:
+        return newest
+    complete = _newest_complete(dataset, snapshots, "")
+    raise ConfigError(
+        f"the newest snapshot {newest.seq} of {dataset} is incomplete;"
+        f" the newest complete one is {complete.seq}",
+        hint=f"say {dataset}@latest for snapshot {complete.seq},"
+        f" or {newest.seq} for the incomplete one",
+    )
+
+
+def _newest_complete(dataset: str, snapshots: list[Record], when: str) -> Record:
+    found = next((record for record in reversed(snapshots) if _body(record).complete), None)
+    if found is not None:
+        return found
+    raise ConfigError(
+        f"dataset {dataset} has no complete snapshot{when}",
+        found=f"incomplete {', '.join(str(r.seq) for r in snapshots[-5:])}" if snapshots else None,
+        hint="an incomplete snapshot is restored by its ledger number" if snapshots else None,
+    )
+
+
+def _unknown_dataset(ledger: Ledger, dataset: str) -> ConfigError:
+    names = ledger.datasets()
+    near = difflib.get_close_matches(dataset, names, n=3, cutoff=0.5)
+    return ConfigError(
+        f"there is no snapshot of dataset {dataset[:80]!r}",
+        hint=f"did you mean {' or '.join(near)}?"
+        if near
+        else f"datasets here: {', '.join(names[:10]) or 'none'}",
+    )
+
+
+def _created(record: Record) -> datetime:
+    return from_rfc3339(_body(record).created)
+
+
+def _body(record: Record) -> SnapshotBody:
+    assert isinstance(record.body, SnapshotBody)
+    return record.body

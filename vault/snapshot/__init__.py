@@ -1,0 +1,6 @@
+"""Taking a snapshot: design.md 6, the first flow."""
+
+from vault.snapshot.run import Problem
+from vault.snapshot.take import SnapshotReport, SnapshotRequest, rebuild_index, take_snapshot
+
+__all__ = ["Problem", "SnapshotReport", "SnapshotRequest", "rebuild_index", "take_snapshot"]

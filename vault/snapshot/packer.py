@@ -1,0 +1,213 @@
+"""New chunks into blocks, blocks into packs, packs into the store (design.md 6).
+
+One thread calls `Packer`; sealing and uploads run on the executors it is handed.
+Blocks enter a pack in the order of their counters, packs are closed when full,
+and a pack counts as stored only after its row is in the cache.
+"""
+
+import array
+import dataclasses
+import sys
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from datetime import datetime
+
+from vault.cache import Cache, PackRow
+from vault.codec import Sealer, Session
+from vault.index import IndexEntry
+from vault.model import ObjectType, Parameters
+from vault.pack import MAX_BLOCK_CHUNKS, PackWriter, SealedBlock
+from vault.repository import Repository
+from vault.storage.base import Buffer
+from vault.workers import Workers
+
+MAX_PENDING_BLOCKS = 8  # sealed ahead of the pack that takes them; bounds memory
+MAX_PACK_CHUNKS = 65_536 - MAX_BLOCK_CHUNKS  # docs/format.md 10
+
+
+class _OpenPack:
+    """A pack whose blocks are still being sealed."""
+
+    def __init__(self, number: int, writer: PackWriter) -> None:
+        self.number = number
+        self.writer = writer
+        self.pending: deque[Future[SealedBlock]] = deque()
+        self.pending_size = 0  # bytes of plaintext in `pending`
+        self.chunks = 0
+
+    def take_sealed(self, limit: int) -> None:
+        """Add blocks in order: those that are ready, and until ``limit`` are pending."""
+        while self.pending and (len(self.pending) > limit or self.pending[0].done()):
+            block = self.pending.popleft().result()
+            self.pending_size -= block.raw
+            self.writer.add(block)
+
+    def is_full(self, target: int) -> bool:
+        """Whether the pack reaches ``target`` bytes even if nothing compresses."""
+        return self.writer.size + self.pending_size >= target or self.chunks >= MAX_PACK_CHUNKS
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredPack:
+    """What an upload hands back; the bytes themselves are gone."""
+
+    number: int
+    entry: IndexEntry
+    locked_until: int  # seconds since 1970; 0 under lock mode none
+
+
+class Packer:
+    """Stores chunks of one type that the repository does not have yet.
+
+    Args:
+        repository: Where packs go.
+        session: The run's session; every pack draws its own salt from it.
+        kind: DATA or TREE.
+        cache: Gets a row for every stored pack.
+        workers: Executors.
+        level: zstd level.
+        need: Until when the packs must be locked at least.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        session: Session,
+        kind: ObjectType,
+        *,
+        cache: Cache,
+        workers: Workers,
+        level: int,
+        need: datetime,
+    ) -> None:
+        self._repository = repository
+        self._parameters: Parameters = repository.parameters
+        self._session = session
+        self._kind = kind
+        self._cache = cache
+        self._workers = workers
+        self._level = level
+        self._need = need
+        self._pieces: list[Buffer] = []
+        self._ids: list[bytes] = []
+        self._lengths: list[int] = []
+        self._block_size = 0
+        self._open: _OpenPack | None = None
+        self._uploads: deque[Future[_StoredPack]] = deque()
+        self._pending: dict[bytes, int] = {}  # chunk id -> pack number, until it is in the cache
+        self.stored: dict[int, IndexEntry] = {}  # of this run, by pack number
+        self.stored_bytes = 0
+
+    def find(self, chunk_id: bytes) -> int | None:
+        """The number of the pack of this run that is to hold the chunk."""
+        return self._pending.get(chunk_id)
+
+    def add(self, chunk_id: bytes, piece: Buffer) -> int:
+        """Store one new chunk; returns the number of its pack."""
+        size = len(piece)
+        if self._pieces and self._is_block_full(size):
+            self._flush_block()
+        number = self._current().number
+        self._pieces.append(piece)
+        self._ids.append(chunk_id)
+        self._lengths.append(size)
+        self._block_size += size
+        self._pending[chunk_id] = number
+        return number
+
+    def finish(self) -> None:
+        """Wait until every chunk added is stored."""
+        self._close_pack()
+        while self._uploads:
+            self._record(self._uploads.popleft())
+
+    def _is_block_full(self, size: int) -> bool:
+        """Whether ``size`` more bytes belong into the next block."""
+        over = self._block_size + size > self._parameters.block_size
+        return over or len(self._ids) >= MAX_BLOCK_CHUNKS
+
+    def _current(self) -> _OpenPack:
+        if self._open is None:
+            sealer = Sealer.for_session(self._session, self._kind, self._repository.id)
+            number = self._cache.reserve_pack()
+            self._open = _OpenPack(number, PackWriter(sealer, self._level))
+        return self._open
+
+    def _flush_block(self) -> None:
+        """Hand the block to a worker; close the pack if it is full."""
+        if not self._pieces:
+            return
+        pack = self._current()
+        pack.pending.append(
+            self._workers.compute.submit(
+                pack.writer.seal_block,
+                pack.writer.next_counter(),
+                self._pieces,
+                self._ids,
+                self._lengths,
+            )
+        )
+        pack.pending_size += self._block_size
+        pack.chunks += len(self._ids)
+        self._pieces, self._ids, self._lengths, self._block_size = [], [], [], 0
+        pack.take_sealed(MAX_PENDING_BLOCKS)
+        if pack.is_full(self._parameters.pack_size):
+            self._close_pack()
+
+    def _close_pack(self) -> None:
+        if self._pieces:
+            self._flush_block()
+        pack, self._open = self._open, None
+        if pack is None:
+            return
+        pack.take_sealed(0)
+        while len(self._uploads) >= self._workers.in_flight:
+            self._record(self._uploads.popleft())
+        self._uploads.append(self._workers.transfer.submit(self._upload, pack.number, pack.writer))
+
+    def _upload(self, number: int, writer: PackWriter) -> _StoredPack:
+        finished = writer.finish()
+        name = f"packs/{str(finished.pack_id)[:2]}/{finished.pack_id}"
+        stored = self._repository.put(name, finished.data, self._need)
+        until = int(stored.locked_until.timestamp()) if stored.locked_until else 0
+        entry = IndexEntry(
+            pack_id=finished.pack_id,
+            size=stored.ref.size,
+            type=self._kind,
+            version=stored.ref.version,
+            header_length=finished.header_length,
+            directory=finished.directory,
+        )
+        return _StoredPack(number=number, entry=entry, locked_until=until)
+
+    def _record(self, upload: Future[_StoredPack]) -> None:
+        """Make a stored pack known: only now may anything rely on it."""
+        pack = upload.result()
+        entry = pack.entry
+        row = PackRow(
+            pack_id=entry.pack_id,
+            size=entry.size,
+            version=entry.version,
+            type=entry.type,
+            locked_until=pack.locked_until,
+        )
+        self._cache.add_pack(pack.number, row, entry.directory.ids, entry.directory.lengths)
+        for chunk in entry.directory.iter_chunks():
+            if self._pending.get(chunk.id) == pack.number:
+                del self._pending[chunk.id]
+        self.stored_bytes += entry.size
+        self.stored[pack.number] = entry
+
+
+def pack_numbers(numbers: Sequence[int]) -> bytes:
+    """Unique pack numbers as the entry list keeps them: u32 little-endian."""
+    return b"".join(number.to_bytes(4, "little") for number in sorted(set(numbers)))
+
+
+def numbers_in(packs: bytes) -> Sequence[int]:
+    """The inverse of `pack_numbers`."""
+    numbers = array.array("I", packs)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers

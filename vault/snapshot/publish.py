@@ -1,0 +1,288 @@
+"""From stored packs to a published manifest: I1, I2, I3, I4 and I7 of design.md 5.
+
+Order of writes: index objects, inventory, locks of everything needed, manifest.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from vault import index, inventory, locks
+from vault.cache import Cache, PackRow
+from vault.errors import IntegrityError, ObjectNotFoundError
+from vault.index import IndexEntry
+from vault.inventory import Inventory
+from vault.keyfile import DomainSecrets, WriterKey
+from vault.ledger import Ledger, Record
+from vault.model import (
+    Digest,
+    InventoryRef,
+    LockMode,
+    ObjectRef,
+    SnapshotBody,
+    replace_body,
+    to_rfc3339,
+)
+from vault.repository import Draft, Repository, domain_ref
+from vault.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+INDEX_PACKS = 64  # packs in one new index object (design.md 4)
+
+
+class PacksGoneError(Exception):
+    """Packs this run relies on are absent to writers (I7); the run starts again."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        super().__init__("reused packs are gone")
+        self.numbers = tuple(numbers)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NeededPack:
+    """A pack of the snapshot, as the cache knows it."""
+
+    number: int
+    row: PackRow
+
+    @property
+    def ref(self) -> ObjectRef:
+        """As an inventory names it."""
+        pack_id = self.row.pack_id.hex()
+        return ObjectRef(
+            name=f"packs/{pack_id[:2]}/{pack_id}",
+            sha256=Digest(self.row.pack_id),
+            size=self.row.size,
+            version=self.row.version,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """What a finished run hands over to be published."""
+
+    body: SnapshotBody  # inventory, until and previous are filled in here
+    packs: Sequence[NeededPack]
+    new_index: Sequence[ObjectRef]
+    retention: timedelta
+    started: datetime
+
+
+class Publisher:
+    """Publishes one snapshot for one writer."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        key: WriterKey,
+        domain: DomainSecrets,
+        cache: Cache,
+        workers: Workers,
+        *,
+        tool: str,
+    ) -> None:
+        self._repository = repository
+        self._key = key
+        self._domain = domain
+        self._cache = cache
+        self._workers = workers
+        self._tool = tool
+
+    def store_index(self, entries: Sequence[IndexEntry]) -> list[ObjectRef]:
+        """Store index objects for new packs; a cache, so the minimum lock is enough."""
+        return [
+            self._store_index_object(part)
+            for start in range(0, len(entries), INDEX_PACKS)
+            for part in index.partition(entries[start : start + INDEX_PACKS])
+        ]
+
+    def _store_index_object(self, entries: Sequence[IndexEntry]) -> ObjectRef:
+        data = index.seal_index(self._domain.index_key, self._repository.id, entries)
+        digest = Digest.of(data)
+        need = self._repository.clock() + timedelta(
+            seconds=self._repository.parameters.min_retention
+        )
+        return self._repository.put(f"index/{self._domain.name}/{digest}", data, need).ref
+
+    def publish(self, publication: Publication) -> Record:
+        """Lock everything needed, then append the manifest.
+
+        Raises:
+            PacksGoneError: Some of the packs can't be relied on; nothing was published.
+            LedgerMovedError: Others won every attempt to append.
+        """
+        repository = self._repository
+        now = repository.clock()
+        until = locks.snapshot_until(publication.started, publication.retention, now)
+        self._check_present(publication.packs)
+        self._lock_packs(publication.packs, until)
+        base, base_ref = self._base(publication.body.dataset)
+        refs = [pack.ref for pack in publication.packs]
+        domain = self._domain_object()
+        in_use = self._index_in_use(publication.new_index)
+        text = inventory.encode([*refs, domain], in_use, base, base_ref)
+        stored = repository.put(f"inventory/{Digest.of(text)}", text, until)
+        resolved = inventory.resolve(stored.ref, repository.read)
+        self._lock_refs([domain, *resolved.bases], until)
+        body = replace_body(
+            publication.body,
+            inventory=InventoryRef(
+                sha256=str(stored.ref.sha256),
+                size=stored.ref.size,
+                version=stored.ref.version,
+                objects=resolved.objects_count,
+                bytes=resolved.bytes_total,
+            ),
+            mode=repository.parameters.lock_mode,
+            until=to_rfc3339(until),
+        )
+        needed = frozenset((ref.name, ref.version) for ref in refs)
+        return repository.append(
+            lambda ledger: self._manifest(ledger, body, needed, publication.packs),
+            [self._key.signing],
+            tool=self._tool,
+        )
+
+    def _manifest(
+        self,
+        ledger: Ledger,
+        body: SnapshotBody,
+        needed: frozenset[tuple[str, str]],
+        packs: Sequence[NeededPack],
+    ) -> Draft:
+        """The statement, with I4's checks against the ledger it is to extend."""
+        doomed = self._repository.planned_deletions() & needed
+        if doomed:
+            raise PacksGoneError(
+                pack.number for pack in packs if (pack.ref.name, pack.ref.version) in doomed
+            )
+        last = ledger.snapshots(body.dataset)
+        body = replace_body(body, previous=last[-1].seq if last else None)
+        digest = Digest.parse(body.inventory.sha256)
+        return Draft(type="snapshot", subject=[(f"inventory/{digest}", digest)], body=body)
+
+    # --- what is needed, and its locks ---
+
+    def _check_present(self, packs: Sequence[NeededPack]) -> None:
+        """Without locks nothing but a look proves that reused packs are still there (I1)."""
+        if self._repository.parameters.lock_mode is not LockMode.NONE:
+            return
+        listed = self._repository.store.versions("packs/")
+        present = {(item.name, item.version): item.size for item in listed if not item.marker}
+        gone = [
+            pack.number
+            for pack in packs
+            if present.get((pack.ref.name, pack.ref.version)) != pack.row.size
+        ]
+        if gone:
+            raise PacksGoneError(gone)
+
+    def _lock_packs(self, packs: Sequence[NeededPack], until: datetime) -> None:
+        """Extend every pack whose lock ends too early, by version id (I2)."""
+        if self._repository.parameters.lock_mode is LockMode.NONE:
+            return
+        need = int(until.timestamp())
+        short = [pack for pack in packs if pack.row.locked_until < need]
+        results = self._workers.transfer.map(lambda pack: self._lock_pack(pack, until), short)
+        gone: list[int] = []
+        locked: dict[int, int] = {}
+        for pack, locked_until in zip(short, results, strict=True):
+            if locked_until is None:
+                gone.append(pack.number)
+            else:
+                locked[pack.number] = int(locked_until.timestamp())
+        self._cache.set_locked(locked)
+        if gone:
+            raise PacksGoneError(gone)
+
+    def _lock_pack(self, pack: NeededPack, until: datetime) -> datetime | None:
+        """The end of the lock afterwards; None when the pack counts as absent (I7)."""
+        try:
+            if not locks.reusable(self._locked_until(pack), self._repository.clock()):
+                return None
+            return self._extend(pack.ref, until)
+        except ObjectNotFoundError:
+            return None
+
+    def _locked_until(self, pack: NeededPack) -> datetime:
+        """Own PUTs and extends are believed; what an index says is asked of the store."""
+        if pack.row.locked_until:
+            return datetime.fromtimestamp(pack.row.locked_until, UTC)
+        status = self._repository.store.status(pack.ref.name, pack.ref.version)
+        if status.retention is None:
+            raise ObjectNotFoundError(f"{pack.ref.name} carries no lock")
+        return status.retention.until
+
+    def _lock_refs(self, refs: Sequence[ObjectRef], until: datetime) -> None:
+        if self._repository.parameters.lock_mode is LockMode.NONE:
+            return
+        for ref in refs:
+            self._extend(ref, until)
+
+    def _extend(self, ref: ObjectRef, until: datetime) -> datetime:
+        retention = self._repository.retention_for(ref.sha256, until)
+        assert retention is not None
+        return self._repository.store.extend(ref.name, ref.version, retention)
+
+    def _domain_object(self) -> ObjectRef:
+        writer = self._repository.ledger.writers[self._key.signing.public.id]
+        assert writer.domain is not None
+        return domain_ref(writer.domain)
+
+    # --- inventory ---
+
+    def _base(self, dataset: str) -> tuple[Inventory | None, ObjectRef | None]:
+        """The dataset's last inventory, to write only what differs from it."""
+        previous = self._repository.ledger.snapshots(dataset)
+        if not previous:
+            return None, None
+        try:
+            return (
+                self._repository.inventory(previous[-1]),
+                self._repository.inventory_ref(previous[-1]),
+            )
+        except IntegrityError:
+            return None, None  # a damaged base must not stop new snapshots: write in full
+
+    def _index_in_use(self, new: Sequence[ObjectRef]) -> list[ObjectRef]:
+        """Index objects of the domain after this run; sixteen of a size class become one."""
+        in_use = {ref.name: ref for ref in index_objects(self._repository, self._domain.name)}
+        in_use.update((ref.name, ref) for ref in new)
+        for group in index.plan_merge(in_use.values()):
+            entries = [entry for ref in group for entry in self._open_index(ref)]
+            for ref in group:
+                del in_use[ref.name]
+            merged = self._store_index_object(_unique(entries))
+            in_use[merged.name] = merged
+        return sorted(in_use.values())
+
+    def _open_index(self, ref: ObjectRef) -> list[IndexEntry]:
+        """What an index object says; a bad one is left out of the merge (I10)."""
+        try:
+            data = self._repository.read(ref)
+            return index.open_index(data, self._domain.index_key, self._repository.id)
+        except IntegrityError as error:
+            _log.warning("index object is left out: %s", error)
+            return []
+
+
+def index_objects(repository: Repository, domain: str) -> list[ObjectRef]:
+    """Index objects of a domain that count: a trusted writer's valid snapshot lists them (I10)."""
+    refs: dict[str, ObjectRef] = {}
+    trusted = repository.ledger.domain_writers(domain)
+    for dataset in repository.ledger.datasets():
+        own = [item for item in repository.ledger.snapshots(dataset) if item.key_id in trusted]
+        if own:
+            try:
+                listed = repository.inventory(own[-1]).index
+            except IntegrityError as error:
+                _log.warning("inventory of snapshot %d is unreadable: %s", own[-1].seq, error)
+                continue
+            refs.update((ref.name, ref) for ref in listed)
+    return sorted(refs.values())
+
+
+def _unique(entries: Sequence[IndexEntry]) -> list[IndexEntry]:
+    return list({entry.pack_id: entry for entry in entries}.values())

@@ -1,0 +1,227 @@
+"""Files into chunks: what a worker thread does for the snapshot (design.md 6).
+
+Small files are read whole, many to a batch. A large one is read in pieces, one
+after the other, so memory is bounded by the piece. One SHA-256 pass serves the file's
+digest and the id of a one-chunk file.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+from vault import fsmeta, source
+from vault.chunker import Chunker, ChunkSizes
+from vault.crypto import chunk_id
+from vault.model import ObjectType
+from vault.source import SourceItem
+from vault.storage.base import Buffer
+
+LARGE_FILE = 8 * 1_048_576  # bytes; larger files are read in pieces
+PIECE = 8 * 1_048_576  # bytes
+
+
+class Outcome(Enum):
+    """How reading one file ended."""
+
+    READ = "read"
+    CHANGED = "changed"  # while it was read, twice
+    VANISHED = "vanished"
+    UNREADABLE = "unreadable"
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class FileContent:
+    """One file as read; the entry is made of ``stat`` as it was when read."""
+
+    outcome: Outcome
+    stat: os.stat_result | None = None
+    xattrs: fsmeta.Xattrs | None = None
+    problems: Sequence[str] = ()  # attributes that could not be read, and why
+    sha256: bytes = b""
+    size: int = 0
+    ids: Sequence[bytes] = ()
+    pieces: Sequence[Buffer] = ()  # the chunks; emptied once they are stored
+    read_ns: int = 0
+    problem: str = ""
+
+
+class FileReader:
+    """Reads, cuts and hashes; one for a run, used by several threads.
+
+    Args:
+        sizes: Chunk sizes of the repository.
+        id_key: The domain's id key.
+        clock_ns: The wall clock in nanoseconds, on the file system's scale.
+    """
+
+    def __init__(self, sizes: ChunkSizes, id_key: bytes, clock_ns: Callable[[], int]) -> None:
+        self._sizes = sizes
+        self._id_key = id_key
+        self.clock_ns = clock_ns
+
+    def chunk_id(self, sha256: bytes) -> bytes:
+        """The id of a data chunk with this SHA-256."""
+        return chunk_id(self._id_key, ObjectType.DATA, sha256)
+
+    def read_batch(self, items: Sequence[SourceItem]) -> list[FileContent]:
+        """Read small files whole, in order; problems are results, not exceptions."""
+        chunker = Chunker(self._sizes)
+        return [self._read_small(item, chunker) for item in items]
+
+    def _read_small(self, item: SourceItem, chunker: Chunker) -> FileContent:
+        content = _guarded(lambda: self._read_once(item, chunker))
+        if content.outcome is Outcome.CHANGED:
+            content = _guarded(lambda: self._read_once(item, chunker))
+        return content
+
+    def _read_once(self, item: SourceItem, chunker: Chunker) -> FileContent:
+        read_ns = self.clock_ns()  # before the first byte: later writes are newer
+        fd = _open(item)
+        try:
+            before = os.fstat(fd)
+            data = _read_up_to(fd, before.st_size)
+            digest = hashlib.sha256(data).digest()
+            lengths = self._cut(data, chunker)
+            after = os.fstat(fd)
+            problems: list[str] = []
+            return FileContent(
+                outcome=_outcome(before, after, len(data)),
+                stat=after,
+                xattrs=fsmeta.read_xattrs(fd, problems),
+                problems=problems,
+                sha256=digest,
+                size=len(data),
+                ids=self._ids(data, lengths, digest),
+                pieces=_split(data, lengths),
+                read_ns=read_ns,
+            )
+        finally:
+            os.close(fd)
+
+    def _cut(self, data: bytes, chunker: Chunker) -> list[int]:
+        if len(data) <= self._sizes.min:
+            return [len(data)] if data else []
+        return chunker.cut(data, final=True)
+
+    def _ids(self, data: bytes, lengths: Sequence[int], digest: bytes) -> list[bytes]:
+        if len(lengths) == 1:
+            return [self.chunk_id(digest)]
+        return [self.chunk_id(hashlib.sha256(piece).digest()) for piece in _split(data, lengths)]
+
+    def open_large(self, item: SourceItem) -> "LargeFile":
+        """A file to be read in pieces.
+
+        Raises:
+            OSError: It can't be opened.
+        """
+        return LargeFile(self, item, self._sizes)
+
+
+class LargeFile:
+    """One large file; `read_piece` is called by one thread at a time."""
+
+    def __init__(self, reader: FileReader, item: SourceItem, sizes: ChunkSizes) -> None:
+        self._reader = reader
+        self._chunker = Chunker(sizes)
+        self._read_ns = reader.clock_ns()
+        self._fd = _open(item)
+        self._before = os.fstat(self._fd)
+        self._sha256 = hashlib.sha256()
+        self._tail = b""
+        self.size = 0
+        self.done = False
+
+    def read_piece(self) -> tuple[list[bytes], list[memoryview]]:
+        """The next chunks: ids and bytes. `done` is set with the last of them."""
+        data = bytearray(len(self._tail) + PIECE)
+        data[: len(self._tail)] = self._tail
+        view = memoryview(data)
+        room = min(PIECE, self._before.st_size - self.size)
+        start = len(self._tail)
+        got = _read_into(self._fd, view[start : start + room])
+        self._sha256.update(view[start : start + got])
+        self.size += got
+        self.done = got < PIECE or self.size >= self._before.st_size
+        filled = view[: start + got]
+        lengths = self._chunker.cut(filled, final=self.done)
+        pieces = _split(filled, lengths)
+        self._tail = bytes(filled[sum(lengths) :])
+        ids = [self._reader.chunk_id(hashlib.sha256(piece).digest()) for piece in pieces]
+        return ids, pieces
+
+    def finish(self) -> FileContent:
+        """What is known once all pieces were read; ids and pieces are left to the caller."""
+        after = os.fstat(self._fd)
+        problems: list[str] = []
+        return FileContent(
+            outcome=_outcome(self._before, after, self.size),
+            stat=after,
+            xattrs=fsmeta.read_xattrs(self._fd, problems),
+            problems=problems,
+            sha256=self._sha256.digest(),
+            size=self.size,
+            read_ns=self._read_ns,
+        )
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def failed(error: OSError) -> FileContent:
+    """What an error while opening or reading means for the file."""
+    vanished = isinstance(error, FileNotFoundError | NotADirectoryError)
+    return FileContent(
+        outcome=Outcome.VANISHED if vanished else Outcome.UNREADABLE,
+        problem=error.strerror or type(error).__name__,
+    )
+
+
+def _open(item: SourceItem) -> int:
+    assert item.stat is not None
+    return source.open_source(item.full, item.stat)
+
+
+def _guarded(read: Callable[[], FileContent]) -> FileContent:
+    try:
+        return read()
+    except OSError as error:
+        return failed(error)
+
+
+def _outcome(before: os.stat_result, after: os.stat_result, size: int) -> Outcome:
+    same = (
+        before.st_size == after.st_size == size
+        and before.st_mtime_ns == after.st_mtime_ns
+        and before.st_ctime_ns == after.st_ctime_ns
+    )
+    return Outcome.READ if same else Outcome.CHANGED
+
+
+def _read_up_to(fd: int, size: int) -> bytes:
+    """``size`` bytes, fewer at the end of the file: a growing file can't hold us up."""
+    data = os.read(fd, size)
+    while len(data) < size and (more := os.read(fd, size - len(data))):
+        data += more
+    return data
+
+
+def _read_into(fd: int, view: memoryview) -> int:
+    filled = 0
+    while filled < len(view) and (got := os.readv(fd, [view[filled:]])):
+        filled += got
+    return filled
+
+
+def _split(data: Buffer, lengths: Sequence[int]) -> list[memoryview]:
+    view = memoryview(data)
+    pieces = []
+    offset = 0
+    for length in lengths:
+        pieces.append(view[offset : offset + length])
+        offset += length
+    return pieces

@@ -1,0 +1,535 @@
+"""The snapshot flow from end to end: prepare, walk, finish packs, publish, remember."""
+
+import contextlib
+import dataclasses
+import fcntl
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from vault import index, locks, source
+from vault.cache import Cache, PackRow
+from vault.chunker import ChunkSizes
+from vault.codec import Session
+from vault.crypto import random_bytes
+from vault.domain import open_domain
+from vault.entrylist import EntryListReader, EntryListWriter, Joiner, Journal, ListHead, merge
+from vault.errors import (
+    BusyError,
+    ConfigError,
+    IntegrityError,
+    LedgerMovedError,
+    LocalError,
+    WrongKeyError,
+)
+from vault.keyfile import DomainSecrets, WriterKey
+from vault.ledger import Record, Status, WriterInfo
+from vault.model import (
+    Counts,
+    InventoryRef,
+    LockMode,
+    ObjectType,
+    SnapshotBody,
+    TreeRef,
+    replace_body,
+    to_rfc3339,
+    validate_label,
+)
+from vault.progress import NO_PROGRESS, Progress
+from vault.repository import Repository, domain_ref, snapshot_body
+from vault.snapshot.chunks import ChunkStore, TreeBuilder
+from vault.snapshot.packer import Packer
+from vault.snapshot.publish import (
+    NeededPack,
+    PacksGoneError,
+    Publication,
+    Publisher,
+    index_objects,
+)
+from vault.snapshot.reading import FileReader
+from vault.snapshot.run import Problem, SourceRun
+from vault.tree import TreeHeader, commitment, encode_header, frame
+from vault.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+MAX_TREE_PACKS = 64  # a tree spread over more is written whole again (design.md 4)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotRequest:
+    """What to take a snapshot of, and how."""
+
+    paths: Sequence[Path]
+    dataset: str
+    tool: str  # "vault 0.1.0"
+    retention: timedelta | None = None  # None: the repository's default
+    excludes: Sequence[str] = ()
+    level: int = 3  # zstd
+    allow_empty: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotReport:
+    """A published snapshot."""
+
+    record: Record
+    body: SnapshotBody
+    problems: Sequence[Problem]
+    packs: int  # new
+    reused_packs: int
+
+
+def take_snapshot(
+    repository: Repository,
+    key: WriterKey,
+    request: SnapshotRequest,
+    *,
+    cache_dir: Path,
+    state_dir: Path,
+    workers: Workers,
+    progress: Progress = NO_PROGRESS,
+) -> SnapshotReport:
+    """Store what is new in ``request.paths`` and publish the manifest.
+
+    Killed at any moment it leaves a valid repository; the next run reuses what
+    was uploaded (I3).
+
+    Args:
+        repository: Read up to its head.
+        key: This host's writer key.
+        request: What to do.
+        cache_dir: For the chunk map; may be lost at the cost of time.
+        state_dir: For entry list and journal; may be lost at the cost of time.
+        workers: Executors.
+        progress: Told how it goes.
+
+    Raises:
+        ConfigError: The host may not write that dataset, or the source is not as required.
+        BusyError: A snapshot of the dataset is running on this host.
+        LedgerMovedError: Others won every attempt, or packs went missing twice.
+        VaultError: The store or the disk failed; nothing was published.
+    """
+    validate_label(request.dataset, "dataset")
+    writer = _enrolled(repository, key, request.dataset)
+    repository.check_skew()
+    lists_dir = state_dir / repository.ledger.repository_id
+    with _only_one(lists_dir, request.dataset):
+        task = _Task(repository, key, writer, request, workers=workers, progress=progress)
+        with task.open_cache(cache_dir) as cache:
+            for attempt in (1, 2):
+                try:
+                    return task.attempt(cache, lists_dir)
+                except PacksGoneError as gone:
+                    _log.warning("attempt %d: %d packs are gone", attempt, len(gone.numbers))
+                    cache.drop_packs(gone.numbers)
+    raise LedgerMovedError("packs this snapshot relies on vanished twice", hint="try again")
+
+
+def rebuild_index(
+    repository: Repository, key: WriterKey, *, cache_dir: Path, workers: Workers, tool: str
+) -> int:
+    """Make the chunk map anew from index objects that count; returns packs known."""
+    writer = _enrolled(repository, key, None)
+    request = SnapshotRequest(paths=(), dataset="rebuild", tool=tool)
+    task = _Task(repository, key, writer, request, workers=workers)
+    with task.open_cache(cache_dir) as cache:
+        cache.drop_packs(cache.pack_numbers())
+        cache.forget_indexes(cache.loaded_indexes())
+        task.load_indexes(cache)
+        return len(cache.pack_numbers())
+
+
+def domain_secrets(repository: Repository, key: WriterKey, writer: WriterInfo) -> DomainSecrets:
+    """The secrets of the writer's domain: from its key file, else from the domain object.
+
+    Raises:
+        IntegrityError: The object is not what was enrolled.
+        WrongKeyError: It is not sealed to this host.
+    """
+    assert writer.domain is not None
+    if key.domain is not None and key.domain.name == writer.domain.name:
+        return key.domain
+    data = repository.read(domain_ref(writer.domain))
+    return open_domain(data, repository.id, key.recipient, writer.domain.name)
+
+
+class _Task:
+    """What the attempts of one snapshot share."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        key: WriterKey,
+        writer: WriterInfo,
+        request: SnapshotRequest,
+        *,
+        workers: Workers,
+        progress: Progress = NO_PROGRESS,
+    ) -> None:
+        self.repository = repository
+        self.key = key
+        self.request = request
+        self.workers = workers
+        self.progress = progress
+        self.sources = tuple(sorted(map(source.locate, request.paths)))
+        self.secrets = domain_secrets(repository, key, writer)
+        self.started = repository.clock()
+        parameters = repository.parameters
+        asked = request.retention
+        seconds = parameters.default_retention if asked is None else int(asked.total_seconds())
+        self.retention = timedelta(seconds=locks.check_retention(seconds, parameters))
+
+    def open_cache(self, cache_dir: Path) -> Cache:
+        """The domain's chunk map."""
+        path = cache_dir / self.repository.ledger.repository_id / self.secrets.name
+        return Cache.open(path, repository_id=self.repository.id, domain=self.secrets.name)
+
+    def attempt(self, cache: Cache, lists_dir: Path) -> SnapshotReport:
+        """One run from the walk to the manifest."""
+        self.load_indexes(cache)
+        cache.drop_packs(self._untrusted_packs(cache))
+        attempt = _Attempt(self, cache, lists_dir)
+        return attempt.run()
+
+    # --- the chunk map ---
+
+    def load_indexes(self, cache: Cache) -> None:
+        """Learn of packs that this host did not store itself (I10)."""
+        loaded = cache.loaded_indexes()
+        for ref in index_objects(self.repository, self.secrets.name):
+            if ref.name not in loaded:
+                self._load_index(cache, ref.name, lambda ref=ref: self.repository.read(ref))  # type: ignore[misc]
+
+    def _load_index(self, cache: Cache, name: str, read: Callable[[], bytes]) -> None:
+        try:
+            entries = index.open_index(read(), self.secrets.index_key, self.repository.id)
+        except IntegrityError as error:
+            _log.warning("%s is ignored: %s", name, error)
+            return
+        cache.load_index(
+            name,
+            (
+                (
+                    PackRow(
+                        pack_id=entry.pack_id,
+                        size=entry.size,
+                        version=entry.version,
+                        type=entry.type,
+                    ),
+                    entry.directory.ids,
+                    entry.directory.lengths,
+                )
+                for entry in entries
+            ),
+        )
+
+    def _untrusted_packs(self, cache: Cache) -> list[int]:
+        """Packs that a prune plan names, or that only a distrusted writer vouches for."""
+        doomed = {name.rpartition("/")[2] for name, _ in self.repository.planned_deletions()}
+        doomed |= self._distrusted_packs()
+        numbers = (cache.pack_number(bytes.fromhex(name)) for name in doomed if len(name) == 64)
+        return [number for number in numbers if number is not None]
+
+    def _distrusted_packs(self) -> set[str]:
+        """Ids of packs that came with snapshots made void by ``distrust_from``."""
+        ledger = self.repository.ledger
+        distrusted: set[str] = set()
+        for record in ledger.records:
+            writer = ledger.writers.get(record.key_id)
+            if (
+                writer is not None
+                and writer.distrust_from is not None
+                and record.seq >= writer.distrust_from
+                and isinstance(record.body, SnapshotBody)
+            ):
+                distrusted |= self._packs_of(record)
+        for record in ledger.snapshots() if distrusted else ():
+            distrusted -= self._packs_of(record)
+        return distrusted
+
+    def _packs_of(self, record: Record) -> set[str]:
+        try:
+            objects = self.repository.inventory(
+                dataclasses.replace(record, status=Status.VALID)
+            ).objects
+        except IntegrityError:
+            return set()
+        return {ref.name.rpartition("/")[2] for ref in objects if ref.name.startswith("packs/")}
+
+
+class _Attempt:
+    """One run: everything it learns is dropped if packs turn out to be gone."""
+
+    def __init__(self, task: _Task, cache: Cache, lists_dir: Path) -> None:
+        self._task = task
+        self._repository = task.repository
+        self._cache = cache
+        self._lists_dir = lists_dir
+        self._above = _paths_above(task.sources)
+        self._session = Session.new(self._repository.id, self._repository.ledger.recipients)
+        self._publisher = Publisher(
+            self._repository,
+            task.key,
+            task.secrets,
+            cache,
+            task.workers,
+            tool=task.request.tool,
+        )
+        self._need = locks.snapshot_until(task.started, task.retention)
+        self._usable_packs: dict[int, bool] = {}
+        self._data = self._packer(ObjectType.DATA)
+        self._tree = self._packer(ObjectType.TREE)
+
+    def run(self) -> SnapshotReport:
+        """Walk, store, publish."""
+        self._expect()
+        self._task.progress.stage("reading")
+        head = self._new_head()
+        with contextlib.ExitStack() as stack:
+            last, problem = EntryListReader.open(self._list_path, head)
+            _log_problem(problem)
+            if last is not None:
+                stack.enter_context(last)
+                if last.head.sources == head.sources:
+                    head = dataclasses.replace(head, key=last.head.key)
+                else:
+                    last = None  # other names: nothing in it says anything about these
+            journal, problem = Journal.open(self._journal_path, head)
+            _log_problem(problem)
+            stack.enter_context(journal)
+            entries = stack.enter_context(EntryListWriter(self._list_path, head))
+            report = self._store_and_publish(head, last, journal, entries)
+            entries.commit()
+            journal.delete()
+        return report
+
+    def _store_and_publish(
+        self,
+        head: ListHead,
+        last: EntryListReader | None,
+        journal: Journal,
+        entries: EntryListWriter,
+    ) -> SnapshotReport:
+        chunks = ChunkStore(self._cache, self._data, self._is_usable)
+        tree = self._begin_tree(head, fresh=False)
+        known = merge(last.records() if last else (), journal)
+        run = SourceRun(
+            reader=self._reader(),
+            chunks=chunks,
+            tree=tree,
+            joiner=Joiner(known),
+            entries=entries,
+            journal=journal,
+            usable=self._is_usable,
+            workers=self._task.workers,
+            progress=self._task.progress,
+        )
+        members = 0
+        for path in run.walk(self._task.request.paths, excludes=self._task.request.excludes):
+            members += path not in self._above
+        self._refuse_emptied(members, last)
+        self._task.progress.stage("finishing")
+        self._data.finish()
+        root, level = tree.finish()
+        if len(tree.packs) > MAX_TREE_PACKS:
+            tree = self._begin_tree(head, fresh=True)
+            for record in entries.records():
+                tree.add(frame(record.canonical, record.extra))
+            root, level = tree.finish()
+        self._tree.finish()
+        ref = TreeRef(
+            id=root.hex(), level=level, commitment=commitment(head.key, run.root.digest()).hex()
+        )
+        counts = replace_body(
+            run.counts,
+            added_size=chunks.added_size,
+            added_bytes=self._data.stored_bytes + self._tree.stored_bytes,
+        )
+        return self._publish(run, run.packs | tree.packs, ref, counts)
+
+    # --- parts of the run ---
+
+    @property
+    def _list_path(self) -> Path:
+        return self._lists_dir / f"{self._task.request.dataset}.entries"
+
+    @property
+    def _journal_path(self) -> Path:
+        return self._lists_dir / f"{self._task.request.dataset}.journal"
+
+    def _new_head(self) -> ListHead:
+        return ListHead(
+            repository=self._repository.ledger.repository_id,
+            dataset=self._task.request.dataset,
+            generation=self._cache.generation,
+            key=random_bytes(32),
+            sources=self._task.sources,
+            created=to_rfc3339(self._task.started),
+        )
+
+    def _packer(self, kind: ObjectType) -> Packer:
+        return Packer(
+            self._repository,
+            self._session,
+            kind,
+            cache=self._cache,
+            workers=self._task.workers,
+            level=self._task.request.level,
+            need=self._need,
+        )
+
+    def _reader(self) -> FileReader:
+        sizes = ChunkSizes(*self._repository.parameters.data_chunk)
+        clock = self._repository.clock
+        return FileReader(
+            sizes, self._task.secrets.id_key, lambda: int(clock().timestamp() * 1_000_000_000)
+        )
+
+    def _begin_tree(self, head: ListHead, *, fresh: bool) -> TreeBuilder:
+        store = ChunkStore(self._cache, self._tree, self._is_usable, fresh=fresh)
+        sizes = ChunkSizes(*self._repository.parameters.tree_chunk)
+        tree = TreeBuilder(store, sizes, self._task.secrets.id_key)
+        relative = len(head.sources) == 1
+        tree.add(encode_header(TreeHeader(key=head.key, relative=relative, sources=head.sources)))
+        return tree
+
+    def _is_usable(self, number: int) -> bool:
+        """Whether this run may rely on a pack: it is stored, and not about to go (I7)."""
+        known = self._usable_packs.get(number)
+        if known is None:
+            row = self._cache.pack(number)
+            known = row is not None and self._is_lock_alive(row)
+            if row is not None:
+                self._usable_packs[number] = known
+        return known
+
+    def _is_lock_alive(self, row: PackRow) -> bool:
+        if self._repository.parameters.lock_mode is LockMode.NONE or not row.locked_until:
+            return True  # presence, or the lock the store states, is checked before publishing
+        until = datetime.fromtimestamp(row.locked_until, UTC)
+        return locks.reusable(until, self._repository.clock())
+
+    def _expect(self) -> None:
+        """Guess the work from the dataset's last snapshot."""
+        previous = self._repository.ledger.snapshots(self._task.request.dataset)
+        if previous:
+            body = snapshot_body(previous[-1])
+            counts = body.counts
+            files = counts.files + counts.directories + counts.symlinks + counts.others
+            self._task.progress.expect(files=files, size=counts.size)
+
+    def _refuse_emptied(self, members: int, last: EntryListReader | None) -> None:
+        """A source that lost everything is an unmounted one until told otherwise (design.md 6)."""
+        if members or self._task.request.allow_empty or last is None:
+            return
+        if any(record.path not in self._above for record in last.records()):
+            raise ConfigError(
+                "the source is empty and was not last time",
+                found=", ".join(map(str, self._task.request.paths)),
+                hint="is it mounted? --allow-empty takes the snapshot all the same",
+            )
+
+    def _publish(
+        self, run: SourceRun, numbers: set[int], tree: TreeRef, counts: Counts
+    ) -> SnapshotReport:
+        task = self._task
+        task.progress.stage("publishing")
+        stored = {**self._data.stored, **self._tree.stored}
+        packs = self._needed(numbers)
+        new_index = self._publisher.store_index(list(stored.values()))
+        body = SnapshotBody(
+            dataset=task.request.dataset,
+            created=to_rfc3339(task.started),
+            complete=run.complete,
+            counts=counts,
+            tree=tree,
+            inventory=InventoryRef(sha256="", size=0, version="", objects=0, bytes=0),
+            mode=self._repository.parameters.lock_mode,
+            until="",
+        )
+        record = self._publisher.publish(
+            Publication(
+                body=body,
+                packs=packs,
+                new_index=new_index,
+                retention=task.retention,
+                started=task.started,
+            )
+        )
+        return SnapshotReport(
+            record=record,
+            body=snapshot_body(record),
+            problems=tuple(run.problems),
+            packs=len(stored),
+            reused_packs=len(packs) - len(numbers & stored.keys()),
+        )
+
+    def _needed(self, numbers: set[int]) -> list[NeededPack]:
+        rows = {number: self._cache.pack(number) for number in sorted(numbers)}
+        gone = [number for number, row in rows.items() if row is None]
+        if gone:
+            raise PacksGoneError(gone)
+        return [NeededPack(number=number, row=row) for number, row in rows.items() if row]
+
+
+def _enrolled(repository: Repository, key: WriterKey, dataset: str | None) -> WriterInfo:
+    """The writer as the ledger knows it.
+
+    Raises:
+        WrongKeyError: It is not enrolled, or was revoked.
+        ConfigError: It may not write that dataset.
+    """
+    writer = repository.ledger.writers.get(key.signing.public.id)
+    if writer is None or writer.domain is None:
+        raise WrongKeyError(
+            f"the writer key of {key.name} is not enrolled in this repository",
+            hint="have 'vault key add' run with the request that 'vault key request' wrote",
+        )
+    if writer.revoked is not None:
+        raise WrongKeyError(
+            f"the writer key of {key.name} was revoked", found=f"ledger {writer.revoked}"
+        )
+    if dataset is not None and not any(fnmatchcase(dataset, p) for p in writer.datasets):
+        raise ConfigError(
+            f"{writer.name} may not write dataset {dataset}",
+            expected=" or ".join(writer.datasets),
+            found=dataset,
+        )
+    return writer
+
+
+def _paths_above(sources: Sequence[bytes]) -> frozenset[bytes]:
+    """Tree paths of the sources themselves and of what lies above them."""
+    above = {b""}
+    for source_path in sources if len(sources) > 1 else ():
+        parts = source_path[1:].split(b"/")
+        above.update(b"/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    return frozenset(above)
+
+
+def _log_problem(problem: str) -> None:
+    if problem:
+        _log.warning("%s", problem)
+
+
+@contextlib.contextmanager
+def _only_one(directory: Path, dataset: str) -> Iterator[None]:
+    """Hold the dataset's lock on this host; the kernel drops it if we die.
+
+    Raises:
+        BusyError: Another process holds it.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (directory / f"{dataset}.lock").open("w")
+    except OSError as error:
+        raise LocalError(f"state directory {directory} can't be used", found=error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"a snapshot of {dataset} is already running on this host") from error
+        yield

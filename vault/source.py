@@ -1,0 +1,336 @@
+"""Walks what is to be backed up, sorted as the tree wants it (docs/format.md 8).
+
+Only importer of pathspec. What can't be read is an item that says so, never an
+exception. Every name is resolved against an open directory whose identity was
+checked, so a directory that is swapped for a symlink meanwhile is not followed.
+"""
+
+import errno
+import functools
+import grp
+import itertools
+import os
+import pwd
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self, TypeAlias
+
+from pathspec import GitIgnoreSpec
+from pathspec.patterns.gitignore import GitIgnorePatternError
+
+from vault.errors import ConfigError
+from vault.model import EntryType, sort_key
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NO_ATIME = getattr(os, "O_NOATIME", 0)
+_OPEN_DIRECTORIES = 64  # kept open at once; deeper ones are opened again by their path
+
+_TYPES = {  # sockets have none: they are counted, not stored
+    stat.S_IFDIR: EntryType.DIRECTORY,
+    stat.S_IFREG: EntryType.FILE,
+    stat.S_IFLNK: EntryType.SYMLINK,
+    stat.S_IFIFO: EntryType.FIFO,
+    stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
+    stat.S_IFBLK: EntryType.BLOCK_DEVICE,
+}
+
+_Excluded: TypeAlias = Callable[[bytes, bool], bool]  # path below its PATH, is it a directory
+
+
+class SourceItem(NamedTuple):
+    """One thing that the walk met. A tuple, because there is one for every file."""
+
+    path: bytes  # in the tree
+    full: bytes  # to open it by
+    stat: os.stat_result | None  # by lstat; None if that failed
+    type: EntryType | None  # None with `stat`: a socket, or something else that can't be stored
+    link: bytes | None = None  # target of a symlink, as read
+    error: str | None = None  # why it, or the list of its members, couldn't be read
+    vanished: bool = False  # gone since its directory was listed
+
+
+def walk(paths: Sequence[Path | bytes], *, excludes: Sequence[str] = ()) -> Iterator[SourceItem]:
+    """Everything below ``paths``, component-wise ascending, the top first.
+
+    One directory: paths are relative to it. One file: the top is its directory,
+    and the file the only member. Several: absolute paths without the leading
+    ``/``, with the directories above them but none of those' other members.
+
+    Args:
+        paths: What to walk; relative ones start at the working directory.
+        excludes: gitignore patterns, matched below each of ``paths``. What is in
+            an excluded directory can't be included again.
+
+    Raises:
+        ConfigError: No path, a missing one, one inside another, a symlink to a
+            directory, or a malformed pattern. Raised at once, not while walking.
+    """
+    excluded = _compile(excludes)
+    roots = sorted((locate(path) for path in paths), key=sort_key)
+    if not roots:
+        raise ConfigError("no PATH given")
+    for before, after in itertools.pairwise(roots):
+        if before == after or after.startswith(before.rstrip(b"/") + b"/"):
+            raise ConfigError(
+                f"PATH {_show(after)} lies in PATH {_show(before)}",
+                hint="name each file or directory once",
+            )
+    if len(roots) == 1:
+        return _walk_one(roots[0], excluded)
+    return _walk_several(roots, excluded)
+
+
+def open_source(full: bytes, expected: os.stat_result) -> int:
+    """A descriptor of the regular file that the walk met; the caller closes it.
+
+    Raises:
+        FileNotFoundError: It vanished.
+        OSError: It can't be opened; with ``ESTALE``: something else is there now.
+    """
+    try:
+        descriptor = os.open(full, _FILE | _NO_ATIME)
+    except PermissionError:  # only the owner may leave the access time alone
+        descriptor = os.open(full, _FILE)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or not os.path.samestat(found, expected):
+        os.close(descriptor)
+        raise OSError(errno.ESTALE, "replaced by something else since it was listed")
+    return descriptor
+
+
+@functools.lru_cache(maxsize=4096)
+def owner_names(uid: int, gid: int) -> tuple[str, str]:
+    """User and group name; empty where there is none that UTF-8 can hold."""
+    return _name_of(lambda: pwd.getpwuid(uid).pw_name), _name_of(lambda: grp.getgrgid(gid).gr_name)
+
+
+def tmpfs_devices(mountinfo: Path = Path("/proc/self/mountinfo")) -> frozenset[int]:
+    """`st_dev` of every tmpfs and ramfs, whose times are no proof of anything (design.md 6).
+
+    Empty where the system has no such table.
+    """
+    try:
+        lines = mountinfo.read_bytes().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(device for line in lines for device in _tmpfs_device(line))
+
+
+def _tmpfs_device(line: bytes) -> Iterator[int]:
+    """From ``36 35 0:25 / /tmp rw … - tmpfs tmpfs rw``; see proc_pid_mountinfo(5)."""
+    mount, dash, kind = line.partition(b" - ")
+    fields = mount.split()
+    if dash and len(fields) > 2 and kind.split(b" ")[0] in (b"tmpfs", b"ramfs"):
+        major, _, minor = fields[2].partition(b":")
+        if major.isdigit() and minor.isdigit():
+            yield os.makedev(int(major), int(minor))
+
+
+def _name_of(look_up: Callable[[], str]) -> str:
+    try:
+        name = look_up()
+        name.encode("utf-8")
+    except (KeyError, OSError, UnicodeEncodeError):
+        return ""
+    return name
+
+
+# --- what to walk ---
+
+
+def _compile(patterns: Sequence[str]) -> _Excluded | None:
+    if not patterns:
+        return None
+    try:
+        spec = GitIgnoreSpec.from_lines(patterns)
+    except (GitIgnorePatternError, ValueError) as error:
+        raise ConfigError("exclude pattern is malformed", found=str(error)[:200]) from error
+    return lambda path, is_directory: spec.match_file(os.fsdecode(path) + "/" * is_directory)
+
+
+def locate(path: Path | bytes) -> bytes:
+    """Absolute, with every directory above it resolved, itself not.
+
+    Names in the tree then have only directories above them.
+    """
+    given = os.fsencode(path)
+    head, tail = os.path.split(given.rstrip(b"/") or b"/")
+    if tail in (b"", b".", b".."):
+        full = os.path.realpath(given)
+    else:
+        full = os.path.realpath(head or b".").rstrip(b"/") + b"/" + tail
+    try:
+        found = os.lstat(full)
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or "not a file name"
+        raise ConfigError(f"PATH {_show(given)} can't be read", found=problem) from error
+    if stat.S_ISLNK(found.st_mode) and Path(os.fsdecode(full)).is_dir():
+        raise ConfigError(
+            f"PATH {_show(given)} is a symbolic link to a directory",
+            hint=f"name the directory itself: {_show(os.path.realpath(full))}",
+        )
+    return full
+
+
+def _show(path: bytes) -> str:
+    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _walk_one(root: bytes, excluded: _Excluded | None) -> Iterator[SourceItem]:
+    if stat.S_ISDIR(os.lstat(root).st_mode):
+        yield from _walk_root(root, b"", excluded)
+        return
+    above, name = os.path.split(root)
+    yield _look(b"", above, above, None)
+    yield _look(name, root, root, None)
+
+
+def _walk_several(roots: Sequence[bytes], excluded: _Excluded | None) -> Iterator[SourceItem]:
+    """Sorted roots with the directories above them, each once and before its members."""
+    above: set[bytes] = set()
+    for root in roots:
+        parts = root[1:].split(b"/")
+        for depth in range(len(parts)):
+            path = b"/".join(parts[:depth])
+            if path not in above:
+                above.add(path)
+                yield _look(path, b"/" + path, b"/" + path, None)
+        yield from _walk_root(root, root[1:], excluded)
+
+
+def _walk_root(root: bytes, path: bytes, excluded: _Excluded | None) -> Iterator[SourceItem]:
+    item = _look(path, root, root, None)
+    if item.type is not EntryType.DIRECTORY:
+        yield item
+        return
+    with _Walker(excluded, below=len(path) + 1 if path else 0) as walker:
+        yield walker.enter(item, root, None)
+        yield from walker
+
+
+# --- the walk ---
+
+
+class _Level:
+    """A directory whose members are being walked."""
+
+    __slots__ = ("fd", "full", "names", "path", "problem", "stat")
+
+    def __init__(
+        self, item: SourceItem, found: os.stat_result, fd: int, names: list[bytes]
+    ) -> None:
+        self.path = item.path + b"/" if item.path else b""
+        self.full = item.full.rstrip(b"/") + b"/"
+        self.stat = found
+        self.fd = fd
+        self.names = iter(names)
+        self.problem: OSError | None = None  # it couldn't be opened again
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def reopen(self) -> None:
+        """After `close`: by path, and only if it is still the same directory."""
+        try:
+            self.fd = _open_directory(self.full[:-1] or b"/", None, self.stat)
+        except OSError as error:
+            self.problem = error
+
+
+class _Walker:
+    """Depth first, names of a directory sorted bytewise: that is component-wise order.
+
+    A stack instead of recursion: a tree may be deeper than Python's or the
+    descriptors' limit.
+    """
+
+    def __init__(self, excluded: _Excluded | None, *, below: int) -> None:
+        self._excluded = excluded
+        self._below = below  # bytes of a tree path that name its PATH
+        self._levels: list[_Level] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for level in self._levels:
+            level.close()
+
+    def enter(self, item: SourceItem, name: bytes, dir_fd: int | None) -> SourceItem:
+        """Make a directory's members the next; if it can't be read the item says why."""
+        assert item.stat is not None
+        try:
+            fd = _open_directory(name, dir_fd, item.stat)
+            try:
+                names = _list(fd)
+            except OSError:
+                os.close(fd)
+                raise
+        except OSError as error:
+            return _failed(item, error)
+        self._levels.append(_Level(item, item.stat, fd, names))
+        if len(self._levels) > _OPEN_DIRECTORIES:
+            self._levels[-1 - _OPEN_DIRECTORIES].close()
+        return item
+
+    def __iter__(self) -> Iterator[SourceItem]:
+        while self._levels:
+            level = self._levels[-1]
+            if level.fd < 0 and level.problem is None:
+                level.reopen()
+            for name in level.names:
+                item = self._member(level, name)
+                if item is None:
+                    continue
+                if item.type is EntryType.DIRECTORY:
+                    yield self.enter(item, name, level.fd)
+                    break  # its members come first; nothing more where it can't be read
+                yield item
+            else:
+                self._levels.pop().close()
+
+    def _member(self, level: _Level, name: bytes) -> SourceItem | None:
+        path, full = level.path + name, level.full + name
+        if level.problem is not None:
+            return _failed(SourceItem(path, full, None, None), level.problem)
+        item = _look(path, full, name, level.fd)
+        if self._excluded is not None:
+            is_directory = item.type is EntryType.DIRECTORY
+            if self._excluded(path[self._below :], is_directory):
+                return None
+        return item
+
+
+def _open_directory(name: bytes, dir_fd: int | None, expected: os.stat_result) -> int:
+    fd = os.open(name, _DIRECTORY, dir_fd=dir_fd)
+    if not os.path.samestat(os.fstat(fd), expected):
+        os.close(fd)
+        raise OSError(errno.ESTALE, "replaced by something else since it was listed")
+    return fd
+
+
+def _list(fd: int) -> list[bytes]:
+    with os.scandir(fd) as members:
+        return sorted([os.fsencode(member.name) for member in members])
+
+
+def _look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
+    """What ``name`` in ``dir_fd`` is."""
+    try:
+        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        kind = _TYPES.get(stat.S_IFMT(found.st_mode))
+        if kind is EntryType.SYMLINK:
+            return SourceItem(path, full, found, kind, os.readlink(name, dir_fd=dir_fd))
+    except OSError as error:
+        return _failed(SourceItem(path, full, None, None), error)
+    return SourceItem(path, full, found, kind)
+
+
+def _failed(item: SourceItem, error: OSError) -> SourceItem:
+    if isinstance(error, FileNotFoundError):
+        return item._replace(vanished=True)
+    return item._replace(error=error.strerror or str(error))

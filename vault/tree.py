@@ -1,0 +1,565 @@
+"""The tree of a snapshot: entries, their order, content root and levels (docs/format.md 8).
+
+Pure: no I/O and no clock. What is parsed here is untrusted: every malformed byte
+ends in a `FormatError`, and no more than one entry is held.
+"""
+
+import hashlib
+import hmac
+import struct
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from vault.errors import FormatError
+from vault.model import EntryType, sort_key
+
+__all__ = [
+    "MAX_LEVEL",
+    "ContentRoot",
+    "Entry",
+    "EntryType",
+    "TreeHeader",
+    "TreeParser",
+    "commitment",
+    "decode_entry",
+    "encode_canonical",
+    "encode_extra",
+    "encode_header",
+    "expand_levels",
+    "fold_levels",
+    "frame",
+    "sort_key",
+    "split_ids",
+]
+
+MAGIC = b"VAULTTR1"
+MAX_CANONICAL = 4 << 20  # bytes
+MAX_EXTRA = 64 << 20  # bytes
+MAX_HEADER = 1 << 20  # bytes
+MAX_PATH = 65_535  # bytes; also of a link
+MAX_NAME = 255  # bytes of an xattr's name; characters of a user's or group's
+MAX_LEVEL = 8
+ID_SIZE = 32
+
+_LENGTHS = struct.Struct("<II")
+_LENGTH = struct.Struct("<I")
+_NOT_A_PART = frozenset((b"", b".", b".."))
+_U32 = (1 << 32) - 1
+_U64 = (1 << 64) - 1
+_I63 = (1 << 63) - 1
+_TYPES = frozenset(EntryType)
+_DEVICES = frozenset((EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE))
+_LINKS = frozenset((EntryType.SYMLINK, EntryType.HARD_LINK))
+
+_Shape = TypeVar("_Shape", bound=msgspec.Struct)
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One member of a tree. Times are ns since 1970; fields as in docs/format.md 8."""
+
+    path: bytes  # relative to the top, whose own path is empty
+    type: EntryType
+    mode: int  # the 12 permission bits
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    size: int = 0  # bytes; of files only
+    sha256: bytes | None = None  # of the content; of files only
+    link: bytes | None = None  # symlink: target as read; hard link: path of an earlier file
+    device: int | None = None  # st_rdev
+    xattrs: tuple[tuple[bytes, bytes], ...] | None = None  # sorted by name; None if there are none
+    chunks: bytes = b""  # chunk ids; empty where derivable
+    user: str = ""
+    group: str = ""
+    ctime: int = 0
+    holes: tuple[tuple[int, int], ...] | None = None  # (offset, length); None if there are none
+
+
+class _Canonical(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    path: bytes
+    type: int
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    size: int
+    sha256: bytes | None
+    link: bytes | None
+    device: int | None
+    xattrs: tuple[tuple[bytes, bytes], ...] | None
+
+
+class _Extra(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    chunks: bytes
+    user: str
+    group: str
+    ctime: int
+    holes: tuple[tuple[int, int], ...] | None
+
+
+class TreeHeader(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
+    """What the tree stream begins with."""
+
+    key: bytes  # 32 random bytes: the commitment's key, secret
+    relative: bool  # names are relative to the one source
+    sources: tuple[bytes, ...]  # the PATHs as given, absolute
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return f"TreeHeader(relative={self.relative}, sources={self.sources})"
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_canonical_decoder = msgspec.msgpack.Decoder(_Canonical)
+_extra_decoder = msgspec.msgpack.Decoder(_Extra)
+_header_decoder = msgspec.msgpack.Decoder(TreeHeader)
+
+
+# --- encoding ---
+
+
+def encode_canonical(entry: Entry) -> bytes:
+    """The part of an entry that the content root covers."""
+    return _encode(
+        (
+            entry.path,
+            entry.type,
+            entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.mtime,
+            entry.size,
+            entry.sha256,
+            entry.link,
+            entry.device,
+            entry.xattrs,
+        )
+    )
+
+
+def encode_extra(entry: Entry) -> bytes:
+    """The part of an entry that the content root leaves out."""
+    return _encode((entry.chunks, entry.user, entry.group, entry.ctime, entry.holes))
+
+
+def frame(canonical: bytes, extra: bytes) -> bytes:
+    """An entry as it stands in the stream.
+
+    Raises:
+        FormatError: A part is over its cap, as the reader would say too.
+    """
+    _check_caps(len(canonical), len(extra))
+    return b"".join((_LENGTHS.pack(len(canonical), len(extra)), canonical, extra))
+
+
+def encode_header(header: TreeHeader) -> bytes:
+    """The beginning of the stream, magic included.
+
+    Raises:
+        FormatError: The header is over its cap, or the reader would refuse it.
+    """
+    _check_header(header)
+    encoded = _encode(header)
+    if len(encoded) > MAX_HEADER:
+        raise FormatError("tree header is too long", expected=MAX_HEADER, found=len(encoded))
+    return b"".join((MAGIC, _LENGTH.pack(len(encoded)), encoded))
+
+
+# --- decoding one entry ---
+
+
+def decode_entry(canonical: bytes, extra: bytes) -> Entry:
+    """The entry that these two parts encode.
+
+    Raises:
+        FormatError: Wrong types, a value out of range, fields that do not fit the
+            type, or not the one shortest encoding.
+    """
+    first = _decode(_canonical_decoder, canonical, "tree entry")
+    second = _decode(_extra_decoder, extra, "tree entry's extra part")
+    if first.type not in _TYPES:
+        raise FormatError("tree entry has an unknown type", found=first.type)
+    entry = Entry(
+        path=first.path,
+        type=EntryType(first.type),
+        mode=first.mode,
+        uid=first.uid,
+        gid=first.gid,
+        mtime=first.mtime,
+        size=first.size,
+        sha256=first.sha256,
+        link=first.link,
+        device=first.device,
+        xattrs=first.xattrs,
+        chunks=second.chunks,
+        user=second.user,
+        group=second.group,
+        ctime=second.ctime,
+        holes=second.holes,
+    )
+    check_entry(entry)
+    return entry
+
+
+def _decode(decoder: "msgspec.msgpack.Decoder[_Shape]", data: bytes, what: str) -> _Shape:
+    try:
+        value = decoder.decode(data)
+        again = _encode(value)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise FormatError(f"{what} is malformed", found=str(error)[:120]) from error
+    if again != data:  # otherwise one tree would have many content roots
+        raise FormatError(f"{what} is not in its shortest encoding")
+    return value
+
+
+def check_entry(entry: Entry) -> None:
+    """Every rule of docs/format.md 8 that one entry alone can break.
+
+    Raises:
+        FormatError: Which one, and where.
+    """
+    if entry.path or entry.type is not EntryType.DIRECTORY:
+        _check_path(entry.path, "tree entry's path")
+    _check_numbers(entry)
+    _check_link(entry)
+    if (entry.device is not None) != (entry.type in _DEVICES):
+        raise _bad(entry, "has a device number and is no device, or the reverse")
+    if entry.xattrs is not None:
+        _check_xattrs(entry, entry.xattrs)
+    if entry.type is EntryType.FILE:
+        _check_content(entry)
+    elif entry.size or entry.sha256 is not None or entry.chunks or entry.holes is not None:
+        raise _bad(entry, "has content and is no file")
+    if len(entry.user) > MAX_NAME or len(entry.group) > MAX_NAME:
+        raise _bad(entry, "has too long an owner's name")
+
+
+def _bad(entry: Entry, problem: str, found: object = None) -> FormatError:
+    return FormatError(f"tree entry {entry.path[:200]!r} {problem}", found=found)
+
+
+def _check_path(path: bytes, what: str) -> None:
+    if len(path) > MAX_PATH:
+        raise FormatError(f"{what} is too long", expected=f"at most {MAX_PATH}", found=len(path))
+    if b"\0" in path or not _NOT_A_PART.isdisjoint(path.split(b"/")):
+        raise FormatError(f"{what} is not relative and plain", found=repr(path[:200]))
+
+
+def _check_numbers(entry: Entry) -> None:
+    if not 0 <= entry.mode <= 0o7777:
+        raise _bad(entry, "has a mode out of range", entry.mode)
+    if not (0 <= entry.uid <= _U32 and 0 <= entry.gid <= _U32):
+        raise _bad(entry, "has an owner out of range", (entry.uid, entry.gid))
+    if not (-_I63 - 1 <= entry.mtime <= _I63 and -_I63 - 1 <= entry.ctime <= _I63):
+        raise _bad(entry, "has a time out of range", (entry.mtime, entry.ctime))
+    if not 0 <= entry.size <= _I63:
+        raise _bad(entry, "has a size out of range", entry.size)
+    if entry.device is not None and not 0 <= entry.device <= _U64:
+        raise _bad(entry, "has a device number out of range", entry.device)
+
+
+def _check_link(entry: Entry) -> None:
+    if (entry.link is not None) != (entry.type in _LINKS):
+        raise _bad(entry, "has a link and is none, or the reverse")
+    if entry.link is None:
+        return
+    if entry.type is EntryType.HARD_LINK:
+        _check_path(entry.link, "hard link's target")
+    elif not entry.link or b"\0" in entry.link or len(entry.link) > MAX_PATH:
+        raise _bad(entry, "has an impossible link target", repr(entry.link[:200]))
+
+
+def _check_xattrs(entry: Entry, xattrs: Sequence[tuple[bytes, bytes]]) -> None:
+    if not xattrs:
+        raise _bad(entry, "has an empty list of xattrs", "[]")
+    previous = b""
+    for name, _ in xattrs:
+        if name <= previous:  # so an empty name fails too
+            raise _bad(entry, "has xattrs out of order", repr(name[:200]))
+        if len(name) > MAX_NAME or b"\0" in name:
+            raise _bad(entry, "has an impossible xattr name", repr(name[:200]))
+        previous = name
+
+
+def _check_content(entry: Entry) -> None:
+    if entry.sha256 is None or len(entry.sha256) != ID_SIZE:
+        raise _bad(entry, "has no SHA-256")
+    data = entry.size - _holes_size(entry)
+    chunks, odd = divmod(len(entry.chunks), ID_SIZE)
+    if odd or chunks > data:
+        raise _bad(entry, "has an impossible number of chunk ids", len(entry.chunks))
+    if entry.holes is None and chunks == 1:
+        raise _bad(entry, "names the one chunk that its SHA-256 already gives")
+    if entry.holes is not None and not chunks and data:
+        raise _bad(entry, "has holes and no chunks for the rest")
+
+
+def _holes_size(entry: Entry) -> int:
+    """Sum of the holes in bytes, which must be sorted, disjoint, and inside the file."""
+    if entry.holes is None:
+        return 0
+    if not entry.holes:
+        raise _bad(entry, "has an empty list of holes", "[]")
+    total = end = 0
+    for offset, length in entry.holes:
+        if offset < end or length <= 0 or offset + length > entry.size:
+            raise _bad(entry, "has impossible holes", (offset, length))
+        end = offset + length
+        total += length
+    return total
+
+
+def _check_caps(canonical: int, extra: int) -> None:
+    if canonical > MAX_CANONICAL or extra > MAX_EXTRA:
+        raise FormatError(
+            "tree entry is too long",
+            expected=f"at most {MAX_CANONICAL} and {MAX_EXTRA}",
+            found=f"{canonical} and {extra}",
+        )
+
+
+def _check_header(header: TreeHeader) -> None:
+    if len(header.key) != ID_SIZE:
+        raise FormatError("tree header's key must be 32 bytes", found=len(header.key))
+
+
+# --- parsing the stream ---
+
+
+class _PathSet:
+    """Paths seen, as 64-bit hashes keyed by the process: 8 bytes each, never path objects."""
+
+    _RUN = 65_536
+
+    def __init__(self) -> None:
+        self._recent: set[int] = set()
+        self._runs: list[array[int]] = []  # each sorted
+
+    def add(self, path: bytes) -> None:
+        self._recent.add(hash(path))
+        if len(self._recent) == self._RUN:
+            self._runs.append(array("q", sorted(self._recent)))
+            self._recent.clear()
+
+    def __contains__(self, path: bytes | None) -> bool:
+        wanted = hash(path)
+        if wanted in self._recent:
+            return True
+        positions = ((run, bisect_left(run, wanted)) for run in self._runs)
+        return any(at < len(run) and run[at] == wanted for run, at in positions)
+
+
+class TreeParser:
+    """Parses a tree stream that arrives in pieces, and checks what entries owe each other.
+
+    Strictly ascending order; parents that are directories and came before; hard
+    links to files that came before (by hash: a colliding path passes here and has
+    no such file to link to in the consumer). Holds one entry, the open
+    directories, and 8 bytes for every file.
+    """
+
+    def __init__(self) -> None:
+        self.header: TreeHeader | None = None
+        self._buffer = bytearray()
+        self._last: bytes | None = None  # sort key of the entry before
+        self._open: list[bytes] = []  # paths of the directories that may still get members
+        self._files = _PathSet()
+
+    def feed(self, data: bytes) -> list[tuple[Entry, bytes]]:
+        """Entries that are whole now, each with its canonical part for the content root.
+
+        Raises:
+            FormatError: The stream breaks a rule; the parser is of no use afterwards.
+        """
+        self._buffer += data
+        at = 0
+        if self.header is None:
+            at = self._parse_header()
+            if self.header is None:
+                return []
+        entries: list[tuple[Entry, bytes]] = []
+        with memoryview(self._buffer) as view:
+            while (end := self._entry_end(at)) is not None:
+                middle = at + _LENGTHS.size + _LENGTH.unpack_from(view, at)[0]
+                canonical = bytes(view[at + _LENGTHS.size : middle])
+                entry = decode_entry(canonical, bytes(view[middle:end]))
+                self._place(entry)
+                entries.append((entry, canonical))
+                at = end
+        del self._buffer[:at]
+        return entries
+
+    def finish(self) -> None:
+        """Say that nothing follows.
+
+        Raises:
+            FormatError: The stream ends within an entry or before the top directory.
+        """
+        if self._buffer or self._last is None:
+            raise FormatError("tree stream ends too early", found=f"{len(self._buffer)} bytes left")
+
+    def _parse_header(self) -> int:
+        """Where the entries begin; 0 while the header is not whole."""
+        start = len(MAGIC) + _LENGTH.size
+        if self._buffer[: len(MAGIC)] != MAGIC[: len(self._buffer)]:
+            raise FormatError("not a tree stream", found=bytes(self._buffer[: len(MAGIC)]).hex())
+        if len(self._buffer) < start:
+            return 0
+        (length,) = _LENGTH.unpack_from(self._buffer, len(MAGIC))
+        if length > MAX_HEADER:
+            raise FormatError("tree header is too long", expected=MAX_HEADER, found=length)
+        if len(self._buffer) < start + length:
+            return 0
+        header = _decode(
+            _header_decoder, bytes(self._buffer[start : start + length]), "tree header"
+        )
+        _check_header(header)
+        self.header = header
+        return int(start + length)
+
+    def _entry_end(self, at: int) -> int | None:
+        """End of the entry at ``at``; None while it is not whole."""
+        if len(self._buffer) - at < _LENGTHS.size:
+            return None
+        canonical, extra = _LENGTHS.unpack_from(self._buffer, at)
+        _check_caps(canonical, extra)
+        end = int(at + _LENGTHS.size + canonical + extra)
+        return end if end <= len(self._buffer) else None
+
+    def _place(self, entry: Entry) -> None:
+        """Check the entry against those before it, and remember it."""
+        key = sort_key(entry.path)
+        if self._last is None:
+            if entry.path:
+                raise _bad(entry, "comes before the top directory")
+        else:
+            if key <= self._last:
+                raise _bad(entry, "is out of order")
+            self._leave_directories(entry)
+        self._last = key
+        if entry.type is EntryType.DIRECTORY:
+            self._open.append(entry.path)
+        elif entry.type is EntryType.FILE:
+            self._files.add(entry.path)
+        elif entry.type is EntryType.HARD_LINK and entry.link not in self._files:
+            raise _bad(entry, "is a hard link to no earlier file", repr(entry.link))
+
+    def _leave_directories(self, entry: Entry) -> None:
+        """Close what can get no more members: order puts them before this entry."""
+        parent = entry.path.rpartition(b"/")[0]
+        while self._open and self._open[-1] != parent:
+            self._open.pop()
+        if not self._open:
+            raise _bad(entry, "has no directory to be in")
+
+
+# --- content root ---
+
+
+class ContentRoot:
+    """SHA-256 over canonical entries in order: what a restore must reproduce."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def update(self, canonical: bytes) -> None:
+        """Add the next entry's canonical part."""
+        self._hash.update(canonical)
+
+    def digest(self) -> bytes:
+        """32 bytes."""
+        return self._hash.digest()
+
+
+def commitment(key: bytes, root: bytes) -> bytes:
+    """HMAC-SHA-256: the content root, unreadable to those who may not read the tree."""
+    return hmac.digest(key, root, "sha256")
+
+
+# --- levels ---
+
+
+def split_ids(data: bytes) -> list[bytes]:
+    """Chunk ids out of their concatenation.
+
+    Raises:
+        FormatError: Not a multiple of 32 bytes.
+    """
+    if len(data) % ID_SIZE:
+        raise FormatError("list of chunk ids has a broken length", found=len(data))
+    return [data[at : at + ID_SIZE] for at in range(0, len(data), ID_SIZE)]
+
+
+def fold_levels(
+    ids: Sequence[bytes], cut: Callable[[bytes], list[int]], put: Callable[[bytes], bytes]
+) -> tuple[bytes, int]:
+    """Store the chunk ids of a tree stream as levels until one id is left.
+
+    Args:
+        ids: Chunk ids of the stream itself, in order; at least one.
+        cut: The tree chunker: bytes to lengths that sum to theirs.
+        put: Stores a tree chunk and returns its id.
+
+    Returns:
+        The last id, and its level: 0 where the stream is one chunk.
+
+    Raises:
+        FormatError: The stream needs more than `MAX_LEVEL` levels.
+    """
+    level = 0
+    while len(ids) > 1:
+        level = check_level(level + 1)
+        stream = b"".join(ids)
+        above, at = [], 0
+        for length in cut(stream):
+            above.append(put(stream[at : at + length]))
+            at += length
+        ids = above
+    return ids[0], level
+
+
+def expand_levels(root: bytes, level: int, fetch: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """The inverse of `fold_levels`: the tree stream's chunks, in order, one at a time.
+
+    Args:
+        root: Chunk id in the manifest.
+        level: Level in the manifest.
+        fetch: Returns a tree chunk that was checked against its id.
+
+    Raises:
+        FormatError: The level is out of range, or a level's length is broken.
+    """
+    check_level(level)
+    ids: Iterator[bytes] = iter((root,))
+    for _ in range(level):
+        ids = _ids_of(map(fetch, ids))
+    return map(fetch, ids)
+
+
+def _ids_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Chunk ids of one level; the chunker may have cut within an id."""
+    rest = b""
+    for chunk in chunks:
+        data = rest + chunk
+        whole = len(data) - len(data) % ID_SIZE
+        yield from split_ids(data[:whole])
+        rest = data[whole:]
+    if rest:
+        raise FormatError("list of chunk ids has a broken length", found=len(rest))
+
+
+def check_level(level: Any) -> int:
+    """The level itself.
+
+    Raises:
+        FormatError: Not 0 to `MAX_LEVEL`.
+    """
+    if not isinstance(level, int) or not 0 <= level <= MAX_LEVEL:
+        raise FormatError("tree level is out of range", expected=f"0 to {MAX_LEVEL}", found=level)
+    return level

@@ -1,0 +1,188 @@
+"""What a client remembers, so that nobody can show it an older ledger (design.md 4, Trust).
+
+A signed history can be cut short without breaking a signature. Three things tell: the pinned
+root, the highest head ever seen here, and the head an operator names with ``--trust``.
+"""
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from vault.encoding import dumps, loads_strict
+from vault.envelope import Head
+from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, RollbackError
+from vault.model import Digest
+
+_TRUST = re.compile(r"(0|[1-9][0-9]{0,15}):([0-9a-f]{64})")
+_REPOSITORY = re.compile(r"[0-9a-f]{32}")
+_MAX_MEMORY_FILE = 4096  # bytes
+
+
+class History(Protocol):
+    """What these checks ask of a ledger."""
+
+    @property
+    def head(self) -> Head | None:
+        """The last statement linked."""
+
+    def digest_at(self, seq: int) -> Digest | None:
+        """The digest of a linked statement, None beyond the head."""
+
+    def is_signed_at(self, envelope: bytes, seq: int) -> bool:
+        """Whether a listed key signed this as statement ``seq`` of this repository."""
+
+
+def parse_trust(text: str) -> Head:
+    """Read SEQ:DIGEST, as ``snapshot`` prints it; 0:DIGEST names the root.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    match = _TRUST.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(
+            "a trusted head is written SEQ:DIGEST",
+            expected="a number, a colon, 64 lower-case hex digits",
+            found=repr(text[:90]),
+        )
+    return Head(seq=int(match[1]), digest=Digest.parse(match[2]))
+
+
+def check_floor(ledger: History, floor: Head) -> None:
+    """Refuse a history that ends before ``floor`` or passes it with another digest.
+
+    Raises:
+        RollbackError: It does.
+    """
+    found = ledger.digest_at(floor.seq)
+    if found == floor.digest:
+        return
+    problem = "another" if found is not None else "an older"
+    raise RollbackError(
+        f"the store shows {problem} history than the one known here",
+        expected=floor,
+        found=f"{floor.seq}:{found}" if found is not None else (ledger.head or "no statement"),
+        hint="find out who changed the store; --accept-head SEQ:DIGEST goes on regardless"
+        " and is recorded",
+    )
+
+
+def check_gap(ledger: History, beyond: Iterable[tuple[int, bytes]]) -> None:
+    """Refuse a ledger with a hole: statements after the head that our keys signed.
+
+    Args:
+        ledger: All that links.
+        beyond: Seq (of the object's name) and envelope of the objects after the head
+            that did not link. Junk there is anybody's; a statement that a listed
+            key signed proves that something before it was taken away or swapped.
+
+    Raises:
+        RollbackError: There is such a statement.
+    """
+    for seq, envelope in beyond:
+        if ledger.is_signed_at(envelope, seq):
+            raise RollbackError(
+                f"ledger statement {seq} is signed by a known key but does not follow the head",
+                expected=f"every statement after {ledger.head or 'none'}",
+                found=f"statement {seq} beyond a gap",
+                hint="statements are missing from the store or were replaced",
+            )
+
+
+class HeadMemory:
+    """The highest head seen of each repository, one small file each."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._directory = state_dir / "heads"
+
+    def recall(self, repository_id: str) -> Head | None:
+        """The remembered head, None if this repository was never seen here.
+
+        Raises:
+            IntegrityError: The file is damaged, so that nothing can be said.
+            LocalError: It can't be read.
+        """
+        path = self._path(repository_id)
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_MEMORY_FILE + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LocalError(f"can't read the remembered head {path}", found=error) from error
+        try:
+            return _decode(data)
+        except FormatError as error:
+            raise IntegrityError(
+                f"the remembered head {path} is damaged",
+                found=error,
+                hint="name the head you trust with --accept-head SEQ:DIGEST to write it anew",
+            ) from error
+
+    def remember(self, repository_id: str, head: Head) -> None:
+        """Raise the remembered head; an older one leaves it as it is.
+
+        Raises:
+            IntegrityError: The file is damaged.
+            LocalError: It can't be written.
+        """
+        known = self.recall(repository_id)
+        if known is None or head.seq > known.seq:
+            self.replace(repository_id, head)
+
+    def replace(self, repository_id: str, head: Head) -> None:
+        """Remember this head whatever was remembered before (``--accept-head``).
+
+        Raises:
+            LocalError: It can't be written.
+        """
+        path = self._path(repository_id)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_durably(path, _encode(head))
+        except OSError as error:
+            raise LocalError(f"can't write the remembered head {path}", found=error) from error
+
+    def _path(self, repository_id: str) -> Path:
+        if not _REPOSITORY.fullmatch(repository_id):
+            raise ConfigError("repository id must be 32 hex digits", found=repr(repository_id[:80]))
+        return self._directory / f"{repository_id}.json"
+
+
+def _encode(head: Head) -> bytes:
+    return dumps({"seq": head.seq, "digest": str(head.digest), "version": head.version}) + b"\n"
+
+
+def _decode(data: bytes) -> Head:
+    if len(data) > _MAX_MEMORY_FILE:
+        raise FormatError("file is too large", expected=_MAX_MEMORY_FILE)
+    fields: Any = loads_strict(data)
+    match fields:
+        case {"seq": int(seq), "digest": str(digest), "version": str(version)} if seq >= 0:
+            return Head(seq=seq, digest=Digest.parse(digest), version=version)
+    raise FormatError("file does not name a head", found=json.dumps(fields)[:80])
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    """Replace a file so that a crash leaves the old or the new one, never a part."""
+    handle, temporary = tempfile.mkstemp(prefix=".head-", dir=path.parent)  # mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

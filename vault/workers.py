@@ -1,0 +1,51 @@
+"""Executors that pipelines are handed (design.md 3).
+
+With ``workers=0`` everything runs at once in the caller's thread, so that "the
+n-th call" means the same in every run of a test.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class InlineExecutor(Executor):
+    """Runs each call before `submit` returns."""
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """See `concurrent.futures.Executor.submit`."""
+        future: Future[_T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - handed on by the future, as executors do
+            future.set_exception(error)
+        return future
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """The executors of one operation."""
+
+    compute: Executor  # hashing, compression, sealing
+    transfer: Executor  # calls to the store
+    in_flight: int  # packs moving at the same time: bounds memory
+
+
+@contextmanager
+def make_workers(workers: int = 2, *, transfers: int = 2) -> Iterator[Workers]:
+    """Executors that end with the block; pending work is dropped on an error."""
+    if workers == 0:
+        yield Workers(compute=InlineExecutor(), transfer=InlineExecutor(), in_flight=1)
+        return
+    compute = ThreadPoolExecutor(workers, thread_name_prefix="compute")
+    transfer = ThreadPoolExecutor(transfers, thread_name_prefix="transfer")
+    try:
+        yield Workers(compute=compute, transfer=transfer, in_flight=transfers)
+    finally:
+        compute.shutdown(wait=True, cancel_futures=True)
+        transfer.shutdown(wait=True, cancel_futures=True)
