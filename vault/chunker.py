@@ -4,7 +4,6 @@ import dataclasses
 import warnings
 
 from vault.errors import FormatError
-from vault.storage.base import Buffer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # without its C core pyfastcdc warns; see `ACCELERATED`
@@ -52,7 +51,7 @@ class Chunker:
             normalized_chunking=2,
         )
 
-    def cut(self, buffer: Buffer, *, final: bool) -> list[int]:
+    def cut(self, buffer: bytes | bytearray | memoryview, *, final: bool) -> list[int]:
         """Lengths, in bytes, of the whole chunks at the front of ``buffer``.
 
         A caller drops the sum of them, appends what comes next and asks again:

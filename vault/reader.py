@@ -14,7 +14,7 @@ from pathlib import Path
 from vault import index
 from vault.cache import Cache, Location, PackRow
 from vault.codec import MAX_HEADER, Header, Opener, open_seed
-from vault.crypto import RecipientKey
+from vault.crypto import RecipientKey, chunk_id
 from vault.domain import open_domain
 from vault.errors import (
     DigestMismatchError,
@@ -30,7 +30,7 @@ from vault.model import ObjectRef, ObjectType, PackId
 from vault.pack import Location as Place
 from vault.pack import open_block, read_directory
 from vault.repository import Repository, domain_ref, snapshot_body
-from vault.tree import ContentRoot, Entry, TreeParser, commitment, expand_levels
+from vault.tree import ContentRoot, Entry, TreeParser, commitment, expand_levels, split_ids
 
 _log = logging.getLogger(__name__)
 
@@ -266,6 +266,13 @@ class Reader:
                 f"chunk {chunk_id.hex()} is in no pack that snapshot {self.record.seq} needs"
             )
         return location
+
+    def chunks_of(self, entry: Entry) -> Sequence[bytes]:
+        """Chunk ids of a file with content, in order."""
+        if entry.chunks:
+            return split_ids(entry.chunks)
+        assert entry.sha256 is not None
+        return [chunk_id(self.secrets.id_key, ObjectType.DATA, entry.sha256)]
 
     def pack(self, number: int) -> PackReader:
         """The reader of a pack by the number that `find` gave."""

@@ -179,7 +179,7 @@ def _show(path: bytes) -> str:
 
 
 def _walk_one(root: bytes, excluded: _Excluded | None) -> Iterator[SourceItem]:
-    if stat.S_ISDIR(os.lstat(root).st_mode):
+    if _look(b"", root, root, None).type is EntryType.DIRECTORY:
         yield from _walk_root(root, b"", excluded)
         return
     above, name = os.path.split(root)

@@ -269,7 +269,8 @@ _CHILD = """
 import sys
 from pathlib import Path
 from vault.cache import Cache
-with Cache.open(Path(sys.argv[1]), repository_id=bytes(range(16)), domain="default") as cache:
+identity = {"repository_id": bytes(range(16)), "domain": "default"}
+with Cache.open(Path(sys.argv[1]), **identity, map_size=1 << 20) as cache:
     while True:
         print(cache.reserve_pack(), flush=True)
         if sys.stdin.readline() == "":

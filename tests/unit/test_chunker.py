@@ -32,7 +32,8 @@ REFERENCE = _reference()
 
 def _pieces(data: bytes, sizes: list[int]) -> list[bytes]:
     """The data in pieces of these sizes, again and again."""
-    pieces, at = [], 0
+    pieces: list[bytes] = []
+    at = 0
     while at < len(data):
         size = sizes[len(pieces) % len(sizes)]
         pieces.append(data[at : at + size])
@@ -41,7 +42,8 @@ def _pieces(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 def _cut_in_pieces(chunker: Chunker, pieces: list[bytes]) -> list[int]:
-    lengths, rest = [], b""
+    lengths: list[int] = []
+    rest = b""
     for piece in pieces:
         rest += piece
         found = chunker.cut(rest, final=False)

@@ -206,6 +206,25 @@ def test_malformed_headers_are_named(session: Session, at: int, value: bytes, me
         Header.parse(patched(raw, at, value))
 
 
+def test_sealed_seeds_are_capped(session: Session) -> None:
+    """4096 bytes leave room for later suites; more is refused though the header has it."""
+    sealer = Sealer.for_session(session, ObjectType.DATA, REPOSITORY)
+    name = session.sealed[0][0]
+
+    def build(size: int) -> Header:
+        return Header.build(
+            kind=ObjectType.DATA,
+            session_id=session.id,
+            salt=sealer.header.salt,
+            commitment=sealer.header.commitment,
+            sealed=((name, bytes(size)),),
+        )
+
+    assert build(4096).sealed == ((name, bytes(4096)),)
+    with pytest.raises(FormatError, match="sealed seed"):
+        build(4097)
+
+
 def test_cut_headers_are_format_errors(session: Session) -> None:
     """At every length."""
     raw = Sealer.for_session(session, ObjectType.DATA, REPOSITORY).header.raw

@@ -1,6 +1,7 @@
 """Lists and journals: whole or not at all, torn tails, and joins with a walk."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -64,6 +65,20 @@ def _journal(path: Path) -> list[ListRecord]:
         return list(journal.records())
 
 
+def _head_line(**changed: object) -> bytes:
+    fields = {
+        "created": "",
+        "dataset": "web",
+        "format": 1,
+        "generation": "generation",
+        "key": "",
+        "repository": "00" * 16,
+        "sha256": "",
+        "sources": [],
+    }
+    return json.dumps({**fields, **changed}).encode() + b"\n"
+
+
 names = st.lists(st.sampled_from([b"a", b"b", b"a.", b"\xff"]), min_size=1, max_size=4)
 paths = names.map(b"/".join)
 sorted_paths = st.lists(paths, unique=True, max_size=30).map(lambda p: sorted(p, key=sort_key))
@@ -108,10 +123,19 @@ def test_no_list_is_no_problem(tmp_path: Path) -> None:
     assert EntryListReader.open(tmp_path / "web", HEAD) == (None, "")
 
 
-@pytest.mark.parametrize("name", ["repository", "dataset", "generation"])
-def test_a_foreign_list_is_ignored_with_the_reason(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("repository", dataclasses.replace(HEAD, repository="11" * 16)),
+        ("dataset", dataclasses.replace(HEAD, dataset="other")),
+        ("generation", dataclasses.replace(HEAD, generation="other")),
+    ],
+)
+def test_a_foreign_list_is_ignored_with_the_reason(
+    tmp_path: Path, name: str, head: ListHead
+) -> None:
     """Its pack numbers would mean other packs."""
-    _write(tmp_path / "web", [], dataclasses.replace(HEAD, **{name: "other"}))
+    _write(tmp_path / "web", [], head)
     reader, problem = EntryListReader.open(tmp_path / "web", HEAD)
     assert reader is None
     assert f"another {name}" in problem
@@ -150,10 +174,9 @@ def test_every_damaged_byte_makes_the_list_ignored(tmp_path: Path) -> None:
         b'{"format":1}\n',
         b"\xff\xfe\n",
         b"x" * 2_000_000,
-        b'{"created":"","dataset":"web","format":1,"generation":"generation","key":"AA==",'
-        b'"repository":"00000000000000000000000000000000","sha256":"","sources":[]}\n',
-        b'{"created":"","dataset":"web","format":1,"generation":"generation","key":1,'
-        b'"repository":"00000000000000000000000000000000","sha256":"","sources":[]}\n',
+        _head_line(key="AA=="),
+        _head_line(key=1),
+        _head_line(sources=7),
     ],
 )
 def test_a_malformed_head_is_a_reason_not_an_exception(tmp_path: Path, content: bytes) -> None:
@@ -182,6 +205,18 @@ def test_a_list_left_by_a_kill_is_overwritten(tmp_path: Path) -> None:
     assert _read(tmp_path / "web") == [_record(b"a")]
 
 
+def test_a_link_made_in_the_last_moment_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the removal of what stood at the temporary name and the making of the file."""
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "web.new").symlink_to("victim")
+    monkeypatch.setattr("vault.entrylist.Path.unlink", lambda *_args, **_named: None)
+    with pytest.raises(LocalError):
+        EntryListWriter(tmp_path / "web", HEAD)
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
 def test_a_full_disk_is_a_local_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit 13, and the former list stays."""
 
@@ -189,7 +224,7 @@ def test_a_full_disk_is_a_local_error(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     _write(tmp_path / "web", [_record(b"former")])
-    monkeypatch.setattr(entrylist.os, "fsync", fail)
+    monkeypatch.setattr("vault.entrylist.os.fsync", fail)
     with pytest.raises(LocalError, match="No space"):
         _write(tmp_path / "web", [_record(b"new")])
     assert _read(tmp_path / "web") == [_record(b"former")]
@@ -235,6 +270,19 @@ def test_a_torn_tail_is_cut_off_at_every_length(tmp_path: Path) -> None:
         path.write_bytes(good[:length])
         _append(path, _record(b"c", 3))
         assert _journal(path) == [_record(b"a", 1), _record(b"c", 3)]
+
+
+def test_frames_behind_a_damaged_one_do_not_come_back(tmp_path: Path) -> None:
+    """They are cut off, so that a frame written over the damaged one does not lead to them."""
+    path = tmp_path / "journal"
+    _append(path, _record(b"a", 1))
+    at = len(path.read_bytes())
+    _append(path, _record(b"b", 2))
+    _append(path, _record(b"c", 3))
+    good = path.read_bytes()
+    path.write_bytes(good[:at] + b"\xff" + good[at + 1 :])
+    _append(path, _record(b"b", 2))
+    assert _journal(path) == [_record(b"a", 1), _record(b"b", 2)]
 
 
 def test_a_damaged_frame_ends_the_journal(tmp_path: Path) -> None:

@@ -346,6 +346,17 @@ def test_every_flipped_byte_is_detected(tmp_path: Path) -> None:
 # --- malformed files ---
 
 
+def test_large_files_are_refused(tmp_path: Path) -> None:
+    """A sound key file with much white space is not read."""
+    path = tmp_path / "writer.key"
+    save_writer(path, WRITER)
+    path.write_bytes(path.read_bytes().ljust(MAX_FILE))
+    assert load_writer(path) == WRITER
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(FormatError, match="too large"):
+        load_writer(path)
+
+
 @pytest.mark.parametrize(
     "data",
     [

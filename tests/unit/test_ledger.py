@@ -53,10 +53,8 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DIGEST = "cd" * 32
 RECIPIENT = b"\x07" * 1216
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
-KEY = {
-    name: SigningKey.generate()
-    for name in "root root2 enroller enroller2 policy pruner restorer alpha beta stranger".split()
-}
+NAMES = "root,root2,enroller,enroller2,policy,pruner,restorer,alpha,beta,stranger"
+KEY = {name: SigningKey.generate() for name in NAMES.split(",")}
 
 
 def public(name: str) -> str:
@@ -134,7 +132,13 @@ class Chain:
 
     @staticmethod
     def _seal(
-        kind: str, body: Body, signers: Sequence[str], seq: int, prev: Head | None, **changes: Any
+        kind: str,
+        body: Body,
+        signers: Sequence[str],
+        seq: int,
+        prev: Head | None,
+        /,
+        **changes: Any,
     ) -> bytes:
         fields: dict[str, Any] = {
             "type": kind,
@@ -149,12 +153,12 @@ class Chain:
         payload = build_statement(**(fields | changes))
         return seal_envelope(payload, [KEY[name] for name in signers])
 
-    def sealed(self, kind: str, body: Body, *signers: str, **changes: Any) -> bytes:
+    def sealed(self, kind: str, body: Body, /, *signers: str, **changes: Any) -> bytes:
         """The next statement, not linked."""
         head = self.ledger.head
         return self._seal(kind, body, signers, len(self.ledger.records), head, **changes)
 
-    def edited(self, kind: str, body: Body, *signers: str, **predicate: Any) -> bytes:
+    def edited(self, kind: str, body: Body, /, *signers: str, **predicate: Any) -> bytes:
         """The next statement with members of its predicate replaced before it was signed."""
         fields = json.loads(parse_envelope(self.sealed(kind, body, *signers)).payload)
         fields["predicateType"] = predicate.pop("predicateType", fields["predicateType"])
@@ -166,7 +170,7 @@ class Chain:
         self.envelopes.append(envelope)
         return self.ledger.link(envelope, version="v", modified=NOW)
 
-    def add(self, kind: str, body: Body, *signers: str, **changes: Any) -> Record:
+    def add(self, kind: str, body: Body, /, *signers: str, **changes: Any) -> Record:
         """Seal and link."""
         return self.link(self.sealed(kind, body, *signers, **changes))
 
@@ -495,9 +499,7 @@ def test_unlisted_key_is_refused_before_it_signs(chain: Chain) -> None:
 def test_impossible_body_is_refused_before_it_is_signed(chain: Chain) -> None:
     """The same checks as when it is read."""
     with pytest.raises(FormatError):
-        chain.ledger.require_role(
-            KEY["alpha"].public.id, "snapshot", snapshot(until="tomorrow")
-        )
+        chain.ledger.require_role(KEY["alpha"].public.id, "snapshot", snapshot(until="tomorrow"))
 
 
 def two_enrollers() -> Chain:
@@ -680,7 +682,7 @@ def test_revocation_of_a_stranger_is_void(chain: Chain) -> None:
     ("dataset", "counts"), [("db-1", True), ("db", False), ("web", False), ("logs", True)]
 )
 def test_snapshot_outside_its_writers_patterns_is_void(
-    chain: Chain, dataset: str, counts: bool
+    chain: Chain, *, dataset: str, counts: bool
 ) -> None:
     """A host publishes its own datasets only."""
     chain.add("writer", enrol("beta", "db-*", "logs"), "enroller")
@@ -876,3 +878,22 @@ def test_failed_link_leaves_no_trace(chain: Chain) -> None:
             chain.link(envelope)
     assert (list(chain.ledger.records), dict(chain.ledger.keys), chain.ledger.head) == before
     assert chain.ledger.findings == []
+
+
+def test_statement_beyond_the_limit_of_its_type_does_not_link(chain: Chain) -> None:
+    """A root may be larger; a heartbeat of that size owns no seq."""
+    large = chain.edited("heartbeat", HeartbeatBody(note="x"), "alpha", body={"note": "x" * 5000})
+    with pytest.raises(FormatError, match="too large"):
+        chain.link(large)
+    with pytest.raises(FormatError, match="too large"):
+        chain.link(beat(chain) + b" " * 20_000)
+
+
+def test_revoked_writer_does_not_count_beside_a_listed_signer(chain: Chain) -> None:
+    """Another key makes the statement link, but not the writer's."""
+    chain.add("writer", revoke(), "enroller")
+    record = chain.link(beat(chain, "policy", "alpha"))
+    assert (record.status, record.key_id) == (Status.VOID, KEY["policy"].public.id)
+    both = [KEY["policy"].public.id, KEY["alpha"].public.id]
+    with pytest.raises(SignatureError, match="would be void"):
+        chain.ledger.require_role(both, "heartbeat", HeartbeatBody(note="x"))

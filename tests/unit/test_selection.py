@@ -135,7 +135,7 @@ def test_time_without_zone_is_local(history: History) -> None:
 
 def test_zone_of_the_machine_is_used_where_none_is_given() -> None:
     """As `datetime` knows it."""
-    expected = datetime(2026, 7, 1, 12, 0).astimezone(UTC)  # noqa: DTZ001  # local on purpose
+    expected = datetime(2026, 7, 1, 12, 0).astimezone(UTC)  # local on purpose
     assert parse_moment("2026-07-01T12:00", None) == expected
 
 
@@ -163,7 +163,7 @@ def test_dataset_with_only_incomplete_snapshots_names_them() -> None:
     history = History()
     history.snapshot("2026-01-01T00:00:00Z", complete=False)
     for spec in ("web", "web@latest"):
-        with pytest.raises(ConfigError, match="no complete snapshot.*incomplete 1"):
+        with pytest.raises(ConfigError, match=r"no complete snapshot.*incomplete 1"):
             select(history.ledger, spec)
     assert select(history.ledger, "1").seq == 1
 

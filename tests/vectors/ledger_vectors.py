@@ -107,7 +107,7 @@ def _public(name: str) -> str:
 
 
 def _root(version: int, *root_keys: str) -> RootBody:
-    roles = {name: (Role.ROOT,) for name in root_keys}
+    roles = dict.fromkeys(root_keys, (Role.ROOT,))
     for role in (Role.ENROLLER, Role.POLICY, Role.PRUNER, Role.RESTORER):
         roles[role.value] = (role,)
     return RootBody(
@@ -159,7 +159,9 @@ def _pack(writer: _Writer, content: bytes) -> ObjectRef:
     return writer.put(f"packs/{str(digest)[:2]}/{digest}", content)
 
 
-def _delta(base: ObjectRef, objects: list[ObjectRef], added: ObjectRef, removed: ObjectRef) -> bytes:
+def _delta(
+    base: ObjectRef, objects: list[ObjectRef], added: ObjectRef, removed: ObjectRef
+) -> bytes:
     """`inventory.encode` writes deltas of long lists only."""
     lines = [
         "# vault-inventory 1",
@@ -259,12 +261,15 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
     snapshot = writer.envelopes[2]
     body = _snapshot("web", ObjectRef(name="x", sha256=_sha(b""), size=0, version="1"), [])
     duplicate = beat.replace(b'"seq":', b'"seq":0,"seq":', 1)
+    root_4, root_3 = (writer.statement("root", _root(n, "root-a")) for n in (4, 3))
+    first = writer.statement("root", _root(1, "root-b"), seq=0, prev=None)
+    huge = beat.replace(b'"critical":false', b'"critical":9007199254740992')
+    long = beat.replace(b'"note":"x"', b'"note":"%s"' % (b"x" * 4096))
     return {
         "payload-bit-flipped": (2, _tampered(snapshot, _flip_payload), "SignatureError"),
         "high-s-twin": (2, _tampered(snapshot, _high_s), "valid"),
         "white-space": (2, json.dumps(json.loads(snapshot), indent=1).encode(), "valid"),
-        "not-the-pinned-root": (0, signed(writer.statement(
-            "root", _root(1, "root-b"), seq=0, prev=None), "root-b"), "DigestMismatchError"),
+        "not-the-pinned-root": (0, signed(first, "root-b"), "DigestMismatchError"),
         "signed-by-stranger": (end, signed(beat, "stranger"), "SignatureError"),
         "signed-by-revoked-writer": (end, signed(beat, "beta"), "SignatureError"),
         "other-repository": (end, beat_with(repository="f" * 32), "DigestMismatchError"),
@@ -272,22 +277,24 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
         "other-prev": (end, beat_with(prev=other), "DigestMismatchError"),
         "duplicate-name": (end, raw(duplicate), "FormatError"),
         "float": (end, raw(beat.replace(b'"critical":false', b'"critical":1.0')), "FormatError"),
-        "huge-integer": (end, raw(beat.replace(b'"critical":false', b'"critical":9007199254740992')), "FormatError"),
+        "huge-integer": (end, raw(huge), "FormatError"),
         "trailing-bytes": (end, good + b"{}", "FormatError"),
         "byte-order-mark": (end, b"\xef\xbb\xbf" + good, "FormatError"),
-        "pae-too-large": (end, raw(beat.replace(b'"note":"x"', b'"note":"%s"' % (b"x" * 4096))), "FormatError"),
+        "pae-too-large": (end, raw(long), "FormatError"),
         "role-missing": (end, signed(beat, "policy"), "void"),
         "dataset-outside-patterns": (7, signed(_at(writer, 7, "snapshot", body), "beta"), "void"),
-        "root-version-skipped": (end, signed(writer.statement("root", _root(4, "root-a")), "root-a", "root-b"), "void"),
-        "root-below-old-threshold": (end, signed(writer.statement("root", _root(3, "root-a")), "root-a"), "void"),
+        "root-version-skipped": (end, signed(root_4, "root-a", "root-b"), "void"),
+        "root-below-old-threshold": (end, signed(root_3, "root-a"), "void"),
         "body-malformed": (end, raw(beat.replace(b'"note":"x"', b'"note":7')), "void"),
         "unknown-version": (end, raw(beat.replace(b":heartbeat:v1", b":heartbeat:v2")), "unknown"),
-    }  # fmt: skip
+    }
 
 
 def _at(writer: _Writer, seq: int, kind: str, body: Body) -> bytes:
     """A statement at an earlier place of the chain."""
-    digest = _sha(pae(PAYLOAD_TYPE, base64.b64decode(json.loads(writer.envelopes[seq - 1])["payload"])))
+    digest = _sha(
+        pae(PAYLOAD_TYPE, base64.b64decode(json.loads(writer.envelopes[seq - 1])["payload"]))
+    )
     return writer.statement(kind, body, seq=seq, prev=Head(seq=seq - 1, digest=digest))
 
 

@@ -9,9 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-GEAR = [
-    int(word, 16)
-    for word in """
+GEAR_TABLE = """
 3b5d3c7d207e37dc 784d68ba91123086 cd52880f882e7298 eacf8e4e19fdcca7
 c31f385dfbd1632b 1d5f27001e25abe6 83130bde3c9ad991 c4b225676e9b7649
 aa329b29e08eb499 b67fcbd21e577d58 0027baaada2acf6b e3ef2d5ac73c2226
@@ -76,8 +74,8 @@ c2c5eb858f32625f 786afb9edfafbdff daee0d868490b2a4 617366b3268609f6
 ae0e35a0fe46173e d1a07de93e824f11 079b8b115ea4cca8 93a99274558faebb
 fb1e6e22e08a03b3 ea635fdba3698dd0 cf53659328503a5c cde3b31e6fd5d780
 8e3e4221d3614413 ef14d0d86bf1a22c e1d830d3f16c5ddb aabd2b2a451504e1
-""".split()
-]
+"""
+GEAR = [int(word, 16) for word in GEAR_TABLE.split()]
 MASKS = {  # average size -> mask up to the average, mask beyond it
     1_048_576: (0x0000D93767537000, 0x0000D90707537000),
     16_384: (0x0000D90303537000, 0x0000D90103530000),

@@ -1,12 +1,12 @@
 """Golden vectors of sealed objects and key files (docs/format.md 3 to 6 and 9).
 
-`generate_sealed` writes ``pack.json``, ``index.json`` and ``domain.json``: the same bytes each time, from the
-secrets in ``session.json``. That file and ``keyfile.json`` hold what is random by nature (HPKE,
-fresh nonces); `generate_fixed` made them once, and they are checked by opening only.
+`generate_sealed` writes ``pack.json``, ``index.json`` and ``domain.json``: the same bytes each
+time, from the secrets in ``session.json``. That file and ``keyfile.json`` hold what is random by
+nature (HPKE, fresh nonces); `generate_fixed` made them once, and they are checked by opening only.
 
-A case is an object's bytes (``data``, or the file's ``base`` with ``patches`` and ``keep``), what
-differs from the file's inputs, and what a reader must say: ``success``, ``integrity``,
-``format`` or ``wrong key``. All bytes are in hex.
+A case is an object's bytes (``data``, or the file's ``base`` with ``patches``, ``keep`` and
+``append``), what differs from the file's inputs, and what a reader must say: ``success``,
+``integrity``, ``format`` or ``wrong key``. All bytes are in hex.
 """
 
 import array

@@ -8,12 +8,10 @@ import os
 from enum import StrEnum
 from typing import Any, Final
 
-import msgspec
-
 from vault import fsmeta
 from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError
-from vault.model import body_from_json, body_to_json
+from vault.model import Body, body_from_json, body_to_json, replace_body
 from vault.restore.fs import Fs, local_error
 
 _VERSION: Final = 1
@@ -32,7 +30,7 @@ class State(StrEnum):
     DISCARDED = "discarded"  # staging is being removed: no way forward
 
 
-class KeptMeta(msgspec.Struct, frozen=True, kw_only=True):
+class KeptMeta(Body, frozen=True, kw_only=True):
     """Attributes of a mount point: it can't be exchanged, so they are written down."""
 
     mode: int
@@ -45,9 +43,7 @@ class KeptMeta(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, meta: fsmeta.Meta) -> "KeptMeta":
         """Of what was read from disk."""
         pairs = tuple((name.hex(), value.hex()) for name, value in meta.xattrs or ())
-        return cls(
-            mode=meta.mode, uid=meta.uid, gid=meta.gid, mtime=str(meta.mtime), xattrs=pairs
-        )
+        return cls(mode=meta.mode, uid=meta.uid, gid=meta.gid, mtime=str(meta.mtime), xattrs=pairs)
 
     def meta(self) -> fsmeta.Meta:
         """The inverse of `of`.
@@ -65,7 +61,7 @@ class KeptMeta(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
+class MountPoint(Body, frozen=True, kw_only=True):
     """What a restore into an empty mount point needs to know to go back."""
 
     before: KeptMeta
@@ -73,7 +69,7 @@ class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...]  # at the top of the new state; bytes as Latin-1
 
 
-class Journal(msgspec.Struct, frozen=True, kw_only=True):
+class Journal(Body, frozen=True, kw_only=True):
     """One restore. Inode numbers tell what is where; device numbers change with a reboot."""
 
     version: int = _VERSION
@@ -86,11 +82,11 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     old: str | None  # of the former state; None where TARGET was missing
     mount: MountPoint | None = None  # set where TARGET is a mount point
     disk_root: str = ""  # hex; content root as read back, once proven
-    details: dict[str, Any] = {}  # whatever the attestation will need
+    details: dict[str, Any] = {}  # noqa: RUF012 - strict JSON for the attestation; msgspec copies it
 
     def replace(self, **changes: Any) -> "Journal":
         """A copy with some fields changed."""
-        return msgspec.structs.replace(self, **changes)
+        return replace_body(self, **changes)
 
 
 class JournalFile:
@@ -115,7 +111,9 @@ class JournalFile:
             LocalError: It can't be read.
         """
         try:
-            fd = os.open(self._name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+            fd = os.open(
+                self._name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory
+            )
             with os.fdopen(fd, "rb") as file:
                 data = file.read(_MAX_SIZE + 1)
         except OSError as error:
@@ -125,7 +123,9 @@ class JournalFile:
         journal = body_from_json(loads_strict(data), Journal)
         numbers = [journal.new] if journal.old is None else [journal.new, journal.old]
         if journal.version != _VERSION or not all(text.isdecimal() for text in numbers):
-            raise FormatError("restore journal is not understood", found=f"version {journal.version}")
+            raise FormatError(
+                "restore journal is not understood", found=f"version {journal.version}"
+            )
         return journal
 
     def save(self, journal: Journal) -> Journal:

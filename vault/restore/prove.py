@@ -20,8 +20,6 @@ from concurrent.futures import Executor, Future
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
-from msgspec.structs import replace as msgspec_replace
-
 from vault import fsmeta
 from vault.model import EntryType, sort_key
 from vault.progress import NO_PROGRESS, Progress
@@ -295,7 +293,10 @@ class _Comparison:
 
 def _without_kernel_labels(found: Entry, wanted: Entry) -> Entry:
     xattrs = fsmeta.without_kernel_labels(found.xattrs, wanted.xattrs)
-    return found if xattrs == found.xattrs else msgspec_replace(found, xattrs=xattrs)
+    if xattrs == found.xattrs:
+        return found
+    fields = {name: getattr(found, name) for name in found.__struct_fields__}
+    return Entry(**(fields | {"xattrs": xattrs}))
 
 
 def _content_differences(wanted: Entry, found: Entry) -> Iterator[tuple[str, str, str]]:
@@ -437,7 +438,9 @@ class _Disk:
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.ESTALE, f"{os.fsdecode(path)!r} changes while it is read")
+                raise OSError(  # noqa: TRY301 - the descriptor is closed below
+                    errno.ESTALE, f"{os.fsdecode(path)!r} changes while it is read"
+                )
             meta = fsmeta.read_meta(fd, status)
             first = self._first_path(path, status) if status.st_nlink > 1 else path
         except BaseException:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final, Self, TypeVar
 
+from vault import fsmeta
 from vault.errors import BusyError, FormatError, LocalError
 from vault.restore.fs import (
     Directories,
@@ -72,6 +73,7 @@ class Staging:
         with contextlib.ExitStack() as stack:
             self.parent = _opened(stack, target.parent, lambda: _open(target.parent))
             self.home = _opened(stack, target.home, lambda: _open(target.home))
+            self.before = self._read_mount_point()
             _guard("make", self.path, lambda: fs.mkdir(self.home, self.name))
             self.fd = _opened(stack, self.path, lambda: fs.open_directory(self.home, self.name))
             self.inode = os.fstat(self.fd).st_ino
@@ -107,7 +109,15 @@ class Staging:
                 self.path,
                 lambda: remove_tree(self.fs, self.home, self.name, self.inode),
             )
+            if self.before is not None:  # TARGET itself: its times are as they were, too
+                fsmeta.apply_fd(self.home, self.before, directory=True)
         self.journal.remove()
+
+    def _read_mount_point(self) -> fsmeta.Meta | None:
+        """Attributes of TARGET where staging is inside it."""
+        if not self.target.mount_point:
+            return None
+        return fsmeta.read_meta(self.home, os.fstat(self.home))
 
 
 def _opened(stack: contextlib.ExitStack, path: bytes, call: Callable[[], int]) -> int:

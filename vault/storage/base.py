@@ -78,7 +78,9 @@ class ObjectStore(Protocol):
         store cannot); the lock is in force from the first moment.
 
         Raises:
+            ConfigError: `validate_name` refuses the name, or no store can keep that lock.
             DigestMismatchError: ``data`` does not have that SHA-256.
+            RetentionError: The lock is over already; nothing was stored.
             StorageError: Not stored, or not known to be (a repeat is harmless).
         """
 
@@ -90,7 +92,7 @@ class ObjectStore(Protocol):
         ``length`` None means to the end; a range past the end is cut short.
 
         Raises:
-            ObjectNotFoundError: No such name or version, or the newest is a marker.
+            ObjectNotFoundError: No such name or version, or it is (the newest is) a marker.
         """
 
     def status(self, name: str, version: str) -> ObjectStatus:

@@ -1,0 +1,210 @@
+"""Content into staging: planned by pack, so that each is fetched once (design.md 6).
+
+The plan is held in arrays: 44 bytes a chunk and 12 a file, no objects.
+"""
+
+import array
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from vault.errors import DigestMismatchError, FormatError
+from vault.model import ObjectType
+from vault.pack import Location
+from vault.progress import Progress
+from vault.reader import PackReader, Reader
+from vault.restore.spool import Spool
+from vault.restore.stage import Stager
+from vault.tree import Entry
+from vault.workers import Workers
+
+
+class _PackPlan:
+    """What one pack has to deliver."""
+
+    __slots__ = ("files", "ids", "offsets")
+
+    def __init__(self) -> None:
+        self.ids = bytearray()  # 32 bytes each
+        self.files = array.array("I")
+        self.offsets = array.array("Q")
+
+
+class _Write(NamedTuple):
+    """One chunk to be written."""
+
+    place: Location
+    file: int
+    offset: int
+
+
+class Plan:
+    """Chunks wanted, by pack, and the files that want them.
+
+    Args:
+        reader: Says where chunks lie.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._packs: dict[int, _PackPlan] = {}
+        self.places = array.array("Q")  # of the files' entries in the spool
+        self.pending = array.array("I")  # chunks not yet written, by file
+
+    def add(self, place: int, entry: Entry) -> None:
+        """Plan one file that has content.
+
+        Raises:
+            MissingObjectError: A chunk is in none of the packs.
+            FormatError: The chunks are not as long as the file.
+        """
+        file = len(self.places)
+        ids = self._reader.chunks_of(entry)
+        self.places.append(place)
+        self.pending.append(len(ids))
+        segments = _segments(entry)
+        room, offset = 0, 0
+        for name in ids:
+            pack, length = self._reader.find(name)
+            while not room:
+                offset, room = next(segments, (0, 0))
+                if not room:
+                    raise _wrong_length(entry)
+            plan = self._packs.setdefault(pack, _PackPlan())
+            plan.ids += name
+            plan.files.append(file)
+            plan.offsets.append(offset)
+            offset, room = offset + length, room - length
+            if room < 0:
+                raise _wrong_length(entry)
+        if room or next(segments, None) is not None:
+            raise _wrong_length(entry)
+
+    def packs(self) -> Iterator[tuple[PackReader, list[_Write]]]:
+        """Each pack with its writes in the order of its blocks; a plan is dropped when taken."""
+        for number in sorted(self._packs):
+            pack = self._reader.pack(number)
+            plan = self._packs.pop(number)
+            if pack.kind is not ObjectType.DATA:
+                raise FormatError(f"{pack.ref.name} holds no file content", found=pack.kind.name)
+            places = {place.id: place for place in pack.directory.iter_chunks()}
+            writes = [
+                _Write(places[bytes(plan.ids[i * 32 : i * 32 + 32])], file, offset)
+                for i, (file, offset) in enumerate(zip(plan.files, plan.offsets, strict=True))
+            ]
+            writes.sort(key=lambda write: (write.place.block, write.place.offset))
+            yield pack, writes
+
+
+class Fetcher:
+    """Carries out a plan.
+
+    Args:
+        plan: What to fetch.
+        spool: The verified tree.
+        stager: Where files go.
+        paths: Path in staging of a file by its place in the spool, where it differs from its own.
+        workers: Executors.
+        progress: Told files and bytes written.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        spool: Spool,
+        stager: Stager,
+        *,
+        renamed: dict[bytes, bytes],
+        workers: Workers,
+        progress: Progress,
+    ) -> None:
+        self._plan = plan
+        self._spool = spool
+        self._stager = stager
+        self._renamed = renamed
+        self._workers = workers
+        self._progress = progress
+        self._lock = threading.Lock()  # over `pending` and `begun`
+        self._begun: set[int] = set()
+
+    def run(self) -> None:
+        """Write all content; every file is finished with its attributes on return.
+
+        Raises:
+            StaleIndexError: The index was wrong; start again without it.
+            IntegrityError: A pack can't be had with the right bytes.
+            LocalError: The disk failed.
+        """
+        waiting: list[Future[tuple[int, int]]] = []
+        try:
+            for pack, writes in self._plan.packs():
+                waiting.append(self._workers.compute.submit(self._fetch, pack, writes))
+                if len(waiting) > self._workers.in_flight:
+                    self._advance(waiting.pop(0))
+            while waiting:
+                self._advance(waiting.pop(0))
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _advance(self, future: Future[tuple[int, int]]) -> None:
+        files, size = future.result()
+        self._progress.advance(files=files, size=size)
+
+    def _fetch(self, pack: PackReader, writes: Sequence[_Write]) -> tuple[int, int]:
+        """One pack, block by block: files finished and bytes written."""
+        by_block: defaultdict[int, list[_Write]] = defaultdict(list)
+        for write in writes:
+            by_block[write.place.block].append(write)
+        files = size = 0
+        for block, raw in pack.blocks(sorted(by_block)):
+            view = memoryview(raw)
+            for place, file, offset in by_block[block]:
+                piece = view[place.offset : place.offset + place.length]
+                files += self._write(file, offset, piece)
+                size += place.length
+        return files, size
+
+    def _write(self, file: int, offset: int, piece: memoryview) -> bool:
+        """One chunk into its file; True if that finished the file."""
+        entry = self._spool.at(self._plan.places[file])
+        path = self._renamed.get(entry.path, entry.path)
+        if not entry.chunks:
+            fd = self._stager.create_file(path)
+            self._stager.write(fd, offset, piece)
+            self._stager.finish_file(fd, entry)
+            return True
+        with self._lock:  # the first chunk makes the file; the rest may come from other threads
+            if file in self._begun:
+                fd = self._stager.reopen_file(path)
+            else:
+                self._begun.add(file)
+                fd = self._stager.create_file(path)
+        self._stager.write(fd, offset, piece)
+        with self._lock:
+            self._plan.pending[file] -= 1
+            last = not self._plan.pending[file]
+        if last:
+            self._stager.finish_file(fd, entry)
+        else:
+            self._stager.close_file(fd)
+        return last
+
+
+def _segments(entry: Entry) -> Iterator[tuple[int, int]]:
+    """(offset, length) of the file's data between its holes."""
+    at = 0
+    for hole, length in entry.holes or ():
+        if hole > at:
+            yield at, hole - at
+        at = hole + length
+    if entry.size > at:
+        yield at, entry.size - at
+
+
+def _wrong_length(entry: Entry) -> DigestMismatchError:
+    return DigestMismatchError(
+        f"chunks of {entry.path!r} are not as long as the file", expected=f"{entry.size} bytes"
+    )

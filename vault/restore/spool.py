@@ -1,0 +1,105 @@
+"""A verified tree on local disk, so that it is fetched once and gone through often.
+
+The file has no name: it is gone with the process. Memory does not grow with the tree.
+"""
+
+import os
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Self
+
+from vault.errors import LocalError
+from vault.tree import Entry, decode_entry, encode_extra
+
+_LENGTHS = struct.Struct("<II")
+_READ = 1 << 20  # bytes
+_GUESS = 4_096  # bytes; most entries are smaller
+
+
+class Spool:
+    """Entries in tree order. Use as a context manager.
+
+    Args:
+        directory: On local disk; holds the file as long as this is open.
+
+    Raises:
+        LocalError: The file can't be made.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by __exit__
+        except OSError as error:
+            raise LocalError(f"can't write in {directory}", found=error.strerror) from error
+        self._end = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def fill(self, entries: Iterable[tuple[Entry, bytes]]) -> None:
+        """Write all entries.
+
+        Raises:
+            LocalError: The disk is full or failed; whatever ``entries`` raises too.
+        """
+        try:
+            for entry, canonical in entries:
+                self._add(canonical, encode_extra(entry))
+            self._file.flush()
+        except OSError as error:
+            raise LocalError("can't keep the tree on local disk", found=error.strerror) from error
+
+    def _add(self, canonical: bytes, extra: bytes) -> None:
+        lengths = _LENGTHS.pack(len(canonical), len(extra))
+        self._end += self._file.write(b"".join((lengths, canonical, extra)))
+
+    def __iter__(self) -> Iterator[tuple[Entry, bytes]]:
+        """Entries with their canonical parts, in order."""
+        for _, entry, canonical in self.places():
+            yield entry, canonical
+
+    def places(self) -> Iterator[tuple[int, Entry, bytes]]:
+        """As iterating, with the place of each entry for `at`."""
+        place = 0
+        while place < self._end:
+            buffer = os.pread(self._file.fileno(), _READ, place)
+            at = 0
+            while (end := _end_of(buffer, at)) is not None:
+                entry, canonical = _decode(buffer[at:end])
+                yield place + at, entry, canonical
+                at = end
+            if not at:  # one entry larger than the buffer
+                entry, canonical, end = self._one(place)
+                yield place, entry, canonical
+                at = end - place
+            place += at
+
+    def at(self, place: int) -> Entry:
+        """The entry at a place that `places` gave. Thread-safe."""
+        return self._one(place)[0]
+
+    def _one(self, place: int) -> tuple[Entry, bytes, int]:
+        buffer = os.pread(self._file.fileno(), _GUESS, place)
+        size = _LENGTHS.size + sum(_LENGTHS.unpack_from(buffer))
+        if size > len(buffer):
+            buffer = os.pread(self._file.fileno(), size, place)
+        return *_decode(buffer[:size]), place + size
+
+
+def _end_of(buffer: bytes, at: int) -> int | None:
+    """End of the entry at ``at``; None if it is not whole in the buffer."""
+    if at + _LENGTHS.size > len(buffer):
+        return None
+    end = at + _LENGTHS.size + sum(_LENGTHS.unpack_from(buffer, at))
+    return end if end <= len(buffer) else None
+
+
+def _decode(frame: bytes) -> tuple[Entry, bytes]:
+    middle = _LENGTHS.size + _LENGTHS.unpack_from(frame)[0]
+    canonical = frame[_LENGTHS.size : middle]
+    return decode_entry(canonical, frame[middle:]), canonical

@@ -1,0 +1,272 @@
+"""Checking stored bytes against what was signed (design.md 6, audit and verify).
+
+Without a secret key: every object of a snapshot has the size and the SHA-256 that
+its signed inventory says. With the recovery key: every block opens, every chunk
+is what its id says, and the tree gives the signed commitment.
+"""
+
+import dataclasses
+import hashlib
+import math
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from vault.errors import IntegrityError, VaultError
+from vault.keyfile import RecoveryKey
+from vault.ledger import Record
+from vault.model import EntryType, Finding, ObjectRef, ObjectType, Severity
+from vault.progress import NO_PROGRESS, Progress
+from vault.reader import PackReader, Reader
+from vault.repository import Repository
+from vault.tree import Entry
+from vault.workers import Workers
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What was looked at and what was found."""
+
+    snapshots: tuple[int, ...]  # seq
+    objects: int  # that the snapshots need
+    bytes: int  # of those
+    objects_read: int  # whose bytes were read and hashed
+    bytes_read: int
+    chunks: int  # opened and checked against their ids; 0 without a recovery key
+    entries: int  # of trees that were gone through
+    seed: str  # SEQ:DIGEST that chose the sample
+    findings: tuple[Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return not any(finding.severity is Severity.ERROR for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """Of "passed", "partial" (only a sample was read), "failed"."""
+        if not self.passed:
+            return "failed"
+        return "passed" if self.objects_read == self.objects else "partial"
+
+    def details(self) -> dict[str, Any]:
+        """For an attestation."""
+        return {
+            "snapshots": len(self.snapshots),
+            "objects": self.objects,
+            "bytes": self.bytes,
+            "objects_read": self.objects_read,
+            "bytes_read": self.bytes_read,
+            "chunks": self.chunks,
+            "entries": self.entries,
+            "seed": self.seed,
+            "findings": [
+                f"{finding.severity}: {finding.subject}: {finding.problem}"[:200]
+                for finding in self.findings[:100]
+            ],
+            "finding_count": len(self.findings),
+        }
+
+
+def verify(
+    repository: Repository,
+    records: Sequence[Record],
+    *,
+    share: float = 1.0,
+    recovery: RecoveryKey | None = None,
+    scratch: Path,
+    workers: Workers,
+    progress: Progress = NO_PROGRESS,
+) -> VerifyReport:
+    """Check what the snapshots need; never stops at the first finding.
+
+    Args:
+        repository: Read up to its head.
+        records: Valid snapshots.
+        share: Of the objects, how many to read; the sample is chosen by the ledger
+            head, so it rotates and nobody picks it.
+        recovery: Opens what is read.
+        scratch: Directory on local disk for temporary files.
+        workers: Executors.
+        progress: Told objects and bytes.
+    """
+    run = _Run(repository, workers, progress, share=share)
+    run.check_ciphertext(records)
+    if recovery is not None:
+        for record in records:
+            run.check_plaintext(record, recovery, scratch)
+    return run.report(records)
+
+
+class _Run:
+    """Collects what one verification sees."""
+
+    def __init__(
+        self, repository: Repository, workers: Workers, progress: Progress, *, share: float
+    ) -> None:
+        self._repository = repository
+        self._workers = workers
+        self._progress = progress
+        self._share = share
+        self._head = repository.head
+        self._findings: list[Finding] = []
+        self._needed: dict[str, ObjectRef] = {}
+        self._read: set[str] = set()
+        self._bad: set[str] = set()
+        self._opened: set[str] = set()
+        self._chunks = 0
+        self._entries = 0
+
+    # --- without keys ---
+
+    def check_ciphertext(self, records: Iterable[Record]) -> None:
+        """Presence and size of everything needed; SHA-256 of the sample."""
+        for record in records:
+            try:
+                inventory = self._repository.inventory(record)
+            except IntegrityError as error:
+                self._error(f"ledger {record.seq}", error)
+                continue
+            refs = [self._repository.inventory_ref(record), *inventory.bases, *inventory.objects]
+            self._needed.update((ref.name, ref) for ref in refs)
+        sample = set(self._sample())
+        self._progress.expect(
+            files=len(sample), size=sum(self._needed[name].size for name in sample)
+        )
+        self._check_presence(name for name in self._needed if name not in sample)
+        self._read_all(sorted(sample))
+
+    def _sample(self) -> list[str]:
+        """Names to read: those whose hash with the head's digest is lowest."""
+        wanted = math.ceil(len(self._needed) * self._share)
+        if wanted >= len(self._needed):
+            return list(self._needed)
+        seed = bytes(self._head.digest)
+        ranked = sorted(
+            self._needed, key=lambda name: hashlib.sha256(seed + name.encode()).digest()
+        )
+        return ranked[:wanted]
+
+    def _check_presence(self, names: Iterable[str]) -> None:
+        store = self._repository.store
+        for name in names:
+            ref = self._needed[name]
+            sizes = {
+                version.size
+                for version in store.versions(name)
+                if version.name == name and not version.marker
+            }
+            if ref.size not in sizes:
+                problem = "object has the wrong size" if sizes else "object is missing"
+                self._finding(name, problem, str(ref.size), ", ".join(map(str, sizes)))
+                self._bad.add(name)
+
+    def _read_all(self, names: Sequence[str]) -> None:
+        waiting: list[tuple[str, Future[int]]] = []
+        for name in names:
+            waiting.append((name, self._workers.transfer.submit(self._hash, self._needed[name])))
+            if len(waiting) > self._workers.in_flight:
+                self._take(*waiting.pop(0))
+        for name, future in waiting:
+            self._take(name, future)
+
+    def _hash(self, ref: ObjectRef) -> int:
+        return len(self._repository.read(ref))
+
+    def _take(self, name: str, future: Future[int]) -> None:
+        try:
+            size = future.result()
+        except IntegrityError as error:
+            self._error(name, error)
+            self._bad.add(name)
+            return
+        self._read.add(name)
+        self._progress.advance(files=1, size=size)
+
+    # --- with the recovery key ---
+
+    def check_plaintext(self, record: Record, recovery: RecoveryKey, scratch: Path) -> None:
+        """Every chunk of the packs that were read, and the whole tree."""
+        with tempfile.TemporaryDirectory(dir=scratch) as directory:
+            try:
+                # not by the index: what a restore would fall back to is what is checked
+                reader = Reader(
+                    self._repository,
+                    recovery.recipient,
+                    record,
+                    scratch=Path(directory),
+                    use_index=False,
+                )
+            except IntegrityError as error:
+                self._error(f"ledger {record.seq}", error)
+                return
+            try:
+                self._check_snapshot(reader, record)
+            finally:
+                reader.close()
+
+    def _check_snapshot(self, reader: Reader, record: Record) -> None:
+        try:
+            reader.load_packs()
+            for pack in reader.packs().values():
+                if pack.ref.name in self._read and pack.ref.name not in self._opened:
+                    self._open_pack(pack)
+            for entry, _ in reader.tree():
+                self._entries += 1
+                self._check_entry(reader, entry)
+        except IntegrityError as error:
+            self._error(f"ledger {record.seq}", error)
+
+    def _open_pack(self, pack: PackReader) -> None:
+        self._opened.add(pack.ref.name)
+        try:
+            for number, _ in pack.blocks(range(len(pack.directory.blocks))):
+                self._chunks += pack.directory.blocks[number].chunks
+        except IntegrityError as error:
+            self._error(pack.ref.name, error)
+
+    def _check_entry(self, reader: Reader, entry: Entry) -> None:
+        """Every chunk that a file names lies in a pack that the snapshot needs."""
+        if entry.type is not EntryType.FILE or not entry.size:
+            return
+        for name in reader.chunks_of(entry):
+            pack = reader.pack(reader.find(name).pack)
+            if pack.kind is not ObjectType.DATA:
+                self._finding(pack.ref.name, "file content in a pack of another type", "", "")
+
+    # --- what was found ---
+
+    def _error(self, subject: str, error: VaultError) -> None:
+        self._finding(
+            subject,
+            error.message,
+            "" if error.expected is None else str(error.expected),
+            "" if error.found is None else str(error.found),
+        )
+
+    def _finding(self, subject: str, problem: str, expected: str, found: str) -> None:
+        self._findings.append(
+            Finding(
+                severity=Severity.ERROR,
+                subject=subject,
+                problem=problem,
+                expected=expected,
+                found=found,
+            )
+        )
+
+    def report(self, records: Sequence[Record]) -> VerifyReport:
+        """All of it."""
+        return VerifyReport(
+            snapshots=tuple(record.seq for record in records),
+            objects=len(self._needed),
+            bytes=sum(ref.size for ref in self._needed.values()),
+            objects_read=len(self._read),
+            bytes_read=sum(self._needed[name].size for name in self._read),
+            chunks=self._chunks,
+            entries=self._entries,
+            seed=str(self._head),
+            findings=(*self._findings, *self._repository.findings),
+        )
