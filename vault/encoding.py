@@ -13,7 +13,10 @@ from vault.errors import FormatError
 
 _MAX_INTEGER = 2**53 - 1
 _MAX_DEPTH = 8
-_BRACKETS = re.compile(rb"[\[\]{}]")
+_OPENING = frozenset({b"[", b"{"})
+_CLOSING = frozenset({b"]", b"}"})
+# strings as a whole, so that brackets in them don't count; an unterminated one ends the scan
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def _no_floats(text: str) -> NoReturn:
@@ -34,14 +37,14 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_depth(data: bytes) -> None:
-    """Bound nesting before the parser recurses; brackets in strings only make it stricter."""
+    """Bound nesting before the parser recurses."""
     depth = 0
-    for bracket in _BRACKETS.findall(data):
-        if bracket in b"[{":
+    for token in _TOKENS.findall(data):
+        if token in _OPENING:
             depth += 1
             if depth > _MAX_DEPTH:
                 raise FormatError("JSON is nested too deeply", expected=f"at most {_MAX_DEPTH}")
-        else:
+        elif token in _CLOSING:
             depth -= 1
 
 

@@ -204,9 +204,15 @@ def _apply(place: Place, wanted: Attributes, access: int | None) -> tuple[str, .
     if access is not None:
         omitted += _apply_mode(place, wanted.mode, access, owned=not omitted)
     omitted += _apply_xattrs(place, wanted.xattrs or ())
-    if not _done(lambda: os.utime(place, ns=(wanted.mtime, wanted.mtime))):
+    if not _apply_mtime(place, wanted.mtime):
         omitted.append(TIMES)
     return tuple(omitted)
+
+
+def _apply_mtime(place: Place, mtime: int) -> bool:
+    """Read back at once: file systems round and clamp times without a word."""
+    done = _done(lambda: os.utime(place, ns=(mtime, mtime)))
+    return done and os.stat(place).st_mtime_ns == mtime  # noqa: PTH116 - a held object, no path
 
 
 def _done(call: Callable[[], None], refused: Collection[int | None] = _REFUSED) -> bool:

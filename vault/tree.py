@@ -32,6 +32,7 @@ __all__ = [
     "expand_levels",
     "fold_levels",
     "frame",
+    "replace_entry",
     "sort_key",
     "split_ids",
 ]
@@ -122,6 +123,11 @@ _header_decoder = msgspec.msgpack.Decoder(TreeHeader)
 
 
 # --- encoding ---
+
+
+def replace_entry(entry: Entry, **changes: object) -> Entry:
+    """A copy with some fields changed."""
+    return msgspec.structs.replace(entry, **changes)
 
 
 def encode_canonical(entry: Entry) -> bytes:

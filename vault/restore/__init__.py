@@ -1,1 +1,21 @@
 """Restore: stage beside the target, prove from disk, promote in one step (design.md 6)."""
+
+from vault.restore.promote import undo
+from vault.restore.run import (
+    Outcome,
+    ProofFailedError,
+    RestoreReport,
+    RestoreRequest,
+    finalize_restore,
+    restore,
+)
+
+__all__ = [
+    "Outcome",
+    "ProofFailedError",
+    "RestoreReport",
+    "RestoreRequest",
+    "finalize_restore",
+    "restore",
+    "undo",
+]

@@ -554,16 +554,20 @@ def _undo(left: _Left) -> Journal | None:
 
 
 def _remove_leftovers(full: bytes, fs: Fs) -> None:
-    """Staging directories of runs that were killed before they had anything to write down."""
-    homes = {os.path.dirname(full), full}
-    found = [path for home in sorted(homes) for path in _target.stagings(full, home)]
-    if not found:
+    """What runs left that were killed before their journal was written."""
+    homes = sorted({os.path.dirname(full), full})
+    found = [path for home in homes for path in _target.stagings(full, home)]
+    drafts = _target.journal_drafts(full)
+    if not found and not drafts:
         raise ConfigError(f"no restore to {os.fsdecode(full)!r} is left to undo")
-    for path in found:
+    for path in found + drafts:
         home, name = os.path.split(path)
         around = os.open(home, _DIRECTORY)
         try:
-            _remove_leftover(fs, around, name)
+            if path in drafts:
+                fs.unlink(around, name)
+            else:
+                _remove_leftover(fs, around, name)
         finally:
             os.close(around)
 

@@ -207,6 +207,11 @@ def journals(full: bytes) -> list[bytes]:
     return _beside(os.path.dirname(full), full, b".journal")
 
 
+def journal_drafts(full: bytes) -> list[bytes]:
+    """Paths of journals beside TARGET that were not yet in force, sorted."""
+    return _beside(os.path.dirname(full), full, b".journal.new")
+
+
 def stagings(full: bytes, home: bytes) -> list[bytes]:
     """Paths of staging directories and former states of TARGET in ``home``, sorted."""
     return _beside(home, full, b"")
@@ -216,7 +221,7 @@ def _beside(directory: bytes, full: bytes, suffix: bytes) -> list[bytes]:
     pattern = re.compile(re.escape(_prefix(full)) + rb"[0-9a-f]{8}" + re.escape(suffix))
     try:
         names = os.listdir(directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise _fs.local_error("list", directory, error) from error

@@ -18,7 +18,7 @@ Contents: TypeAlias = dict[bytes, bytes]
 StageTree: TypeAlias = Callable[[int], dict[str, int]]
 
 
-def _file(path: bytes, data: bytes, mode: int = 0o644, mtime: int = 1_600_000_000_123_456_789,
+def _file(path: bytes, data: bytes, *, mode: int = 0o644, mtime: int = 1_600_000_000_123_456_789,
           xattrs: tuple[tuple[bytes, bytes], ...] | None = None,
           holes: tuple[tuple[int, int], ...] | None = None) -> Entry:  # fmt: skip
     return Entry(

@@ -1,5 +1,7 @@
 """The proof reads the disk, and names whatever is not as signed."""
 
+# ruff: noqa: PLR0917, PTH208 - fixtures are arguments; /proc is listed by name
+
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vault import fsmeta
+from vault.progress import NO_PROGRESS
 from vault.restore import prove as prove_module
 from vault.restore.fs import Fs
 from vault.restore.prove import Evidence, ProofReport, Verdict, prove, read_disk_root
@@ -158,7 +161,7 @@ TAMPERINGS: list[tuple[str, Callable[[Path], object], bytes, str]] = [
     ("xattr gone", lambda r: os.removexattr(r / "big", "user.two"), b"big", "xattr user.two"),
     ("xattr added", lambda r: os.setxattr(r / "a", "user.x", b""), b"a", "xattr user.x"),
     ("missing", lambda r: (r / "unreadable").unlink(), b"unreadable", "missing"),
-    ("missing at the end of a directory", lambda r: (r / "a/first").unlink(), b"a/first", "missing"),
+    ("last of a directory missing", lambda r: (r / "a/first").unlink(), b"a/first", "missing"),
     ("extra file", lambda r: (r / "zz").write_bytes(b""), b"zz", "unexpected"),
     ("extra inside", lambda r: (r / "a/zz").mkdir(), b"a/zz", "unexpected"),
     ("symlink target", _relink, b"link", "link"),
@@ -263,7 +266,7 @@ def test_descriptors_are_closed_when_the_proof_ends_early(
     """A consumer that stops in the middle leaks nothing."""
     stage_tree(staging.fd)
     before = len(os.listdir("/proc/self/fd"))
-    disk = prove_module._Disk(staging.fd, Fs(), executor, prove_module.NO_PROGRESS)
+    disk = prove_module._Disk(staging.fd, Fs(), executor, NO_PROGRESS)
     walk = disk.entries()
     next(walk)
     walk.close()  # type: ignore[attr-defined]

@@ -1,5 +1,7 @@
 """Nothing outside staging is touched, whatever an entry says or another process does."""
 
+# ruff: noqa: PTH208 - /proc is listed by name
+
 import errno
 import os
 import stat
@@ -133,10 +135,10 @@ def test_a_directory_swapped_meanwhile_is_never_followed(
 
     def swap() -> None:
         while not stop.is_set():
-            os.rename(root / "dir", root / "aside")
-            os.symlink(outside, root / "dir")
-            os.unlink(root / "dir")
-            os.rename(root / "aside", root / "dir")
+            (root / "dir").rename(root / "aside")
+            (root / "dir").symlink_to(outside)
+            (root / "dir").unlink()
+            (root / "aside").rename(root / "dir")
 
     stager.mkdir(b"dir")
     attacker = threading.Thread(target=swap)
@@ -190,7 +192,7 @@ def test_writes_land_where_they_belong(stager: Stager, staging: Staging) -> None
 
 
 def test_short_writes_are_continued(staging: Staging) -> None:
-    """pwrite may write less than asked."""
+    """A call may write less than asked."""
 
     class Stingy(Fs):
         def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
@@ -232,13 +234,15 @@ def test_a_failed_restore_leaves_nothing(
     """Read-only directories and all; what symlinks point to stays."""
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/file").write_bytes(b"x")
-    with (
-        pytest.raises(ZeroDivisionError),
-        Staging(inspect(tmp_path / "target"), "0123abcd", Fs()) as staging,
-    ):
-        stage_tree(staging.fd)
-        (_root(staging) / "way-out").symlink_to(tmp_path / "precious")
-        raise ZeroDivisionError
+
+    def restore() -> None:
+        with Staging(inspect(tmp_path / "target"), "0123abcd", Fs()) as staging:
+            stage_tree(staging.fd)
+            (_root(staging) / "way-out").symlink_to(tmp_path / "precious")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        restore()
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
     assert (tmp_path / "precious/file").read_bytes() == b"x"
 
@@ -253,6 +257,17 @@ def test_remove_tree_refuses_another_directory(tmp_path: Path) -> None:
     assert (tmp_path / "dir").is_dir()
 
 
+def _write_megabyte(target: Path, fs: Fs) -> None:
+    with Staging(inspect(target), "0123abcd", fs) as staging:
+        stager = Stager(staging.fd, fs)
+        fd = stager.create_file(b"f")
+        try:
+            stager.write(fd, 0, bytes(1 << 20))
+        finally:
+            stager.close_file(fd)
+            stager.close()
+
+
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     """ENOSPC on a write: exit 14, staging removed."""
 
@@ -260,17 +275,8 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
         def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with (
-        pytest.raises(LocalError, match="No space left"),
-        Staging(inspect(tmp_path / "target"), "0123abcd", Full()) as staging,
-    ):
-        stager = Stager(staging.fd, staging.fs)
-        fd = stager.create_file(b"f")
-        try:
-            stager.write(fd, 0, b"x")
-        finally:
-            stager.close_file(fd)
-            stager.close()
+    with pytest.raises(LocalError, match="No space left"):
+        _write_megabyte(tmp_path / "target", Full())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -281,17 +287,8 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
 
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
     try:
-        with (
-            pytest.raises(LocalError, match="No space left"),
-            Staging(inspect(tmp_path / "target"), "0123abcd", Fs()) as staging,
-        ):
-            stager = Stager(staging.fd, staging.fs)
-            fd = stager.create_file(b"f")
-            try:
-                stager.write(fd, 0, bytes(1 << 20))
-            finally:
-                stager.close_file(fd)
-                stager.close()
+        with pytest.raises(LocalError, match="No space left"):
+            _write_megabyte(tmp_path / "target", Fs())
         assert list(tmp_path.iterdir()) == []
     finally:
         subprocess.run(["umount", tmp_path], check=True)

@@ -1,0 +1,433 @@
+"""From options and environment to an opened, verified repository (design.md 4 and 7).
+
+The only reader of the environment, the wall clock and the terminal's passphrase.
+"""
+
+import dataclasses
+import functools
+import getpass
+import os
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Concatenate, ParamSpec, Self, TypeVar
+
+import click
+
+import vault
+from cli import render
+from cli.options import Options
+from vault.crypto import SigningKey
+from vault.enrol import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
+from vault.envelope import Head
+from vault.errors import ConfigError, LocalError, RollbackError, VaultError, WrongKeyError
+from vault.keyfile import (
+    RecoveryKey,
+    RepositoryAddress,
+    RootKey,
+    WriterKey,
+    load_recovery,
+    load_root,
+    load_writer,
+    peek,
+)
+from vault.model import Digest, Finding, HeartbeatBody
+from vault.repository import Clock, Draft, Repository
+from vault.storage import open_store
+from vault.trust import HeadMemory, check_floor, parse_trust
+
+TOOL = f"vault {vault.__version__}"
+SETTLED = timedelta(minutes=10)  # design.md 4, Trust: an older head is no race that may be lost
+
+_KEY_FILES = (WRITER_FILE, RECOVERY_FILE, ROOT_FILE)
+_MAX_PASSPHRASE = 4096  # bytes
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where this machine keeps its files (design.md 4, Places)."""
+
+    keys: Path
+    state: Path  # remembered heads, entry lists, journals
+    cache: Path
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], *, home: Path, is_root: bool) -> Self:
+        """XDG variables where set; else the system's places for root, the XDG defaults for others.
+
+        XDG Base Directory Specification 0.8: a variable that is not absolute is ignored.
+        """
+
+        def place(variable: str, system: str, default: str) -> Path:
+            base = Path(environment.get(variable, ""))
+            if base.is_absolute():
+                return base / "vault"
+            return Path(system) if is_root else home / default / "vault"
+
+        keys = environment.get("VAULT_KEYS")
+        return cls(
+            keys=Path(keys) if keys else place("XDG_CONFIG_HOME", "/etc/vault", ".config"),
+            state=place("XDG_STATE_HOME", "/var/lib/vault", ".local/state"),
+            cache=place("XDG_CACHE_HOME", "/var/cache/vault", ".cache"),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where the repository is, as far as anybody has said."""
+
+    url: str
+    endpoint: str
+
+
+class Invocation:
+    """One run of the program: its options, its environment, its clock.
+
+    Args:
+        options: Those before the command.
+        environment: Variables by name.
+        clock: The wall clock, aware and UTC.
+    """
+
+    def __init__(
+        self, options: Options, environment: Mapping[str, str], *, clock: Clock | None = None
+    ) -> None:
+        self.options = options
+        self.clock: Clock = clock or wall_clock
+        self.places = Places.of(environment, home=_home(environment), is_root=os.geteuid() == 0)
+        self._environment = environment
+
+    # --- where, and which ---
+
+    def location(self, *, required: bool = True) -> Location | None:
+        """From ``--repo``, else ``VAULT_REPO``, else a key file.
+
+        Raises:
+            ConfigError: None of them says, and it is required.
+        """
+        said = self.options.repo or self._environment.get("VAULT_REPO")
+        known = self._known()
+        if said:
+            same = known is not None and known.url == said
+            endpoint = self.options.endpoint_url or (known.endpoint if known and same else "")
+            return Location(url=said, endpoint=endpoint)
+        if known is not None:
+            return Location(url=known.url, endpoint=self.options.endpoint_url or known.endpoint)
+        if not required:
+            return None
+        raise ConfigError(
+            "which repository?",
+            found=f"neither --repo nor VAULT_REPO, and no key file in {self.places.keys}",
+            hint="name it with --repo, or the directory of your key files with VAULT_KEYS",
+        )
+
+    def pinned_root(self) -> Digest:
+        """From ``--trust 0:DIGEST``, else from the key files.
+
+        Raises:
+            ConfigError: Neither says.
+        """
+        pinned = self._pin() or ((known := self._known()) and Digest.parse(known.root))
+        if pinned:
+            return pinned
+        raise ConfigError(
+            "no root digest to check the repository against",
+            found=f"no --trust 0:DIGEST, and no key file in {self.places.keys}",
+            hint="'vault init' printed it, and every key file holds it",
+        )
+
+    def _pin(self) -> Digest | None:
+        digests = {floor.digest for floor in self.floors if floor.seq == 0}
+        if len(digests) > 1:
+            raise ConfigError("--trust names two different roots")
+        return next(iter(digests), None)
+
+    @functools.cached_property
+    def floors(self) -> tuple[Head, ...]:
+        """What ``--trust`` names."""
+        return tuple(map(parse_trust, self.options.trust))
+
+    def _known(self) -> RepositoryAddress | None:
+        """What the key files agree on; those of another than the pinned root don't speak.
+
+        Raises:
+            ConfigError: They are of different repositories.
+        """
+        pin = self._pin()
+        addresses = {
+            name: address
+            for name, address in self._addresses.items()
+            if pin is None or address.root == str(pin)
+        }
+        if len({address.root for address in addresses.values()}) > 1:
+            raise ConfigError(
+                f"the key files in {self.places.keys} are of different repositories",
+                found=", ".join(f"{name}: 0:{a.root}" for name, a in addresses.items()),
+                hint="give each repository a directory of its own and choose it with VAULT_KEYS",
+            )
+        return next(iter(addresses.values()), None)
+
+    @functools.cached_property
+    def _addresses(self) -> dict[str, RepositoryAddress]:
+        found = {}
+        for name in _KEY_FILES:
+            path = self.places.keys / name
+            if path.exists():
+                _, found[name] = peek(path)
+        return found
+
+    # --- the repository ---
+
+    def open(self) -> Repository:
+        """The repository, verified from its root and against all that is known of its head.
+
+        Raises:
+            RollbackError: The store shows an older or different history.
+            VaultError: It can't be opened.
+        """
+        location = self.location()
+        assert location is not None
+        root = self.pinned_root()
+        store = open_store(location.url, endpoint=location.endpoint)
+        repository = Repository(store, root, clock=self.clock)
+        for floor in self.floors:
+            check_floor(repository.ledger, floor)
+        if self.options.accept_head is not None:
+            self._accept(repository, parse_trust(self.options.accept_head))
+        else:
+            known = self._memory.recall(repository.ledger.repository_id)
+            if known is not None:
+                check_floor(repository.ledger, known)
+        self.remember(repository)
+        return repository
+
+    @property
+    def _memory(self) -> HeadMemory:
+        return HeadMemory(self.places.state)
+
+    def remember(self, repository: Repository) -> None:
+        """Raise the remembered head as far as it can't be undone by a lost race."""
+        head = settled_head(repository, self.clock())
+        try:
+            self._memory.remember(repository.ledger.repository_id, head)
+        except LocalError as error:
+            self.warn(f"the head of the ledger is not remembered: {error}")
+
+    def _accept(self, repository: Repository, head: Head) -> None:
+        """Forget what was remembered in favour of a head the ledger really contains."""
+        found = repository.ledger.digest_at(head.seq)
+        if found != head.digest:
+            raise RollbackError(
+                "the ledger does not contain the head to accept",
+                expected=head,
+                found=f"{head.seq}:{found}" if found else repository.head,
+            )
+        self._attest_acceptance(repository, head)
+        self._memory.replace(repository.ledger.repository_id, head)
+
+    def _attest_acceptance(self, repository: Repository, head: Head) -> None:
+        body = HeartbeatBody(note="accepted a head of the ledger", accepted=str(head))
+        subject = [("repository", Digest.of(repository.id))]
+        draft = Draft(type="heartbeat", subject=subject, body=body)
+        try:
+            key = self._load_writer()
+            self.check_key(key.repository, repository)
+            repository.append(lambda _: draft, [key.signing], tool=TOOL)
+        except VaultError as error:
+            self.warn(f"that {head} was accepted is not recorded in the ledger: {error}")
+
+    def report_findings(self, repository: Repository) -> None:
+        """Say on stderr what was seen in the ledger that should not be there."""
+        for finding in (*repository.ledger.findings, *repository.findings):
+            self.warn(finding_text(finding))
+
+    # --- keys ---
+
+    def writer_key(self, repository: Repository) -> WriterKey:
+        """The key of this host.
+
+        Raises:
+            WrongKeyError: There is none, or it is of another repository.
+        """
+        key = self._load_writer()
+        self.check_key(key.repository, repository)
+        return key
+
+    def _load_writer(self) -> WriterKey:
+        return load_writer(self.places.keys / WRITER_FILE)
+
+    def recovery_key(self, repository: Repository) -> RecoveryKey:
+        """The key that opens and attests, after asking for its passphrase; as `writer_key`."""
+        path = self.places.keys / RECOVERY_FILE
+        _, address = peek(path)
+        self.check_key(address, repository)
+        return load_recovery(path, self.passphrase(path.name))
+
+    def root_key(self, repository: Repository) -> RootKey:
+        """The key that governs, after asking for its passphrase; as `writer_key`."""
+        path = self.places.keys / ROOT_FILE
+        _, address = peek(path)
+        self.check_key(address, repository)
+        return load_root(path, self.passphrase(path.name))
+
+    def has_recovery_key(self) -> bool:
+        """Whether that file is here."""
+        return (self.places.keys / RECOVERY_FILE).exists()
+
+    def check_key(self, address: RepositoryAddress, repository: Repository) -> None:
+        """Refuse a key file of another repository.
+
+        Raises:
+            WrongKeyError: It is one.
+        """
+        if address.id != repository.ledger.repository_id:
+            raise WrongKeyError(
+                f"the key files in {self.places.keys} are of another repository",
+                expected=repository.ledger.repository_id,
+                found=address.id,
+            )
+
+    def warn_of_keys_together(self) -> None:
+        """Say so while keys that could read or rewrite everything lie beside the writer's."""
+        beside = [n for n in (RECOVERY_FILE, ROOT_FILE) if (self.places.keys / n).exists()]
+        if beside and (self.places.keys / WRITER_FILE).exists():
+            self.warn(
+                f"{' and '.join(beside)} still on this host, in {self.places.keys}:"
+                " whoever takes the host takes them too; move them to a safe place"
+            )
+
+    # --- passphrases ---
+
+    def passphrase(self, what: str, *, confirm: bool = False) -> bytes:
+        """From the file that ``VAULT_PASSPHRASE_FILE`` names, else from the terminal.
+
+        Args:
+            what: It opens; for the prompt.
+            confirm: Ask twice, for a new one.
+
+        Raises:
+            WrongKeyError: Neither gives one.
+        """
+        file = self._environment.get("VAULT_PASSPHRASE_FILE")
+        if file:
+            return self._passphrase_in(Path(file))
+        if not sys.stdin.isatty():
+            raise WrongKeyError(
+                f"no passphrase for {what}: there is no terminal to ask on",
+                hint="VAULT_PASSPHRASE_FILE names a file whose first line is the passphrase",
+            )
+        secret = getpass.getpass(f"passphrase for {what}: ")
+        if not secret:
+            raise WrongKeyError(f"the passphrase for {what} is empty")
+        if confirm and getpass.getpass("the same again: ") != secret:
+            raise ConfigError("the two passphrases differ")
+        return os.fsencode(secret)
+
+    def _passphrase_in(self, path: Path) -> bytes:
+        try:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                line = file.readline(_MAX_PASSPHRASE + 1)
+        except OSError as error:
+            raise WrongKeyError(
+                f"the passphrase file {path} can't be read", found=error.strerror
+            ) from error
+        if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            self.warn(f"others may read the passphrase file {path}: chmod 600 {path}")
+        secret = line.rstrip(b"\r\n")
+        if not secret or len(line) > _MAX_PASSPHRASE:
+            problem = "is empty" if not secret else f"is over {_MAX_PASSPHRASE} bytes long"
+            raise WrongKeyError(f"the first line of the passphrase file {path} {problem}")
+        return secret
+
+    def confirm(self, question: str, *, instead: str) -> None:
+        """Ask a yes-or-no question on the terminal.
+
+        Raises:
+            ConfigError: There is no terminal, or the answer is no.
+        """
+        if not sys.stdin.isatty():
+            raise ConfigError("this needs a confirmation, and there is no terminal", hint=instead)
+        if not click.confirm(render.printable(question), err=True):
+            raise ConfigError("not confirmed; nothing was done")
+
+    # --- output ---
+
+    def emit(self, schema: str, fields: Mapping[str, object], text: str) -> None:
+        """Print the result: the object under ``--json``, else the text."""
+        if self.options.json:
+            render.emit_json(schema, **fields)
+        else:
+            render.emit(text)
+
+    def warn(self, text: str) -> None:
+        """Advice on stderr; not an error."""
+        render.message("warning", text)
+
+    def note(self, text: str) -> None:
+        """Information on stderr; quiet with ``-q``."""
+        if not self.options.quiet:
+            render.message("", text)
+
+
+def pass_invocation(
+    command: Callable[Concatenate[Invocation, _P], _T],
+) -> Callable[_P, _T]:
+    """Hand a click command the invocation that its global options make."""
+
+    @functools.wraps(command)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        options = click.get_current_context().find_object(Options) or Options()
+        return command(Invocation(options, os.environ), *args, **kwargs)
+
+    return wrapper
+
+
+def wall_clock() -> datetime:
+    """Now."""
+    return datetime.now(UTC)
+
+
+def settled_head(repository: Repository, now: datetime) -> Head:
+    """The newest head that no lost race can take back (design.md 4, Trust)."""
+    records = repository.ledger.records
+    ordered = repository.store.traits.orders_versions_by_commit
+    if ordered or len(records) == 1 or records[-1].modified + SETTLED <= now:
+        return repository.head
+    return records[-2].head
+
+
+def finding_text(finding: Finding) -> str:
+    """One line."""
+    parts = [f"{finding.subject}: {finding.problem}"]
+    if finding.expected:
+        parts.append(f"expected {finding.expected}")
+    if finding.found:
+        parts.append(f"found {finding.found}")
+    return ", ".join(parts)
+
+
+def finding_fields(finding: Finding) -> dict[str, str]:
+    """For JSON."""
+    return {key: str(value) for key, value in dataclasses.asdict(finding).items()}
+
+
+def signer_name(repository: Repository, key_id: str) -> str:
+    """The host or root key that signed, by name."""
+    writer = repository.ledger.writers.get(key_id)
+    return writer.name if writer else key_id[:12]
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    home = environment.get("HOME")
+    return Path(home) if home else Path.home()
+
+
+def key_id_of(key: SigningKey) -> str:
+    """Hex id of the public half."""
+    return key.public.id

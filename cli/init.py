@@ -1,0 +1,239 @@
+"""`vault init`: make a repository and the keys to it."""
+
+import contextlib
+import dataclasses
+import re
+import socket
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import click
+
+from cli import render
+from cli.context import TOOL, Invocation, pass_invocation
+from cli.values import DURATION, format_duration
+from vault.enrol import (
+    RECOVERY_FILE,
+    ROOT_FILE,
+    WRITER_FILE,
+    InitRequest,
+    create_repository,
+    enrol_own_writer,
+    existing_root,
+)
+from vault.errors import ConfigError, RepositoryNotFoundError, WrongKeyError
+from vault.keyfile import DEFAULT_COST, load_root, load_writer, peek
+from vault.model import NAME_PATTERN, Digest, LockMode, Parameters, to_rfc3339
+from vault.repository import Repository
+from vault.storage import open_store
+
+COST: Final = DEFAULT_COST  # of the passphrase
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What the command line asks for."""
+
+    url: str
+    endpoint: str
+    lock: LockMode
+    retain: timedelta
+    max_retain: timedelta
+    keys: Path
+    host: str
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option(
+    "--lock",
+    type=click.Choice([mode.value for mode in LockMode]),
+    help="How strictly objects are locked; default: governance on S3, none on a directory.",
+)
+@click.option("--retain", type=DURATION, default="30d", show_default=True, help="Unless said.")
+@click.option(
+    "--max-retain", type=DURATION, default="400d", show_default=True, help="The longest allowed."
+)
+@click.option(
+    "--keys",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory for the key files; else VAULT_KEYS or the default place.",
+)
+@click.option("--host", metavar="NAME", help="Name of this host; default: its host name.")
+@click.option("--yes", is_flag=True, help="Don't ask before compliance mode.")
+@pass_invocation
+def init(
+    invocation: Invocation,
+    url: str | None,
+    lock: str | None,
+    retain: timedelta,
+    max_retain: timedelta,
+    keys: Path | None,
+    host: str | None,
+    *,
+    yes: bool,
+) -> None:
+    """Make a repository and the keys to it.
+
+    URL is a path, file:///path or s3://bucket/prefix. Three key files are made:
+    writer.key stays on this host and can only add snapshots; recovery.key
+    restores, root.key governs: move these two to a safe place.
+    """
+    location = invocation.location(required=False)
+    address = url or (location.url if location else None)
+    if address is None:
+        raise ConfigError("which repository is to be made?", hint="vault init URL")
+    wish = _Wish(
+        url=_absolute(address),
+        endpoint=invocation.options.endpoint_url or "",
+        lock=LockMode(lock) if lock else _default_lock(address),
+        retain=retain,
+        max_retain=max_retain,
+        keys=(keys or invocation.places.keys).absolute(),
+        host=host or host_label(socket.gethostname()),
+    )
+    found = _existing_root(wish)
+    if found is not None:
+        repository = _finish_killed_init(invocation, wish, found)
+    else:
+        repository = _create(invocation, wish, confirmed=yes)
+    invocation.remember(repository)
+    _report(invocation, wish, repository)
+
+
+def _absolute(url: str) -> str:
+    """A key file must name its repository wherever it is used from."""
+    return url if "://" in url else str(Path(url).absolute())
+
+
+def _default_lock(url: str) -> LockMode:
+    return LockMode.GOVERNANCE if url.startswith("s3://") else LockMode.NONE
+
+
+def host_label(hostname: str) -> str:
+    """The first part of a host name, made to fit where it does not."""
+    label = re.sub(r"[^a-z0-9_-]+", "-", hostname.partition(".")[0].lower()).strip("-_")[:63]
+    return label if NAME_PATTERN.fullmatch(label) else f"host-{label}"[:63].rstrip("-")
+
+
+def _existing_root(wish: _Wish) -> Digest | None:
+    with contextlib.suppress(RepositoryNotFoundError):
+        return existing_root(open_store(wish.url, endpoint=wish.endpoint))
+    return None
+
+
+def _create(invocation: Invocation, wish: _Wish, *, confirmed: bool) -> Repository:
+    parameters = _parameters(wish)
+    if wish.lock is LockMode.COMPLIANCE and not confirmed:
+        _confirm_compliance(invocation, wish, parameters)
+    request = InitRequest(
+        url=wish.url,
+        endpoint=wish.endpoint,
+        parameters=parameters,
+        host=wish.host,
+        keys=wish.keys,
+        passphrase=invocation.passphrase("the new recovery.key and root.key", confirm=True),
+        tool=TOOL,
+        cost=COST,
+    )
+    store = open_store(wish.url, endpoint=wish.endpoint, create=True)
+    return create_repository(store, request, clock=invocation.clock)
+
+
+def _parameters(wish: _Wish) -> Parameters:
+    parameters = Parameters(
+        lock_mode=wish.lock,
+        default_retention=int(wish.retain.total_seconds()),
+        max_retention=int(wish.max_retain.total_seconds()),
+    )
+    shortest, longest = parameters.min_retention, parameters.max_retention
+    if not shortest <= parameters.default_retention <= longest:
+        least = format_duration(timedelta(seconds=shortest))
+        raise ConfigError(
+            "--retain does not fit",
+            expected=f"{least} to {format_duration(wish.max_retain)}",
+            found=format_duration(wish.retain),
+        )
+    return parameters
+
+
+def _confirm_compliance(invocation: Invocation, wish: _Wish, parameters: Parameters) -> None:
+    day = removable_from(invocation.clock(), parameters)
+    invocation.confirm(
+        f"Under compliance locks nobody, not the account's owner either, can remove {wish.url}"
+        f" before {day:%Y-%m-%d}, and every snapshot moves that date on. Go on?",
+        instead="--yes confirms compliance mode;"
+        f" the bucket then can't be removed before {day:%Y-%m-%d}",
+    )
+
+
+def removable_from(now: datetime, parameters: Parameters) -> datetime:
+    """When the locks that `init` itself sets have run out, at the earliest."""
+    return now + parameters.ledger_span
+
+
+def _finish_killed_init(invocation: Invocation, wish: _Wish, found: Digest) -> Repository:
+    """Enrol the writer of an `init` that was killed after it published the root.
+
+    Raises:
+        ConfigError: There is nothing to finish: the repository is somebody's.
+    """
+    exists = ConfigError(
+        f"there is a repository at {wish.url} already",
+        found=f"0:{found}",
+        hint="a further host joins with 'vault key request' here and 'vault key add' where"
+        " root.key is",
+    )
+    if not all(_is_of(wish.keys / name, found) for name in (ROOT_FILE, WRITER_FILE)):
+        raise exists
+    store = open_store(wish.url, endpoint=wish.endpoint)
+    repository = Repository(store, found, clock=invocation.clock)
+    writer = load_writer(wish.keys / WRITER_FILE)
+    if writer.signing.public.id in repository.ledger.writers:
+        raise exists
+    root = load_root(wish.keys / ROOT_FILE, invocation.passphrase(ROOT_FILE))
+    enrol_own_writer(repository, root, writer, tool=TOOL)
+    invocation.note("finished the init that was interrupted")
+    return repository
+
+
+def _is_of(path: Path, root: Digest) -> bool:
+    try:
+        return peek(path)[1].root == str(root)
+    except WrongKeyError:
+        return False
+
+
+def _report(invocation: Invocation, wish: _Wish, repository: Repository) -> None:
+    root = repository.ledger.records[0].head
+    parameters = repository.parameters
+    fields = {
+        "id": repository.ledger.repository_id,
+        "url": wish.url,
+        "root": str(root),
+        "head": str(repository.head),
+        "lock": parameters.lock_mode.value,
+        "default_retention": parameters.default_retention,
+        "max_retention": parameters.max_retention,
+        "keys": str(wish.keys),
+    }
+    if parameters.lock_mode is not LockMode.NONE:
+        fields["locked_until"] = to_rfc3339(removable_from(invocation.clock(), parameters))
+    facts = render.facts(
+        {
+            "repository": wish.url,
+            "root": str(root),
+            "lock": f"{parameters.lock_mode.value}, kept {format_duration(wish.retain)}"
+            f" unless said, at most {format_duration(wish.max_retain)}",
+            "writer key": f"{wish.keys / WRITER_FILE} stays on this host",
+            "recovery key": f"{wish.keys / RECOVERY_FILE} restores: move it to a safe place",
+            "root key": f"{wish.keys / ROOT_FILE} governs: move it to a safe place",
+        }
+    )
+    advice = (
+        "Write down the root and the passphrase. Without recovery.key and its passphrase"
+        " nothing can ever be restored; keep two copies, away from this host."
+    )
+    invocation.emit("vault/init/v1", {"repository": fields}, facts)
+    invocation.note(advice)

@@ -1,0 +1,75 @@
+"""`vault list`: which snapshots there are; needs no secret."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from cli import render
+from cli.context import Invocation, pass_invocation, signer_name
+from vault.errors import ConfigError
+from vault.ledger import Record
+from vault.model import body_to_json, from_rfc3339
+from vault.repository import Repository, snapshot_body
+
+_HEADINGS = ("seq", "created", "dataset", "complete", "files", "size", "added", "until", "host")
+_RIGHT = {0, 1, 4, 5, 6, 7}
+
+
+@click.command("list")
+@click.argument("dataset", required=False)
+@pass_invocation
+def list_snapshots(invocation: Invocation, dataset: str | None) -> None:
+    """List snapshots, newest last.
+
+    Reads only public data: no key is needed beyond the digest of the root.
+    Statements that do not count are reported on stderr.
+    """
+    repository = invocation.open()
+    invocation.report_findings(repository)
+    records = repository.ledger.snapshots(dataset)
+    if dataset is not None and not records:
+        known = ", ".join(repository.ledger.datasets()) or "none"
+        raise ConfigError(
+            f"there is no snapshot of dataset {dataset!r}", hint=f"datasets here: {known}"
+        )
+    fields = {
+        "repository": repository.ledger.repository_id,
+        "head": str(repository.head),
+        "snapshots": [snapshot_fields(repository, record) for record in records],
+    }
+    invocation.emit("vault/list/v1", fields, _text(invocation, repository, records))
+
+
+def snapshot_fields(repository: Repository, record: Record) -> dict[str, Any]:
+    """A snapshot for JSON: its manifest, where it stands and who wrote it."""
+    body = body_to_json(snapshot_body(record))
+    return {
+        "seq": record.seq,
+        "head": str(record.head),
+        "host": signer_name(repository, record.key_id),
+        **body,
+    }
+
+
+def _text(invocation: Invocation, repository: Repository, records: Sequence[Record]) -> str:
+    headings = list(_HEADINGS)
+    headings[1] += f" ({render.zone(invocation.clock())})"
+    rows = [_row(repository, record) for record in records]
+    return render.table(headings, rows, right=_RIGHT, width=render.terminal_width())
+
+
+def _row(repository: Repository, record: Record) -> tuple[object, ...]:
+    body = snapshot_body(record)
+    counts = body.counts
+    return (
+        record.seq,
+        render.moment(from_rfc3339(body.created)),
+        body.dataset,
+        "yes" if body.complete else "NO",
+        f"{counts.files:,}",
+        render.size(counts.size),
+        render.size(counts.added_bytes),
+        render.moment(from_rfc3339(body.until)),
+        signer_name(repository, record.key_id),
+    )

@@ -1,0 +1,16 @@
+"""What the global options said; kept apart so that `vault --help` imports nothing heavy."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options before the command, as given."""
+
+    repo: str | None = None
+    endpoint_url: str | None = None
+    trust: tuple[str, ...] = ()  # SEQ:DIGEST each
+    accept_head: str | None = None  # SEQ:DIGEST
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False

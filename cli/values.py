@@ -1,0 +1,53 @@
+"""Options that are more than text, each read in one place."""
+
+import re
+from datetime import timedelta
+
+import click
+
+from vault.errors import ConfigError
+
+_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w|y)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
+_LONGEST = 100 * 365 * 86_400  # seconds; no lock lasts longer
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read ``90s``, ``15m``, ``12h``, ``30d``, ``4w`` or ``7y`` (of 365 days).
+
+    Raises:
+        ConfigError: Anything else, nothing at all, or over a hundred years.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    if not 0 < seconds <= _LONGEST:
+        raise ConfigError(
+            "not a duration",
+            expected="a number and one of s, m, h, d, w, y, for example 30d",
+            found=repr(text[:40]),
+        )
+    return timedelta(seconds=seconds)
+
+
+def format_duration(span: timedelta) -> str:
+    """The shortest exact form that `parse_duration` reads, in days at most."""
+    seconds = int(span.total_seconds())
+    for unit in ("d", "h", "m"):
+        if seconds % _SECONDS[unit] == 0:
+            return f"{seconds // _SECONDS[unit]}{unit}"
+    return f"{seconds}s"
+
+
+class Duration(click.ParamType):
+    """A duration option."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """See `parse_duration`."""
+        return value if isinstance(value, timedelta) else parse_duration(str(value))
+
+
+DURATION = Duration()

@@ -1,0 +1,550 @@
+"""`restore --verify` from end to end (design.md 6): what is said about it is decided here.
+
+Ledger, manifest and tree are verified before the target is touched. Everything is
+built in staging, read back from the disk and compared; only then does TARGET change,
+in one step, and only then is an attestation signed. Failures are attested too.
+"""
+
+import array
+import contextlib
+import dataclasses
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from vault import attest
+from vault.crypto import SigningKey
+from vault.errors import (
+    ConfigError,
+    DigestMismatchError,
+    LocalError,
+    MissingObjectError,
+    VaultError,
+)
+from vault.keyfile import RecoveryKey
+from vault.ledger import Record
+from vault.model import EntryType
+from vault.progress import NO_PROGRESS, Progress
+from vault.reader import Reader, StaleIndexError
+from vault.repository import Repository
+from vault.restore.fetch import Fetcher, Plan
+from vault.restore.fs import Fs
+from vault.restore.journal import Journal
+from vault.restore.probe import Capabilities, probe
+from vault.restore.promote import Promotion, finalize
+from vault.restore.prove import ProofReport, Verdict, prove
+from vault.restore.selection import Selection, Wanted, select
+from vault.restore.spool import Spool
+from vault.restore.stage import Stager, Staging
+from vault.restore.target import (
+    Space,
+    Target,
+    TargetState,
+    check_space,
+    inspect,
+    new_id,
+    open_space,
+)
+from vault.tree import Entry, commitment, replace_entry
+from vault.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """What may be said of a restore."""
+
+    RECOVERED = "recovered"  # proven, whole, and attested
+    PARTIAL = "partial"  # proven but for what is listed as left out
+    UNPROVEN = "restored, not proven"  # --no-verify
+    PLANNED = "planned"  # --dry-run
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreRequest:
+    """What to restore where, and how."""
+
+    record: Record
+    target: Path
+    tool: str  # "vault 0.1.0"
+    verify: bool = True
+    replace: bool = False
+    dry_run: bool = False
+    wanted: Wanted | None = None  # None: everything
+    protected: Sequence[Path] = ()  # places of the vault's own
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreReport:
+    """A restore that did what it said."""
+
+    outcome: Outcome
+    target: Path
+    files: int  # with content
+    size: int  # bytes of content
+    proof: ProofReport | None = None
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    atomic: bool = True
+    former: bool = False  # the former state is kept until it is finalized
+    attestation: bytes = b""
+    statement: Record | None = None  # that recorded it; None: it is a file beside the target
+    attestation_file: Path | None = None
+
+
+class ProofFailedError(DigestMismatchError):
+    """What is on the disk is not what was signed."""
+
+    def __init__(self, proof: ProofReport) -> None:
+        first = proof.mismatches[0] if proof.mismatches else None
+        super().__init__(
+            f"the restored tree is not what was signed: {proof.mismatch_count} differences",
+            expected=f"{first.field} {first.expected} of {first.path!r}" if first else None,
+            found=first.found if first else None,
+            hint="TARGET is as it was; check the disk that staging was on, then try again",
+        )
+        self.proof = proof
+
+
+def restore(
+    repository: Repository,
+    recovery: RecoveryKey,
+    request: RestoreRequest,
+    *,
+    scratch: Path,
+    workers: Workers,
+    fs: Fs | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> RestoreReport:
+    """Put a snapshot's content at TARGET, or leave TARGET as it was (I6).
+
+    Args:
+        repository: Read up to its head.
+        recovery: Opens the packs and signs the attestation.
+        request: What to do.
+        scratch: Directory on local disk for temporary files.
+        workers: Executors.
+        fs: System calls; tests hand in their own.
+        progress: Told how it goes.
+
+    Raises:
+        ConfigError: TARGET is not as required; nothing was made.
+        IntegrityError: Something stored or restored is not what was signed.
+        LocalError: The disk is full or failed.
+        StorageError: The store failed.
+    """
+    target = inspect(request.target, replace=request.replace, protected=request.protected)
+    if request.wanted is not None and target.state is TargetState.FULL:
+        raise ConfigError(
+            "--include restores only into a missing or empty target",
+            found=str(request.target),
+        )
+    witness = _Witness(repository, recovery.restorer, request)
+    for use_index in (True, False):
+        try:
+            with (
+                tempfile.TemporaryDirectory(dir=scratch) as directory,
+                _Restore(
+                    repository,
+                    recovery,
+                    request,
+                    target,
+                    tools=_Tools(Path(directory), workers, fs or Fs(), progress),
+                    use_index=use_index,
+                ) as run,
+            ):
+                return run.run(witness)
+        except StaleIndexError as error:
+            _log.warning("%s", error)
+        except (ConfigError, KeyboardInterrupt):
+            raise
+        except VaultError as error:
+            witness.failed(error)
+            raise
+    raise AssertionError("the second attempt uses no index")
+
+
+class _Witness:
+    """Signs what happened, and sees that it is recorded."""
+
+    def __init__(self, repository: Repository, key: SigningKey, request: RestoreRequest) -> None:
+        self._repository = repository
+        self._key = key
+        self._request = request
+        self._started = repository.clock()
+
+    def sign(self, verdict: str, details: dict[str, Any]) -> bytes:
+        """An attestation of what just ended."""
+        seconds = (self._repository.clock() - self._started).total_seconds()
+        attestation = attest.describe(
+            self._repository,
+            kind="restore",
+            verdict=verdict,
+            snapshot=self._request.record,
+            started=self._started,
+            tool=self._request.tool,
+            details={"seconds": round(seconds), **details},
+        )
+        return attest.sign(attestation, self._key)
+
+    def record(self, data: bytes) -> Record | None:
+        """Append it to the ledger; None where the store can't be written."""
+        try:
+            return attest.record(self._repository, data, self._key, tool=self._request.tool)
+        except (VaultError, OSError) as error:
+            _log.warning("the attestation could not be recorded: %s", error)
+            return None
+
+    def failed(self, error: VaultError) -> None:
+        """Attest a failure; why is told by a class of errors, as messages may name files."""
+        details: dict[str, Any] = {"error": type(error).__name__}
+        if isinstance(error, ProofFailedError):
+            details |= proof_details(error.proof)
+        self.record(self.sign("failed", details))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Tools:
+    """What a restore works with."""
+
+    scratch: Path
+    workers: Workers
+    fs: Fs
+    progress: Progress
+
+
+class _Restore:
+    """One attempt. A context manager that closes what it opened."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        recovery: RecoveryKey,
+        request: RestoreRequest,
+        target: Target,
+        *,
+        tools: _Tools,
+        use_index: bool,
+    ) -> None:
+        self._repository = repository
+        self._request = request
+        self._target = target
+        self._tools = tools
+        self._stack = contextlib.ExitStack()
+        self._reader = Reader(
+            repository,
+            recovery.recipient,
+            request.record,
+            scratch=tools.scratch,
+            use_index=use_index,
+        )
+        self._stack.callback(self._reader.close)
+        self._spool = self._stack.enter_context(Spool(tools.scratch))
+        self._plan = Plan(self._reader)
+        self._directories = array.array("Q")  # places in the spool
+        self._empty = array.array("Q")
+        self._others = array.array("Q")
+        self._kinds: set[EntryType] = set()
+        self._copied: dict[bytes, tuple[int, Entry]] = {}  # files restored at another path
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, witness: _Witness) -> RestoreReport:
+        """All of it."""
+        progress = self._tools.progress
+        progress.stage("planning")
+        self._check_present()
+        self._reader.load_packs()
+        self._spool.fill(self._reader.tree())
+        selection = select(self._spool, self._request.wanted)
+        space = open_space(self._target)
+        self._make_plan(selection, space)
+        check_space(self._target, space)
+        if self._request.dry_run:
+            return self._report(Outcome.PLANNED)
+        with Staging(self._target, new_id(), self._tools.fs) as staging:
+            capabilities = probe(staging.fd, self._tools.fs)
+            self._check_capabilities(capabilities)
+            left_out = self._stage(staging, selection)
+            promotion = Promotion(
+                staging,
+                repository=self._repository.ledger.repository_id,
+                snapshot=self._request.record.seq,
+                digest=str(self._request.record.digest),
+            )
+            proof = None
+            if self._request.verify:
+                proof = self._prove(staging, selection, left_out)
+            promotion.proven(proof.disk_root if proof else b"", self._details(proof, left_out))
+            progress.stage("promoting")
+            promoted = promotion.promote()
+            details = {**self._details(proof, left_out), "atomic": promoted.atomic}
+            attestation = witness.sign(_verdict(proof), details)
+            statement = witness.record(attestation)
+            kept = None if statement else self._keep(staging, attestation)
+            promotion.recorded()
+            former = self._target.state is TargetState.FULL
+            if not former:  # nothing is kept, so nothing is left to decide
+                staging.journal.remove()
+        outcome = _outcome(proof)
+        return self._report(
+            outcome,
+            proof=proof,
+            left_out=left_out,
+            atomic=promoted.atomic,
+            former=former,
+            attestation=attestation,
+            statement=statement,
+            attestation_file=kept,
+        )
+
+    # --- before the target is touched ---
+
+    def _check_present(self) -> None:
+        """Every needed object is there with its size, at some version."""
+        needed = {ref.name: ref for ref in self._reader.inventory.objects}
+        found = {
+            version.name
+            for version in self._repository.store.versions("packs/")
+            if not version.marker
+            and version.name in needed
+            and version.size == needed[version.name].size
+        }
+        missing = sorted(name for name in needed if name.startswith("packs/") and name not in found)
+        if missing:
+            raise MissingObjectError(
+                f"{len(missing)} of {len(needed)} objects that snapshot"
+                f" {self._request.record.seq} needs are missing or cut short",
+                found=missing[0],
+                hint="run 'vault verify' for all of them",
+            )
+
+    def _make_plan(self, selection: Selection, space: Space) -> None:
+        """Sort entries into directories, content and the rest; add up what they take."""
+        for place, entry, _ in self._spool.places():
+            if not selection.takes(entry):
+                if entry.path in selection.files:
+                    self._copied[entry.path] = (place, entry)
+                continue
+            self._kinds.add(entry.type)
+            if entry.type is EntryType.DIRECTORY:
+                self._directories.append(place)
+                space.add(0, directory=True)
+            elif entry.type is EntryType.FILE:
+                self._plan_file(place, entry, space)
+            elif selection.files.get(entry.link or b"") == entry.path:
+                self._plan_file(*self._copied[entry.link or b""], space)
+            else:
+                self._others.append(place)
+                if entry.type is not EntryType.HARD_LINK:
+                    space.add(0)
+
+    def _plan_file(self, place: int, entry: Entry, space: Space) -> None:
+        data = entry.size - sum(length for _, length in entry.holes or ())
+        space.add(data)
+        if data:
+            self._size += data
+            self._plan.add(place, entry)
+        else:
+            self._empty.append(place)
+
+    def _check_capabilities(self, capabilities: Capabilities) -> None:
+        """Refuse a file system that can't hold what the tree is made of."""
+        needed = {EntryType.SYMLINK: "symlinks", EntryType.HARD_LINK: "hard links"}
+        missing = {needed[kind] for kind in self._kinds & needed.keys()} & capabilities.cannot_hold
+        if missing:
+            raise ConfigError(
+                "the target's file system can't hold this snapshot",
+                expected=", ".join(sorted(missing)),
+                hint="restore to another file system",
+            )
+
+    # --- staging ---
+
+    def _stage(
+        self,
+        staging: Staging,
+        selection: Selection,
+    ) -> dict[str, int]:
+        """Build the tree; returns what could not be applied, and how often."""
+        self._tools.progress.stage("restoring")
+        self._tools.progress.expect(files=len(self._plan.places), size=self._size)
+        stager = Stager(staging.fd, self._tools.fs)
+        try:
+            for place in self._directories:
+                stager.mkdir(self._spool.at(place).path)
+            renamed = {path: selection.files[path] for path in self._copied}
+            for entry in map(self._spool.at, self._empty):
+                fd = stager.create_file(renamed.get(entry.path, entry.path))
+                stager.finish_file(fd, entry)
+            Fetcher(
+                self._plan,
+                self._spool,
+                stager,
+                renamed=renamed,
+                workers=self._tools.workers,
+                progress=self._tools.progress,
+            ).run()
+            for place in self._others:
+                stager.make(self._as_restored(self._spool.at(place), selection))
+            stager.finish_directories(map(self._spool.at, self._directories))
+        finally:
+            stager.close()
+        return stager.left_out
+
+    def _as_restored(self, entry: Entry, selection: Selection) -> Entry:
+        """The entry at its path, where a hard link lost its file to ``--include``."""
+        first = selection.files.get(entry.link or b"")
+        if entry.type is not EntryType.HARD_LINK or first is None:
+            return entry
+        if first == entry.path:
+            return replace_entry(self._copied[entry.link or b""][1], path=entry.path)
+        return replace_entry(entry, link=first)
+
+    # --- proof ---
+
+    def _prove(
+        self,
+        staging: Staging,
+        selection: Selection,
+        left_out: dict[str, int],
+    ) -> ProofReport:
+        """Read it back from the disk and compare.
+
+        Raises:
+            ProofFailedError: It is not what was signed.
+        """
+        self._tools.progress.stage("proving")
+        self._tools.progress.expect(files=len(self._plan.places), size=self._size)
+        proof = prove(
+            staging.fd,
+            self._expected(selection),
+            check_root=self._is_signed_root,
+            left_out=left_out,
+            executor=self._tools.workers.compute,
+            fs=self._tools.fs,
+            progress=self._tools.progress,
+        )
+        if proof.verdict is Verdict.FAILED:
+            raise ProofFailedError(proof)
+        return proof
+
+    def _expected(self, selection: Selection) -> Iterator[tuple[Entry | None, bytes]]:
+        for entry, canonical in self._spool:
+            if selection.takes(entry):
+                yield self._as_restored(entry, selection), canonical
+            else:
+                yield None, canonical
+
+    def _is_signed_root(self, root: bytes) -> bool:
+        signed = self._reader.body.tree.commitment
+        return commitment(self._reader.tree_header.key, root).hex() == signed
+
+    def _details(self, proof: ProofReport | None, left_out: dict[str, int]) -> dict[str, Any]:
+        """For the attestation: counts and digests, no names."""
+        details: dict[str, Any] = {
+            "files": len(self._plan.places),
+            "size": self._size,
+            "left_out": left_out,
+            "findings": len(self._repository.findings),
+        }
+        if proof is None:
+            return {**details, "proof": "none"}
+        key = self._reader.tree_header.key
+        return {
+            **details,
+            **proof_details(proof),
+            "commitment": commitment(key, proof.disk_root).hex(),
+        }
+
+    # --- after ---
+
+    def _keep(self, staging: Staging, attestation: bytes) -> Path:
+        """Leave the attestation beside TARGET, for `vault attest push`."""
+        name = f"{staging.name.decode('utf-8', 'backslashreplace')}.attestation.json"
+        path = Path(os.fsdecode(self._target.parent)) / name
+        try:
+            path.write_bytes(attestation)
+        except OSError as error:
+            raise LocalError(f"can't write {path}", found=error.strerror) from error
+        return path
+
+    def _report(self, outcome: Outcome, **details: Any) -> RestoreReport:
+        return RestoreReport(
+            outcome=outcome,
+            target=Path(os.fsdecode(self._target.path)),
+            files=len(self._plan.places),
+            size=self._size,
+            **details,
+        )
+
+
+def proof_details(proof: ProofReport) -> dict[str, Any]:
+    """What an attestation says of a proof."""
+    return {
+        "proof": proof.verdict.word,
+        "entries": proof.entries,
+        "bytes_read_back": proof.size,
+        "evidence": {level.word: count for level, count in proof.evidence.items()},
+        "root_matches": proof.root_matches,
+        "mismatches": proof.mismatch_count,
+        "skipped": proof.skipped,
+    }
+
+
+def finalize_restore(
+    repository: Repository,
+    recovery: RecoveryKey,
+    target: Path,
+    *,
+    workers: Workers,
+    tool: str,
+    fs: Fs | None = None,
+) -> Journal:
+    """Go on with a restore that was cut off, or remove the former state of one that ended.
+
+    Raises:
+        ConfigError: There is none, it was not proven, or it is of another repository.
+        IntegrityError: What is staged is not what was proven.
+    """
+
+    def record(journal: Journal) -> None:
+        if journal.repository != repository.ledger.repository_id:
+            raise ConfigError(
+                "the restore came from another repository",
+                expected=repository.ledger.repository_id,
+                found=journal.repository,
+            )
+        now = repository.clock()
+        snapshot = repository.ledger.records[journal.snapshot]
+        attestation = attest.describe(
+            repository,
+            kind="restore",
+            verdict=str(journal.details.get("proof", "partial")).replace("none", "partial"),
+            snapshot=snapshot,
+            started=now,
+            tool=tool,
+            details={**journal.details, "finalized": True},
+        )
+        data = attest.sign(attestation, recovery.restorer)
+        attest.record(repository, data, recovery.restorer, tool=tool)
+
+    return finalize(target, record=record, executor=workers.compute, fs=fs)
+
+
+def _verdict(proof: ProofReport | None) -> str:
+    return "partial" if proof is None else proof.verdict.word
+
+
+def _outcome(proof: ProofReport | None) -> Outcome:
+    if proof is None:
+        return Outcome.UNPROVEN
+    return Outcome.RECOVERED if proof.verdict is Verdict.PASSED else Outcome.PARTIAL
