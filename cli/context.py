@@ -19,7 +19,6 @@ import click
 import vault
 from cli import render
 from cli.options import Options
-from vault.crypto import SigningKey
 from vault.enrol import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
 from vault.envelope import Head
 from vault.errors import ConfigError, LocalError, RollbackError, VaultError, WrongKeyError
@@ -301,6 +300,18 @@ class Invocation:
                 " whoever takes the host takes them too; move them to a safe place"
             )
 
+    def scratch(self) -> Path:
+        """A directory on local disk for temporary files.
+
+        Raises:
+            LocalError: It can't be made.
+        """
+        try:
+            self.places.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalError(f"can't make {self.places.cache}", found=error.strerror) from error
+        return self.places.cache
+
     # --- passphrases ---
 
     def passphrase(self, what: str, *, confirm: bool = False) -> bytes:
@@ -426,8 +437,3 @@ def signer_name(repository: Repository, key_id: str) -> str:
 def _home(environment: Mapping[str, str]) -> Path:
     home = environment.get("HOME")
     return Path(home) if home else Path.home()
-
-
-def key_id_of(key: SigningKey) -> str:
-    """Hex id of the public half."""
-    return key.public.id

@@ -12,7 +12,7 @@ import click
 
 from cli import render
 from cli.context import TOOL, Invocation, pass_invocation
-from cli.values import DURATION, format_duration
+from cli.values import format_duration, parse_duration
 from vault.enrol import (
     RECOVERY_FILE,
     ROOT_FILE,
@@ -51,9 +51,21 @@ class _Wish:
     type=click.Choice([mode.value for mode in LockMode]),
     help="How strictly objects are locked; default: governance on S3, none on a directory.",
 )
-@click.option("--retain", type=DURATION, default="30d", show_default=True, help="Unless said.")
 @click.option(
-    "--max-retain", type=DURATION, default="400d", show_default=True, help="The longest allowed."
+    "--retain",
+    type=parse_duration,
+    metavar="DURATION",
+    default="30d",
+    show_default=True,
+    help="How long a snapshot is kept unless said.",
+)
+@click.option(
+    "--max-retain",
+    type=parse_duration,
+    metavar="DURATION",
+    default="400d",
+    show_default=True,
+    help="The longest allowed.",
 )
 @click.option(
     "--keys",
@@ -65,13 +77,13 @@ class _Wish:
 @pass_invocation
 def init(
     invocation: Invocation,
+    *,
     url: str | None,
     lock: str | None,
     retain: timedelta,
     max_retain: timedelta,
     keys: Path | None,
     host: str | None,
-    *,
     yes: bool,
 ) -> None:
     """Make a repository and the keys to it.

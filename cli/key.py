@@ -181,6 +181,7 @@ class _Listed:
 def list_keys(invocation: Invocation) -> None:
     """List the keys that may sign, and those that were revoked; needs no secret."""
     repository = invocation.open()
+    invocation.report_findings(repository)
     keys = [*_root_keys(repository), *map(_writer, repository.ledger.writers.values())]
     fields = {"keys": [dataclasses.asdict(each) for each in keys]}
     text = render.table(

@@ -3,13 +3,16 @@
 Commands are loaded when they are called, so that `vault --help` starts at once.
 """
 
+import dataclasses
 import importlib
+import io
 import logging
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -45,7 +48,6 @@ EXIT_CODES: Mapping[type[VaultError], int] = {  # design.md 7
     BusyError: 15,
     SourceCommandError: 16,
 }
-EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -54,6 +56,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first l
     "key": ("cli.key:key", "Enrol, list and revoke the hosts that may write."),
     "snapshot": ("cli.snapshot:snapshot", "Store the state of PATHs as a snapshot."),
     "list": ("cli.list:list_snapshots", "List snapshots, newest last."),
+    "restore": ("cli.restore:restore", "Put a snapshot's content at TARGET, proven from disk."),
+    "verify": ("cli.verify:verify", "Check stored bytes against what was signed."),
+    "export-checksums": (
+        "cli.export_checksums:export_checksums",
+        "Print a snapshot's SHA-256 sums as sha256sum does.",
+    ),
+    "attest": ("cli.attest:attest", "Record attestations that could not be recorded at once."),
     "index": ("cli.index:index", "Look after the chunk map of this host, which is a cache."),
     "completion": ("cli.completion:completion", "Print the completion script of a shell."),
 }
@@ -64,11 +73,15 @@ _COMPLETE = "_VAULT_COMPLETE"
 class LazyGroup(click.Group):
     """Knows its commands by name and first line; imports one when it runs."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Names in the order of the table."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
         """The command, imported now."""
         if cmd_name not in COMMANDS:
             return None
@@ -77,7 +90,11 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
         """The list in ``--help``, without importing anything."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -104,13 +121,14 @@ class LazyGroup(click.Group):
 @click.pass_context
 def app(
     ctx: click.Context,
+    *,
     repo: str | None,
     endpoint_url: str | None,
     trust: tuple[str, ...],
     accept_head: str | None,
-    json: bool,  # noqa: FBT001 - click passes flags so
-    quiet: bool,  # noqa: FBT001 - click passes flags so
-    verbose: bool,  # noqa: FBT001 - click passes flags so
+    json: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Immutable backups: history that can't be rewritten, recoveries that are proven.
 
@@ -178,53 +196,56 @@ def exit_code(error: VaultError) -> int:
     return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """How a command that failed is reported."""
 
-    Returns:
-        The exit code. Everything that is to be said was printed.
-    """
-    context: list[click.Context] = []
-    try:
-        return _invoke(arguments, context)
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except click.ClickException as error:
-        fields = {"kind": "UsageError", "message": error.format_message(), "hint": _usage(error)}
-        return _fail(error.exit_code, fields, _options(context, arguments))
-    except VaultError as error:
-        return _fail(exit_code(error), _fields(error), _options(context, arguments), error)
-    except (KeyboardInterrupt, click.Abort, EOFError):
-        fields = {"kind": "Interrupted", "message": "interrupted"}
-        return _fail(EXIT_INTERRUPTED, fields, _options(context, arguments))
-    except TerminatedError:
-        fields = {"kind": "Terminated", "message": "terminated"}
-        return _fail(EXIT_TERMINATED, fields, _options(context, arguments))
-    except OSError as error:
-        local = LocalError("input or output failed", found=error)
-        return _fail(EXIT_CODES[LocalError], _fields(local), _options(context, arguments), error)
-    except Exception as error:  # noqa: BLE001 - the last resort: a bug ends in one line, not in a trace
-        fields = {
-            "kind": type(error).__name__,
-            "message": f"unexpected failure: {type(error).__name__}: {error}",
-            "hint": "this is a bug; -v shows where",
-        }
-        return _fail(EXIT_FAILURE, fields, _options(context, arguments), error)
+    code: int
+    kind: str
+    message: str
+    expected: str | None = None
+    found: str | None = None
+    hint: str | None = None
+    text: str = ""  # for people; empty: the message
 
 
-def _invoke(arguments: Sequence[str], context: list[click.Context]) -> int:
-    """Parse and call; ``context`` gets the root context as soon as there is one."""
-    with app.make_context("vault", list(arguments)) as ctx:
-        context.append(ctx)
-        code = app.invoke(ctx)
-    return code if isinstance(code, int) else 0
+def describe(error: BaseException) -> Failure:
+    """The report of what ended a command."""
+    match error:
+        case VaultError():
+            return _vault_failure(error)
+        case click.Abort() | KeyboardInterrupt() | EOFError():
+            return Failure(code=EXIT_INTERRUPTED, kind="Interrupted", message="interrupted")
+        case TerminatedError():
+            return Failure(code=EXIT_TERMINATED, kind="Terminated", message="terminated")
+        case click.ClickException():
+            message, code = error.format_message(), error.exit_code
+            return Failure(code=code, kind="UsageError", message=message, hint=_usage(error))
+        case OSError():
+            return _vault_failure(LocalError("input or output failed", found=error))
+        case _:
+            return _bug(error)
 
 
-def _options(context: Sequence[click.Context], arguments: Sequence[str]) -> Options:
-    """As parsed; where parsing itself failed, as far as they can be seen."""
-    if context and isinstance(context[0].obj, Options):
-        return context[0].obj
-    return Options(json="--json" in arguments, verbose="-v" in arguments)
+def _bug(error: BaseException) -> Failure:
+    return Failure(
+        code=EXIT_CODES[VaultError],
+        kind=type(error).__name__,
+        message=f"unexpected failure: {type(error).__name__}: {error}",
+        hint="this is a bug; -v shows where",
+    )
+
+
+def _vault_failure(error: VaultError) -> Failure:
+    return Failure(
+        code=exit_code(error),
+        kind=type(error).__name__,
+        message=error.message,
+        expected=None if error.expected is None else str(error.expected),
+        found=None if error.found is None else str(error.found),
+        hint=error.hint,
+        text=str(error),
+    )
 
 
 def _usage(error: click.ClickException) -> str | None:
@@ -233,34 +254,51 @@ def _usage(error: click.ClickException) -> str | None:
     return f"'{error.ctx.command_path} --help' shows what it takes"
 
 
-def _fields(error: VaultError) -> dict[str, str | None]:
-    return {
-        "kind": type(error).__name__,
-        "message": error.message,
-        "expected": None if error.expected is None else str(error.expected),
-        "found": None if error.found is None else str(error.found),
-        "hint": error.hint,
-        "text": str(error),
-    }
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Returns:
+        The exit code. Everything that is to be said was printed.
+    """
+    contexts: list[click.Context] = []
+    try:
+        return _invoke(arguments, contexts)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except (Exception, KeyboardInterrupt, TerminatedError) as error:  # noqa: BLE001 - every end has a code and a line
+        failure = describe(error)
+        options = _options(contexts, arguments)
+        if options.verbose:
+            traceback.print_exception(error)
+        _tell(failure, options)
+        return failure.code
 
 
-def _fail(
-    code: int,
-    fields: Mapping[str, str | None],
-    options: Options,
-    error: BaseException | None = None,
-) -> int:
-    """Say what went wrong: on stderr for people, with ``--json`` on stdout for programs."""
-    if error is not None and options.verbose:
-        traceback.print_exception(error)
-    render.message("error", fields.get("text") or fields["message"])
-    if fields.get("hint"):
-        render.message("hint", fields["hint"])
+def _invoke(arguments: Sequence[str], contexts: list[click.Context]) -> int:
+    """Parse and call; ``contexts`` gets the root context as soon as there is one."""
+    with app.make_context("vault", list(arguments)) as ctx:
+        contexts.append(ctx)
+        code = app.invoke(ctx)
+    return code if isinstance(code, int) else 0
+
+
+def _options(contexts: Sequence[click.Context], arguments: Sequence[str]) -> Options:
+    """As parsed; where parsing itself failed, as far as they can be seen."""
+    if contexts and isinstance(contexts[0].obj, Options):
+        return contexts[0].obj
+    return Options(json="--json" in arguments, verbose="-v" in arguments)
+
+
+def _tell(failure: Failure, options: Options) -> None:
+    """On stderr for people; with ``--json`` on stdout too, for programs."""
+    render.message("error", failure.text or failure.message)
+    if failure.hint:
+        render.message("hint", failure.hint)
     if options.json:
-        names = ("kind", "message", "expected", "found", "hint")
-        told = {name: fields.get(name) for name in names}
-        render.emit_json("vault/error/v1", error={**told, "exit_code": code})
-    return code
+        fields = dataclasses.asdict(failure)
+        del fields["text"]
+        fields["exit_code"] = fields.pop("code")
+        render.emit_json("vault/error/v1", error=fields)
 
 
 # --- the process ---
@@ -268,13 +306,30 @@ def _fail(
 
 def main() -> NoReturn:
     """The console script."""
+    _prepare_streams()
     if _COMPLETE in os.environ:
         app.main(prog_name="vault", complete_var=_COMPLETE)
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup stays what it is
+            signal.signal(number, _terminate)
     code = run(sys.argv[1:])
-    with render.ignore_closed_stdout():
+    try:
         sys.stdout.flush()
+    except OSError:
+        render.discard_stdout()
+        code = code or EXIT_CODES[LocalError]
     sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """All three are there, and no character makes printing fail."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # started with it closed
+            null = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - for the whole run
+            setattr(sys, name, null)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

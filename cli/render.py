@@ -13,7 +13,7 @@ import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TextIO
 
@@ -179,11 +179,24 @@ def emit(text: str) -> None:
 
 def emit_json(schema: str, **fields: Any) -> None:
     """Print one object. ASCII only, so no string in it can steer a terminal."""
-    emit(json.dumps({"schema": schema, **fields}))
+    emit(json.dumps(_without_surrogates({"schema": schema, **fields})))
+
+
+def _without_surrogates(value: Any) -> Any:
+    """What was no UTF-8 is escaped: a lone surrogate is not JSON that others can read."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        case Mapping():
+            return {name: _without_surrogates(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_without_surrogates(each) for each in value]
+        case _:
+            return value
 
 
 @contextlib.contextmanager
-def ignore_closed_stdout() -> Any:
+def ignore_closed_stdout() -> Iterator[None]:
     """After a broken pipe, stdout is the null device.
 
     The exit code then still says what the command did: a snapshot that was
@@ -192,9 +205,14 @@ def ignore_closed_stdout() -> Any:
     try:
         yield
     except BrokenPipeError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+        discard_stdout()
+
+
+def discard_stdout() -> None:
+    """Let what is still buffered, and all that follows, go to the null device."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def message(level: str, text: object) -> None:

@@ -8,14 +8,14 @@ import click
 
 from cli import progress, render
 from cli.context import TOOL, Invocation, pass_invocation
+from cli.exits import EXIT_DEGRADED
 from cli.list import snapshot_fields
-from cli.values import DURATION
+from cli.values import parse_duration
 from vault.model import from_rfc3339
 from vault.repository import Repository
 from vault.snapshot import Problem, SnapshotReport, SnapshotRequest, take_snapshot
 from vault.workers import make_workers
 
-EXIT_INCOMPLETE = 3
 _SHOWN = 100  # problems on stderr; --json lists them all
 _STRICT = {"changed", "attributes"}  # problems that --strict makes an exit code of
 
@@ -32,7 +32,12 @@ _STRICT = {"changed", "attributes"}  # problems that --strict makes an exit code
     multiple=True,
     help="Leave out what matches, as in a .gitignore. Repeatable.",
 )
-@click.option("--retain", type=DURATION, help="How long to keep it; default: the repository's.")
+@click.option(
+    "--retain",
+    type=parse_duration,
+    metavar="DURATION",
+    help="How long to keep it; default: the repository's.",
+)
 @click.option("--strict", is_flag=True, help="Exit 3 also if files changed while being read.")
 @click.option("--allow-empty", is_flag=True, help="Take it even if the source is suddenly empty.")
 @click.option(
@@ -45,12 +50,12 @@ _STRICT = {"changed", "attributes"}  # problems that --strict makes an exit code
 @pass_invocation
 def snapshot(
     invocation: Invocation,
+    *,
     paths: tuple[Path, ...],
     dataset: str,
     excludes: tuple[str, ...],
     retain: timedelta | None,
     level: int,
-    *,
     strict: bool,
     allow_empty: bool,
 ) -> int:
@@ -62,6 +67,7 @@ def snapshot(
     """
     invocation.warn_of_keys_together()
     repository = invocation.open()
+    writer = invocation.writer_key(repository)
     request = SnapshotRequest(
         paths=paths,
         dataset=dataset,
@@ -74,7 +80,7 @@ def snapshot(
     with make_workers() as workers, progress.shown(quiet=invocation.options.quiet) as shown:
         report = take_snapshot(
             repository,
-            invocation.writer_key(repository),
+            writer,
             request,
             cache_dir=invocation.places.cache,
             state_dir=invocation.places.state,
@@ -91,7 +97,7 @@ def exit_code(report: SnapshotReport, *, strict: bool) -> int:
     """3 for a snapshot that is not all it should be, else 0 (design.md 6)."""
     flawed = any(problem.kind in _STRICT for problem in report.problems)
     if not report.body.complete or (strict and (flawed or report.body.counts.changed)):
-        return EXIT_INCOMPLETE
+        return EXIT_DEGRADED
     return 0
 
 

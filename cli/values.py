@@ -3,10 +3,9 @@
 import re
 from datetime import timedelta
 
-import click
-
 from vault.errors import ConfigError
 
+_SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w|y)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 _LONGEST = 100 * 365 * 86_400  # seconds; no lock lasts longer
@@ -38,16 +37,30 @@ def format_duration(span: timedelta) -> str:
     return f"{seconds}s"
 
 
-class Duration(click.ParamType):
-    """A duration option."""
+def parse_share(text: str) -> float:
+    """Read ``all`` or ``5%`` as a share from 0 to 1.
 
-    name = "duration"
+    Raises:
+        ConfigError: Anything else.
+    """
+    if text == "all":
+        return 1.0
+    match = _SHARE.fullmatch(text)
+    share = float(match[1]) / 100 if match else -1.0
+    if not 0 <= share <= 1:
+        raise ConfigError(
+            "not a share of the data",
+            expected="all, or per cent, for example 5%",
+            found=repr(text[:40]),
+        )
+    return share
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        """See `parse_duration`."""
-        return value if isinstance(value, timedelta) else parse_duration(str(value))
 
-
-DURATION = Duration()
+def format_age(span: timedelta) -> str:
+    """Roughly, for people: ``3 days``, ``5 hours``, ``2 minutes``."""
+    seconds = int(span.total_seconds())
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = seconds // length
+            return f"{count} {unit}" + ("s" if count > 1 else "")
+    return "less than a minute"

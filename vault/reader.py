@@ -21,18 +21,21 @@ from vault.errors import (
     FormatError,
     IntegrityError,
     MissingObjectError,
+    WrongKeyError,
 )
 from vault.index import IndexEntry
 from vault.inventory import Inventory
 from vault.keyfile import DomainSecrets
 from vault.ledger import Record
 from vault.model import ObjectRef, ObjectType, PackId
+from vault.pack import Directory, open_block, read_directory
 from vault.pack import Location as Place
-from vault.pack import open_block, read_directory
 from vault.repository import Repository, domain_ref, snapshot_body
 from vault.tree import ContentRoot, Entry, TreeParser, commitment, expand_levels, split_ids
 
 _log = logging.getLogger(__name__)
+
+_UNREADABLE = (IntegrityError, WrongKeyError)  # a damaged header may name no key of ours
 
 TREE_BLOCKS = 16  # open blocks of tree packs: at most 16 × 8 MiB
 WHOLE_PACK = 0.5  # share of a pack's blocks from which one GET of all of it is cheaper
@@ -59,7 +62,6 @@ class PackReader:
         self._reader = reader
         self._id_key = id_key
         self._opener: Opener | None = None
-        self._entry = entry
         self.ref = ref
         if entry is not None:
             self.directory = entry.directory
@@ -68,17 +70,23 @@ class PackReader:
             self._read_own_directory()
 
     def _read_own_directory(self) -> None:
-        """From the pack itself: authenticated by its seal."""
+        """From the pack itself: authenticated by its seal, or, if in doubt, by its digest."""
         try:
-            found = read_directory(self._range, self.ref.size, self._reader.opener_for)
-        except IntegrityError:
-            whole = self._reader.repository.read(self.ref)  # another version may have the bytes
-            found = read_directory(
-                lambda at, n: whole[at : at + n], len(whole), self._reader.opener_for
-            )
+            if self._reader.by_digest:
+                found = self._whole()[1]
+            else:
+                found = read_directory(self._range, self.ref.size, self._reader.opener_for)
+        except _UNREADABLE:  # another version may have the bytes
+            found = self._whole()[1]
         header, self._opener, self.directory = found
         self.kind = header.type
-        self._entry = None
+
+    def _whole(self) -> tuple[memoryview, tuple[Header, Opener, Directory]]:
+        """All bytes by the pack's digest, with header, key and directory."""
+        whole = memoryview(self._reader.repository.read(self.ref))
+        return whole, read_directory(
+            lambda at, n: bytes(whole[at : at + n]), len(whole), self._reader.opener_for
+        )
 
     def _range(self, offset: int, length: int) -> bytes:
         return self._reader.repository.read_range(self.ref, offset, length)
@@ -87,7 +95,7 @@ class PackReader:
         """Raw bytes of blocks, each with its number; tags and chunk ids are checked.
 
         Raises:
-            StaleIndexError: An index said something else of this pack than it says itself.
+            StaleIndexError: The pack is another one than was believed so far.
             IntegrityError: No version of the pack gives them.
         """
         pending = list(wanted)
@@ -96,7 +104,7 @@ class PackReader:
                 raw = self._open(number, stored)
                 pending.remove(number)
                 yield number, raw
-        except IntegrityError as error:
+        except _UNREADABLE as error:
             _log.warning("%s is read again: %s", self.ref.name, error)
             yield from self._blocks_of_whole(pending)
 
@@ -135,21 +143,18 @@ class PackReader:
 
     def _blocks_of_whole(self, pending: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         """By the pack's digest: finds relocated and hidden versions, and settles who is wrong."""
-        whole = memoryview(self._reader.repository.read(self.ref))
-        _, self._opener, directory = read_directory(
-            lambda at, n: bytes(whole[at : at + n]), len(whole), self._reader.opener_for
-        )
-        if directory != self.directory:
-            raise StaleIndexError(self.ref.name)
+        whole, (header, self._opener, directory) = self._whole()
+        if (header.type, directory) != (self.kind, self.directory):
+            raise StaleIndexError(f"{self.ref.name} holds other chunks than was believed")
         for number, stored in self._cut(whole, pending):
             yield number, self._open(number, stored)
 
 
 class StaleIndexError(IntegrityError):
-    """An index object is wrong about a pack; start again without the index (I10)."""
+    """What was believed without proof is wrong; start again believing less (I10)."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"the index is wrong about {name}", hint="run 'vault index rebuild'")
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, hint="run 'vault index rebuild'")
 
 
 class Reader:
@@ -161,6 +166,9 @@ class Reader:
         record: The snapshot.
         scratch: An empty directory on local disk, for the map of chunks.
         use_index: Whether index objects may say where chunks lie.
+        by_digest: Believe a pack's directory only after all its bytes were hashed, as
+            whoever replaces a pinned version may have sealed one of his own (base mode
+            names no sender).
 
     Raises:
         WrongKeyError: The snapshot is not sealed to this key.
@@ -175,15 +183,17 @@ class Reader:
         *,
         scratch: Path,
         use_index: bool = True,
+        by_digest: bool = False,
     ) -> None:
         self.repository = repository
         self.record = record
         self.body = snapshot_body(record)
         self.inventory: Inventory = repository.inventory(record)
         self._recipient = recipient
-        self._seeds: dict[bytes, bytes] = {}
+        self.by_digest = by_digest
+        self._seeds: dict[tuple[bytes, object], bytes] = {}
         self._entries: dict[str, IndexEntry] = {}
-        self._packs: dict[int, ObjectRef] = {}
+        self._used_index = False
         self._readers: dict[int, PackReader] = {}
         self.secrets = self._open_domain()
         if use_index:
@@ -206,10 +216,11 @@ class Reader:
 
     def opener_for(self, header: Header) -> Opener:
         """The opener of a pack; seeds are opened once a session."""
-        seed = self._seeds.get(header.session_id)
+        session = (header.session_id, header.sealed)
+        seed = self._seeds.get(session)
         if seed is None:
             seed = open_seed(header, self.repository.id, self._recipient)
-            self._seeds[header.session_id] = seed
+            self._seeds[session] = seed
         return Opener(header, seed, self.repository.id)
 
     # --- where chunks lie ---
@@ -241,7 +252,10 @@ class Reader:
 
     def _entry(self, ref: ObjectRef) -> IndexEntry | None:
         entry = self._entries.pop(ref.name, None)
-        return entry if entry is not None and entry.size == ref.size else None
+        if entry is None or entry.size != ref.size:
+            return None
+        self._used_index = True
+        return entry
 
     def _learn(self, pack: PackReader) -> None:
         number = self._chunks.reserve_pack()
@@ -259,13 +273,20 @@ class Reader:
 
         Raises:
             MissingObjectError: No pack that the snapshot needs holds it.
+            StaleIndexError: The same, if an index was believed.
         """
         location = self._chunks.find(chunk_id)
         if location is None:
-            raise MissingObjectError(
-                f"chunk {chunk_id.hex()} is in no pack that snapshot {self.record.seq} needs"
+            raise self.doubt(
+                MissingObjectError(
+                    f"chunk {chunk_id.hex()} is in no pack that snapshot {self.record.seq} needs"
+                )
             )
         return location
+
+    def doubt(self, error: IntegrityError) -> IntegrityError:
+        """The error itself; or, where an index was believed, that it may be to blame."""
+        return StaleIndexError(f"by the index, {error}") if self._used_index else error
 
     def chunks_of(self, entry: Entry) -> Sequence[bytes]:
         """Chunk ids of a file with content, in order."""
@@ -321,7 +342,9 @@ class Reader:
             number = self.find(chunk_id).pack
             pack = self._readers[number]
             if pack.kind is not ObjectType.TREE:
-                raise FormatError(f"{pack.ref.name} holds no tree chunks", found=pack.kind.name)
+                raise self.doubt(
+                    FormatError(f"{pack.ref.name} holds no tree chunks", found=pack.kind.name)
+                )
             if number not in places:
                 places[number] = {place.id: place for place in pack.directory.iter_chunks()}
             place = places[number][chunk_id]

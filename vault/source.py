@@ -140,6 +140,15 @@ def _name_of(look_up: Callable[[], str]) -> str:
 # --- what to walk ---
 
 
+def matcher(patterns: Sequence[str]) -> Callable[[bytes, bool], bool]:
+    """Tells of a tree path, and whether it is a directory, if gitignore patterns match it.
+
+    Raises:
+        ConfigError: A pattern is malformed.
+    """
+    return _compile(patterns) or (lambda _path, _is_directory: False)
+
+
 def _compile(patterns: Sequence[str]) -> _Excluded | None:
     if not patterns:
         return None

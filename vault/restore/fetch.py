@@ -4,10 +4,11 @@ The plan is held in arrays: 44 bytes a chunk and 12 a file, no objects.
 """
 
 import array
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import NamedTuple
 
 from vault.errors import DigestMismatchError, FormatError
@@ -58,7 +59,9 @@ class Plan:
 
         Raises:
             MissingObjectError: A chunk is in none of the packs.
-            FormatError: The chunks are not as long as the file.
+            FormatError: A chunk is none of a file's.
+            DigestMismatchError: The chunks are not as long as the file.
+            StaleIndexError: Any of these, if an index was believed.
         """
         file = len(self.places)
         ids = self._reader.chunks_of(entry)
@@ -67,28 +70,36 @@ class Plan:
         segments = _segments(entry)
         room, offset = 0, 0
         for name in ids:
-            pack, length = self._reader.find(name)
+            pack, length = self._find(name)
             while not room:
                 offset, room = next(segments, (0, 0))
                 if not room:
-                    raise _wrong_length(entry)
+                    raise self._reader.doubt(_wrong_length(entry))
             plan = self._packs.setdefault(pack, _PackPlan())
             plan.ids += name
             plan.files.append(file)
             plan.offsets.append(offset)
             offset, room = offset + length, room - length
             if room < 0:
-                raise _wrong_length(entry)
+                raise self._reader.doubt(_wrong_length(entry))
         if room or next(segments, None) is not None:
-            raise _wrong_length(entry)
+            raise self._reader.doubt(_wrong_length(entry))
+
+    def _find(self, name: bytes) -> tuple[int, int]:
+        """Number of the data pack that holds a chunk, and the chunk's length."""
+        number, length = self._reader.find(name)
+        pack = self._reader.pack(number)
+        if pack.kind is not ObjectType.DATA:
+            raise self._reader.doubt(
+                FormatError(f"{pack.ref.name} holds no file content", found=pack.kind.name)
+            )
+        return number, length
 
     def packs(self) -> Iterator[tuple[PackReader, list[_Write]]]:
         """Each pack with its writes in the order of its blocks; a plan is dropped when taken."""
         for number in sorted(self._packs):
             pack = self._reader.pack(number)
             plan = self._packs.pop(number)
-            if pack.kind is not ObjectType.DATA:
-                raise FormatError(f"{pack.ref.name} holds no file content", found=pack.kind.name)
             places = {place.id: place for place in pack.directory.iter_chunks()}
             writes = [
                 _Write(places[bytes(plan.ids[i * 32 : i * 32 + 32])], file, offset)
@@ -148,6 +159,7 @@ class Fetcher:
         finally:
             for future in waiting:
                 future.cancel()
+            wait(waiting)  # or they would go on writing while staging is removed
 
     def _advance(self, future: Future[tuple[int, int]]) -> None:
         files, size = future.result()
@@ -171,18 +183,12 @@ class Fetcher:
         """One chunk into its file; True if that finished the file."""
         entry = self._spool.at(self._plan.places[file])
         path = self._renamed.get(entry.path, entry.path)
-        if not entry.chunks:
-            fd = self._stager.create_file(path)
+        fd = self._open(file, path)
+        try:
             self._stager.write(fd, offset, piece)
-            self._stager.finish_file(fd, entry)
-            return True
-        with self._lock:  # the first chunk makes the file; the rest may come from other threads
-            if file in self._begun:
-                fd = self._stager.reopen_file(path)
-            else:
-                self._begun.add(file)
-                fd = self._stager.create_file(path)
-        self._stager.write(fd, offset, piece)
+        except BaseException:
+            os.close(fd)
+            raise
         with self._lock:
             self._plan.pending[file] -= 1
             last = not self._plan.pending[file]
@@ -191,6 +197,15 @@ class Fetcher:
         else:
             self._stager.close_file(fd)
         return last
+
+    def _open(self, file: int, path: bytes) -> int:
+        """The first chunk makes the file; the rest may come from other threads."""
+        with self._lock:
+            if file in self._begun:
+                return self._stager.reopen_file(path)
+            if self._plan.pending[file] > 1:
+                self._begun.add(file)
+            return self._stager.create_file(path)
 
 
 def _segments(entry: Entry) -> Iterator[tuple[int, int]]:

@@ -315,6 +315,8 @@ class Promotion:
         details: dict[str, Any] | None = None,
     ) -> None:
         self._staging = staging
+        with _local_errors("flush", staging.path):
+            staging.fs.syncfs(staging.fd)  # what is promoted unproven must be durable, too
         old = None if staging.before is not None else staging.target.inode
         self.journal = staging.journal.save(
             Journal(

@@ -21,7 +21,6 @@ from vault.crypto import SigningKey
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
-    LocalError,
     MissingObjectError,
     VaultError,
 )
@@ -32,8 +31,8 @@ from vault.progress import NO_PROGRESS, Progress
 from vault.reader import Reader, StaleIndexError
 from vault.repository import Repository
 from vault.restore.fetch import Fetcher, Plan
-from vault.restore.fs import Fs
-from vault.restore.journal import Journal
+from vault.restore.fs import Fs, local_error
+from vault.restore.journal import Journal, State
 from vault.restore.probe import Capabilities, probe
 from vault.restore.promote import Promotion, finalize
 from vault.restore.prove import ProofReport, Verdict, prove
@@ -47,7 +46,9 @@ from vault.restore.target import (
     check_space,
     inspect,
     new_id,
+    locate,
     open_space,
+    staging_name,
 )
 from vault.tree import Entry, commitment, replace_entry
 from vault.workers import Workers
@@ -143,7 +144,8 @@ def restore(
             found=str(request.target),
         )
     witness = _Witness(repository, recovery.restorer, request)
-    for use_index in (True, False):
+    tools = fs or Fs(), workers, progress
+    for use_index, by_digest in ((True, False), (False, False), (False, True)):
         try:
             with (
                 tempfile.TemporaryDirectory(dir=scratch) as directory,
@@ -152,8 +154,9 @@ def restore(
                     recovery,
                     request,
                     target,
-                    tools=_Tools(Path(directory), workers, fs or Fs(), progress),
+                    tools=_Tools(Path(directory), *tools),
                     use_index=use_index,
+                    by_digest=by_digest,
                 ) as run,
             ):
                 return run.run(witness)
@@ -164,7 +167,11 @@ def restore(
         except VaultError as error:
             witness.failed(error)
             raise
-    raise AssertionError("the second attempt uses no index")
+        except OSError as error:
+            failure = local_error("restore to", target.path, error)
+            witness.failed(failure)
+            raise failure from error
+    raise AssertionError("what was believed only after its digest was checked can't be stale")
 
 
 class _Witness:
@@ -175,9 +182,11 @@ class _Witness:
         self._key = key
         self._request = request
         self._started = repository.clock()
+        self._promoted = False
 
     def sign(self, verdict: str, details: dict[str, Any]) -> bytes:
         """An attestation of what just ended."""
+        self._promoted = verdict != "failed"
         seconds = (self._repository.clock() - self._started).total_seconds()
         attestation = attest.describe(
             self._repository,
@@ -199,7 +208,12 @@ class _Witness:
             return None
 
     def failed(self, error: VaultError) -> None:
-        """Attest a failure; why is told by a class of errors, as messages may name files."""
+        """Attest a failure; why is told by a class of errors, as messages may name files.
+
+        What fails after TARGET is the new state is no failed restore: `finalize_restore` ends it.
+        """
+        if self._promoted:
+            return
         details: dict[str, Any] = {"error": type(error).__name__}
         if isinstance(error, ProofFailedError):
             details |= proof_details(error.proof)
@@ -211,8 +225,8 @@ class _Tools:
     """What a restore works with."""
 
     scratch: Path
-    workers: Workers
     fs: Fs
+    workers: Workers
     progress: Progress
 
 
@@ -228,21 +242,24 @@ class _Restore:
         *,
         tools: _Tools,
         use_index: bool,
+        by_digest: bool,
     ) -> None:
         self._repository = repository
         self._request = request
         self._target = target
         self._tools = tools
-        self._stack = contextlib.ExitStack()
-        self._reader = Reader(
-            repository,
-            recovery.recipient,
-            request.record,
-            scratch=tools.scratch,
-            use_index=use_index,
-        )
-        self._stack.callback(self._reader.close)
-        self._spool = self._stack.enter_context(Spool(tools.scratch))
+        with contextlib.ExitStack() as stack:
+            self._spool = stack.enter_context(Spool(tools.scratch))
+            self._reader = Reader(
+                repository,
+                recovery.recipient,
+                request.record,
+                scratch=tools.scratch,
+                use_index=use_index,
+                by_digest=by_digest,
+            )
+            stack.callback(self._reader.close)
+            self._stack = stack.pop_all()
         self._plan = Plan(self._reader)
         self._directories = array.array("Q")  # places in the spool
         self._empty = array.array("Q")
@@ -259,20 +276,11 @@ class _Restore:
 
     def run(self, witness: _Witness) -> RestoreReport:
         """All of it."""
-        progress = self._tools.progress
-        progress.stage("planning")
-        self._check_present()
-        self._reader.load_packs()
-        self._spool.fill(self._reader.tree())
-        selection = select(self._spool, self._request.wanted)
-        space = open_space(self._target)
-        self._make_plan(selection, space)
-        check_space(self._target, space)
+        selection = self._prepare()
         if self._request.dry_run:
             return self._report(Outcome.PLANNED)
         with Staging(self._target, new_id(), self._tools.fs) as staging:
-            capabilities = probe(staging.fd, self._tools.fs)
-            self._check_capabilities(capabilities)
+            self._check_capabilities(probe(staging.fd, self._tools.fs))
             left_out = self._stage(staging, selection)
             promotion = Promotion(
                 staging,
@@ -280,33 +288,61 @@ class _Restore:
                 snapshot=self._request.record.seq,
                 digest=str(self._request.record.digest),
             )
-            proof = None
-            if self._request.verify:
-                proof = self._prove(staging, selection, left_out)
-            promotion.proven(proof.disk_root if proof else b"", self._details(proof, left_out))
-            progress.stage("promoting")
-            promoted = promotion.promote()
-            details = {**self._details(proof, left_out), "atomic": promoted.atomic}
-            attestation = witness.sign(_verdict(proof), details)
-            statement = witness.record(attestation)
-            kept = None if statement else self._keep(staging, attestation)
-            promotion.recorded()
-            former = self._target.state is TargetState.FULL
-            if not former:  # nothing is kept, so nothing is left to decide
-                staging.journal.remove()
-        outcome = _outcome(proof)
+            proof = self._prove(staging, selection, left_out) if self._request.verify else None
+            report = self._promote(promotion, proof, left_out, witness)
+        if not report.former:
+            self._drop_former()
+        return report
+
+    def _promote(
+        self,
+        promotion: Promotion,
+        proof: ProofReport | None,
+        left_out: dict[str, int],
+        witness: _Witness,
+    ) -> RestoreReport:
+        """Exchange, attest, record: in this order, each durable before the next."""
+        self._tools.progress.stage("promoting")
+        details = self._details(proof, left_out)
+        promotion.proven(proof.disk_root if proof else b"", details)
+        promoted = promotion.promote()
+        attestation = witness.sign(_verdict(proof), {**details, "atomic": promoted.atomic})
+        statement = witness.record(attestation)
+        kept = None
+        if statement is None:
+            kept = keep_attestation(
+                self._target.path, promotion.journal.id, attestation, self._tools.fs
+            )
+        promotion.recorded()
         return self._report(
-            outcome,
+            _outcome(proof),
             proof=proof,
             left_out=left_out,
             atomic=promoted.atomic,
-            former=former,
+            former=self._target.state is TargetState.FULL,
             attestation=attestation,
             statement=statement,
             attestation_file=kept,
         )
 
     # --- before the target is touched ---
+
+    def _prepare(self) -> Selection:
+        """Plan everything, and see that it is there and fits."""
+        self._tools.progress.stage("planning")
+        self._check_present()
+        self._reader.load_packs()
+        self._spool.fill(self._reader.tree())
+        selection = select(self._spool, self._request.wanted)
+        space = open_space(self._target)
+        self._make_plan(selection, space)
+        if selection.is_partial and space.inodes <= 1:
+            raise ConfigError(
+                f"nothing in snapshot {self._request.record.seq} matches what is to be included",
+                hint="'vault ls' shows the paths, which patterns are relative to",
+            )
+        check_space(self._target, space)
+        return selection
 
     def _check_present(self) -> None:
         """Every needed object is there with its size, at some version."""
@@ -467,15 +503,17 @@ class _Restore:
 
     # --- after ---
 
-    def _keep(self, staging: Staging, attestation: bytes) -> Path:
-        """Leave the attestation beside TARGET, for `vault attest push`."""
-        name = f"{staging.name.decode('utf-8', 'backslashreplace')}.attestation.json"
-        path = Path(os.fsdecode(self._target.parent)) / name
+    def _drop_former(self) -> None:
+        """TARGET was missing or empty, so nothing is left to decide; finalize does it at once."""
         try:
-            path.write_bytes(attestation)
-        except OSError as error:
-            raise LocalError(f"can't write {path}", found=error.strerror) from error
-        return path
+            finalize(
+                self._target.path,
+                record=lambda _: None,
+                executor=self._tools.workers.compute,
+                fs=self._tools.fs,
+            )
+        except VaultError as error:
+            _log.warning("'vault restore --finalize' must tidy up beside the target: %s", error)
 
     def _report(self, outcome: Outcome, **details: Any) -> RestoreReport:
         return RestoreReport(
@@ -513,8 +551,11 @@ def finalize_restore(
 
     Raises:
         ConfigError: There is none, it was not proven, or it is of another repository.
-        IntegrityError: What is staged is not what was proven.
+        IntegrityError: What is staged is not what was proven, or the ledger is another one.
+        LocalError: The file system failed; may be called again.
     """
+
+    calls = fs or Fs()
 
     def record(journal: Journal) -> None:
         if journal.repository != repository.ledger.repository_id:
@@ -524,20 +565,80 @@ def finalize_restore(
                 found=journal.repository,
             )
         now = repository.clock()
-        snapshot = repository.ledger.records[journal.snapshot]
+        snapshot = _snapshot_of(repository, journal)
         attestation = attest.describe(
             repository,
             kind="restore",
-            verdict=str(journal.details.get("proof", "partial")).replace("none", "partial"),
+            verdict="passed" if journal.details.get("proof") == "passed" else "partial",
             snapshot=snapshot,
             started=now,
             tool=tool,
             details={**journal.details, "finalized": True},
         )
         data = attest.sign(attestation, recovery.restorer)
-        attest.record(repository, data, recovery.restorer, tool=tool)
+        try:
+            attest.record(repository, data, recovery.restorer, tool=tool)
+        except (VaultError, OSError) as error:
+            kept = keep_attestation(locate(target), journal.id, data, calls)
+            _log.warning("the attestation is kept as %s: %s", kept, error)
 
-    return finalize(target, record=record, executor=workers.compute, fs=fs)
+    return finalize(target, record=record, executor=workers.compute, fs=calls)
+
+
+def _snapshot_of(repository: Repository, journal: Journal) -> Record:
+    """The manifest that a journal names.
+
+    Raises:
+        DigestMismatchError: The ledger has another one there.
+    """
+    records = repository.ledger.records
+    found = records[journal.snapshot] if 0 <= journal.snapshot < len(records) else None
+    if found is None or str(found.digest) != journal.digest:
+        raise DigestMismatchError(
+            f"ledger {journal.snapshot} is not the snapshot that was restored",
+            expected=journal.digest,
+            found=found.digest if found else "nothing",
+        )
+    return found
+
+
+def keep_attestation(target: bytes, restore_id: str, attestation: bytes, fs: Fs) -> Path:
+    """Leave an attestation beside TARGET, durably, for `vault attest push`.
+
+    Raises:
+        LocalError: It can't be written.
+    """
+    around, _, name = target.rpartition(b"/")
+    file = staging_name(name, restore_id) + b".attestation.json"
+    path = Path(os.fsdecode(around + b"/" + file))
+    try:
+        directory = os.open(around or b"/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _write_new(fs, directory, file, attestation)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise local_error("write", path.name, error) from error
+    return path
+
+
+def _write_new(fs: Fs, directory: int, name: bytes, data: bytes) -> None:
+    """In place of what a run that was killed may have left."""
+    with contextlib.suppress(FileNotFoundError):
+        fs.unlink(directory, name)
+    fd = fs.create(directory, name)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[fs.pwrite(fd, rest, len(data) - len(rest)) :]
+        fs.fsync(fd)
+    finally:
+        os.close(fd)
+    fs.fsync(directory)
+
+
+def _is_recorded(journal: Journal) -> None:
+    assert journal.state is State.RECORDED
 
 
 def _verdict(proof: ProofReport | None) -> str:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from vault import index, inventory, locks
 from vault.cache import Cache, PackRow
-from vault.errors import IntegrityError, ObjectNotFoundError
+from vault.errors import IntegrityError, MissingObjectError, ObjectNotFoundError
 from vault.index import IndexEntry
 from vault.inventory import Inventory
 from vault.keyfile import DomainSecrets, WriterKey
@@ -21,10 +21,11 @@ from vault.model import (
     LockMode,
     ObjectRef,
     SnapshotBody,
+    from_rfc3339,
     replace_body,
     to_rfc3339,
 )
-from vault.repository import Draft, Repository, domain_ref
+from vault.repository import Draft, Repository, domain_ref, snapshot_body
 from vault.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class Publisher:
             mode=repository.parameters.lock_mode,
             until=to_rfc3339(until),
         )
-        needed = frozenset((ref.name, ref.version) for ref in refs)
+        needed = [*refs, domain, stored.ref, *resolved.bases]
         return repository.append(
             lambda ledger: self._manifest(ledger, body, needed, publication.packs),
             [self._key.signing],
@@ -149,21 +150,23 @@ class Publisher:
         self,
         ledger: Ledger,
         body: SnapshotBody,
-        needed: frozenset[tuple[str, str]],
+        needed: Sequence[ObjectRef],
         packs: Sequence[NeededPack],
     ) -> Draft:
         """The statement, with I4's checks against the ledger it is to extend."""
-        doomed = self._repository.planned_deletions() & needed
-        if doomed:
-            raise PacksGoneError(
-                pack.number for pack in packs if (pack.ref.name, pack.ref.version) in doomed
-            )
+        if self._are_doomed(needed):
+            raise PacksGoneError(pack.number for pack in packs if self._are_doomed([pack.ref]))
         last = ledger.snapshots(body.dataset)
         body = replace_body(body, previous=last[-1].seq if last else None)
         digest = Digest.parse(body.inventory.sha256)
         return Draft(type="snapshot", subject=[(f"inventory/{digest}", digest)], body=body)
 
     # --- what is needed, and its locks ---
+
+    def _are_doomed(self, refs: Iterable[ObjectRef]) -> bool:
+        """Whether a prune plan of any age names one of them (I4)."""
+        planned = self._repository.planned_deletions()
+        return any((ref.name, ref.version) in planned for ref in refs)
 
     def _check_present(self, packs: Sequence[NeededPack]) -> None:
         """Without locks nothing but a look proves that reused packs are still there (I1)."""
@@ -219,7 +222,24 @@ class Publisher:
         if self._repository.parameters.lock_mode is LockMode.NONE:
             return
         for ref in refs:
-            self._extend(ref, until)
+            try:
+                self._extend(ref, until)
+            except ObjectNotFoundError:
+                self._extend(self._relocated(ref), until)
+
+    def _relocated(self, ref: ObjectRef) -> ObjectRef:
+        """The same bytes under another version id, as in a copied bucket (design.md 4).
+
+        Raises:
+            IntegrityError: No version has them.
+        """
+        self._repository.read(ref)  # raises unless one of those below is it
+        for version in self._repository.other_versions(ref):
+            other = dataclasses.replace(ref, version=version.version)
+            data = self._repository.store.get(ref.name, version.version, length=ref.size)
+            if Digest.of(data) == ref.sha256:
+                return other
+        raise MissingObjectError(f"{ref.name} is missing", expected=f"version {ref.version}")
 
     def _extend(self, ref: ObjectRef, until: datetime) -> datetime:
         retention = self._repository.retention_for(ref.sha256, until)
@@ -234,17 +254,23 @@ class Publisher:
     # --- inventory ---
 
     def _base(self, dataset: str) -> tuple[Inventory | None, ObjectRef | None]:
-        """The dataset's last inventory, to write only what differs from it."""
+        """The dataset's last inventory, to write only what differs from it.
+
+        None where it can't be relied on: it is damaged, ran out like a pack (I7)
+        or is about to be pruned (I4). The new one is then written in full.
+        """
         previous = self._repository.ledger.snapshots(dataset)
         if not previous:
             return None, None
+        until = from_rfc3339(snapshot_body(previous[-1]).until)
+        if not locks.reusable(until, self._repository.clock()):
+            return None, None
+        ref = self._repository.inventory_ref(previous[-1])
         try:
-            return (
-                self._repository.inventory(previous[-1]),
-                self._repository.inventory_ref(previous[-1]),
-            )
+            base = self._repository.inventory(previous[-1])
         except IntegrityError:
-            return None, None  # a damaged base must not stop new snapshots: write in full
+            return None, None
+        return (None, None) if self._are_doomed([ref, *base.bases]) else (base, ref)
 
     def _index_in_use(self, new: Sequence[ObjectRef]) -> list[ObjectRef]:
         """Index objects of the domain after this run; sixteen of a size class become one."""

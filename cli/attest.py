@@ -1,0 +1,79 @@
+"""`vault attest`: record what could not be recorded at once."""
+
+import hashlib
+from pathlib import Path
+
+import click
+
+from cli import render
+from cli.context import TOOL, Invocation, pass_invocation
+from vault import attest as attestations
+from vault.errors import ConfigError, LocalError, VaultError
+from vault.keyfile import RecoveryKey
+from vault.ledger import Record
+from vault.repository import MAX_EVIDENCE, Repository
+
+
+@click.group()
+def attest() -> None:
+    """Record attestations that could not be recorded at once."""
+
+
+@attest.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@pass_invocation
+def push(invocation: Invocation, file: Path) -> None:
+    """Record the attestation in FILE in the ledger. Needs recovery.key.
+
+    For restores from a store that could not be written. FILE stays.
+    """
+    data = _read(file)
+    repository = invocation.open()
+    attestation = attestations.open_attestation(data, repository.ledger)
+    record = attestations.is_recorded(repository, data)
+    if record is None:
+        key = invocation.recovery_key(repository).restorer
+        record = attestations.record(repository, data, key, tool=TOOL)
+        invocation.remember(repository)
+    fields = {
+        "kind": attestation.kind,
+        "verdict": attestation.verdict,
+        "snapshot": attestation.snapshot,
+        "started": attestation.started,
+        "finished": attestation.finished,
+        "statement": str(record.head),
+    }
+    text = render.facts(
+        {
+            "attestation": f"{attestation.kind}, {attestation.verdict}",
+            "recorded": str(record.head),
+        }
+    )
+    invocation.emit("vault/attest-push/v1", {"attestation": fields}, text)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_EVIDENCE + 1)
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no file {file}") from error
+    except OSError as error:
+        raise LocalError(f"{file} can't be read", found=error.strerror) from error
+
+
+def record_or_keep(
+    invocation: Invocation, repository: Repository, data: bytes, recovery: RecoveryKey
+) -> Record | None:
+    """Record an attestation; None where the store refused: then it is a file of this machine."""
+    try:
+        record = attestations.record(repository, data, recovery.restorer, tool=TOOL)
+    except VaultError as error:
+        path = invocation.places.state / "attestations" / f"{hashlib.sha256(data).hexdigest()}.json"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_bytes(data)
+        invocation.warn(f"the attestation is not recorded: {error}")
+        invocation.warn(f"'vault attest push {path}' records it once the store can be written")
+        return None
+    invocation.remember(repository)
+    return record

@@ -1,0 +1,130 @@
+"""`vault verify`: stored bytes against what was signed."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import click
+
+from cli import progress, render
+from cli.attest import record_or_keep
+from cli.context import TOOL, Invocation, finding_fields, finding_text, pass_invocation
+from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY
+from cli.values import parse_share
+from vault import attest
+from vault.keyfile import RecoveryKey
+from vault.ledger import Record
+from vault.model import from_rfc3339
+from vault.repository import Repository, snapshot_body
+from vault.selection import select
+from vault.verify import VerifyReport
+from vault.verify import verify as verify_records
+from vault.workers import make_workers
+
+
+@click.command()
+@click.argument("spec", metavar="[SNAPSHOT]", required=False)
+@click.option(
+    "--read-data",
+    type=parse_share,
+    metavar="SHARE",
+    default="all",
+    show_default=True,
+    help="How much to read: all, or a sample such as 5%.",
+)
+@click.option("--no-key", is_flag=True, help="Check only what needs no key; record nothing.")
+@pass_invocation
+def verify(invocation: Invocation, *, spec: str | None, read_data: float, no_key: bool) -> int:
+    """Check stored bytes against what was signed.
+
+    Without SNAPSHOT, every snapshot that is still to be kept. With recovery.key
+    every block is opened too, and the result is attested in the ledger; without
+    it sizes and SHA-256 are checked. Exit 4: something is missing or wrong.
+    """
+    repository = invocation.open()
+    records = [select(repository.ledger, spec)] if spec else live(repository, invocation.clock())
+    started = invocation.clock()
+    recovery = None
+    if invocation.has_recovery_key() and not no_key:
+        recovery = invocation.recovery_key(repository)
+    with make_workers() as workers, progress.shown(quiet=invocation.options.quiet) as shown:
+        report = verify_records(
+            repository,
+            records,
+            share=read_data,
+            recovery=recovery,
+            scratch=invocation.scratch(),
+            workers=workers,
+            progress=shown,
+        )
+    statement = None
+    if recovery is not None:
+        data = _attestation(repository, records, recovery, report, started)
+        statement = record_or_keep(invocation, repository, data, recovery)
+    for finding in report.findings:
+        invocation.warn(finding_text(finding))
+    fields = {"verification": _fields(report, statement)}
+    invocation.emit("vault/verify/v1", fields, _text(report, statement))
+    if not report.passed:
+        return EXIT_INTEGRITY
+    return EXIT_DEGRADED if recovery is not None and statement is None else 0
+
+
+def live(repository: Repository, now: datetime) -> list[Record]:
+    """Snapshots that are owed: still to be kept, or held."""
+    held = repository.ledger.holds()
+    return [
+        record
+        for record in repository.ledger.snapshots()
+        if record.seq in held or from_rfc3339(snapshot_body(record).until) > now
+    ]
+
+
+def _attestation(
+    repository: Repository,
+    records: Sequence[Record],
+    recovery: RecoveryKey,
+    report: VerifyReport,
+    started: datetime,
+) -> bytes:
+    attestation = attest.describe(
+        repository,
+        kind="verification",
+        verdict=report.verdict,
+        snapshot=records[0] if len(records) == 1 else None,
+        started=started,
+        tool=TOOL,
+        details=report.details(),
+    )
+    return attest.sign(attestation, recovery.restorer)
+
+
+def _fields(report: VerifyReport, statement: Record | None) -> dict[str, object]:
+    return {
+        "verdict": report.verdict,
+        "snapshots": list(report.snapshots),
+        "objects": report.objects,
+        "bytes": report.bytes,
+        "objects_read": report.objects_read,
+        "bytes_read": report.bytes_read,
+        "chunks": report.chunks,
+        "entries": report.entries,
+        "seed": report.seed,
+        "findings": [finding_fields(finding) for finding in report.findings],
+        "statement": str(statement.head) if statement else None,
+    }
+
+
+def _text(report: VerifyReport, statement: Record | None) -> str:
+    opened = "not opened (no recovery.key)"
+    if report.chunks or report.entries:
+        opened = f"{report.chunks:,} chunks, {report.entries:,} entries"
+    return render.facts(
+        {
+            "verdict": report.verdict,
+            "snapshots": ", ".join(map(str, report.snapshots)) or "none",
+            "read": f"{report.objects_read:,} of {render.plural(report.objects, 'object')},"
+            f" {render.size(report.bytes_read)} of {render.size(report.bytes)}",
+            "opened": opened,
+            "attested": str(statement.head) if statement else "no",
+        }
+    )

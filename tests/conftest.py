@@ -1,0 +1,400 @@
+"""What tests of whole operations share: a clock, a repository with its keys, small sources."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from vault.enrol import (
+    InitRequest,
+    add_writer,
+    create_repository,
+    request_key,
+)
+from vault.keyfile import (
+    Argon2Cost,
+    RecoveryKey,
+    RootKey,
+    WriterKey,
+    load_recovery,
+    load_root,
+    load_writer,
+)
+from vault.ledger import Record
+from vault.model import Digest, LockMode, Parameters, Retention, from_rfc3339
+from vault.repository import Repository
+from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
+from vault.storage.base import ObjectStore, ObjectVersion
+from vault.storage.memory import MemoryStore
+from vault.verify import VerifyReport, verify
+from vault.workers import Workers, make_workers
+
+START = datetime(2030, 1, 1, tzinfo=UTC)  # after every real mtime: nothing written is "racy"
+PASSPHRASE = b"correct horse"
+TOOL = "vault test"
+CHEAP = Argon2Cost(memory=64, iterations=1, lanes=1)
+
+Tree: TypeAlias = Mapping[str, bytes]
+MakeSource: TypeAlias = Callable[..., Path]
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, now: datetime = START) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        """Now."""
+        return self.now
+
+    def advance(self, **span: float) -> None:
+        """Move on by the arguments of `timedelta`."""
+        self.now += timedelta(**span)
+
+
+class Killed(BaseException):
+    """Ends a run where it stands, as a kill does: nothing in the vault catches it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Host:
+    """A machine with its writer key, cache and state."""
+
+    key: WriterKey
+    base: Path
+
+    @property
+    def cache(self) -> Path:
+        """Where its chunk map is."""
+        return self.base / "cache"
+
+    @property
+    def state(self) -> Path:
+        """Where its entry lists and journals are."""
+        return self.base / "state"
+
+    def copy(self, base: Path) -> "Host":
+        """The same machine as it is now, at another place."""
+        shutil.copytree(self.base, base)
+        return dataclasses.replace(self, base=base)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lab:
+    """A repository with all its keys, and the clock that everyone goes by."""
+
+    store: Any  # MemoryStore, unless a test puts another one here
+    clock: Clock
+    root: Digest
+    host: Host
+    root_key: RootKey
+    recovery: RecoveryKey
+    base: Path
+
+    def open(self) -> Repository:
+        """Read from the pinned root; never waits."""
+        return Repository(self.store, self.root, clock=self.clock, pause=lambda _: None)
+
+    def with_store(self, store: ObjectStore) -> "Lab":
+        """The same people at another store."""
+        return dataclasses.replace(self, store=store)
+
+    def with_host(self, host: Host) -> "Lab":
+        """The same repository from another machine."""
+        return dataclasses.replace(self, host=host)
+
+    def fork(self, base: Path) -> "Lab":
+        """Store and machine as they are now, independent from here on."""
+        return self.with_store(self.store.copy()).with_host(self.host.copy(base))
+
+    def snapshot(
+        self,
+        *paths: Path,
+        dataset: str = "data",
+        workers: Workers | None = None,
+        **options: Any,
+    ) -> SnapshotReport:
+        """Take one; without workers every call happens in a fixed order."""
+        request = SnapshotRequest(paths=paths, dataset=dataset, tool=TOOL, **options)
+        with make_workers(0) as inline:
+            return take_snapshot(
+                self.open(),
+                self.host.key,
+                request,
+                cache_dir=self.host.cache,
+                state_dir=self.host.state,
+                workers=workers or inline,
+            )
+
+    def enrol(self, name: str, *, domain: str | None = None) -> Host:
+        """One more machine, with its own key."""
+        repository = self.open()
+        key, request = request_key(
+            repository, self.root_key.repository, name=name, datasets=["*"], domain=domain
+        )
+        add_writer(
+            repository,
+            request,
+            self.root_key,
+            recovery_key=lambda: self.recovery,
+            share=domain,
+            tool=TOOL,
+        )
+        base = self.base / name
+        base.mkdir()
+        return Host(key=key, base=base)
+
+    def verify(self, *records: Record, keys: bool = True) -> VerifyReport:
+        """Everything the snapshots need, read back; with the recovery key unless told otherwise."""
+        repository = self.open()
+        scratch = self.base / "scratch"
+        scratch.mkdir(exist_ok=True)
+        with make_workers(0) as workers:
+            return verify(
+                repository,
+                records or repository.ledger.snapshots(),
+                recovery=self.recovery if keys else None,
+                scratch=scratch,
+                workers=workers,
+            )
+
+
+MakeRepository: TypeAlias = Callable[..., Lab]
+AssertInvariants: TypeAlias = Callable[..., int]
+
+
+def small_parameters(lock: LockMode, **changes: Any) -> Parameters:
+    """Small trees make several packs, each of several blocks."""
+    return Parameters(
+        **{
+            "lock_mode": lock,
+            "data_chunk": (1024, 2048, 8192),
+            "tree_chunk": (256, 512, 2048),
+            "block_size": 8192,
+            "pack_size": 24_576,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock for the store and for everybody else."""
+    return Clock()
+
+
+@pytest.fixture
+def make_repository(tmp_path: Path, clock: Clock) -> MakeRepository:
+    """Makes a repository with its first writer; ``store`` and parameters as given."""
+
+    def make(
+        lock: LockMode = LockMode.NONE,
+        *,
+        name: str = "lab",
+        store: ObjectStore | None = None,
+        **changes: Any,
+    ) -> Lab:
+        base = tmp_path / name
+        base.mkdir()
+        store = store or MemoryStore(clock=clock)
+        request = InitRequest(
+            url=store.url,
+            endpoint="",
+            parameters=small_parameters(lock, **changes),
+            host="first",
+            keys=base / "keys",
+            passphrase=PASSPHRASE,
+            tool=TOOL,
+            cost=CHEAP,
+        )
+        create_repository(store, request, clock=clock)
+        return load_lab(base, store, clock)
+
+    return make
+
+
+def load_lab(base: Path, store: ObjectStore, clock: Clock) -> Lab:
+    """From the key files that `create_repository` wrote."""
+    key = load_writer(base / "keys/writer.key")
+    home = base / "first"
+    home.mkdir()
+    return Lab(
+        store=store,
+        clock=clock,
+        root=Digest.parse(key.repository.root),
+        host=Host(key=key, base=home),
+        root_key=load_root(base / "keys/root.key", PASSPHRASE),
+        recovery=load_recovery(base / "keys/recovery.key", PASSPHRASE),
+        base=base,
+    )
+
+
+@pytest.fixture
+def make_source(tmp_path: Path) -> MakeSource:
+    """Makes a directory of files with bytes that neither compress nor repeat."""
+
+    def make(name: str = "source", *, files: int = 6, size: int = 12_000, seed: int = 1) -> Path:
+        top = tmp_path / name
+        generator = random.Random(seed)
+        for number in range(files):
+            file = top / f"dir{number % 2}" / f"file{number}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(generator.randbytes(size))
+        (top / "empty").touch()
+        (top / "link").symlink_to("dir0/file0")
+        return top
+
+    return make
+
+
+# --- the invariants, by other means than the vault's own ---
+
+
+@pytest.fixture
+def assert_invariants() -> AssertInvariants:
+    """Checks I1, I2 and I3 of a whole store; gives the number of snapshots."""
+    return check_store
+
+
+def check_store(
+    store: ObjectStore,
+    root: Digest,
+    *,
+    before: Sequence[ObjectVersion] = (),
+    void: Sequence[int] = (),
+) -> int:
+    """See `assert_invariants`.
+
+    Args:
+        store: What to look at.
+        root: Digest of statement 0.
+        before: Versions that were there earlier, and must be there still.
+        void: Snapshots by seq that don't count.
+    """
+    listed = list(store.versions(""))
+    assert set(before) <= set(listed), "something stored was lost"
+    _check_contents(store, listed)
+    chain = _chain(store, [item for item in listed if item.name.startswith("ledger/")], root)
+    parameters = chain[0][1]["predicate"]["body"]["parameters"]
+    enrolments = [
+        statement["predicate"]["body"]
+        for _, statement in chain
+        if statement["predicateType"] == "urn:vault:writer:v1"
+    ]
+    snapshots = 0
+    for seq, (_, statement) in enumerate(chain):
+        if statement["predicateType"] != "urn:vault:snapshot:v1" or seq in void:
+            continue
+        snapshots += 1
+        body = statement["predicate"]["body"]
+        needs = _needs(store, body["inventory"])
+        assert any(
+            enrolled["domain"]["sha256"] == line[0] for enrolled in enrolments for line in needs
+        ), "the domain object is no need"
+        assert any(line[3].startswith("packs/") for line in needs)
+        for sha256, size, version, name in needs:
+            data = store.get(name, version)
+            assert len(data) == int(size), name
+            assert hashlib.sha256(data).hexdigest() == sha256, name
+            _check_lock(store, name, version, parameters, from_rfc3339(body["until"]))
+        for item, _ in chain[: seq + 1]:
+            _check_lock(store, item.name, item.version, parameters, from_rfc3339(body["until"]))
+    _check_ledger_term(store, chain, parameters)
+    return snapshots
+
+
+def _check_contents(store: ObjectStore, listed: Sequence[ObjectVersion]) -> None:
+    """What claims a digest in its name has it: no torn or replaced object."""
+    for item in listed:
+        name = item.name.rpartition("/")[2]
+        if not item.name.startswith(("ledger/", "ledger-page/", "probe/")):
+            found = hashlib.sha256(store.get(item.name, item.version)).hexdigest()
+            assert found == name, item.name
+
+
+def _chain(
+    store: ObjectStore, listed: Sequence[ObjectVersion], root: Digest
+) -> list[tuple[ObjectVersion, dict[str, Any]]]:
+    """Owner and statement of every seq: the oldest version that follows the one before."""
+    chain: list[tuple[ObjectVersion, dict[str, Any]]] = []
+    expected = str(root)
+    while True:
+        name = f"ledger/{len(chain):016d}"
+        for item in (item for item in listed if item.name == name):
+            digest, statement = _statement(store.get(item.name, item.version))
+            prev = (statement["predicate"]["prev"] or {}).get("sha256")
+            if (prev == expected) if chain else (digest == expected):
+                chain.append((item, statement))
+                expected = digest
+                break
+        else:
+            break
+    assert chain, "no chain from the pinned root"
+    assert {item.name for item in listed} == {item.name for item, _ in chain}, "orphans"
+    return chain
+
+
+def _statement(envelope: bytes) -> tuple[str, dict[str, Any]]:
+    fields = json.loads(envelope)
+    payload = base64.b64decode(fields["payload"])
+    kind = fields["payloadType"].encode()
+    pae = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+    return hashlib.sha256(pae).hexdigest(), json.loads(payload)
+
+
+def _needs(store: ObjectStore, inventory: Mapping[str, Any]) -> list[list[str]]:
+    """Lines of everything needed, the inventory and its bases among them."""
+    name = f"inventory/{inventory['sha256']}"
+    own = [inventory["sha256"], str(inventory["size"]), inventory["version"], name]
+    chain = [own]
+    texts: list[list[str]] = []
+    while len(texts) < len(chain):
+        lines = store.get(chain[-1][3], chain[-1][2]).decode().splitlines()
+        texts.append(lines)
+        chain += [line[7:].split("\t") for line in lines if line.startswith("# base ")]
+    needed: set[tuple[str, ...]] = set()
+    for lines in reversed(texts):
+        end = lines.index("# index") if "# index" in lines else len(lines)
+        for line in lines[:end]:
+            if line.startswith("-"):
+                needed.remove(tuple(line[1:].split("\t")))
+            elif not line.startswith("#"):
+                needed.add(tuple(line.split("\t")))
+    assert len(needed) == inventory["objects"]
+    assert sum(int(line[1]) for line in needed) == inventory["bytes"]
+    return [*chain, *map(list, sorted(needed))]
+
+
+def _retention(store: ObjectStore, name: str, version: str) -> Retention:
+    retention = store.status(name, version).retention
+    assert retention is not None, f"{name} carries no lock"
+    return retention
+
+
+def _check_lock(
+    store: ObjectStore, name: str, version: str, parameters: Mapping[str, Any], until: datetime
+) -> None:
+    if parameters["lock_mode"] == "none":
+        return
+    retention = _retention(store, name, version)
+    assert retention.mode == parameters["lock_mode"]
+    assert retention.until >= until, f"{name} is locked until {retention.until}, needed {until}"
+
+
+def _check_ledger_term(
+    store: ObjectStore,
+    chain: Sequence[tuple[ObjectVersion, Mapping[str, Any]]],
+    parameters: Mapping[str, Any],
+) -> None:
+    term = timedelta(seconds=2 * (parameters["max_retention"] + 30 * 86_400))
+    for item, _ in chain:
+        _check_lock(store, item.name, item.version, parameters, item.modified + term)

@@ -1,0 +1,464 @@
+"""Locks of reused packs over simulated months, and packs that are going or gone (I2, I4, I7, I9)."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vault import inventory
+from vault.enrol import revoke_writer
+from vault.errors import (
+    ConfigError,
+    IntegrityError,
+    LedgerMovedError,
+    MissingObjectError,
+    WrongKeyError,
+)
+from vault.model import Digest, LockMode, ObjectRef, PruneBody, Retention, from_rfc3339
+from vault.repository import Draft, snapshot_body
+from vault.storage.memory import FaultPoint
+
+if TYPE_CHECKING:
+    from tests.conftest import AssertInvariants, Clock, Lab, MakeRepository, MakeSource
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def lab(make_repository: "MakeRepository") -> "Lab":
+    """A repository with governance locks: grid 10 days, retention 30 days."""
+    made: Lab = make_repository(LockMode.GOVERNANCE)
+    return made
+
+
+def _packs(lab: "Lab", seq: int = -1) -> list[ObjectRef]:
+    """Packs that a snapshot (by position) needs."""
+    repository = lab.open()
+    objects = repository.inventory(repository.ledger.snapshots()[seq]).objects
+    return [ref for ref in objects if ref.name.startswith("packs/")]
+
+
+def _until(lab: "Lab", ref: ObjectRef) -> datetime:
+    retention = lab.store.status(ref.name, ref.version).retention
+    assert isinstance(retention, Retention)
+    return retention.until
+
+
+def _changed_source(top: Path, number: int) -> None:
+    (top / "dir0/file0").write_bytes(b"%d" % number * 9000)
+
+
+def _plan(lab: "Lab", refs: list[ObjectRef]) -> Digest:
+    """Announce the deletion of objects, as prune does, without deleting them."""
+    repository = lab.open()
+    digest = repository.put_evidence(inventory.encode(refs))
+    draft = Draft(
+        type="prune",
+        subject=[(f"evidence/{digest}", digest)],
+        body=PruneBody(phase="plan", plan=str(digest)),
+    )
+    repository.append(lambda _: draft, [lab.root_key.pruner], tool="vault test")
+    return digest
+
+
+def _drop(lab: "Lab", refs: list[ObjectRef]) -> None:
+    for ref in refs:
+        lab.store.remove(ref.name, ref.version)
+
+
+# --- locks over time ---
+
+
+def test_locks_cover_every_live_snapshot_on_each_of_sixty_days(
+    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+) -> None:
+    """I2 holds every day, for packs that are reused from the first day on as well."""
+    source = make_source()
+    extended: list[str] = []
+
+    def note(point: FaultPoint) -> None:
+        if point.operation == "extend" and point.phase == "after":
+            extended.append(point.name)
+
+    lab.store.fault = note
+    for day in range(60):
+        if day % 7 == 3:
+            _changed_source(source, day)
+        lab.snapshot(source)
+        assert assert_invariants(lab.store, lab.root) == day + 1
+        clock.advance(days=1)
+    packs = {ref.name for ref in _packs(lab)}
+    often = max(extended.count(name) for name in packs)
+    assert 5 <= often <= 7, "a reused pack moves about once per grid period of ten days"
+
+
+def test_a_pack_that_no_new_snapshot_needs_is_not_extended(
+    lab: "Lab", clock: "Clock", make_source: "MakeSource"
+) -> None:
+    """Dead data runs out: what nobody reuses keeps the date of its last use."""
+    source = make_source()
+    lab.snapshot(source)
+    old = {ref: _until(lab, ref) for ref in _packs(lab)}
+    for file in (path for path in source.rglob("file*") if path.is_file()):
+        file.write_bytes(file.name.encode() * 2000)
+    clock.advance(days=15)
+    lab.snapshot(source)
+    dead = set(old) - set(_packs(lab))
+    assert dead
+    assert all(_until(lab, ref) == old[ref] for ref in dead)
+
+
+def test_every_lock_lies_on_the_grid_with_the_phase_of_its_object(
+    lab: "Lab", clock: "Clock", make_source: "MakeSource"
+) -> None:
+    """I8: dates of one object differ by whole periods, so an extend a day is not needed."""
+    source = make_source()
+    for _ in range(3):
+        lab.snapshot(source)
+        clock.advance(days=9)
+    for item in lab.store.versions(""):
+        digest = Digest.of(lab.store.get(item.name, item.version))
+        retention = lab.store.status(item.name, item.version).retention
+        seconds = int(retention.until.timestamp())
+        assert (seconds - int.from_bytes(digest[:8], "big")) % 864_000 == 0, item.name
+
+
+def test_locked_until_is_asked_of_the_store_where_only_an_index_knows_the_pack(
+    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+) -> None:
+    """A second host of the domain extends packs that it has never stored (I2)."""
+    source = make_source()
+    lab.snapshot(source, retention=7 * DAY)
+    other = lab.with_host(lab.enrol("second", domain="default"))
+    clock.advance(days=5)
+    report = other.snapshot(source, dataset="other")
+    assert report.packs <= 2  # the tree alone: another dataset has another commitment key
+    assert report.reused_packs >= 3
+    assert assert_invariants(lab.store, lab.root) == 2
+    assert lab.verify().verdict == "passed"
+
+
+def test_a_long_run_gives_the_full_retention_from_when_it_is_published(
+    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+) -> None:
+    """Packs stored at the start of a run of three days are locked again before publishing."""
+    source = make_source()
+
+    def slow(point: FaultPoint) -> None:
+        if point.operation == "put" and point.phase == "after" and point.name.startswith("packs/"):
+            clock.advance(hours=24)
+
+    lab.store.fault = slow
+    record = lab.snapshot(source).record
+    lab.store.fault = None
+    assert from_rfc3339(snapshot_body(record).until) >= clock.now + 30 * DAY
+    assert assert_invariants(lab.store, lab.root) == 1
+
+
+# --- packs that ran out, or are gone ---
+
+
+@pytest.mark.parametrize(("days", "reused"), [(4.9, True), (5.1, False)])
+def test_a_pack_is_reused_until_five_days_after_its_lock_and_stored_anew_later(
+    lab: "Lab",
+    clock: "Clock",
+    make_source: "MakeSource",
+    assert_invariants: "AssertInvariants",
+    days: float,
+    reused: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """I7: pruning may begin after seven days; the two between are for slow runs."""
+    source = make_source()
+    lab.snapshot(source, retention=7 * DAY)
+    old = _packs(lab)
+    clock.now = max(_until(lab, ref) for ref in old) + timedelta(days=days)
+    if reused:
+        clock.now = min(_until(lab, ref) for ref in old) + timedelta(days=days)
+    report = lab.snapshot(source)
+    assert (report.packs == 0) is reused
+    assert bool(set(old) & set(_packs(lab))) is reused
+    assert assert_invariants(lab.store, lab.root) == 2
+
+
+def test_the_lock_an_index_knows_nothing_of_is_looked_up_before_the_pack_is_reused(
+    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+) -> None:
+    """With the cache lost, packs that ran out are told by the store, and the run starts again."""
+    source = make_source()
+    lab.snapshot(source, retention=7 * DAY)
+    old = _packs(lab)
+    clock.now = max(_until(lab, ref) for ref in old) + 6 * DAY
+    fresh = lab.with_host(lab.enrol("second", domain="default"))
+    fresh.snapshot(source, dataset="other")
+    assert not set(old) & set(_packs(lab))
+    assert assert_invariants(lab.store, lab.root) == 2
+
+
+@pytest.mark.parametrize("lock", [LockMode.NONE, LockMode.GOVERNANCE])
+def test_a_pack_that_was_deleted_is_stored_anew(
+    make_repository: "MakeRepository",
+    clock: "Clock",
+    make_source: "MakeSource",
+    lock: LockMode,
+) -> None:
+    """404 means absent: the run drops it from the map and starts again from the walk (I7)."""
+    lab = make_repository(lock)
+    source = make_source()
+    lab.snapshot(source)
+    gone = _packs(lab)[:1]
+    _drop(lab, gone)
+    clock.advance(days=20)
+    record = lab.snapshot(source).record
+    assert gone[0] not in _packs(lab)
+    assert lab.verify(record).verdict == "passed"
+
+
+@pytest.mark.parametrize("lock", [LockMode.NONE, LockMode.GOVERNANCE])
+def test_packs_that_go_twice_end_the_run(
+    make_repository: "MakeRepository",
+    clock: "Clock",
+    make_source: "MakeSource",
+    lock: LockMode,
+) -> None:
+    """Once is a race, twice is a store to look at: exit 11, and nothing is published."""
+    lab = make_repository(lock)
+    source = make_source()
+    lab.snapshot(source)
+    left = _packs(lab)
+    clock.advance(days=20)
+    armed = [True]
+
+    def thief(point: FaultPoint) -> None:
+        """Takes a pack at the last moment, once an attempt; the second is a month later."""
+        if point.operation == "put" and not armed[0]:
+            armed[0] = True
+            clock.advance(days=20)
+        looked_at = point.name.startswith("packs/") and point.operation in ("extend", "versions")
+        if looked_at and point.phase == "before" and armed[0]:
+            armed[0] = False
+            wanted = [ref for ref in left if point.name in (ref.name, "packs/")]
+            left.remove(wanted[0])
+            _drop(lab, wanted[:1])
+
+    lab.store.fault = thief
+    with pytest.raises(LedgerMovedError, match="twice"):
+        lab.snapshot(source)
+    lab.store.fault = None
+    assert len(left) == 2
+    assert len(lab.open().ledger.snapshots()) == 1
+    record = lab.snapshot(source).record
+    assert lab.verify(record).verdict == "passed"
+
+
+# --- prune plans ---
+
+
+@pytest.mark.parametrize("lock", [LockMode.NONE, LockMode.GOVERNANCE])
+def test_a_pack_that_a_prune_plan_names_is_absent_to_writers(
+    make_repository: "MakeRepository",
+    clock: "Clock",
+    make_source: "MakeSource",
+    lock: LockMode,
+) -> None:
+    """I4: whatever the plan's age, and whether or not the pack is still there."""
+    lab = make_repository(lock)
+    source = make_source()
+    lab.snapshot(source)
+    doomed = _packs(lab)[:2]
+    _plan(lab, doomed)
+    clock.advance(days=300 if lock is LockMode.NONE else 1)
+    for _ in range(2):
+        lab.snapshot(source)
+        assert not set(doomed) & set(_packs(lab))
+
+
+def _append_before_manifest(lab: "Lab", act: Callable[[], None]) -> Callable[[FaultPoint], None]:
+    """Acts once, when the run has stored its inventory and is about to append."""
+    done: list[bool] = []
+
+    def fault(point: FaultPoint) -> None:
+        is_due = point.operation == "put" and point.name.startswith("inventory/")
+        if is_due and point.phase == "after" and not done:
+            done.append(True)
+            act()
+
+    return fault
+
+
+def test_a_plan_that_is_appended_while_the_run_goes_on_makes_it_start_again(
+    lab: "Lab", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+) -> None:
+    """The last look is at the very head that the manifest extends (I4)."""
+    source = make_source()
+    lab.snapshot(source)
+    doomed = _packs(lab)
+    lab.store.fault = _append_before_manifest(lab, lambda: _plan(lab, doomed) and None)
+    lab.snapshot(source)
+    assert not set(doomed) & set(_packs(lab))
+    assert assert_invariants(lab.store, lab.root) == 2
+
+
+def test_a_base_inventory_that_a_plan_names_is_not_built_upon(
+    lab: "Lab",
+    make_source: "MakeSource",
+    monkeypatch: pytest.MonkeyPatch,
+    assert_invariants: "AssertInvariants",
+) -> None:
+    """Bases are needs: a delta on a doomed one would be lost with it (I4)."""
+    monkeypatch.setattr(inventory, "_DELTA_FROM", 0)
+    source = make_source(files=40)
+    lab.snapshot(source)
+    _changed_source(source, 1)
+    repository = lab.open()
+    base = repository.inventory_ref(repository.ledger.snapshots()[-1])
+    lab.store.fault = _append_before_manifest(lab, lambda: _plan(lab, [base]) and None)
+    record = lab.snapshot(source).record
+    assert lab.open().inventory(record).bases == ()
+    _changed_source(source, 2)
+    later = lab.snapshot(source).record
+    assert [ref.name for ref in lab.open().inventory(later).bases] == [
+        repository.inventory_ref(record).name
+    ]
+    _drop(lab, [base])
+    assert lab.verify(record, later).verdict == "passed"
+
+
+def test_a_base_inventory_whose_lock_ran_out_is_not_built_upon(
+    lab: "Lab", clock: "Clock", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may be pruned at any time is absent to writers, inventories like packs (I7)."""
+    monkeypatch.setattr(inventory, "_DELTA_FROM", 0)
+    source = make_source(files=40)
+    lab.snapshot(source, retention=7 * DAY)
+    lab.snapshot(source, dataset="other", retention=90 * DAY)  # keeps the packs alive
+    clock.advance(days=7 + 1 + 4)
+    _changed_source(source, 1)
+    record = lab.snapshot(source, retention=7 * DAY).record
+    assert len(lab.open().inventory(record).bases) == 1
+    clock.advance(days=7 + 1 + 6)
+    _changed_source(source, 2)
+    record = lab.snapshot(source).record
+    assert lab.open().inventory(record).bases == ()
+
+
+def test_needs_under_other_version_ids_are_extended_where_they_are(
+    lab: "Lab", clock: "Clock", make_source: "MakeSource"
+) -> None:
+    """A copied bucket has other version ids; snapshots into it go on."""
+    source = make_source()
+    lab.snapshot(source)
+    (domain,) = lab.store.versions("domains/")
+    data = lab.store.get(domain.name, domain.version)
+    lab.store.remove(domain.name, domain.version)
+    copy = lab.store.put(domain.name, data, sha256=Digest.of(data))
+    body = snapshot_body(lab.snapshot(source).record)
+    until = lab.store.status(copy.name, copy.version).retention.until
+    assert until >= from_rfc3339(body.until)
+    lab.store.remove(copy.name, copy.version)
+    with pytest.raises(MissingObjectError, match="domains/"):
+        lab.snapshot(source)
+
+
+def test_an_unreadable_plan_stops_the_run(
+    lab: "Lab", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+) -> None:
+    """Nobody knows what it names, so nothing may rely on anything (I4)."""
+    source = make_source()
+    digest = _plan(lab, [])
+    for item in list(lab.store.versions(f"evidence/{digest}")):
+        lab.store.remove(item.name, item.version)
+    with pytest.raises(MissingObjectError):
+        lab.snapshot(source)
+    damaged = lab.store.plant(f"evidence/{digest}", b"junk")
+    with pytest.raises(IntegrityError):
+        lab.snapshot(source)
+    lab.store.remove(damaged.name, damaged.version)
+    assert assert_invariants(lab.store, lab.root) == 0
+
+
+# --- clocks and roles ---
+
+
+@pytest.mark.parametrize("minutes", [6, -6])
+def test_a_clock_that_is_off_stops_the_run_at_its_start(
+    lab: "Lab", clock: "Clock", make_source: "MakeSource", minutes: float
+) -> None:
+    """I9: nothing is stored by a machine that does not know the time."""
+    source = make_source()
+    before = list(lab.store.versions(""))
+    lab.store._clock = lambda: clock.now + timedelta(minutes=minutes)
+    with pytest.raises(ConfigError, match="clock"):
+        lab.snapshot(source)
+    assert list(lab.store.versions("")) == before
+
+
+def test_a_clock_that_jumps_while_the_run_goes_on_stops_it_before_publishing(
+    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+) -> None:
+    """I9: the dates of the manifest would be wrong."""
+    source = make_source()
+
+    def jump() -> None:
+        lab.store._clock = lambda: clock.now - timedelta(minutes=6)
+
+    lab.store.fault = _append_before_manifest(lab, jump)
+    with pytest.raises(ConfigError, match="clock"):
+        lab.snapshot(source)
+    assert assert_invariants(lab.store, lab.root) == 0
+
+
+def test_a_writer_that_is_revoked_while_it_runs_publishes_nothing(
+    lab: "Lab", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+) -> None:
+    """I4: roles are checked against the head that is extended, not the one at the start."""
+    source = make_source()
+
+    def revoke() -> None:
+        repository = lab.open()
+        (writer,) = repository.ledger.writers.values()
+        revoke_writer(
+            repository, lab.root_key, writer, distrust_from=None, reason="", tool="vault test"
+        )
+
+    lab.store.fault = _append_before_manifest(lab, revoke)
+    with pytest.raises(IntegrityError):
+        lab.snapshot(source)
+    assert assert_invariants(lab.store, lab.root) == 0
+    with pytest.raises(WrongKeyError):
+        lab.snapshot(source)
+
+
+# --- the ledger's own locks ---
+
+
+def _ledger_extends(lab: "Lab", source: Path) -> list[str]:
+    names: list[str] = []
+
+    def note(point: FaultPoint) -> None:
+        if point.operation == "extend" and point.phase == "after" and "ledger/" in point.name:
+            names.append(point.name)
+
+    lab.store.fault = note
+    lab.snapshot(source)
+    lab.store.fault = None
+    return [name.rpartition("/")[2].lstrip("0") or "0" for name in names]
+
+
+def test_whoever_appends_extends_the_statement_before_and_old_ones_at_half_term(
+    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+) -> None:
+    """The term is 860 days: nothing but the predecessor moves before 430 have passed."""
+    source = make_source()
+    assert _ledger_extends(lab, source) == ["1"]
+    assert _ledger_extends(lab, source) == ["2"]
+    clock.advance(days=429)
+    assert _ledger_extends(lab, source) == ["3"]
+    clock.advance(days=2)
+    assert set(_ledger_extends(lab, source)) == {"0", "1", "2", "4"}
+    assert assert_invariants(lab.store, lab.root) == 4
+    for item in lab.store.versions("ledger/"):
+        retention = lab.store.status(item.name, item.version).retention
+        assert retention.until >= clock.now + 430 * DAY
+
