@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format coverage build bench vectors clean
+.PHONY: help demo test lint format coverage build bench vectors docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,7 +47,12 @@ bench: $(STAMP) ## time the vault against restic on the same data
 	$(BIN)/python tests/bench/compare.py
 
 vectors: $(STAMP) ## write the golden vectors again; git diff must stay empty
-	$(BIN)/python tests/vectors/generate.py
+	$(BIN)/python tests/vectors/ledger_vectors.py
+	$(BIN)/python tests/vectors/sealed_vectors.py
+	rm -r tests/vectors/tree && $(BIN)/python tests/vectors/tree_vectors.py tests/vectors/tree
+
+docs: $(STAMP) ## write docs/cli.md again from the program's help
+	$(BIN)/python -m cli.reference docs/cli.md
 
 clean: ## remove what make created
 	rm -rf $(VENV) dist demo

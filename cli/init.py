@@ -228,10 +228,11 @@ def _report(invocation: Invocation, wish: _Wish, repository: Repository) -> None
         "lock": parameters.lock_mode.value,
         "default_retention": parameters.default_retention,
         "max_retention": parameters.max_retention,
+        "locked_until": to_rfc3339(removable_from(invocation.clock(), parameters))
+        if parameters.lock_mode is not LockMode.NONE
+        else None,
         "keys": str(wish.keys),
     }
-    if parameters.lock_mode is not LockMode.NONE:
-        fields["locked_until"] = to_rfc3339(removable_from(invocation.clock(), parameters))
     facts = render.facts(
         {
             "repository": wish.url,

@@ -81,11 +81,12 @@ def request(
         raise ConfigError(f"this host has a key already: {path}")
     writer, wanted = request_key(repository, address, name=name, datasets=datasets, domain=domain)
     _save_both(path, writer, out, wanted)
-    fields = {"name": name, "file": str(out), "key_file": str(path), **_wanted_fields(wanted)}
+    fields = {**_wanted_fields(wanted), "file": str(out), "key_file": str(path)}
     text = render.facts(
         {
             "request": str(out),
-            "key": str(path),
+            "secret": f"{path} stays on this host",
+            "key": str(fields["key"]),
             "next": f"run 'vault key add {out.name}' where root.key is",
         }
     )
@@ -108,6 +109,7 @@ def _save_both(path: Path, writer: WriterKey, out: Path, wanted: KeyRequest) -> 
 
 def _wanted_fields(wanted: KeyRequest) -> dict[str, Any]:
     return {
+        "name": wanted.name,
         "key": VerifyKey.from_der(wanted.public).id,
         "datasets": list(wanted.datasets),
         "domain": wanted.domain,
@@ -142,7 +144,7 @@ def add(invocation: Invocation, file: Path, share_domain: str | None) -> None:
         tool=TOOL,
     )
     invocation.remember(repository)
-    fields = {"name": wanted.name, **_wanted_fields(wanted), **_place(record)}
+    fields = {**_wanted_fields(wanted), **_place(record)}
     text = render.facts(
         {
             "host": wanted.name,

@@ -268,7 +268,7 @@ def run(arguments: Sequence[str]) -> int:
     except (Exception, KeyboardInterrupt, TerminatedError) as error:  # noqa: BLE001 - every end has a code and a line
         failure = describe(error)
         options = _options(contexts, arguments)
-        if options.verbose:
+        if options.verbose and not isinstance(error, click.ClickException):
             traceback.print_exception(error)
         _tell(failure, options)
         return failure.code

@@ -26,7 +26,13 @@ def reference() -> str:
 
 def helps() -> Iterator[tuple[str, str]]:
     """Every command with its help, in the order of the program's own list."""
-    context = click.Context(app, info_name="vault", terminal_width=_WIDTH, max_content_width=_WIDTH)
+    context = click.Context(
+        app,
+        info_name="vault",
+        terminal_width=_WIDTH,
+        max_content_width=_WIDTH,
+        **app.context_settings,
+    )
     yield from _helps(app, context)
 
 

@@ -14,6 +14,7 @@ from cli.values import parse_duration
 from vault.model import from_rfc3339
 from vault.repository import Repository
 from vault.snapshot import Problem, SnapshotReport, SnapshotRequest, take_snapshot
+from vault.source import Rules
 from vault.workers import make_workers
 
 _SHOWN = 100  # problems on stderr; --json lists them all
@@ -73,7 +74,7 @@ def snapshot(
         dataset=dataset,
         tool=TOOL,
         retention=retain,
-        excludes=excludes,
+        rules=Rules(excludes=excludes),
         level=level,
         allow_empty=allow_empty,
     )

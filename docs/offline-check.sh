@@ -6,9 +6,10 @@
 # STORE is a directory store, or a bucket copied to a directory. ROOT_DIGEST is what `vault init`
 # printed after "0:". Per statement: it follows the one before, a key that the ledger lists signed
 # it, a root's key signed it if it adds keys; per snapshot in force: inventory and every object it
-# needs have their SHA-256. Not checked here: roles, thresholds, revocations, locks, later versions
-# of a name, inventories that are deltas beyond their own lines. tests/independent/verify_ledger.py
-# (Python and openssl) does more.
+# needs have their SHA-256. Not checked: roles, thresholds, revocations, locks, whether the store
+# shows its newest statement; of an inventory that is a delta, only its own lines. Of a name only
+# the first version is read: junk that was there first ends the check, though the vault steps over
+# it. tests/independent/verify_ledger.py (Python and openssl) does more.
 set -eu
 [ $# -eq 2 ] || { echo "usage: offline-check.sh STORE ROOT_DIGEST" >&2; exit 2; }
 store=$1 previous=$2

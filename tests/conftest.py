@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -29,11 +30,13 @@ from vault.keyfile import (
     load_writer,
 )
 from vault.ledger import Record
-from vault.model import Digest, LockMode, Parameters, Retention, from_rfc3339
+from vault.model import Digest, EntryType, LockMode, Parameters, Retention, from_rfc3339
+from vault.reader import Reader
 from vault.repository import Repository
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.memory import MemoryStore
+from vault.tree import Entry
 from vault.verify import VerifyReport, verify
 from vault.workers import Workers, make_workers
 
@@ -59,10 +62,6 @@ class Clock:
     def advance(self, **span: float) -> None:
         """Move on by the arguments of `timedelta`."""
         self.now += timedelta(**span)
-
-
-class Killed(BaseException):
-    """Ends a run where it stands, as a kill does: nothing in the vault catches it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,6 +166,45 @@ class Lab:
                 workers=workers,
             )
 
+    def contents(self, record: Record) -> dict[str, bytes]:
+        """Bytes of every file of a snapshot by path, put together from its packs."""
+        scratch = self.base / "contents"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        reader = Reader(self.open(), self.recovery.recipient, record, scratch=scratch)
+        try:
+            reader.load_packs()
+            return {
+                os.fsdecode(entry.path): _content(reader, entry)
+                for entry, _ in reader.tree()
+                if entry.type is EntryType.FILE
+            }
+        finally:
+            reader.close()
+
+
+def _content(reader: Reader, entry: Entry) -> bytes:
+    if not entry.size:
+        return b""
+    parts: list[bytes] = []
+    for name in reader.chunks_of(entry):
+        pack = reader.pack(reader.find(name).pack)
+        place = next(place for place in pack.directory.iter_chunks() if place.id == name)
+        ((_, raw),) = pack.blocks([place.block])
+        parts.append(raw[place.offset : place.offset + place.length])
+    data = b"".join(parts)
+    assert hashlib.sha256(data).digest() == entry.sha256
+    return data
+
+
+def on_disk(top: Path) -> dict[str, bytes]:
+    """Bytes of every regular file below a directory, by path."""
+    return {
+        str(path.relative_to(top)): path.read_bytes()
+        for path in top.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
 
 MakeRepository: TypeAlias = Callable[..., Lab]
 AssertInvariants: TypeAlias = Callable[..., int]
@@ -254,6 +292,12 @@ def make_source(tmp_path: Path) -> MakeSource:
         return top
 
     return make
+
+
+@pytest.fixture
+def files_of() -> Callable[[Path], dict[str, bytes]]:
+    """Bytes of every regular file below a directory, as `Lab.contents` gives those of a snapshot."""
+    return on_disk
 
 
 # --- the invariants, by other means than the vault's own ---

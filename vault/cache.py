@@ -3,12 +3,13 @@
 It may be lost at any time and costs only time. It may also lie (a flipped bit, a
 copied file): every chunk's row carries a check over chunk id, pack id and length,
 so that damage is a miss. Losing what a number stood for would be worse than
-losing rows, thus numbers are handed out durably and never twice; whoever keeps
-numbers elsewhere (`vault.entrylist`) keeps the generation with them.
+losing rows, thus numbers are handed out durably and never twice. An older copy of
+the files would hand them out again: every reservation leaves a random mark, and who
+keeps numbers elsewhere (`vault.entrylist`) keeps the newest mark with them.
 
 Files: ``chunks`` chunk id (first 16 bytes) -> u32 pack number, u32 length, u16
 check; ``packs`` number -> row; ``ids`` pack id -> number; ``indexes`` names loaded;
-``meta`` identity and counter. At most 20,000 inserts a transaction: more would
+``meta`` identity, counter and marks. At most 20,000 inserts a transaction: more would
 hold that many dirty pages in memory.
 """
 
@@ -30,7 +31,8 @@ from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError, LocalError
 from vault.model import ObjectType, PackId
 
-_FORMAT = 1
+_FORMAT = 2
+MARK = 16  # bytes: the number that follows, and what was drawn when it was next
 _KEY = 16  # bytes of a chunk id that make its key
 _ID = 32
 _MAX_INSERTS = 20_000  # a transaction
@@ -41,6 +43,7 @@ _CHUNK = struct.Struct("<IIH")  # pack number, length, check
 _NUMBER = struct.Struct(">I")  # big-endian: LMDB's order is then that of the numbers
 _PACK = struct.Struct("<32sQBqQHH")  # id, size, type, locked until, seq, lengths of two strings
 _LENGTH = struct.Struct("<I")
+_CRC = struct.Struct("<I")  # of all that stands before it: a row may say how long a lock lasts
 
 _T = TypeVar("_T")
 
@@ -56,6 +59,10 @@ class PackRow:
     locked_until: int = 0  # seconds since 1970, as the store answered; 0: not known
     origin: str = ""  # id of the writer key whose index said so; "" for this host
     origin_seq: int = 0  # seq of the snapshot that listed that index
+
+
+class DamagedCacheError(LocalError):
+    """The cache contradicts itself; `Cache.discard` it and begin with an empty one."""
 
 
 class Location(NamedTuple):
@@ -78,7 +85,8 @@ class _Part(NamedTuple):
 class Cache:
     """One domain's chunks and packs. Thread-safe; several processes may have it open.
 
-    Every method may raise `LocalError`: the disk is full or failing.
+    Every method may raise `LocalError`: the disk is full or failing; or, of these,
+    `DamagedCacheError`.
     """
 
     def __init__(self, env: lmdb.Environment, path: Path) -> None:
@@ -112,6 +120,20 @@ class Cache:
             raise _failure(path, error) from error
         return self
 
+    @staticmethod
+    def discard(path: Path) -> None:
+        """Remove the cache in directory ``path``; whoever has it open goes on with the old one.
+
+        Raises:
+            LocalError: It can't be removed.
+        """
+        try:
+            if path.exists():
+                with _opening(path):
+                    _remove(path)
+        except OSError as error:
+            raise _failure(path, error) from error
+
     @classmethod
     def _open_valid(cls, path: Path, owner: Mapping[str, object], map_size: int) -> Self | None:
         if not (path / "data.mdb").exists():
@@ -125,8 +147,8 @@ class Cache:
             self.generation = str(identity.pop("generation", ""))
             if self.generation and identity == owner:
                 return self
-        except (lmdb.MemoryError, lmdb.DiskError):
-            raise  # the machine's trouble, not the file's
+        except lmdb.DiskError:
+            raise  # the machine's trouble, not the file's; memory may lack for a damaged size
         except (lmdb.Error, LocalError, FormatError, AttributeError):
             pass  # damaged: made again
         if env is not None:
@@ -180,12 +202,37 @@ class Cache:
         def work(txn: lmdb.Transaction) -> int:
             value = txn.get(b"next", db=self._meta)
             number: int = _NUMBER.unpack(value)[0] if value is not None else 1
-            if number + count > _LAST_NUMBER:
-                raise LocalError("cache has no pack numbers left", hint=f"remove {self._path}")
+            if number + count > _LAST_NUMBER or not self._is_newest(txn, number):
+                raise DamagedCacheError(f"cache {self._path} has a damaged counter", found=number)
             txn.put(b"next", _NUMBER.pack(number + count), db=self._meta)
+            txn.put(_mark_key(number + count), os.urandom(MARK - _NUMBER.size), db=self._meta)
             return number
 
         return self._write(work)
+
+    def _is_newest(self, txn: lmdb.Transaction, following: int) -> bool:
+        """Whether the newest mark was drawn for this number: the counter didn't change by itself."""
+        if following > 1 and txn.get(_mark_key(following), db=self._meta) is None:
+            return False
+        with txn.cursor(db=self._meta) as cursor:
+            return not (
+                cursor.set_range(_mark_key(following + 1)) and bytes(cursor.key())[:1] == b"m"
+            )
+
+    def mark(self) -> bytes:
+        """Stands for every number handed out so far; 16 bytes."""
+
+        def work(txn: lmdb.Transaction) -> bytes:
+            following = bytes(txn.get(b"next", _NUMBER.pack(0), db=self._meta))
+            mark = following + bytes(txn.get(b"m" + following, db=self._meta) or b"")
+            return mark.ljust(MARK, b"\0")
+
+        return self._read(work)
+
+    def knows(self, mark: bytes) -> bool:
+        """Whether the numbers handed out up to a mark stand here for what they did then."""
+        following, drawn = mark[: _NUMBER.size], mark[_NUMBER.size :]
+        return self._get(b"m" + following, self._meta) == drawn or not any(mark)
 
     def add_pack(self, number: int, row: PackRow, ids: bytes, lengths: Sequence[int]) -> None:
         """Enter a stored pack under its reserved number; durable on return.
@@ -363,13 +410,17 @@ def _batches(packs: Iterable[tuple[int, PackRow, bytes, Sequence[int]]]) -> Iter
         yield batch
 
 
+def _mark_key(following: int) -> bytes:
+    return b"m" + _NUMBER.pack(following)
+
+
 def _check(key: bytes, pack_id: bytes, length: int) -> int:
     return zlib.crc32(b"".join((key, pack_id, _LENGTH.pack(length)))) & 0xFFFF
 
 
 def _pack_row(row: PackRow) -> bytes:
     version, origin = row.version.encode(), row.origin.encode()
-    fixed = _PACK.pack(
+    data = _PACK.pack(
         row.pack_id,
         row.size,
         row.type,
@@ -378,14 +429,16 @@ def _pack_row(row: PackRow) -> bytes:
         len(version),
         len(origin),
     )
-    return fixed + version + origin
+    data += version + origin
+    return data + _CRC.pack(zlib.crc32(data))
 
 
 def _unpack_row(value: bytes) -> PackRow:
-    pack_id, size, kind, until, seq, version, origin = _PACK.unpack_from(value)
-    text = value[_PACK.size :]
-    if len(text) != version + origin:
-        raise FormatError("cached pack row has a broken length")
+    (crc,) = _CRC.unpack_from(value, len(value) - _CRC.size)
+    if zlib.crc32(value[: -_CRC.size]) != crc:
+        raise FormatError("cached pack row is damaged")
+    pack_id, size, kind, until, seq, version, _ = _PACK.unpack_from(value)
+    text = value[_PACK.size : -_CRC.size]
     return PackRow(
         pack_id=PackId(pack_id),
         size=size,
@@ -425,7 +478,9 @@ def _remove(path: Path) -> None:
 
 
 def _failure(path: Path, error: Exception) -> LocalError:
-    return LocalError(
+    trouble = (OSError, lmdb.MemoryError, lmdb.DiskError, lmdb.ReadersFullError)
+    kind = LocalError if isinstance(error, trouble) else DamagedCacheError  # theirs is not the file
+    return kind(
         f"cache {path} failed",
         found=str(error)[:200],
         hint="if the disk is fine, remove that directory: it is made again",

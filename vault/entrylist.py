@@ -4,9 +4,12 @@ Both let the next run skip what did not change; losing them costs time only. A
 list is believed as a whole or not at all; of a journal every frame stands alone,
 so that a kill or a crash costs the torn tail.
 
+Records name packs by the cache's numbers. A mark of the cache (`vault.cache`), 16 bytes,
+goes with them: where the cache does not know it, they say nothing.
+
 List: head (one JSON line) ‖ frame*, frame = u32 length ‖ zstd(msgpack list of records),
-records ascending component-wise; the head holds the SHA-256 of the frames.
-Journal: head ‖ frame*, frame = u32 run ‖ u32 length ‖ u32 CRC-32 of run, length and rest ‖ zstd(…);
+records ascending component-wise; the head holds the mark and the SHA-256 of the frames.
+Journal: head ‖ frame*, frame = u32 run ‖ u32 length ‖ mark ‖ u32 CRC-32 of all else ‖ zstd(…);
 records ascend within a run. Later runs win.
 """
 
@@ -19,25 +22,37 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 import msgspec
 
+from vault.cache import MARK
 from vault.codec import compress, decompress
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
 from vault.errors import FormatError, LocalError, VaultError
 from vault.model import sort_key
 
-_FORMAT = 1
+_FORMAT = 2
 _FRAME = 1 << 20  # bytes of records, before compression, that fill a frame
 _MAX_FRAME = 256 << 20  # bytes; one record may hold the 64 MiB of a huge file's extra part
 _MAX_HEAD = 1 << 20  # bytes
 _LEVEL = 1
 _LENGTH = struct.Struct("<I")
-_JOURNAL_FRAME = struct.Struct("<III")  # run, length, CRC-32
-_JOURNAL_CHECKED = struct.Struct("<II")  # run, length
+_JOURNAL_FRAME = struct.Struct(f"<II{MARK}sI")  # run, length, mark, CRC-32
+_JOURNAL_CHECKED = struct.Struct(f"<II{MARK}s")  # run, length, mark
+_NO_MARK = bytes(MARK)
 _NO_DIGEST = "0" * 64
 _READ = 1 << 20  # bytes
+
+
+class Numbers(Protocol):
+    """Who gave the pack numbers: `vault.cache.Cache`."""
+
+    def mark(self) -> bytes:
+        """Stands for every number handed out so far; 16 bytes."""
+
+    def knows(self, mark: bytes) -> bool:
+        """Whether the numbers handed out up to a mark stand for what they did then."""
 
 
 class ListRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -125,7 +140,7 @@ class EntryListWriter:
         with _local(self._new):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = _create(self._new)
-            self._start = self._file.write(_encode_head(head, _NO_DIGEST))
+            self._start = self._file.write(_encode_head(head, _NO_DIGEST, _NO_MARK))
 
     def add(self, record: ListRecord) -> None:
         """Add the next record, in tree order.
@@ -139,8 +154,11 @@ class EntryListWriter:
         if self._batch.add(record):
             self._write()
 
-    def commit(self) -> None:
+    def commit(self, mark: bytes) -> None:
         """Put the list in its place, durably.
+
+        Args:
+            mark: Of the cache whose pack numbers the records use.
 
         Raises:
             LocalError: It can't be written; the former list stays.
@@ -148,7 +166,7 @@ class EntryListWriter:
         self._write()
         with _local(self._path):
             self._file.seek(0)
-            self._file.write(_encode_head(self._head, self._hash.hexdigest()))
+            self._file.write(_encode_head(self._head, self._hash.hexdigest(), mark))
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -193,7 +211,7 @@ class EntryListReader:
         self.head = head
 
     @classmethod
-    def open(cls, path: Path, expected: ListHead) -> tuple[Self | None, str]:
+    def open(cls, path: Path, expected: ListHead, numbers: Numbers) -> tuple[Self | None, str]:
         """The list, or None and why it is of no use ("" where there is none yet)."""
         try:
             file = path.open("rb")
@@ -202,8 +220,10 @@ class EntryListReader:
         except OSError as error:
             return None, f"entry list can't be read: {error.strerror}"
         try:
-            head, digest = _read_head(file)
+            head, digest, mark = _read_head(file)
             problem = expected.difference(head)
+            if not problem and not numbers.knows(mark):
+                problem = "its pack numbers are of another time"
             start = file.tell()
             if not problem and hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 problem = "it is damaged"
@@ -258,8 +278,11 @@ class Journal:
     and every run keeps a frame in memory in `records`.
     """
 
-    def __init__(self, file: IO[bytes], head: ListHead, places: list[_Place]) -> None:
+    def __init__(
+        self, file: IO[bytes], head: ListHead, places: list[_Place], numbers: Numbers
+    ) -> None:
         self._file = file
+        self._numbers = numbers
         self._places = places
         self._batch = _Batch()
         self._run = places[-1].run + 1 if places else 0
@@ -267,15 +290,16 @@ class Journal:
         self.head = head
 
     @classmethod
-    def open(cls, path: Path, head: ListHead) -> tuple[Self, str]:
+    def open(cls, path: Path, head: ListHead, numbers: Numbers) -> tuple[Self, str]:
         """The journal, to read and go on with; a new one where there is none of any use.
 
-        A torn tail is cut off.
+        A torn tail is cut off, and so is one with pack numbers of another time.
 
         Args:
             path: Its file.
             head: For a new journal, and to tell whether an old one may be used;
                 then the old one's head, with its key, stays.
+            numbers: The cache.
 
         Returns:
             The journal, and why an old one was given up ("" if it was not).
@@ -288,26 +312,26 @@ class Journal:
             try:
                 file = _reopen(path)
             except FileNotFoundError:
-                return cls._begin(path, head), ""
+                return cls._begin(path, head, numbers), ""
             try:
-                old, _ = _read_head(file)
+                old, _, _ = _read_head(file)
                 problem = head.difference(old)
             except VaultError as error:
                 problem = str(error)
             if problem:
                 file.close()
-                return cls._begin(path, head), f"journal is ignored: {problem}"
-            places, end = _scan(file)
+                return cls._begin(path, head, numbers), f"journal is ignored: {problem}"
+            places, end = _scan(file, numbers)
             file.truncate(end)
             file.seek(end)
-            return cls(file, old, places), ""
+            return cls(file, old, places, numbers), ""
 
     @classmethod
-    def _begin(cls, path: Path, head: ListHead) -> Self:
+    def _begin(cls, path: Path, head: ListHead, numbers: Numbers) -> Self:
         file = _create(path)
-        file.write(_encode_head(head, _NO_DIGEST))
+        file.write(_encode_head(head, _NO_DIGEST, _NO_MARK))
         file.flush()
-        return cls(file, head, [])
+        return cls(file, head, [], numbers)
 
     def append(self, record: ListRecord) -> None:
         """Note an entry whose chunks are all stored.
@@ -333,7 +357,7 @@ class Journal:
         if not encoded:
             return
         with _local(Path(self._file.name)):
-            head = _journal_head(self._run, encoded)
+            head = _journal_head(self._run, encoded, self._numbers.mark())
             self._places.append(
                 _Place(self._run, self._file.tell() + _JOURNAL_FRAME.size, len(encoded))
             )
@@ -415,14 +439,15 @@ class Joiner:
 # --- bytes ---
 
 
-def _encode_head(head: ListHead, digest: str) -> bytes:
-    """One line; its length does not depend on the digest."""
+def _encode_head(head: ListHead, digest: str, mark: bytes) -> bytes:
+    """One line; its length does not depend on digest and mark."""
     fields = {
         "created": head.created,
         "dataset": head.dataset,
         "format": _FORMAT,
         "generation": head.generation,
         "key": b64encode(head.key),
+        "mark": mark.hex(),
         "repository": head.repository,
         "sha256": digest,
         "sources": [b64encode(source) for source in head.sources],
@@ -430,8 +455,8 @@ def _encode_head(head: ListHead, digest: str) -> bytes:
     return dumps(fields) + b"\n"
 
 
-def _read_head(file: IO[bytes]) -> tuple[ListHead, str]:
-    """Head and digest; the file stands behind the head.
+def _read_head(file: IO[bytes]) -> tuple[ListHead, str, bytes]:
+    """Head, digest and mark; the file stands behind the head.
 
     Raises:
         FormatError: No such head.
@@ -452,11 +477,12 @@ def _read_head(file: IO[bytes]) -> tuple[ListHead, str]:
             created=str(fields["created"]),
         )
         digest = str(fields["sha256"])
-    except (KeyError, TypeError, AttributeError) as error:
+        mark = bytes.fromhex(fields["mark"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError("its head is malformed", found=str(error)) from error
     if len(head.key) != 32:
         raise FormatError("its head's key must be 32 bytes", found=len(head.key))
-    return head, digest
+    return head, digest, mark
 
 
 def _decode_frame(encoded: bytes) -> list[ListRecord]:
@@ -466,21 +492,23 @@ def _decode_frame(encoded: bytes) -> list[ListRecord]:
         raise FormatError("entry list has a malformed frame", found=str(error)[:120]) from error
 
 
-def _journal_head(run: int, encoded: bytes) -> bytes:
-    checked = _JOURNAL_CHECKED.pack(run, len(encoded))
+def _journal_head(run: int, encoded: bytes, mark: bytes) -> bytes:
+    checked = _JOURNAL_CHECKED.pack(run, len(encoded), mark)
     return checked + _LENGTH.pack(zlib.crc32(encoded, zlib.crc32(checked)))
 
 
-def _scan(file: IO[bytes]) -> tuple[list[_Place], int]:
-    """Whole frames from here on, and where they end: the rest was torn off or is damaged."""
+def _scan(file: IO[bytes], numbers: Numbers) -> tuple[list[_Place], int]:
+    """Whole frames from here on, and where they end: the rest is torn, damaged or unknown."""
     places: list[_Place] = []
     at = file.tell()
     end = os.fstat(file.fileno()).st_size
     while len(head := os.pread(file.fileno(), _JOURNAL_FRAME.size, at)) == _JOURNAL_FRAME.size:
-        run, size, crc = _JOURNAL_FRAME.unpack(head)
+        run, size, mark, crc = _JOURNAL_FRAME.unpack(head)
         start = at + _JOURNAL_FRAME.size
         descending = bool(places) and run < places[-1].run
-        if descending or size > end - start or crc != _crc(file, head[:8], start, size):
+        if descending or size > end - start:
+            break
+        if crc != _crc(file, head[: _JOURNAL_CHECKED.size], start, size) or not numbers.knows(mark):
             break
         places.append(_Place(run, start, size))
         at = start + size

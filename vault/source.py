@@ -5,6 +5,7 @@ exception. Every name is resolved against an open directory whose identity was
 checked, so a directory that is swapped for a symlink meanwhile is not followed.
 """
 
+import dataclasses
 import errno
 import functools
 import grp
@@ -36,7 +37,9 @@ _TYPES = {  # sockets have none: they are counted, not stored
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
 
-_Excluded: TypeAlias = Callable[[bytes, bool], bool]  # path below its PATH, is it a directory
+_CACHE_TAG = b"CACHEDIR.TAG"
+_CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
+_LONG_PATH = 4_000  # bytes; the kernel takes 4,096 at once
 
 
 class SourceItem(NamedTuple):
@@ -51,7 +54,25 @@ class SourceItem(NamedTuple):
     vanished: bool = False  # gone since its directory was listed
 
 
-def walk(paths: Sequence[Path | bytes], *, excludes: Sequence[str] = ()) -> Iterator[SourceItem]:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a walk leaves out."""
+
+    excludes: Sequence[str] = ()
+    """gitignore patterns, matched below each PATH. What is in an excluded directory
+    can't be included again."""
+    caches: bool = False  # members of directories with a CACHEDIR.TAG (bford.info/cachedir)
+    if_present: Sequence[str] = ()  # members of directories that hold a file of such a name
+    one_file_system: bool = False  # members of directories on another file system than their PATH
+
+
+NO_RULES = Rules()
+Skipped: TypeAlias = Callable[[bytes, str], None]  # path in the tree, why
+
+
+def walk(
+    paths: Sequence[Path | bytes], rules: Rules = NO_RULES, *, skipped: Skipped | None = None
+) -> Iterator[SourceItem]:
     """Everything below ``paths``, component-wise ascending, the top first.
 
     One directory: paths are relative to it. One file: the top is its directory,
@@ -60,14 +81,14 @@ def walk(paths: Sequence[Path | bytes], *, excludes: Sequence[str] = ()) -> Iter
 
     Args:
         paths: What to walk; relative ones start at the working directory.
-        excludes: gitignore patterns, matched below each of ``paths``. What is in
-            an excluded directory can't be included again.
+        rules: What to leave out.
+        skipped: Called for what is left out.
 
     Raises:
         ConfigError: No path, a missing one, one inside another, a symlink to a
             directory, or a malformed pattern. Raised at once, not while walking.
     """
-    excluded = _compile(excludes)
+    chooser = _Chooser(rules, skipped or _ignore)
     roots = sorted((locate(path) for path in paths), key=sort_key)
     if not roots:
         raise ConfigError("no PATH given")
@@ -78,8 +99,8 @@ def walk(paths: Sequence[Path | bytes], *, excludes: Sequence[str] = ()) -> Iter
                 hint="name each file or directory once",
             )
     if len(roots) == 1:
-        return _walk_one(roots[0], excluded)
-    return _walk_several(roots, excluded)
+        return _walk_one(roots[0], chooser)
+    return _walk_several(roots, chooser)
 
 
 def open_source(full: bytes, expected: os.stat_result) -> int:
@@ -90,14 +111,34 @@ def open_source(full: bytes, expected: os.stat_result) -> int:
         OSError: It can't be opened; with ``ESTALE``: something else is there now.
     """
     try:
-        descriptor = os.open(full, _FILE | _NO_ATIME)
+        descriptor = open_path(full, _FILE | _NO_ATIME)
     except PermissionError:  # only the owner may leave the access time alone
-        descriptor = os.open(full, _FILE)
+        descriptor = open_path(full, _FILE)
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or not os.path.samestat(found, expected):
         os.close(descriptor)
         raise OSError(errno.ESTALE, "replaced by something else since it was listed")
     return descriptor
+
+
+def open_path(full: bytes, flags: int, dir_fd: int | None = None) -> int:
+    """Open a name in a directory, or an absolute path, longer than PATH_MAX too.
+
+    Raises:
+        OSError: As `os.open` says; no directory of a long path may be a symlink.
+    """
+    if len(full) <= _LONG_PATH:
+        return os.open(full, flags, dir_fd=dir_fd)
+    *directories, name = full[1:].split(b"/")
+    around = os.open(b"/", _DIRECTORY)
+    try:
+        for directory in directories:
+            inner = os.open(directory, _DIRECTORY, dir_fd=around)
+            os.close(around)
+            around = inner
+        return os.open(name, flags, dir_fd=around)
+    finally:
+        os.close(around)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -146,17 +187,77 @@ def matcher(patterns: Sequence[str]) -> Callable[[bytes, bool], bool]:
     Raises:
         ConfigError: A pattern is malformed.
     """
-    return _compile(patterns) or (lambda _path, _is_directory: False)
+    spec = _compile(patterns)
+    return lambda path, is_directory: _matches(spec, path, is_directory=is_directory)
 
 
-def _compile(patterns: Sequence[str]) -> _Excluded | None:
+class _Chooser:
+    """Applies the rules, and tells what they left out."""
+
+    def __init__(self, rules: Rules, skipped: Skipped) -> None:
+        self._spec = _compile(rules.excludes)
+        self._caches = rules.caches
+        self._if_present = [os.fsencode(name) for name in rules.if_present]
+        self._one_file_system = rules.one_file_system
+        self._skipped = skipped
+
+    def excludes(self, path: bytes, below: int, is_directory: bool) -> bool:  # noqa: FBT001 - one call
+        """Whether a pattern excludes the member; ``path[below:]`` is what it is matched on."""
+        excluded = _matches(self._spec, path[below:], is_directory=is_directory)
+        if excluded:
+            self._skipped(path, "excluded by a pattern")
+        return excluded
+
+    def members(self, path: bytes, fd: int, names: list[bytes]) -> list[bytes]:
+        """The names in a directory that are walked: a marker file keeps only itself."""
+        if self._caches and _CACHE_TAG in names and _is_cache_tag(fd):
+            self._skipped(path, "its members: it is a cache (CACHEDIR.TAG)")
+            return [_CACHE_TAG]
+        for marker in self._if_present:
+            if marker in names:
+                self._skipped(path, f"its members: it holds {_show(marker)}")
+                return [marker]
+        return names
+
+    def enters(self, path: bytes, device: int, top: int) -> bool:
+        """Whether the members of a directory on that device are walked."""
+        if self._one_file_system and device != top:
+            self._skipped(path, "its members: it is on another file system")
+            return False
+        return True
+
+
+def _matches(spec: GitIgnoreSpec | None, path: bytes, *, is_directory: bool) -> bool:
+    if spec is None:
+        return False
+    return bool(spec.match_file(os.fsdecode(path) + "/" * is_directory))
+
+
+def _ignore(path: bytes, reason: str) -> None:
+    pass
+
+
+def _is_cache_tag(fd: int) -> bool:
+    try:
+        tag = os.open(_CACHE_TAG, _FILE, dir_fd=fd)
+    except OSError:
+        return False
+    try:
+        is_file = stat.S_ISREG(os.fstat(tag).st_mode)
+        return is_file and os.read(tag, len(_CACHE_SIGNATURE)) == _CACHE_SIGNATURE
+    except OSError:
+        return False
+    finally:
+        os.close(tag)
+
+
+def _compile(patterns: Sequence[str]) -> GitIgnoreSpec | None:
     if not patterns:
         return None
     try:
-        spec = GitIgnoreSpec.from_lines(patterns)
+        return GitIgnoreSpec.from_lines(patterns)
     except (GitIgnorePatternError, ValueError) as error:
         raise ConfigError("exclude pattern is malformed", found=str(error)[:200]) from error
-    return lambda path, is_directory: spec.match_file(os.fsdecode(path) + "/" * is_directory)
 
 
 def locate(path: Path | bytes) -> bytes:
@@ -187,16 +288,16 @@ def _show(path: bytes) -> str:
     return os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _walk_one(root: bytes, excluded: _Excluded | None) -> Iterator[SourceItem]:
+def _walk_one(root: bytes, chooser: "_Chooser") -> Iterator[SourceItem]:
     if _look(b"", root, root, None).type is EntryType.DIRECTORY:
-        yield from _walk_root(root, b"", excluded)
+        yield from _walk_root(root, b"", chooser)
         return
     above, name = os.path.split(root)
     yield _look(b"", above, above, None)
     yield _look(name, root, root, None)
 
 
-def _walk_several(roots: Sequence[bytes], excluded: _Excluded | None) -> Iterator[SourceItem]:
+def _walk_several(roots: Sequence[bytes], chooser: "_Chooser") -> Iterator[SourceItem]:
     """Sorted roots with the directories above them, each once and before its members."""
     above: set[bytes] = set()
     for root in roots:
@@ -206,15 +307,15 @@ def _walk_several(roots: Sequence[bytes], excluded: _Excluded | None) -> Iterato
             if path not in above:
                 above.add(path)
                 yield _look(path, b"/" + path, b"/" + path, None)
-        yield from _walk_root(root, root[1:], excluded)
+        yield from _walk_root(root, root[1:], chooser)
 
 
-def _walk_root(root: bytes, path: bytes, excluded: _Excluded | None) -> Iterator[SourceItem]:
+def _walk_root(root: bytes, path: bytes, chooser: "_Chooser") -> Iterator[SourceItem]:
     item = _look(path, root, root, None)
     if item.type is not EntryType.DIRECTORY:
         yield item
         return
-    with _Walker(excluded, below=len(path) + 1 if path else 0) as walker:
+    with _Walker(chooser, item) as walker:
         yield walker.enter(item, root, None)
         yield from walker
 
@@ -257,9 +358,11 @@ class _Walker:
     descriptors' limit.
     """
 
-    def __init__(self, excluded: _Excluded | None, *, below: int) -> None:
-        self._excluded = excluded
-        self._below = below  # bytes of a tree path that name its PATH
+    def __init__(self, chooser: _Chooser, top: SourceItem) -> None:
+        assert top.stat is not None
+        self._chooser = chooser
+        self._below = len(top.path) + 1 if top.path else 0  # bytes of a tree path that name PATH
+        self._device = top.stat.st_dev
         self._levels: list[_Level] = []
 
     def __enter__(self) -> Self:
@@ -275,7 +378,7 @@ class _Walker:
         try:
             fd = _open_directory(name, dir_fd, item.stat)
             try:
-                names = _list(fd)
+                names = self._chooser.members(item.path, fd, _list(fd))
             except OSError:
                 os.close(fd)
                 raise
@@ -296,6 +399,10 @@ class _Walker:
                 if item is None:
                     continue
                 if item.type is EntryType.DIRECTORY:
+                    assert item.stat is not None
+                    if not self._chooser.enters(item.path, item.stat.st_dev, self._device):
+                        yield item
+                        continue
                     yield self.enter(item, name, level.fd)
                     break  # its members come first; nothing more where it can't be read
                 yield item
@@ -307,15 +414,13 @@ class _Walker:
         if level.problem is not None:
             return _failed(SourceItem(path, full, None, None), level.problem)
         item = _look(path, full, name, level.fd)
-        if self._excluded is not None:
-            is_directory = item.type is EntryType.DIRECTORY
-            if self._excluded(path[self._below :], is_directory):
-                return None
+        if self._chooser.excludes(path, self._below, item.type is EntryType.DIRECTORY):
+            return None
         return item
 
 
 def _open_directory(name: bytes, dir_fd: int | None, expected: os.stat_result) -> int:
-    fd = os.open(name, _DIRECTORY, dir_fd=dir_fd)
+    fd = open_path(name, _DIRECTORY, dir_fd)
     if not os.path.samestat(os.fstat(fd), expected):
         os.close(fd)
         raise OSError(errno.ESTALE, "replaced by something else since it was listed")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -345,3 +346,27 @@ def test_threads_read_while_the_map_grows(cache: Cache) -> None:
     for reader in readers:
         reader.join()
     assert not wrong
+
+
+# --- marks ---
+
+
+def test_a_mark_is_known_for_ever_after_and_not_by_an_older_copy(tmp_path: Path) -> None:
+    """A copy from before hands the same numbers out again, for other packs."""
+    with Cache.open(tmp_path / "a", repository_id=b"r" * 16, domain="d") as cache:
+        empty = cache.mark()
+        cache.reserve_pack()
+        first = cache.mark()
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    with Cache.open(tmp_path / "a", repository_id=b"r" * 16, domain="d") as cache:
+        cache.reserve_pack()
+        second = cache.mark()
+        assert all(map(cache.knows, (empty, first, second)))
+    with Cache.open(tmp_path / "copy", repository_id=b"r" * 16, domain="d") as copy:
+        copy.reserve_pack()
+        copy.reserve_pack()
+        assert copy.knows(first)
+        assert not copy.knows(second)
+        assert not copy.knows(b"junk")
+    assert len({empty, first, second}) == 3
+    assert {len(mark) for mark in (empty, first, second)} == {16}

@@ -32,6 +32,22 @@ HEAD = ListHead(
 )
 
 
+class _Numbers:
+    """A cache that knows the marks it drew."""
+
+    def __init__(self, mark: bytes = b"m" * 16) -> None:
+        self._mark = mark
+
+    def mark(self) -> bytes:
+        return self._mark
+
+    def knows(self, mark: bytes) -> bool:
+        return mark == self._mark
+
+
+NUMBERS = _Numbers()
+
+
 def _record(path: bytes, mark: int = 0) -> ListRecord:
     return ListRecord(path, mark, -1, 2, 3, 4, 5, b"\1\0\0\0", b"canonical", b"extra")
 
@@ -40,11 +56,11 @@ def _write(path: Path, records: list[ListRecord], head: ListHead = HEAD) -> None
     with EntryListWriter(path, head) as writer:
         for record in records:
             writer.add(record)
-        writer.commit()
+        writer.commit(NUMBERS.mark())
 
 
 def _read(path: Path) -> list[ListRecord]:
-    reader, problem = EntryListReader.open(path, HEAD)
+    reader, problem = EntryListReader.open(path, HEAD, NUMBERS)
     assert not problem
     assert reader is not None
     with reader:
@@ -52,7 +68,7 @@ def _read(path: Path) -> list[ListRecord]:
 
 
 def _append(path: Path, *records: ListRecord) -> None:
-    journal, problem = Journal.open(path, HEAD)
+    journal, problem = Journal.open(path, HEAD, NUMBERS)
     assert not problem
     with journal:
         for record in records:
@@ -60,7 +76,7 @@ def _append(path: Path, *records: ListRecord) -> None:
 
 
 def _journal(path: Path) -> list[ListRecord]:
-    journal, _ = Journal.open(path, HEAD)
+    journal, _ = Journal.open(path, HEAD, NUMBERS)
     with journal:
         return list(journal.records())
 
@@ -110,7 +126,7 @@ def test_a_list_of_many_frames_comes_back(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_head_comes_back_and_hides_its_key(tmp_path: Path) -> None:
     """The commitment key goes on from run to run, and into no log."""
     _write(tmp_path / "web", [])
-    reader, _ = EntryListReader.open(tmp_path / "web", HEAD)
+    reader, _ = EntryListReader.open(tmp_path / "web", HEAD, NUMBERS)
     assert reader is not None
     with reader:
         assert reader.head == HEAD
@@ -120,7 +136,7 @@ def test_the_head_comes_back_and_hides_its_key(tmp_path: Path) -> None:
 
 def test_no_list_is_no_problem(tmp_path: Path) -> None:
     """The first run has none."""
-    assert EntryListReader.open(tmp_path / "web", HEAD) == (None, "")
+    assert EntryListReader.open(tmp_path / "web", HEAD, NUMBERS) == (None, "")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +152,7 @@ def test_a_foreign_list_is_ignored_with_the_reason(
 ) -> None:
     """Its pack numbers would mean other packs."""
     _write(tmp_path / "web", [], head)
-    reader, problem = EntryListReader.open(tmp_path / "web", HEAD)
+    reader, problem = EntryListReader.open(tmp_path / "web", HEAD, NUMBERS)
     assert reader is None
     assert f"another {name}" in problem
 
@@ -155,12 +171,12 @@ def test_every_damaged_byte_makes_the_list_ignored(tmp_path: Path) -> None:
     body = good.index(b"\n") + 1
     for at in range(body, len(good)):
         path.write_bytes(good[:at] + bytes((good[at] ^ 4,)) + good[at + 1 :])
-        reader, problem = EntryListReader.open(path, HEAD)
+        reader, problem = EntryListReader.open(path, HEAD, NUMBERS)
         assert reader is None
         assert "damaged" in problem
     for length in range(len(good)):
         path.write_bytes(good[:length])
-        assert EntryListReader.open(path, HEAD)[0] is None
+        assert EntryListReader.open(path, HEAD, NUMBERS)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -182,7 +198,7 @@ def test_every_damaged_byte_makes_the_list_ignored(tmp_path: Path) -> None:
 def test_a_malformed_head_is_a_reason_not_an_exception(tmp_path: Path, content: bytes) -> None:
     """Also one of another version: the next run just takes longer."""
     (tmp_path / "web").write_bytes(content)
-    reader, problem = EntryListReader.open(tmp_path / "web", HEAD)
+    reader, problem = EntryListReader.open(tmp_path / "web", HEAD, NUMBERS)
     assert reader is None
     assert problem.startswith("entry list is ignored")
 
@@ -302,13 +318,13 @@ def test_a_foreign_or_damaged_journal_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     _append(path, _record(b"a"))
     other = dataclasses.replace(HEAD, generation="other")
-    journal, problem = Journal.open(path, other)
+    journal, problem = Journal.open(path, other, NUMBERS)
     with journal:
         assert "another generation" in problem
         assert not journal
         assert journal.head == other
     path.write_bytes(b"garbage")
-    journal, problem = Journal.open(path, HEAD)
+    journal, problem = Journal.open(path, HEAD, NUMBERS)
     with journal:
         assert "no head" in problem
         assert list(journal.records()) == []
@@ -318,7 +334,7 @@ def test_a_continued_journal_keeps_its_head(tmp_path: Path) -> None:
     """Its key was used for what it says; a new one would not fit."""
     path = tmp_path / "journal"
     _append(path, _record(b"a"))
-    journal, _ = Journal.open(path, dataclasses.replace(HEAD, key=b"n" * 32))
+    journal, _ = Journal.open(path, dataclasses.replace(HEAD, key=b"n" * 32), NUMBERS)
     with journal:
         assert journal.head.key == HEAD.key
 
@@ -326,7 +342,7 @@ def test_a_continued_journal_keeps_its_head(tmp_path: Path) -> None:
 def test_flushed_records_survive_a_kill(tmp_path: Path) -> None:
     """They are the operating system's as soon as `flush` returns."""
     path = tmp_path / "journal"
-    journal, _ = Journal.open(path, HEAD)
+    journal, _ = Journal.open(path, HEAD, NUMBERS)
     journal.append(_record(b"a"))
     journal.flush()
     journal.append(_record(b"b"))
@@ -338,7 +354,7 @@ def test_a_journal_is_read_while_it_is_appended(tmp_path: Path) -> None:
     """A run joins against what the killed one left while it writes its own."""
     path = tmp_path / "journal"
     _append(path, _record(b"a", 1), _record(b"b", 1))
-    journal, _ = Journal.open(path, HEAD)
+    journal, _ = Journal.open(path, HEAD, NUMBERS)
     with journal:
         records = journal.records()
         assert next(records) == _record(b"a", 1)
@@ -350,7 +366,7 @@ def test_a_journal_is_read_while_it_is_appended(tmp_path: Path) -> None:
 
 def test_a_deleted_journal_is_gone(tmp_path: Path) -> None:
     """After the list that replaces it was put in its place."""
-    journal, _ = Journal.open(tmp_path / "journal", HEAD)
+    journal, _ = Journal.open(tmp_path / "journal", HEAD, NUMBERS)
     with journal:
         journal.append(_record(b"a"))
         journal.delete()
@@ -362,7 +378,7 @@ def test_a_symlink_in_the_journal_s_place_is_not_followed(tmp_path: Path) -> Non
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "journal").symlink_to("victim")
     with pytest.raises(LocalError):
-        Journal.open(tmp_path / "journal", HEAD)
+        Journal.open(tmp_path / "journal", HEAD, NUMBERS)
     assert (tmp_path / "victim").read_text() == "precious"
 
 
@@ -373,7 +389,7 @@ def test_merge_prefers_the_journal(tmp_path: Path) -> None:
     """It is younger than the last list."""
     last = [_record(b"a", 1), _record(b"a/b", 1), _record(b"a.b", 1)]
     _append(tmp_path / "journal", _record(b"a/b", 2), _record(b"z", 2))
-    journal, _ = Journal.open(tmp_path / "journal", HEAD)
+    journal, _ = Journal.open(tmp_path / "journal", HEAD, NUMBERS)
     with journal:
         assert list(merge(last, journal)) == [
             _record(b"a", 1),
@@ -391,3 +407,29 @@ def test_a_join_matches_exactly_the_common_paths(
     joiner = Joiner([_record(path) for path in recorded])
     found = [record.path for path in walked if (record := joiner.match(path)) is not None]
     assert found == [path for path in walked if path in set(recorded)]
+
+
+# --- pack numbers of another time ---
+
+
+def test_a_list_whose_mark_the_cache_does_not_know_is_ignored(tmp_path: Path) -> None:
+    """Its numbers may stand for other packs by now."""
+    _write(tmp_path / "web", [_record(b"")])
+    reader, problem = EntryListReader.open(tmp_path / "web", HEAD, _Numbers(b"o" * 16))
+    assert reader is None
+    assert "another time" in problem
+
+
+def test_a_journal_is_cut_where_the_cache_does_not_know_a_frames_mark(tmp_path: Path) -> None:
+    """What was written before the cache's copy was made is still good."""
+    path = tmp_path / "journal"
+    _append(path, _record(b"a"))
+    later = _Numbers(b"l" * 16)
+    later.knows = lambda mark: True  # type: ignore[method-assign]
+    journal, _ = Journal.open(path, HEAD, later)
+    with journal:
+        journal.append(_record(b"b"))
+    journal, problem = Journal.open(path, HEAD, NUMBERS)
+    with journal:
+        assert not problem
+        assert [record.path for record in journal.records()] == [b"a"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vault import source
 from vault.errors import ConfigError
 from vault.model import EntryType, sort_key
-from vault.source import SourceItem, open_source, owner_names, tmpfs_devices, walk
+from vault.source import Rules, SourceItem, open_source, owner_names, tmpfs_devices, walk
 
 
 def _paths(items: Iterator[SourceItem]) -> list[bytes]:
@@ -330,12 +330,12 @@ def test_an_abandoned_walk_closes_its_descriptors(tree: Path) -> None:
 def test_excludes_follow_gitignore(tree: Path, patterns: list[str], gone: list[bytes]) -> None:
     """Anchors, directories only, negation, `**`."""
     every = set(_paths(walk([tree])))
-    assert sorted(every - set(_paths(walk([tree], excludes=patterns)))) == gone
+    assert sorted(every - set(_paths(walk([tree], Rules(excludes=patterns))))) == gone
 
 
 def test_excludes_are_matched_below_each_path(tree: Path) -> None:
     """Not against the directories above, whatever these are called."""
-    found = _paths(walk([tree / "a", tree / "z"], excludes=["/deep", tree.name]))
+    found = _paths(walk([tree / "a", tree / "z"], Rules(excludes=["/deep", tree.name])))
     assert os.fsencode(tree)[1:] + b"/a/x" in found
     assert os.fsencode(tree)[1:] + b"/a/deep" not in found
 
@@ -350,14 +350,14 @@ def test_an_excluded_directory_is_not_opened(tree: Path, monkeypatch: pytest.Mon
         return real(name, dir_fd, expected)
 
     monkeypatch.setattr(source, "_open_directory", note)
-    list(walk([tree], excludes=["a"]))
+    list(walk([tree], Rules(excludes=["a"])))
     assert opened == [os.fsencode(tree)]
 
 
 def test_a_malformed_exclude_is_a_configuration_error(tree: Path) -> None:
     """Said before anything is walked."""
     with pytest.raises(ConfigError, match="exclude"):
-        walk([tree], excludes=["!"])
+        walk([tree], Rules(excludes=["!"]))
 
 
 # --- files, owners, devices ---
@@ -400,10 +400,10 @@ def test_open_source_without_the_right_to_spare_access_times(
     """Only the owner may; others read all the same."""
     real = os.open
 
-    def refuse(path: bytes, flags: int) -> int:
+    def refuse(path: bytes, flags: int, *, dir_fd: int | None = None) -> int:
         if flags & os.O_NOATIME:
             raise PermissionError(errno.EPERM, "Operation not permitted")
-        return real(path, flags)
+        return real(path, flags, dir_fd=dir_fd)
 
     monkeypatch.setattr("vault.source.os.open", refuse)
     path = os.fsencode(tree / "z")
@@ -429,3 +429,71 @@ def test_tmpfs_devices_come_from_the_mount_table(tmp_path: Path) -> None:
     )
     assert tmpfs_devices(table) == {os.makedev(0, 25), os.makedev(259, 3)}
     assert tmpfs_devices(tmp_path / "missing") == frozenset()
+
+
+def test_members_of_a_tagged_cache_are_left_out(tmp_path: Path) -> None:
+    """The directory and its tag stay, so that it is a cache again after a restore."""
+    for name in ("cache", "fake"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "big").write_bytes(b"x")
+    (tmp_path / "cache" / "CACHEDIR.TAG").write_bytes(
+        b"Signature: 8a477f597d28d172789f06886806bc55\n# made by a test\n"
+    )
+    (tmp_path / "fake" / "CACHEDIR.TAG").write_bytes(b"something else")
+    skipped: list[bytes] = []
+    items = walk([tmp_path], Rules(caches=True), skipped=lambda path, _: skipped.append(path))
+    assert _paths(items) == [
+        b"",
+        b"cache",
+        b"cache/CACHEDIR.TAG",
+        b"fake",
+        b"fake/CACHEDIR.TAG",
+        b"fake/big",
+    ]
+    assert skipped == [b"cache"]
+
+
+def test_members_beside_a_marker_file_are_left_out(tmp_path: Path) -> None:
+    """Any name may be a marker; the first of them that is there counts."""
+    (tmp_path / "work").mkdir()
+    for name in (".nobackup", "a", "b"):
+        (tmp_path / "work" / name).write_bytes(b"")
+    items = walk([tmp_path], Rules(if_present=(".absent", ".nobackup")))
+    assert _paths(items) == [b"", b"work", b"work/.nobackup"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs another file system to meet")
+def test_another_file_system_is_not_entered_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mount point itself stays, as an empty directory."""
+    skipped: list[tuple[bytes, str]] = []
+    rules = Rules(one_file_system=True, excludes=["*", "!/proc", "!/proc/**"])
+    items = walk([Path("/")], rules, skipped=lambda path, why: skipped.append((path, why)))
+    assert _paths(items) == [b"", b"proc"]
+    assert (b"proc", "its members: it is on another file system") in skipped
+
+
+def test_what_a_pattern_excludes_is_told(tree: Path) -> None:
+    """A dry run says why something is not in it."""
+    skipped: list[tuple[bytes, str]] = []
+    list(walk([tree], Rules(excludes=["z"]), skipped=lambda path, why: skipped.append((path, why))))
+    assert (b"z", "excluded by a pattern") in skipped
+
+
+def test_paths_longer_than_path_max_are_walked_and_opened(tmp_path: Path) -> None:
+    """The kernel takes 4,096 bytes at once; a tree may be deeper."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=fd)
+        inner = os.open("d" * 200, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    file = os.open("deep", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=fd)
+    os.write(file, b"deep")
+    os.close(file)
+    os.close(fd)
+    last = list(walk([tmp_path]))[-1]
+    assert len(last.full) > 4096
+    assert last.stat is not None
+    fd = open_source(last.full, last.stat)
+    assert os.read(fd, 9) == b"deep"
+    os.close(fd)

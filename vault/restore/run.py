@@ -45,8 +45,8 @@ from vault.restore.target import (
     TargetState,
     check_space,
     inspect,
-    new_id,
     locate,
+    new_id,
     open_space,
     staging_name,
 )
@@ -508,7 +508,7 @@ class _Restore:
         try:
             finalize(
                 self._target.path,
-                record=lambda _: None,
+                record=_is_recorded,
                 executor=self._tools.workers.compute,
                 fs=self._tools.fs,
             )
@@ -554,7 +554,6 @@ def finalize_restore(
         IntegrityError: What is staged is not what was proven, or the ledger is another one.
         LocalError: The file system failed; may be called again.
     """
-
     calls = fs or Fs()
 
     def record(journal: Journal) -> None:

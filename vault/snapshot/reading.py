@@ -8,7 +8,7 @@ digest and the id of a one-chunk file.
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 
 from vault import fsmeta, source
@@ -20,6 +20,7 @@ from vault.storage.base import Buffer
 
 LARGE_FILE = 8 * 1_048_576  # bytes; larger files are read in pieces
 PIECE = 8 * 1_048_576  # bytes
+_ZEROS = memoryview(bytes(1_048_576))
 
 
 class Outcome(Enum):
@@ -43,6 +44,7 @@ class FileContent:
     size: int = 0
     ids: Sequence[bytes] = ()
     pieces: Sequence[Buffer] = ()  # the chunks; emptied once they are stored
+    holes: tuple[tuple[int, int], ...] | None = None  # (offset, length)
     read_ns: int = 0
     problem: str = ""
 
@@ -94,7 +96,7 @@ class FileReader:
                 sha256=digest,
                 size=len(data),
                 ids=self._ids(data, lengths, digest),
-                pieces=_split(data, lengths),
+                pieces=split(data, lengths),
                 read_ns=read_ns,
             )
         finally:
@@ -108,9 +110,9 @@ class FileReader:
     def _ids(self, data: bytes, lengths: Sequence[int], digest: bytes) -> list[bytes]:
         if len(lengths) == 1:
             return [self.chunk_id(digest)]
-        return [self.chunk_id(hashlib.sha256(piece).digest()) for piece in _split(data, lengths)]
+        return [self.chunk_id(hashlib.sha256(piece).digest()) for piece in split(data, lengths)]
 
-    def open_large(self, item: SourceItem) -> "LargeFile":
+    def open_in_pieces(self, item: SourceItem) -> "LargeFile":
         """A file to be read in pieces.
 
         Raises:
@@ -120,7 +122,11 @@ class FileReader:
 
 
 class LargeFile:
-    """One large file; `read_piece` is called by one thread at a time."""
+    """A large or sparse file; `read_piece` is called by one thread at a time.
+
+    Every run of data between holes is cut on its own; a hole costs only the
+    hashing of its zeros (docs/format.md 8).
+    """
 
     def __init__(self, reader: FileReader, item: SourceItem, sizes: ChunkSizes) -> None:
         self._reader = reader
@@ -128,6 +134,9 @@ class LargeFile:
         self._read_ns = reader.clock_ns()
         self._fd = _open(item)
         self._before = os.fstat(self._fd)
+        self._holes = fsmeta.read_holes(self._fd, self._before.st_size)
+        self._runs = _runs_between(self._holes, self._before.st_size)
+        self._end = 0  # of the run of data that is being read
         self._sha256 = hashlib.sha256()
         self._tail = b""
         self.size = 0
@@ -135,21 +144,34 @@ class LargeFile:
 
     def read_piece(self) -> tuple[list[bytes], list[memoryview]]:
         """The next chunks: ids and bytes. `done` is set with the last of them."""
-        data = bytearray(len(self._tail) + PIECE)
-        data[: len(self._tail)] = self._tail
-        view = memoryview(data)
-        room = min(PIECE, self._before.st_size - self.size)
+        if self.size == self._end:
+            self._next_run()
+        if self.done:
+            return [], []
         start = len(self._tail)
-        got = _read_into(self._fd, view[start : start + room])
+        room = min(PIECE, self._end - self.size)
+        data = bytearray(start + room)
+        data[:start] = self._tail
+        view = memoryview(data)
+        got = _read_into(self._fd, view[start:], self.size)
         self._sha256.update(view[start : start + got])
         self.size += got
-        self.done = got < PIECE or self.size >= self._before.st_size
+        self.done = got < room or self.size == self._before.st_size
         filled = view[: start + got]
-        lengths = self._chunker.cut(filled, final=self.done)
-        pieces = _split(filled, lengths)
+        lengths = self._chunker.cut(filled, final=self.done or self.size == self._end)
+        pieces = split(filled, lengths)
         self._tail = bytes(filled[sum(lengths) :])
         ids = [self._reader.chunk_id(hashlib.sha256(piece).digest()) for piece in pieces]
         return ids, pieces
+
+    def _next_run(self) -> None:
+        """Hash the hole before the next run of data, or before the end of the file."""
+        start, self._end = next(self._runs, (self._before.st_size, self._before.st_size))
+        while self.size < start:
+            zeros = _ZEROS[: start - self.size]
+            self._sha256.update(zeros)
+            self.size += len(zeros)
+        self.done = self.size == self._before.st_size
 
     def finish(self) -> FileContent:
         """What is known once all pieces were read; ids and pieces are left to the caller."""
@@ -162,6 +184,7 @@ class LargeFile:
             problems=problems,
             sha256=self._sha256.digest(),
             size=self.size,
+            holes=self._holes or None,
             read_ns=self._read_ns,
         )
 
@@ -210,14 +233,30 @@ def _read_up_to(fd: int, size: int) -> bytes:
     return data
 
 
-def _read_into(fd: int, view: memoryview) -> int:
+def _read_into(fd: int, view: memoryview, offset: int) -> int:
     filled = 0
-    while filled < len(view) and (got := os.readv(fd, [view[filled:]])):
+    while filled < len(view) and (got := os.preadv(fd, [view[filled:]], offset + filled)):
         filled += got
     return filled
 
 
-def _split(data: Buffer, lengths: Sequence[int]) -> list[memoryview]:
+def _runs_between(holes: Sequence[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of the data around holes."""
+    at = 0
+    for offset, length in holes:
+        if offset > at:
+            yield at, offset
+        at = offset + length
+    if at < size:
+        yield at, size
+
+
+def is_in_pieces(stat: os.stat_result) -> bool:
+    """Whether a file is read in pieces: a large one, or one that may have holes."""
+    return stat.st_size > LARGE_FILE or stat.st_blocks * 512 < stat.st_size
+
+
+def split(data: Buffer, lengths: Sequence[int]) -> list[memoryview]:
     view = memoryview(data)
     pieces = []
     offset = 0

@@ -18,7 +18,14 @@ from vault.model import Counts, EntryType, replace_body
 from vault.progress import Progress
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
 from vault.snapshot.packer import numbers_in, pack_numbers
-from vault.snapshot.reading import LARGE_FILE, FileContent, FileReader, LargeFile, Outcome, failed
+from vault.snapshot.reading import (
+    FileContent,
+    FileReader,
+    LargeFile,
+    Outcome,
+    failed,
+    is_in_pieces,
+)
 from vault.source import SourceItem
 from vault.tree import ContentRoot, Entry, decode_entry, encode_canonical, encode_extra, frame
 from vault.workers import Workers
@@ -47,7 +54,7 @@ class _Slot:
     record: ListRecord | None = None  # unchanged: everything is known
     link: bytes | None = None  # a hard link to this path
     to_read: bool = False
-    large: bool = False
+    in_pieces: bool = False
 
 
 @dataclasses.dataclass(slots=True)
@@ -113,9 +120,9 @@ class SourceRun:
         """What was seen so far."""
         return replace_body(Counts(), **self._tally)
 
-    def walk(self, paths: Sequence[Path], *, excludes: Sequence[str]) -> Iterator[bytes]:
+    def walk(self, paths: Sequence[Path], rules: source.Rules) -> Iterator[bytes]:
         """Go through the source; yields the path of every member as it is met."""
-        for item in source.walk(paths, excludes=excludes):
+        for item in source.walk(paths, rules):
             self._visit(item)
             yield item.path
         self._submit()
@@ -138,7 +145,7 @@ class SourceRun:
         if slot.to_read:
             batch.size += item.stat.st_size
             batch.reads += 1
-        if slot.large or batch.size >= BATCH_SIZE or len(batch.slots) >= BATCH_FILES:
+        if slot.in_pieces or batch.size >= BATCH_SIZE or len(batch.slots) >= BATCH_FILES:
             self._submit()
 
     def _slot_for(self, item: SourceItem) -> _Slot:
@@ -151,7 +158,7 @@ class SourceRun:
             return _Slot(item, link=link)
         if item.type is not EntryType.FILE:
             return _Slot(item)
-        return _Slot(item, to_read=True, large=item.stat.st_size > LARGE_FILE)
+        return _Slot(item, to_read=True, in_pieces=is_in_pieces(item.stat))
 
     def _link_of(self, item: SourceItem) -> bytes | None:
         """The path whose inode this is another name of, if it was met already."""
@@ -163,18 +170,10 @@ class SourceRun:
         return first if first != item.path else None
 
     def _is_unchanged(self, item: SourceItem, record: ListRecord, link: bytes | None) -> bool:
-        stat = item.stat
-        assert stat is not None
-        if (
-            record.mtime != stat.st_mtime_ns
-            or record.ctime != stat.st_ctime_ns
-            or record.inode != stat.st_ino
-            or record.size != stat.st_size
-            or max(record.mtime, record.ctime) + RACY_NS >= record.read_ns
-            or stat.st_dev in self._tmpfs
-        ):
+        assert item.stat is not None
+        if not is_unchanged(item.stat, record, self._tmpfs):
             return False
-        if item.type is EntryType.FILE and stat.st_nlink > 1 and _link_in(record) != link:
+        if item.type is EntryType.FILE and item.stat.st_nlink > 1 and _link_in(record) != link:
             return False
         return all(map(self._usable, numbers_in(record.packs)))
 
@@ -200,7 +199,7 @@ class SourceRun:
         """Start reading the open batch, and store what is due."""
         batch, self._batch = self._batch, _Batch()
         if batch.reads:
-            small = [slot.item for slot in batch.slots if slot.to_read and not slot.large]
+            small = [slot.item for slot in batch.slots if slot.to_read and not slot.in_pieces]
             batch.future = self._workers.compute.submit(self._reader.read_batch, small)
         self._waiting.append(batch)
         while self._waiting and self._is_due():
@@ -218,12 +217,12 @@ class SourceRun:
         for slot in batch.slots:
             if slot.record is not None:
                 self._emit_unchanged(slot.item, slot.record)
-            elif slot.large:
+            elif slot.in_pieces:
                 self._store_large(slot.item)
             elif slot.to_read:
                 self._store_file(slot.item, next(contents))
             elif slot.link is not None and slot.link not in self._linkable:
-                self._store_file(slot.item, self._reader.read_batch([slot.item])[0])
+                self._store_large(slot.item)  # its first name could not be read: now it is a file
             else:
                 self._store_other(slot.item, slot.link)
 
@@ -253,7 +252,7 @@ class SourceRun:
     def _read_large(self, item: SourceItem) -> tuple[FileContent, list[bytes], list[int]]:
         ids: list[bytes] = []
         packs: list[int] = []
-        with contextlib.closing(self._reader.open_large(item)) as file:
+        with contextlib.closing(self._reader.open_in_pieces(item)) as file:
             for piece_ids, pieces in self._pieces_of(file):
                 ids += piece_ids
                 packs += map(self._chunks.store, piece_ids, pieces)
@@ -303,7 +302,8 @@ class SourceRun:
             xattrs=content.xattrs,
             size=content.size,
             sha256=content.sha256,
-            chunks=b"".join(ids) if len(ids) > 1 else b"",
+            chunks=b"".join(ids) if len(ids) > 1 or content.holes else b"",
+            holes=content.holes,
         )
         record = self._emit(entry, stat, content.read_ns, pack_numbers(packs))
         self.packs.update(packs)
@@ -379,6 +379,24 @@ class SourceRun:
             self._unreadable(item.path, problem)
 
 
+def is_unchanged(stat: os.stat_result, record: ListRecord, tmpfs: frozenset[int]) -> bool:
+    """Whether what was read last time is still what is there (design.md 6).
+
+    Args:
+        stat: As it is now.
+        record: As it was.
+        tmpfs: `st_dev` of file systems whose times prove nothing.
+    """
+    return (
+        record.mtime == stat.st_mtime_ns
+        and record.ctime == stat.st_ctime_ns
+        and record.inode == stat.st_ino
+        and record.size == stat.st_size
+        and max(record.mtime, record.ctime) + RACY_NS < record.read_ns
+        and stat.st_dev not in tmpfs
+    )
+
+
 def _link_in(record: ListRecord) -> bytes | None:
     return decode_entry(record.canonical, record.extra).link
 
@@ -404,6 +422,7 @@ def _entry(
     sha256: bytes | None = None,
     chunks: bytes = b"",
     link: bytes | None = None,
+    holes: tuple[tuple[int, int], ...] | None = None,
 ) -> Entry:
     kind = kind or item.type
     assert kind is not None
@@ -425,11 +444,12 @@ def _entry(
         user=user,
         group=group,
         ctime=stat.st_ctime_ns,
+        holes=holes,
     )
 
 
 def _xattrs_of(item: SourceItem, problems: list[str]) -> fsmeta.Xattrs | None:
-    fd = os.open(item.full, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = source.open_path(item.full, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         return fsmeta.read_xattrs(b"/proc/self/fd/%d" % fd, problems)
     finally:

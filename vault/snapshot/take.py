@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from vault import index, locks, source
-from vault.cache import Cache, PackRow
+from vault.cache import Cache, DamagedCacheError, PackRow
 from vault.chunker import ChunkSizes
 from vault.codec import Session
 from vault.crypto import random_bytes
@@ -66,7 +66,7 @@ class SnapshotRequest:
     dataset: str
     tool: str  # "vault 0.1.0"
     retention: timedelta | None = None  # None: the repository's default
-    excludes: Sequence[str] = ()
+    rules: source.Rules = source.NO_RULES
     level: int = 3  # zstd
     allow_empty: bool = False
 
@@ -118,14 +118,12 @@ def take_snapshot(
     lists_dir = state_dir / repository.ledger.repository_id
     with _only_one(lists_dir, request.dataset):
         task = _Task(repository, key, writer, request, workers=workers, progress=progress)
-        with task.open_cache(cache_dir) as cache:
-            for attempt in (1, 2):
-                try:
-                    return task.attempt(cache, lists_dir)
-                except PacksGoneError as gone:
-                    _log.warning("attempt %d: %d packs are gone", attempt, len(gone.numbers))
-                    cache.drop_packs(gone.numbers)
-    raise LedgerMovedError("packs this snapshot relies on vanished twice", hint="try again")
+        try:
+            return task.run(cache_dir, lists_dir)
+        except DamagedCacheError as error:
+            _log.warning("%s; it is made again", error)
+            Cache.discard(task.cache_path(cache_dir))
+            return task.run(cache_dir, lists_dir)
 
 
 def rebuild_index(
@@ -135,9 +133,8 @@ def rebuild_index(
     writer = _enrolled(repository, key, None)
     request = SnapshotRequest(paths=(), dataset="rebuild", tool=tool)
     task = _Task(repository, key, writer, request, workers=workers)
+    Cache.discard(task.cache_path(cache_dir))
     with task.open_cache(cache_dir) as cache:
-        cache.drop_packs(cache.pack_numbers())
-        cache.forget_indexes(cache.loaded_indexes())
         task.load_indexes(cache)
         return len(cache.pack_numbers())
 
@@ -182,10 +179,25 @@ class _Task:
         seconds = parameters.default_retention if asked is None else int(asked.total_seconds())
         self.retention = timedelta(seconds=locks.check_retention(seconds, parameters))
 
+    def cache_path(self, cache_dir: Path) -> Path:
+        """Where the domain's chunk map is."""
+        return cache_dir / self.repository.ledger.repository_id / self.secrets.name
+
     def open_cache(self, cache_dir: Path) -> Cache:
         """The domain's chunk map."""
-        path = cache_dir / self.repository.ledger.repository_id / self.secrets.name
+        path = self.cache_path(cache_dir)
         return Cache.open(path, repository_id=self.repository.id, domain=self.secrets.name)
+
+    def run(self, cache_dir: Path, lists_dir: Path) -> SnapshotReport:
+        """Attempts: a second one if packs turn out to be gone (I7)."""
+        with self.open_cache(cache_dir) as cache:
+            for attempt in (1, 2):
+                try:
+                    return self.attempt(cache, lists_dir)
+                except PacksGoneError as gone:
+                    _log.warning("attempt %d: %d packs are gone", attempt, len(gone.numbers))
+                    cache.drop_packs(gone.numbers)
+        raise LedgerMovedError("packs this snapshot relies on vanished twice", hint="try again")
 
     def attempt(self, cache: Cache, lists_dir: Path) -> SnapshotReport:
         """One run from the walk to the manifest."""
@@ -289,7 +301,7 @@ class _Attempt:
         self._task.progress.stage("reading")
         head = self._new_head()
         with contextlib.ExitStack() as stack:
-            last, problem = EntryListReader.open(self._list_path, head)
+            last, problem = EntryListReader.open(self._list_path, head, self._cache)
             _log_problem(problem)
             if last is not None:
                 stack.enter_context(last)
@@ -297,12 +309,12 @@ class _Attempt:
                     head = dataclasses.replace(head, key=last.head.key)
                 else:
                     last = None  # other names: nothing in it says anything about these
-            journal, problem = Journal.open(self._journal_path, head)
+            journal, problem = Journal.open(self._journal_path, head, self._cache)
             _log_problem(problem)
             stack.enter_context(journal)
             entries = stack.enter_context(EntryListWriter(self._list_path, head))
             report = self._store_and_publish(head, last, journal, entries)
-            entries.commit()
+            entries.commit(self._cache.mark())
             journal.delete()
         return report
 
@@ -328,7 +340,7 @@ class _Attempt:
             progress=self._task.progress,
         )
         members = 0
-        for path in run.walk(self._task.request.paths, excludes=self._task.request.excludes):
+        for path in run.walk(self._task.request.paths, self._task.request.rules):
             members += path not in self._above
         self._refuse_emptied(members, last)
         self._task.progress.stage("finishing")

@@ -1,0 +1,83 @@
+"""Who owns a name of the ledger when others put things there (I4)."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vault.errors import LedgerMovedError, RollbackError
+from vault.model import LockMode
+
+if TYPE_CHECKING:
+    from tests.conftest import AssertInvariants, Lab, MakeRepository, MakeSource
+
+
+@pytest.fixture
+def lab(make_repository: "MakeRepository") -> "Lab":
+    """A repository without locks: they play no part here."""
+    made: Lab = make_repository(LockMode.NONE)
+    return made
+
+
+def test_junk_at_the_next_name_stops_nobody(
+    lab: "Lab", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+) -> None:
+    """The snapshot lands at the same name in a later version, and the junk is reported."""
+    name = f"ledger/{lab.open().head.seq + 1:016d}"
+    lab.store.plant(name, b"junk")
+    record = lab.snapshot(make_source()).record
+    repository = lab.open()
+    assert repository.head.digest == record.digest
+    assert [finding.subject for finding in repository.findings] == [name]
+    assert_invariants(lab.store, lab.root)
+
+
+def test_a_later_version_of_a_statement_takes_nothing_over(
+    lab: "Lab", make_source: "MakeSource"
+) -> None:
+    """Two link-valid statements at one name: the oldest owns it for everyone."""
+    source = make_source()
+    fork = lab.fork(lab.base / "fork")
+    first = lab.snapshot(source).record
+    other = fork.snapshot(source, dataset="other").record
+    assert other.seq == first.seq
+    lab.store.plant(f"ledger/{other.seq:016d}", other.envelope)
+    repository = lab.open()
+    assert repository.head.digest == first.digest
+    assert repository.ledger.datasets() == ["data"]
+
+
+def test_a_statement_that_is_missing_below_a_signed_one_is_tampering(
+    lab: "Lab", make_source: "MakeSource"
+) -> None:
+    """A hole before what a known key signed is never read as a shorter history."""
+    source = make_source()
+    gone = lab.snapshot(source).record
+    lab.snapshot(source)
+    lab.store.remove(f"ledger/{gone.seq:016d}", gone.version)
+    with pytest.raises(RollbackError):
+        lab.open()
+
+
+def test_a_writer_that_always_loses_gives_up(lab: "Lab", make_source: "MakeSource") -> None:
+    """Nothing of it is in the chain, and the error says to try again."""
+    source = make_source()
+    attempts: list[str] = []
+    put = lab.store.put
+
+    def overtaken(name: str, data: bytes, **options: object) -> object:
+        if name.startswith("ledger/"):
+            attempts.append(name)
+            winner = lab.fork(lab.base / f"winner{len(attempts)}")
+            won = winner.snapshot(source, dataset=f"other{len(attempts)}").record
+            lab.store.plant(name, won.envelope)
+        return put(name, data, **options)
+
+    class Overtaken:
+        """The store, with somebody faster in front of it."""
+
+        def __getattr__(self, name: str) -> object:
+            return overtaken if name == "put" else getattr(lab.store, name)
+
+    with pytest.raises(LedgerMovedError):
+        lab.with_store(Overtaken()).snapshot(source)  # type: ignore[arg-type]
+    assert "data" not in lab.open().ledger.datasets()

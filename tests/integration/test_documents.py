@@ -1,0 +1,135 @@
+"""docs/cli.md and docs/json.md say what the program does."""
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+import cli
+from cli.main import COMMANDS, app
+from cli.reference import helps, reference
+
+Vault: TypeAlias = Callable[..., tuple[int, str, str]]
+VaultJson: TypeAlias = Callable[..., Any]
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_cli_md_is_what_help_says() -> None:
+    """`make docs` writes it."""
+    assert (DOCS / "cli.md").read_text() == reference()
+
+
+def test_the_command_list_has_the_first_line_of_each_help() -> None:
+    """It is kept apart so that --help imports no command."""
+    context = app.make_context("vault", [], resilient_parsing=True)
+    for name, (_, text) in COMMANDS.items():
+        command = app.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert command.help is not None
+        assert inspect.cleandoc(command.help).split("\n")[0] == text
+
+
+def test_every_command_and_option_has_help() -> None:
+    """Nothing has to be guessed."""
+    for path, text in helps():
+        options = re.findall(r"^  -.*(?:\n {10,}.*)*", text, re.MULTILINE)
+        assert options, path
+        for option in options:
+            assert re.search(r"\S {2,}\S|\n", option.strip()), f"{path}: {option}"
+
+
+# --- docs/json.md ---
+
+
+def examples() -> dict[str, Any]:
+    """Every example by its schema."""
+    text = (DOCS / "json.md").read_text()
+    found = re.findall(r"^## (\S+)\n.*?```json\n(.*?)```", text, re.MULTILINE | re.DOTALL)
+    documents = {schema: json.loads(example) for schema, example in found}
+    assert all(document["schema"] == schema for schema, document in documents.items())
+    return documents
+
+
+def assert_same_shape(example: Any, real: Any, where: str) -> None:
+    """Same fields of the same types; null stands for any type; maps of counts have any keys."""
+    if example is None or real is None:
+        return
+    assert type(example) is type(real), where
+    if isinstance(example, dict):
+        if where.endswith((".left_out", ".evidence")):
+            assert all(isinstance(count, int) for count in real.values()), where
+            return
+        optional = {"path_base64"}
+        assert set(example) == set(real) - optional, where
+        for name, value in example.items():
+            assert_same_shape(value, real[name], f"{where}.{name}")
+    elif isinstance(example, list) and example:
+        for element in real:
+            assert_same_shape(example[0], element, f"{where}[]")
+
+
+@pytest.fixture
+def printed(
+    vault: Vault,
+    vault_json: VaultJson,
+    home: Path,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, Any]:
+    """One real object of every schema."""
+    documents: list[Any] = [vault_json("init", "repository", "--host", "first")]
+    documents.append(vault_json("init", "repository", code=2))
+    documents.append(vault_json("snapshot", source, "--name", "data"))
+    documents.append(vault_json("list"))
+    documents.append(vault_json("restore", "data", "target"))
+    documents.append(vault_json("restore", "data", "target", "--replace"))
+    documents.append(vault_json("restore", "--undo", "target"))
+    documents.append(vault_json("restore", "--finalize", "target"))
+    documents.append(vault_json("export-checksums", "data"))
+    documents.append(vault_json("index", "rebuild"))
+    root = documents[0]["repository"]["root"]
+    with monkeypatch.context() as patch:
+        patch.setenv("VAULT_KEYS", "host2")
+        there = ["--repo", "repository", "--trust", root]
+        wish = ["--name", "web", "--dataset", "*", "--out", "request"]
+        documents.append(vault_json(*there, "key", "request", *wish))
+    documents.append(vault_json("key", "add", "request"))
+    documents.append(vault_json("key", "revoke", "web"))
+    documents.append(vault_json("key", "list"))
+    with monkeypatch.context() as patch:
+        patch.setattr("vault.attest.record", _refuse)
+        documents.append(vault_json("verify", code=3))
+    (file,) = (home / "state/vault/attestations").iterdir()
+    documents.append(vault_json("attest", "push", file))
+    for pack in Path("repository/packs").rglob("*"):
+        if pack.is_file():
+            pack.unlink()
+    documents.append(vault_json("verify", code=4))
+    return {document["schema"]: document for document in documents}
+
+
+def _refuse(*_: object, **__: object) -> None:
+    from vault.errors import StorageError
+
+    raise StorageError("read only")
+
+
+def test_every_schema_is_documented_as_it_is_printed(printed: dict[str, Any]) -> None:
+    """Fields and types; no schema without an example, no example without a schema."""
+    documented = examples()
+    assert documented.keys() == printed.keys() == schemas_in_code()
+    for schema, example in documented.items():
+        assert_same_shape(example, printed[schema], schema)
+
+
+def schemas_in_code() -> set[str]:
+    """All that the commands' source names."""
+    (place,) = cli.__path__
+    code = "".join(path.read_text() for path in Path(place).glob("*.py"))
+    return set(re.findall(r'"(vault/[a-z-]+/v[0-9]+)"', code))

@@ -1,0 +1,337 @@
+"""From init to a proven restore, and what each step prints."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+Vault: TypeAlias = Callable[..., tuple[int, str, str]]
+VaultJson: TypeAlias = Callable[..., Any]
+
+
+# --- init ---
+
+
+def test_init_makes_three_key_files_for_their_owner_alone(repository: Path, keys: Path) -> None:
+    """The repository is there, and nobody else can read the keys."""
+    assert repository.is_dir()
+    found = {path.name: path.stat().st_mode & 0o777 for path in keys.iterdir()}
+    assert found == {"writer.key": 0o600, "recovery.key": 0o600, "root.key": 0o600}
+
+
+def test_init_of_an_existing_repository_names_its_digest(vault: Vault, repository: Path) -> None:
+    """Exit 2 with the digest and the way in; nothing changes."""
+    before = sorted(repository.rglob("*"))
+    code, out, err = vault("init", repository)
+    assert (code, out) == (2, "")
+    assert re.search("found 0:[0-9a-f]{64}", err)
+    assert "vault key request" in err
+    assert sorted(repository.rglob("*")) == before
+
+
+def test_init_finishes_one_that_was_killed(
+    vault: Vault, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys and root are there, the writer was not enrolled: the second run enrols it."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vault.enrol.enrol_own_writer", killed)
+        assert vault("init", "repository")[0] == 130
+    code, _, err = vault("init", home / "repository")
+    assert code == 0, err
+    assert "finished" in err
+    assert vault("snapshot", home / "passphrase", "--name", "data")[0] == 0
+    assert vault("init", "repository")[0] == 2
+
+
+def test_init_of_compliance_asks_first(vault: Vault) -> None:
+    """Without a terminal and --yes: exit 2, and the date is named; nothing is made."""
+    code, _, err = vault("init", "repository", "--lock", "compliance")
+    assert code == 2
+    assert re.search("can't be removed before [0-9]{4}-[0-9]{2}-[0-9]{2}", err)
+    assert not Path("repository").exists()
+    assert vault("init", "repository", "--lock", "compliance", "--yes")[0] == 0
+
+
+def test_init_refuses_a_default_over_the_maximum(vault: Vault) -> None:
+    """--retain must lie between the minimum lock and --max-retain."""
+    code, _, err = vault("init", "repository", "--retain", "60d", "--max-retain", "30d")
+    assert code == 2
+    assert "7d to 30d, found 60d" in err
+
+
+# --- snapshot and list ---
+
+
+def test_a_snapshot_is_listed(vault_json: VaultJson, repository: Path, source: Path) -> None:
+    """What snapshot prints is what list shows."""
+    taken = vault_json("snapshot", source, "--name", "data", "--retain", "60d")["snapshot"]
+    listed = vault_json("list")["snapshots"]
+    assert listed == [taken]
+    assert taken["host"] == "first"
+    assert taken["counts"]["files"] == 3
+    assert vault_json("list", "data")["snapshots"] == listed
+
+
+def test_list_needs_no_secret(
+    vault: Vault, repository: Path, source: Path, keys: Path, home: Path
+) -> None:
+    """Address and root digest are enough."""
+    _, _, _ = vault("snapshot", source, "--name", "data")
+    root = json.loads((keys / "writer.key").read_bytes())["repository"]["root"]
+    keys.rename(home / "elsewhere")
+    code, out, _ = vault("--repo", repository, "--trust", f"0:{root}", "list")
+    assert code == 0
+    assert "data" in out
+    code, _, err = vault("--repo", repository, "list")
+    assert code == 2
+    assert "--trust 0:DIGEST" in err
+
+
+def test_snapshot_warns_while_the_keys_lie_together(
+    vault: Vault, repository: Path, source: Path, keys: Path
+) -> None:
+    """Advice on stderr, exit 0; silent once they are gone."""
+    code, _, err = vault("snapshot", source, "--name", "data")
+    assert code == 0
+    assert "recovery.key and root.key" in err
+    (keys / "recovery.key").unlink()
+    (keys / "root.key").unlink()
+    assert vault("snapshot", source, "--name", "data")[2] == ""
+
+
+def test_strict_makes_changed_files_an_exit_code(
+    vault: Vault, repository: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that changed while it was read: 0, with --strict 3; both are published."""
+    import dataclasses
+
+    import cli.snapshot
+    from vault.snapshot import Problem
+    from vault.snapshot import take_snapshot as real
+
+    def changing(*arguments: Any, **options: Any) -> Any:
+        problem = Problem(path=b"a\x1b[31m\n", kind="changed", detail="")
+        return dataclasses.replace(real(*arguments, **options), problems=(problem,))
+
+    monkeypatch.setattr(cli.snapshot, "take_snapshot", changing)
+    code, _, err = vault("snapshot", source, "--name", "data")
+    assert code == 0
+    assert r"changed: a\x1b[31m\x0a" in err
+    assert vault("snapshot", source, "--name", "data", "--strict")[0] == 3
+
+
+# --- restore ---
+
+
+@pytest.fixture
+def taken(vault: Vault, repository: Path, source: Path) -> Path:
+    """The source, with a snapshot of it as dataset data."""
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    return source
+
+
+def contents(top: Path) -> dict[str, str]:
+    """Every file below a directory."""
+    return {
+        str(path.relative_to(top)): path.read_text() for path in top.rglob("*") if path.is_file()
+    }
+
+
+def test_restore_says_recovered_after_it_was_attested(vault: Vault, taken: Path) -> None:
+    """The content is back, and the ledger has the restore."""
+    code, out, err = vault("restore", "data", "target")
+    assert code == 0, err
+    assert "recovered" in out
+    assert "not proven newest" in err
+    assert contents(Path("target")) == contents(taken)
+
+
+def test_a_restore_with_a_trusted_head_is_not_doubted(
+    vault: Vault, vault_json: VaultJson, taken: Path
+) -> None:
+    """--trust names a head that must be there."""
+    head = vault_json("list")["head"]
+    code, _, err = vault("--trust", head, "restore", "data", "target")
+    assert code == 0
+    assert "not proven newest" not in err
+
+
+def test_a_full_target_needs_replace_and_can_be_undone(vault: Vault, taken: Path) -> None:
+    """Exit 2 first; then exchanged, back, and final."""
+    target = Path("target")
+    target.mkdir()
+    (target / "mine").write_text("mine")
+    assert vault("restore", "data", target)[0] == 2
+    assert contents(target) == {"mine": "mine"}
+    assert vault("restore", "data", target, "--replace")[0] == 0
+    assert contents(target) == contents(taken)
+    assert vault("restore", "--undo", target)[0] == 0
+    assert contents(target) == {"mine": "mine"}
+    assert vault("restore", "--finalize", target)[0] == 0
+    assert contents(target) == contents(taken)
+    assert not list(Path().glob(".target*"))
+
+
+def test_include_restores_only_what_matches(vault: Vault, taken: Path) -> None:
+    """The outcome is partial then."""
+    code, out, _ = vault("restore", "data", "target", "--include", "etc/")
+    assert code == 0
+    assert "partial" in out
+    assert set(contents(Path("target"))) == {"etc/hosts"}
+
+
+def test_a_dry_run_makes_nothing(vault: Vault, taken: Path) -> None:
+    """Planned is what it says."""
+    code, out, _ = vault("restore", "data", "target", "--dry-run")
+    assert code == 0
+    assert "planned" in out
+    assert not Path("target").exists()
+
+
+def test_restore_never_touches_the_vaults_own_places(
+    vault: Vault, taken: Path, repository: Path, keys: Path
+) -> None:
+    """Neither the repository nor the keys are a target."""
+    for place in (repository, keys):
+        assert vault("restore", "data", place, "--replace")[0] == 2
+    assert vault("list")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["data"], ["--undo", "a", "b"], ["--undo", "--finalize", "a"], []]
+)
+def test_wrong_arguments_of_restore_are_a_usage_error(
+    vault: Vault, repository: Path, arguments: list[str]
+) -> None:
+    """Nothing is guessed."""
+    assert vault("restore", *arguments)[0] == 2
+
+
+# --- verify, checksums, attestations, index ---
+
+
+def test_verify_with_the_recovery_key_is_attested(
+    vault: Vault, vault_json: VaultJson, taken: Path
+) -> None:
+    """The ledger grows by one; without the key it does not."""
+    before = int(vault_json("list")["head"].partition(":")[0])
+    found = vault_json("verify")["verification"]
+    assert found["verdict"] == "passed"
+    assert found["chunks"] > 0
+    assert found["statement"].startswith(f"{before + 1}:")
+    found = vault_json("verify", "--no-key")["verification"]
+    assert (found["chunks"], found["statement"]) == (0, None)
+
+
+def test_an_unrecorded_verification_is_kept_and_pushed_later(
+    vault: Vault, taken: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that can't be written: exit 3, a file here; `attest push` records it, once."""
+    from vault.errors import StorageError
+    from vault.repository import Repository
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageError("read only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "append", refuse)
+        code, _, err = vault("verify")
+    assert code == 3
+    assert "attest push" in err
+    (file,) = (home / "state/vault/attestations").iterdir()
+    code, first, _ = vault("attest", "push", file)
+    assert code == 0
+    assert "verification, passed" in first
+    assert vault("attest", "push", file)[1] == first
+
+
+def test_checksums_satisfy_sha256sum(vault: Vault, taken: Path, home: Path) -> None:
+    """Hard links and names with line ends too."""
+    (taken / "two\nlines").write_text("x")
+    assert vault("snapshot", taken, "--name", "data")[0] == 0
+    code, out, _ = vault("export-checksums", "data")
+    assert code == 0
+    assert len(out.splitlines()) == 4
+    (home / "sums").write_text(out)
+    subprocess.run(["sha256sum", "--check", "--quiet", home / "sums"], cwd=taken, check=True)
+
+
+def test_index_rebuild_counts_packs(vault_json: VaultJson, taken: Path) -> None:
+    """A data pack and a tree pack."""
+    assert vault_json("index", "rebuild")["index"] == {"packs": 2}
+
+
+# --- further hosts ---
+
+
+def test_a_second_host_joins_writes_and_is_revoked(
+    vault: Vault, vault_json: VaultJson, taken: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Request there, add here; it writes what it may; after the revocation nothing."""
+    root = json.loads((keys / "writer.key").read_bytes())["repository"]
+    there = ["--repo", root["url"], "--trust", f"0:{root['root']}"]
+    with monkeypatch.context() as patch:
+        patch.setenv("VAULT_KEYS", "host2")
+        asked = vault_json(
+            *there, "key", "request", "--name", "web", "--dataset", "web-*", "--out", "request"
+        )["request"]
+        assert vault("snapshot", taken, "--name", "web-1")[0] == 12
+    added = vault_json("key", "add", "request")["key"]
+    assert added["key"] == asked["key"]
+    with monkeypatch.context() as patch:
+        patch.setenv("VAULT_KEYS", "host2")
+        assert vault("snapshot", taken, "--name", "web-1")[0] == 0
+        assert vault("snapshot", taken, "--name", "data")[0] == 2
+    assert vault("key", "revoke", "web", "--reason", "gone")[0] == 0
+    listed = {key["name"]: key for key in vault_json("key", "list")["keys"]}
+    assert listed["web"]["revoked"] > listed["web"]["added"]
+    with monkeypatch.context() as patch:
+        patch.setenv("VAULT_KEYS", "host2")
+        assert vault("snapshot", taken, "--name", "web-1")[0] == 12
+
+
+def test_distrust_voids_what_a_stolen_key_wrote(
+    vault: Vault, vault_json: VaultJson, taken: Path
+) -> None:
+    """The snapshot is no longer listed, and that is reported."""
+    number = vault_json("list")["snapshots"][0]["seq"]
+    assert vault("key", "revoke", "first", "--distrust-from", number)[0] == 0
+    code, out, err = vault("list")
+    assert code == 0
+    assert " data " not in out
+    assert f"ledger {number}" in err
+
+
+def test_sharing_a_domain_must_be_agreed_to(
+    vault: Vault, taken: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts of a domain trust each other; --share-domain says so."""
+    root = json.loads((keys / "writer.key").read_bytes())["repository"]
+    there = ["--repo", root["url"], "--trust", f"0:{root['root']}"]
+    wish = ["--name", "web", "--dataset", "*", "--domain", "default", "--out", "request"]
+    with monkeypatch.context() as patch:
+        patch.setenv("VAULT_KEYS", "host2")
+        assert vault(*there, "key", "request", *wish)[0] == 0
+    assert vault("key", "add", "request")[0] == 2
+    assert vault("key", "add", "request", "--share-domain", "default")[0] == 0
+
+
+def test_a_request_that_fails_leaves_neither_file(
+    vault: Vault, repository: Path, keys: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it can simply be made again."""
+    root = json.loads((keys / "writer.key").read_bytes())["repository"]
+    there = ["--repo", root["url"], "--trust", f"0:{root['root']}"]
+    (home / "file").touch()
+    monkeypatch.setenv("VAULT_KEYS", str(home / "file/keys"))
+    wish = ["--name", "web", "--dataset", "*", "--out", "request"]
+    assert vault(*there, "key", "request", *wish)[0] == 14
+    assert not Path("request").exists()

@@ -1,0 +1,126 @@
+"""Another history than the one known is refused (design.md 4, Trust)."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+Vault: TypeAlias = Callable[..., tuple[int, str, str]]
+VaultJson: TypeAlias = Callable[..., Any]
+
+
+@pytest.fixture
+def heads(
+    vault: Vault, vault_json: VaultJson, repository: Path, source: Path, home: Path
+) -> tuple[str, str]:
+    """Heads of a ledger before and after a snapshot; the store is put back to before."""
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    older = vault_json("list")["head"]
+    shutil.copytree(repository, home / "older", symlinks=True)
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    newer = vault_json("list")["head"]
+    repository.rename(home / "newer")
+    (home / "older").rename(repository)
+    return older, newer
+
+
+def test_an_older_history_than_the_one_seen_is_refused(
+    vault: Vault, heads: tuple[str, str], source: Path
+) -> None:
+    """By every command that opens the repository; the hint names --accept-head."""
+    for arguments in (["list"], ["snapshot", source, "--name", "data"], ["verify"]):
+        code, _, err = vault(*arguments)
+        assert code == 4
+        assert heads[1] in err
+        assert "--accept-head" in err
+
+
+def test_accepting_a_head_is_recorded_in_the_ledger(
+    vault: Vault, vault_json: VaultJson, heads: tuple[str, str], repository: Path
+) -> None:
+    """The writer signs a heartbeat that names it; from then on the ledger is believed."""
+    import base64
+
+    older, _ = heads
+    found = vault_json("--accept-head", older, "list")
+    seq = int(older.partition(":")[0]) + 1
+    assert found["head"].startswith(f"{seq}:")
+    envelope = json.loads((repository / f"ledger/{seq:016d}").read_bytes())
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    assert statement["predicateType"] == "urn:vault:heartbeat:v1"
+    assert statement["predicate"]["body"]["accepted"] == older
+    assert vault("list")[0] == 0
+
+
+def test_without_a_writer_key_the_acceptance_is_only_noted(
+    vault: Vault, heads: tuple[str, str], keys: Path
+) -> None:
+    """Accepted all the same; stderr says that it is not recorded."""
+    (keys / "writer.key").unlink()
+    code, _, err = vault("--accept-head", heads[0], "list")
+    assert code == 0
+    assert "not recorded" in err
+    assert vault("list")[0] == 0
+
+
+def test_a_head_that_the_ledger_does_not_contain_is_not_accepted(
+    vault: Vault, heads: tuple[str, str]
+) -> None:
+    """Nothing is forgotten then."""
+    assert vault("--accept-head", heads[1], "list")[0] == 4
+    assert vault("list")[0] == 4
+
+
+def test_a_trusted_head_is_a_floor(
+    vault: Vault, heads: tuple[str, str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that never saw the repository is told by --trust."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "fresh"))
+    assert vault("--trust", heads[1], "list")[0] == 4
+    assert vault("--trust", heads[0], "list")[0] == 0
+    assert vault("--trust", heads[0], "--trust", heads[1], "list")[0] == 4
+
+
+def test_another_root_than_the_pinned_one_is_refused(
+    vault: Vault, repository: Path, source: Path, home: Path
+) -> None:
+    """--trust 0:DIGEST decides, whatever the key files say; they then don't fit."""
+    assert vault("--trust", "0:" + 64 * "0", "--repo", repository, "list")[0] == 4
+    code, out, _ = vault("--json", "init", "second", "--keys", "keys2")
+    assert code == 0
+    root = json.loads(out)["repository"]["root"]
+    there = ["--repo", "second", "--trust", root]
+    assert vault(*there, "list")[0] == 0
+    assert vault("--repo", "second", "list")[0] == 4
+    assert vault(*there, "snapshot", source, "--name", "data")[0] == 12
+
+
+def test_key_files_of_different_repositories_are_refused(
+    vault: Vault, repository: Path, keys: Path
+) -> None:
+    """Which one is meant must not be guessed."""
+    assert vault("init", "second", "--keys", "keys2")[0] == 0
+    shutil.copy("keys2/root.key", keys / "root.key")
+    code, _, err = vault("list")
+    assert code == 2
+    assert "different repositories" in err
+
+
+def test_a_state_directory_that_cannot_be_written_is_a_warning(
+    vault: Vault, repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An incident is no time to refuse a list for it."""
+    from vault.errors import LocalError
+    from vault.trust import HeadMemory
+
+    def refuse(*_: object) -> None:
+        raise LocalError("read-only file system")
+
+    monkeypatch.setattr(HeadMemory, "replace", refuse)
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "fresh"))
+    code, _, err = vault("list")
+    assert code == 0
+    assert "not remembered" in err

@@ -1,0 +1,79 @@
+"""What a snapshot would do, without reading or storing anything (`--dry-run`)."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+
+from vault import source
+from vault.entrylist import Joiner, ListRecord
+from vault.model import EntryType
+from vault.snapshot.run import is_unchanged
+from vault.source import SourceItem
+
+
+class Action(StrEnum):
+    """What would be done with one thing."""
+
+    READ = "read"
+    UNCHANGED = "unchanged"  # since the last snapshot on this host
+    STORED = "stored"  # a directory, a link: no content to read
+    SKIPPED = "skipped"
+    UNREADABLE = "unreadable"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One thing that the walk met, or left out."""
+
+    path: bytes
+    action: Action
+    size: int = 0  # bytes of content that would be read, or are unchanged
+    reason: str = ""
+
+
+def preview(
+    paths: Sequence[Path], rules: source.Rules, last: Iterator[ListRecord]
+) -> Iterator[Planned]:
+    """Go through the source as a snapshot would.
+
+    Args:
+        paths: The sources.
+        rules: What to leave out.
+        last: The entry list of the run before, ascending.
+
+    Raises:
+        ConfigError: The source is not as required.
+    """
+    skipped: list[Planned] = []
+
+    def note(path: bytes, reason: str) -> None:
+        skipped.append(Planned(path=path, action=Action.SKIPPED, reason=reason))
+
+    joiner = Joiner(last)
+    tmpfs = source.tmpfs_devices()
+    for item in source.walk(paths, rules, skipped=note):
+        yield from skipped
+        skipped.clear()
+        yield _planned(item, joiner, tmpfs)
+    yield from skipped
+
+
+def _planned(item: SourceItem, joiner: Joiner, tmpfs: frozenset[int]) -> Planned:
+    if item.vanished:
+        return Planned(path=item.path, action=Action.SKIPPED, reason="vanished")
+    if item.stat is None or item.error is not None:
+        return Planned(path=item.path, action=Action.UNREADABLE, reason=item.error or "")
+    if item.type is None:
+        return Planned(path=item.path, action=Action.SKIPPED, reason="a socket")
+    record = joiner.match(item.path)
+    if item.type is not EntryType.FILE:
+        return Planned(path=item.path, action=Action.STORED)
+    if record is not None and is_unchanged(item.stat, record, tmpfs):
+        return Planned(path=item.path, action=Action.UNCHANGED, size=item.stat.st_size)
+    try:
+        os.close(source.open_source(item.full, item.stat))
+    except OSError as error:
+        return Planned(path=item.path, action=Action.UNREADABLE, reason=error.strerror or "")
+    return Planned(path=item.path, action=Action.READ, size=item.stat.st_size)

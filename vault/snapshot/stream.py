@@ -1,0 +1,178 @@
+"""A stream as a source: standard input, or the output of a command (design.md 7).
+
+A command's exit status decides: when it fails, is killed or runs out of time,
+nothing is published.
+"""
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from typing import IO, Protocol, Self
+
+from vault.chunker import Chunker, ChunkSizes
+from vault.errors import SourceCommandError
+from vault.snapshot.reading import PIECE, FileReader, split
+
+_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+_POLL = 0.02  # seconds
+
+
+class Stream(Protocol):
+    """Where a stream's bytes come from."""
+
+    def fileno(self) -> int:
+        """Descriptor to read until its end."""
+
+    def finish(self) -> None:
+        """Say that all was read.
+
+        Raises:
+            SourceCommandError: What was read is not to be kept.
+        """
+
+
+class StandardInput:
+    """Whatever somebody pipes in; how they ended can't be known."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def fileno(self) -> int:
+        """See `Stream.fileno`."""
+        return self._file.fileno()
+
+    def finish(self) -> None:
+        """See `Stream.finish`."""
+
+
+class Command:
+    """The standard output of a command. Use as a context manager: it leaves no process behind.
+
+    Args:
+        arguments: Program and arguments; no shell is involved.
+        timeout: Seconds that it may run.
+
+    Raises:
+        SourceCommandError: It can't be started.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, timeout: float | None = None) -> None:
+        self._name = arguments[0]
+        self._timed_out = threading.Event()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - running it is what was asked for
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SourceCommandError(
+                f"command {self._name!r} can't be started", found=error.strerror
+            ) from error
+        self._timer = threading.Timer(timeout or 0, self._time_out)
+        self._timer.daemon = True
+        if timeout is not None:
+            self._timer.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._end_group()
+
+    def fileno(self) -> int:
+        """See `Stream.fileno`."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def finish(self) -> None:
+        """See `Stream.finish`."""
+        status = self._process.wait()
+        self._timer.cancel()
+        if self._timed_out.is_set():
+            raise SourceCommandError(f"command {self._name!r} ran out of time; nothing is kept")
+        if status < 0:
+            name = signal.Signals(-status).name
+            raise SourceCommandError(
+                f"command {self._name!r} was killed; nothing is kept", found=name
+            )
+        if status:
+            raise SourceCommandError(
+                f"command {self._name!r} failed; nothing is kept",
+                expected="exit status 0",
+                found=status,
+            )
+
+    def _time_out(self) -> None:
+        self._timed_out.set()
+        self._end_group()
+
+    def _end_group(self) -> None:
+        """End the command and whatever it started.
+
+        It is left a zombie until the last signal, so that its number can't be another's.
+        """
+        if self._process.returncode is not None:
+            return
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE
+        while not self._has_ended() and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _has_ended(self) -> bool:
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        try:
+            return os.waitid(os.P_PID, self._process.pid, options) is not None
+        except ChildProcessError:
+            return True
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+class StreamFile:
+    """A stream cut into chunks; `read_piece` is called by one thread at a time."""
+
+    def __init__(self, reader: FileReader, stream: Stream, sizes: ChunkSizes) -> None:
+        self._reader = reader
+        self._chunker = Chunker(sizes)
+        self._fd = stream.fileno()
+        self._sha256 = hashlib.sha256()
+        self._tail = b""
+        self.size = 0
+        self.done = False
+
+    @property
+    def sha256(self) -> bytes:
+        """Of all that was read so far."""
+        return self._sha256.digest()
+
+    def read_piece(self) -> tuple[list[bytes], list[memoryview]]:
+        """The next chunks: ids and bytes. `done` is set with the last of them."""
+        start = len(self._tail)
+        data = bytearray(start + PIECE)
+        data[:start] = self._tail
+        view = memoryview(data)
+        filled = start
+        while filled < len(data) and (got := os.readv(self._fd, [view[filled:]])):
+            filled += got
+        self.done = filled < len(data)
+        self._sha256.update(view[start:filled])
+        self.size += filled - start
+        lengths = self._chunker.cut(view[:filled], final=self.done)
+        pieces = split(view[:filled], lengths)
+        self._tail = bytes(view[sum(lengths) : filled])
+        ids = [self._reader.chunk_id(hashlib.sha256(piece).digest()) for piece in pieces]
+        return ids, pieces
