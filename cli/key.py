@@ -199,7 +199,7 @@ def _root_keys(repository: Repository) -> list[_Listed]:
         _Listed(
             name=listed.name,
             key=VerifyKey.from_der(b64decode_strict(listed.public)).id,
-            roles=[role.value for role in listed.roles],
+            roles=[str(role) for role in listed.roles],
             datasets=[],
             domain=None,
             added=added,

@@ -41,7 +41,7 @@ class Authority:
 
     body: RootBody
     keys: Mapping[str, VerifyKey]  # by key id
-    roles: Mapping[str, frozenset[Role]]  # by key id
+    roles: Mapping[str, frozenset[str]]  # by key id
     recipients: tuple[bytes, ...]  # raw public keys
 
     @classmethod

@@ -18,6 +18,7 @@
     ├─ WrongKeyError                wrong key or passphrase, or none given
     ├─ StorageError                 the store is unreachable or refused
     │  ├─ ObjectNotFoundError       no such object or version
+    │  ├─ NameTakenError            a PUT that asked for a new name met a taken one
     │  └─ StorageUnavailableError   worth a retry
     ├─ LocalError                   local disk or I/O failure
     ├─ BusyError                    already running for this dataset or target
@@ -121,6 +122,10 @@ class StorageError(VaultError):
 
 class ObjectNotFoundError(StorageError):
     """No such object or version."""
+
+
+class NameTakenError(StorageError):
+    """A PUT that asked for a new name met a taken one; nothing was stored."""
 
 
 class StorageUnavailableError(StorageError):

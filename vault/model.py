@@ -188,7 +188,7 @@ class PublicKey(Body, frozen=True, kw_only=True):
 
     name: str
     public: str  # base64 of the DER SubjectPublicKeyInfo
-    roles: tuple[Role, ...]
+    roles: tuple[str, ...]  # of `Role`; a newer root may know more
 
 
 class Recipient(Body, frozen=True, kw_only=True):

@@ -193,7 +193,6 @@ class Reader:
         self.by_digest = by_digest
         self._seeds: dict[tuple[bytes, object], bytes] = {}
         self._entries: dict[str, IndexEntry] = {}
-        self._used_index = False
         self._readers: dict[int, PackReader] = {}
         self.secrets = self._open_domain()
         if use_index:
@@ -252,10 +251,7 @@ class Reader:
 
     def _entry(self, ref: ObjectRef) -> IndexEntry | None:
         entry = self._entries.pop(ref.name, None)
-        if entry is None or entry.size != ref.size:
-            return None
-        self._used_index = True
-        return entry
+        return entry if entry is not None and entry.size == ref.size else None
 
     def _learn(self, pack: PackReader) -> None:
         number = self._chunks.reserve_pack()
@@ -273,7 +269,7 @@ class Reader:
 
         Raises:
             MissingObjectError: No pack that the snapshot needs holds it.
-            StaleIndexError: The same, if an index was believed.
+            StaleIndexError: The same, unless everything was hashed.
         """
         location = self._chunks.find(chunk_id)
         if location is None:
@@ -285,8 +281,8 @@ class Reader:
         return location
 
     def doubt(self, error: IntegrityError) -> IntegrityError:
-        """The error itself; or, where an index was believed, that it may be to blame."""
-        return StaleIndexError(f"by the index, {error}") if self._used_index else error
+        """The error itself if every pack was hashed; else that what was believed may be wrong."""
+        return error if self.by_digest else StaleIndexError(f"{error}, by what was believed")
 
     def chunks_of(self, entry: Entry) -> Sequence[bytes]:
         """Chunk ids of a file with content, in order."""

@@ -45,6 +45,8 @@ from vault.model import (
     SnapshotBody,
     TreeRef,
     WriterBody,
+    body_from_json,
+    body_to_json,
     replace_body,
 )
 
@@ -897,3 +899,10 @@ def test_revoked_writer_does_not_count_beside_a_listed_signer(chain: Chain) -> N
     both = [KEY["policy"].public.id, KEY["alpha"].public.id]
     with pytest.raises(SignatureError, match="would be void"):
         chain.ledger.require_role(both, "heartbeat", HeartbeatBody(note="x"))
+
+
+def test_a_root_with_a_role_of_the_future_is_understood_as_far_as_known() -> None:
+    """Else an old client would never see that root's min_reader."""
+    listed = PublicKey(name="x", public="", roles=("auditor-of-2030",))
+    fields = body_to_json(listed)
+    assert body_from_json(fields, PublicKey) == listed

@@ -61,7 +61,7 @@ class Plan:
             MissingObjectError: A chunk is in none of the packs.
             FormatError: A chunk is none of a file's.
             DigestMismatchError: The chunks are not as long as the file.
-            StaleIndexError: Any of these, if an index was believed.
+            StaleIndexError: Any of these, unless everything was hashed.
         """
         file = len(self.places)
         ids = self._reader.chunks_of(entry)

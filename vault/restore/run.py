@@ -210,9 +210,10 @@ class _Witness:
     def failed(self, error: VaultError) -> None:
         """Attest a failure; why is told by a class of errors, as messages may name files.
 
-        What fails after TARGET is the new state is no failed restore: `finalize_restore` ends it.
+        What fails after TARGET is the new state is no failed restore: `finalize_restore`
+        ends it. Neither is a dry run one.
         """
-        if self._promoted:
+        if self._promoted or self._request.dry_run:
             return
         details: dict[str, Any] = {"error": type(error).__name__}
         if isinstance(error, ProofFailedError):

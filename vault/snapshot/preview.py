@@ -61,12 +61,10 @@ def preview(
 
 
 def _planned(item: SourceItem, joiner: Joiner, tmpfs: frozenset[int]) -> Planned:
-    if item.vanished:
-        return Planned(path=item.path, action=Action.SKIPPED, reason="vanished")
-    if item.stat is None or item.error is not None:
-        return Planned(path=item.path, action=Action.UNREADABLE, reason=item.error or "")
-    if item.type is None:
-        return Planned(path=item.path, action=Action.SKIPPED, reason="a socket")
+    left_out = _left_out(item)
+    if left_out is not None:
+        return left_out
+    assert item.stat is not None
     record = joiner.match(item.path)
     if item.type is not EntryType.FILE:
         return Planned(path=item.path, action=Action.STORED)
@@ -77,3 +75,14 @@ def _planned(item: SourceItem, joiner: Joiner, tmpfs: frozenset[int]) -> Planned
     except OSError as error:
         return Planned(path=item.path, action=Action.UNREADABLE, reason=error.strerror or "")
     return Planned(path=item.path, action=Action.READ, size=item.stat.st_size)
+
+
+def _left_out(item: SourceItem) -> Planned | None:
+    """What can't be in a snapshot, and why; None for the rest."""
+    if item.vanished:
+        return Planned(path=item.path, action=Action.SKIPPED, reason="vanished")
+    if item.stat is None or item.error is not None:
+        return Planned(path=item.path, action=Action.UNREADABLE, reason=item.error or "")
+    if item.type is None:
+        return Planned(path=item.path, action=Action.SKIPPED, reason="a socket")
+    return None

@@ -257,6 +257,7 @@ def is_in_pieces(stat: os.stat_result) -> bool:
 
 
 def split(data: Buffer, lengths: Sequence[int]) -> list[memoryview]:
+    """The data in consecutive pieces of these lengths, without copying."""
     view = memoryview(data)
     pieces = []
     offset = 0

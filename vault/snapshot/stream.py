@@ -5,6 +5,7 @@ nothing is published.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import signal
@@ -15,9 +16,10 @@ from collections.abc import Sequence
 from typing import IO, Protocol, Self
 
 from vault.chunker import Chunker, ChunkSizes
-from vault.errors import SourceCommandError
+from vault.errors import ConfigError, SourceCommandError
 from vault.snapshot.reading import PIECE, FileReader, split
 
+MAX_NAME = 255  # bytes
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _POLL = 0.02  # seconds
 
@@ -34,6 +36,24 @@ class Stream(Protocol):
         Raises:
             SourceCommandError: What was read is not to be kept.
         """
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NamedStream:
+    """A stream and the name of the file that it becomes.
+
+    Raises:
+        ConfigError: The name is none that a file could have.
+    """
+
+    name: str
+    stream: Stream
+
+    def __post_init__(self) -> None:
+        """Check the name."""
+        name = os.fsencode(self.name)
+        if name in {b"", b".", b".."} or b"/" in name or b"\0" in name or len(name) > MAX_NAME:
+            raise ConfigError("a stream needs a plain file name", found=repr(self.name[:80]))
 
 
 class StandardInput:

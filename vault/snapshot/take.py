@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import fcntl
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -50,6 +51,7 @@ from vault.snapshot.publish import (
 )
 from vault.snapshot.reading import FileReader
 from vault.snapshot.run import Problem, SourceRun
+from vault.snapshot.stream import NamedStream, StreamFile
 from vault.tree import TreeHeader, commitment, encode_header, frame
 from vault.workers import Workers
 
@@ -62,13 +64,14 @@ MAX_TREE_PACKS = 64  # a tree spread over more is written whole again (design.md
 class SnapshotRequest:
     """What to take a snapshot of, and how."""
 
-    paths: Sequence[Path]
+    paths: Sequence[Path]  # none with a stream
     dataset: str
     tool: str  # "vault 0.1.0"
     retention: timedelta | None = None  # None: the repository's default
     rules: source.Rules = source.NO_RULES
     level: int = 3  # zstd
     allow_empty: bool = False
+    stream: NamedStream | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +174,7 @@ class _Task:
         self.request = request
         self.workers = workers
         self.progress = progress
-        self.sources = tuple(sorted(map(source.locate, request.paths)))
+        self.sources = _sources(request)
         self.secrets = domain_secrets(repository, key, writer)
         self.started = repository.clock()
         parameters = repository.parameters
@@ -191,13 +194,13 @@ class _Task:
     def run(self, cache_dir: Path, lists_dir: Path) -> SnapshotReport:
         """Attempts: a second one if packs turn out to be gone (I7)."""
         with self.open_cache(cache_dir) as cache:
-            for attempt in (1, 2):
+            for attempt in (1, 2) if self.request.stream is None else (1,):
                 try:
                     return self.attempt(cache, lists_dir)
                 except PacksGoneError as gone:
                     _log.warning("attempt %d: %d packs are gone", attempt, len(gone.numbers))
                     cache.drop_packs(gone.numbers)
-        raise LedgerMovedError("packs this snapshot relies on vanished twice", hint="try again")
+        raise LedgerMovedError("packs this snapshot relies on vanished", hint="try again")
 
     def attempt(self, cache: Cache, lists_dir: Path) -> SnapshotReport:
         """One run from the walk to the manifest."""
@@ -280,7 +283,7 @@ class _Attempt:
         self._repository = task.repository
         self._cache = cache
         self._lists_dir = lists_dir
-        self._above = _paths_above(task.sources)
+        self._tops = _tops(task.sources)
         self._session = Session.new(self._repository.id, self._repository.ledger.recipients)
         self._publisher = Publisher(
             self._repository,
@@ -339,10 +342,10 @@ class _Attempt:
             workers=self._task.workers,
             progress=self._task.progress,
         )
-        members = 0
-        for path in run.walk(self._task.request.paths, self._task.request.rules):
-            members += path not in self._above
-        self._refuse_emptied(members, last)
+        if self._task.request.stream is not None:
+            self._take_stream(run, self._task.request.stream)
+        else:
+            self._walk(run, last)
         self._task.progress.stage("finishing")
         self._data.finish()
         root, level = tree.finish()
@@ -361,6 +364,23 @@ class _Attempt:
             added_bytes=self._data.stored_bytes + self._tree.stored_bytes,
         )
         return self._publish(run, run.packs | tree.packs, ref, counts)
+
+    def _walk(self, run: SourceRun, last: EntryListReader | None) -> None:
+        empty = set(self._tops)
+        for path in run.walk(self._task.request.paths, self._task.request.rules):
+            empty -= _above(path, empty)
+        self._refuse_emptied(empty, last)
+
+    def _take_stream(self, run: SourceRun, named: NamedStream) -> None:
+        sizes = ChunkSizes(*self._repository.parameters.data_chunk)
+        file = StreamFile(self._reader(), named.stream, sizes)
+        size = run.take_stream(os.fsencode(named.name), file)
+        named.stream.finish()
+        if not (size or self._task.request.allow_empty):
+            raise ConfigError(
+                f"the stream {named.name} is empty",
+                hint="--allow-empty takes the snapshot all the same",
+            )
 
     # --- parts of the run ---
 
@@ -433,16 +453,31 @@ class _Attempt:
             files = counts.files + counts.directories + counts.symlinks + counts.others
             self._task.progress.expect(files=files, size=counts.size)
 
-    def _refuse_emptied(self, members: int, last: EntryListReader | None) -> None:
+    def _refuse_emptied(self, empty: Set[bytes], last: EntryListReader | None) -> None:
         """A source that lost everything is an unmounted one until told otherwise (design.md 6)."""
-        if members or self._task.request.allow_empty or last is None:
+        if not empty or self._task.request.allow_empty:
             return
-        if any(record.path not in self._above for record in last.records()):
+        lost = self._filled_before(empty, last)
+        if lost:
             raise ConfigError(
                 "the source is empty and was not last time",
-                found=", ".join(map(str, self._task.request.paths)),
+                found=", ".join(sorted(os.fsdecode(b"/" + top) for top in lost if top))
+                or str(self._task.request.paths[0]),
                 hint="is it mounted? --allow-empty takes the snapshot all the same",
             )
+
+    def _filled_before(self, empty: Set[bytes], last: EntryListReader | None) -> set[bytes]:
+        """Which of the sources had members: by the entry list, without one by the ledger."""
+        if last is not None:
+            left = set(empty)
+            for record in last.records():
+                left -= _above(record.path, left)
+            return set(empty) - left
+        previous = self._repository.ledger.snapshots(self._task.request.dataset)
+        if not previous or len(empty) < len(self._tops):
+            return set()
+        counts = snapshot_body(previous[-1]).counts
+        return set(empty) if counts.files + counts.symlinks + counts.others else set()
 
     def _publish(
         self, run: SourceRun, numbers: set[int], tree: TreeRef, counts: Counts
@@ -513,13 +548,20 @@ def _enrolled(repository: Repository, key: WriterKey, dataset: str | None) -> Wr
     return writer
 
 
-def _paths_above(sources: Sequence[bytes]) -> frozenset[bytes]:
-    """Tree paths of the sources themselves and of what lies above them."""
-    above = {b""}
-    for source_path in sources if len(sources) > 1 else ():
-        parts = source_path[1:].split(b"/")
-        above.update(b"/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
-    return frozenset(above)
+def _sources(request: SnapshotRequest) -> tuple[bytes, ...]:
+    if request.stream is not None:
+        return (os.fsencode(request.stream.name),)
+    return tuple(sorted(map(source.locate, request.paths)))
+
+
+def _tops(sources: Sequence[bytes]) -> tuple[bytes, ...]:
+    """What the tree paths of each source's members begin with."""
+    return tuple(path[1:] + b"/" for path in sources) if len(sources) > 1 else (b"",)
+
+
+def _above(path: bytes, tops: Set[bytes]) -> set[bytes]:
+    """Those of ``tops`` that a path is a member below."""
+    return {top for top in tops if path and path.startswith(top)}
 
 
 def _log_problem(problem: str) -> None:

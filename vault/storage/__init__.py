@@ -13,12 +13,12 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def open_store(url: str, *, endpoint: str = "", create: bool = False) -> ObjectStore:
-    """The store at ``url``: a path or ``file:///path``.
+    """The store at ``url``: a path, ``file:///path`` or ``s3://bucket/prefix``.
 
     Args:
         url: Where the repository is.
         endpoint: Of an S3 service other than AWS; only with such a URL.
-        create: Make the directory if it is missing.
+        create: Make the directory if it is missing; buckets are never made.
 
     Raises:
         ConfigError: A URL that no store understands.
@@ -64,4 +64,14 @@ def _local_path(url: str) -> Path:
     return Path(unquote(parts.path))
 
 
-_OPENERS: dict[str, Callable[[str, str, bool], ObjectStore]] = {"file": _open_local}
+def _open_s3(url: str, endpoint: str, create: bool) -> ObjectStore:  # noqa: ARG001, FBT001 - as above
+    from vault.storage import s3  # noqa: PLC0415 - boto3 takes 0.3 s to import; only when used
+
+    bucket, prefix = s3.parse_url(url)
+    return s3.S3Store(s3.connect(endpoint), bucket, prefix)
+
+
+_OPENERS: dict[str, Callable[[str, str, bool], ObjectStore]] = {
+    "file": _open_local,
+    "s3": _open_s3,
+}

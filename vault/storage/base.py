@@ -70,16 +70,24 @@ class ObjectStore(Protocol):
         """
 
     def put(
-        self, name: str, data: Buffer, *, sha256: bytes, retention: Retention | None = None
+        self,
+        name: str,
+        data: Buffer,
+        *,
+        sha256: bytes,
+        retention: Retention | None = None,
+        exclusive: bool = False,
     ) -> ObjectVersion:
         """Store ``data`` as the newest version of ``name``; durable on return.
 
         The store checks ``sha256`` (or the caller re-reads where `traits` of a
-        store cannot); the lock is in force from the first moment.
+        store cannot); the lock is in force from the first moment. ``exclusive``
+        asks it to refuse a taken name; some can't, and store another version.
 
         Raises:
             ConfigError: `validate_name` refuses the name, or no store can keep that lock.
             DigestMismatchError: ``data`` does not have that SHA-256.
+            NameTakenError: ``exclusive``, and a version that is no marker is the newest.
             RetentionError: The lock is over already; nothing was stored.
             StorageError: Not stored, or not known to be (a repeat is harmless).
         """

@@ -37,6 +37,7 @@ from vault.encoding import dumps, loads_strict
 from vault.errors import (
     ConfigError,
     FormatError,
+    NameTakenError,
     ObjectNotFoundError,
     RepositoryNotFoundError,
     StorageError,
@@ -139,7 +140,13 @@ class LocalStore:
         return self._clock()
 
     def put(
-        self, name: str, data: Buffer, *, sha256: bytes, retention: Retention | None = None
+        self,
+        name: str,
+        data: Buffer,
+        *,
+        sha256: bytes,
+        retention: Retention | None = None,
+        exclusive: bool = False,
     ) -> ObjectVersion:
         """See `ObjectStore.put`."""
         *directories, base = _writable_parts(name)
@@ -153,6 +160,8 @@ class LocalStore:
                     self._locked(name),
                     self._directory(directories, create=True) as parent,
                 ):
+                    if exclusive and stat.S_ISREG(_mode(parent, _newest_file(parent, base)) or 0):
+                        raise NameTakenError(f"{name} is taken")
                     number = self._link(source, temporary, parent, (*directories, base), lock)
                     os.fsync(parent)
                 unlink()  # first: an immutable file keeps its number of links

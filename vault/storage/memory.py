@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Literal
 
-from vault.errors import ObjectNotFoundError
+from vault.errors import NameTakenError, ObjectNotFoundError
 from vault.model import Retention
 from vault.storage.base import Buffer, ObjectStatus, ObjectVersion, StoreTraits, validate_name
 from vault.storage.rules import UNLOCKED, Lock, check_sha256, utc_now
@@ -103,13 +103,22 @@ class MemoryStore:
             return self._clock()
 
     def put(
-        self, name: str, data: Buffer, *, sha256: bytes, retention: Retention | None = None
+        self,
+        name: str,
+        data: Buffer,
+        *,
+        sha256: bytes,
+        retention: Retention | None = None,
+        exclusive: bool = False,
     ) -> ObjectVersion:
         """See `ObjectStore.put`."""
         validate_name(name)
         started = next(self._ids)
         with self._call("put", name):
             check_sha256(name, data, sha256)
+            taken = self._objects.get(name)
+            if exclusive and taken and not taken[-1].marker:
+                raise NameTakenError(f"{name} is taken", found=taken[-1].id)
             now = self._clock()
             lock = UNLOCKED.extended(retention, now) if retention else UNLOCKED
             version = _Version(

@@ -35,7 +35,7 @@ class Lock:
             return dataclasses.replace(self, retention=check_future(asked, now))
         if asked.until < current.until or asked == current:
             return self
-        if _STRICTNESS[asked.mode] >= _STRICTNESS[current.mode]:
+        if not is_weaker(asked.mode, current.mode):
             return dataclasses.replace(self, retention=asked)
         if asked.until == current.until:
             return self
@@ -57,6 +57,11 @@ class Lock:
 
 
 UNLOCKED = Lock()
+
+
+def is_weaker(mode: LockMode, other: LockMode) -> bool:
+    """Whether ``mode`` binds less strictly than ``other``."""
+    return _STRICTNESS[mode] < _STRICTNESS[other]
 
 
 def check_retention(retention: Retention) -> None:

@@ -1,0 +1,147 @@
+"""What commands that look into snapshots share: the view, rows of entries, long output."""
+
+import json
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Final
+
+from cli import render
+from cli.context import Invocation
+from vault.browse import View
+from vault.errors import ConfigError
+from vault.keyfile import RecoveryKey
+from vault.ledger import Record
+from vault.model import EntryType
+from vault.mount import TYPES
+from vault.repository import Repository
+from vault.tree import Entry
+
+_BATCH: Final = 2_000  # rows that are aligned with one another, so that memory has a bound
+TYPE_NAMES: Final = {kind: kind.name.lower().replace("_", " ") for kind in EntryType}
+
+
+def view(
+    invocation: Invocation, repository: Repository, recovery: RecoveryKey, record: Record
+) -> View:
+    """A snapshot to look into, with scratch files in the usual place."""
+    return View(repository, recovery, record, scratch=invocation.scratch())
+
+
+# --- paths ---
+
+
+def tree_path(text: str) -> bytes:
+    """PATH as written, as a tree has it: without ``/`` around it; ``.`` is the top."""
+    parts = os.fsencode(text).split(b"/")
+    return b"/".join(part for part in parts if part not in (b"", b"."))
+
+
+def find(found: View, path: bytes) -> int:
+    """The number of the entry at a path.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    number = found.tree.find(path)
+    if number is None:
+        raise ConfigError(
+            f"{render.path_text(path)} is not in snapshot {found.record.seq}",
+            hint=f"'vault find' looks in all snapshots, 'vault ls {found.record.seq}' at this one",
+        )
+    return number
+
+
+def shown_path(entry: Entry) -> str:
+    """For people: a directory ends in ``/``."""
+    text = render.path_text(entry.path)
+    return f"{text}/" if entry.type is EntryType.DIRECTORY else text
+
+
+# --- entries ---
+
+
+def mode_text(entry: Entry) -> str:
+    """As ``ls -l`` writes it; a hard link as the file that it is."""
+    return stat.filemode(TYPES[entry.type] | entry.mode)
+
+
+def owner_text(entry: Entry) -> str:
+    """User and group by name where they are known."""
+    return f"{entry.user or entry.uid}:{entry.group or entry.gid}"
+
+
+def local_time(nanoseconds: int) -> str:
+    """To the minute, in the zone of this machine."""
+    return render.moment(datetime.fromtimestamp(nanoseconds // 10**9, UTC))
+
+
+def exact_time(nanoseconds: int) -> str:
+    """RFC 3339 in UTC with nine digits: JSON numbers don't hold nanoseconds."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{whole}.{rest:09}Z"
+
+
+def entry_fields(entry: Entry) -> dict[str, Any]:
+    """An entry for programs."""
+    return {
+        **render.path_fields(entry.path),
+        "type": TYPE_NAMES[entry.type],
+        "mode": f"{entry.mode:04o}",
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "user": entry.user,
+        "group": entry.group,
+        "mtime": exact_time(entry.mtime),
+        "size": entry.size,
+        "sha256": entry.sha256.hex() if entry.sha256 else None,
+        "link": render.path_fields(entry.link) if entry.link is not None else None,
+        "device": [os.major(entry.device), os.minor(entry.device)]
+        if entry.device is not None
+        else None,
+        "xattrs": [render.path_text(name) for name, _ in entry.xattrs or ()],
+    }
+
+
+# --- long output ---
+
+
+def emit_lines(lines: Iterable[str]) -> None:
+    """Print lines as they come."""
+    for some in _batches(lines):
+        render.emit("\n".join(some))
+
+
+def emit_table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Collection[int]
+) -> None:
+    """Print a table of any length; some thousand rows at a time are aligned."""
+    width = render.terminal_width()
+    for first, some in enumerate(_batches(rows)):
+        text = render.table(headings, some, right=right, width=width)
+        render.emit(text if not first else text.partition("\n")[2])
+
+
+def emit_json_list(
+    schema: str, head: Mapping[str, object], name: str, items: Iterable[Mapping[str, Any]]
+) -> None:
+    """Print one object whose last member is a list of any length, item by item."""
+    start = json.dumps({"schema": schema, **head, name: []}).removesuffix("]}")
+    emit_pieces([start])
+    for first, some in enumerate(_batches(items)):
+        emit_pieces([", " if first else "", ", ".join(map(json.dumps, some))])
+    emit_pieces(["]}\n"])
+
+
+def emit_pieces(pieces: Iterable[str]) -> None:
+    """Print text without line ends of its own."""
+    render.emit("".join(pieces), end="")
+
+
+def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, _BATCH)):
+        yield some

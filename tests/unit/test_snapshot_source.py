@@ -1,0 +1,280 @@
+"""What a snapshot makes of its source: missing, empty, changing, unreadable (design.md 6)."""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from vault.errors import BusyError, ConfigError
+from vault.snapshot import reading, run
+from vault.source import Rules
+from vault.storage.memory import FaultPoint
+
+if TYPE_CHECKING:
+    from tests.conftest import Clock, Lab, MakeRepository, MakeSource
+
+
+@pytest.fixture
+def lab(make_repository: "MakeRepository") -> "Lab":
+    """A repository without a snapshot."""
+    made: Lab = make_repository()
+    return made
+
+
+def _empty(top: Path) -> None:
+    for member in top.iterdir():
+        shutil.rmtree(member) if member.is_dir() and not member.is_symlink() else member.unlink()
+
+
+# --- the unmounted source ---
+
+
+def test_a_missing_path_is_refused_before_anything_is_stored(lab: "Lab", tmp_path: Path) -> None:
+    """A PATH that is not there is not a PATH with nothing in it."""
+    before = list(lab.store.versions(""))
+    with pytest.raises(ConfigError, match="can't be read"):
+        lab.snapshot(tmp_path / "gone")
+    assert list(lab.store.versions("")) == before
+
+
+def test_a_source_that_lost_everything_is_refused(lab: "Lab", make_source: "MakeSource") -> None:
+    """Until somebody says that it is meant to be empty."""
+    source = make_source()
+    lab.snapshot(source)
+    _empty(source)
+    with pytest.raises(ConfigError, match="is empty") as refused:
+        lab.snapshot(source)
+    assert str(source) in str(refused.value)
+    report = lab.snapshot(source, allow_empty=True)
+    assert report.body.counts.files == 0
+    assert lab.snapshot(source).body.complete
+
+
+def test_one_of_several_paths_that_lost_everything_is_refused(
+    lab: "Lab", make_source: "MakeSource"
+) -> None:
+    """The others' files must not hide that one disk is not mounted."""
+    first, second = make_source("first"), make_source("second", seed=2)
+    lab.snapshot(first, second)
+    _empty(second)
+    with pytest.raises(ConfigError, match="is empty") as refused:
+        lab.snapshot(first, second)
+    assert "second" in str(refused.value)
+    assert "first" not in str(refused.value)
+
+
+def test_without_an_entry_list_the_ledger_tells_that_the_source_was_not_empty(
+    lab: "Lab", make_source: "MakeSource"
+) -> None:
+    """A reinstalled host whose data disk is not mounted."""
+    source = make_source()
+    lab.snapshot(source)
+    _empty(source)
+    shutil.rmtree(lab.host.state)
+    with pytest.raises(ConfigError, match="is empty"):
+        lab.snapshot(source)
+
+
+def test_a_source_that_always_was_empty_is_taken(lab: "Lab", tmp_path: Path) -> None:
+    """Nothing was lost."""
+    (tmp_path / "new").mkdir()
+    for _ in range(2):
+        assert lab.snapshot(tmp_path / "new").body.complete
+
+
+# --- what is in it ---
+
+
+def test_sockets_are_counted_and_not_stored(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They mean nothing without the process behind them."""
+    source = make_source()
+    monkeypatch.chdir(source)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+    report = lab.snapshot(source)
+    assert report.body.counts.sockets == 1
+    assert report.body.complete
+    assert "socket" not in lab.contents(report.record)
+
+
+def test_files_that_nobody_may_read_make_the_snapshot_incomplete(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listed with the reason; everything else is there."""
+    source = make_source()
+    refused = bytes(source / "dir0/file2")
+    real = reading.source.open_source
+
+    def open_source(full: bytes, expected: os.stat_result) -> int:
+        if full == refused:
+            raise PermissionError(13, "Permission denied")
+        return real(full, expected)
+
+    monkeypatch.setattr(reading.source, "open_source", open_source)
+    report = lab.snapshot(source)
+    assert not report.body.complete
+    assert report.body.counts.unreadable == 1
+    assert [(problem.path, problem.kind) for problem in report.problems] == [
+        (b"dir0/file2", "unreadable")
+    ]
+    stored = lab.contents(report.record)
+    assert "dir0/file2" not in stored
+    assert "dir0/file4" in stored
+    monkeypatch.undo()
+    report = lab.snapshot(source)
+    assert report.body.complete
+    assert "dir0/file2" in lab.contents(report.record)
+
+
+def test_what_is_excluded_is_not_stored(lab: "Lab", make_source: "MakeSource") -> None:
+    """By gitignore patterns below each PATH."""
+    source = make_source()
+    report = lab.snapshot(source, rules=Rules(excludes=("dir1/",)))
+    assert {name.partition("/")[0] for name in lab.contents(report.record)} == {"dir0", "empty"}
+
+
+# --- what changes meanwhile ---
+
+
+def _between_reads(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None], name: str = "_read_up_to"
+) -> None:
+    """Calls ``act`` with a count after the bytes of each file were read."""
+    real: Callable[..., Any] = getattr(reading, name)
+    count = [0]
+
+    def read(*arguments: Any) -> Any:
+        result = real(*arguments)
+        count[0] += 1
+        act(count[0])
+        return result
+
+    monkeypatch.setattr(reading, name, read)
+
+
+def test_a_file_that_changes_once_while_it_is_read_is_read_again(
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second reading is the one that counts."""
+    (tmp_path / "top").mkdir()
+    file = tmp_path / "top/file"
+    file.write_bytes(b"before")
+
+    def act(count: int) -> None:
+        if count == 1:
+            file.write_bytes(b"after it")
+
+    _between_reads(monkeypatch, act)
+    report = lab.snapshot(tmp_path / "top")
+    assert report.body.counts.changed == 0
+    assert lab.contents(report.record) == {"file": b"after it"}
+
+
+def test_a_file_that_goes_on_changing_is_listed_and_read_again_next_time(
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot stays complete: the file is there as it was read."""
+    (tmp_path / "top").mkdir()
+    file = tmp_path / "top/file"
+    file.write_bytes(b"0")
+    _between_reads(monkeypatch, lambda count: file.write_bytes(b"%d" % count) and None)
+    report = lab.snapshot(tmp_path / "top")
+    assert report.body.counts.changed == 1
+    assert report.body.complete
+    assert [problem.kind for problem in report.problems] == ["changed"]
+    assert lab.contents(report.record) == {"file": b"1"}
+    monkeypatch.undo()
+    assert lab.contents(lab.snapshot(tmp_path / "top").record) == {"file": b"2"}
+
+
+def test_a_file_that_changed_without_its_times_is_read_again_for_a_minute(
+    lab: "Lab", clock: "Clock", tmp_path: Path
+) -> None:
+    """Times written less than 60 s before the file was read prove nothing."""
+    (tmp_path / "top").mkdir()
+    file = tmp_path / "top/file"
+    file.write_bytes(b"first")
+    read = file.stat()
+    clock.now = clock.now.fromtimestamp(read.st_ctime, clock.now.tzinfo)
+    lab.snapshot(tmp_path / "top")
+    record = _only_record(lab)
+    seconds = (record.read_ns - max(record.mtime, record.ctime)) / 1e9
+    assert seconds < 60
+    assert not run.is_unchanged(file.stat(), record, frozenset())
+    clock.advance(minutes=2)
+    lab.snapshot(tmp_path / "top")
+    assert run.is_unchanged(file.stat(), _only_record(lab), frozenset())
+
+
+def _only_record(lab: "Lab") -> Any:
+    """The entry list's record of the file at the top."""
+    from vault.entrylist import EntryListReader, _read_head
+
+    (path,) = lab.host.state.rglob("data.entries")
+    with path.open("rb") as file:
+        head, _, _ = _read_head(file)
+        records = list(EntryListReader(file, head, file.tell()).records())
+    return next(record for record in records if record.path == b"file")
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_counted(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the walk had been a moment later."""
+    source = make_source()
+    gone = source / "dir0/file2"
+    _between_reads(monkeypatch, lambda count: gone.unlink(missing_ok=True), "_open")
+    report = lab.snapshot(source)
+    assert report.body.counts.vanished == 1
+    assert report.body.complete
+    assert "dir0/file2" not in lab.contents(report.record)
+
+
+def test_a_large_file_that_shrinks_while_it_is_read_is_listed(
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read in pieces; what is stored is what was read."""
+    monkeypatch.setattr(reading, "LARGE_FILE", 4096)
+    monkeypatch.setattr(reading, "PIECE", 8192)
+    (tmp_path / "top").mkdir()
+    file = tmp_path / "top/file"
+    file.write_bytes(os.urandom(60_000))
+    sizes = iter((30_000, 20_000))
+
+    def act(count: int) -> None:
+        if count in (2, 7):
+            os.truncate(file, next(sizes))
+
+    _between_reads(monkeypatch, act, "_read_into")
+    report = lab.snapshot(tmp_path / "top")
+    assert report.body.counts.changed == 1
+    (data,) = lab.contents(report.record).values()
+    assert file.read_bytes() == data[:20_000]
+
+
+# --- one at a time ---
+
+
+def test_a_second_run_of_the_same_dataset_is_refused(lab: "Lab", make_source: "MakeSource") -> None:
+    """Another dataset may run at the same time."""
+    source = make_source()
+    tried: list[bool] = []
+
+    def fault(point: FaultPoint) -> None:
+        if point.name.startswith("packs/") and not tried:
+            tried.append(True)
+            lab.snapshot(source, dataset="other")
+            with pytest.raises(BusyError):
+                lab.snapshot(source)
+
+    lab.store.fault = fault
+    lab.snapshot(source)
+    lab.store.fault = None
+    assert tried
+    assert lab.verify().verdict == "passed"

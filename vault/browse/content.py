@@ -1,0 +1,229 @@
+"""The bytes of files, read where they are wanted; each is verified before it is given.
+
+A block is opened as a whole: its tag and the id of every chunk in it are checked,
+and the ids come from a tree that was signed. Open blocks are kept up to a number
+of bytes, whatever the size of files and snapshot.
+"""
+
+import logging
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Final, NamedTuple
+
+from vault.errors import DigestMismatchError, FormatError, IntegrityError
+from vault.model import ObjectType
+from vault.pack import Directory
+from vault.reader import PackReader, Reader
+from vault.tree import Entry
+
+_log = logging.getLogger(__name__)
+
+MAX_CACHED: Final = 64 << 20  # bytes of open blocks
+_AHEAD: Final = 8 << 20  # bytes of blocks that are fetched together when reading on
+_MAX_AHEAD_CHUNKS: Final = 256  # looked up for that
+
+_BlockKey = tuple[int, int]  # number of the pack, number of the block
+
+
+class _Place(NamedTuple):
+    """Where a chunk lies."""
+
+    pack: int
+    block: int
+    offset: int  # in the block's raw bytes
+    length: int  # bytes
+
+    @property
+    def key(self) -> _BlockKey:
+        return self.pack, self.block
+
+
+class Blocks:
+    """Chunks of data packs by id.
+
+    Args:
+        reader: Knows where they lie.
+        max_cached: Bytes of open blocks to keep.
+    """
+
+    def __init__(self, reader: Reader, *, max_cached: int = MAX_CACHED) -> None:
+        self.reader = reader
+        self._max_cached = max_cached
+        self._cached = 0
+        self._open: OrderedDict[_BlockKey, bytes] = OrderedDict()
+        self._broken: dict[_BlockKey, IntegrityError] = {}
+
+    def chunk(self, chunk_id: bytes, following: Sequence[bytes] = ()) -> memoryview:
+        """The verified bytes of one chunk.
+
+        Args:
+            chunk_id: Of the chunk.
+            following: Ids that will be asked for next; what is cheap of them is fetched along.
+
+        Raises:
+            IntegrityError: It is missing or damaged.
+        """
+        place = self._place(chunk_id)
+        if place.key not in self._open:
+            self._fetch(place, following)
+        self._open.move_to_end(place.key)
+        return memoryview(self._open[place.key])[place.offset : place.offset + place.length]
+
+    def length(self, chunk_id: bytes) -> int:
+        """Bytes of a chunk, as the directory of its pack says."""
+        return self.reader.find(chunk_id).length
+
+    def _place(self, chunk_id: bytes) -> _Place:
+        number = self.reader.find(chunk_id).pack
+        pack = self.reader.pack(number)
+        place = _locate(pack.directory, chunk_id)
+        if pack.kind is not ObjectType.DATA or place is None:
+            raise self.reader.doubt(
+                FormatError(
+                    f"{pack.ref.name} does not hold chunk {chunk_id.hex()} of a file",
+                    found=pack.kind.name,
+                )
+            )
+        return _Place(number, *place)
+
+    def _fetch(self, wanted: _Place, following: Sequence[bytes]) -> None:
+        """Open the block of a chunk, and those of the following chunks that lie beside it.
+
+        Damage is remembered: whoever reads on does not fetch the whole pack each time.
+        """
+        if (known := self._broken.get(wanted.key)) is not None:
+            raise known.with_traceback(None)
+        pack = self.reader.pack(wanted.pack)
+        try:
+            for number, raw in pack.blocks(self._together(wanted, pack, following)):
+                self._keep((wanted.pack, number), raw)
+        except IntegrityError as error:
+            if wanted.key not in self._open:
+                self._broken[wanted.key] = error
+                raise
+            _log.debug("reading ahead in %s: %s", pack.ref.name, error)
+
+    def _together(
+        self, wanted: _Place, pack: PackReader, following: Sequence[bytes]
+    ) -> Sequence[int]:
+        """Blocks of the same pack to fetch in one go; the one that is wanted comes first."""
+        blocks = {wanted.block: None}
+        room = min(_AHEAD, self._max_cached) - pack.directory.blocks[wanted.block].raw
+        for chunk_id in following[:_MAX_AHEAD_CHUNKS]:
+            place = self._place(chunk_id)
+            if place.pack != wanted.pack or place.key in self._broken:
+                break
+            if place.block in blocks or place.key in self._open:
+                continue
+            room -= pack.directory.blocks[place.block].raw
+            if room < 0:
+                break
+            blocks[place.block] = None
+        return list(blocks)
+
+    def _keep(self, key: _BlockKey, raw: bytes) -> None:
+        """Keep a block; those unused for longest go, never the one just come."""
+        self._open[key] = raw
+        self._cached += len(raw)
+        while self._cached > self._max_cached and len(self._open) > 1:
+            _, old = self._open.popitem(last=False)
+            self._cached -= len(old)
+
+
+class FileContent:
+    """The bytes of one file, at any offset.
+
+    Offsets follow from the lengths of chunks, so whoever reads at random must have
+    those from a signed index or a pack read by digest (`Reader.by_digest`).
+
+    Args:
+        blocks: Gives the chunks.
+        entry: A file.
+
+    Raises:
+        IntegrityError: A chunk is nowhere, or they don't add up to the file.
+    """
+
+    def __init__(self, blocks: Blocks, entry: Entry) -> None:
+        self.blocks = blocks
+        self.size = entry.size
+        starts, ends = _extents(entry)
+        self._starts = starts
+        self._ends = ends
+        lengths = (end - start for start, end in zip(starts, ends, strict=True))
+        self._before = array("Q", accumulate(lengths, initial=0))  # bytes of data before an extent
+        self._ids = blocks.reader.chunks_of(entry) if self._before[-1] else ()
+        self._chunk_ends = array("Q", accumulate(map(blocks.length, self._ids)))
+        found = self._chunk_ends[-1] if self._chunk_ends else 0
+        if found != self._before[-1]:
+            raise blocks.reader.doubt(
+                DigestMismatchError(
+                    f"chunks of {entry.path[:200]!r} don't add up to the file",
+                    expected=f"{self._before[-1]} bytes",
+                    found=f"{found} bytes",
+                )
+            )
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``offset`` on; fewer only at the end of the file.
+
+        Raises:
+            IntegrityError: Some of them are missing or damaged.
+        """
+        end = min(offset + size, self.size)
+        pieces: list[memoryview | bytes] = []
+        while offset < end:
+            piece = self._piece(offset, end)
+            pieces.append(piece)
+            offset += len(piece)
+        return b"".join(pieces)
+
+    def _piece(self, offset: int, end: int) -> memoryview | bytes:
+        """The next bytes that lie together in one chunk or one hole."""
+        at = bisect_right(self._starts, offset) - 1
+        if at >= 0 and offset < self._ends[at]:
+            position = self._before[at] + offset - self._starts[at]
+            return self._data(position, min(end, self._ends[at]) - offset)
+        behind = self._starts[at + 1] if at + 1 < len(self._starts) else self.size
+        return bytes(min(end, behind) - offset)
+
+    def _data(self, position: int, size: int) -> memoryview:
+        number = bisect_right(self._chunk_ends, position)
+        start = self._chunk_ends[number - 1] if number else 0
+        following = self._ids[number + 1 : number + 1 + _MAX_AHEAD_CHUNKS]
+        chunk = self.blocks.chunk(self._ids[number], following)
+        return chunk[position - start : position - start + size]
+
+
+def _extents(entry: Entry) -> "tuple[array[int], array[int]]":
+    """Where data begins and ends between the holes of a file."""
+    starts, ends = array("Q"), array("Q")
+    for start, end in _between_holes(entry):
+        if start < end:
+            starts.append(start)
+            ends.append(end)
+    return starts, ends
+
+
+def _between_holes(entry: Entry) -> Iterator[tuple[int, int]]:
+    at = 0
+    for offset, length in entry.holes or ():
+        yield at, offset
+        at = offset + length
+    yield at, entry.size
+
+
+def _locate(directory: Directory, chunk_id: bytes) -> tuple[int, int, int] | None:
+    """Block, offset and length of a chunk, without a map of the whole pack."""
+    at = directory.ids.find(chunk_id)
+    while at % len(chunk_id):  # across two ids; -1 ends it too
+        if at < 0:
+            return None
+        at = directory.ids.find(chunk_id, at + 1)
+    place = at // len(chunk_id)
+    number = bisect_right(directory.blocks, place, key=lambda block: block.first_chunk) - 1
+    first = directory.blocks[number].first_chunk
+    return number, sum(directory.lengths[first:place]), directory.lengths[place]

@@ -1,0 +1,151 @@
+"""A verified tree on local disk that can be looked up by path and walked by directory.
+
+In memory are 24 bytes for every entry and a bounded number of paths; the entries
+themselves stay in the spool.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final, Self
+
+from vault.errors import FormatError
+from vault.model import EntryType, sort_key
+from vault.restore.spool import Spool
+from vault.tree import Entry
+
+_MAX_KEYS: Final = 16_384  # sort keys kept: the first steps of every search are the same
+_MAX_KEY: Final = 1_024  # bytes; longer ones are read again
+
+
+class TreeIndex:
+    """Entries by number, in tree order; the top directory is 0. Use as a context manager.
+
+    Args:
+        directory: On local disk; holds the spool as long as this is open.
+
+    Raises:
+        LocalError: The spool can't be made.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._spool = Spool(directory)
+        self._places = array("Q")  # of entries in the spool
+        self._ends = array("Q")  # number after the last entry below this one
+        self._links = array("Q")  # as st_nlink
+        self._keys: dict[int, bytes] = {}
+
+    def __enter__(self) -> Self:
+        self._spool.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._spool.__exit__(*error)
+
+    def fill(self, entries: Iterable[tuple[Entry, bytes]]) -> None:
+        """Take in a whole tree; nothing can be looked up before all of it was verified.
+
+        Raises:
+            LocalError: The disk is full or failed.
+            IntegrityError: The tree is not what was signed.
+        """
+        self._spool.fill(entries)
+        above: list[tuple[int, bytes]] = []  # directories that may still get members
+        for place, entry, _ in self._spool.places():
+            number = len(self._places)
+            parent = entry.path.rpartition(b"/")[0]
+            while above and above[-1][1] != parent:
+                self._ends[above.pop()[0]] = number
+            self._add(place, entry, above[-1][0] if above else None)
+            if entry.type is EntryType.DIRECTORY:
+                above.append((number, entry.path))
+        for number, _ in above:
+            self._ends[number] = len(self._places)
+
+    def _add(self, place: int, entry: Entry, parent: int | None) -> None:
+        is_directory = entry.type is EntryType.DIRECTORY
+        self._places.append(place)
+        self._ends.append(len(self._places))
+        self._links.append(2 if is_directory else 1)
+        if is_directory and parent is not None:
+            self._links[parent] += 1
+        elif entry.type is EntryType.HARD_LINK:
+            self._links[self._target(entry)] += 1
+
+    def __len__(self) -> int:
+        """Number of entries."""
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """All entries in order; quicker than one by one."""
+        return (entry for entry, _ in self._spool)
+
+    def entry(self, number: int) -> Entry:
+        """The entry of that number."""
+        return self._spool.at(self._places[number])
+
+    def find(self, path: bytes) -> int | None:
+        """The number of the entry at a path; None if there is none."""
+        wanted = sort_key(path)
+        low, high = 0, len(self._places)
+        while low < high:
+            middle = (low + high) // 2
+            if self._key(middle) < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        return low if low < len(self._places) and self._key(low) == wanted else None
+
+    def _key(self, number: int) -> bytes:
+        key = self._keys.get(number)
+        if key is None:
+            key = sort_key(self.entry(number).path)
+            if len(key) <= _MAX_KEY:
+                if len(self._keys) >= _MAX_KEYS:
+                    self._keys.clear()
+                self._keys[number] = key
+        return key
+
+    def children(self, number: int, start: int | None = None) -> Iterator[int]:
+        """Numbers of a directory's members in order, from a member on.
+
+        Args:
+            number: Of the directory.
+            start: A member, or the number after the last one; None is the first.
+        """
+        at = number + 1 if start is None else start
+        while at < self._ends[number]:
+            yield at
+            at = self._ends[at]
+
+    def after(self, number: int) -> int:
+        """The number that follows an entry and all that is below it."""
+        return self._ends[number]
+
+    def below(self, number: int) -> range:
+        """Numbers of everything below a directory, in order."""
+        return range(number + 1, self._ends[number])
+
+    def file_of(self, number: int) -> int:
+        """The number itself, or for a hard link that of its file."""
+        entry = self.entry(number)
+        return self._target(entry) if entry.type is EntryType.HARD_LINK else number
+
+    def links(self, number: int) -> int:
+        """As st_nlink: names of a file; 2 and its subdirectories for a directory."""
+        return self._links[number]
+
+    def _target(self, entry: Entry) -> int:
+        """The file that a hard link names; the parser checked it only by hash.
+
+        Raises:
+            FormatError: There is no such file.
+        """
+        assert entry.link is not None
+        target = self.find(entry.link)
+        if target is None or self.entry(target).type is not EntryType.FILE:
+            raise FormatError(
+                f"tree entry {entry.path[:200]!r} is a hard link to no earlier file",
+                found=repr(entry.link[:200]),
+            )
+        return target

@@ -1,0 +1,203 @@
+"""One snapshot as it can be looked at: its verified tree and the content of its files."""
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final, Self
+
+from vault.browse.content import MAX_CACHED, Blocks, FileContent
+from vault.browse.index import TreeIndex
+from vault.errors import DigestMismatchError
+from vault.keyfile import RecoveryKey
+from vault.ledger import Record
+from vault.reader import Reader, StaleIndexError
+from vault.repository import Repository, snapshot_body
+from vault.tree import Entry
+
+_log = logging.getLogger(__name__)
+
+PIECE: Final = 1 << 20  # bytes that `View.stream` gives at once
+
+
+@contextmanager
+def open_reader(
+    repository: Repository,
+    recovery: RecoveryKey,
+    record: Record,
+    *,
+    scratch: Path,
+    use_index: bool = True,
+    by_digest: bool = False,
+) -> Iterator[Reader]:
+    """A `Reader` that knows where all chunks lie, with its scratch files for the while.
+
+    Raises:
+        WrongKeyError: The snapshot is not sealed to this key.
+        IntegrityError: What leads to its packs is missing or wrong.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as directory:
+        reader = Reader(
+            repository,
+            recovery.recipient,
+            record,
+            scratch=Path(directory),
+            use_index=use_index,
+            by_digest=by_digest,
+        )
+        try:
+            reader.load_packs()
+            yield reader
+        finally:
+            reader.close()
+
+
+class View:
+    """A snapshot for the holder of a recovery key. Use as a context manager.
+
+    An index that turns out wrong is believed no more, and what was being read is
+    read again.
+
+    Args:
+        repository: Read up to its head.
+        recovery: Opens it.
+        record: The snapshot.
+        scratch: Directory on local disk for temporary files.
+        random_access: Files will be read elsewhere than from their beginning on; lengths
+            of chunks are then taken from nothing that the store could have made up.
+        max_cached: Bytes of open blocks to keep.
+
+    Raises:
+        VaultError: On entering: the tree can't be read, or is not what was signed.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        recovery: RecoveryKey,
+        record: Record,
+        *,
+        scratch: Path,
+        random_access: bool = False,
+        max_cached: int = MAX_CACHED,
+    ) -> None:
+        self._repository = repository
+        self._recovery = recovery
+        self.record = record
+        self._scratch = scratch
+        self._by_digest = random_access
+        self._max_cached = max_cached
+        self._use_index = True
+        self._reading = ExitStack()
+        self._tree = ExitStack()
+        self.tree: TreeIndex
+        self.blocks: Blocks
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+            try:
+                self._read_tree()
+            except StaleIndexError as error:
+                self.distrust_index(error)
+                self._read_tree()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reading.close()
+        self._tree.close()
+
+    def _open(self) -> None:
+        reader = self._reading.enter_context(
+            open_reader(
+                self._repository,
+                self._recovery,
+                self.record,
+                scratch=self._scratch,
+                use_index=self._use_index,
+                by_digest=self._by_digest,
+            )
+        )
+        self.blocks = Blocks(reader, max_cached=self._max_cached)
+
+    def _read_tree(self) -> None:
+        self._tree.close()
+        self.tree = self._tree.enter_context(TreeIndex(self._scratch))
+        self.tree.fill(self.blocks.reader.tree())
+
+    def distrust_index(self, error: StaleIndexError) -> None:
+        """Go on by what the packs themselves say.
+
+        Raises:
+            StaleIndexError: The given one: that is already so.
+        """
+        if not self._use_index:
+            raise error
+        _log.warning("reading again without the index: %s", error)
+        self._use_index = False
+        self._reading.close()
+        self._open()
+
+    @property
+    def size(self) -> int:
+        """Bytes of content, as the manifest says."""
+        return snapshot_body(self.record).counts.size
+
+    def open(self, entry: Entry) -> "OpenFile":
+        """The content of a file.
+
+        Raises:
+            IntegrityError: Its chunks are nowhere, or don't add up to it.
+        """
+        return OpenFile(self, entry)
+
+    def stream(self, entry: Entry) -> Iterator[bytes]:
+        """A file from its beginning to its end; each piece is verified before it is given.
+
+        Raises:
+            IntegrityError: What follows is missing or damaged.
+        """
+        file = self.open(entry)
+        whole = hashlib.sha256()
+        for offset in range(0, entry.size, PIECE):
+            piece = file.read(offset, PIECE)
+            whole.update(piece)
+            yield piece
+        if whole.digest() != entry.sha256:
+            raise DigestMismatchError(
+                f"{entry.path[:200]!r} has the wrong bytes, each chunk being right",
+                expected=entry.sha256.hex() if entry.sha256 else None,
+                found=whole.hexdigest(),
+            )
+
+
+class OpenFile:
+    """A file of a view."""
+
+    def __init__(self, view: View, entry: Entry) -> None:
+        self._view = view
+        self._entry = entry
+        self._content: FileContent | None = None
+        self._trying(lambda _: b"")
+
+    def read(self, offset: int, size: int) -> bytes:
+        """See `FileContent.read`."""
+        return self._trying(lambda content: content.read(offset, size))
+
+    def _trying(self, work: Callable[[FileContent], bytes]) -> bytes:
+        try:
+            return work(self._current())
+        except StaleIndexError as error:
+            self._view.distrust_index(error)
+            return work(self._current())
+
+    def _current(self) -> FileContent:
+        """By the reader that the view has now."""
+        if self._content is None or self._content.blocks is not self._view.blocks:
+            self._content = FileContent(self._view.blocks, self._entry)
+        return self._content

@@ -1,0 +1,713 @@
+"""S3 with Object Lock as a store (design.md 4, 5 and 8); the only importer of boto3.
+
+Every object is one single-part PUT that carries its SHA-256 and its lock. Versions are
+always named by their id: whoever may write may also hide a name behind newer versions
+and delete markers. Nothing here deletes without a version id or bypasses governance.
+
+What servers do not agree on is met with what all of them do: a refused extend is
+answered by reading the lock in force, a deletion is preceded by a look because deleting
+what is not there succeeds, and the order of a listing is taken from its text.
+"""
+
+import base64
+import contextlib
+import dataclasses
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import urllib3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    InvalidConfigError,
+    InvalidRegionError,
+    NoAuthTokenError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+    TokenRetrievalError,
+)
+from botocore.parsers import ResponseParserError
+
+from vault.errors import (
+    ConfigError,
+    DigestMismatchError,
+    NameTakenError,
+    ObjectNotFoundError,
+    RepositoryNotFoundError,
+    RetentionError,
+    StorageError,
+    StorageUnavailableError,
+    VaultError,
+)
+from vault.model import LockMode, Retention, to_rfc3339
+from vault.storage.base import Buffer, ObjectStatus, ObjectVersion, StoreTraits, validate_name
+from vault.storage.rules import check_future, check_retention, check_sha256, is_weaker
+
+CONNECTIONS = 20  # kept open: transfer threads of a run, and four to spare
+ATTEMPTS = 8  # per request; boto3 waits longer after each
+READ_ATTEMPTS = 4  # of a body that broke off: boto3 repeats requests, not bodies
+CONNECT_TIMEOUT, READ_TIMEOUT = 5, 60  # seconds
+MAX_KEY = 1024  # bytes, of all servers
+MAX_PREFIX = 400  # bytes; leaves room for the longest name
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_VERSION_ID = re.compile(r"[!-~]{1,1024}")
+_LISTED = re.compile(rb"<(Version|DeleteMarker)>")
+_ORDER = "VaultListingOrder"  # our addition to the parsed answer
+
+_GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed", "405"}
+_NO_LOCK = {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"}
+_DAMAGED = {
+    "BadDigest",
+    "InvalidDigest",
+    "XAmzContentSHA256Mismatch",
+    "XAmzContentChecksumMismatch",
+}
+_BUSY = {"SlowDown", "RequestTimeout", "OperationAborted", "ServiceUnavailable", "InternalError"}
+_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
+_BAD_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+_ELSEWHERE = {
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+}
+_MISCONFIGURED = (
+    CredentialRetrievalError,
+    InvalidConfigError,
+    InvalidRegionError,
+    NoAuthTokenError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    TokenRetrievalError,
+)
+
+
+class DeniedError(StorageError):
+    """The server refused: these credentials may not do that, or a lock forbids it."""
+
+
+class _NoLockError(StorageError):
+    """There is no lock to speak of: none on that version, or none in that bucket."""
+
+
+class _PastEndError(StorageError):
+    """A range that begins behind the last byte."""
+
+
+class _BrokenOffError(StorageUnavailableError):
+    """An answer that began and did not end."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What `vault.storage.check` saw this server do; nothing is assumed unseen."""
+
+    orders_versions_by_commit: bool = False
+    refuses_wrong_checksums: bool = False  # then the body is not hashed twice more here
+
+
+UNSEEN = Observed()
+
+
+def connect(endpoint: str = "", *, attempts: int = ATTEMPTS, observed: Observed = UNSEEN) -> Any:
+    """A boto3 client with the vault's settings; nothing is sent yet.
+
+    Credentials, region and certificates come by boto3's own chain.
+
+    Raises:
+        ConfigError: The endpoint is no address, or boto3's configuration can't be used.
+    """
+    choices: Any = {
+        "addressing_style": "path" if endpoint else "auto",
+        "payload_signing_enabled": not _skips_signing(endpoint, observed),
+    }
+    config = Config(
+        max_pool_connections=CONNECTIONS,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        tcp_keepalive=True,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3=choices,
+    )
+    try:
+        client = boto3.session.Session().client(
+            "s3", endpoint_url=_check_endpoint(endpoint) or None, config=config
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigError(
+            "S3 client can't be configured",
+            found=_clean(str(error)),
+            hint="check AWS_PROFILE, AWS_REGION and the files in ~/.aws",
+        ) from error
+    client.meta.events.register("before-parse.s3.ListObjectVersions", _keep_order)
+    return client
+
+
+def parse_url(url: str) -> tuple[str, str]:
+    """Bucket and prefix of ``s3://bucket/prefix``; the prefix has no slash at its ends.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    parts = urlsplit(url)
+    bucket, prefix = parts.netloc, parts.path.strip("/")
+    strange = parts.scheme != "s3" or parts.query or parts.fragment
+    if strange or not _BUCKET.fullmatch(bucket) or len(prefix) > MAX_PREFIX:
+        raise ConfigError(
+            "S3 URL must name a bucket", expected="s3://bucket/prefix", found=repr(url[:200])
+        )
+    return bucket, validate_name(prefix) if prefix else ""
+
+
+class S3Store:
+    """An `ObjectStore` in a versioned bucket; see `vault.storage.base` for the semantics.
+
+    Args:
+        client: From `connect`; shared by all threads.
+        bucket: Must exist, be versioned and, to enforce locks, have Object Lock on.
+        prefix: Of all names, without the slash that follows it; may be empty.
+        observed: What `vault.storage.check` saw of this server.
+    """
+
+    def __init__(
+        self, client: Any, bucket: str, prefix: str = "", *, observed: Observed = UNSEEN
+    ) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._observed = observed
+        self._has_lock: bool | None = None
+        self._dated: tuple[datetime, float] | None = None  # the store's time, our monotonic time
+        self._proven: set[str] = set()  # operations whose lock was read back
+        self._mutex = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket/prefix``; the endpoint is not part of it."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self._bucket
+
+    @property
+    def prefix(self) -> str:
+        """Of every key; ends in a slash unless empty."""
+        return self._prefix
+
+    @property
+    def traits(self) -> StoreTraits:
+        """Order as observed, locks as the bucket states; asks the server once.
+
+        Raises:
+            StorageError: It did not answer.
+        """
+        return StoreTraits(
+            orders_versions_by_commit=self._observed.orders_versions_by_commit,
+            enforces_retention=self._bucket_has_lock(),
+        )
+
+    def now(self) -> datetime:
+        """The server's clock as its ``Date`` header gives it, in whole seconds."""
+        self.request("ask the time of", "", "list_object_versions", Prefix=self._prefix, MaxKeys=1)
+        if self._dated is None:
+            raise StorageError("the store does not say what time it has", found="no Date header")
+        return self._dated[0]
+
+    def put(
+        self,
+        name: str,
+        data: Buffer,
+        *,
+        sha256: bytes,
+        retention: Retention | None = None,
+        exclusive: bool = False,
+    ) -> ObjectVersion:
+        """See `ObjectStore.put`; the time it states is that of the answer."""
+        key = self._prefix + validate_name(name)
+        arguments = self._lock_arguments(retention) if retention else {}
+        if not self._observed.refuses_wrong_checksums:
+            check_sha256(name, data, sha256)
+        if exclusive:
+            arguments["IfNoneMatch"] = "*"
+        answer = self.request(
+            "store",
+            name,
+            "put_object",
+            Key=key,
+            Body=data if isinstance(data, bytes | bytearray) else bytes(data),
+            ChecksumAlgorithm="SHA256",  # some servers look for this and not for the sum
+            ChecksumSHA256=base64.b64encode(sha256).decode(),
+            **arguments,
+        )
+        version = self._version_of(answer)
+        if retention:
+            self._prove("put", name, version, retention)
+        return ObjectVersion(
+            name=name, version=version, size=len(data), modified=self._estimated_now()
+        )
+
+    def get(
+        self, name: str, version: str | None = None, *, offset: int = 0, length: int | None = None
+    ) -> bytes:
+        """See `ObjectStore.get`; a body that broke off is asked for again."""
+        arguments = self._at(name, version)
+        if length == 0:
+            self.request("look up", name, "head_object", **arguments)
+            return b""
+        if offset or length is not None:
+            last = "" if length is None else offset + length - 1
+            arguments["Range"] = f"bytes={offset}-{last}"
+        for _ in range(READ_ATTEMPTS - 1):
+            with contextlib.suppress(_BrokenOffError):
+                return self._fetch(name, arguments, length)
+        return self._fetch(name, arguments, length)
+
+    def status(self, name: str, version: str) -> ObjectStatus:
+        """See `ObjectStore.status`; works, without checksum, where reading is not allowed."""
+        try:
+            head = self.request(
+                "look up", name, "head_object", ChecksumMode="ENABLED", **self._at(name, version)
+            )
+        except DeniedError:
+            return self._status_unread(name, version)
+        # HEAD leaves out what the caller may not see, so no lock in it proves none
+        return ObjectStatus(
+            size=int(head["ContentLength"]),
+            sha256=_sha256(head.get("ChecksumSHA256")),
+            retention=_retention(head.get("ObjectLockMode"), head.get("ObjectLockRetainUntilDate"))
+            or self._retention(name, version),
+            legal_hold=head.get("ObjectLockLegalHoldStatus") == "ON",
+        )
+
+    def versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
+        """See `ObjectStore.versions`; holds the versions of one name, asked for by the page."""
+        if not _is_sendable(self._prefix + prefix):
+            return
+        if after and not after.startswith(prefix):
+            if after > prefix:
+                return  # and so is every name with the prefix before it
+            after = ""
+        group: list[ObjectVersion] = []  # of one name, newest first
+        for item in self._list(prefix, after):
+            if group and group[0].name != item.name:
+                yield from reversed(group)
+                group = []
+            group.append(item)
+        yield from reversed(group)
+
+    def extend(self, name: str, version: str, retention: Retention) -> datetime:
+        """See `ObjectStore.extend`; a refusal is fine if the lock in force is long enough."""
+        check_retention(retention)
+        lock = {"Mode": retention.mode.upper(), "RetainUntilDate": retention.until}
+        at = self._at(name, version)
+        check_future(retention, self._estimated_now())
+        try:
+            self.request("lock", name, "put_object_retention", Retention=lock, **at)
+        except DeniedError as refusal:
+            return self._lock_in_force(name, version, retention, refusal)
+        self._prove("extend", name, version, retention)
+        return retention.until
+
+    def set_legal_hold(self, name: str, version: str, *, on: bool) -> None:
+        """See `ObjectStore.set_legal_hold`."""
+        self.request(
+            "hold",
+            name,
+            "put_object_legal_hold",
+            LegalHold={"Status": "ON" if on else "OFF"},
+            **self._at(name, version),
+        )
+
+    def delete(self, name: str, version: str) -> None:
+        """See `ObjectStore.delete`; removes delete markers, too."""
+        at = self._at(name, version)
+        missing: ObjectNotFoundError | None = None
+        try:
+            self._retention(name, version)
+        except ObjectNotFoundError as error:
+            missing = error  # or a marker: they have no locks to look at
+        try:
+            answer = self.request("delete", name, "delete_object", **at)
+        except DeniedError as refusal:
+            self._explain(name, version, refusal)
+            raise
+        if missing and not answer.get("DeleteMarker"):
+            raise missing
+
+    def request(self, action: str, name: str, operation: str, **arguments: Any) -> Any:
+        """One API call, for this class and `vault.storage.check`; errors are translated.
+
+        Args:
+            action: What is being done, for messages.
+            name: To what; "" for the whole store.
+            operation: A method of boto3's client.
+            arguments: Of that method, without the bucket.
+
+        Raises:
+            DeniedError: The server said 403.
+            VaultError: Whatever else went wrong.
+        """
+        subject = f"{self.url}/{name}" if name else self.url
+        try:
+            answer = getattr(self._client, operation)(Bucket=self._bucket, **arguments)
+        except ClientError as error:
+            self._note_time(error.response)
+            raise _refusal(f"can't {action} {subject}", error) from error
+        except (BotoCoreError, ResponseParserError) as error:
+            raise _failure(f"can't {action} {subject}", error) from error
+        self._note_time(answer)
+        return answer
+
+    # --- addresses and time ---
+
+    def _at(self, name: str, version: str | None) -> dict[str, Any]:
+        """The arguments that name one version; nothing is sent for what can't exist.
+
+        Raises:
+            ObjectNotFoundError: No server has such a name or id, or a client on the
+                way would rewrite it to another.
+        """
+        key = self._prefix + name
+        parts = set(key.split("/"))
+        if not _is_sendable(key) or parts & {"", ".", ".."}:
+            raise ObjectNotFoundError("no object can have that name", found=repr(name[:80]))
+        if version is None:
+            return {"Key": key}
+        if not _VERSION_ID.fullmatch(version):
+            raise ObjectNotFoundError(f"no object {name}", expected=repr(version[:80]))
+        return {"Key": key, "VersionId": version}
+
+    def _version_of(self, answer: dict[str, Any]) -> str:
+        version = answer.get("VersionId")
+        if not isinstance(version, str) or version == "null":
+            raise ConfigError(
+                f"bucket {self._bucket} is not versioned",
+                hint="turn versioning on; without it a PUT destroys what it replaces",
+            )
+        return version
+
+    def _note_time(self, answer: Mapping[str, Any]) -> None:
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            date = parsedate_to_datetime(headers.get("date"))
+            self._dated = (
+                date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC),
+                time.monotonic(),
+            )
+
+    def _estimated_now(self) -> datetime:
+        """The store's clock without asking, from its last answer."""
+        if self._dated is None:
+            return self.now()
+        date, at = self._dated
+        return date + timedelta(seconds=int(time.monotonic() - at))
+
+    # --- bodies and listings ---
+
+    def _fetch(self, name: str, arguments: dict[str, Any], limit: int | None) -> bytes:
+        try:
+            answer = self.request("read", name, "get_object", **arguments)
+        except _PastEndError:
+            return b""
+        with contextlib.closing(answer["Body"]) as body:
+            size = answer.get("ContentLength")
+            if limit is not None and (size is None or size > limit):
+                raise StorageError(
+                    f"{name} was answered with more than asked", expected=limit, found=size
+                )
+            try:
+                return bytes(body.read())
+            except (HTTPClientError, IncompleteReadError, urllib3.exceptions.HTTPError) as error:
+                raise _BrokenOffError(
+                    f"{name} broke off while being read", found=_clean(str(error))
+                ) from error
+
+    def _list(self, prefix: str, after: str) -> Iterator[ObjectVersion]:
+        """The pages of a listing as they come: of one name, newest first."""
+        arguments = {"Prefix": self._prefix + prefix}
+        if after:
+            arguments["KeyMarker"] = self._prefix + after
+        while True:
+            page = self.request("list", prefix, "list_object_versions", **arguments)
+            for kind, item in _in_order(page):
+                yield self._listed(item, marker=kind == b"DeleteMarker")
+            if not page.get("IsTruncated"):
+                return
+            last = (arguments.get("KeyMarker"), arguments.get("VersionIdMarker"))
+            arguments["KeyMarker"] = page.get("NextKeyMarker", "")
+            arguments["VersionIdMarker"] = page.get("NextVersionIdMarker", "")
+            if last == (arguments["KeyMarker"], arguments["VersionIdMarker"]):
+                raise StorageError(f"the listing of {prefix or 'the store'} does not move on")
+
+    def _listed(self, item: dict[str, Any], *, marker: bool) -> ObjectVersion:
+        key = item["Key"]
+        if not key.startswith(self._prefix):
+            raise StorageError("the store listed what was not asked for", found=repr(key[:80]))
+        return ObjectVersion(
+            name=key[len(self._prefix) :],
+            version=item.get("VersionId", "null"),
+            size=item.get("Size", 0),
+            modified=item["LastModified"].astimezone(UTC),
+            marker=marker,
+        )
+
+    # --- locks ---
+
+    def _lock_arguments(self, retention: Retention) -> dict[str, Any]:
+        check_retention(retention)
+        check_future(retention, self._estimated_now())
+        return {
+            "ObjectLockMode": retention.mode.upper(),
+            "ObjectLockRetainUntilDate": retention.until,
+        }
+
+    def _prove(self, operation: str, name: str, version: str, asked: Retention) -> None:
+        """Read the lock back, the first time that this operation sets one (I8).
+
+        Raises:
+            RetentionError: The server said yes and did something else.
+        """
+        if operation in self._proven:
+            return
+        found = self._retention(name, version)
+        if found is None or found.until < asked.until or is_weaker(found.mode, asked.mode):
+            raise RetentionError(
+                f"{self._bucket} does not keep the locks it is given",
+                expected=f"{asked.mode} until {to_rfc3339(asked.until)}",
+                found=_described(found),
+                hint="run 'vault store check' on the bucket; it may lack Object Lock",
+            )
+        with self._mutex:
+            self._proven.add(operation)
+
+    def _lock_in_force(
+        self, name: str, version: str, asked: Retention, refusal: DeniedError
+    ) -> datetime:
+        found = self._retention(name, version)
+        if found and found.until >= asked.until and not is_weaker(found.mode, asked.mode):
+            return found.until
+        raise RetentionError(
+            f"the store refused to extend the lock of {name}",
+            expected=f"{asked.mode} until {to_rfc3339(asked.until)}",
+            found=_described(found),
+            hint="the writer needs s3:PutObjectRetention; 'vault store iam' prints its role",
+        ) from refusal
+
+    def _explain(self, name: str, version: str, refusal: DeniedError) -> None:
+        """Raise the reason of a refused deletion, where it is a lock or a hold."""
+        with contextlib.suppress(DeniedError, ObjectNotFoundError):
+            if self._legal_hold(name, version):
+                raise RetentionError(f"{name} is under a legal hold") from refusal
+        retention = self._retention(name, version)
+        if retention and retention.until > self._estimated_now():
+            raise RetentionError(f"{name} is locked: {_described(retention)}") from refusal
+
+    def _retention(self, name: str, version: str) -> Retention | None:
+        try:
+            answer = self.request(
+                "read the lock of", name, "get_object_retention", **self._at(name, version)
+            )
+        except _NoLockError:
+            return None
+        found = answer.get("Retention", {})
+        return _retention(found.get("Mode"), found.get("RetainUntilDate"))
+
+    def _legal_hold(self, name: str, version: str) -> bool:
+        try:
+            answer = self.request(
+                "read the hold of", name, "get_object_legal_hold", **self._at(name, version)
+            )
+        except _NoLockError:
+            return False
+        return bool(answer.get("LegalHold", {}).get("Status") == "ON")
+
+    def _status_unread(self, name: str, version: str) -> ObjectStatus:
+        """The status for roles that may see locks and lists but no bytes."""
+        retention = self._retention(name, version)
+        for item in self.versions(name):
+            if (item.name, item.version) == (name, version) and not item.marker:
+                return ObjectStatus(
+                    size=item.size,
+                    sha256=None,
+                    retention=retention,
+                    legal_hold=self._legal_hold(name, version),
+                )
+        raise ObjectNotFoundError(f"no object {name}", expected=version)
+
+    def _bucket_has_lock(self) -> bool:
+        if self._has_lock is None:
+            try:
+                answer = self.request("inspect", "", "get_object_lock_configuration")
+            except (_NoLockError, DeniedError):
+                self._has_lock = False
+            else:
+                found = answer.get("ObjectLockConfiguration", {})
+                self._has_lock = found.get("ObjectLockEnabled") == "Enabled"
+        return self._has_lock
+
+
+def _skips_signing(endpoint: str, observed: Observed) -> bool:
+    """Whether TLS and a checksum that the server enforces make a second hash redundant."""
+    return observed.refuses_wrong_checksums and not endpoint.startswith("http:")
+
+
+def _check_endpoint(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    if endpoint and (
+        parts.scheme not in {"http", "https"} or not parts.hostname or "@" in endpoint
+    ):
+        raise ConfigError(
+            "endpoint must be the address of a server",
+            expected="https://host:port",
+            found=f"{parts.scheme}://{parts.hostname}",
+        )
+    return endpoint
+
+
+def _is_sendable(key: str) -> bool:
+    try:
+        return len(key.encode()) <= MAX_KEY and "\0" not in key
+    except UnicodeEncodeError:
+        return False
+
+
+def _keep_order(
+    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
+    """boto3 parts versions from markers; the text has them in the order that counts."""
+    if response_dict["status_code"] == HTTPStatus.OK:
+        customized_response_dict[_ORDER] = _LISTED.findall(response_dict["body"])
+
+
+def _in_order(page: dict[str, Any]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    lists = {b"Version": page.get("Versions", []), b"DeleteMarker": page.get("DeleteMarkers", [])}
+    order = page.get(_ORDER, [])
+    if any(order.count(kind) != len(items) for kind, items in lists.items()):
+        raise StorageError("the store's listing can't be understood")
+    rest = {kind: iter(items) for kind, items in lists.items()}
+    for kind in order:
+        yield kind, next(rest[kind])
+
+
+def _retention(mode: str | None, until: datetime | None) -> Retention | None:
+    """A lock as the server states it; fractions of a second are not counted on."""
+    if not mode or until is None:
+        return None
+    try:
+        known = LockMode(mode.lower())
+    except ValueError:
+        raise StorageError("the store states an unknown lock mode", found=_clean(mode)) from None
+    return Retention(mode=known, until=until.astimezone(UTC).replace(microsecond=0))
+
+
+def _described(retention: Retention | None) -> str:
+    if retention is None:
+        return "no lock"
+    return f"{retention.mode} until {to_rfc3339(retention.until)}"
+
+
+def _sha256(text: str | None) -> bytes | None:
+    """A stored checksum; None where there is none, or a composite one of parts."""
+    with contextlib.suppress(ValueError):
+        digest = base64.b64decode(text or "", validate=True)
+        return digest if len(digest) == 32 else None
+    return None
+
+
+# --- errors ---
+
+
+def _refusal(what: str, error: ClientError) -> VaultError:
+    """What the server's answer means; its text is untrusted."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    text = str(error.response.get("Error", {}).get("Message") or "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    found = _clean(f"{code} {text}".strip() or f"status {status}")
+    for codes, make in _MEANINGS:
+        if code in codes:
+            return make(what, found)
+    if "Object Lock" in text and status == HTTPStatus.BAD_REQUEST:
+        return _NoLockError(what, found=found)
+    if code == "InvalidArgument" and "version" in text.lower():
+        return ObjectNotFoundError(what, found=found)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
+        return StorageUnavailableError(what, found=found)
+    if status == HTTPStatus.FORBIDDEN:
+        return DeniedError(
+            what, found=found, hint="'vault store iam' prints what each role must be allowed"
+        )
+    return StorageError(what, found=found)
+
+
+_MEANINGS = (
+    (_GONE, lambda what, found: ObjectNotFoundError(what, found=found)),
+    (_NO_LOCK, lambda what, found: _NoLockError(what, found=found)),
+    (_BUSY, lambda what, found: StorageUnavailableError(what, found=found)),
+    (_TAKEN, lambda what, found: NameTakenError(what, found=found)),
+    (_DAMAGED, lambda what, found: DigestMismatchError(what, found=found)),
+    ({"InvalidRange"}, lambda what, found: _PastEndError(what, found=found)),
+    (
+        {"NoSuchBucket"},
+        lambda what, found: RepositoryNotFoundError(
+            what, found=found, hint="make the bucket, with versioning and Object Lock on"
+        ),
+    ),
+    (
+        {"RequestTimeTooSkewed"},
+        lambda what, found: ConfigError(
+            what, found=found, hint="set this machine's clock right (NTP) and run again"
+        ),
+    ),
+    (
+        _BAD_KEYS,
+        lambda what, found: StorageError(
+            what, found=found, hint="check the credentials that boto3's chain finds"
+        ),
+    ),
+    (
+        _ELSEWHERE,
+        lambda what, found: ConfigError(
+            what, found=found, hint="set AWS_REGION to the bucket's region"
+        ),
+    ),
+)
+
+
+def _failure(what: str, error: Exception) -> VaultError:
+    """What it means that there is no answer, or none that can be read."""
+    found = _clean(str(error))
+    if isinstance(error, _MISCONFIGURED):
+        return ConfigError(
+            what, found=found, hint="set the AWS variables or a profile, see boto3's documentation"
+        )
+    if isinstance(error, SSLError):
+        return StorageError(
+            what, found=found, hint="check the certificate; AWS_CA_BUNDLE names one's own authority"
+        )
+    if isinstance(error, HTTPClientError | IncompleteReadError):
+        return StorageUnavailableError(what, found=found)
+    return StorageError(what, found=found)
+
+
+def _clean(text: str) -> str:
+    """Text of a server, fit for a terminal and a log."""
+    return "".join(c if c.isprintable() else "?" for c in text[:300])
