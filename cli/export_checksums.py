@@ -27,9 +27,9 @@ _PIECE = 1_048_576  # bytes
 @click.argument("spec", metavar="SNAPSHOT")
 @pass_invocation
 def export_checksums(invocation: Invocation, spec: str) -> None:
-    """Print a snapshot's SHA-256 sums as sha256sum does. Needs recovery.key.
+    """Print a snapshot's SHA-256 sums as sha256sum does.
 
-    After a restore to DIR: cd DIR && sha256sum --check FILE. Nothing is printed
+    Needs recovery.key. After a restore to DIR: cd DIR && sha256sum --check FILE. Nothing is printed
     before the whole tree was checked against its signature.
     """
     repository = invocation.open()

@@ -3,7 +3,8 @@
 import json
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
@@ -126,19 +127,35 @@ def emit_table(
 
 
 def emit_json_list(
-    schema: str, head: Mapping[str, object], name: str, items: Iterable[Mapping[str, Any]]
+    schema: str,
+    head: Mapping[str, object],
+    name: str,
+    items: Iterable[Mapping[str, Any]],
+    *,
+    tail: Callable[[], Mapping[str, object]] = dict,
 ) -> None:
-    """Print one object whose last member is a list of any length, item by item."""
+    """Print one object with a list of any length, item by item.
+
+    Args:
+        schema: Name and version of the form.
+        head: Members before the list.
+        name: Of the list.
+        items: In the list.
+        tail: Gives the members after the list, once it has ended.
+    """
     start = json.dumps({"schema": schema, **head, name: []}).removesuffix("]}")
     emit_pieces([start])
     for first, some in enumerate(_batches(items)):
         emit_pieces([", " if first else "", ", ".join(map(json.dumps, some))])
-    emit_pieces(["]}\n"])
+    members = "".join(f", {json.dumps(key)}: {json.dumps(each)}" for key, each in tail().items())
+    emit_pieces(["]", members, "}\n"])
 
 
 def emit_pieces(pieces: Iterable[str]) -> None:
     """Print text without line ends of its own."""
-    render.emit("".join(pieces), end="")
+    with render.ignore_closed_stdout():
+        sys.stdout.write("".join(pieces))
+        sys.stdout.flush()
 
 
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:

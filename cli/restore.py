@@ -59,12 +59,12 @@ def restore(
     finalize: bool,
     undoing: bool,
 ) -> int:
-    """Put SNAPSHOT's content at TARGET. Needs recovery.key.
+    """Put SNAPSHOT's content at TARGET, proven from disk.
 
-    SNAPSHOT is DATASET, DATASET@latest, DATASET@TIME or a ledger number. TARGET is
-    changed in one step, after everything was restored beside it, read back from
-    the disk and compared with what was signed; if anything is wrong TARGET stays
-    as it was.
+    Needs recovery.key. SNAPSHOT is DATASET, DATASET@latest, DATASET@TIME or a
+    ledger number. TARGET is changed in one step, after everything was restored
+    beside it, read back from the disk and compared with what was signed; if
+    anything is wrong TARGET stays as it was.
 
     Afterwards, with --replace: 'vault restore --finalize TARGET' removes the
     former state, 'vault restore --undo TARGET' exchanges it back.

@@ -1,5 +1,8 @@
 """`vault snapshot`: store the state of a source."""
 
+import contextlib
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -10,29 +13,35 @@ from cli import progress, render
 from cli.context import TOOL, Invocation, pass_invocation
 from cli.exits import EXIT_DEGRADED
 from cli.list import snapshot_fields
+from cli.sources import read_paths, read_rules, source_options
 from cli.values import parse_duration
+from vault.errors import ConfigError
+from vault.keyfile import WriterKey
 from vault.model import from_rfc3339
 from vault.repository import Repository
-from vault.snapshot import Problem, SnapshotReport, SnapshotRequest, take_snapshot
-from vault.source import Rules
+from vault.snapshot import (
+    Action,
+    Command,
+    NamedStream,
+    Planned,
+    Problem,
+    SnapshotReport,
+    SnapshotRequest,
+    StandardInput,
+    preview_snapshot,
+    take_snapshot,
+)
 from vault.workers import make_workers
 
 _SHOWN = 100  # problems on stderr; --json lists them all
+_QUIET_ACTIONS = {Action.UNCHANGED, Action.STORED}  # counted, not listed
 _STRICT = {"changed", "attributes"}  # problems that --strict makes an exit code of
 
 
 @click.command()
-@click.argument(
-    "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("paths", metavar="[PATH... | -- COMMAND...]", nargs=-1)
 @click.option("--name", "dataset", metavar="DATASET", required=True, help="What it is called.")
-@click.option(
-    "--exclude",
-    "excludes",
-    metavar="PATTERN",
-    multiple=True,
-    help="Leave out what matches, as in a .gitignore. Repeatable.",
-)
+@source_options
 @click.option(
     "--retain",
     type=parse_duration,
@@ -41,6 +50,7 @@ _STRICT = {"changed", "attributes"}  # problems that --strict makes an exit code
 )
 @click.option("--strict", is_flag=True, help="Exit 3 also if files changed while being read.")
 @click.option("--allow-empty", is_flag=True, help="Take it even if the source is suddenly empty.")
+@click.option("--dry-run", is_flag=True, help="Print what would be read and why; store nothing.")
 @click.option(
     "--level",
     type=click.IntRange(1, 19),
@@ -52,32 +62,75 @@ _STRICT = {"changed", "attributes"}  # problems that --strict makes an exit code
 def snapshot(
     invocation: Invocation,
     *,
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     dataset: str,
-    excludes: tuple[str, ...],
     retain: timedelta | None,
     level: int,
     strict: bool,
     allow_empty: bool,
+    dry_run: bool,
+    excludes: tuple[str, ...],
+    exclude_files: tuple[Path, ...],
+    exclude_caches: bool,
+    markers: tuple[str, ...],
+    one_file_system: bool,
+    path_files: tuple[Path, ...],
+    path_files0: tuple[Path, ...],
+    stdin_name: str | None,
+    is_command: bool,
+    file_name: str | None,
+    timeout: timedelta | None,
 ) -> int:
     """Store the state of PATHs as a snapshot.
 
     Of one PATH, names in the snapshot are relative to it; of several, they are
     full paths. Exit 3: some files could not be read; they are listed, and the
     snapshot is marked incomplete.
+
+    With --stdin or --command the snapshot is one file. When the command fails, is
+    killed or runs out of time, nothing is published: exit 16.
     """
-    invocation.warn_of_keys_together()
-    repository = invocation.open()
-    writer = invocation.writer_key(repository)
-    request = SnapshotRequest(
-        paths=paths,
-        dataset=dataset,
-        tool=TOOL,
-        retention=retain,
-        rules=Rules(excludes=excludes),
-        level=level,
-        allow_empty=allow_empty,
-    )
+    with contextlib.ExitStack() as stack:
+        stream = open_stream(
+            stack,
+            paths,
+            stdin_name=stdin_name,
+            is_command=is_command,
+            file_name=file_name,
+            timeout=timeout,
+        )
+        request = SnapshotRequest(
+            paths=() if stream else read_paths(paths, path_files, path_files0),
+            dataset=dataset,
+            tool=TOOL,
+            retention=retain,
+            rules=read_rules(
+                excludes,
+                exclude_files,
+                exclude_caches=exclude_caches,
+                markers=markers,
+                one_file_system=one_file_system,
+            ),
+            level=level,
+            allow_empty=allow_empty,
+            stream=stream,
+        )
+        invocation.warn_of_keys_together()
+        repository = invocation.open()
+        writer = invocation.writer_key(repository)
+        if dry_run:
+            return _preview(invocation, repository, writer, request)
+        return _take(invocation, repository, writer, request, strict=strict)
+
+
+def _take(
+    invocation: Invocation,
+    repository: Repository,
+    writer: WriterKey,
+    request: SnapshotRequest,
+    *,
+    strict: bool,
+) -> int:
     with make_workers() as workers, progress.shown(quiet=invocation.options.quiet) as shown:
         report = take_snapshot(
             repository,
@@ -92,6 +145,77 @@ def snapshot(
     _report_problems(invocation, report.problems)
     invocation.emit("vault/snapshot/v1", _report_fields(repository, report), _text(report))
     return exit_code(report, strict=strict)
+
+
+def _preview(
+    invocation: Invocation, repository: Repository, writer: WriterKey, request: SnapshotRequest
+) -> int:
+    """Print what would be done, line by line as it is found."""
+    if request.stream is not None:
+        raise ConfigError("--dry-run has nothing to say of a stream")
+    totals: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    listed = []
+    places = invocation.places
+    for planned in preview_snapshot(
+        repository, writer, request, cache_dir=places.cache, state_dir=places.state
+    ):
+        totals[planned.action] += 1
+        sizes[planned.action] += planned.size
+        if invocation.options.json:
+            listed.append(_planned_fields(planned))
+        elif planned.action not in _QUIET_ACTIONS:
+            reason = f"  ({planned.reason})" if planned.reason else ""
+            render.emit(f"{planned.action:<10}  {render.path_text(planned.path)}{reason}")
+    summary = {action.value: {"count": totals[action], "size": sizes[action]} for action in Action}
+    invocation.emit(
+        "vault/snapshot-dry-run/v1",
+        {"planned": listed, "totals": summary},
+        render.facts(
+            {action.value: f"{totals[action]:,}, {render.size(sizes[action])}" for action in Action}
+        ),
+    )
+    return EXIT_DEGRADED if totals[Action.UNREADABLE] else 0
+
+
+def _planned_fields(planned: Planned) -> dict[str, object]:
+    return {
+        **render.path_fields(planned.path),
+        "action": planned.action.value,
+        "size": planned.size,
+        "reason": planned.reason,
+    }
+
+
+def open_stream(
+    stack: contextlib.ExitStack,
+    arguments: Sequence[str],
+    *,
+    stdin_name: str | None,
+    is_command: bool,
+    file_name: str | None,
+    timeout: timedelta | None,
+) -> NamedStream | None:
+    """Standard input or a command as the source; None where PATHs are it.
+
+    Raises:
+        ConfigError: The options contradict each other.
+        SourceCommandError: The command can't be started.
+    """
+    if stdin_name is not None:
+        if is_command or arguments:
+            raise ConfigError("--stdin takes neither PATHs nor --command")
+        return NamedStream(name=stdin_name, stream=StandardInput(sys.stdin.buffer))
+    if not is_command:
+        if file_name is not None or timeout is not None:
+            raise ConfigError("--file-name and --timeout go with --command")
+        return None
+    if not arguments:
+        raise ConfigError("--command needs a command", hint="put it after --, at the end")
+    seconds = None if timeout is None else timeout.total_seconds()
+    name = file_name or Path(arguments[0]).name
+    command = Command(arguments, timeout=seconds)
+    return NamedStream(name=name, stream=stack.enter_context(command))
 
 
 def exit_code(report: SnapshotReport, *, strict: bool) -> int:

@@ -296,7 +296,7 @@ def make_source(tmp_path: Path) -> MakeSource:
 
 @pytest.fixture
 def files_of() -> Callable[[Path], dict[str, bytes]]:
-    """Bytes of every regular file below a directory, as `Lab.contents` gives those of a snapshot."""
+    """Bytes of the files below a directory, as `Lab.contents` gives those of a snapshot."""
     return on_disk
 
 

@@ -211,7 +211,7 @@ class Cache:
         return self._write(work)
 
     def _is_newest(self, txn: lmdb.Transaction, following: int) -> bool:
-        """Whether the newest mark was drawn for this number: the counter didn't change by itself."""
+        """Whether the newest mark was drawn for this number: no counter that changed by itself."""
         if following > 1 and txn.get(_mark_key(following), db=self._meta) is None:
             return False
         with txn.cursor(db=self._meta) as cursor:

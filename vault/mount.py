@@ -108,7 +108,7 @@ class SnapshotFiles:
         """
         number = self._directory(path)
         yield from _dots(number, offset)
-        start = offset - _FIRST if offset >= _FIRST else None
+        start = offset - _FIRST if offset > _FIRST else None
         for member in self._tree.children(number, start):
             entry = self._tree.entry(member)
             name = entry.path.rpartition(b"/")[2]

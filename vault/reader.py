@@ -191,6 +191,7 @@ class Reader:
         self.inventory: Inventory = repository.inventory(record)
         self._recipient = recipient
         self.by_digest = by_digest
+        self._hashed = by_digest and not use_index  # all that is believed of packs was hashed
         self._seeds: dict[tuple[bytes, object], bytes] = {}
         self._entries: dict[str, IndexEntry] = {}
         self._readers: dict[int, PackReader] = {}
@@ -282,7 +283,7 @@ class Reader:
 
     def doubt(self, error: IntegrityError) -> IntegrityError:
         """The error itself if every pack was hashed; else that what was believed may be wrong."""
-        return error if self.by_digest else StaleIndexError(f"{error}, by what was believed")
+        return error if self._hashed else StaleIndexError(f"{error}, by what was believed")
 
     def chunks_of(self, entry: Entry) -> Sequence[bytes]:
         """Chunk ids of a file with content, in order."""

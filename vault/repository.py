@@ -28,6 +28,7 @@ from vault.errors import (
     IntegrityError,
     LedgerMovedError,
     MissingObjectError,
+    NameTakenError,
     ObjectNotFoundError,
     RepositoryNotFoundError,
     SignatureError,
@@ -246,20 +247,40 @@ class Repository:
         )
         envelope = seal_envelope(payload, signers)
         digest = self.ledger.check(envelope, seq).digest
-        self.put(ledger_name(seq), envelope, self._ledger_need())
+        self._put_statement(seq, envelope)
         self.refresh()
         owner = self.ledger.records[seq] if len(self.ledger.records) > seq else None
         return owner if owner is not None and owner.digest == digest else None
 
+    def _put_statement(self, seq: int, envelope: bytes) -> None:
+        """Store a statement, unless its number is owned where a list can't settle that (I4)."""
+        name, need = ledger_name(seq), self._ledger_need()
+        if not self.store.traits.orders_versions_by_commit:
+            try:
+                self.put(name, envelope, need, exclusive=True)
+            except NameTakenError:
+                self.refresh()
+                if self.head.seq < seq:  # junk holds the name, and must not stop the chain
+                    self.put(name, envelope, need)
+            return
+        self.put(name, envelope, need)
+
     def _extend_predecessors(self, seq: int) -> None:
-        """Lock N for the full term when N+1 is appended, older ones at half the term (I2)."""
+        """Lock N for the full term when N+1 is appended, older ones from half the term on (I2).
+
+        Those once a quarter of the term, by whoever appends first in it: should
+        that one be killed, half of a half is left to the next.
+        """
         if self.parameters.lock_mode is LockMode.NONE:
             return
         term = self.parameters.ledger_span
         now = self.clock()
+        before = self.ledger.records[seq - 1].modified
         for record in self.ledger.records[:seq]:
-            last_extend = self.ledger.records[record.seq + 1].modified
-            if record.seq == seq - 1 or last_extend + term / 2 < now:
+            extended = self.ledger.records[record.seq + 1].modified
+            quarter = (now - extended) // (term / 4)
+            is_due = quarter >= 2 and quarter > (before - extended) // (term / 4)
+            if record.seq == seq - 1 or is_due:
                 self._lock_again(record, now + term)
 
     def _lock_again(self, record: Record, need: datetime) -> None:
@@ -282,15 +303,18 @@ class Repository:
 
     # --- objects ---
 
-    def put(self, name: str, data: Buffer, need: datetime) -> Stored:
+    def put(self, name: str, data: Buffer, need: datetime, *, exclusive: bool = False) -> Stored:
         """Store one object, locked at least until ``need``; durable on return.
 
         Raises:
+            NameTakenError: See `ObjectStore.put`.
             StorageError: Not stored.
         """
         digest = Digest.of(data)
         retention = self.retention_for(digest, need)
-        version = self.store.put(name, data, sha256=digest, retention=retention)
+        version = self.store.put(
+            name, data, sha256=digest, retention=retention, exclusive=exclusive
+        )
         ref = ObjectRef(name=name, sha256=digest, size=len(data), version=version.version)
         return Stored(ref=ref, locked_until=retention.until if retention else None)
 

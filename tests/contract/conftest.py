@@ -8,6 +8,7 @@ the marker ``s3``, at the bucket that VAULT_TEST_S3_URL names.
 """
 
 import dataclasses
+import functools
 import os
 import secrets
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 from moto import mock_aws
 
 from vault.model import Retention
-from vault.storage import open_store, s3
+from vault.storage import s3
 from vault.storage.base import ObjectStore
 from vault.storage.local import LocalStore
 from vault.storage.memory import MemoryStore
@@ -83,11 +84,37 @@ class _MotoStore(s3.S3Store):
         return Retention(mode=mode.lower(), until=until) if mode else None
 
 
-_MOTO_GAPS = {
-    "test_extend_lengthens_and_never_shortens": "moto shortens locks",
-    "test_compliance_is_not_downgraded": "moto turns compliance into governance",
-    "test_concurrent_extends_end_with_the_longest": "moto shortens locks",
-}
+# what moto 5.2 does otherwise: test, the parameters that show it (None: all of them)
+_MOTO_GAPS: tuple[tuple[str, str, tuple[str, ...] | None], ...] = (
+    ("keeps the caller's buffer, not its bytes", "test_put_takes_any_buffer", ("bytearray",)),
+    (
+        "breaks when an unknown version is locked",
+        "test_unknown_versions_are_not_found",
+        ("0", "2-" + "0" * 64, "1-x", "../1", "null"),
+    ),
+    (
+        "loses the first name after a key marker that is no name",
+        "test_listing_honours_prefix_and_after",
+        (
+            *("a-", "a-a", "a--", "a--a", "a/-", "a/-a", "a/-a/"),
+            *("a/0-", "a/0-a", "a/0-a/", "a/0-a/0", "a/b-", "a/b-a", "a/b-a/", "a/b-a/b"),
+        ),
+    ),
+    ("lists markers apart", "test_a_delete_marker_hides_from_plain_reads_only", None),
+    ("shortens locks", "test_extend_lengthens_and_never_shortens", None),
+    ("shortens locks", "test_concurrent_extends_end_with_the_longest", None),
+    ("turns compliance into governance", "test_compliance_is_not_downgraded", None),
+)
+
+
+def _gap_of_moto(test: str) -> str | None:
+    """What keeps moto from passing that test, named as pytest names it."""
+    function, _, parameters = test.removesuffix("]").partition("[")
+    own = parameters.removeprefix("moto").removeprefix("-")
+    for gap, name, shown_by in _MOTO_GAPS:
+        if name == function and (shown_by is None or own in shown_by):
+            return gap
+    return None
 
 
 @contextmanager
@@ -96,7 +123,7 @@ def _moto(path: Path) -> Iterator[StoreUnderTest]:
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = s3.connect(attempts=1)
+        client = _connected("", attempts=1)
         client.create_bucket(Bucket="vault-test", ObjectLockEnabledForBucket=True)
         yield _s3_under_test(_MotoStore(client, "vault-test", "some/prefix"), client)
 
@@ -104,11 +131,16 @@ def _moto(path: Path) -> Iterator[StoreUnderTest]:
 @contextmanager
 def _s3(path: Path) -> Iterator[StoreUnderTest]:
     """A prefix of its own in the given bucket: what is locked there can't be cleared away."""
-    url = f"{os.environ['VAULT_TEST_S3_URL'].rstrip('/')}/contract-{secrets.token_hex(8)}"
-    endpoint = os.environ.get("VAULT_TEST_S3_ENDPOINT", "")
-    store = open_store(url, endpoint=endpoint)
-    assert isinstance(store, s3.S3Store)
-    yield _s3_under_test(store, s3.connect(endpoint))
+    bucket, prefix = s3.parse_url(os.environ["VAULT_TEST_S3_URL"])
+    prefix = f"{prefix}/contract-{secrets.token_hex(8)}".lstrip("/")
+    client = _connected(os.environ.get("VAULT_TEST_S3_ENDPOINT", ""))
+    yield _s3_under_test(s3.S3Store(client, bucket, prefix), client)
+
+
+@functools.cache
+def _connected(endpoint: str, attempts: int = s3.ATTEMPTS) -> Any:
+    """One client, as in a real run; to make one takes longer than most tests."""
+    return s3.connect(endpoint, attempts=attempts)
 
 
 def _s3_under_test(store: s3.S3Store, client: Any) -> StoreUnderTest:
@@ -139,9 +171,9 @@ _FACTORIES: dict[str, Callable[[Path], AbstractContextManager[StoreUnderTest]]] 
 )
 def under_test(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
     """Each store in turn."""
-    gap = _MOTO_GAPS.get(request.function.__name__) if request.param == "moto" else None
+    gap = _gap_of_moto(request.node.name) if request.param == "moto" else None
     if gap:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=gap))
+        request.applymarker(pytest.mark.xfail(strict=True, reason=f"moto {gap}"))
     with _FACTORIES[request.param](tmp_path / "repository") as under_test:
         yield under_test
 

@@ -1,5 +1,6 @@
 """What every object store must do: `vault.storage.base`, sentence by sentence."""
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
+    NameTakenError,
     ObjectNotFoundError,
     RetentionError,
     VaultError,
@@ -81,10 +83,12 @@ def test_put_takes_any_buffer(store: ObjectStore, kind: type[bytearray | memoryv
 
 
 def test_put_states_what_the_listing_states(store: ObjectStore) -> None:
-    """Name, version, size and time of the answer are those of the listing."""
+    """Name, version and size of the answer are those of the listing, the time about it."""
     for name in (NAME, "ledger/0000000000000000"):
         version = put(store, name, b"data")
-        assert list(store.versions(name)) == [version]
+        (found,) = store.versions(name)
+        assert dataclasses.replace(found, modified=version.modified) == version
+        assert abs(found.modified - version.modified) < timedelta(minutes=5)
         assert version.size == 4
         assert not version.marker
         assert abs(version.modified - store.now()) < timedelta(minutes=5)
@@ -117,6 +121,25 @@ def test_put_to_a_taken_name_makes_the_next_version(store: ObjectStore) -> None:
 def test_put_of_the_same_bytes_makes_a_version_of_its_own(store: ObjectStore) -> None:
     """A repeated PUT is harmless, and seen."""
     assert put(store, NAME, b"data").version != put(store, NAME, b"data").version
+
+
+def test_an_exclusive_put_meets_no_visible_version(under_test: UnderTest) -> None:
+    """A taken name is refused, unless only a delete marker shows at it, by stores that can."""
+    store = under_test.store
+
+    def exclusive(data: bytes) -> ObjectVersion:
+        return store.put(NAME, data, sha256=hashlib.sha256(data).digest(), exclusive=True)
+
+    first = exclusive(b"first")
+    try:
+        exclusive(b"second")
+    except NameTakenError:
+        assert listed(store, NAME) == [(NAME, first.version)]
+    else:
+        pytest.skip("this store can't refuse a taken name")
+    if under_test.put_marker:
+        under_test.put_marker(NAME)
+        exclusive(b"third")
 
 
 def test_concurrent_puts_of_one_name_make_distinct_versions(store: ObjectStore) -> None:
@@ -361,18 +384,26 @@ def test_compliance_is_not_downgraded(store: ObjectStore) -> None:
     version = put(store, NAME, b"data", retention).version
     with pytest.raises(RetentionError):
         store.extend(NAME, version, lock(store, 20, LockMode.GOVERNANCE))
-    assert store.extend(NAME, version, lock(store, 9, LockMode.GOVERNANCE)) == retention.until
+    same = dataclasses.replace(retention, mode=LockMode.GOVERNANCE)
+    assert store.extend(NAME, version, same) == retention.until
     assert store.extend(NAME, version, lock(store, 2, LockMode.GOVERNANCE)) == retention.until
     assert store.status(NAME, version).retention == retention
 
 
 def test_governance_can_become_compliance(store: ObjectStore) -> None:
-    """With the same end or a later one."""
-    version = put(store, NAME, b"data", lock(store, 9)).version
-    for days in (9, 12):
-        retention = lock(store, days, LockMode.COMPLIANCE)
-        assert store.extend(NAME, version, retention) == retention.until
-        assert store.status(NAME, version).retention == retention
+    """With the same end or a later one; a store that refuses says so and keeps the lock."""
+    before = lock(store, 9)
+    version = put(store, NAME, b"data", before).version
+    for retention in (
+        dataclasses.replace(before, mode=LockMode.COMPLIANCE),
+        lock(store, 12, LockMode.COMPLIANCE),
+    ):
+        try:
+            assert store.extend(NAME, version, retention) == retention.until
+        except RetentionError:
+            assert store.status(NAME, version).retention == before
+        else:
+            assert store.status(NAME, version).retention == retention
 
 
 def test_an_expired_lock_can_be_set_anew(under_test: UnderTest) -> None:

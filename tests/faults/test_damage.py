@@ -1,4 +1,4 @@
-"""Every kind of object damaged in every way: found, by an error of the right family, or irrelevant."""
+"""Every kind of object damaged in every way: found by the right error, or irrelevant."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -143,7 +143,7 @@ def _check(lab: "Lab", kind: str, what: str, snapshots: int) -> None:
 
 
 def test_the_end_of_the_ledger_can_only_be_missed_with_a_floor(lab: "Lab") -> None:
-    """Cutting the newest statement off leaves a valid chain: `--trust` and the memory are for that."""
+    """Without the newest statement the chain is valid: `--trust` and the memory are for that."""
     items = list(lab.store.versions("ledger/"))
     lab.store.remove(items[-1].name, items[-1].version)
     assert len(lab.open().ledger.snapshots()) == 1

@@ -78,7 +78,7 @@ def test_a_killed_process_leaves_a_valid_repository_and_its_work_is_used(
     tmp_path: Path,
     assert_invariants: "AssertInvariants",
 ) -> None:
-    """Killed over and over, the runs together store each pack about once; the last one publishes."""
+    """Killed over and over, the runs store each pack about once; the last one publishes."""
     store = LocalStore.create(tmp_path / "repository", clock=clock)
     lab = make_repository(store=store)
     source = make_source(files=120)

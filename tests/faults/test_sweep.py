@@ -1,4 +1,4 @@
-"""Stopped before and after every single store call, a run leaves a valid repository (I1, I2, I3)."""
+"""Stopped before and after every store call, a run leaves a valid repository (I1, I2, I3)."""
 
 import itertools
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from vault.errors import StorageUnavailableError
 from vault.keyfile import Argon2Cost, load_root, load_writer
 from vault.model import LockMode, Parameters
 from vault.repository import Repository
-from vault.snapshot import SnapshotReport
 from vault.storage.memory import FaultPoint, MemoryStore
 
 if TYPE_CHECKING:
@@ -32,10 +31,6 @@ def _strike(count: int, phase: Phase, error: BaseException) -> Callable[[FaultPo
             raise error
 
     return fault
-
-
-def _first(lab: "Lab", source: Path) -> SnapshotReport:
-    return lab.snapshot(source)
 
 
 @pytest.fixture(params=LOCKS)
@@ -151,7 +146,6 @@ def test_an_init_killed_at_any_call_can_be_repeated_or_finished(
     clock: "Clock",
     lock: LockMode,
     phase: Phase,
-    make_source: "MakeSource",
     assert_invariants: "AssertInvariants",
 ) -> None:
     """Either there is no repository yet, or the keys that open it lie where they were to be."""

@@ -93,6 +93,15 @@ def printed(
     documents.append(vault_json("restore", "--finalize", "target"))
     documents.append(vault_json("export-checksums", "data"))
     documents.append(vault_json("index", "rebuild"))
+    documents.append(vault_json("ls", "data"))
+    documents.append(vault_json("find", "host*"))
+    (source / "new").touch()
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    numbers = [item["seq"] for item in vault_json("list")["snapshots"]]
+    documents.append(vault_json("diff", *numbers))
+    documents.append(vault_json("stats"))
+    documents.append(vault_json("verify"))
+    documents.append(vault_json("status"))
     root = documents[0]["repository"]["root"]
     with monkeypatch.context() as patch:
         patch.setenv("VAULT_KEYS", "host2")

@@ -96,6 +96,8 @@ def test_another_root_than_the_pinned_one_is_refused(
     assert vault(*there, "list")[0] == 0
     assert vault("--repo", "second", "list")[0] == 4
     assert vault(*there, "snapshot", source, "--name", "data")[0] == 12
+    assert vault(*there, "key", "revoke", "first")[0] == 12
+    assert vault("list")[0] == 0
 
 
 def test_key_files_of_different_repositories_are_refused(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vault import source as walking
 from vault.errors import BusyError, ConfigError
 from vault.snapshot import reading, run
 from vault.source import Rules
@@ -109,14 +110,14 @@ def test_files_that_nobody_may_read_make_the_snapshot_incomplete(
     """Listed with the reason; everything else is there."""
     source = make_source()
     refused = bytes(source / "dir0/file2")
-    real = reading.source.open_source
+    real = walking.open_source
 
     def open_source(full: bytes, expected: os.stat_result) -> int:
         if full == refused:
             raise PermissionError(13, "Permission denied")
         return real(full, expected)
 
-    monkeypatch.setattr(reading.source, "open_source", open_source)
+    monkeypatch.setattr(walking, "open_source", open_source)
     report = lab.snapshot(source)
     assert not report.body.complete
     assert report.body.counts.unreadable == 1
@@ -143,7 +144,7 @@ def test_what_is_excluded_is_not_stored(lab: "Lab", make_source: "MakeSource") -
 
 
 def _between_reads(
-    monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None], name: str = "_read_up_to"
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object], name: str = "_read_up_to"
 ) -> None:
     """Calls ``act`` with a count after the bytes of each file were read."""
     real: Callable[..., Any] = getattr(reading, name)
@@ -183,7 +184,7 @@ def test_a_file_that_goes_on_changing_is_listed_and_read_again_next_time(
     (tmp_path / "top").mkdir()
     file = tmp_path / "top/file"
     file.write_bytes(b"0")
-    _between_reads(monkeypatch, lambda count: file.write_bytes(b"%d" % count) and None)
+    _between_reads(monkeypatch, lambda count: file.write_bytes(b"%d" % count))
     report = lab.snapshot(tmp_path / "top")
     assert report.body.counts.changed == 1
     assert report.body.complete

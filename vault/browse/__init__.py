@@ -1,7 +1,7 @@
 """Looking into a snapshot without restoring it: its tree, its files (design.md 6, 7)."""
 
 from vault.browse.content import MAX_CACHED, FileContent
-from vault.browse.index import TreeIndex
+from vault.browse.index import TreeIndex, path_matcher
 from vault.browse.view import OpenFile, View, open_reader
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "TreeIndex",
     "View",
     "open_reader",
+    "path_matcher",
 ]

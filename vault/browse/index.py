@@ -4,8 +4,11 @@ In memory are 24 bytes for every entry and a bounded number of paths; the entrie
 themselves stay in the spool.
 """
 
+import fnmatch
+import os
+import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
@@ -113,7 +116,7 @@ class TreeIndex:
             number: Of the directory.
             start: A member, or the number after the last one; None is the first.
         """
-        at = number + 1 if start is None else start
+        at = max(number + 1, start or 0)
         while at < self._ends[number]:
             yield at
             at = self._ends[at]
@@ -149,3 +152,14 @@ class TreeIndex:
                 found=repr(entry.link[:200]),
             )
         return target
+
+
+def path_matcher(pattern: bytes) -> Callable[[bytes], bool]:
+    """Tells whether a path matches a glob: the whole of it where there is a ``/``, else its name.
+
+    ``*`` matches ``/`` too, as in find(1) ``-path``.
+    """
+    matches = re.compile(fnmatch.translate(os.fsdecode(pattern))).match
+    if b"/" in pattern:
+        return lambda path: matches(os.fsdecode(path)) is not None
+    return lambda path: matches(os.fsdecode(path.rpartition(b"/")[2])) is not None

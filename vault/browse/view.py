@@ -3,10 +3,10 @@
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from vault.browse.content import MAX_CACHED, Blocks, FileContent
 from vault.browse.index import TreeIndex
@@ -19,7 +19,13 @@ from vault.tree import Entry
 
 _log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 PIECE: Final = 1 << 20  # bytes that `View.stream` gives at once
+
+_Belief = tuple[bool, bool]  # use_index and by_digest of a `Reader`
+_FROM_THE_START: Final[Sequence[_Belief]] = ((True, False), (False, False), (False, True))
+_AT_RANDOM: Final[Sequence[_Belief]] = ((True, True), (False, True))
 
 
 @contextmanager
@@ -57,8 +63,8 @@ def open_reader(
 class View:
     """A snapshot for the holder of a recovery key. Use as a context manager.
 
-    An index that turns out wrong is believed no more, and what was being read is
-    read again.
+    Where chunks lie is believed without proof first, as that costs least. What turns
+    out wrong is believed no more, and what was being read is read again.
 
     Args:
         repository: Read up to its head.
@@ -87,9 +93,8 @@ class View:
         self._recovery = recovery
         self.record = record
         self._scratch = scratch
-        self._by_digest = random_access
         self._max_cached = max_cached
-        self._use_index = True
+        self._beliefs = iter(_AT_RANDOM if random_access else _FROM_THE_START)
         self._reading = ExitStack()
         self._tree = ExitStack()
         self.tree: TreeIndex
@@ -97,12 +102,8 @@ class View:
 
     def __enter__(self) -> Self:
         try:
-            self._open()
-            try:
-                self._read_tree()
-            except StaleIndexError as error:
-                self.distrust_index(error)
-                self._read_tree()
+            self._open(next(self._beliefs))
+            self.retrying(self._read_tree)
         except BaseException:
             self.__exit__()
             raise
@@ -112,15 +113,16 @@ class View:
         self._reading.close()
         self._tree.close()
 
-    def _open(self) -> None:
+    def _open(self, belief: _Belief) -> None:
+        use_index, by_digest = belief
         reader = self._reading.enter_context(
             open_reader(
                 self._repository,
                 self._recovery,
                 self.record,
                 scratch=self._scratch,
-                use_index=self._use_index,
-                by_digest=self._by_digest,
+                use_index=use_index,
+                by_digest=by_digest,
             )
         )
         self.blocks = Blocks(reader, max_cached=self._max_cached)
@@ -130,18 +132,22 @@ class View:
         self.tree = self._tree.enter_context(TreeIndex(self._scratch))
         self.tree.fill(self.blocks.reader.tree())
 
-    def distrust_index(self, error: StaleIndexError) -> None:
-        """Go on by what the packs themselves say.
+    def retrying(self, work: Callable[[], _T]) -> _T:
+        """What ``work`` gives, believing less each time that a belief turns out wrong.
 
         Raises:
-            StaleIndexError: The given one: that is already so.
+            IntegrityError: What is left to believe was hashed, and is not enough.
         """
-        if not self._use_index:
-            raise error
-        _log.warning("reading again without the index: %s", error)
-        self._use_index = False
-        self._reading.close()
-        self._open()
+        while True:
+            try:
+                return work()
+            except StaleIndexError as error:
+                belief = next(self._beliefs, None)
+                if belief is None:
+                    raise
+                _log.warning("reading again: %s", error)
+                self._reading.close()
+                self._open(belief)
 
     @property
     def size(self) -> int:
@@ -183,18 +189,11 @@ class OpenFile:
         self._view = view
         self._entry = entry
         self._content: FileContent | None = None
-        self._trying(lambda _: b"")
+        view.retrying(self._current)
 
     def read(self, offset: int, size: int) -> bytes:
         """See `FileContent.read`."""
-        return self._trying(lambda content: content.read(offset, size))
-
-    def _trying(self, work: Callable[[FileContent], bytes]) -> bytes:
-        try:
-            return work(self._current())
-        except StaleIndexError as error:
-            self._view.distrust_index(error)
-            return work(self._current())
+        return self._view.retrying(lambda: self._current().read(offset, size))
 
     def _current(self) -> FileContent:
         """By the reader that the view has now."""

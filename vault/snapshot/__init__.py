@@ -1,16 +1,26 @@
 """Taking a snapshot: design.md 6, the first flow."""
 
+from vault.snapshot.preview import Action, Planned
 from vault.snapshot.run import Problem
 from vault.snapshot.stream import Command, NamedStream, StandardInput
-from vault.snapshot.take import SnapshotReport, SnapshotRequest, rebuild_index, take_snapshot
+from vault.snapshot.take import (
+    SnapshotReport,
+    SnapshotRequest,
+    preview_snapshot,
+    rebuild_index,
+    take_snapshot,
+)
 
 __all__ = [
+    "Action",
     "Command",
     "NamedStream",
+    "Planned",
     "Problem",
     "SnapshotReport",
     "SnapshotRequest",
     "StandardInput",
+    "preview_snapshot",
     "rebuild_index",
     "take_snapshot",
 ]

@@ -5,7 +5,8 @@ import dataclasses
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -42,6 +43,7 @@ from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository, domain_ref, snapshot_body
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
 from vault.snapshot.packer import Packer
+from vault.snapshot.preview import Planned, preview
 from vault.snapshot.publish import (
     NeededPack,
     PacksGoneError,
@@ -53,7 +55,7 @@ from vault.snapshot.reading import FileReader
 from vault.snapshot.run import Problem, SourceRun
 from vault.snapshot.stream import NamedStream, StreamFile
 from vault.tree import TreeHeader, commitment, encode_header, frame
-from vault.workers import Workers
+from vault.workers import Workers, make_workers
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +129,28 @@ def take_snapshot(
             _log.warning("%s; it is made again", error)
             Cache.discard(task.cache_path(cache_dir))
             return task.run(cache_dir, lists_dir)
+
+
+def preview_snapshot(
+    repository: Repository,
+    key: WriterKey,
+    request: SnapshotRequest,
+    *,
+    cache_dir: Path,
+    state_dir: Path,
+) -> Iterator[Planned]:
+    """What `take_snapshot` would do with everything it meets; nothing is read or stored.
+
+    Raises:
+        ConfigError: The host may not write that dataset, or the source is not as required.
+    """
+    validate_label(request.dataset, "dataset")
+    writer = _enrolled(repository, key, request.dataset)
+    lists_dir = state_dir / repository.ledger.repository_id
+    with make_workers(0) as workers:
+        task = _Task(repository, key, writer, request, workers=workers)
+        with task.open_cache(cache_dir) as cache:
+            yield from _Attempt(task, cache, lists_dir).preview()
 
 
 def rebuild_index(
@@ -321,6 +345,17 @@ class _Attempt:
             journal.delete()
         return report
 
+    def preview(self) -> Iterator[Planned]:
+        """What `run` would do, without reading or storing."""
+        head = self._new_head()
+        last, problem = EntryListReader.open(self._list_path, head, self._cache)
+        _log_problem(problem)
+        request = self._task.request
+        with last or contextlib.nullcontext():
+            known = last is not None and last.head.sources == head.sources
+            records = last.records() if last is not None and known else iter(())
+            yield from preview(request.paths, request.rules, records)
+
     def _store_and_publish(
         self,
         head: ListHead,
@@ -453,7 +488,7 @@ class _Attempt:
             files = counts.files + counts.directories + counts.symlinks + counts.others
             self._task.progress.expect(files=files, size=counts.size)
 
-    def _refuse_emptied(self, empty: Set[bytes], last: EntryListReader | None) -> None:
+    def _refuse_emptied(self, empty: AbstractSet[bytes], last: EntryListReader | None) -> None:
         """A source that lost everything is an unmounted one until told otherwise (design.md 6)."""
         if not empty or self._task.request.allow_empty:
             return
@@ -466,7 +501,7 @@ class _Attempt:
                 hint="is it mounted? --allow-empty takes the snapshot all the same",
             )
 
-    def _filled_before(self, empty: Set[bytes], last: EntryListReader | None) -> set[bytes]:
+    def _filled_before(self, empty: AbstractSet[bytes], last: EntryListReader | None) -> set[bytes]:
         """Which of the sources had members: by the entry list, without one by the ledger."""
         if last is not None:
             left = set(empty)
@@ -559,7 +594,7 @@ def _tops(sources: Sequence[bytes]) -> tuple[bytes, ...]:
     return tuple(path[1:] + b"/" for path in sources) if len(sources) > 1 else (b"",)
 
 
-def _above(path: bytes, tops: Set[bytes]) -> set[bytes]:
+def _above(path: bytes, tops: AbstractSet[bytes]) -> set[bytes]:
     """Those of ``tops`` that a path is a member below."""
     return {top for top in tops if path and path.startswith(top)}
 

@@ -449,7 +449,9 @@ class S3Store:
         while True:
             page = self.request("list", prefix, "list_object_versions", **arguments)
             for kind, item in _in_order(page):
-                yield self._listed(item, marker=kind == b"DeleteMarker")
+                listed = self._listed(item, marker=kind == b"DeleteMarker")
+                if listed.name > after:  # Ceph 16 begins with the key marker, not after it
+                    yield listed
             if not page.get("IsTruncated"):
                 return
             last = (arguments.get("KeyMarker"), arguments.get("VersionIdMarker"))

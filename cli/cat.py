@@ -1,0 +1,54 @@
+"""`vault cat`: one file of a snapshot."""
+
+import sys
+
+import click
+
+from cli import listing, render
+from cli.context import Invocation, pass_invocation
+from vault.browse import View
+from vault.errors import ConfigError
+from vault.model import EntryType
+from vault.selection import select
+from vault.tree import Entry
+
+
+@click.command()
+@click.argument("spec", metavar="SNAPSHOT")
+@click.argument("path")
+@pass_invocation
+def cat(invocation: Invocation, *, spec: str, path: str) -> None:
+    """Write the file PATH of SNAPSHOT to stdout.
+
+    Needs recovery.key. Every byte is verified before it is written. Exit 4: the rest of the file is
+    missing or damaged, and what was written is its right beginning.
+    """
+    if invocation.options.json:
+        raise click.UsageError("cat writes the file itself: there is no JSON of it")
+    repository = invocation.open()
+    record = select(repository.ledger, spec)
+    recovery = invocation.recovery_key(repository)
+    with listing.view(invocation, repository, recovery, record) as view:
+        entry = _file(view, listing.tree_path(path))
+        with render.ignore_closed_stdout():
+            for piece in view.stream(entry):
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+
+
+def _file(view: View, path: bytes) -> Entry:
+    """The file at a path, by whichever of its names.
+
+    Raises:
+        ConfigError: There is none, or it is no file.
+    """
+    number = view.tree.file_of(listing.find(view, path))
+    entry = view.tree.entry(number)
+    if entry.type is not EntryType.FILE:
+        target = render.path_text(entry.link) if entry.link is not None else None
+        raise ConfigError(
+            f"{render.path_text(path) or 'the top'} is not a file",
+            expected="a file",
+            found=f"a {listing.TYPE_NAMES[entry.type]}" + (f" to {target}" if target else ""),
+        )
+    return entry

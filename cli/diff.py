@@ -1,0 +1,108 @@
+"""`vault diff`: what differs between two snapshots."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import click
+
+from cli import listing, render
+from cli.context import Invocation, pass_invocation
+from vault.diff import Change, ChangeKind, Summary
+from vault.diff import diff as compare
+from vault.selection import select
+from vault.tree import Entry
+
+_SIGNS: Final[Mapping[ChangeKind, str]] = {
+    ChangeKind.ADDED: "+",
+    ChangeKind.REMOVED: "-",
+    ChangeKind.TYPE: "T",
+    ChangeKind.CONTENT: "M",
+    ChangeKind.METADATA: "U",
+}
+
+
+@click.command()
+@click.argument("old", metavar="SNAPSHOT_A")
+@click.argument("new", metavar="SNAPSHOT_B")
+@click.option("--no-metadata", is_flag=True, help="Leave out what differs in metadata only.")
+@pass_invocation
+def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> None:
+    """List what differs from SNAPSHOT_A to SNAPSHOT_B.
+
+    + added, - removed, M content, T type, U metadata only. Reads only trees: the
+    content of files is compared by size and SHA-256. Needs recovery.key.
+    """
+    repository = invocation.open()
+    records = [select(repository.ledger, spec) for spec in (old, new)]
+    recovery = invocation.recovery_key(repository)
+    with (
+        listing.view(invocation, repository, recovery, records[0]) as before,
+        listing.view(invocation, repository, recovery, records[1]) as after,
+    ):
+        summary = Summary()
+        changes = _counted(compare(before.tree, after.tree), summary, metadata=not no_metadata)
+        if invocation.options.json:
+            head = {"old": records[0].seq, "new": records[1].seq}
+            items = map(_fields, changes)
+            listing.emit_json_list(
+                "vault/diff/v1",
+                head,
+                "changes",
+                items,
+                tail=lambda: {"summary": _summary_fields(summary)},
+            )
+            return
+        listing.emit_lines(map(_line, changes))
+        invocation.note(_summary_text(summary))
+
+
+def _counted(changes: Iterable[Change], summary: Summary, *, metadata: bool) -> Iterator[Change]:
+    for change in changes:
+        if metadata or change.kind is not ChangeKind.METADATA:
+            summary.add(change)
+            yield change
+
+
+def _line(change: Change) -> str:
+    text = f"{_SIGNS[change.kind]} {listing.shown_path(change.entry)}"
+    match change.kind:
+        case ChangeKind.ADDED | ChangeKind.REMOVED:
+            size = change.entry.size
+            return f"{text} ({render.size(size)})" if size else text
+        case ChangeKind.CONTENT:
+            return f"{text} ({render.size(change.old_size)} → {render.size(change.new_size)})"
+        case ChangeKind.TYPE:
+            return f"{text} ({_type(change.old)} → {_type(change.new)})"
+        case ChangeKind.METADATA:
+            return f"{text} ({', '.join(change.fields)})"
+
+
+def _type(entry: Entry | None) -> str:
+    assert entry is not None
+    return listing.TYPE_NAMES[entry.type]
+
+
+def _fields(change: Change) -> dict[str, Any]:
+    return {
+        **render.path_fields(change.entry.path),
+        "kind": change.kind.value,
+        "fields": list(change.fields),
+        "old": listing.entry_fields(change.old) if change.old else None,
+        "new": listing.entry_fields(change.new) if change.new else None,
+    }
+
+
+def _summary_fields(summary: Summary) -> dict[str, int]:
+    return {
+        **{kind.value: summary.paths[kind] for kind in ChangeKind},
+        "added_size": summary.added_size,
+        "removed_size": summary.removed_size,
+    }
+
+
+def _summary_text(summary: Summary) -> str:
+    counts = ", ".join(f"{summary.paths[kind]:,} {kind.value}" for kind in ChangeKind)
+    return (
+        f"{counts}; files: {render.size(summary.removed_size)} before,"
+        f" {render.size(summary.added_size)} now"
+    )

@@ -1,0 +1,100 @@
+"""`vault find`: in which snapshots a file is."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from cli import listing, render
+from cli.context import Invocation, pass_invocation
+from cli.verify import live
+from vault.browse import path_matcher
+from vault.errors import ConfigError, IntegrityError, VaultError, WrongKeyError
+from vault.keyfile import RecoveryKey
+from vault.ledger import Record
+from vault.model import from_rfc3339
+from vault.repository import Repository, snapshot_body
+from vault.tree import Entry
+
+_HEADINGS = ("snapshot", "taken", "modified", "size", "path")
+_RIGHT = {0, 1, 2, 3}
+
+
+@click.command()
+@click.argument("pattern")
+@click.option("--dataset", metavar="DATASET", help="Only snapshots of this dataset.")
+@pass_invocation
+def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> None:
+    """Find what matches PATTERN in all snapshots, newest first.
+
+    PATTERN is a glob: * any characters, ? one, [...] one of these. With a / it must
+    match the whole path, else the name. Snapshots that are no longer to be kept
+    are left out. One that can't be read is reported, and the others are searched.
+    Needs recovery.key.
+    """
+    repository = invocation.open()
+    records = live(repository, invocation.clock())
+    if dataset is not None:
+        records = [record for record in records if snapshot_body(record).dataset == dataset]
+    if not records:
+        known = ", ".join(repository.ledger.datasets()) or "none"
+        raise ConfigError("there is no snapshot to search", hint=f"datasets here: {known}")
+    search = _Search(invocation, repository, invocation.recovery_key(repository), pattern)
+    matches = search.run(records[::-1])
+    if invocation.options.json:
+        items = (_fields(record, entry) for record, entry in matches)
+        listing.emit_json_list("vault/find/v1", {"pattern": pattern}, "matches", items)
+    else:
+        rows = (_row(record, entry) for record, entry in matches)
+        listing.emit_table(_HEADINGS, rows, right=_RIGHT)
+    if search.failure is not None:
+        raise search.failure
+
+
+class _Search:
+    """Goes through snapshots; keeps the first failure for the end."""
+
+    def __init__(
+        self, invocation: Invocation, repository: Repository, recovery: RecoveryKey, pattern: str
+    ) -> None:
+        self._invocation = invocation
+        self._repository = repository
+        self._recovery = recovery
+        self._matches = path_matcher(os.fsencode(pattern))
+        self.failure: VaultError | None = None
+
+    def run(self, records: Sequence[Record]) -> Iterator[tuple[Record, Entry]]:
+        for record in records:
+            try:
+                yield from self._in(record)
+            except (IntegrityError, WrongKeyError) as error:
+                self._invocation.warn(f"snapshot {record.seq} can't be searched: {error}")
+                self.failure = self.failure or error
+
+    def _in(self, record: Record) -> Iterator[tuple[Record, Entry]]:
+        with listing.view(self._invocation, self._repository, self._recovery, record) as view:
+            for entry in view.tree:
+                if entry.path and self._matches(entry.path):
+                    yield record, entry
+
+
+def _row(record: Record, entry: Entry) -> Sequence[object]:
+    body = snapshot_body(record)
+    return (
+        record.seq,
+        render.moment(from_rfc3339(body.created)),
+        listing.local_time(entry.mtime),
+        f"{entry.size:,}",
+        listing.shown_path(entry),
+    )
+
+
+def _fields(record: Record, entry: Entry) -> dict[str, Any]:
+    body = snapshot_body(record)
+    return {
+        "snapshot": record.seq,
+        "dataset": body.dataset,
+        "created": body.created,
+        "entry": listing.entry_fields(entry),
+    }

@@ -1,0 +1,63 @@
+"""`vault ls`: what is in a snapshot."""
+
+from collections.abc import Iterable, Sequence
+
+import click
+
+from cli import listing, render
+from cli.context import Invocation, pass_invocation
+from vault.browse import TreeIndex
+from vault.model import EntryType
+from vault.selection import select
+from vault.tree import Entry
+
+_HEADINGS = ("mode", "owner", "size", "modified", "path")
+_RIGHT = {2, 3}
+
+
+@click.command()
+@click.argument("spec", metavar="SNAPSHOT")
+@click.argument("path", default="")
+@click.option("-l", "--long", "is_long", is_flag=True, help="Modes, owners, sizes and times too.")
+@click.option("-R", "--recursive", is_flag=True, help="Everything below PATH.")
+@pass_invocation
+def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive: bool) -> None:
+    """List what SNAPSHOT holds, or its directory PATH.
+
+    Needs recovery.key. Reads only the tree, and prints nothing before all of it was checked against
+    its signature. Names are escaped; --json has them as they are.
+    """
+    repository = invocation.open()
+    record = select(repository.ledger, spec)
+    recovery = invocation.recovery_key(repository)
+    with listing.view(invocation, repository, recovery, record) as view:
+        number = listing.find(view, listing.tree_path(path))
+        entries = map(view.tree.entry, _numbers(view.tree, number, recursive=recursive))
+        if invocation.options.json:
+            items = map(listing.entry_fields, entries)
+            listing.emit_json_list("vault/ls/v1", {"snapshot": record.seq}, "entries", items)
+        elif is_long:
+            listing.emit_table(_HEADINGS, map(_row, entries), right=_RIGHT)
+        else:
+            listing.emit_lines(map(listing.shown_path, entries))
+
+
+def _numbers(tree: TreeIndex, number: int, *, recursive: bool) -> Iterable[int]:
+    """Members of a directory; anything else is listed itself, as ls(1) does."""
+    if tree.entry(number).type is not EntryType.DIRECTORY:
+        return (number,)
+    return tree.below(number) if recursive else tree.children(number)
+
+
+def _row(entry: Entry) -> Sequence[object]:
+    path = listing.shown_path(entry)
+    if entry.link is not None:
+        sign = "->" if entry.type is EntryType.SYMLINK else "="
+        path += f" {sign} {render.path_text(entry.link)}"
+    return (
+        listing.mode_text(entry),
+        listing.owner_text(entry),
+        f"{entry.size:,}",
+        listing.local_time(entry.mtime),
+        path,
+    )

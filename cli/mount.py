@@ -1,0 +1,37 @@
+"""`vault mount`: a snapshot as a read-only file system."""
+
+from pathlib import Path
+
+import click
+
+from cli.context import Invocation, pass_invocation
+from vault.browse import View
+from vault.mount import check_mount_point, load_fuse, serve
+from vault.selection import select
+
+
+@click.command()
+@click.argument("spec", metavar="SNAPSHOT")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--allow-other", is_flag=True, help="Other users may look too, as modes permit.")
+@pass_invocation
+def mount(invocation: Invocation, *, spec: str, directory: Path, allow_other: bool) -> None:
+    """Mount SNAPSHOT read-only at the empty DIRECTORY.
+
+    Stays in the foreground; Ctrl-C or 'umount DIRECTORY' ends it. Every byte is
+    verified as it is read: what is damaged is an input/output error, and the
+    reason is said here. Needs recovery.key, FUSE, and 'vault-backup[mount]' from
+    pip.
+    """
+    if invocation.options.json:
+        raise click.UsageError("mount prints nothing that could be JSON")
+    load_fuse()
+    check_mount_point(directory)
+    repository = invocation.open()
+    record = select(repository.ledger, spec)
+    recovery = invocation.recovery_key(repository)
+    with View(
+        repository, recovery, record, scratch=invocation.scratch(), random_access=True
+    ) as view:
+        invocation.note(f"snapshot {record.seq} is at {directory}; Ctrl-C unmounts it")
+        serve(view, directory, allow_other=allow_other)

@@ -1,0 +1,108 @@
+"""`vault stats`: sizes, deduplication, compression."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from cli import render
+from cli.context import Invocation, pass_invocation
+from vault.ledger import Record
+from vault.repository import Repository, snapshot_body
+from vault.selection import select
+from vault.stats import Stats, measure, owed
+
+_HEADINGS = (
+    "dataset",
+    "snapshots",
+    "files",
+    "content",
+    "objects",
+    "stored",
+    "dedup",
+    "compression",
+)
+_RIGHT = {1, 2, 3, 4, 5, 6, 7}
+_ALL = "(all)"
+
+
+@click.command()
+@click.argument("spec", metavar="[SNAPSHOT]", required=False)
+@pass_invocation
+def stats(invocation: Invocation, *, spec: str | None) -> None:
+    """Show sizes, deduplication and compression by dataset.
+
+    Needs no key. Content is what restoring every snapshot would write, stored is what their
+    objects take together, each counted once; dedup is the first by the second, so
+    it includes compression, which by itself is new content by the bytes it was
+    stored as. Snapshots that are no longer to be kept are left out.
+    """
+    repository = invocation.open()
+    if spec is not None:
+        record = select(repository.ledger, spec)
+        groups = {snapshot_body(record).dataset: [record]}
+    else:
+        records = owed(repository.ledger, repository.ledger.snapshots(), invocation.clock())
+        groups = _by_dataset(records)
+    measured = {name: measure(repository, some) for name, some in groups.items()}
+    total = _total(repository, groups, measured)
+    fields = {
+        "datasets": [{"dataset": name, **_fields(each)} for name, each in measured.items()],
+        "total": _fields(total),
+    }
+    rows = [_row(name, each) for name, each in measured.items()]
+    if len(measured) != 1:
+        rows.append(_row(_ALL, total))
+    text = render.table(_HEADINGS, rows, right=_RIGHT, width=render.terminal_width())
+    invocation.emit("vault/stats/v1", fields, text)
+
+
+def _by_dataset(records: Sequence[Record]) -> dict[str, list[Record]]:
+    groups: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: snapshot_body(record).dataset):
+        groups.setdefault(snapshot_body(record).dataset, []).append(record)
+    return groups
+
+
+def _total(
+    repository: Repository, groups: dict[str, list[Record]], measured: dict[str, Stats]
+) -> Stats:
+    """All of them together: datasets of one domain share objects."""
+    if len(measured) == 1:
+        return next(iter(measured.values()))
+    return measure(repository, [record for some in groups.values() for record in some])
+
+
+def _fields(each: Stats) -> dict[str, Any]:
+    return {
+        "snapshots": list(each.snapshots),
+        "files": each.files,
+        "size": each.size,
+        "objects": each.objects,
+        "stored": each.stored,
+        "added_size": each.added_size,
+        "added_bytes": each.added_bytes,
+        "deduplication": _rounded(each.deduplication),
+        "compression": _rounded(each.compression),
+    }
+
+
+def _rounded(ratio: float | None) -> float | None:
+    return None if ratio is None else round(ratio, 3)
+
+
+def _row(name: str, each: Stats) -> Sequence[object]:
+    return (
+        name,
+        f"{len(each.snapshots):,}",
+        f"{each.files:,}",
+        render.size(each.size),
+        f"{each.objects:,}",
+        render.size(each.stored),
+        _ratio(each.deduplication),
+        _ratio(each.compression),
+    )
+
+
+def _ratio(ratio: float | None) -> str:
+    return "–" if ratio is None else f"{ratio:.2f} ×"

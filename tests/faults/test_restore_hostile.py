@@ -1,0 +1,402 @@
+"""A compromised writer can seal and sign any tree: nothing outside TARGET changes by it."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+
+from vault import inventory
+from vault.codec import Sealer, Session
+from vault.crypto import chunk_id
+from vault.errors import VaultError
+from vault.ledger import Record
+from vault.model import (
+    Counts,
+    Digest,
+    EntryType,
+    EventBody,
+    InventoryRef,
+    LockMode,
+    ObjectRef,
+    ObjectType,
+    SnapshotBody,
+    TreeRef,
+    to_rfc3339,
+)
+from vault.pack import PackWriter
+from vault.repository import Draft, Repository, domain_ref
+from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
+from vault.restore.fs import Fs
+from vault.tree import (
+    ContentRoot,
+    Entry,
+    TreeHeader,
+    commitment,
+    encode_canonical,
+    encode_extra,
+    encode_header,
+    frame,
+    replace_entry,
+)
+from vault.workers import make_workers
+
+if TYPE_CHECKING:
+    from tests.conftest import Lab, MakeRepository
+
+KEY = b"k" * 32
+SHA = hashlib.sha256
+DIRECTORY, FILE, SYMLINK = EntryType.DIRECTORY, EntryType.FILE, EntryType.SYMLINK
+LINK, DEVICE = EntryType.HARD_LINK, EntryType.CHARACTER_DEVICE
+CONTENT = b"content"
+
+Entries: TypeAlias = list[Entry]
+
+
+def node(path: bytes, kind: EntryType = DIRECTORY, **fields: Any) -> Entry:
+    """An entry owned by whoever runs the test."""
+    return Entry(
+        path=path,
+        type=kind,
+        mode=fields.pop("mode", 0o755),
+        uid=fields.pop("uid", os.geteuid()),
+        gid=fields.pop("gid", os.getegid()),
+        **fields,
+    )
+
+
+def file(path: bytes, data: bytes = CONTENT, **fields: Any) -> Entry:
+    """A file of one chunk, unless told otherwise."""
+    fields = {"size": len(data), "sha256": SHA(data).digest()} | fields
+    return node(path, FILE, **fields)
+
+
+TOP = node(b"")
+
+
+class Forger:
+    """Publishes whatever it is told, with the keys of a host."""
+
+    def __init__(self, lab: "Lab") -> None:
+        self.repository: Repository = lab.open()
+        self.host = lab.host
+        assert lab.host.key.domain is not None
+        self.id_key = lab.host.key.domain.id_key
+        self.session = Session.new(self.repository.id, self.repository.ledger.recipients)
+        self.refs: list[ObjectRef] = []
+
+    def id_of(self, chunk: bytes, kind: ObjectType = ObjectType.DATA) -> bytes:
+        """The id of a chunk."""
+        return bytes(chunk_id(self.id_key, kind, SHA(chunk).digest()))
+
+    def store(self, kind: ObjectType, chunks: Sequence[bytes]) -> None:
+        """One pack of one block."""
+        writer = PackWriter(Sealer.for_session(self.session, kind, self.repository.id), 3)
+        ids = [self.id_of(chunk, kind) for chunk in chunks]
+        block = writer.seal_block(writer.next_counter(), chunks, ids, list(map(len, chunks)))
+        writer.add(block)
+        pack = writer.finish()
+        name = f"packs/{str(pack.pack_id)[:2]}/{pack.pack_id}"
+        self.refs.append(self.repository.put(name, pack.data, self.repository.clock()).ref)
+
+    def publish(self, tree: TreeRef) -> Record:
+        """The manifest over everything stored so far."""
+        writer = self.repository.ledger.writers[self.host.key.signing.public.id]
+        assert writer.domain is not None
+        text = inventory.encode([*self.refs, domain_ref(writer.domain)])
+        name = f"inventory/{Digest.of(text)}"
+        ref = self.repository.put(name, text, self.repository.clock()).ref
+        now = to_rfc3339(self.repository.clock())
+        body = SnapshotBody(
+            dataset="data",
+            created=now,
+            complete=True,
+            counts=Counts(),
+            tree=tree,
+            inventory=InventoryRef(
+                sha256=str(ref.sha256),
+                size=ref.size,
+                version=ref.version,
+                objects=len(self.refs) + 1,
+                bytes=0,
+            ),
+            mode=LockMode.NONE,
+            until=now,
+        )
+        draft = Draft(type="snapshot", subject=[(name, ref.sha256)], body=body)
+        return self.repository.append(lambda _: draft, [self.host.key.signing], tool="forger")
+
+    def publish_entries(self, entries: Entries, *, level: int = 0) -> Record:
+        """A tree of one chunk, with the right commitment."""
+        root = ContentRoot()
+        stream = encode_header(TreeHeader(key=KEY, relative=True, sources=(b"/source",)))
+        for entry in entries:
+            canonical = encode_canonical(entry)
+            root.update(canonical)
+            stream += frame(canonical, encode_extra(entry))
+        return self.publish_stream(stream, commitment(KEY, root.digest()), level=level)
+
+    def publish_stream(self, stream: bytes, signed: bytes, *, level: int = 0) -> Record:
+        """Any bytes as a tree."""
+        self.store(ObjectType.TREE, [stream])
+        name = self.id_of(stream, ObjectType.TREE)
+        return self.publish(TreeRef(id=name.hex(), level=level, commitment=signed.hex()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Jail:
+    """Where TARGET is, and what must not change around it."""
+
+    room: Path
+    target: Path
+    outside: Path
+
+    def around(self) -> dict[str, tuple[int, bytes]]:
+        """Everything outside TARGET, by path: mode and content."""
+        return {
+            str(path): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
+            for top in (self.room, self.outside)
+            for path in sorted(top.rglob("*"))
+            if path != self.target and self.target not in path.parents
+        }
+
+
+@pytest.fixture(autouse=True)
+def _no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushing this machine's whole file system is not what is tested."""
+    monkeypatch.setattr(Fs, "syncfs", lambda *_: None)
+
+
+@pytest.fixture
+def jail(tmp_path: Path) -> Jail:
+    """TARGET missing, and something worth attacking beside it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("keep")
+    room = tmp_path / "room"
+    room.mkdir()
+    (room / "neighbour").write_text("keep")
+    return Jail(room=room, target=room / "target", outside=outside)
+
+
+@pytest.fixture
+def lab(make_repository: "MakeRepository") -> "Lab":
+    """An empty repository."""
+    made: Lab = make_repository()
+    return made
+
+
+@pytest.fixture
+def forger(lab: "Lab") -> Forger:
+    """With one data chunk stored."""
+    forger = Forger(lab)
+    forger.store(ObjectType.DATA, [CONTENT, b"second"])
+    return forger
+
+
+def run(lab: "Lab", record: Record, target: Path) -> RestoreReport:
+    """A restore of what was forged."""
+    scratch = lab.base / "scratch"
+    scratch.mkdir(exist_ok=True)
+    with make_workers(0) as workers:
+        return restore(
+            lab.open(),
+            lab.recovery,
+            RestoreRequest(record=record, target=target, tool="vault test"),
+            scratch=scratch,
+            workers=workers,
+        )
+
+
+def test_forged_but_honest_tree(lab: "Lab", forger: Forger, jail: Jail) -> None:
+    """The forger's tools make trees that do restore: what fails below fails for its own reason."""
+    entries = [TOP, node(b"dir"), file(b"dir/file"),
+               node(b"link", SYMLINK, link=b"/etc", mode=0o777),
+               node(b"other", LINK, link=b"dir/file")]  # fmt: skip
+    report = run(lab, forger.publish_entries(entries), jail.target)
+    assert report.outcome is Outcome.RECOVERED
+    assert (jail.target / "other").read_bytes() == CONTENT
+
+
+def _bad_trees() -> dict[str, Entries]:
+    outside = b"../outside"
+    huge = 2**63 - 1
+    return {
+        "parent": [TOP, file(b"../outside/evil")],
+        "parent inside": [TOP, node(b"a"), file(b"a/../../outside/evil")],
+        "absolute": [TOP, file(b"/etc/evil")],
+        "dot": [TOP, file(b"./evil")],
+        "empty part": [TOP, node(b"a"), file(b"a//evil")],
+        "trailing slash": [TOP, node(b"a"), file(b"a/evil/")],
+        "NUL": [TOP, file(b"a\0b")],
+        "no top": [file(b"evil")],
+        "top is a file": [file(b"")],
+        "top is a symlink": [node(b"", SYMLINK, link=outside)],
+        "two tops": [TOP, TOP],
+        "twice": [TOP, file(b"a"), file(b"a")],
+        "unsorted": [TOP, file(b"b"), file(b"a")],
+        "orphan": [TOP, file(b"a/b")],
+        "below a symlink": [TOP, node(b"d", SYMLINK, link=outside), file(b"d/secret")],
+        "below a file": [TOP, file(b"d"), file(b"d/secret")],
+        "below a device": [TOP, node(b"d", DEVICE, device=259), file(b"d/secret")],
+        "symlink replaced by a directory": [
+            TOP, node(b"d", SYMLINK, link=outside), node(b"d"), file(b"d/secret"),
+        ],
+        "hard link outside": [TOP, node(b"h", LINK, link=b"../outside/secret")],
+        "hard link absolute": [TOP, node(b"h", LINK, link=b"/etc/passwd")],
+        "hard link to a symlink": [
+            TOP, node(b"d", SYMLINK, link=b"/etc/passwd"), node(b"h", LINK, link=b"d"),
+        ],
+        "hard link to a directory": [TOP, node(b"d"), node(b"h", LINK, link=b"d")],
+        "hard link forward": [TOP, node(b"a", LINK, link=b"b"), file(b"b")],
+        "hard link to itself": [TOP, node(b"a", LINK, link=b"a")],
+        "hard link without link": [TOP, node(b"a", LINK)],
+        "symlink without target": [TOP, node(b"a", SYMLINK, link=b"")],
+        "symlink with NUL": [TOP, node(b"a", SYMLINK, link=b"x\0y")],
+        "symlink too long": [TOP, node(b"a", SYMLINK, link=b"x" * 5000)],
+        "file with a device number": [TOP, file(b"a", device=2049)],
+        "device without number": [TOP, node(b"a", DEVICE)],
+        "device with content": [TOP, node(b"a", DEVICE, device=259, size=7)],
+        "directory with content": [TOP, node(b"a", size=7, sha256=SHA(CONTENT).digest())],
+        "mode beyond permissions": [TOP, node(b"a", mode=0o100644)],
+        "negative size": [TOP, file(b"a", size=-1)],
+        "no digest": [TOP, file(b"a", sha256=None)],
+        "8 EiB": [TOP, file(b"a", size=huge)],
+        "8 EiB of hole": [
+            TOP, file(b"a", size=huge, chunks=b"\0" * 32, holes=((7, huge - 7),)),
+        ],
+        "hole beyond the end": [TOP, file(b"a", holes=((0, 100),))],
+        "holes that overlap": [TOP, file(b"a", size=100, holes=((0, 50), (40, 53)))],
+        "empty file with another digest": [TOP, file(b"a", b"", sha256=SHA(b"x").digest())],
+        "unknown chunk": [TOP, file(b"a", b"nowhere")],
+        "too short": [TOP, file(b"a", size=3)],
+        "too long": [TOP, file(b"a", size=300)],
+        "owner nobody can have": [TOP, file(b"a", uid=2**32 - 1)],
+        "name too long": [TOP, file(b"n" * 256)],
+        "path too long": [TOP, file(b"n" * 70_000)],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _bad_trees())
+def test_bad_tree(lab: "Lab", forger: Forger, jail: Jail, name: str) -> None:
+    """Refused in the vault's words, nothing is left, and the failure is on record."""
+    entries = _bad_trees()[name]
+    if name == "8 EiB of hole":
+        entries[1] = replace_entry(entries[1], chunks=forger.id_of(CONTENT))
+    before = jail.around()
+    with pytest.raises(VaultError):
+        run(lab, forger.publish_entries(entries), jail.target)
+    assert jail.around() == before
+    assert not jail.target.exists()
+    (statement,) = lab.open().ledger.valid("restore")
+    assert isinstance(statement.body, EventBody)
+    assert statement.body.verdict == "failed"
+
+
+def _several(forger: Forger, *chunks: bytes, kind: ObjectType = ObjectType.DATA) -> bytes:
+    return b"".join(forger.id_of(chunk, kind) for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["swapped", "one too many", "one too few", "of a tree pack", "digest of something else"],
+)
+def test_bad_chunk_lists(lab: "Lab", forger: Forger, jail: Jail, case: str) -> None:
+    """Chunks that are stored and sound, but not the file's."""
+    both = CONTENT + b"second"
+    honest = file(b"a", both, chunks=_several(forger, CONTENT, b"second"))
+    other = file(b"z", both, chunks=_several(forger, b"second", CONTENT))
+    changes: dict[str, Entry] = {
+        "swapped": other,
+        "one too many": file(b"z", both, chunks=_several(forger, CONTENT, b"second", b"second")),
+        "one too few": file(b"z", both + b"more", chunks=_several(forger, CONTENT, b"second")),
+        "of a tree pack": file(
+            b"z", both, chunks=_several(forger, CONTENT, b"second", kind=ObjectType.TREE)
+        ),
+        "digest of something else": file(
+            b"z", both, chunks=honest.chunks, sha256=SHA(b"something else").digest()
+        ),
+    }
+    if case == "of a tree pack":
+        forger.store(ObjectType.TREE, [CONTENT, b"second"])
+    before = jail.around()
+    with pytest.raises(VaultError):
+        run(lab, forger.publish_entries([TOP, honest, changes[case]]), jail.target)
+    assert jail.around() == before
+    assert not jail.target.exists()
+
+
+def test_bad_streams(lab: "Lab", jail: Jail) -> None:
+    """Junk, cut short, longer than said, another commitment."""
+    header = encode_header(TreeHeader(key=KEY, relative=True, sources=()))
+    top = frame(encode_canonical(TOP), encode_extra(TOP))
+    root = ContentRoot()
+    root.update(encode_canonical(TOP))
+    signed = commitment(KEY, root.digest())
+    cases = [
+        (b"junk", signed), (header, signed), (header[:9], signed), (header + top[:-1], signed),
+        (header + top + b"\0", signed), (header + top, bytes(32)), (top, signed),
+        (header + header + top, signed), (b"VAULTTR1\xff\xff\xff\xff", signed),
+        (header + b"\xff\xff\xff\xff\0\0\0\0", signed),
+    ]  # fmt: skip
+    before = jail.around()
+    for stream, claimed in cases:
+        with pytest.raises(VaultError):
+            run(lab, Forger(lab).publish_stream(stream, claimed), jail.target)
+    report = run(lab, Forger(lab).publish_stream(header + top, signed), jail.target)
+    assert report.outcome is Outcome.RECOVERED
+    assert jail.around() == before
+
+
+@pytest.mark.parametrize("level", [1, 2, 8])
+def test_levels_that_are_none(lab: "Lab", forger: Forger, jail: Jail, level: int) -> None:
+    """The stream taken for a list of ids: unknown chunks, or a broken length."""
+    with pytest.raises(VaultError):
+        run(lab, forger.publish_entries([TOP, file(b"a")], level=level), jail.target)
+    assert not jail.target.exists()
+
+
+def test_levels_that_explode(lab: "Lab", jail: Jail) -> None:
+    """Eight levels of lists of lists that repeat: refused at the first repeated entry."""
+    forger = Forger(lab)
+    header = encode_header(TreeHeader(key=KEY, relative=True, sources=()))
+    chunks = [header, frame(encode_canonical(TOP), encode_extra(TOP))]
+    for kind in range(8):
+        repeated = forger.id_of(chunks[-1], ObjectType.TREE) * 2000
+        first = forger.id_of(header, ObjectType.TREE) if not kind else b""
+        chunks.append(first + repeated)
+    forger.store(ObjectType.TREE, chunks)
+    name = forger.id_of(chunks[-1], ObjectType.TREE)
+    record = forger.publish(TreeRef(id=name.hex(), level=8, commitment="00" * 32))
+    with pytest.raises(VaultError, match=r"out of order|not a tree stream|before the top"):
+        run(lab, record, jail.target)
+    assert not jail.target.exists()
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "far future": {"mtime": 2**63 - 1},
+    "far past": {"mtime": -(2**63)},
+    "xattr of no namespace": {"xattrs": ((b"nonsense", b"x"),)},
+    "xattr too large": {"xattrs": ((b"user.big", bytes(100_000)),)},
+    "ACL that is none": {"xattrs": ((b"system.posix_acl_access", b"x"),)},
+    "highest owner": {"uid": 2**32 - 2, "gid": 2**32 - 2},
+    "all bits": {"mode": 0o7777},
+    "no bits": {"mode": 0},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_attributes(lab: "Lab", forger: Forger, jail: Jail, name: str) -> None:
+    """Either they are on the disk, or what is not is listed, or it fails; never unsaid."""
+    before = jail.around()
+    try:
+        report = run(lab, forger.publish_entries([TOP, file(b"a", **ODD[name])]), jail.target)
+    except VaultError:
+        assert not jail.target.exists()
+    else:
+        assert (report.outcome is Outcome.RECOVERED) is (not report.left_out)
+        assert (jail.target / "a").lstat().st_size == len(CONTENT)
+    assert jail.around() == before

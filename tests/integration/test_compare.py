@@ -1,0 +1,262 @@
+"""A restored tree compared by tools that know nothing of the vault, and a repository likewise."""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vault import inventory
+from vault.enrol import find_writer, revoke_writer
+from vault.errors import IntegrityError
+from vault.ledger import Record
+from vault.model import LockMode
+from vault.reader import Reader
+from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
+from vault.restore.fs import Fs
+from vault.storage.local import LocalStore
+from vault.tree import Entry, EntryType
+from vault.workers import make_workers
+
+if TYPE_CHECKING:
+    from tests.conftest import Clock, Lab, MakeRepository
+
+VERIFIER = Path(__file__).parents[1] / "independent" / "verify_ledger.py"
+LARGE = 9 << 20  # bytes; read in pieces
+
+
+@pytest.fixture(autouse=True)
+def _no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushing this machine's whole file system is not what is tested."""
+    monkeypatch.setattr(Fs, "syncfs", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The standard library of this interpreter, and what no sane person would make."""
+    top = tmp_path_factory.mktemp("compare") / "source"
+    shutil.copytree(
+        sysconfig.get_path("stdlib"),
+        top / "library",
+        symlinks=True,
+        ignore=shutil.ignore_patterns("site-packages", "test", "dist-packages", "__pycache__"),
+    )
+    _plant_odd(os.fsencode(top / "odd"))
+    return top
+
+
+def _plant_odd(top: bytes) -> None:
+    os.mkdir(top)  # noqa: PTH102 - names are bytes
+    names = [b"-rf", b"a\nb", b"\xff\xfe", b"\x1b[2J", b" ", b"*", b"x" * 255, b"back\\slash", b"'"]
+    for number, name in enumerate(names):
+        path = Path(os.fsdecode(top + b"/" + name))
+        path.write_bytes(os.urandom(number * 700))
+        path.chmod([0o644, 0o4755, 0o2711, 0o444, 0][number % 5])
+        os.utime(path, ns=(0, [-1, 1, 10**18 + 7, -(10**18)][number % 4]))
+    folder = Path(os.fsdecode(top))
+    (folder / "large").write_bytes(os.urandom(4096) * (LARGE // 4096 + 1))
+    (folder / "deep/er/and/deeper").mkdir(parents=True)
+    (folder / "deep/er/hard").hardlink_to(folder / "-rf")
+    (folder / "dangling").symlink_to("/nowhere/at all")
+    (folder / "absolute").symlink_to("/etc/passwd")
+    os.mkfifo(folder / "fifo", 0o600)
+    (folder / "empty").mkdir(mode=0o1777)
+    (folder / "deep").chmod(0o500)
+    with contextlib.suppress(OSError):  # not every file system holds them
+        os.setxattr(folder / "large", "user.colour", b"\0blue\xff")
+
+
+def run(lab: "Lab", record: Record, target: Path) -> RestoreReport:
+    """A restore with threads."""
+    scratch = lab.base / "scratch"
+    scratch.mkdir(exist_ok=True)
+    with make_workers(2) as workers:
+        return restore(
+            lab.open(),
+            lab.recovery,
+            RestoreRequest(record=record, target=target, tool="vault test"),
+            scratch=scratch,
+            workers=workers,
+        )
+
+
+@pytest.fixture
+def lab(make_repository: "MakeRepository") -> "Lab":
+    """With the chunk sizes that repositories have by default."""
+    made: Lab = make_repository(
+        data_chunk=(262_144, 1_048_576, 4_194_304),
+        tree_chunk=(4_096, 16_384, 65_536),
+        block_size=1_048_576,
+        pack_size=33_554_432,
+    )
+    return made
+
+
+@pytest.fixture
+def record(lab: "Lab", source: Path) -> Record:
+    """A snapshot of it."""
+    with make_workers(2) as workers:
+        return lab.snapshot(source, workers=workers).record
+
+
+@pytest.fixture
+def restored(lab: "Lab", record: Record, tmp_path: Path) -> Path:
+    """What came back, proven."""
+    target = tmp_path / "restored"
+    assert run(lab, record, target).outcome is Outcome.RECOVERED
+    return target
+
+
+def test_rsync_finds_no_difference(source: Path, restored: Path) -> None:
+    """Content by checksum, all attributes, hard links, nanoseconds, and nothing besides."""
+    if shutil.which("rsync") is None:
+        pytest.skip("rsync is not installed")
+    command = ["rsync", "-aHXn", "--checksum", "--modify-window=-1", "--delete", "-i"]
+    done = subprocess.run(
+        [*command, f"{source}/", f"{restored}/"], capture_output=True, check=True, text=True
+    )
+    assert done.stdout == ""
+    (restored / "library/os.py").touch()  # that it does see something
+    done = subprocess.run(
+        [*command, f"{source}/", f"{restored}/"], capture_output=True, check=True, text=True
+    )
+    assert done.stdout == ">f..t...... library/os.py\n"
+
+
+def test_sha256sum_agrees(lab: "Lab", record: Record, restored: Path) -> None:
+    """Lines made from the signed tree pass in the restored one; one changed byte does not."""
+    lines = b"".join(_checksum_line(entry) for entry in _files(lab, record))
+    assert lines.count(b"\n") > 500
+    check = ["sha256sum", "-c", "--quiet", "--strict"]
+    done = subprocess.run(check, input=lines, cwd=restored, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+    with (restored / "odd/large").open("r+b") as file:
+        first = file.read(1)
+        file.seek(0)
+        file.write(bytes([first[0] ^ 1]))
+    done = subprocess.run(check, input=lines, cwd=restored, capture_output=True, check=False)
+    assert done.returncode != 0
+    assert b"odd/large: FAILED" in done.stdout
+
+
+def _files(lab: "Lab", record: Record) -> Iterator[Entry]:
+    scratch = lab.base / "reading"
+    scratch.mkdir()
+    reader = Reader(lab.open(), lab.recovery.recipient, record, scratch=scratch)
+    reader.load_packs()
+    for entry, _ in reader.tree():
+        if entry.type is EntryType.FILE:
+            yield entry
+    reader.close()
+
+
+def _checksum_line(entry: Entry) -> bytes:
+    """As sha256sum itself writes it: a backslash in front tells of escapes in the name."""
+    assert entry.sha256 is not None
+    name = entry.path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    mark = b"\\" if name != entry.path else b""
+    return b"%b%b  ./%b\n" % (mark, entry.sha256.hex().encode(), name)
+
+
+# --- the repository, by the second reading of docs/format.md ---
+
+
+@pytest.fixture(scope="module")
+def findings() -> Callable[[Path, str], list[str]]:
+    """`verify` of the independent verifier."""
+    spec = importlib.util.spec_from_file_location("independent_verifier", VERIFIER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: Callable[[Path, str], list[str]] = module.verify
+    return found
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Where the repository is."""
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def lived_in(
+    make_repository: "MakeRepository",
+    directory: Path,
+    clock: "Clock",
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> "Lab":
+    """Several snapshots, two more hosts, a revocation, a delta inventory, restores."""
+    store = LocalStore.create(directory, clock=clock)
+    lab: Lab = make_repository(LockMode.NONE, name="local", store=store, pack_size=2048)
+    monkeypatch.setattr(inventory, "_DELTA_FROM", 4)
+    top = tmp_path / "top"
+    top.mkdir()
+    for number in range(30):
+        (top / f"file{number:02}").write_bytes(os.urandom(3_000))
+    lab.snapshot(top)
+    (top / "file00").write_bytes(b"changed")
+    clock.advance(hours=1)
+    second = lab.snapshot(top)
+    assert lab.open().inventory(second.record).bases
+    for name, share in (("other", None), ("third", "default")):
+        lab.with_host(lab.enrol(name, domain=share)).snapshot(top, dataset=name)
+    repository = lab.open()
+    writer = find_writer(repository.ledger, "third")
+    revoke_writer(
+        repository, lab.root_key, writer, distrust_from=None, reason="gone", tool="vault test"
+    )
+    lab.snapshot(top, retention=timedelta(days=60))
+    assert run(lab, second.record, tmp_path / "out").outcome is Outcome.RECOVERED
+    return lab
+
+
+def test_independent_verifier_finds_nothing(
+    lived_in: "Lab", directory: Path, findings: Callable[[Path, str], list[str]]
+) -> None:
+    """Two readings of the format agree on a repository that the library made."""
+    assert findings(directory, str(lived_in.root)) == []
+
+
+@pytest.mark.parametrize("kind", ["packs", "inventory", "domains", "evidence", "ledger"])
+@pytest.mark.parametrize("harm", ["changed", "missing", "cut"])
+def test_independent_verifier_finds_tampering(
+    lived_in: "Lab",
+    directory: Path,
+    findings: Callable[[Path, str], list[str]],
+    kind: str,
+    harm: str,
+) -> None:
+    """Every kind of object, changed, cut and taken away."""
+    files = sorted(path for path in (directory / kind).rglob("*") if path.is_file())
+    path = files[len(files) // 2]
+    data = path.read_bytes()
+    path.unlink()
+    if harm == "changed":
+        path.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+    elif harm == "cut":
+        path.write_bytes(data[:-1])
+    assert findings(directory, str(lived_in.root)) != []
+    if kind == "ledger":
+        with pytest.raises(IntegrityError):
+            lived_in.open()
+
+
+def test_names_are_digests(lived_in: "Lab", directory: Path) -> None:
+    """`sha256sum` alone can check every object that names its digest."""
+    checked = 0
+    for kind in ("packs", "inventory", "domains", "evidence", "index"):
+        for path in (directory / kind).rglob("*"):
+            if path.is_file():
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name.partition("~")[0]
+                checked += 1
+    assert checked > 50

@@ -1,0 +1,173 @@
+"""What a snapshot may be taken of, and how it says what it would do."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+Vault: TypeAlias = Callable[..., tuple[int, str, str]]
+VaultJson: TypeAlias = Callable[..., Any]
+Start: TypeAlias = Callable[..., subprocess.Popen[str]]
+
+
+def _restored(vault: Vault, home: Path, dataset: str) -> list[str]:
+    target = home / f"out-{dataset}"
+    assert vault("restore", dataset, target)[0] == 0
+    return sorted(str(path.relative_to(target)) for path in target.rglob("*"))
+
+
+# --- selection ---
+
+
+def test_patterns_come_from_options_and_files(
+    vault: Vault, repository: Path, source: Path, home: Path
+) -> None:
+    """As in a .gitignore, from both places."""
+    (home / "patterns").write_text("# comment\nlink\n\nag*\n")
+    arguments = ["--exclude", "/etc/", "--exclude-from", home / "patterns"]
+    assert vault("snapshot", source, "--name", "d", *arguments)[0] == 0
+    assert _restored(vault, home, "d") == ["readme"]
+
+
+def test_caches_and_marked_directories_are_left_out(
+    vault: Vault, repository: Path, source: Path, home: Path
+) -> None:
+    """The tag and the marker stay, so that it is the same after a restore."""
+    (source / "etc/CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55")
+    (source / "tmp").mkdir()
+    (source / "tmp/.nobackup").touch()
+    (source / "tmp/scratch").touch()
+    options = ["--exclude-caches", "--exclude-if-present", ".nobackup", "--one-file-system"]
+    assert vault("snapshot", source, "--name", "d", *options)[0] == 0
+    found = _restored(vault, home, "d")
+    assert found == ["again", "etc", "etc/CACHEDIR.TAG", "link", "readme", "tmp", "tmp/.nobackup"]
+
+
+def test_paths_come_from_files(vault: Vault, repository: Path, source: Path, home: Path) -> None:
+    """One a line, or ended by NULs where names have newlines in them."""
+    (source / "new\nline").touch()
+    (home / "list").write_text(f"{source}/readme\n")
+    (home / "list0").write_bytes(os.fsencode(source / "new\nline") + b"\0")
+    options = ["--files-from", home / "list", "--files-from0", home / "list0"]
+    code, _, err = vault("snapshot", "--name", "d", *options)
+    assert code == 0, err
+    assert [name for name in _restored(vault, home, "d") if "source/" in name] == [
+        f"{str(source)[1:]}/new\nline",
+        f"{str(source)[1:]}/readme",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--name", "d"],
+        ["--name", "d", "--files-from", "nowhere"],
+        ["--name", "d", "--stdin", "a/b", "--allow-empty"],
+        ["--name", "d", "--stdin", "x", "path"],
+        ["--name", "d", "--command"],
+        ["--name", "d", "--timeout", "5s", "path"],
+    ],
+)
+def test_sources_that_make_no_sense_are_usage_errors(
+    vault: Vault, repository: Path, arguments: list[str]
+) -> None:
+    """Exit 2, and nothing is published."""
+    assert vault("snapshot", *arguments)[0] == 2
+    assert vault("list", "d")[1].count("\n") <= 1
+
+
+def test_a_dry_run_says_what_would_be_done_and_stores_nothing(
+    vault: Vault, vault_json: VaultJson, repository: Path, source: Path
+) -> None:
+    """Read, unchanged, left out and why; the repository is as it was."""
+    settled = (1_000_000_000, 1_000_000_000)
+    os.utime(source / "readme", settled)
+    (source / "new\x1b[31m").touch()
+    before = sorted(repository.rglob("*"))
+    arguments = ("snapshot", source, "--name", "d", "--exclude", "link", "--dry-run")
+    found = vault_json(*arguments)
+    assert sorted(repository.rglob("*")) == before
+    assert found["schema"] == "vault/snapshot-dry-run/v1"
+    actions = {entry["path"]: entry["action"] for entry in found["planned"]}
+    assert actions["readme"] == "read"
+    assert actions["etc"] == "stored"
+    assert actions["link"] == "skipped"
+    code, out, err = vault(*arguments)
+    assert code == 0, err
+    assert "excluded by a pattern" in out
+    assert "\x1b" not in out
+
+
+# --- streams ---
+
+
+def test_standard_input_becomes_a_file(
+    vault: Vault, repository: Path, home: Path, process: Start
+) -> None:
+    """Byte by byte what was piped in."""
+    piped = bytes(range(256)) * 100_000
+    (home / "piped").write_bytes(piped)
+    with (home / "piped").open("rb") as file:
+        started = process("snapshot", "--name", "d", "--stdin", "dump.sql", stdin=file)
+        _, err = started.communicate()
+    assert started.returncode == 0, err
+    assert _restored(vault, home, "d") == ["dump.sql"]
+    assert (home / "out-d/dump.sql").read_bytes() == piped
+
+
+def test_a_command_that_succeeds_becomes_a_file(
+    vault: Vault, vault_json: VaultJson, repository: Path, home: Path
+) -> None:
+    """Its output under its own name; the second run stores nothing new."""
+    arguments = ["--name", "d", "--command", "--", sys.executable, "-c", "print('x' * 3_000_000)"]
+    assert vault("snapshot", *arguments)[0] == 0
+    again = vault_json("snapshot", "--file-name", "out.txt", *arguments)
+    assert again["snapshot"]["counts"]["added_size"] == 0
+    assert _restored(vault, home, "d") == ["out.txt"]
+    assert (home / "out-d/out.txt").read_bytes() == b"x" * 3_000_000 + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("print('half'); raise SystemExit(3)", "failed"),
+        ("import os, signal; print('half'); os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+        ("import time; print('half', flush=True); time.sleep(60)", "ran out of time"),
+    ],
+)
+def test_a_command_that_does_not_end_well_publishes_nothing(
+    vault: Vault, vault_json: VaultJson, repository: Path, program: str, said: str
+) -> None:
+    """Failing, killed or timed out: exit 16, and no snapshot."""
+    options = ["--name", "d", "--timeout", "1s", "--command"]
+    code, _, err = vault("snapshot", *options, "--", sys.executable, "-c", program)
+    assert code == 16
+    assert said in err
+    assert vault_json("list")["snapshots"] == []
+
+
+def test_a_command_that_is_not_there_is_said_so(vault: Vault, repository: Path) -> None:
+    """Exit 16 before anything is stored."""
+    code, _, err = vault("snapshot", "--name", "d", "--command", "--", "no-such-program")
+    assert code == 16
+    assert "can't be started" in err
+
+
+def test_a_command_leaves_no_children_behind(vault: Vault, repository: Path, home: Path) -> None:
+    """Also those that ignore being asked: the whole process group ends with the timeout."""
+    script = f"trap '' TERM; sh -c 'echo $$ > {home}/child; exec sleep 60' & echo half; wait; wait"
+    options = ["--name", "d", "--timeout", "1s", "--command"]
+    assert vault("snapshot", *options, "--", "sh", "-c", script)[0] == 16
+    status = Path("/proc") / (home / "child").read_text().strip() / "stat"
+    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_an_empty_stream_is_refused_unless_allowed(vault: Vault, repository: Path) -> None:
+    """A dump of nothing is rarely what was meant."""
+    arguments = ["snapshot", "--name", "d", "--command", "--", "true"]
+    assert vault(*arguments)[0] == 2
+    assert vault(*arguments[:3], "--allow-empty", *arguments[3:])[0] == 0

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Runs the tests under every Python >= 3.11 that is here, each in a virtualenv outside the tree.
+#
+#   sh tests/platforms.sh [PYTEST ARGUMENT...]
+#
+# PYTHONS names the interpreters; default: python3.11 and later on PATH, but the one of .venv,
+# which `make test` has run. VENVS names a directory where the virtualenvs are kept for the next
+# time. Installs exactly requirements/dev.txt, with hashes. Exit 1: the tests failed under one.
+set -eu
+cd "$(dirname "$0")/.."
+
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null; }
+
+found() { # those on PATH that start; a version manager's shim may not
+    tested=$(version_of .venv/bin/python || true)
+    for minor in 11 12 13 14 15; do
+        [ "3.$minor" != "$tested" ] || continue
+        version_of "python3.$minor" > /dev/null && echo "python3.$minor"
+    done
+    true
+}
+
+install() { # into virtualenv $2 with interpreter $1
+    "$1" -m venv "$2"
+    pip="$2/bin/python -m pip install --quiet --disable-pip-version-check"
+    $pip --require-hashes -r requirements/dev.txt
+    $pip --no-deps --no-build-isolation --editable .
+    touch "$2/.complete"
+}
+
+pythons=${PYTHONS-$(found)}
+[ -n "$pythons" ] || { echo "no other Python >= 3.11 here; PYTHONS names them"; exit 0; }
+if [ -n "${VENVS:-}" ]; then
+    mkdir -p "$VENVS"
+else
+    VENVS=$(mktemp -d)
+    trap 'rm -rf "$VENVS"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+fi
+
+failed=
+for python in $pythons; do
+    version=$(version_of "$python") || { echo "$python does not start" >&2; exit 1; }
+    venv="$VENVS/$version-$(cat pyproject.toml requirements/dev.txt | cksum | cut -d ' ' -f 1)"
+    echo "=== Python $version"
+    [ -f "$venv/.complete" ] || install "$python" "$venv"
+    "$venv/bin/python" -m pytest -p no:cacheprovider -q "$@" || failed="$failed $version"
+done
+[ -z "$failed" ] || { echo "failed under Python$failed" >&2; exit 1; }

@@ -1,0 +1,154 @@
+"""Whole operations on a real server, and an attacker who holds the store's credentials."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from vault.ledger import Record
+from vault.model import LockMode
+from vault.repository import Repository
+from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
+from vault.storage import s3
+from vault.workers import make_workers
+
+pytestmark = pytest.mark.s3
+
+MODES = [LockMode.GOVERNANCE, LockMode.COMPLIANCE]
+MakeRepository = Callable[..., Any]
+MakeSource = Callable[..., Path]
+FilesOf = Callable[[Path], dict[str, bytes]]
+MakeStore = Callable[..., s3.S3Store]
+
+
+def restored(lab: Any, record: Record, target: Path, *, threads: int = 2) -> RestoreReport:
+    """What a proven restore to ``target`` reports."""
+    scratch = lab.base / "restore-scratch"
+    scratch.mkdir(exist_ok=True)
+    request = RestoreRequest(record=record, target=target, tool="vault test")
+    with make_workers(threads) as workers:
+        return restore(lab.open(), lab.recovery, request, scratch=scratch, workers=workers)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_snapshots_are_locked_verified_and_restored(
+    store: s3.S3Store,
+    make_repository: MakeRepository,
+    make_source: MakeSource,
+    assert_invariants: Callable[..., int],
+    files_of: FilesOf,
+    tmp_path: Path,
+    mode: LockMode,
+) -> None:
+    """A second snapshot reuses packs and extends their locks."""
+    lab = make_repository(mode, store=store)
+    source = make_source(files=12)
+    first = lab.snapshot(source).record
+    packs = {item.version for item in store.versions("packs/")}
+    (source / "new").write_bytes(os.urandom(20_000))
+    second = lab.snapshot(source, retention=timedelta(days=60)).record
+    assert packs < {item.version for item in store.versions("packs/")}
+    assert assert_invariants(store, lab.root) == 2
+    assert lab.verify(first, second).passed
+    report = restored(lab, second, tmp_path / "target")
+    assert report.outcome is Outcome.RECOVERED
+    assert report.statement is not None
+    assert files_of(tmp_path / "target") == files_of(source)
+
+
+def test_a_repository_survives_an_attacker_with_the_stores_credentials(
+    store: s3.S3Store,
+    client: Any,
+    make_repository: MakeRepository,
+    make_source: MakeSource,
+    files_of: FilesOf,
+    tmp_path: Path,
+) -> None:
+    """300 packs, a third overwritten, all delete-marked, junk at the next ledger names."""
+    lab = make_repository(LockMode.COMPLIANCE, store=store)
+    source = make_source(files=60, size=130_000)
+    record = lab.snapshot(source).record
+    before = list(store.versions(""))
+    packs = [item for item in before if item.name.startswith("packs/")]
+    assert len(packs) >= 300
+    attack(store, client, [item.name for item in before])
+    assert not client.list_objects_v2(Bucket=store.bucket, Prefix=store.prefix)["KeyCount"]
+    for item in before[:3] + packs[:3]:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            client.delete_object(
+                Bucket=store.bucket,
+                Key=store.prefix + item.name,
+                VersionId=item.version,
+                BypassGovernanceRetention=True,
+            )
+
+    assert lab.open().ledger.snapshots()[-1].digest == record.digest
+    assert lab.verify(record).passed
+    report = restored(lab, record, tmp_path / "target")
+    assert report.outcome is Outcome.RECOVERED
+    assert report.statement is not None, "the attestation was appended behind the junk"
+    assert files_of(tmp_path / "target") == files_of(source)
+    again = lab.snapshot(source).record
+    assert again.seq > record.seq
+
+
+def attack(store: s3.S3Store, client: Any, names: list[str]) -> None:
+    """What the credentials of a writer that may also delete allow."""
+
+    def strike(numbered: tuple[int, str]) -> None:
+        number, name = numbered
+        key = store.prefix + name
+        if number % 3 == 0:
+            client.put_object(
+                Bucket=store.bucket, Key=key, Body=b"junk" * 10, ChecksumAlgorithm="SHA256"
+            )
+        client.delete_object(Bucket=store.bucket, Key=key)
+
+    statements = [name for name in names if name.startswith("ledger/")]
+    junk = [f"ledger/{len(statements) + ahead:016d}" for ahead in (0, 0, 0, 1, 7)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(strike, enumerate(names)))
+        for name in junk:
+            copied = store.get(names[0]) if name == junk[1] else b"{}"
+            client.put_object(
+                Bucket=store.bucket,
+                Key=store.prefix + name,
+                Body=copied,
+                ChecksumAlgorithm="SHA256",
+            )
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_twelve_writers_race_for_one_chain(
+    make_store: MakeStore,
+    store: s3.S3Store,
+    make_repository: MakeRepository,
+    tmp_path: Path,
+    ordered: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """Nobody's entry is lost, with and without trust in the order of versions."""
+    observed = s3.Observed(orders_versions_by_commit=ordered)
+    lab = make_repository(store=make_store(store.prefix.rstrip("/"), observed=observed))
+    hosts = [lab.enrol(f"host{number}") for number in range(12)]
+
+    def write(number: int) -> Record:
+        source = tmp_path / f"source{number}"
+        source.mkdir()
+        (source / "file").write_bytes(os.urandom(3000))
+        record: Record = lab.with_host(hosts[number]).snapshot(source, dataset=f"d{number}").record
+        return record
+
+    with ThreadPoolExecutor(12) as pool:
+        records = list(pool.map(write, range(12)))
+    repository: Repository = lab.open()
+    seqs = sorted(record.seq for record in repository.ledger.snapshots())
+    assert seqs == list(range(seqs[0], seqs[0] + 12))
+    assert {record.digest for record in records} == {
+        record.digest for record in repository.ledger.snapshots()
+    }
+    assert lab.verify().passed

@@ -1,0 +1,553 @@
+"""The restore as a whole: what it says, what it leaves, what it records."""
+
+# ruff: noqa: PLR0917 - parameters of tests are named by pytest
+
+import dataclasses
+import errno
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from vault import attest
+from vault.errors import (
+    ConfigError,
+    DigestMismatchError,
+    LocalError,
+    StorageError,
+    StorageUnavailableError,
+)
+from vault.ledger import Record
+from vault.model import EventBody, LockMode
+from vault.restore import (
+    Outcome,
+    ProofFailedError,
+    RestoreReport,
+    RestoreRequest,
+    finalize_restore,
+    restore,
+    undo,
+)
+from vault.restore.fs import Fs
+from vault.restore.promote import unfinished
+from vault.restore.prove import ProofReport, Verdict, prove
+from vault.source import matcher
+from vault.storage.memory import FaultPoint
+from vault.workers import make_workers
+
+if TYPE_CHECKING:
+    from tests.conftest import Lab, MakeRepository
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+class NoExchange(Fs):
+    """A file system that can't swap names."""
+
+    def exchange(self, directory: int, one: bytes, other: bytes) -> None:
+        """Say so."""
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+@pytest.fixture(autouse=True)
+def _no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushing this machine's whole file system is not what is tested."""
+    monkeypatch.setattr(Fs, "syncfs", lambda *_: None)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Directories, files of one and several chunks, links of both kinds."""
+    top = tmp_path / "source"
+    (top / "a/deep").mkdir(parents=True)
+    (top / "b").mkdir()
+    (top / "a/deep/large").write_bytes(os.urandom(30_000))
+    (top / "a/one").write_bytes(b"one")
+    (top / "b/hard").hardlink_to(top / "a/one")
+    (top / "b/hard2").hardlink_to(top / "a/one")
+    (top / "b/link").symlink_to("../a/one")
+    (top / "b/empty").touch()
+    (top / "b/large-too").hardlink_to(top / "a/deep/large")
+    return top
+
+
+@pytest.fixture
+def lab(make_repository: "MakeRepository") -> "Lab":
+    """An empty repository."""
+    made: Lab = make_repository(LockMode.GOVERNANCE)
+    return made
+
+
+@pytest.fixture
+def record(lab: "Lab", source: Path) -> Record:
+    """A snapshot of the source."""
+    return lab.snapshot(source).record
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Missing, in a room of its own."""
+    room = tmp_path / "room"
+    room.mkdir()
+    return room / "target"
+
+
+def run(
+    lab: "Lab", record: Record, target: Path, *, fs: Fs | None = None, workers: int = 0,
+    **options: Any,
+) -> RestoreReport:  # fmt: skip
+    """A restore; without threads unless asked for."""
+    scratch = lab.base / "scratch"
+    scratch.mkdir(exist_ok=True)
+    with make_workers(workers) as executors:
+        return restore(
+            lab.open(),
+            lab.recovery,
+            RestoreRequest(record=record, target=target, tool="vault test", **options),
+            scratch=scratch,
+            workers=executors,
+            fs=fs,
+        )
+
+
+def end(lab: "Lab", target: Path) -> None:
+    """Finalize."""
+    with make_workers(0) as workers:
+        finalize_restore(lab.open(), lab.recovery, target, workers=workers, tool="vault test")
+
+
+def look(top: Path) -> dict[str, object]:
+    """Paths with content or link target; names of one inode share a list."""
+    inodes: dict[int, list[str]] = {}
+    found: dict[str, object] = {}
+    for path in sorted(top.rglob("*")):
+        name = str(path.relative_to(top))
+        if path.is_symlink():
+            found[name] = path.readlink()
+        elif path.is_file():
+            same = inodes.setdefault(path.stat().st_ino, [])
+            same.append(name)
+            found[name] = (path.read_bytes(), same)
+        else:
+            found[name] = None
+    return found
+
+
+def beside(target: Path) -> list[str]:
+    """Names in TARGET's room, but for TARGET."""
+    return sorted(path.name for path in target.parent.iterdir() if path != target)
+
+
+def verdicts(lab: "Lab") -> list[str]:
+    """Of the restores on record."""
+    bodies = [each.body for each in lab.open().ledger.valid("restore")]
+    return [body.verdict for body in bodies if isinstance(body, EventBody)]
+
+
+# --- what is said ---
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("former", ["missing", "empty"])
+def test_recovered(
+    lab: "Lab", record: Record, source: Path, target: Path, former: str, workers: int
+) -> None:
+    """Proven, attested, and nothing is left beside it, as nothing was there to keep."""
+    if former == "empty":
+        target.mkdir()
+    report = run(lab, record, target, workers=workers)
+    assert report.outcome is Outcome.RECOVERED
+    assert (report.atomic, report.former, report.left_out) == (True, False, {})
+    assert look(target) == look(source)
+    assert beside(target) == []
+    assert verdicts(lab) == ["passed"]
+
+
+def test_not_proven_is_never_called_recovered(lab: "Lab", record: Record, target: Path) -> None:
+    """Without the proof it says so, also on record."""
+    report = run(lab, record, target, verify=False)
+    assert report.outcome is Outcome.UNPROVEN
+    assert report.outcome.value == "restored, not proven"
+    assert report.proof is None
+    assert verdicts(lab) == ["partial"]
+    ledger = lab.open().ledger
+    assert attest.open_attestation(report.attestation, ledger).details["proof"] == "none"
+
+
+def test_a_bit_that_the_disk_gets_wrong(lab: "Lab", record: Record, target: Path) -> None:
+    """What was written right and reads back wrong is no recovery; TARGET is never made."""
+
+    class Rotten(Fs):
+        """Changes a byte after the file was closed: nobody but a re-read can know."""
+
+        def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+            """Write something else."""
+            if bytes(data) == b"one":
+                data = b"0ne"
+            return super().pwrite(fd, data, offset)
+
+    with pytest.raises(ProofFailedError) as caught:
+        run(lab, record, target, fs=Rotten())
+    assert caught.value.proof.mismatches[0].path == b"a/one"
+    assert not target.exists()
+    assert beside(target) == []
+    assert verdicts(lab) == ["failed"]
+
+
+def test_the_verdict_of_the_proof_decides(
+    lab: "Lab", record: Record, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed proof promotes nothing, a partial one is not called recovered."""
+    real = prove
+    verdict = Verdict.FAILED
+
+    def judged(*arguments: Any, **options: Any) -> ProofReport:
+        return dataclasses.replace(real(*arguments, **options), verdict=verdict)
+
+    monkeypatch.setattr("vault.restore.run.prove", judged)
+    with pytest.raises(ProofFailedError):
+        run(lab, record, target)
+    assert not target.exists()
+    verdict = Verdict.PARTIAL
+    assert run(lab, record, target).outcome is Outcome.PARTIAL
+    assert verdicts(lab) == ["failed", "partial"]
+
+
+def test_nothing_is_promoted_before_it_was_read_back(
+    lab: "Lab", record: Record, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the proof begins TARGET is not there; the attestation holds what it read."""
+    seen: list[bool] = []
+    real = prove
+
+    def watched(*arguments: Any, **options: Any) -> ProofReport:
+        seen.append(target.exists())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("vault.restore.run.prove", watched)
+    report = run(lab, record, target)
+    assert seen == [False]
+    details = attest.open_attestation(report.attestation, lab.open().ledger).details
+    assert details["bytes_read_back"] == 30_003
+    assert details["root_matches"] is True
+
+
+def test_dry_run_makes_nothing(lab: "Lab", record: Record, target: Path) -> None:
+    """Not even a statement."""
+    before = list(lab.store.versions(""))
+    report = run(lab, record, target, dry_run=True)
+    assert (report.outcome, report.files, report.size) == (Outcome.PLANNED, 2, 30_003)
+    assert not target.exists()
+    assert beside(target) == []
+    assert list(lab.store.versions("")) == before
+
+
+# --- what was there ---
+
+
+def test_full_target_needs_replace(lab: "Lab", record: Record, target: Path) -> None:
+    """Exit 2, and nothing is recorded: nothing was tried."""
+    target.mkdir()
+    (target / "mine").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty"):
+        run(lab, record, target)
+    assert look(target) == {"mine": (b"mine", ["mine"])}
+    assert verdicts(lab) == []
+
+
+@pytest.mark.parametrize("fs", [Fs(), NoExchange()], ids=["exchange", "renames"])
+def test_replace_undo_finalize(
+    lab: "Lab", record: Record, source: Path, target: Path, fs: Fs
+) -> None:
+    """The former state is kept, comes back, goes again, and is removed at last."""
+    target.mkdir()
+    (target / "mine").write_text("mine")
+    former = look(target)
+    report = run(lab, record, target, fs=fs, replace=True)
+    assert (report.outcome, report.former) == (Outcome.RECOVERED, True)
+    assert report.atomic is not isinstance(fs, NoExchange)
+    assert look(target) == look(source)
+    with pytest.raises(ConfigError, match="not finished"):
+        run(lab, record, target, replace=True)
+    assert undo(target) is not None
+    assert look(target) == former
+    end(lab, target)
+    assert look(target) == look(source)
+    assert beside(target) == []
+    assert verdicts(lab) == ["passed", "passed"]
+
+
+def test_changed_while_it_waited(lab: "Lab", record: Record, target: Path) -> None:
+    """What was proven is proven again before it is promoted after an undo."""
+    target.mkdir()
+    (target / "mine").write_text("mine")
+    run(lab, record, target, replace=True)
+    undo(target)
+    (staged,) = [p for p in target.parent.glob(".target.vault-*") if p.is_dir()]
+    (staged / "a/one").write_bytes(b"0ne")
+    with pytest.raises(DigestMismatchError):
+        end(lab, target)
+    assert (target / "mine").read_text() == "mine"
+
+
+def test_finalize_needs_the_snapshot_it_was(
+    lab: "Lab", record: Record, target: Path, make_repository: "MakeRepository"
+) -> None:
+    """The journal of another repository attests nothing here; a lost head is told."""
+    target.mkdir()
+    (target / "mine").write_text("mine")
+    run(lab, record, target, replace=True)
+    undo(target)
+    other = make_repository(name="other")
+    with pytest.raises(ConfigError, match="another repository"):
+        end(other, target)
+    lab.store.remove(f"ledger/{record.seq:016d}", record.version)
+    for seq in range(record.seq + 1, record.seq + 2):
+        name = f"ledger/{seq:016d}"
+        for version in list(lab.store.versions(name)):
+            lab.store.remove(name, version.version)
+    with pytest.raises(DigestMismatchError, match="not the snapshot"):
+        end(lab, target)
+
+
+@needs_root
+def test_empty_mount_point(lab: "Lab", record: Record, source: Path, mounted: Path) -> None:
+    """Staged inside it, promoted member by member, and called not atomic."""
+    report = run(lab, record, mounted)
+    assert (report.outcome, report.atomic) == (Outcome.RECOVERED, False)
+    assert look(mounted) == look(source)
+    assert mounted.stat().st_mtime_ns == source.stat().st_mtime_ns
+    assert beside(mounted) == []
+
+
+@pytest.fixture
+def mounted(target: Path) -> Iterator[Path]:
+    """An empty file system of its own."""
+    target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", target], check=True)
+    yield target
+    subprocess.run(["umount", target], check=True)
+
+
+# --- a part of it ---
+
+
+def included(*patterns: str) -> dict[str, Any]:
+    """As the command line does it."""
+    return {"wanted": matcher(patterns)}
+
+
+def test_include_a_directory(lab: "Lab", record: Record, source: Path, target: Path) -> None:
+    """With the directories around it and their attributes; called partial."""
+    report = run(lab, record, target, **included("/a/deep/"))
+    assert report.outcome is Outcome.PARTIAL
+    assert list(look(target)) == ["a", "a/deep", "a/deep/large"]
+    assert (target / "a").stat().st_mtime_ns == (source / "a").stat().st_mtime_ns
+    assert report.proof is not None
+    assert report.proof.skipped == 7
+    assert report.proof.root_matches
+    assert verdicts(lab) == ["partial"]
+
+
+def test_include_a_file_and_a_pattern(lab: "Lab", record: Record, target: Path) -> None:
+    """By path, and by wildcard."""
+    run(lab, record, target, **included("/a/one"))
+    assert list(look(target)) == ["a", "a/one"]
+    run(lab, record, target.with_name("other"), **included("em*"))
+    assert list(look(target.with_name("other"))) == ["b", "b/empty"]
+
+
+def test_include_hard_links_without_their_file(lab: "Lab", record: Record, target: Path) -> None:
+    """The first one becomes the file, later ones link to it; of any number of chunks."""
+    large = (source / "a/deep/large").read_bytes()
+    report = run(lab, record, target, **included("/b/"))
+    assert report.outcome is Outcome.PARTIAL
+    found = look(target)
+    assert found["b/hard"] == (b"one", ["b/hard", "b/hard2"])
+    assert found["b/large-too"] == (large, ["b/large-too"])
+    assert (target / "b/hard").stat().st_nlink == 2
+
+
+def test_include_that_matches_nothing(lab: "Lab", record: Record, target: Path) -> None:
+    """An empty TARGET would look like a success."""
+    with pytest.raises(ConfigError, match="matches"):
+        run(lab, record, target, **included("/typo"))
+    assert not target.exists()
+
+
+def test_include_never_replaces(lab: "Lab", record: Record, target: Path) -> None:
+    """A part must not stand in for the whole."""
+    target.mkdir()
+    (target / "mine").write_text("mine")
+    with pytest.raises(ConfigError, match="missing or empty"):
+        run(lab, record, target, replace=True, **included("/a/"))
+
+
+# --- who can't do all ---
+
+
+@needs_root
+def test_plain_user(lab: "Lab", source: Path, target: Path) -> None:
+    """Owners are left out, listed, and make it partial."""
+    os.chown(source / "a/one", 12345, 12345)
+    record = lab.snapshot(source).record
+    for folder in (target.parent, lab.base):
+        folder.chmod(0o777)
+    lab.base.joinpath("scratch").mkdir(mode=0o777, exist_ok=True)
+    lab.base.joinpath("scratch").chmod(0o777)
+    for folder in target.parents:
+        if folder.owner() == "root" and "pytest" in str(folder):
+            folder.chmod(0o755 if folder != target.parent else 0o777)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            report = run(lab, record, target)
+            assert report.outcome is Outcome.PARTIAL
+            assert report.left_out["owner"] > 0
+            details = attest.open_attestation(report.attestation, lab.open().ledger).details
+            assert details["left_out"] == report.left_out
+            assert (target / "a/one").read_bytes() == b"one"
+            code = 0
+        except BaseException:  # noqa: BLE001 - the child ends here, whatever it is
+            traceback.print_exc(file=sys.__stderr__)
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_read_only_store(lab: "Lab", record: Record, source: Path, target: Path) -> None:
+    """The attestation lies beside TARGET, signed, and can be recorded later."""
+
+    def refuse(point: FaultPoint) -> None:
+        if point.operation in {"put", "extend"}:
+            raise StorageError("read-only")
+
+    lab.store.fault = refuse
+    report = run(lab, record, target)
+    assert report.outcome is Outcome.RECOVERED
+    assert report.statement is None
+    assert report.attestation_file is not None
+    assert look(target) == look(source)
+    assert beside(target) == [report.attestation_file.name]
+    assert report.attestation_file.name.startswith(".target.vault-")
+    lab.store.fault = None
+    data = report.attestation_file.read_bytes()
+    repository = lab.open()
+    assert attest.is_recorded(repository, data) is None
+    statement = attest.record(repository, data, lab.recovery.restorer, tool="vault test")
+    assert attest.is_recorded(lab.open(), data) == statement
+    assert verdicts(lab) == ["passed"]
+
+
+def test_read_only_store_and_finalize(lab: "Lab", record: Record, target: Path) -> None:
+    """Going on after an undo leaves a file as well, instead of refusing to go on."""
+    target.mkdir()
+    (target / "mine").write_text("mine")
+    run(lab, record, target, replace=True)
+    undo(target)
+
+    def refuse(point: FaultPoint) -> None:
+        if point.operation == "put":
+            raise StorageUnavailableError("no answer")
+
+    lab.store.fault = refuse
+    end(lab, target)
+    (name,) = beside(target)
+    data = (target.parent / name).read_bytes()
+    assert attest.open_attestation(data, lab.open().ledger).verdict == "passed"
+
+
+# --- failures ---
+
+
+def test_errors_of_the_system_come_in_the_vaults_words(
+    lab: "Lab", record: Record, target: Path
+) -> None:
+    """Also before staging begins: a scratch directory that is not there."""
+    with pytest.raises(LocalError), make_workers(0) as workers:
+        restore(
+            lab.open(),
+            lab.recovery,
+            RestoreRequest(record=record, target=target, tool="t"),
+            scratch=lab.base / "nowhere",
+            workers=workers,
+        )
+    assert verdicts(lab) == ["failed"]
+
+
+def test_threads_end_before_staging_is_removed(lab: "Lab", source: Path, target: Path) -> None:
+    """A worker that is still writing when another one failed leaves nothing behind."""
+    for number in range(60):
+        (source / f"more{number}").write_bytes(os.urandom(9_000))
+    record = lab.snapshot(source).record
+
+    class Slow(Fs):
+        """The first write fails, the others take their time."""
+
+        calls = 0
+
+        def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+            """Fail once."""
+            self.calls += 1
+            if self.calls == 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            time.sleep(0.01)
+            return super().pwrite(fd, data, offset)
+
+    for _ in range(3):
+        with pytest.raises(LocalError, match="write"):
+            run(lab, record, target, fs=Slow(), workers=4)
+        assert beside(target) == []
+
+
+def test_no_descriptor_is_left_open(lab: "Lab", record: Record, target: Path) -> None:
+    """Neither by success nor by a failure in the middle."""
+
+    class Full(Fs):
+        """No space for content."""
+
+        def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+            """Say so."""
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run(lab, record, target)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are enough
+    with pytest.raises(LocalError):
+        run(lab, record, target.with_name("other"), fs=Full())
+    run(lab, record, target.with_name("third"))
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - names are enough
+
+
+def test_failure_after_the_exchange_is_not_called_a_failed_restore(
+    lab: "Lab", record: Record, source: Path, target: Path
+) -> None:
+    """TARGET is the new state and its attestation says passed; finalize ends what is left."""
+
+    class Late(Fs):
+        """The journal can't be replaced once the exchange was recorded."""
+
+        def rename(self, source: int, old: bytes, directory: int, new: bytes) -> None:
+            """Fail for the state after."""
+            if verdicts(lab):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super().rename(source, old, directory, new)
+
+    target.mkdir()
+    (target / "mine").write_text("mine")
+    with pytest.raises(LocalError):
+        run(lab, record, target, fs=Late(), replace=True)
+    assert look(target) == look(source)
+    assert verdicts(lab) == ["passed"]
+    assert unfinished(target) is not None
+    end(lab, target)
+    assert beside(target) == []
