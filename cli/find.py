@@ -8,13 +8,13 @@ import click
 
 from cli import listing, render
 from cli.context import Invocation, pass_invocation
-from cli.verify import live
 from vault.browse import path_matcher
 from vault.errors import ConfigError, IntegrityError, VaultError, WrongKeyError
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
 from vault.model import from_rfc3339
 from vault.repository import Repository, snapshot_body
+from vault.stats import owed
 from vault.tree import Entry
 
 _HEADINGS = ("snapshot", "taken", "modified", "size", "path")
@@ -34,7 +34,8 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> None:
     Needs recovery.key.
     """
     repository = invocation.open()
-    records = live(repository, invocation.clock())
+    ledger = repository.ledger
+    records = owed(ledger, ledger.snapshots(), invocation.clock())
     if dataset is not None:
         records = [record for record in records if snapshot_body(record).dataset == dataset]
     if not records:

@@ -48,7 +48,7 @@ def _file(top: Path, name: str) -> Path:
 
 
 def _change(source: Path, number: int) -> None:
-    (source / "dir0/file0").write_bytes(random.Random(number).randbytes(12_000))
+    (source / "dir0/file0").write_bytes(random.Random(f"change {number}").randbytes(12_000))
 
 
 def _restore(host: "Host", copy: "Host", *parts: str) -> None:
@@ -227,7 +227,7 @@ def test_state_restored_from_an_older_copy_names_no_pack_that_lacks_a_chunk(
     _change(source, 1)
     take_right(lab, source)
     _restore(lab.host, copy, *parts)
-    (source / "dir0/a").write_bytes(random.Random(3).randbytes(50_000))  # before file0
+    (source / "dir0/a").write_bytes(random.Random("more").randbytes(50_000))  # before file0
     take_right(lab, source)
     _change(source, 4)
     take_right(lab, source)

@@ -85,6 +85,7 @@ def printed(
     """One real object of every schema."""
     documents: list[Any] = [vault_json("init", "repository", "--host", "first")]
     documents.append(vault_json("init", "repository", code=2))
+    documents.append(vault_json("snapshot", source, "--name", "data", "--dry-run"))
     documents.append(vault_json("snapshot", source, "--name", "data"))
     documents.append(vault_json("list"))
     documents.append(vault_json("restore", "data", "target"))

@@ -89,14 +89,14 @@ def test_another_root_than_the_pinned_one_is_refused(
 ) -> None:
     """--trust 0:DIGEST decides, whatever the key files say; they then don't fit."""
     assert vault("--trust", "0:" + 64 * "0", "--repo", repository, "list")[0] == 4
-    code, out, _ = vault("--json", "init", "second", "--keys", "keys2")
+    code, out, _ = vault("--json", "init", "second", "--keys", "keys2", "--host", "other")
     assert code == 0
     root = json.loads(out)["repository"]["root"]
     there = ["--repo", "second", "--trust", root]
     assert vault(*there, "list")[0] == 0
     assert vault("--repo", "second", "list")[0] == 4
     assert vault(*there, "snapshot", source, "--name", "data")[0] == 12
-    assert vault(*there, "key", "revoke", "first")[0] == 12
+    assert vault(*there, "key", "revoke", "other")[0] == 12
     assert vault("list")[0] == 0
 
 

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from vault.ledger import Record
 from vault.model import LockMode
 from vault.repository import Repository
-from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
+from vault.restore import Outcome, RestoreRequest, restore
 from vault.storage import s3
 from vault.workers import make_workers
 
@@ -22,32 +22,46 @@ pytestmark = pytest.mark.s3
 MODES = [LockMode.GOVERNANCE, LockMode.COMPLIANCE]
 MakeRepository = Callable[..., Any]
 MakeSource = Callable[..., Path]
-FilesOf = Callable[[Path], dict[str, bytes]]
 MakeStore = Callable[..., s3.S3Store]
 
 
-def restored(lab: Any, record: Record, target: Path, *, threads: int = 2) -> RestoreReport:
-    """What a proven restore to ``target`` reports."""
-    scratch = lab.base / "restore-scratch"
-    scratch.mkdir(exist_ok=True)
+@pytest.fixture
+def source(make_source: MakeSource) -> Path:
+    """A small tree of several packs."""
+    return make_source(files=12)
+
+
+def assert_restored(lab: Any, record: Record, source: Path) -> None:
+    """A proven and recorded restore gives exactly the tree."""
+    scratch, target = lab.base / "restore-scratch", lab.base / "target"
+    scratch.mkdir()
     request = RestoreRequest(record=record, target=target, tool="vault test")
-    with make_workers(threads) as workers:
-        return restore(lab.open(), lab.recovery, request, scratch=scratch, workers=workers)
+    with make_workers(2) as workers:
+        report = restore(lab.open(), lab.recovery, request, scratch=scratch, workers=workers)
+    assert report.outcome is Outcome.RECOVERED
+    assert report.statement is not None
+    assert tree(target) == tree(source)
+
+
+def tree(top: Path) -> dict[str, bytes | str]:
+    """What is below a directory: bytes of files, targets of links."""
+    return {
+        str(path.relative_to(top)): os.readlink(path) if path.is_symlink() else path.read_bytes()
+        for path in sorted(top.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_snapshots_are_locked_verified_and_restored(
     store: s3.S3Store,
     make_repository: MakeRepository,
-    make_source: MakeSource,
+    source: Path,
     assert_invariants: Callable[..., int],
-    files_of: FilesOf,
-    tmp_path: Path,
     mode: LockMode,
 ) -> None:
     """A second snapshot reuses packs and extends their locks."""
     lab = make_repository(mode, store=store)
-    source = make_source(files=12)
     first = lab.snapshot(source).record
     packs = {item.version for item in store.versions("packs/")}
     (source / "new").write_bytes(os.urandom(20_000))
@@ -55,10 +69,7 @@ def test_snapshots_are_locked_verified_and_restored(
     assert packs < {item.version for item in store.versions("packs/")}
     assert assert_invariants(store, lab.root) == 2
     assert lab.verify(first, second).passed
-    report = restored(lab, second, tmp_path / "target")
-    assert report.outcome is Outcome.RECOVERED
-    assert report.statement is not None
-    assert files_of(tmp_path / "target") == files_of(source)
+    assert_restored(lab, second, source)
 
 
 def test_a_repository_survives_an_attacker_with_the_stores_credentials(
@@ -66,12 +77,10 @@ def test_a_repository_survives_an_attacker_with_the_stores_credentials(
     client: Any,
     make_repository: MakeRepository,
     make_source: MakeSource,
-    files_of: FilesOf,
-    tmp_path: Path,
 ) -> None:
     """300 packs, a third overwritten, all delete-marked, junk at the next ledger names."""
     lab = make_repository(LockMode.COMPLIANCE, store=store)
-    source = make_source(files=60, size=130_000)
+    source = make_source(files=66, size=130_000)
     record = lab.snapshot(source).record
     before = list(store.versions(""))
     packs = [item for item in before if item.name.startswith("packs/")]
@@ -89,10 +98,7 @@ def test_a_repository_survives_an_attacker_with_the_stores_credentials(
 
     assert lab.open().ledger.snapshots()[-1].digest == record.digest
     assert lab.verify(record).passed
-    report = restored(lab, record, tmp_path / "target")
-    assert report.outcome is Outcome.RECOVERED
-    assert report.statement is not None, "the attestation was appended behind the junk"
-    assert files_of(tmp_path / "target") == files_of(source)
+    assert_restored(lab, record, source)
     again = lab.snapshot(source).record
     assert again.seq > record.seq
 

@@ -14,7 +14,7 @@ import lmdb
 import pytest
 
 from vault import cache as cache_module
-from vault.cache import Cache, Location, PackRow
+from vault.cache import Cache, DamagedCacheError, Location, PackRow
 from vault.errors import FormatError, LocalError
 from vault.model import ObjectType, PackId
 
@@ -370,3 +370,49 @@ def test_a_mark_is_known_for_ever_after_and_not_by_an_older_copy(tmp_path: Path)
         assert not copy.knows(b"junk")
     assert len({empty, first, second}) == 3
     assert {len(mark) for mark in (empty, first, second)} == {16}
+
+
+# --- a cache that contradicts itself ---
+
+
+def test_no_changed_bit_of_a_pack_row_is_believed(tmp_path: Path) -> None:
+    """A row may say for how long a lock lasts, and a snapshot relies on it (I2)."""
+    row = PackRow(
+        pack_id=PackId(b"p" * 32), size=9, version="v", type=ObjectType.DATA, locked_until=7
+    )
+    with Cache.open(tmp_path / "a", repository_id=b"r" * 16, domain="d") as cache:
+        number = cache.reserve_pack()
+        cache.add_pack(number, row, b"", [])
+        key = number.to_bytes(4, "big")
+        stored = cache._get(key, cache._packs)
+        assert stored is not None
+        for bit in range(8 * len(stored)):
+            damaged = bytearray(stored)
+            damaged[bit // 8] ^= 1 << bit % 8
+            cache._write(lambda txn, data=bytes(damaged): txn.put(key, data, db=cache._packs))  # type: ignore[misc]
+            with pytest.raises(DamagedCacheError):
+                cache.pack(number)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 4, 77])
+def test_a_counter_that_changed_gives_no_number_out(tmp_path: Path, number: int) -> None:
+    """It would be handed out for the second time, or stand beyond the marks."""
+    with Cache.open(tmp_path / "a", repository_id=b"r" * 16, domain="d") as cache:
+        for _ in range(2):
+            cache.reserve_pack()
+        data = number.to_bytes(4, "big")
+        cache._write(lambda txn: txn.put(b"next", data, db=cache._meta))
+        with pytest.raises(DamagedCacheError):
+            cache.reserve_pack()
+
+
+def test_a_discarded_cache_is_made_again(tmp_path: Path) -> None:
+    """Also where none is."""
+    Cache.discard(tmp_path / "a")
+    with Cache.open(tmp_path / "a", repository_id=b"r" * 16, domain="d") as cache:
+        cache.reserve_pack()
+        mark = cache.mark()
+    Cache.discard(tmp_path / "a")
+    with Cache.open(tmp_path / "a", repository_id=b"r" * 16, domain="d") as cache:
+        assert cache.created
+        assert not cache.knows(mark)

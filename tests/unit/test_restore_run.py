@@ -363,7 +363,9 @@ def test_include_a_file_and_a_pattern(lab: "Lab", record: Record, target: Path) 
     assert list(look(target.with_name("other"))) == ["b", "b/empty"]
 
 
-def test_include_hard_links_without_their_file(lab: "Lab", record: Record, target: Path) -> None:
+def test_include_hard_links_without_their_file(
+    lab: "Lab", record: Record, source: Path, target: Path
+) -> None:
     """The first one becomes the file, later ones link to it; of any number of chunks."""
     large = (source / "a/deep/large").read_bytes()
     report = run(lab, record, target, **included("/b/"))

@@ -28,6 +28,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004 - botocore's own, of all that fails before an answer
     CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
@@ -705,7 +706,7 @@ def _failure(what: str, error: Exception) -> VaultError:
         return StorageError(
             what, found=found, hint="check the certificate; AWS_CA_BUNDLE names one's own authority"
         )
-    if isinstance(error, HTTPClientError | IncompleteReadError):
+    if isinstance(error, HTTPClientError | ConnectionError | IncompleteReadError):
         return StorageUnavailableError(what, found=found)
     return StorageError(what, found=found)
 

@@ -1,0 +1,71 @@
+"""What `--include` takes along."""
+
+import hashlib
+
+from vault.model import EntryType
+from vault.restore.selection import Selection, select
+from vault.tree import Entry, encode_canonical
+
+_SHA = hashlib.sha256(b"x").digest()
+
+
+def _tree() -> list[tuple[Entry, bytes]]:
+    """Two directories; a file in the first that the second has links to."""
+    kinds = [
+        (b"", EntryType.DIRECTORY, None),
+        (b"a", EntryType.DIRECTORY, None),
+        (b"a/file", EntryType.FILE, None),
+        (b"a/other", EntryType.FILE, None),
+        (b"b", EntryType.DIRECTORY, None),
+        (b"b/c", EntryType.DIRECTORY, None),
+        (b"b/c/link", EntryType.HARD_LINK, b"a/file"),
+        (b"b/link", EntryType.HARD_LINK, b"a/file"),
+        (b"b/soft", EntryType.SYMLINK, b"nowhere"),
+    ]
+    entries = [
+        Entry(path=path, type=kind, mode=0o644, link=link, size=1, sha256=_SHA)
+        for path, kind, link in kinds
+    ]
+    return [(entry, encode_canonical(entry)) for entry in entries]
+
+
+def _taken(selection: Selection) -> list[bytes]:
+    return [entry.path for entry, _ in _tree() if selection.takes(entry)]
+
+
+def test_everything_by_default() -> None:
+    """And nothing is partial about it."""
+    selection = select(_tree(), None)
+    assert not selection.is_partial
+    assert _taken(selection) == [entry.path for entry, _ in _tree()]
+
+
+def test_directories_around_what_is_wanted_come_along() -> None:
+    """All the way up, but not their other members."""
+    selection = select(_tree(), lambda path, _: path == b"b/c/link")
+    assert selection.is_partial
+    assert _taken(selection) == [b"", b"b", b"b/c", b"b/c/link"]
+
+
+def test_a_link_stands_in_for_its_file() -> None:
+    """The first in order that is wanted, and only where the file itself is not."""
+    selection = select(_tree(), lambda path, _: path.startswith(b"b/"))
+    assert selection.files == {b"a/file": b"b/c/link"}
+    assert select(_tree(), lambda path, _: b"file" in path or b"link" in path).files == {}
+
+
+def test_patterns_are_told_what_is_a_directory() -> None:
+    """As a pattern that ends in a slash needs to know."""
+    told: dict[bytes, bool] = {}
+
+    def wanted(path: bytes, is_directory: bool) -> bool:  # noqa: FBT001 - the shape of `Wanted`
+        told[path] = is_directory
+        return False
+
+    select(_tree(), wanted)
+    assert {path for path, is_directory in told.items() if is_directory} == {b"a", b"b", b"b/c"}
+
+
+def test_nothing_wanted_leaves_the_top() -> None:
+    """TARGET itself always has attributes."""
+    assert _taken(select(_tree(), lambda *_: False)) == [b""]

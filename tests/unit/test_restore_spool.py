@@ -1,0 +1,75 @@
+"""The tree on local disk: what goes in comes out, from any place, of any size."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from vault.errors import LocalError
+from vault.restore.spool import Spool
+from vault.tree import Entry, EntryType, encode_canonical
+
+
+def _entries(*lengths: int) -> list[tuple[Entry, bytes]]:
+    """Symlinks whose encodings have about those lengths."""
+    found = []
+    for number, length in enumerate(lengths):
+        path = b"%06d" % number
+        xattrs = ((b"user.x", bytes(length)),)
+        entry = Entry(path=path, type=EntryType.SYMLINK, mode=0o777, link=b"x", xattrs=xattrs)
+        found.append((entry, encode_canonical(entry)))
+    return found
+
+
+LENGTHS = {
+    "none": [],
+    "one": [10],
+    "many small": [10] * 30_000,  # more than one buffer
+    "larger than the guess": [4_096, 5_000, 1, 70_000],
+    "larger than the buffer": [10, 3 << 20, 10, 2 << 20, 1 << 20, (1 << 20) - 60, 10],
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_what_goes_in_comes_out(tmp_path: Path, name: str) -> None:
+    """In order, by place, from several threads; as often as wanted."""
+    entries = _entries(*LENGTHS[name])
+    with Spool(tmp_path) as spool:
+        spool.fill(iter(entries))
+        assert list(spool) == entries
+        assert list(spool) == entries
+        places = [place for place, _, _ in spool.places()]
+        with ThreadPoolExecutor(2) as executor:
+            assert list(executor.map(spool.at, places)) == [entry for entry, _ in entries]
+
+
+def test_nothing_has_a_name(tmp_path: Path) -> None:
+    """A crash leaves no part of a decrypted tree on the disk."""
+    with Spool(tmp_path) as spool:
+        spool.fill(_entries(10, 10))
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_local_disk_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No directory, no space."""
+    with pytest.raises(LocalError, match="can't write in"):
+        Spool(tmp_path / "nowhere")
+    if not os.path.exists("/dev/full"):  # noqa: PTH110 - a device, not a file of ours
+        pytest.skip("no /dev/full")
+    with Spool(tmp_path) as spool, open("/dev/full", "w+b", buffering=0) as full:  # noqa: PTH123 - as above
+        spool._file.close()
+        monkeypatch.setattr(spool, "_file", full)
+        with pytest.raises(LocalError, match="can't keep the tree"):
+            spool.fill(_entries(10))
+
+
+def test_errors_of_the_source_pass_through(tmp_path: Path) -> None:
+    """A tree that breaks off is not taken for a whole one."""
+
+    def broken() -> object:
+        yield from _entries(10)
+        raise ValueError("broken off")
+
+    with Spool(tmp_path) as spool, pytest.raises(ValueError, match="broken off"):
+        spool.fill(broken())  # type: ignore[arg-type]  # an iterator of entries
