@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format coverage build bench vectors docs clean
+.PHONY: help demo test test-s3 test-all lint format coverage build bench vectors docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,12 @@ demo: $(STAMP) ## snapshot, tamper check and proven restore on real files
 
 test: $(STAMP) ## every test that needs no server
 	$(BIN)/python -m pytest -n $(WORKERS) -q
+
+test-s3: $(STAMP) ## tests against VAULT_TEST_S3_URL, or a Ceph of its own
+	tests/s3/run.sh $(BIN)/python -m pytest -m s3 -q
+
+test-all: $(STAMP) ## the same under every other Python >= 3.11 here (PYTHONS="..." names them)
+	sh tests/platforms.sh -n $(WORKERS)
 
 lint: $(STAMP) ## format check, ruff, mypy strict, import layers
 	$(BIN)/ruff format --check .
@@ -51,8 +57,8 @@ vectors: $(STAMP) ## write the golden vectors again; git diff must stay empty
 	$(BIN)/python tests/vectors/sealed_vectors.py
 	rm -r tests/vectors/tree && $(BIN)/python tests/vectors/tree_vectors.py tests/vectors/tree
 
-docs: $(STAMP) ## write docs/cli.md again from the program's help
-	$(BIN)/python -m cli.reference docs/cli.md
+docs: $(STAMP) ## write docs/cli.md and docs/vault.1 again from the program's help
+	$(BIN)/python -m cli.reference docs
 
 clean: ## remove what make created
 	rm -rf $(VENV) dist demo

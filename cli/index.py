@@ -14,10 +14,20 @@ def index() -> None:
 
 
 @index.command()
+@click.option(
+    "--from-packs",
+    is_flag=True,
+    help="Also from packs that no index object names; needs recovery.key.",
+)
 @pass_invocation
-def rebuild(invocation: Invocation) -> None:
-    """Make the chunk map anew from the repository's index objects."""
+def rebuild(invocation: Invocation, *, from_packs: bool) -> None:
+    """Make the chunk map anew from the repository's index objects.
+
+    With --from-packs nothing but the packs is needed; the next snapshot on this
+    host then writes index objects for them.
+    """
     repository = invocation.open()
+    recovery = invocation.recovery_key(repository) if from_packs else None
     with make_workers() as workers:
         packs = rebuild_index(
             repository,
@@ -25,6 +35,7 @@ def rebuild(invocation: Invocation) -> None:
             cache_dir=invocation.places.cache,
             workers=workers,
             tool=TOOL,
+            recipient=recovery.recipient if recovery else None,
         )
     invocation.emit(
         "vault/index-rebuild/v1",

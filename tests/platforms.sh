@@ -45,6 +45,7 @@ for python in $pythons; do
     venv="$VENVS/$version-$(cat pyproject.toml requirements/dev.txt | cksum | cut -d ' ' -f 1)"
     echo "=== Python $version"
     [ -f "$venv/.complete" ] || install "$python" "$venv"
-    "$venv/bin/python" -m pytest -p no:cacheprovider -q "$@" || failed="$failed $version"
+    "$venv/bin/python" -m pytest -p no:cacheprovider --basetemp "$VENVS/tmp" -q "$@" ||
+        failed="$failed $version"
 done
 [ -z "$failed" ] || { echo "failed under Python$failed" >&2; exit 1; }

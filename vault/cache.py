@@ -9,6 +9,7 @@ keeps numbers elsewhere (`vault.entrylist`) keeps the newest mark with them.
 
 Files: ``chunks`` chunk id (first 16 bytes) -> u32 pack number, u32 length, u16
 check; ``packs`` number -> row; ``ids`` pack id -> number; ``indexes`` names loaded;
+``unindexed`` number -> what no index object says yet;
 ``meta`` identity, counter and marks. At most 20,000 inserts a transaction: more would
 hold that many dirty pages in memory.
 """
@@ -31,7 +32,7 @@ from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError, LocalError
 from vault.model import ObjectType, PackId
 
-_FORMAT = 2
+_FORMAT = 3
 MARK = 16  # bytes: the number that follows, and what was drawn when it was next
 _KEY = 16  # bytes of a chunk id that make its key
 _ID = 32
@@ -41,7 +42,7 @@ _LAST_NUMBER = (1 << 32) - 1
 
 _CHUNK = struct.Struct("<IIH")  # pack number, length, check
 _NUMBER = struct.Struct(">I")  # big-endian: LMDB's order is then that of the numbers
-_PACK = struct.Struct("<32sQBqQHH")  # id, size, type, locked until, seq, lengths of two strings
+_PACK = struct.Struct("<32sQBqQ")  # id, size, type, locked until, listed by; then the version id
 _LENGTH = struct.Struct("<I")
 _CRC = struct.Struct("<I")  # of all that stands before it: a row may say how long a lock lasts
 
@@ -57,8 +58,7 @@ class PackRow:
     version: str  # the store's version id
     type: ObjectType
     locked_until: int = 0  # seconds since 1970, as the store answered; 0: not known
-    origin: str = ""  # id of the writer key whose index said so; "" for this host
-    origin_seq: int = 0  # seq of the snapshot that listed that index
+    listed_by: int = 0  # seq of the snapshot that listed the index that said so; 0: own PUT
 
 
 class DamagedCacheError(LocalError):
@@ -93,8 +93,9 @@ class Cache:
         self._env = env
         self._path = path
         self._lock = threading.RLock()  # the map can't grow while anyone reads
-        self._chunks, self._packs, self._ids, self._indexes, self._meta = (
-            env.open_db(name) for name in (b"chunks", b"packs", b"ids", b"indexes", b"meta")
+        self._chunks, self._packs, self._ids, self._indexes, self._unindexed, self._meta = (
+            env.open_db(name)
+            for name in (b"chunks", b"packs", b"ids", b"indexes", b"unindexed", b"meta")
         )
         self.generation = ""  # numbers mean something only together with this
         self.created = False  # nothing usable was there
@@ -314,19 +315,31 @@ class Cache:
 
         self._write(work)
 
-    def drop_origin(self, origin: str, from_seq: int) -> list[int]:
-        """Forget what a writer's index objects said from a ledger seq on.
+    def drop_listed(self, first: int, last: int) -> list[int]:
+        """Forget what index objects said that were listed by snapshots ``first`` to ``last``.
 
         Returns:
             Numbers of the packs dropped.
         """
-        dropped = [
-            number
-            for number, row in self.packs()
-            if row.origin == origin and row.origin_seq >= from_seq
-        ]
+        dropped = [number for number, row in self.packs() if first <= row.listed_by <= last]
         self.drop_packs(dropped)
         return dropped
+
+    # --- packs that no index object names yet ---
+
+    def add_unindexed(self, number: int, entry: bytes) -> None:
+        """Keep what an index object is to say of a pack until one does; durable on return."""
+        self._write(lambda txn: txn.put(_NUMBER.pack(number), entry, db=self._unindexed))
+
+    def unindexed(self) -> list[tuple[int, bytes]]:
+        """What is kept, of packs that are known, by number."""
+        kept = [(_NUMBER.unpack(key)[0], value) for key, value in self._items(self._unindexed)]
+        return [(number, entry) for number, entry in kept if self.pack(number) is not None]
+
+    def forget_unindexed(self, numbers: Iterable[int]) -> None:
+        """An index object names these packs now."""
+        keys = [_NUMBER.pack(number) for number in numbers]
+        self._write(lambda txn: [txn.delete(key, db=self._unindexed) for key in keys])
 
     # --- transactions ---
 
@@ -419,17 +432,8 @@ def _check(key: bytes, pack_id: bytes, length: int) -> int:
 
 
 def _pack_row(row: PackRow) -> bytes:
-    version, origin = row.version.encode(), row.origin.encode()
-    data = _PACK.pack(
-        row.pack_id,
-        row.size,
-        row.type,
-        row.locked_until,
-        row.origin_seq,
-        len(version),
-        len(origin),
-    )
-    data += version + origin
+    data = _PACK.pack(row.pack_id, row.size, row.type, row.locked_until, row.listed_by)
+    data += row.version.encode()
     return data + _CRC.pack(zlib.crc32(data))
 
 
@@ -437,16 +441,14 @@ def _unpack_row(value: bytes) -> PackRow:
     (crc,) = _CRC.unpack_from(value, len(value) - _CRC.size)
     if zlib.crc32(value[: -_CRC.size]) != crc:
         raise FormatError("cached pack row is damaged")
-    pack_id, size, kind, until, seq, version, _ = _PACK.unpack_from(value)
-    text = value[_PACK.size : -_CRC.size]
+    pack_id, size, kind, until, listed_by = _PACK.unpack_from(value)
     return PackRow(
         pack_id=PackId(pack_id),
         size=size,
-        version=text[:version].decode(),
+        version=value[_PACK.size : -_CRC.size].decode(),
         type=ObjectType(kind),
         locked_until=until,
-        origin=text[version:].decode(),
-        origin_seq=seq,
+        listed_by=listed_by,
     )
 
 
@@ -462,7 +464,7 @@ def _opening(path: Path) -> Iterator[None]:
 
 
 def _environment(path: Path, map_size: int) -> lmdb.Environment:
-    return lmdb.open(os.fspath(path), map_size=map_size, max_dbs=5, mode=0o600, readahead=False)
+    return lmdb.open(os.fspath(path), map_size=map_size, max_dbs=6, mode=0o600, readahead=False)
 
 
 def _check_length(env: lmdb.Environment, path: Path) -> None:

@@ -65,6 +65,7 @@ class PackReader:
         self.ref = ref
         if entry is not None:
             self.directory = entry.directory
+            self.header_length = entry.header_length
             self.kind = entry.type
         else:
             self._read_own_directory()
@@ -79,6 +80,7 @@ class PackReader:
         except _UNREADABLE:  # another version may have the bytes
             found = self._whole()[1]
         header, self._opener, self.directory = found
+        self.header_length = header.length
         self.kind = header.type
 
     def _whole(self) -> tuple[memoryview, tuple[Header, Opener, Directory]]:
@@ -90,6 +92,17 @@ class PackReader:
 
     def _range(self, offset: int, length: int) -> bytes:
         return self._reader.repository.read_range(self.ref, offset, length)
+
+    def as_entry(self) -> IndexEntry:
+        """What an index object says of this pack."""
+        return IndexEntry(
+            pack_id=PackId(self.ref.sha256),
+            size=self.ref.size,
+            type=self.kind,
+            version=self.ref.version,
+            header_length=self.header_length,
+            directory=self.directory,
+        )
 
     def blocks(self, wanted: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         """Raw bytes of blocks, each with its number; tags and chunk ids are checked.

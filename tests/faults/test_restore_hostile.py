@@ -222,11 +222,12 @@ def test_forged_but_honest_tree(lab: "Lab", forger: Forger, jail: Jail) -> None:
 
 
 def _bad_trees() -> dict[str, Entries]:
-    outside = b"../outside"
+    outside = b"../../outside"  # from TARGET as from staging
     huge = 2**63 - 1
     return {
-        "parent": [TOP, file(b"../outside/evil")],
-        "parent inside": [TOP, node(b"a"), file(b"a/../../outside/evil")],
+        "parent": [TOP, file(b"../../outside/evil")],
+        "parent inside": [TOP, node(b"a"), file(b"a/../../../outside/evil")],
+        "beside": [TOP, file(b"../evil")],
         "absolute": [TOP, file(b"/etc/evil")],
         "dot": [TOP, file(b"./evil")],
         "empty part": [TOP, node(b"a"), file(b"a//evil")],
@@ -245,7 +246,7 @@ def _bad_trees() -> dict[str, Entries]:
         "symlink replaced by a directory": [
             TOP, node(b"d", SYMLINK, link=outside), node(b"d"), file(b"d/secret"),
         ],
-        "hard link outside": [TOP, node(b"h", LINK, link=b"../outside/secret")],
+        "hard link outside": [TOP, node(b"h", LINK, link=b"../../outside/secret")],
         "hard link absolute": [TOP, node(b"h", LINK, link=b"/etc/passwd")],
         "hard link to a symlink": [
             TOP, node(b"d", SYMLINK, link=b"/etc/passwd"), node(b"h", LINK, link=b"d"),

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-from vault import attest, index
+from vault import attest, codec, index
 from vault.codec import Sealer, Session
-from vault.crypto import RecipientKey
+from vault.crypto import RecipientKey, hpke_seal, recipient_id
 from vault.enrol import revoke_writer
 from vault.envelope import parse_envelope
 from vault.errors import (
@@ -333,6 +333,27 @@ def test_poisoned_index(
     assert_restored(target, source)
 
 
+def test_index_that_swaps_chunks_of_one_length(
+    lab: "Lab", tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the chunk ids can tell, and they do, before the proof has to."""
+    top = tmp_path / "even"
+    top.mkdir()
+    for number in range(8):
+        (top / f"file{number}").write_bytes(os.urandom(900))
+    seal = index.seal_index
+
+    def lying(key: bytes, repository_id: bytes, entries: Sequence[IndexEntry]) -> bytes:
+        return seal(key, repository_id, [
+            _reverse_ids(entry) if entry.type is ObjectType.DATA else entry for entry in entries
+        ])  # fmt: skip
+
+    monkeypatch.setattr(index, "seal_index", lying)
+    report = run(lab, lab.snapshot(top).record, target)
+    assert report.outcome is Outcome.RECOVERED
+    assert_restored(target, top)
+
+
 @pytest.mark.parametrize("with_index", [True, False])
 def test_forged_pack_at_the_pinned_version(
     lab: "Lab", record: Record, source: Path, target: Path, *, with_index: bool
@@ -345,15 +366,21 @@ def test_forged_pack_at_the_pinned_version(
         data = lab.store.get(ref.name, ref.version)
         kind = ObjectType(data[14])
         lab.store.plant(ref.name, data)
-        lab.store.corrupt(ref.name, ref.version, _forge(repository, kind, ref.size))
+        forged = _forge(repository, kind, ref.size, data[16:32])
+        lab.store.corrupt(ref.name, ref.version, forged)
     report = run(lab, record, target)
     assert report.outcome is Outcome.RECOVERED
     assert_restored(target, source)
 
 
-def _forge(repository: Repository, kind: ObjectType, size: int) -> bytes:
-    """A pack of that size which opens with the recovery key, by somebody else."""
-    session = Session.new(repository.id, repository.ledger.recipients)
+def _forge(repository: Repository, kind: ObjectType, size: int, session_id: bytes) -> bytes:
+    """A pack of that size and session id which opens with the recovery key, by somebody else."""
+    seed = os.urandom(32)
+    info = codec._seed_info(repository.id, session_id)
+    sealed = tuple(
+        (recipient_id(key), hpke_seal(key, seed, info)) for key in repository.ledger.recipients
+    )
+    session = Session(id=session_id, seed=seed, sealed=sealed)
     raw = size // 2
     for _ in range(20):
         writer = PackWriter(Sealer.for_session(session, kind, repository.id), 3)

@@ -1,10 +1,12 @@
 """The program as users run it: in this process with cheap passphrases, or as a process."""
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -104,3 +106,143 @@ def process(home: Path) -> Callable[..., subprocess.Popen[str]]:
         return subprocess.Popen(command, text=True, **{**pipes, **options})
 
     return start
+
+
+# --- docs/guide.md, whose lines are run ---
+
+_STATUS = re.compile(r" +# exit ([0-9]+)$")
+_CRON_FIELDS = 5
+_END = "end of the command:"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One line that is typed, or that cron runs, and what must come of it."""
+
+    section: str
+    line: int  # of the page, from 1
+    machine: str
+    command: str
+    status: int
+    shown: list[str]  # lines that must come out in this order; … stands for anything
+
+    def check(self, machine: "Machine") -> None:
+        """Run it on a machine; fails where the page is wrong."""
+        status, out = machine.run(self.command)
+        place = f"docs/guide.md:{self.line}: {self.command}"
+        assert status == self.status, f"{place}: exit {status}\n{out}"
+        rest = iter([_blank(line) for line in out.splitlines()])
+        for wanted in self.shown:
+            parts = [re.escape(_blank(part)) for part in wanted.split("…")]
+            pattern = re.compile(" ?.*".join(parts))
+            assert any(map(pattern.fullmatch, rest)), f"{place}: no line {wanted!r}\n{out}"
+
+
+def _blank(text: str) -> str:
+    """Blanks at the ends and between words don't count."""
+    return " ".join(text.split())
+
+
+class Machine:
+    """A machine with a home of its own and a shell that stays open."""
+
+    def __init__(self, home: Path, variables: dict[str, str]) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        programs = Path(sys.executable).parent
+        environment = {
+            "HOME": str(home),
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "TZ": "UTC",
+            "LC_ALL": "C.UTF-8",
+            "XDG_CONFIG_HOME": str(home / ".config"),
+            "XDG_STATE_HOME": str(home / ".local/state"),
+            "XDG_CACHE_HOME": str(home / ".cache"),
+            "KEYS": str(home / ".config/vault"),
+            "STATE": str(home / ".local/state/vault"),
+            "CACHE": str(home / ".cache/vault"),
+            **variables,
+        }
+        self._shell = subprocess.Popen(
+            ["sh"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            cwd=home,
+            env=environment,
+        )
+
+    def run(self, command: str) -> tuple[int, str]:
+        """Exit status, and all that was printed."""
+        stdin, stdout = self._shell.stdin, self._shell.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(f"{{ {command}\n}} < /dev/null\nprintf '\\n%s %d\\n' '{_END}' $?\n")
+        stdin.flush()
+        out: list[str] = []
+        for line in stdout:
+            if line.startswith(_END):
+                return int(line.removeprefix(_END)), "".join(out)
+            out.append(line)
+        raise AssertionError("the shell ended: " + "".join(out))
+
+    def close(self) -> None:
+        """End its shell."""
+        self._shell.communicate()
+
+
+def read_guide(text: str) -> list[Step]:
+    """The steps of a page, in order."""
+    steps: list[Step] = []
+    section = fence = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("```"):
+            fence = line.removeprefix("```") if not fence else ""
+        elif not fence:
+            section = line.removeprefix("## ") if line.startswith("## ") else section
+        elif command := _command(fence, line):
+            wanted = _STATUS.search(command)
+            steps.append(
+                Step(
+                    section=section,
+                    line=number,
+                    machine=fence.split()[1],
+                    command=command,
+                    status=int(wanted[1]) if wanted else 0,
+                    shown=[],
+                )
+            )
+        elif fence.startswith("console "):
+            steps[-1].shown.append(line)
+    return steps
+
+
+def _command(fence: str, line: str) -> str:
+    """What is run of a line; nothing of one that is output or no command."""
+    if fence.startswith("console ") and line.startswith("$ "):
+        return line.removeprefix("$ ")
+    if fence.startswith("crontab "):
+        assert "%" not in line, "cron reads it as the end of a line"
+        return line.split(maxsplit=_CRON_FIELDS)[_CRON_FIELDS]
+    return ""
+
+
+@pytest.fixture
+def guide() -> Callable[[str], list[Step]]:
+    """Reads the steps of a page."""
+    return read_guide
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Callable[..., Machine]]:
+    """Starts a machine: its home below ``tmp_path``, and the variables that the guide names."""
+    started: list[Machine] = []
+
+    def start(home: str, **variables: str) -> Machine:
+        started.append(Machine(tmp_path / home, variables))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()

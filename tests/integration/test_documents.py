@@ -1,8 +1,10 @@
-"""docs/cli.md and docs/json.md say what the program does."""
+"""docs/cli.md, docs/vault.1 and docs/json.md say what the program does."""
 
 import inspect
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,7 +13,7 @@ import pytest
 
 import cli
 from cli.main import COMMANDS, app
-from cli.reference import helps, reference
+from cli.reference import helps, man, reference
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -22,6 +24,28 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_cli_md_is_what_help_says() -> None:
     """`make docs` writes it."""
     assert (DOCS / "cli.md").read_text() == reference()
+
+
+def test_the_manual_page_is_what_help_says() -> None:
+    """`make docs` writes it too."""
+    assert (DOCS / "vault.1").read_text() == man()
+
+
+def test_the_manual_page_has_every_command_and_option() -> None:
+    """Nothing is lost on the way from one form to the other."""
+    page = man().replace("\\-", "-")
+    for path, text in helps():
+        assert f"\n.SS {path}\n" in page or path == "vault"
+        for option in re.findall(r"^  (?:-., )?(--[a-z0-9-]+)", text, re.MULTILINE):
+            assert option in page
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
+def test_the_manual_page_is_roff_without_a_warning() -> None:
+    """By the program that man(1) calls."""
+    command = ["groff", "-man", "-ww", "-z", "-Kutf8", "-Tutf8", str(DOCS / "vault.1")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_command_list_has_the_first_line_of_each_help() -> None:

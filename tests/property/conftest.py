@@ -53,6 +53,7 @@ class Node:
     mode: int = 0o644
     mtime: int = 0
     data: bytes = b""  # or target of a symlink
+    hole: int = 0  # bytes before the data and after it
     number: int = 0  # which of the files made so far a hard link names
     members: Tree = dataclasses.field(default_factory=dict)
 
@@ -78,10 +79,10 @@ _mtimes = st.one_of(
     st.sampled_from(TIMES), st.integers(min_value=-(2**31) * 10**9, max_value=2**33 * 10**9)
 )
 _files = st.builds(
-    lambda mode, mtime, size, seed: Node(
-        kind="file", mode=mode, mtime=mtime, data=_content(size, seed)
+    lambda mode, mtime, size, seed, hole: Node(
+        kind="file", mode=mode, mtime=mtime, data=_content(size, seed), hole=hole
     ),
-    _modes, _mtimes, _SIZES, st.integers(0, 3),
+    _modes, _mtimes, _SIZES, st.integers(0, 3), st.sampled_from([0, 0, 0, 4096, 70_000]),
 )  # fmt: skip
 _leaves = st.one_of(
     _files,
@@ -138,7 +139,9 @@ def _make(node: Node, path: bytes, files: list[bytes]) -> None:
         return
     else:
         with open(path, "wb") as file:
+            file.seek(node.hole)
             file.write(node.data)
+            file.truncate(node.hole + len(node.data) + node.hole)
         files.append(path)
     if node.kind != "symlink":
         os.chmod(path, node.mode | _NEEDED_ACCESS)

@@ -75,7 +75,8 @@ osd data = $dir/osd
 osd objectstore = memstore
 memstore device bytes = ${CEPH_BYTES:-4294967296}
 [client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:$port
+# without tcp_nodelay every answer with a body waits 40 ms for an acknowledgement
+rgw frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
 rgw thread pool size = 64
 END
 }

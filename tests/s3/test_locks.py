@@ -46,7 +46,7 @@ def test_a_lock_is_in_force_ends_and_can_be_set_anew(
     with pytest.raises(RetentionError):
         store.delete(NAME, gone)
     wait_for(store, retention)
-    again = lock_for(60)
+    again = lock_for(60, mode)
     assert store.extend(NAME, kept, again) == again.until
     store.delete(NAME, gone)
     with pytest.raises(RetentionError):

@@ -8,7 +8,7 @@ from vault import attest
 from vault.crypto import SigningKey
 from vault.encoding import dumps, loads_strict
 from vault.envelope import parse_envelope, seal_envelope
-from vault.errors import ConfigError, FormatError, SignatureError
+from vault.errors import ConfigError, FormatError, SignatureError, VaultError
 from vault.model import Digest, EventBody, replace_body
 from vault.repository import MAX_EVIDENCE, Repository
 
@@ -29,13 +29,13 @@ def repository(lab: "Lab") -> Repository:
     return lab.open()
 
 
-def _describe(repository: Repository, **changes: Any) -> attest.Attestation:
+def _describe(opened: Repository, **changes: Any) -> attest.Attestation:
     attestation = attest.describe(
-        repository,
+        opened,
         kind="drill",
         verdict="passed",
         snapshot=None,
-        started=repository.clock(),
+        started=opened.clock(),
         tool="vault test",
         details={"files": 3},
     )
@@ -98,8 +98,8 @@ def test_signed_by_somebody_else(lab: "Lab", repository: Repository, who: str) -
     [
         ({"repository": "00" * 16}, ConfigError),
         ({"kind": "snapshot"}, FormatError),
-        ({"verdict": "splendid"}, Exception),
-        ({"started": "yesterday"}, Exception),
+        ({"verdict": "splendid"}, VaultError),
+        ({"started": "yesterday"}, VaultError),
     ],
 )
 def test_impossible_attestations(

@@ -59,7 +59,7 @@ def test_chunks_of_a_pack_are_found(cache: Cache) -> None:
 
 def test_rows_come_back_as_they_were(cache: Cache) -> None:
     """All that reuse, extension and distrust need."""
-    row = _row(1, type=ObjectType.TREE, locked_until=5, origin="ab" * 32, origin_seq=7, size=2**40)
+    row = _row(1, type=ObjectType.TREE, locked_until=5, listed_by=7, size=2**40)
     number = cache.reserve_pack()
     cache.add_pack(number, row, b"", [])
     assert cache.pack(number) == row
@@ -122,19 +122,35 @@ def test_an_index_is_loaded_once_and_remembered(cache: Cache) -> None:
     assert cache.loaded_indexes() == frozenset()
 
 
-def test_what_a_distrusted_writer_said_is_dropped(cache: Cache) -> None:
-    """From the seq on from which it is distrusted, and nobody else's."""
+def test_what_was_listed_in_a_span_is_dropped(cache: Cache) -> None:
+    """Between two seqs, whoever listed it; own packs and what came before and after stay."""
     cache.load_index(
         "i",
         [
-            (_row(1, origin="bad", origin_seq=4), _ids("a"), [1]),
-            (_row(2, origin="bad", origin_seq=5), _ids("b"), [1]),
-            (_row(3, origin="good", origin_seq=9), _ids("c"), [1]),
+            (_row(1, listed_by=4), _ids("a"), [1]),
+            (_row(2, listed_by=5), _ids("b"), [1]),
+            (_row(3, listed_by=7), _ids("c"), [1]),
+            (_row(4, listed_by=8), _ids("d"), [1]),
         ],
     )
-    dropped = cache.drop_origin("bad", 5)
-    assert len(dropped) == 1
-    assert [cache.find(_id(name)) is None for name in "abc"] == [False, True, False]
+    number = cache.reserve_pack()
+    cache.add_pack(number, _row(5), _ids("e"), [1])
+    assert len(cache.drop_listed(5, 7)) == 2
+    gone = [cache.find(_id(name)) is None for name in "abcde"]
+    assert gone == [False, True, True, False, False]
+
+
+def test_what_no_index_says_yet_is_kept_until_one_does(cache: Cache) -> None:
+    """Only of packs that are known: a run may die between the two."""
+    first, second = cache.reserve_pack(), cache.reserve_pack()
+    cache.add_unindexed(first, b"one")
+    cache.add_unindexed(second, b"two")
+    assert cache.unindexed() == []
+    cache.add_pack(first, _row(1), _ids("a"), [1])
+    cache.add_pack(second, _row(2), _ids("b"), [1])
+    assert cache.unindexed() == [(first, b"one"), (second, b"two")]
+    cache.forget_unindexed([first])
+    assert cache.unindexed() == [(second, b"two")]
 
 
 def test_large_packs_and_many_small_ones_go_in_by_parts(

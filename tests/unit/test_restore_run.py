@@ -4,9 +4,11 @@
 
 import dataclasses
 import errno
+import itertools
 import os
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from vault.errors import (
     StorageUnavailableError,
 )
 from vault.ledger import Record
-from vault.model import EventBody, LockMode
+from vault.model import EntryType, EventBody, LockMode
 from vault.restore import (
     Outcome,
     ProofFailedError,
@@ -32,6 +34,7 @@ from vault.restore import (
     RestoreRequest,
     finalize_restore,
     restore,
+    spool,
     undo,
 )
 from vault.restore.fs import Fs
@@ -39,6 +42,7 @@ from vault.restore.promote import unfinished
 from vault.restore.prove import ProofReport, Verdict, prove
 from vault.source import matcher
 from vault.storage.memory import FaultPoint
+from vault.tree import Entry, encode_canonical, replace_entry
 from vault.workers import make_workers
 
 if TYPE_CHECKING:
@@ -238,6 +242,27 @@ def test_nothing_is_promoted_before_it_was_read_back(
     assert details["root_matches"] is True
 
 
+def test_the_disk_is_compared_with_the_signed_root(
+    lab: "Lab", record: Record, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree that was changed after it was verified agrees with the disk, not with the manifest."""
+
+    def changed(frame: bytes) -> tuple[Entry, bytes]:
+        entry, canonical = decode(frame)
+        if b"a/one" not in {entry.path, entry.link} or entry.type is EntryType.SYMLINK:
+            return entry, canonical
+        entry = replace_entry(entry, mode=0o4777)
+        return entry, encode_canonical(entry)
+
+    decode = spool._decode
+    monkeypatch.setattr(spool, "_decode", changed)
+    with pytest.raises(ProofFailedError) as caught:
+        run(lab, record, target)
+    assert not caught.value.proof.root_matches
+    assert caught.value.proof.mismatch_count == 0
+    assert not target.exists()
+
+
 def test_dry_run_makes_nothing(lab: "Lab", record: Record, target: Path) -> None:
     """Not even a statement."""
     before = list(lab.store.versions(""))
@@ -297,7 +322,7 @@ def test_changed_while_it_waited(lab: "Lab", record: Record, target: Path) -> No
 
 
 def test_finalize_needs_the_snapshot_it_was(
-    lab: "Lab", record: Record, target: Path, make_repository: "MakeRepository"
+    lab: "Lab", record: Record, source: Path, target: Path, make_repository: "MakeRepository"
 ) -> None:
     """The journal of another repository attests nothing here; a lost head is told."""
     target.mkdir()
@@ -312,6 +337,9 @@ def test_finalize_needs_the_snapshot_it_was(
         name = f"ledger/{seq:016d}"
         for version in list(lab.store.versions(name)):
             lab.store.remove(name, version.version)
+    with pytest.raises(DigestMismatchError, match="not the snapshot"):
+        end(lab, target)
+    assert lab.snapshot(source).record.seq == record.seq
     with pytest.raises(DigestMismatchError, match="not the snapshot"):
         end(lab, target)
 
@@ -488,28 +516,44 @@ def test_errors_of_the_system_come_in_the_vaults_words(
 
 
 def test_threads_end_before_staging_is_removed(lab: "Lab", source: Path, target: Path) -> None:
-    """A worker that is still writing when another one failed leaves nothing behind."""
+    """A worker that still writes when another one failed is waited for."""
     for number in range(60):
         (source / f"more{number}").write_bytes(os.urandom(9_000))
     record = lab.snapshot(source).record
 
     class Slow(Fs):
-        """The first write fails, the others take their time."""
+        """The first write fails once another one has begun, which takes its time."""
 
-        calls = 0
+        calls = itertools.count()
+        writing = threading.Event()
+        failed = threading.Event()
+        active = 0
+        removed_under_a_writer = False
 
         def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-            """Fail once."""
-            self.calls += 1
-            if self.calls == 1:
+            """Fail, or wait for the failure and go on."""
+            if not next(self.calls):
+                self.writing.wait(10)
+                self.failed.set()
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-            time.sleep(0.01)
+            self.active += 1
+            self.writing.set()
+            self.failed.wait(10)
+            time.sleep(0.3)
+            self.active -= 1
             return super().pwrite(fd, data, offset)
 
-    for _ in range(3):
-        with pytest.raises(LocalError, match="write"):
-            run(lab, record, target, fs=Slow(), workers=4)
-        assert beside(target) == []
+        def rmdir(self, directory: int, name: bytes) -> None:
+            """See whether anybody still writes."""
+            self.removed_under_a_writer |= self.active > 0
+            super().rmdir(directory, name)
+
+    slow = Slow()
+    with pytest.raises(LocalError, match="write"):
+        run(lab, record, target, fs=slow, workers=4)
+    assert slow.failed.is_set()
+    assert not slow.removed_under_a_writer
+    assert beside(target) == []
 
 
 def test_no_descriptor_is_left_open(lab: "Lab", record: Record, target: Path) -> None:

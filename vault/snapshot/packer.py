@@ -19,6 +19,7 @@ from vault.index import IndexEntry
 from vault.model import ObjectType, Parameters
 from vault.pack import MAX_BLOCK_CHUNKS, PackWriter, SealedBlock
 from vault.repository import Repository
+from vault.snapshot.chunkmap import keep_unindexed
 from vault.storage.base import Buffer
 from vault.workers import Workers
 
@@ -192,6 +193,7 @@ class Packer:
             type=entry.type,
             locked_until=pack.locked_until,
         )
+        keep_unindexed(self._cache, pack.number, entry)
         self._cache.add_pack(pack.number, row, entry.directory.ids, entry.directory.lengths)
         for chunk in entry.directory.iter_chunks():
             if self._pending.get(chunk.id) == pack.number:

@@ -26,6 +26,7 @@ from vault.model import (
     to_rfc3339,
 )
 from vault.repository import Draft, Repository, domain_ref, snapshot_body
+from vault.snapshot.chunkmap import distrusted_spans, index_objects
 from vault.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Publisher:
         self._cache = cache
         self._workers = workers
         self._tool = tool
+        self._spans = distrusted_spans(repository.ledger, domain.name)
 
     def store_index(self, entries: Sequence[IndexEntry]) -> list[ObjectRef]:
         """Store index objects for new packs; a cache, so the minimum lock is enough."""
@@ -154,6 +156,8 @@ class Publisher:
         packs: Sequence[NeededPack],
     ) -> Draft:
         """The statement, with I4's checks against the ledger it is to extend."""
+        if distrusted_spans(ledger, self._domain.name) != self._spans:
+            raise PacksGoneError(())  # whom to believe has changed meanwhile
         if self._are_doomed(needed):
             raise PacksGoneError(pack.number for pack in packs if self._are_doomed([pack.ref]))
         last = ledger.snapshots(body.dataset)
@@ -274,7 +278,8 @@ class Publisher:
 
     def _index_in_use(self, new: Sequence[ObjectRef]) -> list[ObjectRef]:
         """Index objects of the domain after this run; sixteen of a size class become one."""
-        in_use = {ref.name: ref for ref in index_objects(self._repository, self._domain.name)}
+        listed = index_objects(self._repository, self._domain.name)
+        in_use = {item.ref.name: item.ref for item in listed}
         in_use.update((ref.name, ref) for ref in new)
         for group in index.plan_merge(in_use.values()):
             entries = [entry for ref in group for entry in self._open_index(ref)]
@@ -292,22 +297,6 @@ class Publisher:
         except IntegrityError as error:
             _log.warning("index object is left out: %s", error)
             return []
-
-
-def index_objects(repository: Repository, domain: str) -> list[ObjectRef]:
-    """Index objects of a domain that count: a trusted writer's valid snapshot lists them (I10)."""
-    refs: dict[str, ObjectRef] = {}
-    trusted = repository.ledger.domain_writers(domain)
-    for dataset in repository.ledger.datasets():
-        own = [item for item in repository.ledger.snapshots(dataset) if item.key_id in trusted]
-        if own:
-            try:
-                listed = repository.inventory(own[-1]).index
-            except IntegrityError as error:
-                _log.warning("inventory of snapshot %d is unreadable: %s", own[-1].seq, error)
-                continue
-            refs.update((ref.name, ref) for ref in listed)
-    return sorted(refs.values())
 
 
 def _unique(entries: Sequence[IndexEntry]) -> list[IndexEntry]:

@@ -5,29 +5,29 @@ import dataclasses
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from vault import index, locks, source
+from vault import locks, source
 from vault.cache import Cache, DamagedCacheError, PackRow
 from vault.chunker import ChunkSizes
 from vault.codec import Session
-from vault.crypto import random_bytes
+from vault.crypto import RecipientKey, random_bytes
 from vault.domain import open_domain
 from vault.entrylist import EntryListReader, EntryListWriter, Joiner, Journal, ListHead, merge
 from vault.errors import (
     BusyError,
     ConfigError,
-    IntegrityError,
     LedgerMovedError,
     LocalError,
     WrongKeyError,
 )
 from vault.keyfile import DomainSecrets, WriterKey
-from vault.ledger import Record, Status, WriterInfo
+from vault.ledger import Record, WriterInfo
 from vault.model import (
     Counts,
     InventoryRef,
@@ -41,6 +41,7 @@ from vault.model import (
 )
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository, domain_ref, snapshot_body
+from vault.snapshot import chunkmap
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
 from vault.snapshot.packer import Packer
 from vault.snapshot.preview import Planned, preview
@@ -49,7 +50,6 @@ from vault.snapshot.publish import (
     PacksGoneError,
     Publication,
     Publisher,
-    index_objects,
 )
 from vault.snapshot.reading import FileReader
 from vault.snapshot.run import Problem, SourceRun
@@ -154,15 +154,30 @@ def preview_snapshot(
 
 
 def rebuild_index(
-    repository: Repository, key: WriterKey, *, cache_dir: Path, workers: Workers, tool: str
+    repository: Repository,
+    key: WriterKey,
+    *,
+    cache_dir: Path,
+    workers: Workers,
+    tool: str,
+    recipient: RecipientKey | None = None,
 ) -> int:
-    """Make the chunk map anew from index objects that count; returns packs known."""
+    """Make the chunk map anew; returns packs known.
+
+    From index objects that count; with a recovery key also from the packs
+    themselves, which the next snapshot then writes index objects for.
+    """
     writer = _enrolled(repository, key, None)
     request = SnapshotRequest(paths=(), dataset="rebuild", tool=tool)
     task = _Task(repository, key, writer, request, workers=workers)
     Cache.discard(task.cache_path(cache_dir))
     with task.open_cache(cache_dir) as cache:
-        task.load_indexes(cache)
+        chunkmap.refresh(repository, task.secrets, cache)
+        if recipient is not None:
+            with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
+                chunkmap.learn_from_packs(
+                    repository, task.secrets, cache, recipient, scratch=Path(scratch)
+                )
         return len(cache.pack_numbers())
 
 
@@ -228,75 +243,9 @@ class _Task:
 
     def attempt(self, cache: Cache, lists_dir: Path) -> SnapshotReport:
         """One run from the walk to the manifest."""
-        self.load_indexes(cache)
-        cache.drop_packs(self._untrusted_packs(cache))
+        chunkmap.refresh(self.repository, self.secrets, cache)
         attempt = _Attempt(self, cache, lists_dir)
         return attempt.run()
-
-    # --- the chunk map ---
-
-    def load_indexes(self, cache: Cache) -> None:
-        """Learn of packs that this host did not store itself (I10)."""
-        loaded = cache.loaded_indexes()
-        for ref in index_objects(self.repository, self.secrets.name):
-            if ref.name not in loaded:
-                self._load_index(cache, ref.name, lambda ref=ref: self.repository.read(ref))  # type: ignore[misc]
-
-    def _load_index(self, cache: Cache, name: str, read: Callable[[], bytes]) -> None:
-        try:
-            entries = index.open_index(read(), self.secrets.index_key, self.repository.id)
-        except IntegrityError as error:
-            _log.warning("%s is ignored: %s", name, error)
-            return
-        cache.load_index(
-            name,
-            (
-                (
-                    PackRow(
-                        pack_id=entry.pack_id,
-                        size=entry.size,
-                        version=entry.version,
-                        type=entry.type,
-                    ),
-                    entry.directory.ids,
-                    entry.directory.lengths,
-                )
-                for entry in entries
-            ),
-        )
-
-    def _untrusted_packs(self, cache: Cache) -> list[int]:
-        """Packs that a prune plan names, or that only a distrusted writer vouches for."""
-        doomed = {name.rpartition("/")[2] for name, _ in self.repository.planned_deletions()}
-        doomed |= self._distrusted_packs()
-        numbers = (cache.pack_number(bytes.fromhex(name)) for name in doomed if len(name) == 64)
-        return [number for number in numbers if number is not None]
-
-    def _distrusted_packs(self) -> set[str]:
-        """Ids of packs that came with snapshots made void by ``distrust_from``."""
-        ledger = self.repository.ledger
-        distrusted: set[str] = set()
-        for record in ledger.records:
-            writer = ledger.writers.get(record.key_id)
-            if (
-                writer is not None
-                and writer.distrust_from is not None
-                and record.seq >= writer.distrust_from
-                and isinstance(record.body, SnapshotBody)
-            ):
-                distrusted |= self._packs_of(record)
-        for record in ledger.snapshots() if distrusted else ():
-            distrusted -= self._packs_of(record)
-        return distrusted
-
-    def _packs_of(self, record: Record) -> set[str]:
-        try:
-            objects = self.repository.inventory(
-                dataclasses.replace(record, status=Status.VALID)
-            ).objects
-        except IntegrityError:
-            return set()
-        return {ref.name.rpartition("/")[2] for ref in objects if ref.name.startswith("packs/")}
 
 
 class _Attempt:
@@ -521,7 +470,8 @@ class _Attempt:
         task.progress.stage("publishing")
         stored = {**self._data.stored, **self._tree.stored}
         packs = self._needed(numbers)
-        new_index = self._publisher.store_index(list(stored.values()))
+        unindexed = dict(chunkmap.unindexed(self._cache))
+        new_index = self._publisher.store_index(list(unindexed.values()))
         body = SnapshotBody(
             dataset=task.request.dataset,
             created=to_rfc3339(task.started),
@@ -541,6 +491,7 @@ class _Attempt:
                 started=task.started,
             )
         )
+        self._cache.forget_unindexed(unindexed)
         return SnapshotReport(
             record=record,
             body=snapshot_body(record),

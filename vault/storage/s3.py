@@ -12,10 +12,12 @@ what is not there succeeds, and the order of a listing is taken from its text.
 import base64
 import contextlib
 import dataclasses
+import hashlib
+import io
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -378,6 +380,34 @@ class S3Store:
         self._note_time(answer)
         return answer
 
+    def put_slowly(self, name: str, data: bytes, pause: Callable[[], object]) -> str:
+        """A PUT whose body stops half-way while ``pause`` runs; for `vault.storage.check`.
+
+        Returns:
+            The version id.
+        """
+        body = _PausingBody(data, pause)
+
+        def begin(request: Any, **_: Any) -> None:
+            if request.body is body:
+                body.is_sent = True  # what was read before was hashed for the signature
+
+        handler = f"pause-{id(body)}"
+        self._client.meta.events.register("before-send.s3.PutObject", begin, unique_id=handler)
+        try:
+            answer = self.request(
+                "store",
+                name,
+                "put_object",
+                Key=self._prefix + validate_name(name),
+                Body=body,
+                ChecksumAlgorithm="SHA256",
+                ChecksumSHA256=base64.b64encode(hashlib.sha256(data).digest()).decode(),
+            )
+        finally:
+            self._client.meta.events.unregister("before-send.s3.PutObject", unique_id=handler)
+        return self._version_of(answer)
+
     # --- addresses and time ---
 
     def _at(self, name: str, version: str | None) -> dict[str, Any]:
@@ -566,6 +596,26 @@ class S3Store:
                 found = answer.get("ObjectLockConfiguration", {})
                 self._has_lock = found.get("ObjectLockEnabled") == "Enabled"
         return self._has_lock
+
+
+class _PausingBody(io.BytesIO):
+    """Bytes that stop once, half-way through being sent."""
+
+    def __init__(self, data: bytes, pause: Callable[[], object]) -> None:
+        super().__init__(data)
+        self.is_sent = False
+        self._pause = pause
+        self._half = len(data) // 2
+        self._paused = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.is_sent and not self._paused:
+            if self.tell() >= self._half:
+                self._paused = True
+                self._pause()
+            else:
+                size = self._half - self.tell()
+        return super().read(size)
 
 
 def _skips_signing(endpoint: str, observed: Observed) -> bool:

@@ -1,0 +1,42 @@
+"""`store check` on a real server, and what it finds wrong with an unfit bucket."""
+
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from vault.errors import RetentionError
+from vault.model import LockMode
+from vault.storage import s3
+from vault.storage.check import Outcome, check_store, require
+
+pytestmark = pytest.mark.s3
+
+
+def test_the_test_bucket_keeps_every_needed_promise(
+    store: s3.S3Store, clock: Callable[[], datetime]
+) -> None:
+    """And the check leaves only probes behind."""
+    report = check_store(store, clock=clock)
+    for mode in LockMode:
+        require(report, mode)
+    assert all(item.name.startswith(report.leftovers) for item in store.versions(""))
+
+
+def test_a_bucket_without_versions_or_locks_is_refused(
+    client: Any, clock: Callable[[], datetime]
+) -> None:
+    """The one for everything, the other for locks only."""
+    bucket = f"vault-plain-{secrets.token_hex(6)}"
+    client.create_bucket(Bucket=bucket)
+    report = check_store(s3.S3Store(client, bucket), clock=clock)
+    assert report.outcome("versioning") is Outcome.SHORTFALL
+    with pytest.raises(RetentionError):
+        require(report, LockMode.NONE)
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    report = check_store(s3.S3Store(client, bucket), clock=clock)
+    require(report, LockMode.NONE)
+    with pytest.raises(RetentionError):
+        require(report, LockMode.GOVERNANCE)

@@ -1,0 +1,523 @@
+"""What a bucket really does, tried out before anything depends on it (design.md 8).
+
+Servers that speak S3 differ in what they enforce, and some accept a lock and forget it.
+`check_store` tries each promise on small objects under ``probe/<random>/``, locked for a
+minute at most, and says for each shortfall what the vault does about it.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from vault.errors import (
+    ConfigError,
+    NameTakenError,
+    ObjectNotFoundError,
+    RetentionError,
+    StorageError,
+    StorageUnavailableError,
+    VaultError,
+)
+from vault.model import LockMode, Retention, to_rfc3339
+from vault.storage.base import ObjectVersion
+from vault.storage.s3 import Observed, S3Store
+
+LOCK = timedelta(seconds=60)
+_MAX_SKEW = timedelta(minutes=5)  # I9
+_DATA = b"vault store check\n" * 4096  # 72 KiB: more than a socket takes at once
+
+
+class Outcome(StrEnum):
+    """What a probe saw."""
+
+    KEPT = "kept"
+    SHORTFALL = "shortfall"
+    UNTESTED = "untested"  # what it builds on is missing
+
+
+class Need(StrEnum):
+    """Which repositories must not be made on a store with this shortfall."""
+
+    ALL = "all"
+    LOCKED = "locked"  # those with a lock mode
+    NONE = "none"  # the vault makes up for it
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One promise, and what follows where it is not kept."""
+
+    name: str  # stable, for machines
+    promise: str
+    need: Need
+    remedy: str  # what the vault does about a shortfall
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What was seen of one promise."""
+
+    row: Row
+    outcome: Outcome
+    found: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoreReport:
+    """Everything that `check_store` saw; rows in a fixed order."""
+
+    url: str
+    probes: tuple[Probe, ...]
+    leftovers: str  # the prefix of what was left behind
+
+    def outcome(self, name: str) -> Outcome:
+        """Of the row with that name."""
+        return next(probe.outcome for probe in self.probes if probe.row.name == name)
+
+    def shortfalls(self, mode: LockMode) -> tuple[Probe, ...]:
+        """What forbids a repository of that lock mode; empty if nothing does."""
+        fatal = {Need.ALL} if mode is LockMode.NONE else {Need.ALL, Need.LOCKED}
+        return tuple(
+            probe
+            for probe in self.probes
+            if probe.outcome is not Outcome.KEPT and probe.row.need in fatal
+        )
+
+    @property
+    def observed(self) -> Observed:
+        """What the client may rely on from now on."""
+        return Observed(
+            orders_versions_by_commit=self.outcome("version-order") is Outcome.KEPT,
+            refuses_wrong_checksums=self.outcome("checksum") is Outcome.KEPT,
+        )
+
+
+def require(report: StoreReport, mode: LockMode) -> None:
+    """Pass if the store can keep what a repository of that lock mode promises.
+
+    Raises:
+        RetentionError: It can't; the message names the first shortfall.
+    """
+    missing = report.shortfalls(mode)
+    if not missing:
+        return
+    first = missing[0]
+    raise RetentionError(
+        f"{report.url} can't keep what a repository with lock mode {mode} promises",
+        expected=first.row.promise,
+        found=first.found,
+        hint="see 'vault store check'; --lock none makes a repository without enforced locks"
+        if first.row.need is Need.LOCKED
+        else "see 'vault store check' and choose or set up another bucket",
+    )
+
+
+def check_store(store: S3Store, *, clock: Callable[[], datetime]) -> StoreReport:
+    """Try every promise. Takes a few seconds; leaves some small objects behind.
+
+    Args:
+        store: Any bucket and prefix; what is there already is not touched. Where the
+            bucket has Object Lock, suspending its versioning is tried, and undone should
+            that succeed: use credentials of an administrator to have it really tested.
+        clock: This machine's.
+
+    Raises:
+        RepositoryNotFoundError: There is no such bucket.
+        StorageUnavailableError: The server does not answer.
+        ConfigError: No credentials, or a wrong region.
+    """
+    bench = _Bench(store, clock)
+    bench.can_lock = store.traits.enforces_retention
+    probes = tuple(_probe(bench, row, attempt) for row, attempt in _PROBES)
+    return StoreReport(url=store.url, probes=probes, leftovers=bench.prefix)
+
+
+class _Shortfall(Exception):  # noqa: N818 - an outcome of a probe, no error
+    """The promise is not kept; the text says what was seen."""
+
+
+class _Bench:
+    """Objects to try things on."""
+
+    def __init__(self, store: S3Store, clock: Callable[[], datetime]) -> None:
+        self.store = store
+        self.clock = clock
+        self.can_lock = False
+        self.prefix = f"probe/{secrets.token_hex(8)}/"
+        self._count = 0
+
+    def name(self, base: str = "") -> str:
+        """One that was not used before."""
+        self._count += 1
+        return f"{self.prefix}{base or 'object'}-{self._count}"
+
+    def put(self, name: str, data: bytes = _DATA, lock: Retention | None = None) -> ObjectVersion:
+        """By the store's own way."""
+        return self.store.put(name, data, sha256=hashlib.sha256(data).digest(), retention=lock)
+
+    def lock(self, mode: LockMode = LockMode.COMPLIANCE, span: timedelta = LOCK) -> Retention:
+        """By the store's clock."""
+        return Retention(mode=mode, until=self.store.now().replace(microsecond=0) + span)
+
+    def locked(self, mode: LockMode = LockMode.COMPLIANCE) -> tuple[ObjectVersion, Retention]:
+        """A new object and its lock."""
+        retention = self.lock(mode)
+        return self.put(self.name(), lock=retention), retention
+
+    def lock_of(self, version: ObjectVersion) -> Retention | None:
+        """As the server states it."""
+        return self.store.status(version.name, version.version).retention
+
+    def set_lock(self, version: ObjectVersion, retention: Retention) -> None:
+        """Without the care that `S3Store.extend` takes."""
+        self.store.request(
+            "lock",
+            version.name,
+            "put_object_retention",
+            Key=self.store.prefix + version.name,
+            VersionId=version.version,
+            Retention={"Mode": retention.mode.upper(), "RetainUntilDate": retention.until},
+        )
+
+
+def _probe(bench: _Bench, row: Row, attempt: Callable[[_Bench], str]) -> Probe:
+    """Errors of a probe are shortfalls, but for those that say nothing about the store."""
+    if row.need is Need.LOCKED and not bench.can_lock and row.name != "object-lock":
+        return Probe(row=row, outcome=Outcome.UNTESTED, found="the bucket has no Object Lock")
+    try:
+        found = attempt(bench)
+    except _Shortfall as shortfall:
+        return Probe(row=row, outcome=Outcome.SHORTFALL, found=str(shortfall))
+    except StorageUnavailableError:
+        raise
+    except VaultError as error:
+        return Probe(row=row, outcome=Outcome.SHORTFALL, found=str(error))
+    return Probe(row=row, outcome=Outcome.KEPT, found=found)
+
+
+# --- the probes, one per row: what was seen, or _Shortfall ---
+
+
+def _versioning(bench: _Bench) -> str:
+    name = bench.name()
+    first, second = bench.put(name, b"1"), bench.put(name, b"2")
+    if bench.store.get(name, first.version) != b"1" or first.version == second.version:
+        raise _Shortfall("a PUT replaced what was there")
+    return "both versions are there"
+
+
+def _object_lock(bench: _Bench) -> str:
+    if not bench.can_lock:
+        raise _Shortfall("Object Lock is off for the bucket, or may not be asked for")
+    version, retention = bench.locked()
+    if bench.lock_of(version) != retention:
+        raise _Shortfall("the lock of a PUT is not there afterwards")
+    return "the lock of a PUT is in force at once"
+
+
+def _locked_delete(bench: _Bench) -> str:
+    for mode in (LockMode.COMPLIANCE, LockMode.GOVERNANCE):
+        version, _ = bench.locked(mode)
+        if _is_refused(lambda version=version: bench.store.delete(version.name, version.version)):  # type: ignore[misc]
+            continue
+        raise _Shortfall(f"a version locked in {mode} mode was deleted")
+    unlocked = bench.put(bench.name())
+    if _is_refused(lambda: bench.store.delete(unlocked.name, unlocked.version)):
+        return "refused, as these credentials may not delete anything"
+    return "refused in both modes"
+
+
+def _shorten(bench: _Bench) -> str:
+    for mode in (LockMode.COMPLIANCE, LockMode.GOVERNANCE):
+        version, retention = bench.locked(mode)
+        shorter = bench.lock(mode, LOCK / 2)
+        refused = _is_refused(lambda v=version, s=shorter: bench.set_lock(v, s))  # type: ignore[misc]
+        if not refused or bench.lock_of(version) != retention:
+            raise _Shortfall(f"a lock in {mode} mode was shortened")
+    return "refused in both modes"
+
+
+def _downgrade(bench: _Bench) -> str:
+    version, retention = bench.locked(LockMode.COMPLIANCE)
+    longer = bench.lock(LockMode.GOVERNANCE, 2 * LOCK)
+    if not _is_refused(lambda: bench.set_lock(version, longer)):
+        raise _Shortfall("compliance was turned into governance")
+    if bench.lock_of(version) != retention:
+        raise _Shortfall("the refused request changed the lock")
+    return "refused"
+
+
+def _suspend(bench: _Bench) -> str:
+    def set_versioning(status: str) -> None:
+        bench.store.request(
+            "change the versioning of",
+            "",
+            "put_bucket_versioning",
+            VersioningConfiguration={"Status": status},
+        )
+
+    if _is_refused(lambda: set_versioning("Suspended")):
+        return "refused"
+    set_versioning("Enabled")
+    raise _Shortfall("versioning was suspended in spite of Object Lock; it is on again")
+
+
+def _extend(bench: _Bench) -> str:
+    version, _ = bench.locked()
+    longer = bench.lock(span=LOCK + timedelta(seconds=30))
+    bench.set_lock(version, longer)
+    if bench.lock_of(version) != longer:
+        raise _Shortfall(f"{_text(bench.lock_of(version))} after extending to {_text(longer)}")
+    return f"{to_rfc3339(longer.until)} set and read back"
+
+
+def _extend_version(bench: _Bench) -> str:
+    name = bench.name()
+    first, second = bench.put(name, b"1"), bench.put(name, b"2")
+    before = bench.lock_of(second)
+    retention = bench.lock(span=2 * LOCK)
+    bench.set_lock(first, retention)
+    found = bench.lock_of(first)
+    if found is None or found.until < retention.until or bench.lock_of(second) != before:
+        raise _Shortfall("an extend by version id did not lock that version alone")
+    return "the version that is named, no other"
+
+
+def _version_order(bench: _Bench) -> str:
+    name = bench.name()
+    quick: list[str] = []
+    slow = bench.store.put_slowly(
+        name, _DATA, lambda: quick.append(bench.put(name, b"quick").version)
+    )
+    listed = [item.version for item in bench.store.versions(name)]
+    if listed == [*quick, slow]:
+        return "a PUT that stalled is listed after the one that overtook it"
+    if listed == [slow, *quick]:
+        raise _Shortfall("a PUT that stalled is listed before the one that overtook it")
+    raise _Shortfall("versions are missing from the list")
+
+
+def _if_none_match(bench: _Bench) -> str:
+    name = bench.name()
+    bench.put(name)
+    try:
+        bench.store.put(name, b"2", sha256=hashlib.sha256(b"2").digest(), exclusive=True)
+    except NameTakenError:
+        return "a taken name is refused"
+    raise _Shortfall("If-None-Match is ignored")
+
+
+def _checksum(bench: _Bench) -> str:
+    name = bench.name()
+    wrong = base64.b64encode(hashlib.sha256(b"other bytes").digest()).decode()
+    arguments: dict[str, Any] = {
+        "Key": bench.store.prefix + name,
+        "Body": b"these bytes",
+        "ChecksumAlgorithm": "SHA256",
+        "ChecksumSHA256": wrong,
+    }
+    if not _is_refused(lambda: bench.store.request("store", name, "put_object", **arguments)):
+        raise _Shortfall("bytes with a wrong SHA-256 were stored")
+    return "a wrong SHA-256 is refused"
+
+
+def _listing(bench: _Bench) -> str:
+    bases = ["a0", "a.b", "a/b", "a", "b"]
+    names = [bench.prefix + "listing/" + base for base in bases if base != "a"]
+    for name in names:
+        bench.put(name, b"1")
+        bench.put(name, b"2")
+    listed = list(bench.store.versions(bench.prefix + "listing/"))
+    if [item.name for item in listed] != sorted(names * 2):
+        raise _Shortfall("names are not listed in the order of their bytes")
+    if [bench.store.get(item.name, item.version) for item in listed] != [b"1", b"2"] * len(names):
+        raise _Shortfall("the versions of a name are not in the order of their PUTs")
+    return "names by their bytes, versions by their PUTs"
+
+
+def _markers(bench: _Bench) -> str:
+    version = bench.put(bench.name())
+    bench.store.request(
+        "delete-mark", version.name, "delete_object", Key=bench.store.prefix + version.name
+    )
+    kinds = [item.marker for item in bench.store.versions(version.name)]
+    if kinds != [False, True] or bench.store.get(version.name, version.version) != _DATA:
+        raise _Shortfall("a version can't be read behind a delete marker")
+    return "read behind a delete marker"
+
+
+def _clock_skew(bench: _Bench) -> str:
+    skew = (bench.clock() - bench.store.now()).total_seconds()
+    if abs(skew) > _MAX_SKEW.total_seconds():
+        raise _Shortfall(f"this machine's clock differs by {skew:.0f} s")
+    return f"clocks differ by {skew:.0f} s"
+
+
+def _default_retention(bench: _Bench) -> str:
+    if not bench.can_lock:
+        return "none"
+    answer = bench.store.request("inspect", "", "get_object_lock_configuration")
+    rule = answer["ObjectLockConfiguration"].get("Rule", {}).get("DefaultRetention")
+    if not rule:
+        return "none"
+    span = f"{rule['Days']} days" if "Days" in rule else f"{rule.get('Years')} years"
+    raise _Shortfall(f"{rule.get('Mode')}, {span}")
+
+
+def _is_refused(attempt: Callable[[], object]) -> bool:
+    """Whether the server said no, for whatever reason."""
+    try:
+        attempt()
+    except (StorageUnavailableError, ConfigError, ObjectNotFoundError):
+        raise
+    except (StorageError, RetentionError, VaultError):
+        return True
+    return False
+
+
+def _text(retention: Retention | None) -> str:
+    return f"{retention.mode} until {to_rfc3339(retention.until)}" if retention else "no lock"
+
+
+_PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
+    (
+        Row(
+            name="versioning",
+            promise="a PUT to a taken name makes a version and replaces nothing",
+            need=Need.ALL,
+            remedy="refuses the store: turn versioning on",
+        ),
+        _versioning,
+    ),
+    (
+        Row(
+            name="object-lock",
+            promise="the bucket locks what is stored with a lock",
+            need=Need.LOCKED,
+            remedy="refuses --lock: make a bucket with Object Lock, or use --lock none",
+        ),
+        _object_lock,
+    ),
+    (
+        Row(
+            name="locked-delete",
+            promise="a locked version can't be deleted",
+            need=Need.LOCKED,
+            remedy="refuses --lock: locks would protect nothing",
+        ),
+        _locked_delete,
+    ),
+    (
+        Row(
+            name="shorten",
+            promise="a lock can't be shortened",
+            need=Need.LOCKED,
+            remedy="refuses --lock: whoever may extend could unlock",
+        ),
+        _shorten,
+    ),
+    (
+        Row(
+            name="downgrade",
+            promise="compliance can't be turned into governance",
+            need=Need.LOCKED,
+            remedy="refuses --lock: whoever may extend could weaken",
+        ),
+        _downgrade,
+    ),
+    (
+        Row(
+            name="suspend",
+            promise="versioning can't be suspended while Object Lock is on",
+            need=Need.LOCKED,
+            remedy="refuses --lock: later PUTs would be unlocked and replace one another",
+        ),
+        _suspend,
+    ),
+    (
+        Row(
+            name="extend",
+            promise="an extended lock is read back as set",
+            need=Need.LOCKED,
+            remedy="refuses --lock; every run reads its first extend back as well",
+        ),
+        _extend,
+    ),
+    (
+        Row(
+            name="extend-version",
+            promise="an extend by version id locks that version alone",
+            need=Need.LOCKED,
+            remedy="refuses --lock: an attacker's newer version would catch the lock",
+        ),
+        _extend_version,
+    ),
+    (
+        Row(
+            name="listing",
+            promise="names are listed by their bytes, versions of a name in their order",
+            need=Need.ALL,
+            remedy="refuses the store: who owns a ledger number could not be told",
+        ),
+        _listing,
+    ),
+    (
+        Row(
+            name="delete-marker",
+            promise="versions can be read behind a delete marker",
+            need=Need.ALL,
+            remedy="refuses the store: a delete marker would hide history from its readers",
+        ),
+        _markers,
+    ),
+    (
+        Row(
+            name="version-order",
+            promise="versions are listed in the order in which their PUTs were done",
+            need=Need.NONE,
+            remedy="ledger PUTs carry If-None-Match; a head is remembered once it has a successor",
+        ),
+        _version_order,
+    ),
+    (
+        Row(
+            name="if-none-match",
+            promise="a PUT with If-None-Match to a taken name is refused",
+            need=Need.NONE,
+            remedy="none needed where versions are in order; else only one writer may append",
+        ),
+        _if_none_match,
+    ),
+    (
+        Row(
+            name="checksum",
+            promise="bytes that do not have the SHA-256 they came with are refused",
+            need=Need.NONE,
+            remedy="hashes every body again here and signs it, so that the server checks that",
+        ),
+        _checksum,
+    ),
+    (
+        Row(
+            name="clock",
+            promise="the clocks of store and machine agree to five minutes",
+            need=Need.ALL,
+            remedy="refuses to write until the clock is set right",
+        ),
+        _clock_skew,
+    ),
+    (
+        Row(
+            name="default-retention",
+            promise="the bucket adds no locks of its own",
+            need=Need.NONE,
+            remedy="explicit locks come first; only what is stored without one gets it",
+        ),
+        _default_retention,
+    ),
+)

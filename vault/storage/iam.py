@@ -1,0 +1,219 @@
+"""Who may do what in a bucket, as JSON for its administrator (design.md 4 and 5).
+
+`role_policy` is what one role needs and nothing else. `bucket_policy` forbids to everybody
+what no routine role does: bypass governance, hide objects, weaken the bucket. Pure.
+
+Ceph has users instead of roles, knows them by ``arn:aws:iam:::user/NAME``, and accepts
+conditions that it does not enforce: there all grants stand in the bucket policy, and rules
+that need a condition are left out, not pretended.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from vault.model import LockMode, Parameters
+
+Json: TypeAlias = dict[str, Any]
+
+_VERSION = "2012-10-17"  # of the policy language
+_DAY = 86_400
+_SLACK = 3  # days: a run may last, clocks may differ
+
+_LEDGER = ("ledger/*", "ledger-page/*")
+_EVIDENCE = ("evidence/*",)
+_PRUNED = ("packs/*", "index/*", "inventory/*")
+_WRITTEN = (*_LEDGER, *_EVIDENCE, *_PRUNED, "domains/*")
+_READ = ("s3:GetObject", "s3:GetObjectVersion")
+_ADD = ("s3:PutObject", "s3:PutObjectRetention")
+_LOCKS = ("s3:GetObjectRetention", "s3:GetObjectLegalHold")
+_LIST = "s3:ListBucketVersions"
+_CONFIGURATION = (
+    "s3:GetBucketObjectLockConfiguration",
+    "s3:GetBucketVersioning",
+    "s3:GetBucketPolicy",
+    "s3:GetLifecycleConfiguration",
+)
+_WEAKENING = (
+    "s3:PutBucketVersioning",
+    "s3:PutBucketObjectLockConfiguration",
+    "s3:PutLifecycleConfiguration",
+    "s3:PutReplicationConfiguration",
+    "s3:PutEncryptionConfiguration",
+    "s3:PutBucketPolicy",
+    "s3:DeleteBucketPolicy",
+    "s3:DeleteBucket",
+)
+
+
+class AccessRole(StrEnum):
+    """Who holds credentials of the store; not the same as who may sign."""
+
+    WRITER = "writer"
+    RESTORER = "restorer"
+    AUDITOR = "auditor"
+    PRUNER = "pruner"
+
+
+class Dialect(StrEnum):
+    """Whose policy language."""
+
+    AWS = "aws"
+    CEPH = "ceph"
+
+
+def role_policy(
+    role: AccessRole, bucket: str, prefix: str = "", *, read_data: bool = False
+) -> Json:
+    """The least that a role needs in the bucket; to be attached to the role on AWS.
+
+    Args:
+        role: Whose.
+        bucket: Its name.
+        prefix: Of the repository, without a slash at its end.
+        read_data: Lets the auditor read packs too, for ``audit --read-data``.
+    """
+    return _document(_grants(role, bucket, prefix, read_data=read_data))
+
+
+def bucket_policy(
+    bucket: str,
+    prefix: str = "",
+    *,
+    dialect: Dialect,
+    parameters: Parameters,
+    principals: Mapping[AccessRole, Sequence[str]],
+    administrator: str = "",
+) -> Json:
+    """What the bucket refuses to everybody, whatever their roles allow.
+
+    Args:
+        bucket: Its name.
+        prefix: Of the repository, without a slash at its end.
+        dialect: AWS or Ceph; the latter's policy holds the grants as well.
+        parameters: Of the repository: its lock mode and shortest and longest locks.
+        principals: ARNs of those who hold each role.
+        administrator: ARN of who may change the bucket and set legal holds; "": nobody.
+    """
+    if dialect is Dialect.CEPH:
+        return _document(_ceph_statements(bucket, prefix, principals))
+    return _document(_aws_statements(bucket, prefix, parameters, principals, administrator))
+
+
+def _grants(role: AccessRole, bucket: str, prefix: str, *, read_data: bool = False) -> list[Json]:
+    """Allow statements of one role."""
+
+    def allow(actions: Sequence[str], names: Sequence[str]) -> Json:
+        return _statement("Allow", actions, _objects(bucket, prefix, names))
+
+    listing = _statement("Allow", [_LIST], [_bucket(bucket)])
+    if prefix:
+        listing["Condition"] = {"StringLike": {"s3:prefix": f"{prefix}/*"}}
+    state = _CONFIGURATION if role is AccessRole.AUDITOR else _CONFIGURATION[:1]
+    common = [
+        listing,
+        _statement("Allow", state, [_bucket(bucket)]),
+        allow(_LOCKS, ["*"]),
+    ]
+    recorded = (*_LEDGER, *_EVIDENCE)
+    match role:
+        case AccessRole.WRITER:
+            readable = (*recorded, "index/*", "inventory/*", "domains/*")
+            return [*common, allow(_ADD, _WRITTEN), allow(_READ, readable)]
+        case AccessRole.RESTORER:
+            return [*common, allow(_READ, ["*"]), allow(_ADD, recorded)]
+        case AccessRole.AUDITOR:
+            public = (*recorded, "index/*", "inventory/*", "domains/*")
+            return [*common, allow(_READ, ["*"] if read_data else public)]
+        case AccessRole.PRUNER:
+            return [
+                *common,
+                allow(_READ, (*recorded, "inventory/*")),
+                allow(_ADD, recorded),
+                allow(["s3:DeleteObjectVersion"], _PRUNED),
+            ]
+
+
+def _ceph_statements(
+    bucket: str, prefix: str, principals: Mapping[AccessRole, Sequence[str]]
+) -> list[Json]:
+    """Grants by user, then the denials that Ceph enforces; owners need the bypass denied."""
+    statements: list[Json] = []
+    for role, users in principals.items():
+        for grant in _grants(role, bucket, prefix):
+            grant.pop("Condition", None)
+            statements.append({**grant, "Principal": {"AWS": list(users)}})
+    routine = sorted({user for users in principals.values() for user in users})
+    keepers = sorted(set(routine) - set(principals.get(AccessRole.PRUNER, ())))
+    objects = _objects(bucket, prefix, ["*"])
+    statements.append(_deny("*", ["s3:BypassGovernanceRetention"], objects))
+    if routine:
+        forbidden = ["s3:DeleteObject", "s3:PutObjectLegalHold"]
+        statements.append(_deny(routine, forbidden, objects))
+        statements.append(_deny(routine, _WEAKENING, [_bucket(bucket)]))
+    if keepers:
+        statements.append(_deny(keepers, ["s3:DeleteObjectVersion"], objects))
+    return statements
+
+
+def _aws_statements(
+    bucket: str,
+    prefix: str,
+    parameters: Parameters,
+    principals: Mapping[AccessRole, Sequence[str]],
+    administrator: str,
+) -> list[Json]:
+    objects = _objects(bucket, prefix, ["*"])
+    administrators = [administrator] if administrator else []
+    pruners = [*principals.get(AccessRole.PRUNER, ()), *administrators]
+    statements = [
+        _deny("*", ["s3:BypassGovernanceRetention", "s3:DeleteObject"], objects),
+        _deny("*", ["s3:DeleteObjectVersion"], objects, _unless(pruners)),
+        _deny("*", ["s3:PutObjectLegalHold"], objects, _unless(administrators)),
+        _deny("*", _WEAKENING, [_bucket(bucket)], _unless(administrators)),
+    ]
+    if parameters.lock_mode is LockMode.NONE:
+        return statements
+    written = _objects(bucket, prefix, _WRITTEN)
+    mode = {"StringNotEquals": {"s3:object-lock-mode": parameters.lock_mode.upper()}}
+    days = "s3:object-lock-remaining-retention-days"
+    shortest = parameters.min_retention // _DAY - 1
+    longest = (parameters.ledger_term + parameters.lock_grid) // _DAY + _SLACK
+    return [
+        *statements,
+        _deny("*", ["s3:PutObject"], written, mode),
+        _deny("*", _ADD, written, {"NumericLessThan": {days: str(shortest)}}),
+        _deny("*", _ADD, written, {"NumericGreaterThan": {days: str(longest)}}),
+    ]
+
+
+def _unless(arns: Sequence[str]) -> Json | None:
+    return {"ArnNotEquals": {"aws:PrincipalArn": list(arns)}} if arns else None
+
+
+def _deny(
+    principals: str | Sequence[str],
+    actions: Sequence[str],
+    resources: Sequence[str],
+    condition: Json | None = None,
+) -> Json:
+    who: Any = "*" if principals == "*" else {"AWS": list(principals)}
+    denial = {**_statement("Deny", actions, resources), "Principal": who}
+    return {**denial, "Condition": condition} if condition else denial
+
+
+def _statement(effect: str, actions: Sequence[str], resources: Sequence[str]) -> Json:
+    return {"Effect": effect, "Action": list(actions), "Resource": list(resources)}
+
+
+def _document(statements: Sequence[Json]) -> Json:
+    return {"Version": _VERSION, "Statement": list(statements)}
+
+
+def _bucket(bucket: str) -> str:
+    return f"arn:aws:s3:::{bucket}"
+
+
+def _objects(bucket: str, prefix: str, names: Sequence[str]) -> list[str]:
+    base = f"{_bucket(bucket)}/{prefix}/" if prefix else f"{_bucket(bucket)}/"
+    return [base + name for name in names]
