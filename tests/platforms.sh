@@ -11,13 +11,20 @@ cd "$(dirname "$0")/.."
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null; }
 
-found() { # those on PATH that start; a version manager's shim may not
+first() { # of that name on PATH that starts: a version manager's shim may be before it
+    echo "$PATH" | tr ':' '\n' | while read -r directory; do
+        if version_of "$directory/$1" > /dev/null; then
+            echo "$directory/$1"
+            break
+        fi
+    done
+}
+
+found() {
     tested=$(version_of .venv/bin/python || true)
     for minor in 11 12 13 14 15; do
-        [ "3.$minor" != "$tested" ] || continue
-        version_of "python3.$minor" > /dev/null && echo "python3.$minor"
+        [ "3.$minor" = "$tested" ] || first "python3.$minor"
     done
-    true
 }
 
 install() { # into virtualenv $2 with interpreter $1

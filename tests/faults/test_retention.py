@@ -19,7 +19,7 @@ from vault.errors import (
 )
 from vault.model import Digest, LockMode, ObjectRef, PruneBody, Retention, from_rfc3339
 from vault.repository import Draft, snapshot_body
-from vault.snapshot.publish import index_objects
+from vault.snapshot.chunkmap import index_objects
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:

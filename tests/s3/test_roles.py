@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vault.errors import StorageError
 from vault.model import LockMode, Parameters
 from vault.restore import Outcome, RestoreRequest, restore
 from vault.storage import s3
@@ -89,7 +90,7 @@ def allowed(store: s3.S3Store, item: ObjectVersion) -> set[str]:
             attempt()
         except s3.DeniedError:
             continue
-        except s3.StorageError:
+        except StorageError:
             continue
         passed.add(name)
     return passed

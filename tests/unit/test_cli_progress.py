@@ -45,3 +45,33 @@ def test_the_bar_counts_what_it_was_told() -> None:
     assert task.description == "reading (2 files)"
     shown.expect(files=4, size=60)
     assert task.percentage == 50
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+@pytest.mark.parametrize("expected", [0, 5 * 2**40])
+def test_it_stays_on_one_line(width: int, expected: int) -> None:
+    """A narrow terminal gets no bar: a line that wraps could not be drawn over."""
+    console = Console(file=io.StringIO(), width=width, height=24, force_terminal=True)
+    bar = progress._bar(console)
+    shown = progress.BarProgress(bar)
+    shown.stage("reading")
+    shown.expect(files=0, size=expected)
+    shown.advance(files=1, size=2**30)
+    (task,) = bar.tasks
+    task.fields["amount"] = "1.0 GiB of 5.0 TiB, 100.0 MiB/s"
+    with console.capture() as captured:
+        console.print(bar.get_renderable())
+    assert captured.get().count("\n") == 1
+
+
+def test_amounts_are_in_the_units_of_all_other_output() -> None:
+    """And one file is not "1 files"."""
+    bar = progress._bar(Console(file=io.StringIO()))
+    shown = progress.BarProgress(bar)
+    shown.expect(files=1, size=3 * 2**20)
+    shown.advance(files=1, size=2**20)
+    shown.stage("reading")
+    (task,) = bar.tasks
+    assert task.description == "reading (1 file)"
+    assert task.fields["amount"].startswith("1.0 MiB of 3.0 MiB, ")
+    assert task.fields["amount"].endswith("iB/s")

@@ -77,28 +77,33 @@ def _index_of(repository: Repository, record: Record) -> Sequence[ObjectRef]:
         return ()
 
 
-def refresh(repository: Repository, secrets: DomainSecrets, cache: Cache) -> None:
+def refresh(repository: Repository, secrets: DomainSecrets, cache: Cache) -> frozenset[str]:
     """Learn of packs that this host did not store itself; forget what may not be relied on.
 
-    A bad index object is ignored (I10).
+    Returns:
+        Names of index objects that are missing or damaged: ignored, and not to be
+        listed any more (I10).
     """
     for first, last in distrusted_spans(repository.ledger, secrets.name):
         if cache.drop_listed(first, last):
             cache.forget_indexes(cache.loaded_indexes())
     loaded = cache.loaded_indexes()
-    for listed in index_objects(repository, secrets.name):
-        if listed.ref.name not in loaded:
-            _load(repository, secrets, cache, listed)
+    bad = frozenset(
+        listed.ref.name
+        for listed in index_objects(repository, secrets.name)
+        if listed.ref.name not in loaded and not _load(repository, secrets, cache, listed)
+    )
     cache.drop_packs(_untrusted_packs(repository, cache))
+    return bad
 
 
-def _load(repository: Repository, secrets: DomainSecrets, cache: Cache, listed: Listed) -> None:
+def _load(repository: Repository, secrets: DomainSecrets, cache: Cache, listed: Listed) -> bool:
     try:
         data = repository.read(listed.ref)
         entries = index.open_index(data, secrets.index_key, repository.id)
     except IntegrityError as error:
         _log.warning("%s is ignored: %s", listed.ref.name, error)
-        return
+        return False
     cache.load_index(
         listed.ref.name,
         (
@@ -106,6 +111,7 @@ def _load(repository: Repository, secrets: DomainSecrets, cache: Cache, listed: 
             for entry in entries
         ),
     )
+    return True
 
 
 def _row(entry: IndexEntry, seq: int) -> PackRow:

@@ -84,7 +84,9 @@ class Publisher:
         workers: Workers,
         *,
         tool: str,
+        bad_indexes: frozenset[str] = frozenset(),
     ) -> None:
+        self._bad_indexes = bad_indexes
         self._repository = repository
         self._key = key
         self._domain = domain
@@ -279,7 +281,9 @@ class Publisher:
     def _index_in_use(self, new: Sequence[ObjectRef]) -> list[ObjectRef]:
         """Index objects of the domain after this run; sixteen of a size class become one."""
         listed = index_objects(self._repository, self._domain.name)
-        in_use = {item.ref.name: item.ref for item in listed}
+        in_use = {
+            item.ref.name: item.ref for item in listed if item.ref.name not in self._bad_indexes
+        }
         in_use.update((ref.name, ref) for ref in new)
         for group in index.plan_merge(in_use.values()):
             entries = [entry for ref in group for entry in self._open_index(ref)]

@@ -215,6 +215,7 @@ class _Task:
         self.progress = progress
         self.sources = _sources(request)
         self.secrets = domain_secrets(repository, key, writer)
+        self.bad_indexes: frozenset[str] = frozenset()
         self.started = repository.clock()
         parameters = repository.parameters
         asked = request.retention
@@ -243,7 +244,7 @@ class _Task:
 
     def attempt(self, cache: Cache, lists_dir: Path) -> SnapshotReport:
         """One run from the walk to the manifest."""
-        chunkmap.refresh(self.repository, self.secrets, cache)
+        self.bad_indexes = chunkmap.refresh(self.repository, self.secrets, cache)
         attempt = _Attempt(self, cache, lists_dir)
         return attempt.run()
 
@@ -265,6 +266,7 @@ class _Attempt:
             cache,
             task.workers,
             tool=task.request.tool,
+            bad_indexes=task.bad_indexes,
         )
         self._need = locks.snapshot_until(task.started, task.retention)
         self._usable_packs: dict[int, bool] = {}

@@ -34,16 +34,22 @@ _CONFIGURATION = (
     "s3:GetBucketPolicy",
     "s3:GetLifecycleConfiguration",
 )
+_HARMFUL = (
+    "s3:DeleteObject",  # without a version id: a delete marker
+    "s3:PutObjectLegalHold",
+    "s3:PutObjectAcl",
+    "s3:PutObjectVersionAcl",
+)
 _WEAKENING = (
     "s3:PutBucketVersioning",
     "s3:PutBucketObjectLockConfiguration",
     "s3:PutLifecycleConfiguration",
     "s3:PutReplicationConfiguration",
-    "s3:PutEncryptionConfiguration",
     "s3:PutBucketPolicy",
     "s3:DeleteBucketPolicy",
     "s3:DeleteBucket",
 )
+_AWS_WEAKENING = (*_WEAKENING, "s3:PutEncryptionConfiguration")  # no action of Ceph 16
 
 
 class AccessRole(StrEnum):
@@ -60,6 +66,9 @@ class Dialect(StrEnum):
 
     AWS = "aws"
     CEPH = "ceph"
+
+
+_BLIND = (AccessRole.WRITER, AccessRole.AUDITOR, AccessRole.PRUNER)  # see no packs
 
 
 def role_policy(
@@ -137,7 +146,7 @@ def _grants(role: AccessRole, bucket: str, prefix: str, *, read_data: bool = Fal
 def _ceph_statements(
     bucket: str, prefix: str, principals: Mapping[AccessRole, Sequence[str]]
 ) -> list[Json]:
-    """Grants by user, then the denials that Ceph enforces; owners need the bypass denied."""
+    """Grants by user, then the denials: Ceph lets owners do what nobody forbids them."""
     statements: list[Json] = []
     for role, users in principals.items():
         for grant in _grants(role, bucket, prefix):
@@ -148,9 +157,11 @@ def _ceph_statements(
     objects = _objects(bucket, prefix, ["*"])
     statements.append(_deny("*", ["s3:BypassGovernanceRetention"], objects))
     if routine:
-        forbidden = ["s3:DeleteObject", "s3:PutObjectLegalHold"]
-        statements.append(_deny(routine, forbidden, objects))
+        statements.append(_deny(routine, _HARMFUL, objects))
         statements.append(_deny(routine, _WEAKENING, [_bucket(bucket)]))
+    blind = sorted({user for role in _BLIND for user in principals.get(role, ())})
+    if blind:  # else they read what they stored: its access list gives them everything
+        statements.append(_deny(blind, _READ, _objects(bucket, prefix, ["packs/*"])))
     if keepers:
         statements.append(_deny(keepers, ["s3:DeleteObjectVersion"], objects))
     return statements
@@ -170,7 +181,7 @@ def _aws_statements(
         _deny("*", ["s3:BypassGovernanceRetention", "s3:DeleteObject"], objects),
         _deny("*", ["s3:DeleteObjectVersion"], objects, _unless(pruners)),
         _deny("*", ["s3:PutObjectLegalHold"], objects, _unless(administrators)),
-        _deny("*", _WEAKENING, [_bucket(bucket)], _unless(administrators)),
+        _deny("*", _AWS_WEAKENING, [_bucket(bucket)], _unless(administrators)),
     ]
     if parameters.lock_mode is LockMode.NONE:
         return statements
