@@ -36,18 +36,32 @@ def _lose_cache(lab: "Lab") -> None:
 
 
 def _poison(lab: "Lab", monkeypatch: pytest.MonkeyPatch) -> None:
-    """Indexes sealed from now on say that WANTED lies in a pack where it does not."""
+    """Indexes sealed from now on say that WANTED lies in an honest pack, where it does not.
+
+    Their names sort first, so that they are loaded first.
+    """
     assert lab.host.key.domain is not None
-    digest = hashlib.sha256(WANTED).digest()
-    name = chunk_id(lab.host.key.domain.id_key, ObjectType.DATA, digest)
+    secrets, repository = lab.host.key.domain, lab.open()
+    name = chunk_id(secrets.id_key, ObjectType.DATA, hashlib.sha256(WANTED).digest())
+    listed = chunkmap.index_objects(repository, "default")
+    honest = [
+        entry
+        for item in listed
+        for entry in index.open_index(repository.read(item.ref), secrets.index_key, repository.id)
+    ]
     real = index.seal_index
 
-    def seal(index_key: bytes, repository_id: bytes, entries: Any) -> bytes:
-        victim = entries[0]
-        block = Block(victim.header_length, 64, len(WANTED), 1, 0)
+    def falsify(entry: index.IndexEntry) -> index.IndexEntry:
+        block = Block(entry.header_length, 64, len(WANTED), 1, 0)
         false = Directory([block], array.array("I", [len(WANTED)]), bytes(name))
-        data = [dataclasses.replace(victim, directory=false, type=ObjectType.DATA)]
-        return real(index_key, repository_id, [*data, *entries[1:]])
+        return dataclasses.replace(entry, directory=false)
+
+    def seal(index_key: bytes, repository_id: bytes, entries: Any) -> bytes:
+        lowest = min(item.ref.sha256 for item in listed)
+        while True:
+            data = real(index_key, repository_id, [*map(falsify, honest), *entries])
+            if hashlib.sha256(data).digest() < lowest:
+                return data
 
     monkeypatch.setattr("vault.index.seal_index", seal)
 

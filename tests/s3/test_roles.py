@@ -110,7 +110,7 @@ def test_the_writer_takes_snapshots_and_can_do_no_harm(
     statement = next(writer.versions("ledger/"))
     assert allowed(writer, pack) == set()
     assert allowed(writer, statement) == {"read"}
-    assert lab.verify(record).passed
+    assert lab.with_store(store_of("vault-restorer")).verify(record).passed
 
 
 def test_the_restorer_restores_and_records_it(

@@ -1,0 +1,144 @@
+"""The JSON that keeps roles apart."""
+
+import json
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+
+from vault.model import LockMode, Parameters
+from vault.storage.iam import AccessRole, Dialect, bucket_policy, role_policy
+
+PARAMETERS = Parameters(lock_mode=LockMode.COMPLIANCE)
+PRINCIPALS = {role: [f"arn:aws:iam::1:role/{role}"] for role in AccessRole}
+BASE = "arn:aws:s3:::bucket/some/prefix/"
+
+
+def allows(policy: dict[str, Any], action: str, name: str) -> bool:
+    """Whether an allow statement covers an action on an object of the repository."""
+    return any(
+        statement["Effect"] == "Allow"
+        and action in statement["Action"]
+        and any(fnmatchcase(BASE + name, resource) for resource in statement["Resource"])
+        for statement in policy["Statement"]
+    )
+
+
+READ, ADD = "s3:GetObjectVersion", "s3:PutObject"
+EXTEND, SEE_LOCK, DELETE = (
+    "s3:PutObjectRetention",
+    "s3:GetObjectRetention",
+    "s3:DeleteObjectVersion",
+)
+NAMES = {
+    "ledger": "ledger/0000000000000001",
+    "page": "ledger-page/0",
+    "evidence": "evidence/ab",
+    "pack": "packs/ab/abcd",
+    "index": "index/default/ab",
+    "inventory": "inventory/ab",
+    "domain": "domains/default/ab",
+    "probe": "probe/x/y",
+}
+EXPECTED = {
+    (AccessRole.WRITER, READ): "ledger page evidence index inventory domain",
+    (AccessRole.WRITER, ADD): "ledger page evidence pack index inventory domain",
+    (AccessRole.WRITER, EXTEND): "ledger page evidence pack index inventory domain",
+    (AccessRole.WRITER, DELETE): "",
+    (AccessRole.RESTORER, READ): " ".join(NAMES),
+    (AccessRole.RESTORER, ADD): "ledger page evidence",
+    (AccessRole.RESTORER, DELETE): "",
+    (AccessRole.AUDITOR, READ): "ledger page evidence index inventory domain",
+    (AccessRole.AUDITOR, ADD): "",
+    (AccessRole.AUDITOR, DELETE): "",
+    (AccessRole.PRUNER, READ): "ledger page evidence inventory",
+    (AccessRole.PRUNER, ADD): "ledger page evidence",
+    (AccessRole.PRUNER, DELETE): "pack index inventory",
+    **{(role, SEE_LOCK): " ".join(NAMES) for role in AccessRole},
+}
+
+
+@pytest.mark.parametrize(("role", "action"), EXPECTED)
+def test_a_role_may_do_what_its_work_needs_and_nothing_else(role: AccessRole, action: str) -> None:
+    """By kind of object."""
+    policy = role_policy(role, "bucket", "some/prefix")
+    found = {kind for kind, name in NAMES.items() if allows(policy, action, name)}
+    assert found == set(EXPECTED[role, action].split())
+
+
+def test_the_auditor_reads_packs_when_asked_to() -> None:
+    """For an audit that hashes the data."""
+    policy = role_policy(AccessRole.AUDITOR, "bucket", "some/prefix", read_data=True)
+    assert allows(policy, READ, NAMES["pack"])
+
+
+@pytest.mark.parametrize("role", AccessRole)
+def test_no_role_bypasses_hides_or_weakens(role: AccessRole) -> None:
+    """Nor does any use a wildcard for actions, or reach out of its prefix."""
+    for statement in role_policy(role, "bucket", "some/prefix")["Statement"]:
+        assert not {"s3:BypassGovernanceRetention", "s3:DeleteObject"} & set(statement["Action"])
+        assert not any("*" in action for action in statement["Action"])
+        for resource in statement["Resource"]:
+            assert resource == "arn:aws:s3:::bucket" or resource.startswith(BASE)
+        if "s3:ListBucketVersions" in statement["Action"]:
+            assert statement["Condition"] == {"StringLike": {"s3:prefix": "some/prefix/*"}}
+
+
+def denials(policy: dict[str, Any], action: str) -> list[dict[str, Any]]:
+    """The deny statements about an action."""
+    return [
+        statement
+        for statement in policy["Statement"]
+        if statement["Effect"] == "Deny" and action in statement["Action"]
+    ]
+
+
+def test_aws_forbids_what_a_stolen_role_could_try() -> None:
+    """Bypass to all, deletion to all but the pruner, unlocked or over-long PUTs to all."""
+    policy = bucket_policy(
+        "bucket",
+        "some/prefix",
+        dialect=Dialect.AWS,
+        parameters=PARAMETERS,
+        principals=PRINCIPALS,
+        administrator="arn:aws:iam::1:role/admin",
+    )
+    (bypass,) = denials(policy, "s3:BypassGovernanceRetention")
+    assert bypass["Principal"] == "*"
+    assert "Condition" not in bypass
+    (delete,) = denials(policy, DELETE)
+    spared = delete["Condition"]["ArnNotEquals"]["aws:PrincipalArn"]
+    assert spared == ["arn:aws:iam::1:role/pruner", "arn:aws:iam::1:role/admin"]
+    mode, shortest, longest = (item["Condition"] for item in denials(policy, ADD))
+    days = "s3:object-lock-remaining-retention-days"
+    assert mode == {"StringNotEquals": {"s3:object-lock-mode": "COMPLIANCE"}}
+    assert shortest == {"NumericLessThan": {days: "6"}}
+    assert longest == {"NumericGreaterThan": {days: "873"}}
+    json.dumps(policy)
+
+
+def test_a_repository_without_locks_has_no_rules_about_them() -> None:
+    """Versions stay protected all the same."""
+    policy = bucket_policy(
+        "bucket",
+        dialect=Dialect.AWS,
+        parameters=Parameters(lock_mode=LockMode.NONE),
+        principals=PRINCIPALS,
+    )
+    assert denials(policy, ADD) == []
+    assert denials(policy, DELETE)
+
+
+def test_ceph_gets_grants_by_user_and_no_conditions_it_would_not_enforce() -> None:
+    """Owners read and delete what they stored unless that is denied to them by name."""
+    principals = {role: [f"arn:aws:iam:::user/{role}"] for role in AccessRole}
+    policy = bucket_policy(
+        "bucket", dialect=Dialect.CEPH, parameters=PARAMETERS, principals=principals
+    )
+    assert not any("Condition" in statement for statement in policy["Statement"])
+    assert all("Principal" in statement for statement in policy["Statement"])
+    (read,) = denials(policy, READ)
+    assert "arn:aws:iam:::user/writer" in read["Principal"]["AWS"]
+    assert read["Resource"] == ["arn:aws:s3:::bucket/packs/*"]
+    (delete,) = denials(policy, DELETE)
+    assert "arn:aws:iam:::user/pruner" not in delete["Principal"]["AWS"]
