@@ -36,6 +36,7 @@ TYPES: Final[Mapping[EntryType, int]] = {
 MAX_NAME: Final = 1_024  # bytes: the kernel refuses a whole directory for one longer name
 MAX_LINK: Final = 4_095  # bytes: PATH_MAX without its NUL; longer ones would be cut
 _FOREVER: Final = 86_400  # seconds for which the kernel may keep answers: nothing changes
+_MAX_REPORTED: Final = 1_000  # lines that are remembered, so as not to repeat them
 _SIGNALLED: Final = 8  # what libfuse 3 returns after a signal ended it
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
 
@@ -53,8 +54,7 @@ def _answering(
         try:
             return method(self, path, *args, **kwargs)
         except VaultError as error:
-            what = "damaged" if isinstance(error, IntegrityError) else "unreadable"
-            _log.error("%s is %s: %s", path, what, error)
+            self.report(path, error)
             raise OSError(errno.EIO, os.strerror(errno.EIO)) from error
 
     return wrapper
@@ -77,6 +77,17 @@ class SnapshotFiles:
         self._view = view
         self._open: dict[int, OpenFile] = {}
         self._handles = itertools.count(1)
+        self._reported: set[str] = set()
+
+    def report(self, path: str, error: VaultError) -> None:
+        """Log why a path can't be read, once: a kernel asks again and again."""
+        what = "damaged" if isinstance(error, IntegrityError) else "unreadable"
+        line = f"{path} is {what}: {error}"
+        if line not in self._reported:
+            if len(self._reported) >= _MAX_REPORTED:
+                self._reported.clear()
+            self._reported.add(line)
+            _log.error("%s", line)
 
     @_answering
     def getattr(self, path: str, _handle: int | None = None) -> dict[str, int]:

@@ -153,11 +153,11 @@ def test_nothing_can_be_changed(mounted: Mounted, taken: Path, place: Path) -> N
     """Not even by root; and what is mounted gives no rights and no devices."""
     with mounted():
         for change in (
-            lambda: (place / "new").touch(),
+            (place / "new").touch,
             lambda: (place / "big").write_bytes(b""),
-            lambda: (place / "big").unlink(),
+            (place / "big").unlink,
             lambda: (place / "big").chmod(0o777),
-            lambda: (place / "dir").mkdir(),
+            (place / "dir").mkdir,
         ):
             with pytest.raises(OSError, match="Read-only") as caught:
                 change()

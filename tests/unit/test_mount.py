@@ -194,8 +194,9 @@ def test_damage_is_an_io_error_and_a_line_that_names_the_pack(
     lab.store.corrupt(ref.name, ref.version, bytes(data))
     handle = files.open("/dir0/file0", os.O_RDONLY)
     with caplog.at_level(logging.ERROR):
-        assert _error(files.read, "/dir0/file0", 12_000, 0, handle) == errno.EIO
-    assert f"/dir0/file0 is damaged: {ref.name}" in caplog.text
+        for _ in range(3):
+            assert _error(files.read, "/dir0/file0", 12_000, 0, handle) == errno.EIO
+    assert caplog.text.count(f"/dir0/file0 is damaged: {ref.name}") == 1
 
 
 def test_an_unreachable_store_is_an_io_error(

@@ -1,0 +1,126 @@
+"""`store check` finds what a server does not keep; moto, which keeps little, is the example."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from moto import mock_aws
+
+from vault.errors import RepositoryNotFoundError, RetentionError
+from vault.model import LockMode, Retention
+from vault.storage import s3
+from vault.storage.check import Need, Outcome, Probe, StoreReport, check_store, require
+
+
+def now() -> datetime:
+    """The wall clock, as moto has it."""
+    return datetime.now(UTC)
+
+
+class MotoStore(s3.S3Store):
+    """moto answers GetObjectRetention with 500; HEAD has what it would say."""
+
+    def _retention(self, name: str, version: str) -> Retention | None:
+        head = self.request("look up", name, "head_object", **self._at(name, version))
+        mode, until = head.get("ObjectLockMode"), head.get("ObjectLockRetainUntilDate")
+        return Retention(mode=LockMode(mode.lower()), until=until) if mode else None
+
+
+@pytest.fixture(scope="module")
+def reports() -> Iterator[Callable[..., StoreReport]]:
+    """Checks a bucket of moto that was made with these settings."""
+    with mock_aws(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        client = s3.connect(attempts=1)
+
+        def make(bucket: str, *, lock: bool, ahead: timedelta = timedelta(0)) -> StoreReport:
+            client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=lock)
+            return check_store(MotoStore(client, bucket, "p"), clock=lambda: now() + ahead)
+
+        make.client = client  # type: ignore[attr-defined]
+        yield make
+
+
+@pytest.fixture(scope="module")
+def report(reports: Callable[..., StoreReport]) -> StoreReport:
+    """Of a bucket with Object Lock."""
+    return reports("locked-bucket", lock=True)
+
+
+@pytest.mark.parametrize("name", ["shorten", "downgrade", "suspend", "checksum"])
+def test_promises_that_are_not_kept_are_found(report: StoreReport, name: str) -> None:
+    """Here are four that would cost data."""
+    assert report.outcome(name) is Outcome.SHORTFALL
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["versioning", "object-lock", "locked-delete", "extend", "extend-version", "if-none-match"],
+)
+def test_promises_that_are_kept_are_said_to_be(report: StoreReport, name: str) -> None:
+    """So that a shortfall means something."""
+    assert report.outcome(name) is Outcome.KEPT
+
+
+def test_a_shortfall_of_locks_refuses_locks_only(report: StoreReport) -> None:
+    """Exit 5, and the first shortfall by name."""
+    only_locks = dataclasses.replace(
+        report, probes=tuple(probe for probe in report.probes if probe.row.need is not Need.ALL)
+    )
+    require(only_locks, LockMode.NONE)
+    for mode in (LockMode.GOVERNANCE, LockMode.COMPLIANCE):
+        with pytest.raises(RetentionError, match="can't be shortened"):
+            require(only_locks, mode)
+
+
+def test_only_what_was_seen_is_relied_on(report: StoreReport) -> None:
+    """Order and checksums stay distrusted unless their probes were kept."""
+    assert not report.observed.refuses_wrong_checksums
+
+    def kept(probe: Probe) -> Probe:
+        return dataclasses.replace(probe, outcome=Outcome.KEPT)
+
+    perfect = dataclasses.replace(report, probes=tuple(map(kept, report.probes)))
+    assert perfect.observed.refuses_wrong_checksums
+    assert perfect.observed.orders_versions_by_commit
+    require(perfect, LockMode.COMPLIANCE)
+
+
+def test_a_plain_bucket_is_refused_and_its_locks_are_not_tried(
+    reports: Callable[..., StoreReport],
+) -> None:
+    """What can't be tried is said to be untested, never kept."""
+    report = reports("plain-bucket", lock=False)
+    assert report.outcome("versioning") is Outcome.SHORTFALL
+    assert report.outcome("object-lock") is Outcome.SHORTFALL
+    assert report.outcome("shorten") is Outcome.UNTESTED
+    with pytest.raises(RetentionError):
+        require(report, LockMode.NONE)
+
+
+def test_a_wrong_clock_is_a_shortfall(reports: Callable[..., StoreReport]) -> None:
+    """Beyond five minutes nothing is written (I9)."""
+    report = reports("skewed-bucket", lock=True, ahead=timedelta(minutes=6))
+    assert report.outcome("clock") is Outcome.SHORTFALL
+
+
+def test_no_bucket_is_no_report(reports: Callable[..., StoreReport]) -> None:
+    """There is nothing to say about it."""
+    client = reports.client  # type: ignore[attr-defined]
+    with pytest.raises(RepositoryNotFoundError):
+        check_store(s3.S3Store(client, "no-such-bucket"), clock=now)
+
+
+def test_everything_left_behind_is_a_probe(
+    report: StoreReport, reports: Callable[..., StoreReport]
+) -> None:
+    """Under the name that audit, heal and prune pass over."""
+    client = reports.client  # type: ignore[attr-defined]
+    store = s3.S3Store(client, "locked-bucket")
+    assert report.leftovers.startswith("probe/")
+    names = {item.name for item in store.versions("")}
+    assert names
+    assert all(name.startswith(f"p/{report.leftovers}") for name in names)

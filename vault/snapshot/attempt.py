@@ -1,0 +1,319 @@
+"""One attempt at a snapshot: from the walk to the manifest (design.md 6)."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vault import locks
+from vault.cache import Cache, PackRow
+from vault.chunker import ChunkSizes
+from vault.codec import Session
+from vault.crypto import random_bytes
+from vault.entrylist import EntryListReader, EntryListWriter, Joiner, Journal, ListHead, merge
+from vault.errors import ConfigError
+from vault.model import (
+    Counts,
+    InventoryRef,
+    LockMode,
+    ObjectType,
+    SnapshotBody,
+    TreeRef,
+    replace_body,
+    to_rfc3339,
+)
+from vault.repository import snapshot_body
+from vault.snapshot import chunkmap
+from vault.snapshot.chunks import ChunkStore, TreeBuilder
+from vault.snapshot.packer import Packer
+from vault.snapshot.preview import Planned, preview
+from vault.snapshot.publish import NeededPack, PacksGoneError, Publication, Publisher
+from vault.snapshot.reading import FileReader
+from vault.snapshot.run import SourceRun
+from vault.snapshot.stream import NamedStream, StreamFile
+from vault.snapshot.task import SnapshotReport, Task
+from vault.tree import TreeHeader, commitment, encode_header, frame
+
+_log = logging.getLogger(__name__)
+
+MAX_TREE_PACKS = 64  # a tree spread over more is written whole again (design.md 4)
+
+
+class Attempt:
+    """One run: everything it learns is dropped if packs turn out to be gone."""
+
+    def __init__(self, task: Task, cache: Cache, lists_dir: Path) -> None:
+        self._task = task
+        self._repository = task.repository
+        self._cache = cache
+        self._lists_dir = lists_dir
+        self._tops = _tops(task.sources)
+        self._session = Session.new(self._repository.id, self._repository.ledger.recipients)
+        self._publisher = Publisher(
+            self._repository,
+            task.key,
+            task.secrets,
+            cache,
+            task.workers,
+            tool=task.request.tool,
+            bad_indexes=task.bad_indexes,
+        )
+        self._need = locks.snapshot_until(task.started, task.retention)
+        self._usable_packs: dict[int, bool] = {}
+        self._data = self._packer(ObjectType.DATA)
+        self._tree = self._packer(ObjectType.TREE)
+
+    def run(self) -> SnapshotReport:
+        """Walk, store, publish."""
+        self._expect()
+        self._task.progress.stage("reading")
+        head = self._new_head()
+        with contextlib.ExitStack() as stack:
+            last, problem = EntryListReader.open(self._list_path, head, self._cache)
+            _log_problem(problem)
+            if last is not None:
+                stack.enter_context(last)
+                if last.head.sources == head.sources:
+                    head = dataclasses.replace(head, key=last.head.key)
+                else:
+                    last = None  # other names: nothing in it says anything about these
+            journal, problem = Journal.open(self._journal_path, head, self._cache)
+            _log_problem(problem)
+            stack.enter_context(journal)
+            entries = stack.enter_context(EntryListWriter(self._list_path, head))
+            report = self._store_and_publish(head, last, journal, entries)
+            entries.commit(self._cache.mark())
+            journal.delete()
+        return report
+
+    def preview(self) -> Iterator[Planned]:
+        """What `run` would do, without reading or storing."""
+        head = self._new_head()
+        last, problem = EntryListReader.open(self._list_path, head, self._cache)
+        _log_problem(problem)
+        request = self._task.request
+        with last or contextlib.nullcontext():
+            known = last is not None and last.head.sources == head.sources
+            records = last.records() if last is not None and known else iter(())
+            yield from preview(request.paths, request.rules, records)
+
+    def _store_and_publish(
+        self,
+        head: ListHead,
+        last: EntryListReader | None,
+        journal: Journal,
+        entries: EntryListWriter,
+    ) -> SnapshotReport:
+        chunks = ChunkStore(self._cache, self._data, self._is_usable)
+        tree = self._begin_tree(head, fresh=False)
+        known = merge(last.records() if last else (), journal)
+        run = SourceRun(
+            reader=self._reader(),
+            chunks=chunks,
+            tree=tree,
+            joiner=Joiner(known),
+            entries=entries,
+            journal=journal,
+            usable=self._is_usable,
+            workers=self._task.workers,
+            progress=self._task.progress,
+        )
+        if self._task.request.stream is not None:
+            self._take_stream(run, self._task.request.stream)
+        else:
+            self._walk(run, last)
+        self._task.progress.stage("finishing")
+        self._data.finish()
+        root, level = tree.finish()
+        if len(tree.packs) > MAX_TREE_PACKS:
+            tree = self._begin_tree(head, fresh=True)
+            for record in entries.records():
+                tree.add(frame(record.canonical, record.extra))
+            root, level = tree.finish()
+        self._tree.finish()
+        ref = TreeRef(
+            id=root.hex(), level=level, commitment=commitment(head.key, run.root.digest()).hex()
+        )
+        counts = replace_body(
+            run.counts,
+            added_size=chunks.added_size,
+            added_bytes=self._data.stored_bytes + self._tree.stored_bytes,
+        )
+        return self._publish(run, run.packs | tree.packs, ref, counts)
+
+    def _walk(self, run: SourceRun, last: EntryListReader | None) -> None:
+        empty = set(self._tops)
+        for path in run.walk(self._task.request.paths, self._task.request.rules):
+            empty -= _above(path, empty)
+        self._refuse_emptied(empty, last)
+
+    def _take_stream(self, run: SourceRun, named: NamedStream) -> None:
+        sizes = ChunkSizes(*self._repository.parameters.data_chunk)
+        file = StreamFile(self._reader(), named.stream, sizes)
+        size = run.take_stream(os.fsencode(named.name), file)
+        named.stream.finish()
+        if not (size or self._task.request.allow_empty):
+            raise ConfigError(
+                f"the stream {named.name} is empty",
+                hint="--allow-empty takes the snapshot all the same",
+            )
+
+    # --- parts of the run ---
+
+    @property
+    def _list_path(self) -> Path:
+        return self._lists_dir / f"{self._task.request.dataset}.entries"
+
+    @property
+    def _journal_path(self) -> Path:
+        return self._lists_dir / f"{self._task.request.dataset}.journal"
+
+    def _new_head(self) -> ListHead:
+        return ListHead(
+            repository=self._repository.ledger.repository_id,
+            dataset=self._task.request.dataset,
+            generation=self._cache.generation,
+            key=random_bytes(32),
+            sources=self._task.sources,
+            created=to_rfc3339(self._task.started),
+        )
+
+    def _packer(self, kind: ObjectType) -> Packer:
+        return Packer(
+            self._repository,
+            self._session,
+            kind,
+            cache=self._cache,
+            workers=self._task.workers,
+            level=self._task.request.level,
+            need=self._need,
+        )
+
+    def _reader(self) -> FileReader:
+        sizes = ChunkSizes(*self._repository.parameters.data_chunk)
+        clock = self._repository.clock
+        return FileReader(
+            sizes, self._task.secrets.id_key, lambda: int(clock().timestamp() * 1_000_000_000)
+        )
+
+    def _begin_tree(self, head: ListHead, *, fresh: bool) -> TreeBuilder:
+        store = ChunkStore(self._cache, self._tree, self._is_usable, fresh=fresh)
+        sizes = ChunkSizes(*self._repository.parameters.tree_chunk)
+        tree = TreeBuilder(store, sizes, self._task.secrets.id_key)
+        relative = len(head.sources) == 1
+        tree.add(encode_header(TreeHeader(key=head.key, relative=relative, sources=head.sources)))
+        return tree
+
+    def _is_usable(self, number: int) -> bool:
+        """Whether this run may rely on a pack: it is stored, and not about to go (I7)."""
+        known = self._usable_packs.get(number)
+        if known is None:
+            row = self._cache.pack(number)
+            known = row is not None and self._is_lock_alive(row)
+            if row is not None:
+                self._usable_packs[number] = known
+        return known
+
+    def _is_lock_alive(self, row: PackRow) -> bool:
+        if self._repository.parameters.lock_mode is LockMode.NONE or not row.locked_until:
+            return True  # presence, or the lock the store states, is checked before publishing
+        until = datetime.fromtimestamp(row.locked_until, UTC)
+        return locks.reusable(until, self._repository.clock())
+
+    def _expect(self) -> None:
+        """Guess the work from the dataset's last snapshot."""
+        previous = self._repository.ledger.snapshots(self._task.request.dataset)
+        if previous:
+            body = snapshot_body(previous[-1])
+            counts = body.counts
+            files = counts.files + counts.directories + counts.symlinks + counts.others
+            self._task.progress.expect(files=files, size=counts.size)
+
+    def _refuse_emptied(self, empty: AbstractSet[bytes], last: EntryListReader | None) -> None:
+        """A source that lost everything is an unmounted one until told otherwise (design.md 6)."""
+        if not empty or self._task.request.allow_empty:
+            return
+        lost = self._filled_before(empty, last)
+        if lost:
+            raise ConfigError(
+                "the source is empty and was not last time",
+                found=", ".join(sorted(os.fsdecode(b"/" + top) for top in lost if top))
+                or str(self._task.request.paths[0]),
+                hint="is it mounted? --allow-empty takes the snapshot all the same",
+            )
+
+    def _filled_before(self, empty: AbstractSet[bytes], last: EntryListReader | None) -> set[bytes]:
+        """Which of the sources had members: by the entry list, without one by the ledger."""
+        if last is not None:
+            left = set(empty)
+            for record in last.records():
+                left -= _above(record.path, left)
+            return set(empty) - left
+        previous = self._repository.ledger.snapshots(self._task.request.dataset)
+        if not previous or len(empty) < len(self._tops):
+            return set()
+        counts = snapshot_body(previous[-1]).counts
+        return set(empty) if counts.files + counts.symlinks + counts.others else set()
+
+    def _publish(
+        self, run: SourceRun, numbers: set[int], tree: TreeRef, counts: Counts
+    ) -> SnapshotReport:
+        task = self._task
+        task.progress.stage("publishing")
+        stored = {**self._data.stored, **self._tree.stored}
+        packs = self._needed(numbers)
+        unindexed = dict(chunkmap.unindexed(self._cache))
+        new_index = self._publisher.store_index(list(unindexed.values()))
+        body = SnapshotBody(
+            dataset=task.request.dataset,
+            created=to_rfc3339(task.started),
+            complete=run.complete,
+            counts=counts,
+            tree=tree,
+            inventory=InventoryRef(sha256="", size=0, version="", objects=0, bytes=0),
+            mode=self._repository.parameters.lock_mode,
+            until="",
+        )
+        record = self._publisher.publish(
+            Publication(
+                body=body,
+                packs=packs,
+                new_index=new_index,
+                retention=task.retention,
+                started=task.started,
+            )
+        )
+        self._cache.forget_unindexed(unindexed)
+        return SnapshotReport(
+            record=record,
+            body=snapshot_body(record),
+            problems=tuple(run.problems),
+            packs=len(stored),
+            reused_packs=len(packs) - len(numbers & stored.keys()),
+        )
+
+    def _needed(self, numbers: set[int]) -> list[NeededPack]:
+        rows = {number: self._cache.pack(number) for number in sorted(numbers)}
+        gone = [number for number, row in rows.items() if row is None]
+        if gone:
+            raise PacksGoneError(gone)
+        return [NeededPack(number=number, row=row) for number, row in rows.items() if row]
+
+
+def _tops(sources: Sequence[bytes]) -> tuple[bytes, ...]:
+    """What the tree paths of each source's members begin with."""
+    return tuple(path[1:] + b"/" for path in sources) if len(sources) > 1 else (b"",)
+
+
+def _above(path: bytes, tops: AbstractSet[bytes]) -> set[bytes]:
+    """Those of ``tops`` that a path is a member below."""
+    return {top for top in tops if path and path.startswith(top)}
+
+
+def _log_problem(problem: str) -> None:
+    if problem:
+        _log.warning("%s", problem)

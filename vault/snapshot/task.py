@@ -1,0 +1,129 @@
+"""What is asked of a snapshot, what came of it, and what its attempts share."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from vault import locks, source
+from vault.cache import Cache
+from vault.domain import open_domain
+from vault.errors import ConfigError, WrongKeyError
+from vault.keyfile import DomainSecrets, WriterKey
+from vault.ledger import Record, WriterInfo
+from vault.model import SnapshotBody
+from vault.progress import NO_PROGRESS, Progress
+from vault.repository import Repository, domain_ref
+from vault.snapshot.run import Problem
+from vault.snapshot.stream import NamedStream
+from vault.workers import Workers
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotRequest:
+    """What to take a snapshot of, and how."""
+
+    paths: Sequence[Path]  # none with a stream
+    dataset: str
+    tool: str  # "vault 0.1.0"
+    retention: timedelta | None = None  # None: the repository's default
+    rules: source.Rules = source.NO_RULES
+    level: int = 3  # zstd
+    allow_empty: bool = False
+    stream: NamedStream | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotReport:
+    """A published snapshot."""
+
+    record: Record
+    body: SnapshotBody
+    problems: Sequence[Problem]
+    packs: int  # new
+    reused_packs: int
+
+
+class Task:
+    """What the attempts of one snapshot share."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        key: WriterKey,
+        writer: WriterInfo,
+        request: SnapshotRequest,
+        *,
+        workers: Workers,
+        progress: Progress = NO_PROGRESS,
+    ) -> None:
+        self.repository = repository
+        self.key = key
+        self.request = request
+        self.workers = workers
+        self.progress = progress
+        self.sources = _sources(request)
+        self.secrets = domain_secrets(repository, key, writer)
+        self.bad_indexes: frozenset[str] = frozenset()
+        self.started = repository.clock()
+        parameters = repository.parameters
+        asked = request.retention
+        seconds = parameters.default_retention if asked is None else int(asked.total_seconds())
+        self.retention = timedelta(seconds=locks.check_retention(seconds, parameters))
+
+    def cache_path(self, cache_dir: Path) -> Path:
+        """Where the domain's chunk map is."""
+        return cache_dir / self.repository.ledger.repository_id / self.secrets.name
+
+    def open_cache(self, cache_dir: Path) -> Cache:
+        """The domain's chunk map."""
+        path = self.cache_path(cache_dir)
+        return Cache.open(path, repository_id=self.repository.id, domain=self.secrets.name)
+
+
+def enrolled(repository: Repository, key: WriterKey, dataset: str | None) -> WriterInfo:
+    """The writer as the ledger knows it.
+
+    Raises:
+        WrongKeyError: It is not enrolled, or was revoked.
+        ConfigError: It may not write that dataset.
+    """
+    writer = repository.ledger.writers.get(key.signing.public.id)
+    if writer is None or writer.domain is None:
+        raise WrongKeyError(
+            f"the writer key of {key.name} is not enrolled in this repository",
+            hint="have 'vault key add' run with the request that 'vault key request' wrote",
+        )
+    if writer.revoked is not None:
+        raise WrongKeyError(
+            f"the writer key of {key.name} was revoked", found=f"ledger {writer.revoked}"
+        )
+    if dataset is not None and not any(fnmatchcase(dataset, p) for p in writer.datasets):
+        raise ConfigError(
+            f"{writer.name} may not write dataset {dataset}",
+            expected=" or ".join(writer.datasets),
+            found=dataset,
+        )
+    return writer
+
+
+def domain_secrets(repository: Repository, key: WriterKey, writer: WriterInfo) -> DomainSecrets:
+    """The secrets of the writer's domain: from its key file, else from the domain object.
+
+    Raises:
+        IntegrityError: The object is not what was enrolled.
+        WrongKeyError: It is not sealed to this host.
+    """
+    assert writer.domain is not None
+    if key.domain is not None and key.domain.name == writer.domain.name:
+        return key.domain
+    data = repository.read(domain_ref(writer.domain))
+    return open_domain(data, repository.id, key.recipient, writer.domain.name)
+
+
+def _sources(request: SnapshotRequest) -> tuple[bytes, ...]:
+    if request.stream is not None:
+        return (os.fsencode(request.stream.name),)
+    return tuple(sorted(map(source.locate, request.paths)))
