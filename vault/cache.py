@@ -17,8 +17,11 @@ hold that many dirty pages in memory.
 import contextlib
 import dataclasses
 import fcntl
+import logging
 import os
 import struct
+import subprocess
+import sys
 import threading
 import uuid
 import zlib
@@ -46,7 +49,10 @@ _PACK = struct.Struct("<32sQBqQ")  # id, size, type, locked until, listed by; th
 _LENGTH = struct.Struct("<I")
 _CRC = struct.Struct("<I")  # of all that stands before it: a row may say how long a lock lasts
 
+_IN_USE = "open-"  # then the process id: a file for everyone who has it open
+
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,7 @@ class Cache:
             env.open_db(name)
             for name in (b"chunks", b"packs", b"ids", b"indexes", b"unindexed", b"meta")
         )
+        self._in_use = path / f"{_IN_USE}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.generation = ""  # numbers mean something only together with this
         self.created = False  # nothing usable was there
 
@@ -113,10 +120,13 @@ class Cache:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _opening(path):
+                if _died(path) and not _survives_scan(path):
+                    _remove(path)
                 self = cls._open_valid(path, owner, map_size)
                 if self is None:
                     _remove(path)
                     self = cls._create(path, owner, map_size)
+                self._in_use.touch()
         except (lmdb.Error, OSError) as error:
             raise _failure(path, error) from error
         return self
@@ -175,6 +185,7 @@ class Cache:
         """Close it; what was written stays."""
         with self._lock:
             self._env.close()
+        self._in_use.unlink(missing_ok=True)
 
     # --- chunks ---
 
@@ -463,6 +474,45 @@ def _opening(path: Path) -> Iterator[None]:
         yield
 
 
+def _died(path: Path) -> bool:
+    """Whether a process died while it had the cache open."""
+    died = False
+    for mark in path.glob(_IN_USE + "*"):
+        owner = mark.name.removeprefix(_IN_USE).partition("-")[0]
+        if not Path(f"/proc/{owner}").exists():
+            mark.unlink(missing_ok=True)
+            died = True
+    return died
+
+
+def _survives_scan(path: Path) -> bool:
+    """Read all of it in a process of its own: a damaged page tree kills whoever follows it."""
+    if not (path / "data.mdb").exists():
+        return True
+    command = [sys.executable, "-m", "vault.cache", os.fspath(path)]
+    done = subprocess.run(command, check=False, capture_output=True)  # noqa: S603 - our own program
+    if done.returncode:
+        _log.warning("cache %s is damaged and made again", path)
+    return done.returncode == 0
+
+
+def _scan(path: Path) -> None:
+    """Touch every page of every database.
+
+    Raises:
+        lmdb.Error: One is damaged; or the process dies.
+    """
+    env = _environment(path, _FIRST_MAP)
+    _check_length(env, path)
+    with env.begin() as txn, txn.cursor() as names:
+        databases = [env.open_db(bytes(name), txn=txn, create=False) for name, _ in names]
+        for database in databases:
+            with txn.cursor(db=database) as cursor:
+                for _ in cursor:
+                    pass
+    env.close()
+
+
 def _environment(path: Path, map_size: int) -> lmdb.Environment:
     return lmdb.open(os.fspath(path), map_size=map_size, max_dbs=6, mode=0o600, readahead=False)
 
@@ -487,3 +537,7 @@ def _failure(path: Path, error: Exception) -> LocalError:
         found=str(error)[:200],
         hint="if the disk is fine, remove that directory: it is made again",
     )
+
+
+if __name__ == "__main__":  # `_survives_scan`
+    _scan(Path(sys.argv[1]))

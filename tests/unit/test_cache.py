@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -432,3 +433,37 @@ def test_a_discarded_cache_is_made_again(tmp_path: Path) -> None:
     with Cache.open(tmp_path / "a", repository_id=b"r" * 16, domain="d") as cache:
         assert cache.created
         assert not cache.knows(mark)
+
+
+def test_a_cache_that_kills_its_reader_is_made_again(tmp_path: Path) -> None:
+    """After a death the next run has it read by a process that may die too."""
+    options: dict[str, Any] = {"repository_id": b"r" * 16, "domain": "default"}
+    with Cache.open(tmp_path / "cache", **options) as cache:
+        for start in range(0, 4000, 1000):
+            number = cache.reserve_pack()
+            names = [str(name) for name in range(start, start + 1000)]
+            cache.add_pack(number, _row(number), _ids(*names), [1] * 1000)
+        generation = cache.generation
+    data = tmp_path / "cache/data.mdb"
+    page = 4096
+    whole = bytearray(data.read_bytes())
+    for at in range(2 * page, len(whole), page):  # every page but the two meta pages
+        whole[at + 10 : at + 16] = b"\xff" * 6
+    data.write_bytes(whole)
+    (tmp_path / "cache/open-999999999-0").touch()  # whoever met the damage died of it
+    with Cache.open(tmp_path / "cache", **options) as cache:
+        assert cache.created
+        assert cache.generation != generation
+        assert cache.find(_id("1")) is None
+
+
+def test_a_death_alone_loses_nothing(tmp_path: Path) -> None:
+    """A killed run leaves a whole cache, and the next one uses it."""
+    options: dict[str, Any] = {"repository_id": b"r" * 16, "domain": "default"}
+    with Cache.open(tmp_path / "cache", **options) as cache:
+        generation = cache.generation
+    (tmp_path / "cache/open-999999999-0").touch()
+    with Cache.open(tmp_path / "cache", **options) as cache:
+        assert (cache.created, cache.generation) == (False, generation)
+        assert [path.name for path in (tmp_path / "cache").glob("open-9*")] == []
+    assert not list((tmp_path / "cache").glob("open-*"))
