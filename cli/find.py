@@ -8,8 +8,9 @@ import click
 
 from cli import listing, render
 from cli.context import Invocation, pass_invocation
+from cli.exits import EXIT_INTEGRITY
 from vault.browse import path_matcher
-from vault.errors import ConfigError, IntegrityError, VaultError, WrongKeyError
+from vault.errors import ConfigError, IntegrityError, StorageError, WrongKeyError
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
 from vault.model import from_rfc3339
@@ -25,12 +26,13 @@ _RIGHT = {0, 1, 2, 3}
 @click.argument("pattern")
 @click.option("--dataset", metavar="DATASET", help="Only snapshots of this dataset.")
 @pass_invocation
-def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> None:
+def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
     """Find what matches PATTERN in all snapshots, newest first.
 
     PATTERN is a glob: * any characters, ? one, [...] one of these. With a / it must
     match the whole path, else the name. Snapshots that are no longer to be kept
-    are left out. One that can't be read is reported, and the others are searched.
+    are left out. One that can't be read is reported, and the others are searched;
+    then the exit code is 4.
     Needs recovery.key.
     """
     repository = invocation.open()
@@ -45,16 +47,21 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> None:
     matches = search.run(records[::-1])
     if invocation.options.json:
         items = (_fields(record, entry) for record, entry in matches)
-        listing.emit_json_list("vault/find/v1", {"pattern": pattern}, "matches", items)
+        listing.emit_json_list(
+            "vault/find/v1",
+            {"pattern": pattern},
+            "matches",
+            items,
+            tail=lambda: {"failed": search.failed},
+        )
     else:
         rows = (_row(record, entry) for record, entry in matches)
         listing.emit_table(_HEADINGS, rows, right=_RIGHT)
-    if search.failure is not None:
-        raise search.failure
+    return EXIT_INTEGRITY if search.failed else 0
 
 
 class _Search:
-    """Goes through snapshots; keeps the first failure for the end."""
+    """Goes through snapshots, whatever one of them has."""
 
     def __init__(
         self, invocation: Invocation, repository: Repository, recovery: RecoveryKey, pattern: str
@@ -63,15 +70,15 @@ class _Search:
         self._repository = repository
         self._recovery = recovery
         self._matches = path_matcher(os.fsencode(pattern))
-        self.failure: VaultError | None = None
+        self.failed: list[int] = []  # snapshots that could not be searched
 
     def run(self, records: Sequence[Record]) -> Iterator[tuple[Record, Entry]]:
         for record in records:
             try:
                 yield from self._in(record)
-            except (IntegrityError, WrongKeyError) as error:
+            except (IntegrityError, WrongKeyError, StorageError) as error:
                 self._invocation.warn(f"snapshot {record.seq} can't be searched: {error}")
-                self.failure = self.failure or error
+                self.failed.append(record.seq)
 
     def _in(self, record: Record) -> Iterator[tuple[Record, Entry]]:
         with listing.view(self._invocation, self._repository, self._recovery, record) as view:

@@ -37,22 +37,20 @@ install() { # into virtualenv $2 with interpreter $1
 
 pythons=${PYTHONS-$(found)}
 [ -n "$pythons" ] || { echo "no other Python >= 3.11 here; PYTHONS names them"; exit 0; }
-if [ -n "${VENVS:-}" ]; then
-    mkdir -p "$VENVS"
-else
-    VENVS=$(mktemp -d)
-    trap 'rm -rf "$VENVS"' EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-fi
+work=$(mktemp -d "${TMPDIR:-/tmp}/vault-pytest.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+venvs=${VENVS:-$work}
+mkdir -p "$venvs"
 
 failed=
 for python in $pythons; do
     version=$(version_of "$python") || { echo "$python does not start" >&2; exit 1; }
-    venv="$VENVS/$version-$(cat pyproject.toml requirements/dev.txt | cksum | cut -d ' ' -f 1)"
+    venv="$venvs/$version-$(cat pyproject.toml requirements/dev.txt | cksum | cut -d ' ' -f 1)"
     echo "=== Python $version"
     [ -f "$venv/.complete" ] || install "$python" "$venv"
-    "$venv/bin/python" -m pytest -p no:cacheprovider --basetemp "$VENVS/tmp" -q "$@" ||
+    "$venv/bin/python" -m pytest -p no:cacheprovider --basetemp "$work/$version-tests" -q "$@" ||
         failed="$failed $version"
 done
 [ -z "$failed" ] || { echo "failed under Python$failed" >&2; exit 1; }

@@ -22,7 +22,7 @@ PASSPHRASE = "correct horse"
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A user's home, the only place that the program may use; the working directory too."""
     for name in list(os.environ):
         if name.startswith(("VAULT_", "XDG_")):
@@ -37,7 +37,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     secret.chmod(0o600)
     monkeypatch.setenv("VAULT_PASSPHRASE_FILE", str(secret))
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    # locked objects may be immutable, and the test run wants to remove its directory
+    subprocess.run(["chattr", "-R", "-f", "-i", str(tmp_path)], check=False)
 
 
 @pytest.fixture

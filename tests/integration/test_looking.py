@@ -283,6 +283,8 @@ def test_find_goes_on_after_a_damaged_snapshot(
     assert code == 4
     assert len(out.splitlines()) == 2
     assert "snapshot 3 can't be searched" in err
+    code, out, _ = vault("--json", "find", "h*sts")
+    assert (code, json.loads(out)["failed"]) == (4, [3])
 
 
 # --- stats and status ---

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from vault import fsmeta
 from vault.restore.fs import Fs, is_unsupported, remove_tree
 from vault.restore.stage import DEVICES
 
+# of a disk that is failing or full, not of one that can't hold something
+_FAILURES: Final = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _ROOM: Final = b".vault-probe"
 _FILE: Final = b"file"
 _MTIME: Final = -1_000_000_001  # ns: before 1970, and not a whole second
@@ -52,8 +55,10 @@ def probe(staging: int, fs: Fs) -> Capabilities:
 def _holds(trial: Callable[[int, Fs], bool], room: int, fs: Fs) -> bool:
     try:
         return trial(room, fs)
-    except OSError:  # whatever the reason: it can't
-        return False
+    except OSError as error:
+        if error.errno in _FAILURES:
+            raise
+        return False  # whatever the reason: it can't
 
 
 @contextlib.contextmanager

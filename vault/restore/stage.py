@@ -75,12 +75,20 @@ class Staging:
             self.home = _opened(stack, target.home, lambda: _open(target.home))
             self.before = self._read_mount_point()
             _guard("make", self.path, lambda: fs.mkdir(self.home, self.name))
+            undo = stack.enter_context(contextlib.ExitStack())  # of the directory, should this fail
+            undo.callback(self._unmake)
             self.fd = _opened(stack, self.path, lambda: fs.open_directory(self.home, self.name))
             self.inode = os.fstat(self.fd).st_ino
             if not try_lock(self.fd):  # an undo took it for a leftover, and removes it
                 raise BusyError("another run holds the staging directory", found=self.shown)
+            undo.pop_all()
             self._close = stack.pop_all().close
         self.journal = JournalFile(self.parent, self.name, fs)
+
+    def _unmake(self) -> None:
+        """Remove the directory that was made but could not be opened; it is empty."""
+        with contextlib.suppress(OSError):
+            self.fs.rmdir(self.home, self.name)
 
     def __enter__(self) -> Self:
         return self
