@@ -24,7 +24,7 @@ from vault.enrol import (
 )
 from vault.errors import ConfigError, RepositoryNotFoundError, WrongKeyError
 from vault.keyfile import DEFAULT_COST, load_root, load_writer, peek
-from vault.model import NAME_PATTERN, Digest, LockMode, Parameters, to_rfc3339
+from vault.model import NAME_PATTERN, Digest, LockMode, Parameters, replace_body, to_rfc3339
 from vault.repository import Repository
 from vault.storage import open_store
 
@@ -136,7 +136,7 @@ def _existing_root(wish: _Wish) -> Digest | None:
 
 
 def _create(invocation: Invocation, wish: _Wish, *, confirmed: bool) -> Repository:
-    parameters = _parameters(wish)
+    parameters = _observe(invocation, wish, _parameters(wish))
     if wish.lock is LockMode.COMPLIANCE and not confirmed:
         _confirm_compliance(invocation, wish, parameters)
     request = InitRequest(
@@ -151,6 +151,29 @@ def _create(invocation: Invocation, wish: _Wish, *, confirmed: bool) -> Reposito
     )
     store = open_store(wish.url, endpoint=wish.endpoint, create=True)
     return create_repository(store, request, clock=invocation.clock)
+
+
+def _observe(invocation: Invocation, wish: _Wish, parameters: Parameters) -> Parameters:
+    """Try out a bucket before anything is promised on it.
+
+    Raises:
+        RetentionError: It can't keep what the lock mode promises.
+    """
+    if not wish.url.startswith("s3://"):
+        return parameters
+    from vault.storage.check import check_store, require  # noqa: PLC0415 - boto3 only when used
+    from vault.storage.s3 import S3Store  # noqa: PLC0415
+
+    store = open_store(wish.url, endpoint=wish.endpoint)
+    assert isinstance(store, S3Store)
+    invocation.note(f"checking what {store.url} really does")
+    report = check_store(store, clock=invocation.clock)
+    require(report, parameters.lock_mode)
+    return replace_body(
+        parameters,
+        versions_ordered=report.observed.orders_versions_by_commit,
+        checksums_refused=report.observed.refuses_wrong_checksums,
+    )
 
 
 def _parameters(wish: _Wish) -> Parameters:

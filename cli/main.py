@@ -71,6 +71,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first l
     ),
     "attest": ("cli.attest:attest", "Record attestations that could not be recorded at once."),
     "index": ("cli.index:index", "Look after the chunk map of this host, which is a cache."),
+    "store": ("cli.store:store", "Look at a bucket, and say who may do what in it."),
     "completion": ("cli.completion:completion", "Print the completion script of a shell."),
 }
 

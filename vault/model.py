@@ -171,6 +171,8 @@ class Parameters(Body, frozen=True, kw_only=True):
     min_retention: int = 604_800  # seconds: 7 days
     default_retention: int = 2_592_000  # seconds: 30 days
     max_retention: int = 34_560_000  # seconds: 400 days
+    versions_ordered: bool = False  # `store check` saw versions listed in commit order
+    checksums_refused: bool = False  # it saw a body with a wrong checksum refused
 
     @property
     def ledger_term(self) -> int:

@@ -119,8 +119,7 @@ class SnapshotFiles:
         """
         number = self._directory(path)
         yield from _dots(number, offset)
-        start = offset - _FIRST if offset > _FIRST else None
-        for member in self._tree.children(number, start):
+        for member in self._tree.children(number, offset - _FIRST):
             entry = self._tree.entry(member)
             name = entry.path.rpartition(b"/")[2]
             after = self._tree.after(member) + _FIRST

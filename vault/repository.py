@@ -48,6 +48,7 @@ from vault.model import (
     Severity,
     SnapshotBody,
 )
+from vault.storage import observing
 from vault.storage.base import Buffer, ObjectStore, ObjectVersion
 from vault.trust import check_gap
 
@@ -115,6 +116,7 @@ class Repository:
         if self.ledger.head is None:
             raise self._no_root(root_digest)
         self.ledger.may_read()
+        self.store = observing(store, self.parameters)
 
     # --- what the root says ---
 

@@ -14,6 +14,7 @@ import pytest
 import cli
 from cli.main import COMMANDS, app
 from cli.reference import helps, man, reference
+from vault.storage.check import Need, Outcome, Probe, Row, StoreReport
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -145,7 +146,18 @@ def printed(
         if pack.is_file():
             pack.unlink()
     documents.append(vault_json("verify", code=4))
+    documents.append(_store_check(vault_json, monkeypatch))
     return {document["schema"]: document for document in documents}
+
+
+def _store_check(vault_json: VaultJson, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """As printed for a bucket with one shortfall; tests/s3 tries out real ones."""
+    row = Row(name="order", promise="listed in order", need=Need.ALL, remedy="none")
+    probe = Probe(row=row, outcome=Outcome.SHORTFALL, found="not")
+    report = StoreReport(url="s3://bucket", probes=(probe,), leftovers="probe/0")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr("vault.storage.check.check_store", lambda *_, **__: report)
+    return vault_json("store", "check", "s3://bucket", code=5)
 
 
 def _refuse(*_: object, **__: object) -> None:

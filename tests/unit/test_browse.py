@@ -57,7 +57,7 @@ def tree(tmp_path: Path) -> Iterator[TreeIndex]:
         yield made
 
 
-def _names(tree: TreeIndex, path: bytes, start: int | None = None) -> list[bytes]:
+def _names(tree: TreeIndex, path: bytes, start: int = 0) -> list[bytes]:
     number = tree.find(path)
     assert number is not None
     return [tree.entry(member).path for member in tree.children(number, start)]

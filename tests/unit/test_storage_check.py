@@ -97,6 +97,7 @@ def test_a_plain_bucket_is_refused_and_its_locks_are_not_tried(
     assert report.outcome("versioning") is Outcome.SHORTFALL
     assert report.outcome("object-lock") is Outcome.SHORTFALL
     assert report.outcome("shorten") is Outcome.UNTESTED
+    assert report.outcome("version-order") is Outcome.UNTESTED
     with pytest.raises(RetentionError):
         require(report, LockMode.NONE)
 

@@ -109,14 +109,14 @@ class TreeIndex:
                 self._keys[number] = key
         return key
 
-    def children(self, number: int, start: int | None = None) -> Iterator[int]:
+    def children(self, number: int, start: int = 0) -> Iterator[int]:
         """Numbers of a directory's members in order, from a member on.
 
         Args:
             number: Of the directory.
-            start: A member, or the number after the last one; None is the first.
+            start: A member, or the number after the last one; what is less is the first.
         """
-        at = max(number + 1, start or 0)
+        at = max(number + 1, start)
         while at < self._ends[number]:
             yield at
             at = self._ends[at]

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from vault.errors import ConfigError, RepositoryNotFoundError
+from vault.model import Parameters
 from vault.storage.base import ObjectStore
 from vault.storage.local import LocalStore
 
@@ -36,6 +37,20 @@ def open_store(url: str, *, endpoint: str = "", create: bool = False) -> ObjectS
             found=repr(url[:200]),
         )
     return opener(url, endpoint, create)
+
+
+def observing(store: ObjectStore, parameters: Parameters) -> ObjectStore:
+    """The same store, told what ``store check`` saw of it when the repository was made."""
+    if not store.url.startswith("s3://"):
+        return store
+    from vault.storage import s3  # noqa: PLC0415 - as below
+
+    assert isinstance(store, s3.S3Store)
+    seen = s3.Observed(
+        orders_versions_by_commit=parameters.versions_ordered,
+        refuses_wrong_checksums=parameters.checksums_refused,
+    )
+    return store.observing(seen)
 
 
 def _open_local(url: str, endpoint: str, create: bool) -> ObjectStore:  # noqa: FBT001 - one shape for all openers

@@ -148,6 +148,7 @@ class _Bench:
         self.store = store
         self.clock = clock
         self.can_lock = False
+        self.is_versioned = False
         self.prefix = f"probe/{secrets.token_hex(8)}/"
         self._count = 0
 
@@ -187,8 +188,9 @@ class _Bench:
 
 def _probe(bench: _Bench, row: Row, attempt: Callable[[_Bench], str]) -> Probe:
     """Errors of a probe are shortfalls, but for those that say nothing about the store."""
-    if row.need is Need.LOCKED and not bench.can_lock and row.name != "object-lock":
-        return Probe(row=row, outcome=Outcome.UNTESTED, found="the bucket has no Object Lock")
+    missing = _missing_for(bench, row)
+    if missing:
+        return Probe(row=row, outcome=Outcome.UNTESTED, found=missing)
     try:
         found = attempt(bench)
     except _Shortfall as shortfall:
@@ -200,6 +202,17 @@ def _probe(bench: _Bench, row: Row, attempt: Callable[[_Bench], str]) -> Probe:
     return Probe(row=row, outcome=Outcome.KEPT, found=found)
 
 
+def _missing_for(bench: _Bench, row: Row) -> str:
+    """What a probe builds on and the bucket lacks; "" if nothing."""
+    if row.name in {"versioning", "object-lock"}:
+        return ""
+    if not bench.is_versioned:
+        return "the bucket is not versioned"
+    if row.need is Need.LOCKED and not bench.can_lock:
+        return "the bucket has no Object Lock"
+    return ""
+
+
 # --- the probes, one per row: what was seen, or _Shortfall ---
 
 
@@ -208,6 +221,7 @@ def _versioning(bench: _Bench) -> str:
     first, second = bench.put(name, b"1"), bench.put(name, b"2")
     if bench.store.get(name, first.version) != b"1" or first.version == second.version:
         raise _Shortfall("a PUT replaced what was there")
+    bench.is_versioned = True
     return "both versions are there"
 
 

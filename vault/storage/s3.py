@@ -201,6 +201,13 @@ class S3Store:
         self._proven: set[str] = set()  # operations whose lock was read back
         self._mutex = threading.Lock()
 
+    def observing(self, observed: Observed) -> "S3Store":
+        """The same bucket, with what is known of its server."""
+        if observed == self._observed:
+            return self
+        prefix = self._prefix.rstrip("/")
+        return S3Store(self._client, self._bucket, prefix, observed=observed)
+
     @property
     def url(self) -> str:
         """``s3://bucket/prefix``; the endpoint is not part of it."""

@@ -1,0 +1,160 @@
+"""`vault store`: what a bucket really does, and who may do what in it."""
+
+import json
+from collections.abc import Sequence
+
+import click
+
+from cli import render
+from cli.context import Invocation, pass_invocation
+from cli.exits import EXIT_RETENTION
+from vault.errors import ConfigError
+from vault.model import LockMode, Parameters
+from vault.storage import open_store
+from vault.storage.iam import AccessRole, Dialect, bucket_policy, role_policy
+
+
+@click.group()
+def store() -> None:
+    """Look at a bucket, and say who may do what in it."""
+
+
+@store.command()
+@click.argument("url")
+@click.option(
+    "--lock",
+    type=click.Choice([mode.value for mode in LockMode]),
+    default=LockMode.GOVERNANCE.value,
+    show_default=True,
+    help="The lock mode that it must be fit for.",
+)
+@pass_invocation
+def check(invocation: Invocation, *, url: str, lock: str) -> int:
+    """Try out what the vault needs of the bucket at URL, on objects locked for a minute.
+
+    Nothing that is there is touched; small objects are left under probe/. Exit 5: the
+    store can't keep what a repository of that lock mode promises.
+    """
+    from vault.storage.check import check_store  # noqa: PLC0415 - boto3 only when used
+    from vault.storage.s3 import S3Store  # noqa: PLC0415
+
+    opened = open_store(url, endpoint=invocation.options.endpoint_url or "")
+    if not isinstance(opened, S3Store):
+        raise ConfigError(
+            "only buckets need a check: the program itself keeps a directory's promises",
+            expected="s3://bucket/prefix",
+            found=url,
+        )
+    report = check_store(opened, clock=invocation.clock)
+    fatal = report.shortfalls(LockMode(lock))
+    rows = [
+        (
+            probe.outcome.value,
+            probe.row.promise,
+            probe.found if probe.outcome == "kept" else f"{probe.found}; {probe.row.remedy}",
+        )
+        for probe in report.probes
+    ]
+    invocation.emit(
+        "vault/store-check/v1",
+        {
+            "url": report.url,
+            "lock": lock,
+            "fit": not fatal,
+            "leftovers": report.leftovers,
+            "probes": [
+                {
+                    "name": probe.row.name,
+                    "promise": probe.row.promise,
+                    "outcome": probe.outcome.value,
+                    "found": probe.found,
+                    "remedy": probe.row.remedy,
+                }
+                for probe in report.probes
+            ],
+        },
+        render.table(("outcome", "promise", "found"), rows),
+    )
+    if fatal:
+        invocation.warn(f"{report.url} is not fit for lock mode {lock}: {fatal[0].row.promise}")
+    return EXIT_RETENTION if fatal else 0
+
+
+@store.command()
+@click.argument("url")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in AccessRole]),
+    help="Print the least that this role needs, to be attached to it.",
+)
+@click.option("--bucket-policy", "whole", is_flag=True, help="Print the bucket's policy instead.")
+@click.option(
+    "--dialect",
+    type=click.Choice([dialect.value for dialect in Dialect]),
+    default=Dialect.AWS.value,
+    show_default=True,
+    help="Whose policy language.",
+)
+@click.option(
+    "--principal",
+    "principals",
+    metavar="ROLE=ARN",
+    multiple=True,
+    help="With --bucket-policy: who holds a role. Repeatable.",
+)
+@click.option("--administrator", metavar="ARN", default="", help="Who may change the bucket.")
+@click.option(
+    "--lock",
+    type=click.Choice([mode.value for mode in LockMode]),
+    default=LockMode.GOVERNANCE.value,
+    show_default=True,
+    help="The lock mode of the repository.",
+)
+@click.option("--read-data", is_flag=True, help="Let the auditor read packs too.")
+def iam(
+    url: str,
+    *,
+    role: str | None,
+    whole: bool,
+    dialect: str,
+    principals: Sequence[str],
+    administrator: str,
+    lock: str,
+    read_data: bool,
+) -> None:
+    """Print least-privilege JSON for the bucket at URL."""
+    from vault.storage.s3 import parse_url  # noqa: PLC0415 - boto3 only when used
+
+    bucket, prefix = parse_url(url)
+    if whole == (role is not None):
+        raise ConfigError("give either --role or --bucket-policy")
+    if role is not None:
+        policy = role_policy(AccessRole(role), bucket, prefix, read_data=read_data)
+    else:
+        policy = bucket_policy(
+            bucket,
+            prefix,
+            dialect=Dialect(dialect),
+            parameters=Parameters(lock_mode=LockMode(lock)),
+            principals=_by_role(principals),
+            administrator=administrator,
+        )
+    render.emit(json.dumps(policy, indent=2))
+
+
+def _by_role(principals: Sequence[str]) -> dict[AccessRole, list[str]]:
+    """ROLE=ARN options as a mapping.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    named: dict[AccessRole, list[str]] = {}
+    for principal in principals:
+        role, found, arn = principal.partition("=")
+        if not found or role not in {known.value for known in AccessRole}:
+            known = " or ".join(known.value for known in AccessRole)
+            raise ConfigError(
+                "--principal is ROLE=ARN", expected=f"ROLE is {known}", found=principal[:120]
+            )
+        named.setdefault(AccessRole(role), []).append(arn)
+    return named

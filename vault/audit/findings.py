@@ -1,0 +1,130 @@
+"""What an audit can find and how grave it is. Pure."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
+
+from vault.model import Finding, Severity
+
+LIMIT = 10_000  # findings of one code that are kept; an attacker makes any number of versions
+
+
+class Concern(StrEnum):
+    """Which promise a finding is about; the gravest first."""
+
+    INTEGRITY = "integrity"
+    RETENTION = "retention"
+    OBJECTIVE = "objective"
+    NONE = "none"
+
+
+class Code(StrEnum):
+    """What was found; stable, for programs."""
+
+    VOID = "void-statement"
+    NOT_UNDERSTOOD = "statement-not-understood"
+    OTHER_HISTORY = "other-history"
+    BEYOND_GAP = "beyond-gap"
+    FORK = "fork"
+    UNLISTED_KEY = "unlisted-key"
+    JUNK_STATEMENT = "junk-statement"
+    LOST_RACE = "lost-race"
+    WRONG_PAGE = "wrong-page"
+    INVENTORY = "inventory"
+    MISSING = "missing"
+    WRONG_SIZE = "wrong-size"
+    WRONG_CHECKSUM = "wrong-checksum"
+    WRONG_BYTES = "wrong-bytes"
+    RELOCATED = "relocated"
+    MARKER = "delete-marker"
+    OTHER_BYTES = "other-bytes"
+    NOT_READ = "not-read"
+    FOREIGN_NAME = "foreign-name"
+    LOCK_GAP = "lock-gap"
+    LOCK_MODE = "lock-mode"
+    NO_HOLD = "no-legal-hold"
+    ADVISORY = "advisory-locks"
+    CLOCK = "clock"
+
+
+_INTEGRITY = (Severity.ERROR, Concern.INTEGRITY)
+_RETENTION = (Severity.ERROR, Concern.RETENTION)
+_WARNING = (Severity.WARNING, Concern.NONE)
+_INFO = (Severity.INFO, Concern.NONE)
+
+JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
+    Code.VOID: _INTEGRITY,
+    Code.NOT_UNDERSTOOD: _WARNING,
+    Code.OTHER_HISTORY: _INTEGRITY,
+    Code.BEYOND_GAP: _INTEGRITY,
+    Code.FORK: _INTEGRITY,
+    Code.UNLISTED_KEY: _INTEGRITY,
+    Code.JUNK_STATEMENT: _INTEGRITY,
+    Code.LOST_RACE: _INFO,
+    Code.WRONG_PAGE: _INTEGRITY,
+    Code.INVENTORY: _INTEGRITY,
+    Code.MISSING: _INTEGRITY,
+    Code.WRONG_SIZE: _INTEGRITY,
+    Code.WRONG_CHECKSUM: _INTEGRITY,
+    Code.WRONG_BYTES: _INTEGRITY,
+    Code.RELOCATED: _INFO,
+    Code.MARKER: _INTEGRITY,
+    Code.OTHER_BYTES: _INTEGRITY,
+    Code.NOT_READ: _WARNING,
+    Code.FOREIGN_NAME: _WARNING,
+    Code.LOCK_GAP: _RETENTION,
+    Code.LOCK_MODE: _RETENTION,
+    Code.NO_HOLD: _RETENTION,
+    Code.ADVISORY: _INFO,
+    Code.CLOCK: _WARNING,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFinding(Finding):
+    """A finding with what it is, for programs."""
+
+    code: Code
+
+    @property
+    def concern(self) -> Concern:
+        """Which promise it breaks."""
+        return JUDGEMENT[self.code][1]
+
+
+class Findings:
+    """Collects findings; counts all, keeps the first `LIMIT` of each code."""
+
+    def __init__(self) -> None:
+        self.kept: list[AuditFinding] = []
+        self.counts: Counter[Code] = Counter()
+
+    def add(
+        self,
+        code: Code,
+        subject: str,
+        problem: str,
+        *,
+        expected: object = "",
+        found: object = "",
+    ) -> None:
+        """Note one."""
+        self.counts[code] += 1
+        if self.counts[code] > LIMIT:
+            return
+        self.kept.append(
+            AuditFinding(
+                severity=JUDGEMENT[code][0],
+                subject=subject,
+                problem=problem,
+                expected=str(expected),
+                found=str(found),
+                code=code,
+            )
+        )
+
+    @property
+    def omitted(self) -> int:
+        """How many were counted and not kept."""
+        return self.counts.total() - len(self.kept)

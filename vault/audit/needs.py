@@ -1,0 +1,279 @@
+"""What is owed: every object that a live or held snapshot, or the ledger itself, needs.
+
+One row of about half a kilobyte an object, however many snapshots need it; nothing
+else of an audit grows with the repository.
+"""
+
+import dataclasses
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from vault import inventory
+from vault.audit.findings import Code, Findings
+from vault.envelope import ledger_name
+from vault.errors import IntegrityError, ObjectNotFoundError
+from vault.inventory import Inventory
+from vault.ledger import Record
+from vault.model import (
+    Digest,
+    EventBody,
+    LockMode,
+    ObjectRef,
+    PruneBody,
+    SnapshotBody,
+    from_rfc3339,
+    to_rfc3339,
+)
+from vault.repository import Repository, domain_ref, snapshot_body
+from vault.storage.rules import is_weaker
+
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # before any lock's end
+_CACHE = 64 << 20  # bytes of inventories kept: the bases of one are those of the next
+
+TERM_PREFIXES = ("ledger/", "ledger-page/", "evidence/", "domains/")  # design.md 4, Parameters
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Need:
+    """One object that must be there, and what was seen of it."""
+
+    name: str
+    sha256: Digest  # of the object; of a statement, of its PAE
+    size: int | None  # None: not signed
+    version: str  # pinned; "" where nothing pins one
+    until: datetime  # to be locked at least until then
+    mode: LockMode  # at least that strictly
+    held: bool  # a held snapshot needs it
+
+    located: ObjectRef | None = None  # the version with the right bytes
+    modified: datetime = NEVER  # of that version, by the store's clock
+    locked_until: datetime | None = None
+    is_hashed: bool = False  # its bytes were read and are right
+
+    @property
+    def is_statement(self) -> bool:
+        """Whether it is an envelope, whose identity is not the digest of its bytes."""
+        return self.name.startswith("ledger/")
+
+
+class Needs:
+    """All rows, by name and pinned version."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._rows: dict[str, list[Need]] = {}
+        self.mode = repository.parameters.lock_mode
+
+    def __iter__(self) -> Iterator[Need]:
+        """Every row."""
+        return (need for rows in self._rows.values() for need in rows)
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return sum(map(len, self._rows.values()))
+
+    def of(self, name: str) -> Sequence[Need]:
+        """Rows of a name; several where manifests pin several versions of the same bytes."""
+        return self._rows.get(name, ())
+
+    def find(self, ref: ObjectRef) -> Need | None:
+        """The row of what an inventory names."""
+        return next((need for need in self.of(ref.name) if need.version == ref.version), None)
+
+    def add(
+        self,
+        name: str,
+        sha256: Digest,
+        *,
+        size: int | None,
+        version: str,
+        until: datetime = NEVER,
+        mode: LockMode | None = None,
+        held: bool = False,
+    ) -> Need:
+        """A new row, or the one there is with the stronger of both demands."""
+        mode = self.mode if mode is None or is_weaker(mode, self.mode) else mode
+        rows = self._rows.setdefault(name, [])
+        for need in rows:
+            if need.version == version:
+                need.until = max(need.until, until)
+                need.mode = mode if is_weaker(need.mode, mode) else need.mode
+                need.held = need.held or held
+                return need
+        need = Need(
+            name=name,
+            sha256=sha256,
+            size=size,
+            version=version,
+            until=until,
+            mode=mode,
+            held=held,
+        )
+        rows.append(need)
+        return need
+
+
+class Collector:
+    """Reads manifests and inventories into `Needs`.
+
+    Args:
+        repository: Read up to its head.
+        findings: Gets what is wrong with inventories.
+    """
+
+    def __init__(self, repository: Repository, findings: Findings) -> None:
+        self.needs = Needs(repository)
+        self._repository = repository
+        self._findings = findings
+        self._cache: OrderedDict[str, bytes] = OrderedDict()
+        self._hashed: set[tuple[str, str]] = set()
+        self._held = repository.ledger.holds()
+
+    def add_snapshots(self, records: Iterable[Record]) -> list[Record]:
+        """Everything these need but the ledger; those whose inventory can be read."""
+        return [record for record in records if self._add_snapshot(record)]
+
+    def _add_snapshot(self, record: Record) -> bool:
+        try:
+            refs = self.refs(record)
+        except IntegrityError as error:
+            self._findings.add(
+                Code.INVENTORY,
+                f"ledger {record.seq}",
+                f"inventory can't be used: {error.message}",
+                expected="" if error.expected is None else error.expected,
+                found="" if error.found is None else error.found,
+            )
+            self._add_ref(self._repository.inventory_ref(record), record)
+            return False
+        for ref in refs:
+            self._add_ref(ref, record)
+        self._check_domain(record, refs)
+        return True
+
+    def _add_ref(self, ref: ObjectRef, record: Record) -> None:
+        body = snapshot_body(record)
+        need = self.needs.add(
+            ref.name,
+            ref.sha256,
+            size=ref.size,
+            version=ref.version,
+            until=from_rfc3339(body.until),
+            mode=body.mode,
+            held=record.seq in self._held,
+        )
+        need.is_hashed = need.is_hashed or (ref.name, ref.version) in self._hashed
+        if (need.sha256, need.size) != (ref.sha256, ref.size) or not _names_itself(ref):
+            self._findings.add(
+                Code.INVENTORY,
+                f"ledger {record.seq}",
+                f"{ref.name} can't be what the inventory says",
+                expected=f"sha256 {need.sha256}, {need.size} bytes",
+                found=f"sha256 {ref.sha256}, {ref.size} bytes",
+            )
+
+    def _check_domain(self, record: Record, refs: Sequence[ObjectRef]) -> None:
+        """The writer's domain object is a need of its snapshots, whatever they say (I2)."""
+        domain = self._repository.ledger.writer_for(record).domain
+        assert domain is not None
+        ref = domain_ref(domain)
+        if all((each.name, each.sha256) != (ref.name, ref.sha256) for each in refs):
+            self._findings.add(
+                Code.INVENTORY,
+                f"ledger {record.seq}",
+                "inventory leaves out the domain object",
+                expected=ref.name,
+            )
+            self._add_ref(ref, record)
+
+    def refs(self, record: Record) -> list[ObjectRef]:
+        """The inventory, its bases and all that they list.
+
+        Raises:
+            IntegrityError: One of them is missing or wrong, or does not say what was signed.
+        """
+        ref = self._repository.inventory_ref(record)
+        resolved = inventory.resolve(ref, self._fetch)
+        _check_sums(snapshot_body(record), resolved)
+        return [ref, *resolved.bases, *resolved.objects]
+
+    def _fetch(self, ref: ObjectRef) -> bytes:
+        """The pinned version if it is right; else any that is, and the pinned one is a finding."""
+        cached = self._cache.get(ref.name)
+        if cached is not None and Digest.of(cached) == ref.sha256:
+            self._cache.move_to_end(ref.name)
+            return cached
+        try:
+            data = self._repository.store.get(ref.name, ref.version, length=ref.size + 1)
+        except ObjectNotFoundError:
+            data = None  # missing or relocated: for the listing to tell
+        if data is not None and hashlib.sha256(data).digest() == ref.sha256:
+            self._hashed.add((ref.name, ref.version))
+        else:
+            if data is not None:
+                self._findings.add(
+                    Code.WRONG_BYTES,
+                    ref.name,
+                    "pinned version has the wrong bytes",
+                    expected=ref.sha256,
+                    found=f"{Digest.of(data)} in version {ref.version}",
+                )
+            data = self._repository.read(ref)
+        self._keep(ref.name, data)
+        return data
+
+    def _keep(self, name: str, data: bytes) -> None:
+        self._cache[name] = data
+        while sum(map(len, self._cache.values())) > _CACHE:
+            self._cache.popitem(last=False)
+
+    def add_ledger(self, owed: Sequence[Record]) -> None:
+        """Every statement, needed by every snapshot that is owed from it on."""
+        until, held = NEVER, False
+        bodies = {record.seq: snapshot_body(record) for record in owed}
+        for record in reversed(self._repository.ledger.records):
+            if record.seq in bodies:
+                until = max(until, from_rfc3339(bodies[record.seq].until))
+                held = held or record.seq in self._held
+            self.needs.add(
+                ledger_name(record.seq),
+                record.digest,
+                size=None,
+                version="",
+                until=until,
+                held=held,
+            )
+
+    def add_evidence(self) -> None:
+        """What statements cite: attestations and prune plans."""
+        for record in self._repository.ledger.valid():
+            cited = ""
+            if isinstance(record.body, EventBody):
+                cited = record.body.attestation
+            elif isinstance(record.body, PruneBody):
+                cited = record.body.plan
+            if cited:
+                self.needs.add(f"evidence/{cited}", Digest.parse(cited), size=None, version="")
+
+
+def _check_sums(body: SnapshotBody, resolved: Inventory) -> None:
+    found = (resolved.objects_count, resolved.bytes_total)
+    if found != (body.inventory.objects, body.inventory.bytes):
+        raise IntegrityError(
+            "inventory does not add up to what was signed",
+            expected=f"{body.inventory.objects} objects, {body.inventory.bytes} bytes",
+            found=f"{found[0]} objects, {found[1]} bytes",
+        )
+
+
+def _names_itself(ref: ObjectRef) -> bool:
+    return ref.name.rpartition("/")[2] == str(ref.sha256)
+
+
+def when(moment: datetime) -> str:
+    """A store's time, for findings; what can't be written as one is no reason to stop."""
+    try:
+        return to_rfc3339(moment)
+    except (ValueError, OverflowError):
+        return "an impossible time"
