@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from vault import inventory, locks
+from vault import inventory, locks, pages
 from vault.crypto import SigningKey
 from vault.envelope import (
     Head,
@@ -23,6 +23,7 @@ from vault.envelope import (
     seal_envelope,
 )
 from vault.errors import (
+    ConfigError,
     DigestMismatchError,
     FormatError,
     IntegrityError,
@@ -31,6 +32,7 @@ from vault.errors import (
     NameTakenError,
     ObjectNotFoundError,
     RepositoryNotFoundError,
+    RollbackError,
     SignatureError,
 )
 from vault.inventory import Inventory
@@ -92,6 +94,8 @@ class Repository:
         root_digest: The pinned digest of statement 0.
         clock: The caller's clock; compared with the store's before writing (I9).
         pause: Sleeps between append attempts; tests pass their own.
+        tolerant: Goes on with what links where the chain has a hole, for an audit to
+            tell of; such a repository never appends.
 
     Raises:
         RepositoryNotFoundError: The store holds no ledger.
@@ -105,14 +109,16 @@ class Repository:
         *,
         clock: Clock,
         pause: Callable[[float], None] = time.sleep,
+        tolerant: bool = False,
     ) -> None:
         self.store = store
         self.clock = clock
         self.findings: list[Finding] = []
         self._pause = pause
+        self._tolerant = tolerant
         self._plans: dict[Digest, frozenset[tuple[str, str]]] = {}
         self.ledger = Ledger(root_digest)
-        self.refresh()
+        self._read_ledger(root_digest)
         if self.ledger.head is None:
             raise self._no_root(root_digest)
         self.ledger.may_read()
@@ -137,6 +143,78 @@ class Repository:
         return self.ledger.head
 
     # --- ledger ---
+
+    def _read_ledger(self, root_digest: Digest) -> None:
+        """All statements; pages are used as far as what follows vouches for them."""
+        most = None if not self._tolerant else 0  # an audit looks at every statement's object
+        while True:
+            self.ledger = Ledger(root_digest)
+            used = self._read_pages(most)
+            try:
+                self.refresh()
+            except RollbackError:
+                if not used:
+                    raise
+            else:
+                if not used or self._are_vouched_for(used * pages.PAGE_LENGTH):
+                    return
+            self.findings.clear()
+            most = used - 1 if most is None else 0  # the last page may just be too young
+
+    def _are_vouched_for(self, seq: int) -> bool:
+        """Whether several keys signed statements from ``seq`` on."""
+        keys = {record.key_id for record in self.ledger.records[seq:] if record.key_id}
+        return len(keys) >= pages.MIN_VOUCHERS
+
+    def _read_pages(self, most: int | None) -> int:
+        """Link whole pages from the start, at most so many; returns how many."""
+        used = 0
+        if most == 0:
+            return used
+        for name, versions in _by_name(self.store.versions("ledger-page/")):
+            if name != pages.page_name(used):
+                continue
+            if not any(self._link_page(used, version) for version in versions):
+                break
+            used += 1
+            if used == most:
+                break
+        return used
+
+    def _link_page(self, number: int, version: ObjectVersion) -> bool:
+        """Link the statements of one version of a page; False if it can't be believed."""
+        if version.marker or version.size > pages.MAX_PAGE:
+            return False
+        try:
+            data = self.store.get(version.name, version.version, length=pages.MAX_PAGE)
+            paged = pages.parse_page(data, number)
+        except (ObjectNotFoundError, IntegrityError) as error:
+            _log.debug("%s is not used: %s", version.name, error)
+            return False
+        if paged[0].statement.prev != (self.ledger.head.digest if self.ledger.head else None):
+            return False
+        following = [item.statement.prev_version for item in paged[1:]]
+        for item, stored in zip(paged, [*following, ""], strict=True):
+            if not self._link_paged(item, stored, version.modified):
+                return False
+        return True
+
+    def _link_paged(self, item: pages.PagedStatement, version: str, written: datetime) -> bool:
+        """Link one statement; its version is what its successor says, its time its own claim."""
+        seq = item.statement.seq
+        if item.statement.type == "root" or not version:  # all signatures, the right version
+            name = ledger_name(seq)
+            return self._link_oldest(name, list(self._exact_versions(name)))
+        try:
+            claimed = min(item.statement.time or written, written)
+            self.ledger.link(item.envelope, version=version, modified=claimed)
+        except IntegrityError as error:
+            _log.debug("statement %d of a page does not link: %s", seq, error)
+            return False
+        return True
+
+    def _exact_versions(self, name: str) -> Iterator[ObjectVersion]:
+        return (version for version in self.store.versions(name) if version.name == name)
 
     def refresh(self) -> None:
         """Read and verify every statement that follows the head.
@@ -191,7 +269,7 @@ class Repository:
         seq = parse_ledger_name(name)
         for version in versions:
             envelope = self._read_envelope(version)
-            if seq is not None and envelope is not None:
+            if seq is not None and envelope is not None and not self._tolerant:
                 check_gap(self.ledger, [(seq, envelope)])
             self._note(Severity.WARNING, name, "junk at a ledger name", version.version)
 
@@ -217,7 +295,10 @@ class Repository:
         Raises:
             LedgerMovedError: Others won every attempt.
             SignatureError: The statement would be void.
+            ConfigError: The clocks differ, or the repository was opened to be audited.
         """
+        if self._tolerant:
+            raise ConfigError("a repository opened to be audited takes no statements")
         self.check_skew()
         for attempt in range(APPEND_ATTEMPTS):
             self.refresh()
@@ -225,6 +306,7 @@ class Repository:
             record = self._try_append(draft(self.ledger), signers, tool=tool)
             if record is not None:
                 self._extend_predecessors(record.seq)
+                self._write_pages(record.seq)
                 return record
             self._pause(_backoff(attempt))
         raise LedgerMovedError(
@@ -266,6 +348,19 @@ class Repository:
                     self.put(name, envelope, need)
             return
         self.put(name, envelope, need)
+
+    def _write_pages(self, head: int) -> None:
+        """Store pages that are whole and not there: this run's, or one that a killed run owes."""
+        due = pages.pages_due(head)
+        if not due:
+            return
+        known = {version.name for version in self.store.versions("ledger-page/")}
+        for number in range(due):
+            if pages.page_name(number) not in known:
+                start = number * pages.PAGE_LENGTH
+                whole = self.ledger.records[start : start + pages.PAGE_LENGTH]
+                data = pages.encode_page([record.envelope for record in whole])
+                self.put(pages.page_name(number), data, self._ledger_need())
 
     def _extend_predecessors(self, seq: int) -> None:
         """Lock N for the full term when N+1 is appended, older ones from half the term on (I2).

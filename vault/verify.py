@@ -7,9 +7,10 @@ is what its id says, and the tree gives the signed commitment.
 
 import dataclasses
 import hashlib
+import heapq
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from vault.progress import NO_PROGRESS, Progress
 from vault.reader import PackReader, Reader
 from vault.repository import Repository
 from vault.tree import Entry
-from vault.workers import Workers
+from vault.workers import Workers, in_order
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,22 @@ def verify(
     return run.report(records)
 
 
+def choose_sample(names: Collection[str], share: float, *, seed: bytes) -> list[str]:
+    """Names to read: those whose hash with the seed is lowest.
+
+    Args:
+        names: To choose from.
+        share: How many of them, from 0 to 1.
+        seed: Digest of the ledger's head, so that the sample rotates and nobody picks it.
+    """
+    wanted = math.ceil(len(names) * share)
+    if wanted >= len(names):
+        return list(names)
+    return heapq.nsmallest(
+        wanted, names, key=lambda name: hashlib.sha256(seed + name.encode()).digest()
+    )
+
+
 class _Run:
     """Collects what one verification sees."""
 
@@ -131,23 +148,12 @@ class _Run:
                 continue
             refs = [self._repository.inventory_ref(record), *inventory.bases, *inventory.objects]
             self._needed.update((ref.name, ref) for ref in refs)
-        sample = set(self._sample())
+        sample = set(choose_sample(self._needed, self._share, seed=self._head.digest))
         self._progress.expect(
             files=len(sample), size=sum(self._needed[name].size for name in sample)
         )
         self._check_presence(name for name in self._needed if name not in sample)
         self._read_all(sorted(sample))
-
-    def _sample(self) -> list[str]:
-        """Names to read: those whose hash with the head's digest is lowest."""
-        wanted = math.ceil(len(self._needed) * self._share)
-        if wanted >= len(self._needed):
-            return list(self._needed)
-        seed = bytes(self._head.digest)
-        ranked = sorted(
-            self._needed, key=lambda name: hashlib.sha256(seed + name.encode()).digest()
-        )
-        return ranked[:wanted]
 
     def _check_presence(self, names: Iterable[str]) -> None:
         store = self._repository.store
@@ -164,16 +170,12 @@ class _Run:
                 self._bad.add(name)
 
     def _read_all(self, names: Sequence[str]) -> None:
-        waiting: list[tuple[str, Future[int]]] = []
-        for name in names:
-            waiting.append((name, self._workers.transfer.submit(self._hash, self._needed[name])))
-            if len(waiting) > self._workers.in_flight:
-                self._take(*waiting.pop(0))
-        for name, future in waiting:
+        workers = self._workers
+        for name, future in in_order(workers.transfer, self._hash, names, limit=workers.in_flight):
             self._take(name, future)
 
-    def _hash(self, ref: ObjectRef) -> int:
-        return len(self._repository.read(ref))
+    def _hash(self, name: str) -> int:
+        return len(self._repository.read(self._needed[name]))
 
     def _take(self, name: str, future: Future[int]) -> None:
         try:

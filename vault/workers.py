@@ -5,13 +5,15 @@ n-th call" means the same in every run of a test.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_U = TypeVar("_U")
 
 
 class InlineExecutor(Executor):
@@ -49,3 +51,29 @@ def make_workers(workers: int = 2, *, transfers: int = 2) -> Iterator[Workers]:
     finally:
         compute.shutdown(wait=True, cancel_futures=True)
         transfer.shutdown(wait=True, cancel_futures=True)
+
+
+def in_order(
+    executor: Executor, work: Callable[[_U], _T], items: Iterable[_U], *, limit: int
+) -> Iterator[tuple[_U, Future[_T]]]:
+    """Every item with its finished future, in the order of the items.
+
+    Args:
+        executor: Does the work.
+        work: Called once for each item.
+        items: Any number; not read further than the limit allows.
+        limit: Most items that are being worked on or waiting to be taken.
+    """
+    waiting: deque[tuple[_U, Future[_T]]] = deque()
+    for item in items:
+        waiting.append((item, executor.submit(work, item)))
+        if len(waiting) > limit:
+            yield _finished(waiting)
+    while waiting:
+        yield _finished(waiting)
+
+
+def _finished(waiting: deque[tuple[_U, Future[_T]]]) -> tuple[_U, Future[_T]]:
+    item, future = waiting.popleft()
+    future.exception()  # waits; whoever takes the future hears of it
+    return item, future

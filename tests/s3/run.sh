@@ -1,15 +1,12 @@
 #!/usr/bin/env bash
-# Runs a command, PYTHON ARGUMENT..., with a real S3 server: the one that VAULT_TEST_S3_URL (and, other than AWS,
-# VAULT_TEST_S3_ENDPOINT) name, with credentials as boto3 finds them; else a Ceph, which is
+# Runs PYTHON ARGUMENT... with a real S3 server: the one that VAULT_TEST_S3_URL (and, other
+# than AWS, VAULT_TEST_S3_ENDPOINT) name, with credentials as boto3 finds them; else a Ceph, which is
 # installed where root, started on loopback and stopped again.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 if [ -n "${VAULT_TEST_S3_URL:-}" ]; then
-    exec "$1" -c 'import boto3, os
-s3 = boto3.client("s3", endpoint_url=os.environ["VAULT_TEST_S3_ENDPOINT"])
-s3.create_bucket(Bucket="vault-test", ObjectLockEnabledForBucket=True)'
-"$@"
+    exec "$@"
 fi
 "$here/ceph-up.sh" install
 dir=$(mktemp -d)

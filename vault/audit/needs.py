@@ -5,7 +5,6 @@ else of an audit grows with the repository.
 """
 
 import dataclasses
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -127,7 +126,7 @@ class Collector:
         self._repository = repository
         self._findings = findings
         self._cache: OrderedDict[str, bytes] = OrderedDict()
-        self._hashed: set[tuple[str, str]] = set()
+        self._hashed: dict[tuple[str, str], bool] = {}  # pinned versions read: whether right
         self._held = repository.ledger.holds()
 
     def add_snapshots(self, records: Iterable[Record]) -> list[Record]:
@@ -163,7 +162,7 @@ class Collector:
             mode=body.mode,
             held=record.seq in self._held,
         )
-        need.is_hashed = need.is_hashed or (ref.name, ref.version) in self._hashed
+        need.is_hashed = need.is_hashed or self._hashed.get((ref.name, ref.version), False)
         if (need.sha256, need.size) != (ref.sha256, ref.size) or not _names_itself(ref):
             self._findings.add(
                 Code.INVENTORY,
@@ -208,20 +207,25 @@ class Collector:
             data = self._repository.store.get(ref.name, ref.version, length=ref.size + 1)
         except ObjectNotFoundError:
             data = None  # missing or relocated: for the listing to tell
-        if data is not None and hashlib.sha256(data).digest() == ref.sha256:
-            self._hashed.add((ref.name, ref.version))
-        else:
-            if data is not None:
+        if data is None or not self._is_right(ref, data):
+            data = self._repository.read(ref)
+        self._keep(ref.name, data)
+        return data
+
+    def _is_right(self, ref: ObjectRef, data: bytes) -> bool:
+        pin = (ref.name, ref.version)
+        found = Digest.of(data)
+        if pin not in self._hashed:
+            self._hashed[pin] = found == ref.sha256
+            if found != ref.sha256:
                 self._findings.add(
                     Code.WRONG_BYTES,
                     ref.name,
                     "pinned version has the wrong bytes",
                     expected=ref.sha256,
-                    found=f"{Digest.of(data)} in version {ref.version}",
+                    found=f"{found} in version {ref.version}",
                 )
-            data = self._repository.read(ref)
-        self._keep(ref.name, data)
-        return data
+        return found == ref.sha256
 
     def _keep(self, name: str, data: bytes) -> None:
         self._cache[name] = data
@@ -230,19 +234,17 @@ class Collector:
 
     def add_ledger(self, owed: Sequence[Record]) -> None:
         """Every statement, needed by every snapshot that is owed from it on."""
-        until, held = NEVER, False
+        until = NEVER
         bodies = {record.seq: snapshot_body(record) for record in owed}
         for record in reversed(self._repository.ledger.records):
             if record.seq in bodies:
                 until = max(until, from_rfc3339(bodies[record.seq].until))
-                held = held or record.seq in self._held
             self.needs.add(
                 ledger_name(record.seq),
                 record.digest,
                 size=None,
                 version="",
                 until=until,
-                held=held,
             )
 
     def add_evidence(self) -> None:

@@ -1,0 +1,118 @@
+"""Until when the locks of everything that a snapshot needs last (I2)."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from vault.audit.findings import Findings
+from vault.audit.needs import NEVER, Collector, Needs
+from vault.envelope import ledger_name
+from vault.errors import IntegrityError, ObjectNotFoundError
+from vault.ledger import Record
+from vault.model import LockMode, ObjectRef, from_rfc3339
+from vault.repository import Repository, snapshot_body
+from vault.storage.base import ObjectStatus
+from vault.workers import Workers, in_order, make_workers
+
+IN_FLIGHT = 32  # questions to the store at the same time, as far as there are threads
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Protection:
+    """How long a snapshot can't be deleted, by the lock of its weakest object."""
+
+    until: datetime | None  # None: something it needs carries no lock at all
+    weakest: str  # the object whose lock ends first
+    promised: datetime  # what the manifest says
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether a needed object's lock ends before the snapshot's time does."""
+        return self.until is None or self.until < self.promised
+
+    def days_to_gap(self, now: datetime) -> int | None:
+        """Whole days until the gap begins, 0 if it has; None where there is none."""
+        if not self.has_gap:
+            return None
+        return 0 if self.until is None else max(0, (self.until - now) // timedelta(days=1))
+
+
+class Ends:
+    """The ends of locks, from which that of each snapshot follows.
+
+    Args:
+        needs: With `locked_until` filled in.
+        statements: How many the ledger has.
+    """
+
+    def __init__(self, needs: Needs, statements: int) -> None:
+        self._needs = needs
+        self._ledger: list[tuple[datetime, str]] = []  # the weakest of statements 0 … n
+        weakest = (datetime.max.replace(tzinfo=NEVER.tzinfo), "")
+        for seq in range(statements):
+            name = ledger_name(seq)
+            weakest = min(weakest, *((need.locked_until or NEVER, name) for need in needs.of(name)))
+            self._ledger.append(weakest)
+
+    def of(self, record: Record, refs: Iterable[ObjectRef]) -> Protection:
+        """Of a snapshot and what it needs."""
+        until, weakest = self._ledger[record.seq]
+        for ref in refs:
+            need = self._needs.find(ref)
+            end = (need.locked_until if need else None) or NEVER
+            if end < until:
+                until, weakest = end, ref.name
+        return Protection(
+            until=None if until == NEVER else until,
+            weakest=weakest,
+            promised=from_rfc3339(snapshot_body(record).until),
+        )
+
+
+def protection(repository: Repository, record: Record) -> Protection | None:
+    """Until when a snapshot is protected; asks the store about every object it needs.
+
+    None under lock mode none.
+
+    Raises:
+        IntegrityError: The inventory is missing or wrong.
+    """
+    with make_workers(1, transfers=8) as workers:
+        return protections(repository, [record], workers)[0]
+
+
+def protections(
+    repository: Repository, records: Sequence[Record], workers: Workers
+) -> list[Protection | None]:
+    """As `protection`, of several snapshots; what they share is asked for once."""
+    if repository.parameters.lock_mode is LockMode.NONE:
+        return [None for _ in records]
+    findings = Findings()
+    collector = Collector(repository, findings)
+    sound = collector.add_snapshots(records)
+    if len(sound) < len(records):
+        wrong = next(iter(findings.kept))
+        raise IntegrityError(f"{wrong.subject}: {wrong.problem}", found=wrong.found or None)
+    collector.add_ledger(records)
+    _look_up(repository, collector.needs, workers)
+    ends = Ends(collector.needs, len(repository.ledger.records))
+    return [ends.of(record, collector.refs(record)) for record in records]
+
+
+def _look_up(repository: Repository, needs: Needs, workers: Workers) -> None:
+    """Locks of the pinned versions; what is not there has none."""
+    versions = {ledger_name(record.seq): record.version for record in repository.ledger.records}
+
+    def status(name_version: tuple[str, str]) -> ObjectStatus | None:
+        try:
+            return repository.store.status(*name_version)
+        except ObjectNotFoundError:
+            return None
+
+    rows = list(needs)
+    places = ((need.name, need.version or versions[need.name]) for need in rows)
+    answers = in_order(workers.transfer, status, places, limit=IN_FLIGHT)
+    for need, (_, future) in zip(rows, answers, strict=True):
+        found = future.result()
+        if found is not None and found.retention is not None:
+            need.locked_until = found.retention.until

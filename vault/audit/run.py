@@ -1,0 +1,508 @@
+"""One audit from beginning to end (design.md 6, audit)."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from vault import locks
+from vault.audit.findings import AuditFinding, Code, Concern, Findings
+from vault.audit.needs import NEVER, TERM_PREFIXES, Collector, Need, when
+from vault.audit.protection import IN_FLIGHT, Ends, Protection
+from vault.audit.versions import Inspector, Judged, Verdict, View, groups
+from vault.envelope import Head, parse_ledger_name
+from vault.errors import (
+    ConfigError,
+    IntegrityError,
+    MissingObjectError,
+    ObjectNotFoundError,
+    RollbackError,
+)
+from vault.ledger import Record, Status
+from vault.model import Digest, LockMode, ObjectRef, Severity, from_rfc3339
+from vault.progress import NO_PROGRESS, Progress
+from vault.repository import Repository, snapshot_body
+from vault.stats import owed, status_of
+from vault.storage.base import ObjectStatus, ObjectVersion
+from vault.storage.rules import is_weaker
+from vault.trust import check_floor
+from vault.verify import choose_sample
+from vault.workers import Workers, in_order
+
+_T = TypeVar("_T")
+_U = TypeVar("_U")
+
+_SLACK = timedelta(hours=1)  # clocks differ by up to five minutes, and a PUT takes its time
+_SHOWN = 8  # versions of one name that are told one by one
+
+_BAD: dict[Verdict, tuple[Code, str]] = {
+    Verdict.MARKER: (Code.MARKER, "delete marker"),
+    Verdict.OTHER: (Code.OTHER_BYTES, "version with other bytes"),
+    Verdict.UNREADABLE: (Code.NOT_READ, "second version may not be read, so it may be anything"),
+    Verdict.LOST_RACE: (Code.LOST_RACE, "statement of a writer that lost a race"),
+    Verdict.UNLISTED: (Code.UNLISTED_KEY, "statement by a key that was not listed then"),
+    Verdict.FORK: (Code.FORK, "signed statement that follows another history"),
+    Verdict.FOREIGN: (Code.FOREIGN_NAME, "name that the vault never writes"),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotAudit:
+    """How one snapshot that is owed stands."""
+
+    seq: int
+    dataset: str
+    created: datetime
+    complete: bool
+    held: bool
+    until: datetime  # promised
+    objects: int
+    bytes: int
+    readable: bool  # whether its inventory is
+    protection: Protection | None  # None under lock mode none, or if it can't be told
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetAge:
+    """How old the newest complete snapshot of a dataset is: the RPO as it is."""
+
+    dataset: str
+    newest: int | None  # seq
+    age: timedelta | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What was looked at."""
+
+    names: int = 0  # listed
+    versions: int = 0
+    needed: int = 0  # objects, ledger and evidence among them
+    bytes: int = 0  # of those whose size is signed
+    checksums: int = 0  # that the store states
+    not_available: int = 0  # that it does not
+    read: int = 0  # objects whose bytes were hashed
+    bytes_read: int = 0
+    repeated: int = 0  # further versions with the right bytes
+    unneeded: int = 0  # names that nothing needs: of expired snapshots and killed runs
+    unneeded_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReport:
+    """All that one audit saw."""
+
+    head: Head
+    at: datetime
+    lock_mode: LockMode
+    advisory: bool  # nothing but this program keeps the locks, or there are none
+    snapshots: tuple[SnapshotAudit, ...]
+    datasets: tuple[DatasetAge, ...]
+    totals: Totals
+    findings: tuple[AuditFinding, ...]
+    omitted: int  # findings that were counted and are not among these
+
+    @property
+    def gravest(self) -> Concern:
+        """The gravest promise that an error is about."""
+        broken = {item.concern for item in self.findings if item.severity is Severity.ERROR}
+        return next((concern for concern in Concern if concern in broken), Concern.NONE)
+
+
+def audit(
+    repository: Repository,
+    *,
+    share: float = 0.0,
+    floors: Sequence[Head] = (),
+    workers: Workers,
+    progress: Progress = NO_PROGRESS,
+) -> AuditReport:
+    """Check everything that can be checked without a key; changes nothing.
+
+    Args:
+        repository: Opened tolerant, so that a hole in the ledger is a finding.
+        share: Of the packs, how many to read and hash; everything else always is.
+        floors: Heads that the ledger must contain.
+        workers: Executors.
+        progress: Told objects and bytes.
+
+    Raises:
+        StorageError: The store did not answer, so nothing can be said.
+    """
+    run = _Audit(repository, workers, progress)
+    run.check_ledger(floors)
+    run.collect()
+    run.list_store()
+    run.check_rows()
+    run.read(share)
+    return run.report()
+
+
+class _Audit:
+    """Collects what one audit sees."""
+
+    def __init__(self, repository: Repository, workers: Workers, progress: Progress) -> None:
+        self._repository = repository
+        self._store = repository.store
+        self._ledger = repository.ledger
+        self._workers = workers
+        self._progress = progress
+        self._head = repository.head
+        self._findings = Findings()
+        self._totals = Totals()
+        self._beyond: list[tuple[int, Judged]] = []
+        # the earlier clock: a wrong one must not make what is owed look expired
+        self._now = min(repository.clock(), repository.store.now())
+        self._owed = owed(self._ledger, self._ledger.snapshots(), self._now)
+        self._collector = Collector(repository, self._findings)
+        self._held = self._ledger.holds()
+        self._sound: set[int] = set()
+
+    @property
+    def _mode(self) -> LockMode:
+        return self._repository.parameters.lock_mode
+
+    def _count(self, **amounts: int) -> None:
+        changed = {name: getattr(self._totals, name) + more for name, more in amounts.items()}
+        self._totals = dataclasses.replace(self._totals, **changed)
+
+    def _each(self, work: Callable[[_U], _T], items: Iterable[_U]) -> Iterator[tuple[_U, _T]]:
+        """Items with what became of them, in their order; many questions at the same time."""
+        for item, future in in_order(self._workers.transfer, work, items, limit=IN_FLIGHT):
+            yield item, future.result()
+
+    # --- the ledger ---
+
+    def check_ledger(self, floors: Sequence[Head]) -> None:
+        """What links and does not count; what should be there and is not; the clocks."""
+        for record in self._ledger.records:
+            if record.status is not Status.VALID:
+                self._add_statement(record)
+        for floor in floors:
+            try:
+                check_floor(self._ledger, floor)
+            except RollbackError as error:
+                self._findings.add(
+                    Code.OTHER_HISTORY,
+                    "ledger",
+                    error.message,
+                    expected=error.expected,
+                    found=error.found,
+                )
+        try:
+            locks.check_skew(self._repository.clock(), self._store.now())
+        except ConfigError as error:
+            self._findings.add(
+                Code.CLOCK, "clock", error.message, expected=error.expected, found=error.found
+            )
+
+    def _add_statement(self, record: Record) -> None:
+        void = record.status is Status.VOID
+        self._findings.add(
+            Code.VOID if void else Code.NOT_UNDERSTOOD,
+            f"ledger {record.seq}",
+            f"{record.type} statement is void: {record.reason}" if void else record.reason,
+            found=f"key {record.key_id} at {when(record.modified)}",
+        )
+
+    # --- what is owed ---
+
+    def collect(self) -> None:
+        """Everything that owed snapshots, the ledger and its citations need."""
+        self._progress.stage("inventories")
+        sound = self._collector.add_snapshots(self._owed)
+        self._sound = {record.seq for record in sound}
+        self._collector.add_ledger(self._owed)
+        self._collector.add_evidence()
+        sizes = [need.size or 0 for need in self._collector.needs]
+        self._count(needed=len(sizes), bytes=sum(sizes))
+
+    # --- what is there ---
+
+    def list_store(self) -> None:
+        """One listing of everything; what stands under each name is judged on the way."""
+        self._progress.stage("listing")
+        inspector = Inspector(self._repository, self._collector.needs)
+
+        def inspect(group: tuple[str, list[ObjectVersion]]) -> View:
+            return inspector.inspect(*group)
+
+        for _, view in self._each(inspect, groups(self._store)):
+            self._take_view(view)
+        self._settle_beyond()
+        for need in self._collector.needs:
+            if need.located is None:
+                self._missing(need)
+
+    def _take_view(self, view: View) -> None:
+        needs = self._collector.needs.of(view.name)
+        self._count(names=1, versions=len(view.judged))
+        if not needs and all(each.verdict is Verdict.UNSEEN for each in view.judged):
+            self._count(unneeded=1, unneeded_bytes=sum(each.version.size for each in view.judged))
+            return
+        rights = sum(each.verdict is Verdict.RIGHT for each in view.judged)
+        self._count(repeated=max(0, rights - max(1, len(needs))))
+        for need in needs:
+            self._locate(need, view)
+        self._report_others(view, {need.version for need in needs})
+
+    def _locate(self, need: Need, view: View) -> None:
+        found = view.right(need.version)
+        if found is None:
+            return
+        need.located = ObjectRef(
+            name=need.name, sha256=need.sha256, size=found.size, version=found.version
+        )
+        need.modified = found.modified
+        need.is_hashed = need.is_hashed or need.size is None  # judged by their bytes
+        if need.version and found.version != need.version:
+            need.is_hashed = False
+            self._findings.add(
+                Code.RELOCATED,
+                need.name,
+                "the right bytes are at another version than the signed one",
+                expected=f"version {need.version}",
+                found=described(found),
+            )
+
+    def _report_others(self, view: View, pins: set[str]) -> None:
+        """One finding for each version that should not be there; of very many, a sum."""
+        told: dict[Verdict, int] = {}
+        for judged in view.judged:
+            if judged.verdict is Verdict.BEYOND:
+                seq = parse_ledger_name(view.name)
+                assert seq is not None
+                self._beyond.append((seq, judged))
+            elif judged.verdict in _BAD:
+                told[judged.verdict] = told.get(judged.verdict, 0) + 1
+                if told[judged.verdict] <= _SHOWN:
+                    self._report_other(view, judged, pins)
+        for verdict, count in told.items():
+            if count > _SHOWN:
+                self._report_sum(view, verdict, count)
+
+    def _report_other(self, view: View, judged: Judged, pins: set[str]) -> None:
+        code, problem = self._named(view.name, judged.verdict)
+        if judged.verdict is Verdict.OTHER and judged.version.version in pins:
+            code, problem = Code.WRONG_SIZE, "pinned version has the wrong size"
+        elif judged is view.shown and judged.verdict in (Verdict.OTHER, Verdict.MARKER):
+            problem += ", hides the object from plain reads"
+        self._findings.add(code, view.name, problem, found=described(judged.version))
+
+    def _report_sum(self, view: View, verdict: Verdict, count: int) -> None:
+        code, problem = self._named(view.name, verdict)
+        of_kind = [each.version for each in view.judged if each.verdict is verdict]
+        times = sorted(version.modified for version in of_kind)
+        self._findings.add(
+            code,
+            view.name,
+            f"{problem}: {count} in all, of which {_SHOWN} are told",
+            found=f"from {when(times[0])} to {when(times[-1])}",
+        )
+
+    def _named(self, name: str, verdict: Verdict) -> tuple[Code, str]:
+        if verdict is Verdict.OTHER and name.startswith("ledger/"):
+            return Code.JUNK_STATEMENT, "junk at a name of the ledger"
+        if verdict is Verdict.OTHER and name.startswith("ledger-page/"):
+            return Code.WRONG_PAGE, "page does not say what the ledger says"
+        return _BAD[verdict]
+
+    def _settle_beyond(self) -> None:
+        """What was appended while we looked is no hole; all else signed and not linked is."""
+        if self._beyond:
+            self._repository.refresh()
+        for seq, judged in self._beyond:
+            head = self._repository.head
+            if seq > head.seq:
+                self._findings.add(
+                    Code.BEYOND_GAP,
+                    judged.version.name,
+                    "signed statement beyond a gap: statements are missing or were replaced",
+                    expected=f"every statement after {head.seq}",
+                    found=described(judged.version),
+                )
+
+    def _missing(self, need: Need) -> None:
+        self._findings.add(
+            Code.MISSING,
+            need.name,
+            "no version with the right bytes is left",
+            expected=f"version {need.version}" if need.version else f"sha256 {need.sha256}",
+        )
+
+    # --- sizes, checksums, locks ---
+
+    def check_rows(self) -> None:
+        """Ask the store about every object that is owed."""
+        self._progress.stage("locks")
+        rows = [need for need in self._collector.needs if need.located]
+
+        def status(need: Need) -> ObjectStatus | None:
+            assert need.located is not None
+            try:
+                return self._store.status(need.name, need.located.version)
+            except ObjectNotFoundError:
+                return None
+
+        for need, answer in self._each(status, rows):
+            if answer is None:
+                self._missing(need)
+                continue
+            self._check_checksum(need, answer)
+            if need.mode is not LockMode.NONE:
+                self._check_lock(need, answer)
+
+    def _check_checksum(self, need: Need, status: ObjectStatus) -> None:
+        if need.is_statement:
+            return  # its digest is of what is signed, and was checked
+        if status.sha256 is None:
+            self._count(not_available=1)
+            return
+        self._count(checksums=1)
+        if status.sha256 != need.sha256:
+            self._findings.add(
+                Code.WRONG_CHECKSUM,
+                need.name,
+                "the store states another SHA-256",
+                expected=need.sha256,
+                found=status.sha256.hex(),
+            )
+
+    def _check_lock(self, need: Need, status: ObjectStatus) -> None:
+        retention = status.retention
+        need.locked_until = retention.until if retention else None
+        owed_until = max(need.until, self._term_end(need))
+        if retention is None:
+            if owed_until > NEVER:
+                self._gap(need, owed_until, "no lock")
+        elif retention.until < owed_until:
+            self._gap(need, owed_until, f"locked until {when(retention.until)}")
+        if retention and is_weaker(retention.mode, need.mode):
+            self._findings.add(
+                Code.LOCK_MODE,
+                need.name,
+                "lock is weaker than promised",
+                expected=need.mode,
+                found=retention.mode,
+            )
+        if need.held and not status.legal_hold:
+            self._findings.add(
+                Code.NO_HOLD, need.name, "a held snapshot needs it, and it carries no legal hold"
+            )
+
+    def _gap(self, need: Need, until: datetime, found: str) -> None:
+        days = max(0, ((need.locked_until or NEVER) - self._now) // timedelta(days=1))
+        self._findings.add(
+            Code.LOCK_GAP,
+            need.name,
+            f"lock ends before what needs it, the gap begins in {days} days"
+            if days
+            else "lock ends before what needs it, the gap is open",
+            expected=f"locked until {when(until)}",
+            found=found,
+        )
+
+    def _term_end(self, need: Need) -> datetime:
+        """Until when the ledger term of what was stored then lasts."""
+        if not need.name.startswith(TERM_PREFIXES):
+            return NEVER
+        return need.modified + self._repository.parameters.ledger_span - _SLACK
+
+    # --- bytes ---
+
+    def read(self, share: float) -> None:
+        """Hash a share of the packs, and everything else that was not read already."""
+        self._progress.stage("reading")
+        needs = list(self._collector.needs)
+        rows = [need.located for need in needs if need.located and not need.is_hashed]
+        packs = {ref.name for ref in rows if ref.name.startswith("packs/")}
+        left_out = packs - set(choose_sample(packs, share, seed=self._head.digest))
+        refs = [ref for ref in rows if ref.name not in left_out]
+        self._progress.expect(files=len(refs), size=sum(ref.size for ref in refs))
+        for ref, future in in_order(
+            self._workers.transfer, self._hash, refs, limit=self._workers.in_flight
+        ):
+            self._take_hash(ref, future)
+        self._count(read=sum(need.is_hashed for need in needs))
+
+    def _hash(self, ref: ObjectRef) -> Digest:
+        try:
+            return Digest.of(self._store.get(ref.name, ref.version, length=ref.size + 1))
+        except ObjectNotFoundError as error:
+            raise MissingObjectError(f"{ref.name} is missing", expected=ref.version) from error
+
+    def _take_hash(self, ref: ObjectRef, future: Future[Digest]) -> None:
+        try:
+            found = future.result()
+        except IntegrityError as error:
+            self._findings.add(Code.MISSING, ref.name, error.message, expected=ref.version)
+            return
+        self._progress.advance(files=1, size=ref.size)
+        self._count(read=1, bytes_read=ref.size)
+        if found != ref.sha256:
+            self._findings.add(
+                Code.WRONG_BYTES,
+                ref.name,
+                "stored bytes are not what was signed",
+                expected=ref.sha256,
+                found=found,
+            )
+
+    # --- the whole ---
+
+    def report(self) -> AuditReport:
+        """All of it."""
+        ends = Ends(self._collector.needs, self._head.seq + 1)
+        snapshots = tuple(self._snapshot(record, ends) for record in self._owed)
+        advisory = self._mode is LockMode.NONE or not self._store.traits.enforces_retention
+        if advisory:
+            self._findings.add(
+                Code.ADVISORY,
+                "locks",
+                "this repository has no locks"
+                if self._mode is LockMode.NONE
+                else "only this program keeps the locks: whoever may write the store may delete",
+            )
+        return AuditReport(
+            head=self._head,
+            at=self._now,
+            lock_mode=self._mode,
+            advisory=advisory,
+            snapshots=snapshots,
+            datasets=tuple(map(self._age, self._ledger.datasets())),
+            totals=self._totals,
+            findings=tuple(self._findings.kept),
+            omitted=self._findings.omitted,
+        )
+
+    def _snapshot(self, record: Record, ends: Ends) -> SnapshotAudit:
+        body = snapshot_body(record)
+        readable = record.seq in self._sound
+        locked = None
+        if readable and self._mode is not LockMode.NONE:
+            locked = ends.of(record, self._collector.refs(record))
+        return SnapshotAudit(
+            seq=record.seq,
+            dataset=body.dataset,
+            created=from_rfc3339(body.created),
+            complete=body.complete,
+            held=record.seq in self._held,
+            until=from_rfc3339(body.until),
+            objects=body.inventory.objects,
+            bytes=body.inventory.bytes,
+            readable=readable,
+            protection=locked,
+        )
+
+    def _age(self, dataset: str) -> DatasetAge:
+        state = status_of(self._ledger, dataset, self._now)
+        return DatasetAge(
+            dataset=dataset, newest=state.newest.seq if state.newest else None, age=state.age
+        )
+
+
+def described(version: ObjectVersion) -> str:
+    """Which version, how large, from when."""
+    size = "" if version.marker else f", {version.size} bytes"
+    return f"version {version.version}{size}, {when(version.modified)}"

@@ -1,0 +1,309 @@
+"""Which version under a name is the right one, and what the others are (design.md 4 and 5, I4, I5).
+
+A name of the vault is written once. More versions than one are a repeated PUT of the
+same bytes, two writers who raced for a number of the ledger, or somebody's attempt to
+hide what was there. Size first, then the checksum the store states, then the bytes.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum, auto
+
+from vault.audit.needs import Need, Needs
+from vault.bodies import Authority
+from vault.crypto import VerifyKey
+from vault.envelope import MAX_ROOT_PAE as _MAX_PAE
+from vault.envelope import (
+    Envelope,
+    Statement,
+    max_envelope,
+    parse_envelope,
+    parse_ledger_name,
+    parse_statement,
+)
+from vault.errors import (
+    IntegrityError,
+    ObjectNotFoundError,
+    StorageError,
+    StorageUnavailableError,
+)
+from vault.ledger import Ledger
+from vault.model import Digest, RootBody
+from vault.repository import MAX_EVIDENCE, Repository
+from vault.storage.base import ObjectStore, ObjectVersion
+
+_HEX = "[0-9a-f]{64}"
+_LABEL = "[a-z][a-z0-9._-]{0,62}"
+_NAMES = re.compile(
+    r"ledger/[0-9]{16}|ledger-page/[0-9]{10}"
+    rf"|(?:evidence|inventory|(?:index|domains)/{_LABEL})/({_HEX})"
+    r"|packs/([0-9a-f]{2})/((?:\2)[0-9a-f]{62})"
+)
+_PAGE = re.compile(r"ledger-page/([0-9]{10})")
+_PAGE_STATEMENTS = 1000
+_MAX_PAGE = 64 << 20  # bytes; a thousand envelopes have 17 MB at most, roots apart
+_MAX_ENVELOPE = max_envelope(_MAX_PAE)
+_PIECE = 8 << 20  # bytes read at a time to be hashed
+
+IGNORED = "probe/"  # what `store check` leaves behind
+
+
+class Verdict(Enum):
+    """What one version is."""
+
+    RIGHT = auto()  # pinned and of the right size, or the right bytes by digest
+    OTHER = auto()  # other bytes than the name, or who pinned it, stands for
+    MARKER = auto()
+    UNSEEN = auto()  # nothing needs it, and it is alone under its name
+    UNREADABLE = auto()  # the store does not let us tell
+    LOST_RACE = auto()  # a statement that came second
+    UNLISTED = auto()  # a statement that came first, by a key not listed then
+    FORK = auto()  # a statement of a known key that follows another history
+    BEYOND = auto()  # a statement of a known key after the head
+    FOREIGN = auto()  # a name that the vault never writes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One version and what it is."""
+
+    version: ObjectVersion
+    verdict: Verdict
+    digest: Digest | None = None  # of the PAE, of statements; else of the bytes, where known
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """All versions of one name, oldest first."""
+
+    name: str
+    judged: tuple[Judged, ...]
+
+    def right(self, pinned: str) -> ObjectVersion | None:
+        """The pinned version if it may be right, else the oldest one that is."""
+        rights = [each.version for each in self.judged if each.verdict is Verdict.RIGHT]
+        exact = (version for version in rights if version.version == pinned)
+        return next(exact, rights[0] if rights else None)
+
+    @property
+    def shown(self) -> Judged | None:
+        """What a plain read of the name meets: the newest version."""
+        return self.judged[-1] if self.judged else None
+
+
+def groups(store: ObjectStore) -> Iterator[tuple[str, list[ObjectVersion]]]:
+    """The whole store in one listing: names with their versions, oldest first."""
+    listed = (item for item in store.versions("") if not item.name.startswith(IGNORED))
+    for name, versions in itertools.groupby(listed, key=lambda item: item.name):
+        yield name, list(versions)
+
+
+def claimed_digest(name: str) -> Digest | None:
+    """The SHA-256 that a name of the vault says its object has."""
+    match = _NAMES.fullmatch(name)
+    claimed = match and (match[1] or match[3])
+    return Digest.parse(claimed) if claimed else None
+
+
+class Inspector:
+    """Judges the versions of names; reads, and changes nothing. Thread-safe.
+
+    Args:
+        repository: Read up to its head.
+        needs: What is owed.
+    """
+
+    def __init__(self, repository: Repository, needs: Needs) -> None:
+        self._store = repository.store
+        self._needs = needs
+        self._ledger = repository.ledger
+        self._keys = known_keys(repository.ledger)
+
+    def inspect(self, name: str, versions: Sequence[ObjectVersion]) -> View:
+        """What each version of a name is."""
+        return View(name=name, judged=tuple(self._judge(name, versions)))
+
+    def _judge(self, name: str, versions: Sequence[ObjectVersion]) -> Iterator[Judged]:
+        if not _NAMES.fullmatch(name):
+            for version in versions:
+                yield Judged(version=version, verdict=_marker_or(version, Verdict.FOREIGN))
+        elif (seq := parse_ledger_name(name)) is not None:
+            yield from self._judge_statements(seq, versions)
+        elif page := _PAGE.fullmatch(name):
+            for version in versions:
+                yield self._read(version, lambda data: self._is_page(int(page[1]), data), _MAX_PAGE)
+        else:
+            yield from self._judge_objects(name, versions)
+
+    # --- objects named by their digest ---
+
+    def _judge_objects(self, name: str, versions: Sequence[ObjectVersion]) -> Iterator[Judged]:
+        digest = claimed_digest(name)
+        assert digest is not None
+        needs = self._needs.of(name)
+        for version in versions:
+            if version.marker:
+                yield Judged(version=version, verdict=Verdict.MARKER)
+            elif needs:
+                yield self._judge_needed(version, needs, digest)
+            elif len(versions) == 1:
+                yield Judged(version=version, verdict=Verdict.UNSEEN)
+            else:
+                yield self._judge_bytes(version, digest)
+
+    def _judge_needed(
+        self, version: ObjectVersion, needs: Sequence[Need], digest: Digest
+    ) -> Judged:
+        size = needs[0].size
+        if size is None:
+            if version.size > MAX_EVIDENCE:
+                return Judged(version=version, verdict=Verdict.OTHER)
+            return self._judge_bytes(version, digest)
+        if version.size != size:
+            return Judged(version=version, verdict=Verdict.OTHER)
+        if any(need.version == version.version for need in needs):
+            return Judged(version=version, verdict=Verdict.RIGHT)
+        return self._judge_bytes(version, digest)
+
+    def _judge_bytes(self, version: ObjectVersion, digest: Digest) -> Judged:
+        try:
+            found = stated_or_read(self._store, version)
+        except ObjectNotFoundError:
+            return Judged(version=version, verdict=Verdict.OTHER)
+        except StorageUnavailableError:
+            raise
+        except StorageError:
+            return Judged(version=version, verdict=Verdict.UNREADABLE)
+        verdict = Verdict.RIGHT if found == digest else Verdict.OTHER
+        return Judged(version=version, verdict=verdict, digest=found)
+
+    # --- the ledger ---
+
+    def _judge_statements(self, seq: int, versions: Sequence[ObjectVersion]) -> Iterator[Judged]:
+        owned = False
+        for version in versions:
+            judged = self._judge_statement(seq, version, owned=owned)
+            owned = owned or judged.verdict is Verdict.RIGHT
+            yield judged
+
+    def _judge_statement(self, seq: int, version: ObjectVersion, *, owned: bool) -> Judged:
+        if version.marker:
+            return Judged(version=version, verdict=Verdict.MARKER)
+        read = self._statement(version)
+        if read is None:
+            return Judged(version=version, verdict=Verdict.OTHER)
+        envelope, statement = read
+        digest = envelope.digest
+        if digest == self._ledger.digest_at(seq):
+            verdict = Verdict.RIGHT
+        elif not self._is_signed(envelope, statement, seq):
+            verdict = Verdict.OTHER
+        else:
+            verdict = self._stray(statement, seq, owned=owned)
+        return Judged(version=version, verdict=verdict, digest=digest)
+
+    def _stray(self, statement: Statement, seq: int, *, owned: bool) -> Verdict:
+        """A statement of ours, signed by a key once listed, that is not in the chain."""
+        assert self._ledger.head is not None
+        if seq > self._ledger.head.seq:
+            return Verdict.BEYOND
+        if statement.prev != self._ledger.digest_at(seq - 1):
+            return Verdict.FORK
+        return Verdict.LOST_RACE if owned else Verdict.UNLISTED
+
+    def _statement(self, version: ObjectVersion) -> tuple[Envelope, Statement] | None:
+        if version.size > _MAX_ENVELOPE:
+            return None
+        try:
+            data = self._store.get(version.name, version.version, length=_MAX_ENVELOPE)
+            envelope = parse_envelope(data)
+            return envelope, parse_statement(envelope.payload)
+        except (ObjectNotFoundError, IntegrityError):
+            return None
+
+    def _is_signed(self, envelope: Envelope, statement: Statement, seq: int) -> bool:
+        return (
+            statement.seq == seq
+            and statement.repository == self._ledger.repository_id
+            and any(
+                key.verify(signature.sig, envelope.pae)
+                for signature in envelope.signatures
+                for key in _hinted(self._keys, signature.keyid)
+            )
+        )
+
+    def _is_page(self, number: int, data: bytes) -> bool:
+        """Whether these are the statements of that page, as the chain has them."""
+        lines = data.splitlines()
+        first = number * _PAGE_STATEMENTS
+        if len(lines) != _PAGE_STATEMENTS:
+            return False
+        try:
+            return all(
+                parse_envelope(line).digest == self._ledger.digest_at(first + offset)
+                for offset, line in enumerate(lines)
+            )
+        except IntegrityError:
+            return False
+
+    def _read(self, version: ObjectVersion, check: Callable[[bytes], bool], limit: int) -> Judged:
+        if version.marker:
+            return Judged(version=version, verdict=Verdict.MARKER)
+        try:
+            is_right = version.size <= limit and check(
+                self._store.get(version.name, version.version, length=limit)
+            )
+        except ObjectNotFoundError:
+            is_right = False
+        return Judged(version=version, verdict=Verdict.RIGHT if is_right else Verdict.OTHER)
+
+
+# --- bytes ---
+
+
+def stated_or_read(store: ObjectStore, version: ObjectVersion) -> Digest:
+    """The SHA-256 that the store states, else of the bytes as they are.
+
+    Raises:
+        ObjectNotFoundError: The version is gone.
+        StorageError: It may not be looked at.
+    """
+    stated = store.status(version.name, version.version).sha256
+    return Digest(stated) if stated is not None else hash_version(store, version)
+
+
+def hash_version(store: ObjectStore, version: ObjectVersion) -> Digest:
+    """The SHA-256 of a version's bytes, read in pieces: junk has any size.
+
+    Raises:
+        ObjectNotFoundError: The version is gone.
+        StorageError: It may not be read.
+    """
+    digest = hashlib.sha256()
+    for offset in range(0, version.size, _PIECE):
+        length = min(_PIECE, version.size - offset)
+        digest.update(store.get(version.name, version.version, offset=offset, length=length))
+    return Digest(digest.digest())
+
+
+def known_keys(ledger: Ledger) -> Mapping[str, VerifyKey]:
+    """Every key that the chain ever listed, revoked and retired ones too."""
+    keys = {key_id: writer.key for key_id, writer in ledger.writers.items()}
+    for record in ledger.valid("root"):
+        assert isinstance(record.body, RootBody)
+        keys |= Authority.of(record.body).keys
+    return keys
+
+
+def _hinted(keys: Mapping[str, VerifyKey], hint: str) -> Iterator[VerifyKey]:
+    """The key that a signature names, then all others: the hint is not authenticated."""
+    if hint in keys:
+        yield keys[hint]
+    yield from (key for key_id, key in keys.items() if key_id != hint)
+
+
+def _marker_or(version: ObjectVersion, verdict: Verdict) -> Verdict:
+    return Verdict.MARKER if version.marker else verdict

@@ -1,0 +1,296 @@
+"""Makes plain reads meet the right bytes again where somebody hid them (design.md 7, heal).
+
+The vault itself never needs this: it reads pinned versions. Copy tools, other programs
+and people in a console see the newest version of a name only. `plan` says what is in
+the way, `execute` removes it: delete markers and junk where no lock keeps them, and what
+stays is covered by the right bytes once more. Nothing that an inventory names and
+nothing whose bytes are needed is ever deleted.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from vault.audit.findings import Findings
+from vault.audit.needs import Collector, Need, Needs
+from vault.audit.versions import Inspector, Judged, Verdict, View, groups, hash_version
+from vault.envelope import parse_envelope, parse_ledger_name
+from vault.errors import IntegrityError, ObjectNotFoundError, RetentionError, VaultError
+from vault.model import Digest, ObjectRef
+from vault.repository import MAX_ENVELOPE, MAX_EVIDENCE, Repository
+from vault.stats import owed
+from vault.storage.base import ObjectVersion
+from vault.workers import Workers, in_order
+
+_IN_FLIGHT = 32  # names being looked at
+
+
+class Action(StrEnum):
+    """What is done about one version."""
+
+    REMOVE_MARKER = "remove marker"
+    REMOVE_JUNK = "remove junk"
+    EXPOSE = "expose"  # store the right bytes again, as the newest version
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing to do about one version of a needed object."""
+
+    action: Action
+    name: str
+    version: str  # to be removed; of EXPOSE, the one whose bytes are stored again
+    size: int  # of that version
+    modified: datetime  # of that version, by the store's clock
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """One needed object that plain reads don't find: its steps, in their order."""
+
+    name: str
+    steps: tuple[Step, ...]  # markers, then junk
+    right: Step  # what exposes it where a step is refused
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HealPlan:
+    """What is in the way of plain reads, and what no version can bring back."""
+
+    repairs: tuple[Repair, ...]
+    lost: tuple[str, ...]  # names of needed objects without a right version
+
+    @property
+    def steps(self) -> Iterator[Step]:
+        """All of them."""
+        return (step for repair in self.repairs for step in repair.steps)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What became of one step."""
+
+    step: Step
+    refusal: str = ""  # why it was not done; empty if it was
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HealReport:
+    """What `execute` did."""
+
+    done: tuple[Done, ...]
+    hidden: tuple[str, ...]  # names that plain reads still don't find
+
+    def details(self) -> dict[str, Any]:
+        """For an attestation."""
+        carried_out = [each for each in self.done if not each.refusal]
+        return {
+            "heal": {
+                action.value: sum(each.step.action is action for each in carried_out)
+                for action in Action
+            },
+            "refused": len(self.done) - len(carried_out),
+            "still_hidden": len(self.hidden),
+            "steps": [f"{each.step.action}: {each.step.name}"[:200] for each in carried_out[:100]],
+        }
+
+
+# --- what is to be done; pure ---
+
+
+def plan_repair(view: View, right: ObjectVersion, needs: Sequence[Need]) -> Repair | None:
+    """What exposes one needed object again; None if plain reads find it. Pure.
+
+    Args:
+        view: All versions of its name.
+        right: One that has the right bytes.
+        needs: What is known of it; the versions they pin are never touched.
+    """
+    pins = {need.version for need in needs}
+    markers = [each for each in view.judged if each.verdict is Verdict.MARKER]
+    newest = next(each for each in reversed(view.judged) if each.verdict is not Verdict.MARKER)
+    junk = list(_covering(view, pins)) if newest.verdict is Verdict.OTHER else []
+    if not markers and newest.verdict is not Verdict.OTHER:
+        return None
+    steps = [_step(Action.REMOVE_MARKER, each.version) for each in markers]
+    steps += [_step(Action.REMOVE_JUNK, each.version) for each in junk]
+    expose = _step(Action.EXPOSE, right)
+    if newest.verdict is Verdict.OTHER and not junk:  # what covers it is pinned: stays
+        steps.append(expose)
+    return Repair(name=view.name, steps=tuple(steps), right=expose)
+
+
+def _covering(view: View, pins: set[str]) -> Iterator[Judged]:
+    """Junk that is newer than every right version, newest first; no pinned one."""
+    for each in reversed(view.judged):
+        if each.verdict is Verdict.RIGHT:
+            return
+        if each.verdict is Verdict.OTHER and each.version.version not in pins:
+            yield each
+
+
+def _step(action: Action, version: ObjectVersion) -> Step:
+    return Step(
+        action=action,
+        name=version.name,
+        version=version.version,
+        size=version.size,
+        modified=version.modified,
+    )
+
+
+# --- looking and doing ---
+
+
+class Healer:
+    """Plans and carries out; knows what is owed.
+
+    Args:
+        repository: Read up to its head.
+        workers: Executors, for looking.
+    """
+
+    def __init__(self, repository: Repository, workers: Workers) -> None:
+        self._repository = repository
+        self._store = repository.store
+        self._workers = workers
+        self._needs = _needs(repository)
+        self._inspector = Inspector(repository, self._needs)
+        self._digests = frozenset(need.sha256 for need in self._needs)
+        self._sizes = frozenset(need.size for need in self._needs)
+
+    def plan(self) -> HealPlan:
+        """Look through the store; changes nothing.
+
+        Raises:
+            StorageError: The store did not answer.
+        """
+        wanted = (group for group in groups(self._store) if self._needs.of(group[0]))
+        views = in_order(
+            self._workers.transfer,
+            lambda group: self._inspector.inspect(*group),
+            wanted,
+            limit=_IN_FLIGHT,
+        )
+        pending = {need.name for need in self._needs}
+        repairs: list[Repair] = []
+        for _, future in views:
+            view = future.result()
+            needs = self._needs.of(view.name)
+            right = view.right(needs[0].version)
+            if right is None:
+                continue
+            pending.discard(view.name)
+            repair = plan_repair(view, right, needs)
+            if repair is not None:
+                repairs.append(repair)
+        return HealPlan(repairs=tuple(repairs), lost=tuple(sorted(pending)))
+
+    def execute(
+        self, plan: HealPlan, *, tell: Callable[[Done], None] = lambda _: None
+    ) -> HealReport:
+        """Carry out a plan; a step that is refused never stops the others.
+
+        Args:
+            plan: What `plan` gave.
+            tell: Hears of every step when it is over.
+        """
+        done: list[Done] = []
+        hidden: list[str] = []
+        for repair in plan.repairs:
+            for outcome in self._carry_out(repair):
+                done.append(outcome)
+                tell(outcome)
+            if not self._is_exposed(repair.name):
+                hidden.append(repair.name)
+        return HealReport(done=tuple(done), hidden=tuple(hidden))
+
+    def _carry_out(self, repair: Repair) -> Iterator[Done]:
+        for step in repair.steps:
+            yield self._try(step)
+        if repair.right not in repair.steps and not self._is_exposed(repair.name):
+            yield self._try(repair.right)
+
+    def _try(self, step: Step) -> Done:
+        try:
+            match step.action:
+                case Action.REMOVE_MARKER:
+                    self._store.delete(step.name, step.version)
+                case Action.REMOVE_JUNK:
+                    self._remove_junk(step)
+                case Action.EXPOSE:
+                    self._expose(step)
+        except ObjectNotFoundError:
+            return Done(step=step)  # somebody else did it
+        except VaultError as error:
+            return Done(step=step, refusal=str(error))
+        return Done(step=step)
+
+    def _remove_junk(self, step: Step) -> None:
+        """Delete a version after one more look at its bytes, which nothing may need.
+
+        Raises:
+            RetentionError: A lock keeps it, or an object that is needed has these bytes.
+        """
+        version = ObjectVersion(
+            name=step.name, version=step.version, size=step.size, modified=step.modified
+        )
+        if self._is_needed_somewhere(version):
+            raise RetentionError(f"{step.name} has the bytes of a needed object in that version")
+        self._store.delete(step.name, step.version)
+
+    def _is_needed_somewhere(self, version: ObjectVersion) -> bool:
+        if version.size <= MAX_ENVELOPE:
+            data = self._store.get(version.name, version.version, length=MAX_ENVELOPE)
+            if Digest.of(data) in self._digests or _statement_digest(data) in self._digests:
+                return True
+        if version.size not in self._sizes and version.size > MAX_EVIDENCE:
+            return False
+        return hash_version(self._store, version) in self._digests
+
+    def _expose(self, step: Step) -> None:
+        """Store the right bytes once more, with the lock that they have."""
+        data = self._right_bytes(step)
+        retention = self._store.status(step.name, step.version).retention
+        if retention is not None and retention.until <= self._store.now():
+            retention = None
+        self._store.put(step.name, data, sha256=Digest.of(data), retention=retention)
+
+    def _right_bytes(self, step: Step) -> bytes:
+        """Verified against what was signed, from whichever version has them."""
+        seq = parse_ledger_name(step.name)
+        if seq is not None:
+            return self._repository.ledger.records[seq].envelope
+        need = self._needs.of(step.name)[0]
+        if need.size is None:
+            return self._repository.read_evidence(need.sha256)
+        return self._repository.read(
+            ObjectRef(name=need.name, sha256=need.sha256, size=need.size, version=step.version)
+        )
+
+    def _is_exposed(self, name: str) -> bool:
+        """Whether a plain read meets the right bytes now."""
+        versions = [item for item in self._store.versions(name) if item.name == name]
+        shown = self._inspector.inspect(name, versions).shown
+        return shown is not None and shown.verdict not in (Verdict.MARKER, Verdict.OTHER)
+
+
+def _needs(repository: Repository) -> Needs:
+    """What is owed; inventories that can't be read are for the audit to tell."""
+    ledger = repository.ledger
+    records = owed(ledger, ledger.snapshots(), min(repository.clock(), repository.store.now()))
+    collector = Collector(repository, Findings())
+    collector.add_snapshots(records)
+    collector.add_ledger(records)
+    collector.add_evidence()
+    return collector.needs
+
+
+def _statement_digest(data: bytes) -> Digest | None:
+    """By which the ledger knows an envelope; None if it is none."""
+    try:
+        return parse_envelope(data).digest
+    except IntegrityError:
+        return None
