@@ -65,6 +65,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first l
     "mount": ("cli.mount:mount", "Mount SNAPSHOT read-only at the empty DIRECTORY."),
     "restore": ("cli.restore:restore", "Put SNAPSHOT's content at TARGET, proven from disk."),
     "verify": ("cli.verify:verify", "Check stored bytes against what was signed."),
+    "audit": (
+        "cli.audit:audit",
+        "Check the whole repository: chain, signatures, bytes, locks, hidden versions.",
+    ),
+    "heal": (
+        "cli.heal:heal",
+        "Show, and with --execute remove, what hides needed objects from plain reads.",
+    ),
     "export-checksums": (
         "cli.export_checksums:export_checksums",
         "Print a snapshot's SHA-256 sums as sha256sum does.",

@@ -1,17 +1,23 @@
 """`vault status`: how the repository and its datasets stand."""
 
-from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
 
 import click
 
 from cli import render
+from cli.audit import protection_fields
 from cli.context import Invocation, pass_invocation, signer_name
+from cli.exits import EXIT_RETENTION
 from cli.values import format_age
+from vault.audit.protection import Protection, protections
 from vault.model import from_rfc3339, to_rfc3339
 from vault.repository import Repository, snapshot_body
-from vault.stats import DatasetStatus, Event, status_of
+from vault.stats import DatasetStatus, Event, owed, status_of
+from vault.workers import make_workers
+
+Protections: TypeAlias = Mapping[int, Protection | None]  # by seq; None under lock mode none
 
 _HEADINGS = (
     "dataset",
@@ -25,16 +31,22 @@ _HEADINGS = (
     "restored",
 )
 _RIGHT = {1, 2, 4, 6}
+_TRANSFERS = 8  # questions to the store at the same time
 
 
 @click.command()
+@click.option(
+    "--locks",
+    is_flag=True,
+    help="Ask the store how long what the snapshots need is locked; one question an object.",
+)
 @pass_invocation
-def status(invocation: Invocation) -> None:
+def status(invocation: Invocation, *, locks: bool) -> int:
     """Show how every dataset stands: newest snapshot, last proof.
 
     Needs no key. Restored is the last restore or drill. Warns of incomplete snapshots, of what
     should not be in the ledger, and while recovery.key or root.key lie beside
-    writer.key.
+    writer.key. With --locks, exit 5: a lock ends before a snapshot that needs it does.
     """
     repository = invocation.open()
     now = invocation.clock()
@@ -44,6 +56,10 @@ def status(invocation: Invocation) -> None:
     invocation.warn_of_keys_together()
     for state in states:
         _warn(invocation, state)
+    protected = _protections(repository, now) if locks else {}
+    gaps = [seq for seq, found in protected.items() if found is not None and found.has_gap]
+    for seq in gaps:
+        _warn_of_gap(invocation, seq, protected[seq], now)
     head_age = max(now - ledger.records[-1].modified, timedelta())
     fields = {
         "repository": {
@@ -53,10 +69,31 @@ def status(invocation: Invocation) -> None:
             "head": str(repository.head),
             "head_age": int(head_age.total_seconds()),
         },
-        "datasets": [_fields(repository, state) for state in states],
+        "datasets": [_fields(repository, state, protected, now) for state in states],
     }
-    text = _text(repository, states, head_age)
+    text = _text(repository, states, head_age, protected)
     invocation.emit("vault/status/v1", fields, text)
+    return EXIT_RETENTION if gaps else 0
+
+
+def _protections(repository: Repository, now: datetime) -> Protections:
+    """Of every snapshot that is owed, by seq."""
+    records = owed(repository.ledger, repository.ledger.snapshots(), now)
+    with make_workers(1, transfers=_TRANSFERS) as workers:
+        found = protections(repository, records, workers)
+    return dict(zip((record.seq for record in records), found, strict=True))
+
+
+def _warn_of_gap(
+    invocation: Invocation, seq: int, protection: Protection | None, now: datetime
+) -> None:
+    assert protection is not None
+    until = to_rfc3339(protection.until) if protection.until else "no time at all"
+    invocation.warn(
+        f"snapshot {seq} needs {protection.weakest}, which is locked until {until},"
+        f" not until {to_rfc3339(protection.promised)}:"
+        f" {render.plural(protection.days_to_gap(now) or 0, 'day')} to the gap"
+    )
 
 
 def _warn(invocation: Invocation, state: DatasetStatus) -> None:
@@ -71,7 +108,9 @@ def _warn(invocation: Invocation, state: DatasetStatus) -> None:
             invocation.warn(f"the last {event.type} of {state.dataset} failed (ledger {event.seq})")
 
 
-def _fields(repository: Repository, state: DatasetStatus) -> dict[str, Any]:
+def _fields(
+    repository: Repository, state: DatasetStatus, protected: Protections, now: datetime
+) -> dict[str, Any]:
     newest = state.newest
     return {
         "dataset": state.dataset,
@@ -81,6 +120,7 @@ def _fields(repository: Repository, state: DatasetStatus) -> dict[str, Any]:
         "created": snapshot_body(newest).created if newest else None,
         "age": int(state.age.total_seconds()) if state.age is not None else None,
         "until": snapshot_body(newest).until if newest else None,
+        "protection": protection_fields(protected.get(newest.seq), now) if newest else None,
         "host": signer_name(repository, newest.key_id) if newest else None,
         "size": snapshot_body(newest).counts.size if newest else None,
         "incomplete": state.incomplete.seq if state.incomplete else None,
@@ -101,7 +141,12 @@ def _event_fields(event: Event | None) -> dict[str, Any] | None:
     }
 
 
-def _text(repository: Repository, states: Sequence[DatasetStatus], head_age: timedelta) -> str:
+def _text(
+    repository: Repository,
+    states: Sequence[DatasetStatus],
+    head_age: timedelta,
+    protected: Protections,
+) -> str:
     facts = render.facts(
         {
             "repository": repository.store.url,
@@ -111,8 +156,15 @@ def _text(repository: Repository, states: Sequence[DatasetStatus], head_age: tim
     )
     if not states:
         return f"{facts}\n\nno snapshots yet"
+    headings: Sequence[str] = _HEADINGS
     rows = [_row(repository, state) for state in states]
-    table = render.table(_HEADINGS, rows, right=_RIGHT, width=render.terminal_width())
+    if any(protected.values()):
+        headings = (*headings, "protected until")
+        rows = [
+            (*row, _protection_text(state, protected))
+            for row, state in zip(rows, states, strict=True)
+        ]
+    table = render.table(headings, rows, right=_RIGHT, width=render.terminal_width())
     return f"{facts}\n\n{table}"
 
 
@@ -130,6 +182,14 @@ def _row(repository: Repository, state: DatasetStatus) -> Sequence[object]:
         _event_text(state.verification),
         _event_text(state.restore),
     )
+
+
+def _protection_text(state: DatasetStatus, protected: Protections) -> str:
+    """Of the newest complete snapshot."""
+    found = protected.get(state.newest.seq) if state.newest else None
+    if found is None:
+        return ""
+    return render.moment(found.until) if found.until else "not locked"
 
 
 def _event_text(event: Event | None) -> str:

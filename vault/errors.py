@@ -19,6 +19,7 @@
     ├─ StorageError                 the store is unreachable or refused
     │  ├─ ObjectNotFoundError       no such object or version
     │  ├─ NameTakenError            a PUT that asked for a new name met a taken one
+    │  │  └─ NameContestedError     it met another PUT that is still under way
     │  └─ StorageUnavailableError   worth a retry
     ├─ LocalError                   local disk or I/O failure
     ├─ BusyError                    already running for this dataset or target
@@ -126,6 +127,10 @@ class ObjectNotFoundError(StorageError):
 
 class NameTakenError(StorageError):
     """A PUT that asked for a new name met a taken one; nothing was stored."""
+
+
+class NameContestedError(NameTakenError):
+    """A PUT that asked for a new name met another that is still under way."""
 
 
 class StorageUnavailableError(StorageError):

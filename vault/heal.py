@@ -242,13 +242,13 @@ class Healer:
         self._store.delete(step.name, step.version)
 
     def _is_needed_somewhere(self, version: ObjectVersion) -> bool:
-        if version.size <= MAX_ENVELOPE:
-            data = self._store.get(version.name, version.version, length=MAX_ENVELOPE)
-            if Digest.of(data) in self._digests or _statement_digest(data) in self._digests:
-                return True
-        if version.size not in self._sizes and version.size > MAX_EVIDENCE:
+        may_be = version.size in self._sizes or version.size <= MAX_EVIDENCE
+        if may_be and hash_version(self._store, version) in self._digests:
+            return True
+        if version.size > MAX_ENVELOPE:
             return False
-        return hash_version(self._store, version) in self._digests
+        data = self._store.get(version.name, version.version, length=MAX_ENVELOPE)
+        return _statement_digest(data) in self._digests
 
     def _expose(self, step: Step) -> None:
         """Store the right bytes once more, with the lock that they have."""

@@ -29,6 +29,7 @@ from vault.errors import (
     IntegrityError,
     LedgerMovedError,
     MissingObjectError,
+    NameContestedError,
     NameTakenError,
     ObjectNotFoundError,
     RepositoryNotFoundError,
@@ -342,6 +343,8 @@ class Repository:
         if not self.store.traits.orders_versions_by_commit:
             try:
                 self.put(name, envelope, need, exclusive=True)
+            except NameContestedError:
+                return  # whoever it is can't be seen yet, and would be listed before us
             except NameTakenError:
                 self.refresh()
                 if self.head.seq < seq:  # junk holds the name, and must not stop the chain

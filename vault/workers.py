@@ -39,15 +39,23 @@ class Workers:
 
 
 @contextmanager
-def make_workers(workers: int = 2, *, transfers: int = 2) -> Iterator[Workers]:
-    """Executors that end with the block; pending work is dropped on an error."""
+def make_workers(
+    workers: int = 2, *, transfers: int = 2, in_flight: int | None = None
+) -> Iterator[Workers]:
+    """Executors that end with the block; pending work is dropped on an error.
+
+    Args:
+        workers: Threads that compute; 0 for none at all.
+        transfers: Threads that talk to the store.
+        in_flight: Packs moving at the same time; by default as many as transfers.
+    """
     if workers == 0:
         yield Workers(compute=InlineExecutor(), transfer=InlineExecutor(), in_flight=1)
         return
     compute = ThreadPoolExecutor(workers, thread_name_prefix="compute")
     transfer = ThreadPoolExecutor(transfers, thread_name_prefix="transfer")
     try:
-        yield Workers(compute=compute, transfer=transfer, in_flight=transfers)
+        yield Workers(compute=compute, transfer=transfer, in_flight=in_flight or transfers)
     finally:
         compute.shutdown(wait=True, cancel_futures=True)
         transfer.shutdown(wait=True, cancel_futures=True)

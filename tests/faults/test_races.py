@@ -9,12 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vault.errors import NameContestedError
 from vault.model import HeartbeatBody, LockMode
 from vault.repository import Draft, Repository
+from vault.storage.base import Buffer, ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint, MemoryStore
 
@@ -202,3 +204,29 @@ def test_a_stalled_append_does_not_unseat_a_later_one_where_versions_are_in_arri
     lab.store.fault = None
     notes = [r.body.note for r in lab.open().ledger.records if isinstance(r.body, HeartbeatBody)]
     assert sorted(notes) == ["one", "stalled", "two"]
+
+
+class _Contested(MemoryStore):
+    """Answers the first exclusive PUT as S3 does while another to that name is under way."""
+
+    def __init__(self, *, clock: "Clock") -> None:
+        super().__init__(clock=clock, orders_versions_by_commit=False)
+        self.asked: list[bool] = []
+
+    def put(
+        self, name: str, data: Buffer, *, exclusive: bool = False, **more: Any
+    ) -> ObjectVersion:
+        self.asked.append(exclusive)
+        if exclusive and self.asked.count(True) == 1:
+            raise NameContestedError("another PUT is under way")
+        return super().put(name, data, exclusive=exclusive, **more)
+
+
+def test_a_contested_number_is_never_taken_without_a_condition(
+    make_repository: "MakeRepository", clock: "Clock"
+) -> None:
+    """The other PUT can't be seen yet, and would be listed before ours: ask again instead."""
+    store = _Contested(clock=clock)
+    make_repository(store=store)
+    appends = store.asked[store.asked.index(True) :]
+    assert appends == [True, True], "an append went on without If-None-Match"

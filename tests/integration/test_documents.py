@@ -127,7 +127,7 @@ def printed(
     documents.append(vault_json("diff", *numbers))
     documents.append(vault_json("stats"))
     documents.append(vault_json("verify"))
-    documents.append(vault_json("status"))
+    documents.append(vault_json("status", "--locks"))
     root = documents[0]["repository"]["root"]
     with monkeypatch.context() as patch:
         patch.setenv("VAULT_KEYS", "host2")
@@ -142,6 +142,10 @@ def printed(
         documents.append(vault_json("verify", code=3))
     (file,) = (home / "state/vault/attestations").iterdir()
     documents.append(vault_json("attest", "push", file))
+    pack = next(path for path in Path("repository/packs").rglob("*") if path.is_file())
+    pack.with_name(pack.name + "~2").write_bytes(b"junk")
+    documents.append(vault_json("audit", code=4))
+    documents.append(vault_json("heal", code=4))
     for pack in Path("repository/packs").rglob("*"):
         if pack.is_file():
             pack.unlink()

@@ -14,6 +14,7 @@ import pytest
 
 from vault.model import LockMode, Retention
 from vault.storage import s3
+from vault.storage.check import Outcome, check_store
 
 MakeStore: TypeAlias = Callable[..., s3.S3Store]
 LockFor: TypeAlias = Callable[..., Retention]
@@ -69,3 +70,12 @@ def lock_for(store: s3.S3Store) -> LockFor:
 def clock() -> Callable[[], datetime]:
     """The wall clock: a real server can't be told another time."""
     return lambda: datetime.now(UTC)
+
+
+@pytest.fixture
+def racing_store(store: s3.S3Store, clock: Callable[[], datetime]) -> s3.S3Store:
+    """A store that several writers may share; LocalStack is none (docs/stores.md)."""
+    report = check_store(store, clock=clock)
+    if Outcome.KEPT not in {report.outcome("version-order"), report.outcome("if-none-match")}:
+        pytest.skip("this server gets one writer only, as store check says")
+    return store

@@ -133,14 +133,14 @@ def attack(store: s3.S3Store, client: Any, names: list[str]) -> None:
 @pytest.mark.parametrize("ordered", [True, False])
 def test_twelve_writers_race_for_one_chain(
     make_store: MakeStore,
-    store: s3.S3Store,
+    racing_store: s3.S3Store,
     make_repository: MakeRepository,
     tmp_path: Path,
     ordered: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     """Nobody's entry is lost, with and without trust in the order of versions."""
     observed = s3.Observed(orders_versions_by_commit=ordered)
-    lab = make_repository(store=make_store(store.prefix.rstrip("/"), observed=observed))
+    lab = make_repository(store=make_store(racing_store.prefix.rstrip("/"), observed=observed))
     hosts = [lab.enrol(f"host{number}") for number in range(12)]
 
     def write(number: int) -> Record:

@@ -21,6 +21,7 @@ from botocore.exceptions import (
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
+    NameContestedError,
     NameTakenError,
     ObjectNotFoundError,
     RepositoryNotFoundError,
@@ -106,7 +107,7 @@ MEANINGS: list[tuple[Exception, type[VaultError]]] = [
     (refusal(301, "PermanentRedirect"), ConfigError),
     (refusal(400, "BadDigest"), DigestMismatchError),
     (refusal(412, "PreconditionFailed"), NameTakenError),
-    (refusal(409, "ConditionalRequestConflict"), NameTakenError),
+    (refusal(409, "ConditionalRequestConflict"), NameContestedError),
     (refusal(503, "SlowDown"), StorageUnavailableError),
     (refusal(500, "InternalError"), StorageUnavailableError),
     (refusal(502, "Bad Gateway"), StorageUnavailableError),

@@ -287,7 +287,8 @@ class _Audit:
         if judged.verdict is Verdict.OTHER and judged.version.version in pins:
             code, problem = Code.WRONG_SIZE, "pinned version has the wrong size"
         elif judged is view.shown and judged.verdict in (Verdict.OTHER, Verdict.MARKER):
-            problem += ", hides the object from plain reads"
+            is_hiding = any(each.verdict is Verdict.RIGHT for each in view.judged)
+            problem += ", hides the object from plain reads" if is_hiding else ""
         self._findings.add(code, view.name, problem, found=described(judged.version))
 
     def _report_sum(self, view: View, verdict: Verdict, count: int) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -29,6 +30,7 @@ from vault.storage.s3 import Observed, S3Store
 
 LOCK = timedelta(seconds=60)
 _MAX_SKEW = timedelta(minutes=5)  # I9
+_RACERS, _RACES = 8, 8
 _DATA = b"vault store check\n" * 4096  # 72 KiB: more than a socket takes at once
 
 
@@ -317,13 +319,22 @@ def _version_order(bench: _Bench) -> str:
 
 
 def _if_none_match(bench: _Bench) -> str:
+    def enters(name: str) -> bool:
+        try:
+            bench.store.put(name, _DATA, sha256=hashlib.sha256(_DATA).digest(), exclusive=True)
+        except NameTakenError:
+            return False
+        return True
+
     name = bench.name()
-    bench.put(name)
-    try:
-        bench.store.put(name, b"2", sha256=hashlib.sha256(b"2").digest(), exclusive=True)
-    except NameTakenError:
-        return "a taken name is refused"
-    raise _Shortfall("If-None-Match is ignored")
+    if not enters(name) or enters(name):
+        raise _Shortfall("If-None-Match is ignored")
+    with ThreadPoolExecutor(_RACERS) as pool:
+        for _ in range(_RACES):
+            entered = sum(pool.map(enters, [bench.name()] * _RACERS))
+            if entered != 1:
+                raise _Shortfall(f"{entered} of {_RACERS} PUTs at the same time were let in")
+    return f"a taken name is refused, and {_RACES} races of {_RACERS} had one winner each"
 
 
 def _checksum(bench: _Bench) -> str:
@@ -501,7 +512,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
     (
         Row(
             name="if-none-match",
-            promise="a PUT with If-None-Match to a taken name is refused",
+            promise="of PUTs with If-None-Match to one name, one is let in",
             need=Need.NONE,
             remedy="none needed where versions are in order; else only one writer may append",
         ),

@@ -48,6 +48,7 @@ from botocore.parsers import ResponseParserError
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
+    NameContestedError,
     NameTakenError,
     ObjectNotFoundError,
     RepositoryNotFoundError,
@@ -81,7 +82,6 @@ _DAMAGED = {
     "XAmzContentChecksumMismatch",
 }
 _BUSY = {"SlowDown", "RequestTimeout", "OperationAborted", "ServiceUnavailable", "InternalError"}
-_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
 _BAD_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 _ELSEWHERE = {
     "PermanentRedirect",
@@ -722,7 +722,8 @@ _MEANINGS = (
     (_GONE, lambda what, found: ObjectNotFoundError(what, found=found)),
     (_NO_LOCK, lambda what, found: _NoLockError(what, found=found)),
     (_BUSY, lambda what, found: StorageUnavailableError(what, found=found)),
-    (_TAKEN, lambda what, found: NameTakenError(what, found=found)),
+    ({"PreconditionFailed"}, lambda what, found: NameTakenError(what, found=found)),
+    ({"ConditionalRequestConflict"}, lambda what, found: NameContestedError(what, found=found)),
     (_DAMAGED, lambda what, found: DigestMismatchError(what, found=found)),
     ({"InvalidRange"}, lambda what, found: _PastEndError(what, found=found)),
     (

@@ -1,0 +1,309 @@
+"""`vault audit`: the whole repository against what was signed, without a key."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli import progress, render
+from cli.context import Invocation, finding_text, pass_invocation
+from cli.exits import EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION
+from cli.page import Section, page
+from cli.values import format_age, parse_share
+from vault.audit import AuditFinding, AuditReport, Concern, DatasetAge, Protection, SnapshotAudit
+from vault.audit import audit as audit_repository
+from vault.envelope import Head
+from vault.errors import ConfigError, LocalError
+from vault.model import to_rfc3339
+from vault.repository import Repository
+from vault.storage import open_store
+from vault.trust import HeadMemory
+from vault.workers import make_workers
+
+_TRANSFERS = 8  # questions to the store at the same time
+_IN_FLIGHT = 2  # packs in memory
+_EXITS = {
+    Concern.INTEGRITY: EXIT_INTEGRITY,
+    Concern.RETENTION: EXIT_RETENTION,
+    Concern.OBJECTIVE: EXIT_OBJECTIVE,
+    Concern.NONE: 0,
+}
+
+
+@click.command()
+@click.option(
+    "--read-data",
+    type=parse_share,
+    metavar="SHARE",
+    default="0%",
+    show_default=True,
+    help="How many of the packs to read and hash: all, or a sample such as 5%.",
+)
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.html",
+    help="Write a report for people to FILE.html as well.",
+)
+@pass_invocation
+def audit(invocation: Invocation, *, read_data: float, report: Path | None) -> int:
+    """Check the whole repository: chain, signatures, bytes, locks, hidden versions.
+
+    Changes nothing and needs no key, only the pinned root: from a key file, or
+    --trust 0:DIGEST. Only snapshots that are still to be kept, or held, are owed;
+    their packs are read as far as --read-data says, everything else always. Exit 4:
+    something is missing, wrong or was planted; 5: a lock ends too early or is too weak.
+    """
+    repository, floors = _open(invocation)
+    with (
+        make_workers(1, transfers=_TRANSFERS, in_flight=_IN_FLIGHT) as workers,
+        progress.shown(quiet=invocation.options.quiet) as shown,
+    ):
+        result = audit_repository(
+            repository, share=read_data, floors=floors, workers=workers, progress=shown
+        )
+    if result.gravest is not Concern.INTEGRITY:
+        invocation.remember(repository)
+    if report is not None:
+        _write(report, _page(repository, result))
+    invocation.emit("vault/audit/v1", {"audit": _fields(repository, result)}, _text(result))
+    return _EXITS[result.gravest]
+
+
+def _open(invocation: Invocation) -> tuple[Repository, list[Head]]:
+    """The repository, holes in its ledger and all; and the heads that it must contain."""
+    if invocation.options.accept_head is not None:
+        raise ConfigError(
+            "an audit accepts nothing: it writes neither here nor to the ledger",
+            hint="accept the head with another command, for example 'vault list'",
+        )
+    location = invocation.location()
+    assert location is not None
+    store = open_store(location.url, endpoint=location.endpoint)
+    repository = Repository(store, invocation.pinned_root(), clock=invocation.clock, tolerant=True)
+    known = HeadMemory(invocation.places.state).recall(repository.ledger.repository_id)
+    return repository, [*invocation.floors, *([known] if known else [])]
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LocalError(f"can't write {path}", found=error.strerror) from error
+
+
+# --- for programs ---
+
+
+def _fields(repository: Repository, report: AuditReport) -> dict[str, Any]:
+    totals = report.totals
+    return {
+        "verdict": _verdict(report),
+        "repository": repository.ledger.repository_id,
+        "url": repository.store.url,
+        "head": str(report.head),
+        "at": to_rfc3339(report.at),
+        "lock": report.lock_mode.value,
+        "advisory": report.advisory,
+        "snapshots": [_snapshot_fields(report, each) for each in report.snapshots],
+        "datasets": [_age_fields(each) for each in report.datasets],
+        "objects": totals.needed,
+        "bytes": totals.bytes,
+        "checksums_stated": totals.checksums,
+        "checksums_not_available": totals.not_available,
+        "objects_read": totals.read,
+        "bytes_read": totals.bytes_read,
+        "names": totals.names,
+        "versions": totals.versions,
+        "repeated": totals.repeated,
+        "unneeded": totals.unneeded,
+        "unneeded_bytes": totals.unneeded_bytes,
+        "findings": [_finding_fields(each) for each in report.findings],
+        "findings_omitted": report.omitted,
+    }
+
+
+def _snapshot_fields(report: AuditReport, snapshot: SnapshotAudit) -> dict[str, Any]:
+    return {
+        "seq": snapshot.seq,
+        "dataset": snapshot.dataset,
+        "created": to_rfc3339(snapshot.created),
+        "complete": snapshot.complete,
+        "held": snapshot.held,
+        "until": to_rfc3339(snapshot.until),
+        "objects": snapshot.objects,
+        "bytes": snapshot.bytes,
+        "readable": snapshot.readable,
+        "protection": protection_fields(snapshot.protection, report.at),
+    }
+
+
+def protection_fields(protection: Protection | None, now: datetime) -> dict[str, Any] | None:
+    """Until when, by which object, and how long until a gap."""
+    if protection is None:
+        return None
+    return {
+        "until": to_rfc3339(protection.until) if protection.until else None,
+        "weakest": protection.weakest,
+        "days_to_gap": protection.days_to_gap(now),
+    }
+
+
+def _age_fields(dataset: DatasetAge) -> dict[str, Any]:
+    return {
+        "dataset": dataset.dataset,
+        "newest": dataset.newest,
+        "age": int(dataset.age.total_seconds()) if dataset.age is not None else None,
+    }
+
+
+def _finding_fields(finding: AuditFinding) -> dict[str, str]:
+    return {
+        "severity": finding.severity.value,
+        "code": finding.code.value,
+        "concern": finding.concern.value,
+        "subject": finding.subject,
+        "problem": finding.problem,
+        "expected": finding.expected,
+        "found": finding.found,
+    }
+
+
+# --- for people ---
+
+
+def _verdict(report: AuditReport) -> str:
+    """In a word, by the gravest finding."""
+    return "passed" if report.gravest is Concern.NONE else f"failed: {report.gravest.value}"
+
+
+def _text(report: AuditReport) -> str:
+    parts = [render.facts(_facts(report))]
+    if report.snapshots:
+        rows = [_snapshot_row(each, report) for each in report.snapshots]
+        width = render.terminal_width()
+        parts.append(render.table(_SNAPSHOT_HEADINGS, rows, right={0, 5}, width=width))
+    if report.datasets:
+        parts.append(render.table(_AGE_HEADINGS, map(_age_row, report.datasets), right={1}))
+    if report.findings:
+        parts.append("\n".join(map(_finding_line, report.findings)))
+    if report.omitted:
+        parts.append(f"and {render.plural(report.omitted, 'finding')} like these")
+    return "\n\n".join(parts)
+
+
+def _facts(report: AuditReport) -> dict[str, str]:
+    """What was looked at, in a few lines."""
+    totals = report.totals
+    stated = f"{totals.checksums:,} stated by the store, {totals.not_available:,} not available"
+    unneeded = f"{totals.unneeded:,}, {render.size(totals.unneeded_bytes)}"
+    locks = f"{report.lock_mode.value}{', advisory' if report.advisory else ''}"
+    return {
+        "verdict": _verdict(report),
+        "head": str(report.head),
+        "locks": locks,
+        "needed": f"{render.plural(totals.needed, 'object')}, {render.size(totals.bytes)}",
+        "checksums": stated,
+        "read": f"{render.plural(totals.read, 'object')}, {render.size(totals.bytes_read)}",
+        "listed": f"{totals.names:,} names, {render.plural(totals.versions, 'version')},"
+        f" {totals.repeated:,} of them repeated",
+        "not needed": unneeded,
+        "findings": _counts(report.findings, report.omitted),
+    }
+
+
+def _counts(findings: Sequence[AuditFinding], omitted: int) -> str:
+    counts: dict[str, int] = {}
+    for finding in findings:
+        counts[finding.severity.value] = counts.get(finding.severity.value, 0) + 1
+    parts = [f"{count:,} {severity}" for severity, count in counts.items()]
+    if omitted:
+        parts.append(f"{omitted:,} more")
+    return ", ".join(parts) or "none"
+
+
+_SNAPSHOT_HEADINGS = (
+    "snapshot",
+    "dataset",
+    "taken",
+    "until",
+    "protected until",
+    "gap in days",
+    "weakest object",
+)
+
+
+def _snapshot_row(snapshot: SnapshotAudit, report: AuditReport) -> tuple[str, ...]:
+    """One snapshot that is owed."""
+    protection = snapshot.protection
+    until, days, weakest = "not locked", "", ""
+    if not snapshot.readable:
+        until = "unknown"
+    elif protection is not None:
+        gap = protection.days_to_gap(report.at)
+        days = "none" if gap is None else str(gap)
+        until = render.moment(protection.until) if protection.until else "not locked"
+        weakest = protection.weakest
+    advisory = " (advisory)" if protection is not None and report.advisory else ""
+    return (
+        str(snapshot.seq),
+        snapshot.dataset,
+        render.moment(snapshot.created),
+        render.moment(snapshot.until) + (", held" if snapshot.held else ""),
+        until + advisory,
+        days,
+        weakest,
+    )
+
+
+_AGE_HEADINGS = ("dataset", "newest complete", "age")
+
+
+def _age_row(dataset: DatasetAge) -> tuple[str, ...]:
+    """The RPO of one dataset as it is."""
+    age = format_age(dataset.age) if dataset.age is not None else ""
+    return (dataset.dataset, "none" if dataset.newest is None else str(dataset.newest), age)
+
+
+def _finding_line(finding: AuditFinding) -> str:
+    line = f"{finding.severity}: {finding.code}: {finding_text(finding)}"
+    return render.printable(line)
+
+
+def _page(repository: Repository, report: AuditReport) -> str:
+    """The same for a browser."""
+    about = {"repository": f"{repository.store.url} ({repository.ledger.repository_id})"}
+    about |= {"audited": to_rfc3339(report.at)} | _facts(report)
+    kept = [
+        Section(
+            title="Snapshots that are owed",
+            headings=_SNAPSHOT_HEADINGS,
+            rows=[_snapshot_row(each, report) for each in report.snapshots],
+        ),
+        Section(
+            title="Age of the newest complete snapshot",
+            headings=_AGE_HEADINGS,
+            rows=[_age_row(each) for each in report.datasets],
+        ),
+        Section(
+            title="Findings",
+            headings=("severity", "code", "subject", "problem", "expected", "found"),
+            rows=[_finding_cells(each) for each in report.findings],
+            by_severity=True,
+        ),
+    ]
+    good = report.gravest is Concern.NONE
+    return page("Audit of a vault repository", _verdict(report), about, kept, good=good)
+
+
+def _finding_cells(finding: AuditFinding) -> tuple[str, ...]:
+    return (
+        finding.severity.value,
+        finding.code.value,
+        finding.subject,
+        finding.problem,
+        finding.expected,
+        finding.found,
+    )

@@ -1,0 +1,226 @@
+"""`vault audit`, `vault heal` and `vault status --locks` as users run them."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from vault.enrol import existing_root
+from vault.errors import StorageError
+from vault.storage.local import LocalStore
+
+Vault: TypeAlias = Callable[..., tuple[int, str, str]]
+VaultJson: TypeAlias = Callable[..., Any]
+
+
+@pytest.fixture
+def stored(vault: Vault, repository: Path, source: Path) -> Path:
+    """A repository with a snapshot."""
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    return repository
+
+
+@pytest.fixture
+def locked(vault: Vault, home: Path, source: Path) -> Path:
+    """The same with locks, as far as a directory keeps them."""
+    made = home / "locked"
+    code, _, err = vault("init", made, "--host", "first", "--lock", "governance")
+    assert code == 0, err
+    assert vault("snapshot", source, "--name", "data", "--retain", "30d")[0] == 0
+    return made
+
+
+def packs(repository: Path) -> list[Path]:
+    """Files of packs."""
+    return sorted(path for path in (repository / "packs").rglob("*") if path.is_file())
+
+
+def beside(path: Path, data: bytes = b"junk") -> Path:
+    """A later version of an object, as anybody who may write the directory makes it."""
+    file = path.with_name(path.name + "~2")
+    file.write_bytes(data)
+    return file
+
+
+def test_a_sound_repository_passes(vault: Vault, vault_json: VaultJson, stored: Path) -> None:
+    """Advisory locks are said and are no failure."""
+    code, out, err = vault("audit", "--read-data", "all")
+    assert code == 0, err
+    assert "verdict     passed" in out
+    assert "info: advisory-locks" in out
+    result = vault_json("audit")["audit"]
+    assert (result["verdict"], result["advisory"], result["lock"]) == ("passed", True, "none")
+    assert [each["dataset"] for each in result["snapshots"]] == ["data"]
+
+
+def test_only_the_pinned_root_is_needed(
+    vault: Vault,
+    vault_json: VaultJson,
+    stored: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    home: Path,
+) -> None:
+    """From --trust, on a machine without any key file."""
+    pinned = existing_root(LocalStore(stored))
+    monkeypatch.setenv("VAULT_KEYS", str(home / "nothing"))
+    assert vault("--repo", stored, "audit")[0] == 2
+    assert vault("--repo", stored, "--trust", "0:" + "0" * 64, "audit")[0] == 4
+    found = vault_json("--repo", stored, "--trust", f"0:{pinned}", "audit")["audit"]
+    assert found["verdict"] == "passed"
+
+
+@pytest.mark.parametrize("act", ["overwritten", "missing", "flipped", "junk"])
+def test_tampering_exits_4(vault: Vault, vault_json: VaultJson, stored: Path, act: str) -> None:
+    """With what, which and when."""
+    victim = packs(stored)[0]
+    code = {"overwritten": "other-bytes", "missing": "missing", "flipped": "wrong-bytes"}.get(act)
+    if act == "overwritten":
+        beside(victim)
+    elif act == "missing":
+        victim.unlink()
+    elif act == "flipped":
+        victim.chmod(0o600)
+        victim.write_bytes(victim.read_bytes()[:-1] + b"\0")
+    else:
+        (stored / "ledger" / f"{7:016d}").write_text("{}")
+        code = "junk-statement"
+    result = vault_json("audit", "--read-data", "all", code=4)["audit"]
+    assert [each["code"] for each in result["findings"]] == [code, "advisory-locks"]
+    found = vault("audit", "--read-data", "all")
+    assert found[0] == 4
+    assert f"error: {code}: " in found[1]
+
+
+def test_a_gap_exits_5_from_audit_and_status(
+    vault: Vault, vault_json: VaultJson, locked: Path
+) -> None:
+    """Until when, by which object, and how many days are left."""
+    code, out, _ = vault("status", "--locks")
+    assert code == 0
+    assert "protected until" in out
+    assert vault("audit")[0] == 0
+    pack = packs(locked)[0]
+    (locked / ".retention" / pack.relative_to(locked)).unlink()
+    result = vault_json("audit", code=5)["audit"]
+    assert result["verdict"] == "failed: retention"
+    (snapshot,) = result["snapshots"]
+    name = str(pack.relative_to(locked))
+    assert snapshot["protection"] == {"until": None, "weakest": name, "days_to_gap": 0}
+    code, _, err = vault("status", "--locks")
+    assert code == 5
+    assert f"needs {name}, which is locked until no time at all" in err
+    found = vault_json("status", "--locks", code=5)["datasets"][0]["protection"]
+    assert found == snapshot["protection"]
+    assert vault_json("status")["datasets"][0]["protection"] is None
+
+
+def test_the_report_is_escaped_and_loads_nothing(vault: Vault, stored: Path, home: Path) -> None:
+    """Names in a store are anybody's."""
+    (stored / "<script>alert(1)<").mkdir()
+    (stored / "<script>alert(1)<" / "script>\x1b[31m\u202e").write_bytes(b"x")
+    assert vault("audit", "--report", "report.html")[0] == 0
+    page = (home / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert "default-src 'none'" in page
+    assert not re.search(r"(src|href)=|url\(", page)
+    assert "<td>data</td>" in page
+
+
+def test_a_report_that_can_not_be_written(vault: Vault, stored: Path) -> None:
+    """An error of the local disk."""
+    assert vault("audit", "--report", "missing/report.html")[0] == 14
+
+
+def test_an_audit_accepts_no_head(vault: Vault, stored: Path) -> None:
+    """It changes nothing, here or there."""
+    assert vault("--accept-head", "0:" + "0" * 64, "audit")[0] == 2
+
+
+def test_a_rolled_back_ledger_is_a_finding_and_is_not_remembered(
+    vault: Vault, vault_json: VaultJson, stored: Path
+) -> None:
+    """The head that was seen here before is owed."""
+    newest = max((stored / "ledger").iterdir())
+    kept = newest.read_bytes()
+    newest.unlink()
+    result = vault_json("audit", code=4)["audit"]
+    assert "other-history" in [each["code"] for each in result["findings"]]
+    assert vault("list")[0] == 4
+    newest.write_bytes(kept)
+    assert vault("list")[0] == 0
+    assert vault("audit")[0] == 0
+
+
+def test_heal_shows_then_heals_then_is_attested(
+    vault: Vault, vault_json: VaultJson, stored: Path
+) -> None:
+    """Exit 4 while something is hidden, 0 once nothing is."""
+    junk = beside(packs(stored)[0])
+    code, out, _ = vault("heal")
+    assert code == 4
+    assert "remove junk" in out
+    assert "1 needed object hidden" in out
+    assert junk.exists()
+    result = vault_json("heal", "--execute")["heal"]
+    assert [(each["action"], each["done"]) for each in result["steps"]] == [("remove junk", True)]
+    assert not junk.exists()
+    assert result["statement"]
+    assert vault("audit")[0] == 0
+    code, out, _ = vault("heal", "--execute")
+    assert (code, "0 needed objects still hidden" in out) == (0, True)
+    assert vault_json("heal", "--execute")["heal"]["statement"] is None
+    assert vault("verify")[0] == 0
+
+
+def test_heal_without_a_key_records_nothing(
+    vault_json: VaultJson, stored: Path, keys: Path
+) -> None:
+    """Not even where recovery.key is, if told so."""
+    before = sorted((stored / "ledger").iterdir())
+    beside(packs(stored)[0])
+    assert vault_json("heal", "--execute", "--no-key")["heal"]["statement"] is None
+    (keys / "recovery.key").unlink()
+    beside(packs(stored)[0])
+    assert vault_json("heal", "--execute")["heal"]["statement"] is None
+    assert sorted((stored / "ledger").iterdir()) == before
+
+
+def test_heal_says_what_is_lost(vault: Vault, stored: Path) -> None:
+    """No version can bring it back."""
+    victim = packs(stored)[0]
+    victim.unlink()
+    code, out, _ = vault("heal", "--execute")
+    assert code == 4
+    assert f"lost: packs/{victim.parent.name}/{victim.name}" in out
+
+
+def test_heal_that_can_not_be_recorded_is_degraded(
+    vault: Vault, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attestation is kept for later."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageError("read only")
+
+    beside(packs(stored)[0])
+    monkeypatch.setattr("vault.attest.record", refuse)
+    code, _, err = vault("heal", "--execute")
+    assert code == 3
+    assert "vault attest push" in err
+
+
+def test_an_audit_of_a_hole_in_the_ledger(
+    vault: Vault, vault_json: VaultJson, stored: Path
+) -> None:
+    """Every other command stops; this one says what is there."""
+    assert vault("verify")[0] == 0
+    (stored / "ledger" / f"{2:016d}").unlink()
+    assert vault("list")[0] == 4
+    result = vault_json("audit", code=4)["audit"]
+    assert {"beyond-gap", "other-history"} <= {each["code"] for each in result["findings"]}
+    assert result["head"].startswith("1:")

@@ -1,0 +1,370 @@
+"""Healing: plain reads meet the right bytes again, and nothing that is needed is ever deleted."""
+
+import dataclasses
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from vault.errors import ObjectNotFoundError, RetentionError, StorageError
+from vault.heal import Action, Healer, HealPlan, HealReport, Step, plan_repair
+from vault.ledger import Record
+from vault.model import Digest, LockMode, ObjectRef, Retention
+from vault.storage.base import ObjectVersion
+from vault.storage.local import LocalStore
+from vault.storage.memory import FaultPoint
+from vault.workers import make_workers
+
+if TYPE_CHECKING:
+    from tests.conftest import Clock, Lab, MakeRepository, MakeSource
+
+
+@pytest.fixture
+def lab(make_repository: "MakeRepository") -> "Lab":
+    """A repository with locks that hold."""
+    made: Lab = make_repository(LockMode.COMPLIANCE)
+    return made
+
+
+@pytest.fixture
+def record(lab: "Lab", make_source: "MakeSource") -> Record:
+    """A snapshot of several packs."""
+    return lab.snapshot(make_source(files=10)).record
+
+
+def plan(lab: "Lab") -> HealPlan:
+    """What is in the way."""
+    with make_workers(0) as workers:
+        return Healer(lab.open(), workers).plan()
+
+
+def heal(lab: "Lab") -> tuple[HealPlan, HealReport]:
+    """Plan and do it."""
+    with make_workers(0) as workers:
+        healer = Healer(lab.open(), workers)
+        planned = healer.plan()
+        return planned, healer.execute(planned)
+
+
+def packs(lab: "Lab", record: Record) -> list[ObjectRef]:
+    """The packs of a snapshot."""
+    objects = lab.open().inventory(record).objects
+    return [ref for ref in objects if ref.name.startswith("packs/")]
+
+
+def shown(lab: "Lab", names: list[str]) -> dict[str, bytes]:
+    """What a plain read of each name meets."""
+    return {name: lab.store.get(name) for name in names}
+
+
+def actions(plan: HealPlan) -> list[tuple[Action, str]]:
+    """What is planned."""
+    return [(step.action, step.name) for step in plan.steps]
+
+
+def test_nothing_to_heal(lab: "Lab", record: Record) -> None:
+    """A sound repository is left alone."""
+    planned, report = heal(lab)
+    assert planned == HealPlan(repairs=(), lost=())
+    assert report == HealReport(done=(), hidden=())
+
+
+def needed(lab: "Lab") -> list[str]:
+    """Names of all that is owed: everything but the index, which is a cache."""
+    names = {item.name for item in lab.store.versions("") if not item.name.startswith("index/")}
+    return sorted(names)
+
+
+def test_everything_marked_and_a_third_overwritten(lab: "Lab", record: Record) -> None:
+    """After it, plain reads give what they gave before; every pinned version is there still."""
+    names = needed(lab)
+    before = shown(lab, names)
+    versions = list(lab.store.versions(""))
+    for number, name in enumerate(names):
+        if number % 3 == 0:
+            lab.store.plant(name, b"junk" * number)
+        lab.store.put_marker(name)
+    planned, report = heal(lab)
+    assert [name for action, name in actions(planned) if action is Action.REMOVE_MARKER] == names
+    assert [name for action, name in actions(planned) if action is Action.REMOVE_JUNK] == names[::3]
+    assert planned.lost == ()
+    assert report.hidden == ()
+    assert not any(done.refusal for done in report.done)
+    assert shown(lab, names) == before
+    assert list(lab.store.versions("")) == versions
+    assert plan(lab).repairs == ()
+
+
+def test_a_plan_changes_nothing(lab: "Lab", record: Record) -> None:
+    """Only looks."""
+    lab.store.put_marker(packs(lab, record)[0].name)
+    before = list(lab.store.versions(""))
+    (repair,) = plan(lab).repairs
+    assert [step.action for step in repair.steps] == [Action.REMOVE_MARKER]
+    assert list(lab.store.versions("")) == before
+
+
+def locked_junk(lab: "Lab", name: str, data: bytes) -> ObjectVersion:
+    """Junk that its author locked for years."""
+    until = lab.clock() + timedelta(days=4000)
+    retention = Retention(mode=LockMode.COMPLIANCE, until=until)
+    put: ObjectVersion = lab.store.put(name, data, sha256=Digest.of(data), retention=retention)
+    return put
+
+
+@pytest.mark.parametrize("same_size", [True, False])
+def test_locked_junk_is_covered_by_the_right_bytes_with_their_lock(
+    lab: "Lab",
+    record: Record,
+    same_size: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """What can't be deleted is no longer what people see."""
+    ref = packs(lab, record)[0]
+    data = lab.store.get(ref.name, ref.version)
+    junk = locked_junk(lab, ref.name, bytes(len(data)) if same_size else b"junk")
+    _, report = heal(lab)
+    first, second = report.done
+    assert (first.step.action, first.step.version) == (Action.REMOVE_JUNK, junk.version)
+    assert "locked" in first.refusal
+    assert (second.step.action, second.refusal) == (Action.EXPOSE, "")
+    assert report.hidden == ()
+    newest = list(lab.store.versions(ref.name))[-1]
+    assert lab.store.get(ref.name) == data
+    assert newest.version not in (ref.version, junk.version)
+    lock = lab.store.status(ref.name, ref.version).retention
+    assert lab.store.status(ref.name, newest.version).retention == lock
+    assert plan(lab).repairs == ()
+
+
+def test_a_statement_is_exposed_by_its_envelope(lab: "Lab", record: Record) -> None:
+    """Locked junk over the newest statement."""
+    name = f"ledger/{record.seq:016d}"
+    locked_junk(lab, name, b"{}")
+    _, report = heal(lab)
+    assert report.hidden == ()
+    assert lab.store.get(name) == record.envelope
+    assert lab.open().head.digest == record.digest
+
+
+def test_evidence_is_exposed(lab: "Lab", record: Record) -> None:
+    """What statements cite is needed too."""
+    from vault.model import PruneBody
+    from vault.repository import Draft
+
+    repository = lab.open()
+    digest = repository.put_evidence(b"plan")
+    body = PruneBody(phase="result", plan=str(digest))
+    draft = Draft(type="prune", subject=[(f"evidence/{digest}", digest)], body=body)
+    repository.append(lambda _: draft, [lab.root_key.pruner], tool="test")
+    locked_junk(lab, f"evidence/{digest}", b"junk")
+    assert heal(lab)[1].hidden == ()
+    assert lab.store.get(f"evidence/{digest}") == b"plan"
+
+
+def test_the_right_version_is_found_by_digest_where_the_pinned_one_is_gone(
+    lab: "Lab", record: Record
+) -> None:
+    """Between older and newer junk of the same size."""
+    ref = packs(lab, record)[0]
+    data = lab.store.get(ref.name, ref.version)
+    lab.store.remove(ref.name, ref.version)
+    older = lab.store.plant(ref.name, bytes(len(data)))
+    right = lab.store.plant(ref.name, data)
+    lab.store.plant(ref.name, b"\xff" * len(data))
+    assert heal(lab)[1].hidden == ()
+    assert [item.version for item in lab.store.versions(ref.name)] == [
+        older.version,
+        right.version,
+    ]
+
+
+def test_what_no_version_has_is_lost(lab: "Lab", record: Record) -> None:
+    """Said, and nothing is deleted on the way: not the markers that are all that is left."""
+    gone, wrong, other = packs(lab, record)[:3]
+    lab.store.remove(gone.name, gone.version)
+    lab.store.corrupt(wrong.name, wrong.version, b"short")
+    lab.store.remove(other.name, other.version)
+    lab.store.put_marker(other.name)
+    before = list(lab.store.versions(""))
+    planned, report = heal(lab)
+    assert planned.lost == tuple(sorted([gone.name, wrong.name, other.name]))
+    assert report.done == ()
+    assert list(lab.store.versions("")) == before
+
+
+def test_a_pinned_version_is_never_deleted(lab: "Lab", record: Record) -> None:
+    """Even one whose bytes are wrong: it is covered by a right one instead."""
+    from vault.audit.needs import NEVER, Need
+    from vault.audit.versions import Judged, Verdict, View
+
+    ref = packs(lab, record)[0]
+
+    def version(name: str) -> ObjectVersion:
+        return ObjectVersion(name=ref.name, version=name, size=5, modified=lab.clock())
+
+    view = View(
+        name=ref.name,
+        judged=(
+            Judged(version=version("right"), verdict=Verdict.RIGHT),
+            Judged(version=version("junk"), verdict=Verdict.OTHER),
+            Judged(version=version("pinned"), verdict=Verdict.OTHER),
+        ),
+    )
+    need = Need(
+        name=ref.name,
+        sha256=ref.sha256,
+        size=ref.size,
+        version="pinned",
+        until=NEVER,
+        mode=LockMode.NONE,
+        held=False,
+    )
+    repair = plan_repair(view, version("right"), [need])
+    assert repair is not None
+    assert [(step.action, step.version) for step in repair.steps] == [(Action.REMOVE_JUNK, "junk")]
+    only = dataclasses.replace(view, judged=(view.judged[0], view.judged[2]))
+    repair = plan_repair(only, version("right"), [need])
+    assert repair is not None
+    assert [step.action for step in repair.steps] == [Action.EXPOSE]
+
+
+@pytest.mark.parametrize("kind", ["pack", "statement"])
+def test_bytes_of_another_needed_object_are_never_deleted(
+    lab: "Lab", record: Record, kind: str
+) -> None:
+    """Should the plan say so by mistake, or somebody have put a rescued copy under a wrong name."""
+    ref, other = packs(lab, record)[:2]
+    data = lab.store.get(ref.name, ref.version) if kind == "pack" else record.envelope
+    copy = lab.store.plant(other.name, data)
+    _, report = heal(lab)
+    assert copy in list(lab.store.versions(other.name))
+    assert report.hidden == ()
+    (refused,) = [done for done in report.done if done.refusal]
+    assert "needed object" in refused.refusal
+    assert Digest.of(lab.store.get(other.name)) == other.sha256
+
+
+def test_lost_races_and_older_junk_are_left_alone(
+    lab: "Lab", record: Record, make_source: "MakeSource"
+) -> None:
+    """They hide nothing, and the former are part of what happened."""
+    fork = lab.fork(lab.base / "fork")
+    source = make_source("other", seed=7)
+    lab.store.plant(f"ledger/{record.seq + 1:016d}", b"older junk")
+    lost = fork.snapshot(source, dataset="other").record
+    lab.snapshot(source)
+    lab.store.plant(f"ledger/{lost.seq:016d}", lost.envelope)
+    lab.store.plant(f"ledger/{lost.seq + 1:016d}", b"junk at a number that nobody has")
+    before = list(lab.store.versions("ledger/"))
+    assert heal(lab)[0].repairs == ()
+    assert list(lab.store.versions("ledger/")) == before
+
+
+def test_refusals_stop_nothing_and_are_told(lab: "Lab", record: Record) -> None:
+    """Without the right to delete, what can be covered is; markers then are covered as well."""
+
+    def refuse(point: FaultPoint) -> None:
+        if point.operation == "delete":
+            raise StorageError("403")
+
+    names = [ref.name for ref in packs(lab, record)][:2]
+    for name in names:
+        lab.store.put_marker(name)
+    lab.store.fault = refuse
+    told: list[Any] = []
+    with make_workers(0) as workers:
+        healer = Healer(lab.open(), workers)
+        report = healer.execute(healer.plan(), tell=told.append)
+    assert [(done.step.action, bool(done.refusal)) for done in report.done] == [
+        (Action.REMOVE_MARKER, True),
+        (Action.EXPOSE, False),
+    ] * 2
+    assert told == list(report.done)
+    assert report.hidden == ()
+    assert all(shown(lab, names).values())
+    assert report.details()["refused"] == 2
+    assert report.details()["heal"]["expose"] == 2
+
+
+def test_what_stays_hidden_is_told(lab: "Lab", record: Record) -> None:
+    """Neither deleting nor storing is allowed."""
+    name = packs(lab, record)[0].name
+    lab.store.put_marker(name)
+
+    def refuse(point: FaultPoint) -> None:
+        if point.operation in ("delete", "put"):
+            raise RetentionError("no")
+
+    lab.store.fault = refuse
+    _, report = heal(lab)
+    assert report.hidden == (name,)
+
+
+def test_a_marker_that_somebody_else_removed_is_done(lab: "Lab", record: Record) -> None:
+    """Two people heal."""
+    name = packs(lab, record)[0].name
+    marker = lab.store.put_marker(name)
+
+    def race(point: FaultPoint) -> None:
+        if (point.operation, point.phase) == ("delete", "before"):
+            lab.store.remove(name, marker.version)
+            lab.store.fault = None
+            raise ObjectNotFoundError("gone")
+
+    lab.store.fault = race
+    _, report = heal(lab)
+    assert [done.refusal for done in report.done] == [""]
+    assert report.hidden == ()
+
+
+def test_locks_that_ran_out_are_not_asked_for_again(
+    make_repository: "MakeRepository", make_source: "MakeSource"
+) -> None:
+    """The copy of a version that was never locked, or no longer is, has no lock."""
+    lab = make_repository(LockMode.NONE)
+    record = lab.snapshot(make_source()).record
+    ref = packs(lab, record)[0]
+    lab.store.extend(
+        ref.name,
+        ref.version,
+        Retention(mode=LockMode.GOVERNANCE, until=lab.clock() + timedelta(days=1)),
+    )
+    lab.clock.advance(days=2)
+    locked_junk(lab, ref.name, b"junk")
+    assert heal(lab)[1].hidden == ()
+    newest = list(lab.store.versions(ref.name))[-1]
+    assert lab.store.status(ref.name, newest.version).retention is None
+
+
+def test_a_directory_is_healed(
+    make_repository: "MakeRepository", make_source: "MakeSource", clock: "Clock", tmp_path: Path
+) -> None:
+    """Files that were put beside an object as later versions of it go."""
+    store = LocalStore.create(tmp_path / "store", clock=clock)
+    lab = make_repository(LockMode.NONE, store=store)
+    record = lab.snapshot(make_source()).record
+    refs = packs(lab, record)
+    before = shown(lab, [ref.name for ref in refs])
+    for ref in refs:
+        (tmp_path / "store" / (ref.name + "~2")).write_bytes(b"junk")
+    assert all(data == b"junk" for data in shown(lab, [ref.name for ref in refs]).values())
+    planned, report = heal(lab)
+    assert len(list(planned.steps)) == len(refs)
+    assert report.hidden == ()
+    assert shown(lab, [ref.name for ref in refs]) == before
+    assert lab.verify(record).passed
+
+
+def test_details_are_bounded(lab: "Lab", record: Record) -> None:
+    """They go into an attestation."""
+    step = Step(
+        action=Action.REMOVE_JUNK, name="x" * 500, version="v", size=1, modified=lab.clock()
+    )
+    from vault.heal import Done
+
+    report = HealReport(done=(Done(step=step),) * 500, hidden=("x",))
+    details = report.details()
+    assert details["heal"]["remove junk"] == 500
+    assert len(details["steps"]) == 100
+    assert all(len(line) <= 200 for line in details["steps"])
