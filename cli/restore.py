@@ -44,6 +44,11 @@ from vault.workers import make_workers
     multiple=True,
     help="Only what matches, as in a .gitignore, into a missing or empty TARGET. Repeatable.",
 )
+@click.option(
+    "--drop-privileges",
+    is_flag=True,
+    help="Leave out set-uid and set-gid bits and capabilities of files.",
+)
 @click.option("--dry-run", is_flag=True, help="Check and plan; make nothing.")
 @click.option("--finalize", is_flag=True, help="Go on with a restore, or remove the former state.")
 @click.option("--undo", "undoing", is_flag=True, help="Exchange back to the former state.")
@@ -55,6 +60,7 @@ def restore(
     verify: bool,
     replace: bool,
     includes: tuple[str, ...],
+    drop_privileges: bool,
     dry_run: bool,
     finalize: bool,
     undoing: bool,
@@ -82,6 +88,7 @@ def restore(
         tool=TOOL,
         verify=verify,
         replace=replace,
+        drop_privileges=drop_privileges,
         dry_run=dry_run,
         wanted=matcher(includes) if includes else None,
         protected=_protected(invocation, repository),

@@ -29,6 +29,8 @@ _SETID_BITS = stat.S_ISUID | stat.S_ISGID
 _FILE_ACCESS = stat.S_IRUSR
 _DIRECTORY_ACCESS = stat.S_IRUSR | stat.S_IXUSR
 
+_CAPABILITY = b"security.capability"
+
 # Made by the kernel for one inode of one machine: no content, and not to be set by anybody.
 _PRIVATE_XATTRS = frozenset({b"security.evm"})
 # Labels that the kernel gives to whatever is made where such a module runs.
@@ -258,6 +260,25 @@ def _apply_xattrs(place: Place, wanted: Sequence[tuple[bytes, bytes]]) -> list[s
 
 def _xattr(name: bytes) -> str:
     return "xattr " + name.decode("ascii", "backslashreplace")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Harmless:
+    """Mode and attributes that lend nobody's rights to whoever runs the file."""
+
+    mode: int
+    xattrs: Xattrs | None
+
+
+def without_privileges(
+    mode: int, xattrs: Sequence[tuple[bytes, bytes]] | None
+) -> tuple[Harmless, tuple[str, ...]]:
+    """Leave out set-uid, set-gid and capabilities; also the omissions that this makes."""
+    kept = tuple(pair for pair in xattrs or () if pair[0] != _CAPABILITY)
+    dropped = [SETID] if mode & _SETID_BITS else []
+    if len(kept) != len(xattrs or ()):
+        dropped.append(_xattr(_CAPABILITY))
+    return Harmless(mode=mode & ~_SETID_BITS, xattrs=kept or None), tuple(dropped)
 
 
 # --- comparing ---

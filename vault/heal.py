@@ -111,7 +111,7 @@ def plan_repair(view: View, right: ObjectVersion, needs: Sequence[Need]) -> Repa
     pins = {need.version for need in needs}
     markers = [each for each in view.judged if each.verdict is Verdict.MARKER]
     newest = next(each for each in reversed(view.judged) if each.verdict is not Verdict.MARKER)
-    junk = list(_covering(view, pins)) if newest.verdict is Verdict.OTHER else []
+    junk = list(_covering(view, pins))
     if not markers and newest.verdict is not Verdict.OTHER:
         return None
     steps = [_step(Action.REMOVE_MARKER, each.version) for each in markers]

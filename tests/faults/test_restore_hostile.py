@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from vault import inventory
-from vault.codec import Sealer, Session
+from vault.codec import Sealer, Session, compress
 from vault.crypto import chunk_id
-from vault.errors import VaultError
+from vault.errors import IntegrityError, VaultError
 from vault.ledger import Record
 from vault.model import (
     Counts,
@@ -27,7 +27,7 @@ from vault.model import (
     TreeRef,
     to_rfc3339,
 )
-from vault.pack import PackWriter
+from vault.pack import PackWriter, SealedBlock
 from vault.repository import Draft, Repository, domain_ref
 from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
 from vault.restore.fs import Fs
@@ -401,3 +401,52 @@ def test_odd_attributes(lab: "Lab", forger: Forger, jail: Jail, name: str) -> No
         assert (report.outcome is Outcome.RECOVERED) is (not report.left_out)
         assert (jail.target / "a").lstat().st_size == len(CONTENT)
     assert jail.around() == before
+
+
+def test_a_tree_that_names_packs_of_another_domain(lab: "Lab", jail: Jail, tmp_path: Path) -> None:
+    """A host that was taken over can't have another host's files restored into its own.
+
+    The restorer could open those packs, and even the chunk ids are right there; but
+    they are not ids of this domain.
+    """
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "wages").write_bytes(b"everybody's wages " * 500)
+    victim = lab.with_host(lab.enrol("victim"))
+    taken = victim.snapshot(secret, dataset="victim")
+    assert victim.host.key.domain is not None
+    digest = SHA((secret / "wages").read_bytes()).digest()
+    stolen = chunk_id(victim.host.key.domain.id_key, ObjectType.DATA, digest)
+    forger = Forger(lab)
+    forger.refs += [
+        ref for ref in lab.open().inventory(taken.record).objects if ref.name.startswith("packs/")
+    ]
+    size = (secret / "wages").stat().st_size
+    half = file(b"loot", b"", size=size, sha256=digest, chunks=bytes(stolen), holes=((size, 1),))
+    loot = replace_entry(half, size=size + 1, sha256=SHA(b"?").digest())
+    before = jail.around()
+    with pytest.raises(VaultError):
+        run(lab, forger.publish_entries([TOP, loot]), jail.target)
+    assert jail.around() == before
+    assert not jail.target.exists()
+
+
+@pytest.mark.parametrize("declared", [1_000, 8 << 20])
+def test_a_block_that_is_a_bomb(lab: "Lab", jail: Jail, declared: int) -> None:
+    """64 MiB of zeros behind a directory that says less: refused by its declared size."""
+    forger = Forger(lab)
+    writer = PackWriter(
+        Sealer.for_session(forger.session, ObjectType.DATA, forger.repository.id), 3
+    )
+    sealer = writer._sealer
+    counter = writer.next_counter()
+    stored = sealer.seal(counter, compress(bytes(64 << 20), 3))
+    name = forger.id_of(bytes(declared))
+    writer.add(SealedBlock(counter, stored, declared, [declared], [name]))
+    pack = writer.finish()
+    place = f"packs/{str(pack.pack_id)[:2]}/{pack.pack_id}"
+    forger.refs.append(forger.repository.put(place, pack.data, forger.repository.clock()).ref)
+    record = forger.publish_entries([TOP, file(b"zeros", bytes(declared))])
+    with pytest.raises(IntegrityError):
+        run(lab, record, jail.target)
+    assert not jail.target.exists()

@@ -156,6 +156,17 @@ def test_a_rolled_back_ledger_is_a_finding_and_is_not_remembered(
     assert vault("audit")[0] == 0
 
 
+def test_a_head_is_remembered_only_of_a_sound_ledger(
+    vault: Vault, stored: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lacks what was asked for may be another history."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "other state"))
+    assert vault("--trust", "2:" + "0" * 64, "audit")[0] == 4
+    assert not (home / "other state").exists()
+    assert vault("audit")[0] == 0
+    assert len(list((home / "other state/vault/heads").iterdir())) == 1
+
+
 def test_heal_shows_then_heals_then_is_attested(
     vault: Vault, vault_json: VaultJson, stored: Path
 ) -> None:

@@ -260,3 +260,24 @@ def test_a_plain_user_restores_all_but_owners_and_says_so(
     assert (home / "restored/a/b/first").read_bytes() == (hostile / "a/b/first").read_bytes()
     assert (home / "restored/z/y/second").stat().st_nlink == 3
     assert not (home / "restored/setid").stat().st_mode & stat.S_ISUID
+
+
+@needs_root
+@_needs("setcap")
+def test_privileges_of_an_untrusted_snapshot_can_be_left_out(
+    vault: Vault, repository: Path, hostile: Path
+) -> None:
+    """A file restored from a host that was taken over lends nobody its owner's rights."""
+    (hostile / "server").write_bytes(b"#!/bin/sh\n")
+    subprocess.run(["setcap", "cap_setuid=ep", hostile / "server"], check=True)
+    assert vault("snapshot", hostile, "--name", "tree")[0] == 0
+    target = hostile.with_name("restored")
+    code, out, err = vault("restore", "--drop-privileges", "tree", target)
+    assert code == 3, err
+    assert "recovered" not in out
+    assert "setid" in out
+    for path in target.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            assert not path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID)
+            assert "security.capability" not in os.listxattr(path)
+    assert (target / "setid").stat().st_mode & 0o777 == 0o755

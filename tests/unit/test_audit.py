@@ -298,12 +298,25 @@ def test_inventories_that_lie(
     assert [finding.problem for finding in report.findings if finding.code is Code.INVENTORY] == [
         "inventory leaves out the domain object"
     ]
+
+    def renamed(objects: Any, *rest: Any) -> bytes:
+        one, *others = objects
+        return encode([dataclasses.replace(one, sha256=Digest(bytes(32))), *others], *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vault.snapshot.publish.inventory.encode", renamed)
+        lab.snapshot(make_source("third", seed=5), dataset="third")
+    report = look(lab)
+    (finding,) = (
+        f for f in report.findings if f.code is Code.INVENTORY and "can't be" in f.problem
+    )
+    assert finding.subject == f"ledger {lab.open().head.seq}"
     monkeypatch.setattr(
         "vault.snapshot.publish.InventoryRef",
         lambda **fields: InventoryRef(**{**fields, "objects": 1}),
     )
     lab.snapshot(make_source("other", seed=4))
-    assert [each.readable for each in look(lab).snapshots] == [True, False]
+    assert [each.readable for each in look(lab).snapshots] == [True, True, False]
 
 
 # --- hidden versions ---
@@ -490,6 +503,52 @@ def test_a_lost_race_of_a_writer_that_was_revoked_since_is_one_still(
     assert known_keys(lab.open().ledger).keys() >= {key_id}
 
 
+def test_a_statement_that_came_first_by_a_key_not_listed_then(lab: "Lab", record: Record) -> None:
+    """A thief goes on with a key that was revoked; it takes no number, and is told."""
+    repository = lab.open()
+    writer = repository.ledger.writers[lab.host.key.signing.public.id]
+    revoked = revoke_writer(
+        repository, lab.root_key, writer, distrust_from=None, reason="theft", tool="test"
+    )
+    name = ledger_name(revoked.seq + 1)
+    lab.store.plant(name, heartbeat(lab, lab.host.key.signing, after=revoked))
+    body = HoldBody(action="release", snapshot=record.seq, reason="none", author="court")
+    subject = [(ledger_name(record.seq), record.digest)]
+    draft = Draft(type="hold", subject=subject, body=body)
+    Repository(lab.store, lab.root, clock=lab.clock).append(
+        lambda _: draft, [lab.root_key.policy], tool="test"
+    )
+    report = look(lab)
+    assert subjects(report, Code.UNLISTED_KEY) == [name]
+    assert codes(report) == {Code.UNLISTED_KEY}
+    assert report.gravest is Concern.INTEGRITY
+
+
+def test_pages_say_what_the_ledger_says(
+    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All statements of a page, in their order, and nothing else."""
+    monkeypatch.setattr("vault.pages.PAGE_LENGTH", 2)
+    first, second, third = (each.envelope for each in lab.open().ledger.records)
+    name = "ledger-page/0000000000"
+    lab.store.plant(name, first + b"\n" + second + b"\n")
+    assert codes(look(lab)) == set()
+    for wrong in (
+        second + b"\n" + first + b"\n",
+        first + b"\n",
+        first + b"\n" + second + b"\n" + third + b"\n",
+        b"junk\njunk\n",
+        b"",
+    ):
+        twin = lab.with_store(lab.store.copy())
+        twin.store.plant(name, wrong)
+        report = look(twin)
+        assert subjects(report, Code.WRONG_PAGE) == [name]
+        assert codes(report) == {Code.WRONG_PAGE}
+    lab.store.put_marker(name)
+    assert codes(look(lab)) == {Code.MARKER}
+
+
 def test_a_statement_of_another_history_is_a_fork(lab: "Lab", record: Record) -> None:
     """Somebody who can sign rewrote what went before."""
     wrong = dataclasses.replace(lab.open().ledger.records[0], digest=Digest(bytes(32)))
@@ -633,6 +692,26 @@ def test_protection_needs_the_inventory_and_every_object(lab: "Lab", record: Rec
         protection(lab.open(), record)
 
 
+def test_protection_is_that_of_relocated_objects(lab: "Lab", record: Record) -> None:
+    """In a copied bucket whose objects were locked anew; an unlocked copy protects nothing."""
+    before = protection(lab.open(), record)
+    assert before is not None
+    for item in list(lab.store.versions("")):
+        data = lab.store.get(item.name, item.version)
+        lock = lab.store.status(item.name, item.version).retention
+        lab.store.remove(item.name, item.version)
+        lab.store.put(item.name, data, sha256=Digest.of(data), retention=lock)
+    assert protection(lab.open(), record) == before
+    ref = packs(lab, record)[0]
+    (item,) = lab.store.versions(ref.name)
+    data = lab.store.get(ref.name, item.version)
+    lab.store.remove(ref.name, item.version)
+    lab.store.plant(ref.name, data)
+    after = protection(lab.open(), record)
+    assert after is not None
+    assert (after.until, after.weakest) == (None, ref.name)
+
+
 def _place(ref: ObjectRef) -> tuple[str, str]:
     return ref.name, ref.version
 
@@ -682,6 +761,20 @@ def test_the_ledger_term_is_longer_than_any_snapshot(lab: "Lab", record: Record,
     assert all(
         each.protection is not None and not each.protection.has_gap for each in report.snapshots
     )
+
+
+def test_old_statements_are_needed_by_the_snapshots_of_today(
+    lab: "Lab", make_source: "MakeSource"
+) -> None:
+    """When their first term is over it is the youngest snapshot that counts."""
+    source = make_source()
+    term = lab.open().parameters.ledger_span
+    for part in (0.3, 0.3, 0.39):
+        lab.clock.now += part * term
+        lab.snapshot(source, retention=timedelta(days=60))
+    assert codes(look(lab)) == set()
+    _unlock(lab, ledger_name(0), 0.02 * term, LockMode.COMPLIANCE)
+    assert subjects(look(lab), Code.LOCK_GAP) == [ledger_name(0)]
 
 
 def test_a_weaker_mode_than_promised(lab: "Lab", record: Record) -> None:

@@ -126,7 +126,7 @@ class Collector:
         self._repository = repository
         self._findings = findings
         self._cache: OrderedDict[str, bytes] = OrderedDict()
-        self._hashed: dict[tuple[str, str], bool] = {}  # pinned versions read: whether right
+        self._hashed: set[tuple[str, str]] = set()  # pinned versions that were read and are right
         self._held = repository.ledger.holds()
 
     def add_snapshots(self, records: Iterable[Record]) -> list[Record]:
@@ -162,7 +162,7 @@ class Collector:
             mode=body.mode,
             held=record.seq in self._held,
         )
-        need.is_hashed = need.is_hashed or self._hashed.get((ref.name, ref.version), False)
+        need.is_hashed = need.is_hashed or (ref.name, ref.version) in self._hashed
         if (need.sha256, need.size) != (ref.sha256, ref.size) or not _names_itself(ref):
             self._findings.add(
                 Code.INVENTORY,
@@ -198,7 +198,7 @@ class Collector:
         return [ref, *resolved.bases, *resolved.objects]
 
     def _fetch(self, ref: ObjectRef) -> bytes:
-        """The pinned version if it is right; else any that is, and the pinned one is a finding."""
+        """The pinned version if it is right; else any that is: what is wrong is told later."""
         cached = self._cache.get(ref.name)
         if cached is not None and Digest.of(cached) == ref.sha256:
             self._cache.move_to_end(ref.name)
@@ -206,26 +206,13 @@ class Collector:
         try:
             data = self._repository.store.get(ref.name, ref.version, length=ref.size + 1)
         except ObjectNotFoundError:
-            data = None  # missing or relocated: for the listing to tell
-        if data is None or not self._is_right(ref, data):
+            data = None
+        if data is None or Digest.of(data) != ref.sha256:
             data = self._repository.read(ref)
+        else:
+            self._hashed.add((ref.name, ref.version))
         self._keep(ref.name, data)
         return data
-
-    def _is_right(self, ref: ObjectRef, data: bytes) -> bool:
-        pin = (ref.name, ref.version)
-        found = Digest.of(data)
-        if pin not in self._hashed:
-            self._hashed[pin] = found == ref.sha256
-            if found != ref.sha256:
-                self._findings.add(
-                    Code.WRONG_BYTES,
-                    ref.name,
-                    "pinned version has the wrong bytes",
-                    expected=ref.sha256,
-                    found=f"{found} in version {ref.version}",
-                )
-        return found == ref.sha256
 
     def _keep(self, name: str, data: bytes) -> None:
         self._cache[name] = data

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from vault.audit.findings import Findings
-from vault.audit.needs import NEVER, Collector, Needs
+from vault.audit.needs import NEVER, Collector, Need, Needs
+from vault.audit.versions import Inspector
 from vault.envelope import ledger_name
 from vault.errors import IntegrityError, ObjectNotFoundError
 from vault.ledger import Record
 from vault.model import LockMode, ObjectRef, from_rfc3339
 from vault.repository import Repository, snapshot_body
-from vault.storage.base import ObjectStatus
 from vault.workers import Workers, in_order, make_workers
 
 IN_FLIGHT = 32  # questions to the store at the same time, as far as there are threads
@@ -100,19 +100,21 @@ def protections(
 
 
 def _look_up(repository: Repository, needs: Needs, workers: Workers) -> None:
-    """Locks of the pinned versions; what is not there has none."""
-    versions = {ledger_name(record.seq): record.version for record in repository.ledger.records}
+    """The end of every lock, of the version with the right bytes; what is not there has none."""
+    hints = {ledger_name(record.seq): record.version for record in repository.ledger.records}
+    inspector = Inspector(repository, needs)
 
-    def status(name_version: tuple[str, str]) -> ObjectStatus | None:
+    def locked_until(need: Need) -> datetime | None:
+        store = repository.store
         try:
-            return repository.store.status(*name_version)
+            status = store.status(need.name, need.version or hints[need.name])
         except ObjectNotFoundError:
-            return None
+            versions = [item for item in store.versions(need.name) if item.name == need.name]
+            right = inspector.inspect(need.name, versions).right(need.version)
+            if right is None:
+                return None
+            status = store.status(need.name, right.version)
+        return status.retention.until if status.retention else None
 
-    rows = list(needs)
-    places = ((need.name, need.version or versions[need.name]) for need in rows)
-    answers = in_order(workers.transfer, status, places, limit=IN_FLIGHT)
-    for need, (_, future) in zip(rows, answers, strict=True):
-        found = future.result()
-        if found is not None and found.retention is not None:
-            need.locked_until = found.retention.until
+    for need, future in in_order(workers.transfer, locked_until, needs, limit=IN_FLIGHT):
+        need.locked_until = future.result()

@@ -12,14 +12,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 
+from vault import pages
 from vault.audit.needs import Need, Needs
 from vault.bodies import Authority
 from vault.crypto import VerifyKey
-from vault.envelope import MAX_ROOT_PAE as _MAX_PAE
 from vault.envelope import (
     Envelope,
     Statement,
-    max_envelope,
     parse_envelope,
     parse_ledger_name,
     parse_statement,
@@ -32,7 +31,7 @@ from vault.errors import (
 )
 from vault.ledger import Ledger
 from vault.model import Digest, RootBody
-from vault.repository import MAX_EVIDENCE, Repository
+from vault.repository import MAX_ENVELOPE, MAX_EVIDENCE, Repository
 from vault.storage.base import ObjectStore, ObjectVersion
 
 _HEX = "[0-9a-f]{64}"
@@ -43,9 +42,6 @@ _NAMES = re.compile(
     r"|packs/([0-9a-f]{2})/((?:\2)[0-9a-f]{62})"
 )
 _PAGE = re.compile(r"ledger-page/([0-9]{10})")
-_PAGE_STATEMENTS = 1000
-_MAX_PAGE = 64 << 20  # bytes; a thousand envelopes have 17 MB at most, roots apart
-_MAX_ENVELOPE = max_envelope(_MAX_PAE)
 _PIECE = 8 << 20  # bytes read at a time to be hashed
 
 IGNORED = "probe/"  # what `store check` leaves behind
@@ -134,7 +130,9 @@ class Inspector:
             yield from self._judge_statements(seq, versions)
         elif page := _PAGE.fullmatch(name):
             for version in versions:
-                yield self._read(version, lambda data: self._is_page(int(page[1]), data), _MAX_PAGE)
+                yield self._read(
+                    version, lambda data: self._is_page(int(page[1]), data), pages.MAX_PAGE
+                )
         else:
             yield from self._judge_objects(name, versions)
 
@@ -215,10 +213,10 @@ class Inspector:
         return Verdict.LOST_RACE if owned else Verdict.UNLISTED
 
     def _statement(self, version: ObjectVersion) -> tuple[Envelope, Statement] | None:
-        if version.size > _MAX_ENVELOPE:
+        if version.size > MAX_ENVELOPE:
             return None
         try:
-            data = self._store.get(version.name, version.version, length=_MAX_ENVELOPE)
+            data = self._store.get(version.name, version.version, length=MAX_ENVELOPE)
             envelope = parse_envelope(data)
             return envelope, parse_statement(envelope.payload)
         except (ObjectNotFoundError, IntegrityError):
@@ -237,17 +235,11 @@ class Inspector:
 
     def _is_page(self, number: int, data: bytes) -> bool:
         """Whether these are the statements of that page, as the chain has them."""
-        lines = data.splitlines()
-        first = number * _PAGE_STATEMENTS
-        if len(lines) != _PAGE_STATEMENTS:
-            return False
         try:
-            return all(
-                parse_envelope(line).digest == self._ledger.digest_at(first + offset)
-                for offset, line in enumerate(lines)
-            )
+            paged = pages.parse_page(data, number)
         except IntegrityError:
             return False
+        return all(item.digest == self._ledger.digest_at(item.statement.seq) for item in paged)
 
     def _read(self, version: ObjectVersion, check: Callable[[bytes], bool], limit: int) -> Judged:
         if version.marker:

@@ -76,6 +76,7 @@ class RestoreRequest:
     replace: bool = False
     dry_run: bool = False
     wanted: Wanted | None = None  # None: everything
+    drop_privileges: bool = False  # set-uid, set-gid and capabilities of files
     protected: Sequence[Path] = ()  # places of the vault's own
 
 
@@ -414,7 +415,8 @@ class _Restore:
         """Build the tree; returns what could not be applied, and how often."""
         self._tools.progress.stage("restoring")
         self._tools.progress.expect(files=len(self._plan.places), size=self._size)
-        stager = Stager(staging.fd, self._tools.fs)
+        drop = self._request.drop_privileges
+        stager = Stager(staging.fd, self._tools.fs, drop_privileges=drop)
         try:
             for place in self._directories:
                 stager.mkdir(self._spool.at(place).path)

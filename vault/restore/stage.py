@@ -29,7 +29,7 @@ from vault.restore.fs import (
 )
 from vault.restore.journal import JournalFile
 from vault.restore.target import Target, staging_name
-from vault.tree import Entry, EntryType
+from vault.tree import Entry, EntryType, replace_entry
 
 _T = TypeVar("_T")
 
@@ -154,10 +154,12 @@ class Stager:
     Args:
         root: Descriptor of the staging directory; stays the caller's.
         fs: System calls.
+        drop_privileges: Leave out what lends a file's owner to whoever runs it.
     """
 
-    def __init__(self, root: int, fs: Fs) -> None:
+    def __init__(self, root: int, fs: Fs, *, drop_privileges: bool = False) -> None:
         self._fs = fs
+        self._drop_privileges = drop_privileges
         self._device = os.fstat(root).st_dev
         self._directories = Directories(root, fs)
         self._lock = threading.Lock()
@@ -242,6 +244,8 @@ class Stager:
             try:
                 if entry.holes is not None:
                     self._fs.truncate(fd, entry.size)
+                if self._drop_privileges:
+                    entry = self._unprivileged(entry)
                 self._report(self._fs.apply_fd(fd, entry, directory=False))
             except BaseException:
                 os.close(fd)
@@ -249,6 +253,14 @@ class Stager:
             self._fs.close(fd)
         except OSError as error:
             raise local_error("finish", entry.path, error) from error
+
+    def _unprivileged(self, entry: Entry) -> Entry:
+        """Without set-uid and set-gid bits and file capabilities."""
+        harmless, dropped = fsmeta.without_privileges(entry.mode, entry.xattrs)
+        self._report(dropped)
+        return (
+            replace_entry(entry, mode=harmless.mode, xattrs=harmless.xattrs) if dropped else entry
+        )
 
     def make(self, entry: Entry) -> bool:
         """Make a symlink, hard link, FIFO or device, with its attributes.
