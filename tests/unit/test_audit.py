@@ -476,6 +476,7 @@ def test_a_junk_statement_with_a_valid_looking_envelope(lab: "Lab", record: Reco
         ledger_name(record.seq + 2),
     ]
     assert codes(report) == {Code.JUNK_STATEMENT}
+    assert not any("hides" in finding.problem for finding in report.findings)  # nothing is there
 
 
 def test_lost_races_are_information(lab: "Lab", record: Record) -> None:
@@ -530,6 +531,7 @@ def test_pages_say_what_the_ledger_says(
     """All statements of a page, in their order, and nothing else."""
     monkeypatch.setattr("vault.pages.PAGE_LENGTH", 2)
     first, second, third = (each.envelope for each in lab.open().ledger.records)
+    fork = heartbeat(lab, lab.host.key.signing, after=lab.open().ledger.records[0])
     name = "ledger-page/0000000000"
     lab.store.plant(name, first + b"\n" + second + b"\n")
     assert codes(look(lab)) == set()
@@ -538,6 +540,7 @@ def test_pages_say_what_the_ledger_says(
         first + b"\n",
         first + b"\n" + second + b"\n" + third + b"\n",
         b"junk\njunk\n",
+        first + b"\n" + fork + b"\n",
         b"",
     ):
         twin = lab.with_store(lab.store.copy())
@@ -831,11 +834,17 @@ def test_inventories_that_are_kept_for_their_successors_are_bounded(
 
 
 def test_nothing_is_written(lab: "Lab", record: Record, make_source: Callable[..., Path]) -> None:
-    """An audit reads."""
-    seen: set[str] = set()
-    lab.store.fault = lambda point: seen.add(point.operation)
+    """An audit reads; each inventory once."""
+    seen: list[tuple[str, str]] = []
+
+    def note(point: FaultPoint) -> None:
+        if point.phase == "before":
+            seen.append((point.operation, point.name))
+
+    lab.store.fault = note
     look(lab, share=1.0)
-    assert seen <= {"now", "get", "status", "versions"}
+    assert {operation for operation, _ in seen} == {"now", "get", "status", "versions"}
+    assert seen.count(("get", lab.open().inventory_ref(record).name)) == 1
 
 
 def test_a_gap_by_its_numbers(lab: "Lab", record: Record) -> None:

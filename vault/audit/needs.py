@@ -1,6 +1,6 @@
 """What is owed: every object that a live or held snapshot, or the ledger itself, needs.
 
-One row of about half a kilobyte an object, however many snapshots need it; nothing
+One row of 0.6 kB an object, however many snapshots need it; nothing
 else of an audit grows with the repository.
 """
 
