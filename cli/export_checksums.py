@@ -4,19 +4,16 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 import click
 
 from cli import render
 from cli.context import Invocation, pass_invocation
-from vault.keyfile import RecoveryKey
+from vault.browse.view import open_reader
 from vault.ledger import Record
 from vault.model import EntryType
 from vault.reader import Reader
-from vault.repository import Repository
 from vault.selection import select
 from vault.tree import Entry
 
@@ -37,7 +34,7 @@ def export_checksums(invocation: Invocation, spec: str) -> None:
     recovery = invocation.recovery_key(repository)
     scratch = invocation.scratch()
     with (
-        _reader(repository, recovery, record, scratch) as reader,
+        open_reader(repository, recovery, record, scratch=scratch) as reader,
         tempfile.TemporaryFile(dir=scratch) as spool,
     ):
         if invocation.options.json:
@@ -45,19 +42,6 @@ def export_checksums(invocation: Invocation, spec: str) -> None:
         else:
             _spool_lines(spool, reader, escape=sys.stdout.isatty())
         _print(spool)
-
-
-@contextmanager
-def _reader(
-    repository: Repository, recovery: RecoveryKey, record: Record, scratch: Path
-) -> Iterator[Reader]:
-    with tempfile.TemporaryDirectory(dir=scratch) as directory:
-        reader = Reader(repository, recovery.recipient, record, scratch=Path(directory))
-        try:
-            reader.load_packs()
-            yield reader
-        finally:
-            reader.close()
 
 
 def checksums(reader: Reader) -> Iterator[tuple[Entry, bytes]]:

@@ -13,9 +13,9 @@ from cli.values import parse_share
 from vault import attest
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
-from vault.model import from_rfc3339
-from vault.repository import Repository, snapshot_body
+from vault.repository import Repository
 from vault.selection import select
+from vault.stats import owed
 from vault.verify import VerifyReport
 from vault.verify import verify as verify_records
 from vault.workers import make_workers
@@ -41,7 +41,11 @@ def verify(invocation: Invocation, *, spec: str | None, read_data: float, no_key
     it sizes and SHA-256 are checked. Exit 4: something is missing or wrong.
     """
     repository = invocation.open()
-    records = [select(repository.ledger, spec)] if spec else live(repository, invocation.clock())
+    records = (
+        [select(repository.ledger, spec)]
+        if spec
+        else owed(repository.ledger, repository.ledger.snapshots(), invocation.clock())
+    )
     started = invocation.clock()
     recovery = None
     if invocation.has_recovery_key() and not no_key:
@@ -67,16 +71,6 @@ def verify(invocation: Invocation, *, spec: str | None, read_data: float, no_key
     if not report.passed:
         return EXIT_INTEGRITY
     return EXIT_DEGRADED if recovery is not None and statement is None else 0
-
-
-def live(repository: Repository, now: datetime) -> list[Record]:
-    """Snapshots that are owed: still to be kept, or held."""
-    held = repository.ledger.holds()
-    return [
-        record
-        for record in repository.ledger.snapshots()
-        if record.seq in held or from_rfc3339(snapshot_body(record).until) > now
-    ]
 
 
 def _attestation(

@@ -403,14 +403,29 @@ class Repository:
 
     # --- objects ---
 
-    def put(self, name: str, data: Buffer, need: datetime, *, exclusive: bool = False) -> Stored:
+    def put(
+        self,
+        name: str,
+        data: Buffer,
+        need: datetime,
+        *,
+        digest: Digest | None = None,
+        exclusive: bool = False,
+    ) -> Stored:
         """Store one object, locked at least until ``need``; durable on return.
+
+        Args:
+            name: Of the object.
+            data: Its bytes.
+            need: When the lock may end.
+            digest: Of ``data``, where the caller has it: the store checks it anyway.
+            exclusive: See `ObjectStore.put`.
 
         Raises:
             NameTakenError: See `ObjectStore.put`.
             StorageError: Not stored.
         """
-        digest = Digest.of(data)
+        digest = digest or Digest.of(data)
         retention = self.retention_for(digest, need)
         version = self.store.put(
             name, data, sha256=digest, retention=retention, exclusive=exclusive
@@ -428,7 +443,7 @@ class Repository:
     def put_evidence(self, data: bytes) -> Digest:
         """Store what a statement is about to cite, locked for the ledger term."""
         digest = Digest.of(data)
-        self.put(f"evidence/{digest}", data, self._ledger_need())
+        self.put(f"evidence/{digest}", data, self._ledger_need(), digest=digest)
         return digest
 
     def read(self, ref: ObjectRef) -> bytes:

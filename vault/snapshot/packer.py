@@ -16,7 +16,7 @@ from datetime import datetime
 from vault.cache import Cache, PackRow
 from vault.codec import Sealer, Session
 from vault.index import IndexEntry
-from vault.model import ObjectType, Parameters
+from vault.model import Digest, ObjectType, Parameters
 from vault.pack import MAX_BLOCK_CHUNKS, PackWriter, SealedBlock
 from vault.repository import Repository
 from vault.snapshot.chunkmap import keep_unindexed
@@ -170,7 +170,9 @@ class Packer:
     def _upload(self, number: int, writer: PackWriter) -> _StoredPack:
         finished = writer.finish()
         name = f"packs/{str(finished.pack_id)[:2]}/{finished.pack_id}"
-        stored = self._repository.put(name, finished.data, self._need)
+        stored = self._repository.put(
+            name, finished.data, self._need, digest=Digest(finished.pack_id)
+        )
         until = int(stored.locked_until.timestamp()) if stored.locked_until else 0
         entry = IndexEntry(
             pack_id=finished.pack_id,

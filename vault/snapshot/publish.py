@@ -109,7 +109,8 @@ class Publisher:
         need = self._repository.clock() + timedelta(
             seconds=self._repository.parameters.min_retention
         )
-        return self._repository.put(f"index/{self._domain.name}/{digest}", data, need).ref
+        name = f"index/{self._domain.name}/{digest}"
+        return self._repository.put(name, data, need, digest=digest).ref
 
     def publish(self, publication: Publication) -> Record:
         """Lock everything needed, then append the manifest.
