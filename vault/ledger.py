@@ -58,6 +58,7 @@ class Record:
     version: str  # the store's id of the version read
     envelope: bytes  # as stored, for export
     critical: bool
+    distrusted_by: int | None = None  # seq of the revocation that made it void
 
     @property
     def head(self) -> Head:
@@ -482,6 +483,7 @@ class Ledger:
                     record,
                     status=Status.VOID,
                     reason=f"its writer is distrusted by statement {by}",
+                    distrusted_by=by,
                 )
                 self._report(self.records[seq])
 
@@ -493,7 +495,9 @@ class Ledger:
         known = record.status is Status.VOID
         self.findings.append(
             Finding(
-                severity=Severity.ERROR if known else Severity.WARNING,
+                severity=Severity.ERROR
+                if known and record.distrusted_by is None
+                else Severity.WARNING,
                 subject=f"ledger {record.seq}",
                 problem=f"{record.type} statement is void: {record.reason}"
                 if known

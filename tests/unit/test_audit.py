@@ -14,7 +14,7 @@ from vault.audit.needs import Collector
 from vault.audit.protection import Protection
 from vault.audit.versions import claimed_digest, known_keys
 from vault.crypto import SigningKey
-from vault.enrol import revoke_writer
+from vault.enrol import find_writer, revoke_writer
 from vault.envelope import Head, build_statement, ledger_name, seal_envelope
 from vault.errors import ConfigError, IntegrityError, StorageError
 from vault.ledger import Record
@@ -855,3 +855,20 @@ def test_a_gap_by_its_numbers(lab: "Lab", record: Record) -> None:
     assert short.days_to_gap(until - timedelta(days=3)) == 2
     assert short.days_to_gap(until + timedelta(days=3)) == 0
     assert not dataclasses.replace(short, until=until).has_gap
+
+
+def test_statements_that_were_distrusted_are_a_warning(lab: "Lab", record: Record) -> None:
+    """Somebody saw to it: an audit does not stay red for ever."""
+    repository = lab.open()
+    writer = find_writer(repository.ledger, lab.host.key.name)
+    revoke_writer(
+        repository,
+        lab.root_key,
+        writer,
+        distrust_from=writer.added + 1,
+        reason="theft",
+        tool="test",
+    )
+    report = look(lab)
+    assert f"ledger {record.seq}" in subjects(report, Code.DISTRUSTED)
+    assert report.gravest is not Concern.INTEGRITY

@@ -23,6 +23,7 @@ class Code(StrEnum):
     """What was found; stable, for programs."""
 
     VOID = "void-statement"
+    DISTRUSTED = "distrusted-statement"
     NOT_UNDERSTOOD = "statement-not-understood"
     OTHER_HISTORY = "other-history"
     BEYOND_GAP = "beyond-gap"
@@ -55,6 +56,7 @@ _INFO = (Severity.INFO, Concern.NONE)
 
 JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.VOID: _INTEGRITY,
+    Code.DISTRUSTED: _WARNING,  # somebody saw to it already
     Code.NOT_UNDERSTOOD: _WARNING,
     Code.OTHER_HISTORY: _INTEGRITY,
     Code.BEYOND_GAP: _INTEGRITY,

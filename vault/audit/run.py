@@ -199,8 +199,9 @@ class _Audit:
 
     def _add_statement(self, record: Record) -> None:
         void = record.status is Status.VOID
+        code = Code.VOID if record.distrusted_by is None else Code.DISTRUSTED
         self._findings.add(
-            Code.VOID if void else Code.NOT_UNDERSTOOD,
+            code if void else Code.NOT_UNDERSTOOD,
             f"ledger {record.seq}",
             f"{record.type} statement is void: {record.reason}" if void else record.reason,
             found=f"key {record.key_id} at {when(record.modified)}",
