@@ -88,7 +88,8 @@ def share(part: int, whole: int) -> str:
 def plural(count: int, word: str) -> str:
     """``1 file``, ``49,863 files``."""
     if count != 1:
-        word = word[:-1] + "ies" if word.endswith("y") else word + "s"
+        is_changed = word.endswith("y") and word[-2] not in "aeiou"
+        word = word[:-1] + "ies" if is_changed else word + "s"
     return f"{count:,} {word}"
 
 

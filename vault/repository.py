@@ -306,7 +306,6 @@ class Repository:
             self.ledger.may_write()
             record = self._try_append(draft(self.ledger), signers, tool=tool)
             if record is not None:
-                self._extend_predecessors(record.seq)
                 self._write_pages(record.seq)
                 return record
             self._pause(_backoff(attempt))
@@ -332,6 +331,7 @@ class Repository:
         )
         envelope = seal_envelope(payload, signers)
         digest = self.ledger.check(envelope, seq).digest
+        self._extend_predecessors()
         self._put_statement(seq, envelope)
         self.refresh()
         owner = self.ledger.records[seq] if len(self.ledger.records) > seq else None
@@ -365,30 +365,45 @@ class Repository:
                 data = pages.encode_page([record.envelope for record in whole])
                 self.put(pages.page_name(number), data, self._ledger_need())
 
-    def _extend_predecessors(self, seq: int) -> None:
-        """Lock N for the full term when N+1 is appended, older ones from half the term on (I2).
+    def _extend_predecessors(self) -> None:
+        """Lock the head for the full term, older statements from half the term on (I2).
 
-        Those once a quarter of the term, by whoever appends first in it: should
-        that one be killed, half of a half is left to the next.
+        Before its successor is stored, which needs them all: a run killed after
+        that leaves nothing undone. Older ones once a quarter of the term, by
+        whoever appends first in it.
         """
         if self.parameters.lock_mode is LockMode.NONE:
             return
         term = self.parameters.ledger_span
         now = self.clock()
-        before = self.ledger.records[seq - 1].modified
-        for record in self.ledger.records[:seq]:
+        *older, head = self.ledger.records
+        for record in older:
             extended = self.ledger.records[record.seq + 1].modified
             quarter = (now - extended) // (term / 4)
-            is_due = quarter >= 2 and quarter > (before - extended) // (term / 4)
-            if record.seq == seq - 1 or is_due:
+            if quarter >= 2 and quarter > (head.modified - extended) // (term / 4):
                 self._lock_again(record, now + term)
+        self._lock_again(head, now + term)
 
     def _lock_again(self, record: Record, need: datetime) -> None:
         name = ledger_name(record.seq)
-        digest = hashlib.sha256(record.envelope).digest()
-        target = locks.lock_target(need, digest, self.parameters.lock_grid)
-        retention = Retention(mode=self.parameters.lock_mode, until=target)
-        self.store.extend(name, record.version, retention)
+        retention = self.retention_for(hashlib.sha256(record.envelope).digest(), need)
+        assert retention is not None
+        try:
+            self.store.extend(name, record.version, retention)
+        except ObjectNotFoundError:  # a page of a copied bucket tells the first one's versions
+            self.store.extend(name, self._version_of(record), retention)
+
+    def _version_of(self, record: Record) -> str:
+        """Where a statement is in this store.
+
+        Raises:
+            MissingObjectError: Nowhere; nothing may be built on it.
+        """
+        name = ledger_name(record.seq)
+        for version in self._exact_versions(name):
+            if self._read_envelope(version) == record.envelope:
+                return version.version
+        raise MissingObjectError(f"{name} is missing", expected=f"version {record.version}")
 
     def _ledger_need(self) -> datetime:
         return self.clock() + self.parameters.ledger_span

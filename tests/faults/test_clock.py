@@ -1,22 +1,22 @@
 """Time: a year of snapshots, runs that outlast their locks, clocks that differ (I2, I7, I8, I9)."""
 
 import dataclasses
-import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from vault import inventory
-from vault.errors import ConfigError, LedgerMovedError, RetentionError
+from cli.main import exit_code
+from vault import inventory, pages
+from vault.errors import ConfigError, IntegrityError, LedgerMovedError, RetentionError
 from vault.ledger import Record
 from vault.locks import prunable, reusable
-from vault.model import LAST_LOCK, LockMode, ObjectRef, Parameters, from_rfc3339
+from vault.model import LAST_LOCK, Digest, LockMode, ObjectRef, from_rfc3339
 from vault.progress import Progress
 from vault.repository import Repository, domain_ref, snapshot_body
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
@@ -163,6 +163,8 @@ class _Year:
         for record, item in zip(records, self.lab.store.versions("ledger/"), strict=True):
             need = max((each.until for each in live if each.seq >= record.seq), default=half)
             end = _locked_until(self.lab.store, item.name, item.version)
+            if record.seq == len(records) - 2:  # whoever appended the last one saw to it
+                need = max(need, self.lab.clock.now + self.repository.parameters.ledger_span)
             assert end >= max(need, half), f"{item.name} on {self.lab.clock.now}"
 
     def dead(self) -> Iterator[tuple[str, str]]:
@@ -251,6 +253,15 @@ def test_on_every_day_of_a_year_everything_live_is_locked_and_everything_dead_ru
         if day % 10 == 9:
             over = year.check_dead()
         clock.advance(days=1)
+    figures = {
+        "extends of one pack in a year, at most": year.most_pack_extends(365),
+        "extends of a snapshot, at most": max(each.total() for each in year.extends),
+        "extends of a snapshot, on average": sum(map(Counter.total, year.extends)) / 400,
+        "packs of the last snapshot": len(_packs(year.lab)),
+        "dead objects that ran out": over,
+        "longest chain of inventories": max(chains),
+    }
+    print(figures)  # `pytest -rP` shows it
     assert 30 <= year.most_pack_extends(365) <= 40
     assert over > 300
     assert max(chains) > 10, "no base was ever older than the longest lock beyond `until`"
@@ -280,6 +291,44 @@ def test_what_compliance_locks_let_go_of_is_missed_by_nobody(
     assert year.lab.verify(*live).verdict == "passed"
 
 
+def _copied(lab: "Lab") -> "Lab":
+    """The same objects in another bucket, where every version has another id."""
+    copy = MemoryStore(clock=lab.clock)
+    copy.put("probe/first", b"", sha256=Digest.of(b""))
+    for item in lab.store.versions(""):
+        data = lab.store.get(item.name, item.version)
+        retention = lab.store.status(item.name, item.version).retention
+        copy.put(item.name, data, sha256=Digest.of(data), retention=retention)
+    copy.remove("probe/first", next(copy.versions("probe/")).version)
+    return lab.with_store(copy)
+
+
+def test_statements_that_pages_of_a_copied_bucket_tell_of_are_locked_where_they_are(
+    make_repository: "MakeRepository",
+    make_source: "MakeSource",
+    monkeypatch: pytest.MonkeyPatch,
+    clock: "Clock",
+) -> None:
+    """A page knows the version ids of the bucket it was written to; one that is gone is told."""
+    monkeypatch.setattr(pages, "PAGE_LENGTH", 4)
+    lab = make_repository(LockMode.GOVERNANCE)
+    source = make_source()
+    for _ in range(8):
+        _take(lab, source)
+    lab.enrol("second")  # several keys vouch for the pages
+    _take(lab, source)
+    copied = _copied(lab)
+    clock.advance(days=431)
+    _take(copied, source)
+    items = list(copied.store.versions("ledger/"))
+    half = clock.now + 430 * DAY
+    assert all(_locked_until(copied.store, item.name, item.version) >= half for item in items)
+    clock.advance(days=216)
+    copied.store.remove(items[1].name, items[1].version)
+    with pytest.raises(IntegrityError, match=r"ledger/0+1 is missing"):
+        _take(copied, source)
+
+
 # --- runs that last long ---
 
 
@@ -292,25 +341,34 @@ def lab(make_repository: "MakeRepository") -> "Lab":
 
 @contextmanager
 def _at(
-    lab: "Lab", operation: str, prefix: str, act: Callable[[], object], *, times: int = 1
+    lab: "Lab",
+    operation: str,
+    prefix: str,
+    act: Callable[[], object],
+    *,
+    times: int = 1,
+    armed: Callable[[], object] = lambda: True,
 ) -> Iterator[list[str]]:
-    """Acts after calls of the store, so many times; gives the names of the objects."""
+    """Acts after calls of the store, so many times once armed; gives the objects' names."""
     met: list[str] = []
 
     def fault(point: FaultPoint) -> None:
         is_due = point.operation == operation and point.name.startswith(prefix)
-        if is_due and point.phase == "after" and len(met) < times:
+        if is_due and point.phase == "after" and len(met) < times and armed():
             met.append(point.name)
             act()
 
     lab.store.fault = fault
-    yield met
-    lab.store.fault = None
+    try:
+        yield met
+    finally:
+        lab.store.fault = None
 
 
 @pytest.mark.parametrize("hours", [1, 30, 24 * 9])
 @pytest.mark.parametrize("retention", [7 * DAY, 30 * DAY])
 def test_a_run_of_any_length_gives_the_full_retention_from_when_it_publishes(
+    *,
     lab: "Lab",
     clock: "Clock",
     make_source: "MakeSource",
@@ -350,15 +408,57 @@ def test_a_run_may_outlast_every_lock_that_it_set_itself(
     assert lab.contents(record) == files_of(source)
 
 
-def test_a_host_suspended_between_locks_and_manifest_locks_again(
+@pytest.mark.parametrize("days", [5, 10, 30])
+@pytest.mark.parametrize(
+    ("operation", "prefix"),
+    [
+        ("put", "index/"),
+        ("extend", "packs/"),
+        ("get", "inventory/"),
+        ("put", "inventory/"),
+        ("extend", "domains/"),
+        ("now", ""),
+    ],
+)
+def test_a_host_suspended_while_it_publishes_locks_everything_again(
+    *,
+    lab: "Lab",
+    clock: "Clock",
+    make_source: "MakeSource",
+    assert_invariants: "AssertInvariants",
+    operation: str,
+    prefix: str,
+    days: int,
+) -> None:
+    """What was to be promised then is too little now: nothing is born half expired (I2)."""
+    source = make_source()
+    _take(lab, source, retention=7 * DAY)
+    clock.advance(days=4)
+    (source / "new").write_bytes(b"new" * 1000)
+    armed: list[bool] = []
+    publishing = _Acting("publishing", lambda: armed.append(True))
+    with _at(lab, operation, prefix, lambda: clock.advance(days=days), armed=lambda: armed) as met:
+        record = _take(lab, source, retention=7 * DAY, progress=publishing).record
+    assert met
+    assert _until(record) + DAY >= clock.now + 7 * DAY
+    assert assert_invariants(lab.store, lab.root) == 2
+    assert lab.verify(record).verdict == "passed"
+
+
+def test_a_run_killed_right_after_its_manifest_leaves_the_ledger_locked_for_it(
     lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
 ) -> None:
-    """What was to be promised then is ten days too little now: nothing born half expired."""
+    """I2 holds from the moment of publishing, statements of 500 days ago included."""
     source = make_source()
-    with _at(lab, "put", "inventory/", lambda: clock.advance(days=10)):
-        record = _take(lab, source, retention=7 * DAY).record
-    assert _until(record) >= clock.now + 7 * DAY
-    assert assert_invariants(lab.store, lab.root) == 1
+    _take(lab, source)
+    clock.advance(days=500)
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with _at(lab, "put", "ledger/", die), pytest.raises(KeyboardInterrupt):
+        _take(lab, source, retention=400 * DAY)
+    assert assert_invariants(lab.store, lab.root) == 2
 
 
 @pytest.mark.parametrize("minutes", [6, -6])
@@ -410,13 +510,14 @@ def _prune(lab: "Lab", clock: "Clock", refs: set[ObjectRef]) -> int:
 @pytest.mark.parametrize("pruned", [False, True])
 @pytest.mark.parametrize("known", ["by itself", "by an index"])
 def test_packs_that_ran_out_while_the_host_was_suspended_are_absent(
+    *,
     lab: "Lab",
     clock: "Clock",
     make_source: "MakeSource",
     files_of: Callable[[Path], dict[str, bytes]],
     assert_invariants: "AssertInvariants",
     caplog: pytest.LogCaptureFixture,
-    pruned: bool,  # noqa: FBT001 - a parameter of the test
+    pruned: bool,
     known: str,
 ) -> None:
     """Ten days between look-up and publish: the run starts again, and needs none of them (I7)."""
@@ -445,9 +546,7 @@ def test_packs_that_ran_out_less_than_five_days_ago_are_extended_and_kept(
     """A host suspended for four days needs no second attempt (I7)."""
     source = make_source()
     old = _almost_over(lab, clock, source)
-    report = _take(
-        lab, source, progress=_Acting("publishing", lambda: clock.advance(days=4))
-    )
+    report = _take(lab, source, progress=_Acting("publishing", lambda: clock.advance(days=4)))
     assert report.packs == 0
     assert _packs(lab) == old
     assert assert_invariants(lab.store, lab.root) == 2
@@ -466,7 +565,7 @@ def test_a_host_that_is_suspended_again_in_its_second_attempt_gives_up(
     acting = _Acting("publishing", *[lambda: clock.advance(days=50)] * 2)
     with pytest.raises(LedgerMovedError, match="vanished") as caught:
         _take(lab, source, progress=acting)
-    assert caught.value.exit_code == 11
+    assert exit_code(caught.value) == 11
     assert len(lab.open().ledger.snapshots()) == 1
     record = _take(lab, source).record
     assert lab.contents(record) == files_of(source)
@@ -500,7 +599,7 @@ def test_a_retention_over_the_maximum_exits_2_and_stores_nothing(
     before = list(lab.store.versions(""))
     with pytest.raises(ConfigError, match="maximum") as caught:
         _take(lab, source, retention=most + timedelta(seconds=1))
-    assert caught.value.exit_code == 2
+    assert exit_code(caught.value) == 2
     assert list(lab.store.versions("")) == before
     record = _take(lab, source, retention=most).record
     assert _until(record) == lab.clock.now + most + DAY
@@ -512,21 +611,22 @@ def test_no_lock_ends_later_than_the_last_date_that_every_store_keeps(
     make_source: "MakeSource",
     assert_invariants: "AssertInvariants",
 ) -> None:
-    """I8: near 2100 locks are cut there, the ledger's too, and a promise beyond it is refused."""
-    clock.now = LAST_LOCK - 100 * DAY
-    lab = make_repository(LockMode.GOVERNANCE, lock_grid=300 * 86_400)
+    """I8: where the grid goes past 2100 locks are cut, and a promise beyond it is refused."""
+    clock.now = LAST_LOCK - 125 * DAY
+    lab = make_repository(LockMode.GOVERNANCE, lock_grid=300 * 86_400, max_retention=MONTH)
     source = make_source()
-    _take(lab, source, retention=30 * DAY)
-    ends = {
-        _locked_until(lab.store, item.name, item.version) for item in lab.store.versions("")
-    }
+    record = _take(lab, source).record
+    ends = [_locked_until(lab.store, item.name, item.version) for item in lab.store.versions("")]
     assert max(ends) == LAST_LOCK
+    assert sum(end == LAST_LOCK for end in ends) >= 3
+    assert assert_invariants(lab.store, lab.root) == 1
+    clock.now = LAST_LOCK - 20 * DAY
     before = list(lab.store.versions(""))
     with pytest.raises(RetentionError, match="later than any lock") as caught:
-        _take(lab, source, retention=100 * DAY)
-    assert caught.value.exit_code == 5
+        _take(lab, source)
+    assert exit_code(caught.value) == 5
     assert list(lab.store.versions("")) == before
-    assert lab.verify().verdict == "passed"
+    assert lab.verify(record).verdict == "passed"
 
 
 # --- clocks that differ ---
@@ -536,12 +636,16 @@ def _with_clock(lab: "Lab", *, minutes: int) -> Repository:
     """Opened by a host whose clock is off."""
     clock = lab.clock
     return Repository(
-        lab.store, lab.root, clock=lambda: clock() + timedelta(minutes=minutes), pause=lambda _: None
+        lab.store,
+        lab.root,
+        clock=lambda: clock() + timedelta(minutes=minutes),
+        pause=lambda _: None,
     )
 
 
 @pytest.mark.parametrize("minutes", [4, -4])
 def test_a_host_whose_clock_is_four_minutes_off_works_beside_one_that_is_right(
+    *,
     lab: "Lab",
     clock: "Clock",
     make_source: "MakeSource",
@@ -574,6 +678,6 @@ def test_a_host_whose_clock_is_six_minutes_off_stores_nothing(
     before = list(lab.store.versions(""))
     with pytest.raises(ConfigError, match="clock") as caught:
         _take(other, source, repository=_with_clock(lab, minutes=minutes))
-    assert caught.value.exit_code == 2
+    assert exit_code(caught.value) == 2
     assert list(lab.store.versions("")) == before
     _take(lab, source)

@@ -3,11 +3,16 @@
 Nothing is cleared away: what is locked there stays until its lock ends.
 """
 
+import dataclasses
 import functools
+import json
 import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -18,6 +23,8 @@ from vault.storage.check import Outcome, check_store
 
 MakeStore: TypeAlias = Callable[..., s3.S3Store]
 LockFor: TypeAlias = Callable[..., Retention]
+
+PASSPHRASE = "correct horse"
 
 
 @functools.cache
@@ -79,3 +86,72 @@ def racing_store(store: s3.S3Store, clock: Callable[[], datetime]) -> s3.S3Store
     if Outcome.KEPT not in {report.outcome("version-order"), report.outcome("if-none-match")}:
         pytest.skip("this server gets one writer only, as store check says")
     return store
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Somebody at a machine of their own, with credentials of the store and some key files."""
+
+    home: Path
+    user: str  # of the store; "" takes the credentials of the test run
+    endpoint: str
+
+    @property
+    def keys(self) -> Path:
+        """Where their key files are."""
+        return self.home / "config/vault"
+
+    def vault(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run a command line as a process of its own."""
+        command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            cwd=self.home,
+            env=self._environment(),
+            check=False,
+            timeout=300,
+        )
+
+    def json(self, *arguments: object, code: int = 0) -> Any:
+        """Run one with ``--json``, which must end with that code and print one object."""
+        done = self.vault("--json", *arguments)
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        return json.loads(done.stdout)
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("VAULT_", "XDG_"))}
+        credentials = {
+            "AWS_ACCESS_KEY_ID": self.user,
+            "AWS_SECRET_ACCESS_KEY": f"{self.user}-secret",
+        }
+        return {
+            **inherited,
+            **(credentials if self.user else {}),
+            "HOME": str(self.home),
+            "TZ": "UTC",
+            "XDG_CONFIG_HOME": str(self.home / "config"),
+            "XDG_STATE_HOME": str(self.home / "state"),
+            "XDG_CACHE_HOME": str(self.home / "cache"),
+            "VAULT_PASSPHRASE_FILE": str(self.home / "passphrase"),
+        }
+
+
+@pytest.fixture
+def make_person(tmp_path: Path, endpoint: str) -> Callable[..., Person]:
+    """Gives somebody a machine; ``keys`` are the key files they are given."""
+
+    def make(name: str, *, user: str = "", keys: tuple[Path, ...] = ()) -> Person:
+        person = Person(home=tmp_path / name, user=user, endpoint=endpoint)
+        person.keys.mkdir(parents=True)
+        secret = person.home / "passphrase"
+        secret.write_text(PASSPHRASE + "\n")
+        secret.chmod(0o600)
+        for key in keys:
+            (person.keys / key.name).write_bytes(key.read_bytes())
+            (person.keys / key.name).chmod(0o600)
+        return person
+
+    return make

@@ -62,7 +62,6 @@ class Attempt:
             tool=task.request.tool,
             bad_indexes=task.bad_indexes,
         )
-        self._need = locks.snapshot_until(task.started, task.retention)
         self._usable_packs: dict[int, bool] = {}
         self._data = self._packer(ObjectType.DATA)
         self._tree = self._packer(ObjectType.TREE)
@@ -192,6 +191,11 @@ class Attempt:
             level=self._task.request.level,
             need=self._need,
         )
+
+    def _need(self) -> datetime:
+        """Until when a pack stored now is needed: a run may outlast what was due at its start."""
+        now = self._repository.clock()
+        return locks.snapshot_until(self._task.started, self._task.retention, now)
 
     def _reader(self) -> FileReader:
         sizes = ChunkSizes(*self._repository.parameters.data_chunk)

@@ -9,7 +9,7 @@ import array
 import dataclasses
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 
@@ -68,7 +68,7 @@ class Packer:
         cache: Gets a row for every stored pack.
         workers: Executors.
         level: zstd level.
-        need: Until when the packs must be locked at least.
+        need: Until when a pack stored now must be locked at least; asked for each.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Packer:
         cache: Cache,
         workers: Workers,
         level: int,
-        need: datetime,
+        need: Callable[[], datetime],
     ) -> None:
         self._repository = repository
         self._parameters: Parameters = repository.parameters
@@ -171,7 +171,7 @@ class Packer:
         finished = writer.finish()
         name = f"packs/{str(finished.pack_id)[:2]}/{finished.pack_id}"
         stored = self._repository.put(
-            name, finished.data, self._need, digest=Digest(finished.pack_id)
+            name, finished.data, self._need(), digest=Digest(finished.pack_id)
         )
         until = int(stored.locked_until.timestamp()) if stored.locked_until else 0
         entry = IndexEntry(

@@ -10,7 +10,12 @@ from datetime import UTC, datetime, timedelta
 
 from vault import index, inventory, locks
 from vault.cache import Cache, PackRow
-from vault.errors import IntegrityError, MissingObjectError, ObjectNotFoundError
+from vault.errors import (
+    IntegrityError,
+    MissingObjectError,
+    ObjectNotFoundError,
+    RetentionError,
+)
 from vault.index import IndexEntry
 from vault.inventory import Inventory
 from vault.keyfile import DomainSecrets, WriterKey
@@ -119,9 +124,17 @@ class Publisher:
             PacksGoneError: Some of the packs can't be relied on; nothing was published.
             LedgerMovedError: Others won every attempt to append.
         """
-        repository = self._repository
-        now = repository.clock()
+        now = self._repository.clock()
         until = locks.snapshot_until(publication.started, publication.retention, now)
+        try:
+            return self._publish(publication, until)
+        except RetentionError as error:
+            if self._repository.clock() < until:
+                raise
+            raise PacksGoneError(()) from error  # suspended so long that all dates lie behind us
+
+    def _publish(self, publication: Publication, until: datetime) -> Record:
+        repository = self._repository
         self._check_present(publication.packs)
         self._lock_packs(publication.packs, until)
         base, base_ref = self._base(publication.body.dataset)
@@ -146,7 +159,7 @@ class Publisher:
         )
         needed = [*refs, domain, stored.ref, *resolved.bases]
         return repository.append(
-            lambda ledger: self._manifest(ledger, body, needed, publication.packs),
+            lambda ledger: self._manifest(ledger, body, needed, publication),
             [self._key.signing],
             tool=self._tool,
         )
@@ -156,17 +169,24 @@ class Publisher:
         ledger: Ledger,
         body: SnapshotBody,
         needed: Sequence[ObjectRef],
-        packs: Sequence[NeededPack],
+        publication: Publication,
     ) -> Draft:
         """The statement, with I4's checks against the ledger it is to extend."""
         if distrusted_spans(ledger, self._domain.name) != self._spans:
             raise PacksGoneError(())  # whom to believe has changed meanwhile
+        if self._is_late(from_rfc3339(body.until), publication.retention):
+            raise PacksGoneError(())
         if self._are_doomed(needed):
+            packs = publication.packs
             raise PacksGoneError(pack.number for pack in packs if self._are_doomed([pack.ref]))
         last = ledger.snapshots(body.dataset)
         body = replace_body(body, previous=last[-1].seq if last else None)
         digest = Digest.parse(body.inventory.sha256)
         return Draft(type="snapshot", subject=[(f"inventory/{digest}", digest)], body=body)
+
+    def _is_late(self, until: datetime, retention: timedelta) -> bool:
+        """Whether the host was suspended since ``until`` was set: it would promise too little."""
+        return self._repository.clock() > until - retention + locks.RUN_MARGIN
 
     # --- what is needed, and its locks ---
 

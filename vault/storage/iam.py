@@ -50,6 +50,13 @@ _WEAKENING = (
     "s3:DeleteBucket",
 )
 _AWS_WEAKENING = (*_WEAKENING, "s3:PutEncryptionConfiguration")  # no action of Ceph 16
+_CEPH_ADMINISTERING = (
+    *_READ,
+    *_ADD,
+    *_LOCKS,
+    "s3:PutObjectLegalHold",
+    "s3:DeleteObjectVersion",
+)
 
 
 class AccessRole(StrEnum):
@@ -103,9 +110,10 @@ def bucket_policy(
         parameters: Of the repository: its lock mode and shortest and longest locks.
         principals: ARNs of those who hold each role.
         administrator: ARN of who may change the bucket and set legal holds; "": nobody.
+            On Ceph it is the bucket's owner, and what others stored is granted to it.
     """
     if dialect is Dialect.CEPH:
-        return _document(_ceph_statements(bucket, prefix, principals))
+        return _document(_ceph_statements(bucket, prefix, principals, administrator))
     return _document(_aws_statements(bucket, prefix, parameters, principals, administrator))
 
 
@@ -144,7 +152,10 @@ def _grants(role: AccessRole, bucket: str, prefix: str, *, read_data: bool = Fal
 
 
 def _ceph_statements(
-    bucket: str, prefix: str, principals: Mapping[AccessRole, Sequence[str]]
+    bucket: str,
+    prefix: str,
+    principals: Mapping[AccessRole, Sequence[str]],
+    administrator: str,
 ) -> list[Json]:
     """Grants by user, then the denials: Ceph lets owners do what nobody forbids them."""
     statements: list[Json] = []
@@ -152,6 +163,9 @@ def _ceph_statements(
         for grant in _grants(role, bucket, prefix):
             grant.pop("Condition", None)
             statements.append({**grant, "Principal": {"AWS": list(users)}})
+    if administrator:  # owning the bucket does not let it read what others stored
+        granted = _statement("Allow", _CEPH_ADMINISTERING, _objects(bucket, prefix, ["*"]))
+        statements.append({**granted, "Principal": {"AWS": [administrator]}})
     routine = sorted({user for users in principals.values() for user in users})
     keepers = sorted(set(routine) - set(principals.get(AccessRole.PRUNER, ())))
     objects = _objects(bucket, prefix, ["*"])
