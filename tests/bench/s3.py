@@ -19,9 +19,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from compare import Sample, measure
+from tests.bench.compare import Sample, measure
 
 MIB = 1 << 20
+COUNTED = 512  # MiB: enough to count requests; a Ceph in memory is full soon
 
 
 def make_tree(place: Path, size: int) -> Path:
@@ -82,7 +83,7 @@ def count_requests(tree: Path, url: str, endpoint: str, place: Path) -> Counter[
             repository,
             load_recovery(place / "count-keys/recovery.key", b"x"),
             RestoreRequest(
-                record=repository.ledger.snapshots()[-1], target=place / "counted", tool="bench"
+                record=repository.ledger.snapshots()[-1], target=place / "counted-out", tool="bench"
             ),
             scratch=place,
             workers=workers,
@@ -173,6 +174,9 @@ def main() -> None:
                     f"| {work} | {name} | {sample.wall:.1f} | {rate:.0f} | {sample.cpu:.1f}"
                     f" | {sample.memory:.0f} |"
                 )
+        (place / "counted").mkdir()
+        tree = make_tree(place / "counted", COUNTED)
+        size = COUNTED * MIB
         seen = count_requests(tree, f"{root}/{uuid.uuid4().hex[:8]}", endpoint, place)
         print("\nRequests of the vault: " + ", ".join(f"{k} {v}" for k, v in sorted(seen.items())))
         total = sum(count for name, count in seen.items() if name.startswith("snapshot"))
