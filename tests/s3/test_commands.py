@@ -27,7 +27,7 @@ pytestmark = [
     ),
 ]
 
-EXIT_USAGE, EXIT_INTEGRITY, EXIT_KEY, EXIT_STORE = 2, 4, 12, 13
+EXIT_DEGRADED, EXIT_KEY, EXIT_STORE = 3, 12, 13
 ROLES = ("writer", "restorer", "auditor", "pruner")
 MakePerson = Callable[..., Any]
 
@@ -153,7 +153,7 @@ def test_an_attestation_is_recorded_later(office: Office, client: Any) -> None:
     client.put_bucket_policy(Bucket=office.bucket, Policy=json.dumps(policy))
     reader = office.restorer
     done = reader.vault("restore", "data", reader.home / "target")
-    assert done.returncode == 3, done.stderr
+    assert done.returncode == EXIT_DEGRADED, done.stderr
     client.put_bucket_policy(Bucket=office.bucket, Policy=closed)
     (kept,) = reader.home.glob(".target.vault-*.json")
     reader.json("attest", "push", kept)
