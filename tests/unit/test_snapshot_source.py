@@ -259,6 +259,61 @@ def test_a_large_file_that_shrinks_while_it_is_read_is_listed(
     assert file.read_bytes() == data[:20_000]
 
 
+def test_a_log_that_grows_without_end_holds_nobody_up(
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As much is read as there was when it was opened; then it is listed as changed."""
+    (tmp_path / "top").mkdir()
+    log = tmp_path / "top/log"
+    log.write_bytes(b"line\n")
+
+    def act(_: int) -> None:
+        with log.open("ab") as file:
+            file.write(b"one more line\n")
+
+    _between_reads(monkeypatch, act)
+    report = lab.snapshot(tmp_path / "top")
+    assert report.body.counts.changed == 1
+    assert report.body.complete
+    (data,) = lab.contents(report.record).values()
+    assert log.read_bytes().startswith(data)
+    assert len(data) < log.stat().st_size
+
+
+@pytest.mark.parametrize("kind", ["directory", "symlink", "fifo", "another file"])
+def test_a_file_that_is_replaced_before_it_is_read_is_not_followed(
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """What is there now was never looked at: it is listed, and the snapshot is incomplete."""
+    (tmp_path / "secret").write_bytes(b"not part of the source")
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top/kept").write_bytes(b"kept")
+    file = tmp_path / "top/file"
+    file.write_bytes(b"content")
+    real = reading._open
+
+    def swapped(item: Any) -> int:
+        if item.path == b"file":
+            file.unlink()
+            if kind == "directory":
+                file.mkdir()
+            elif kind == "symlink":
+                file.symlink_to(tmp_path / "secret")
+            elif kind == "fifo":
+                os.mkfifo(file)
+            else:
+                (tmp_path / "secret").rename(file)
+        return real(item)
+
+    monkeypatch.setattr(reading, "_open", swapped)
+    report = lab.snapshot(tmp_path / "top")
+    assert not report.body.complete
+    assert [(problem.path, problem.kind) for problem in report.problems] == [
+        (b"file", "unreadable")
+    ]
+    assert lab.contents(report.record) == {"kept": b"kept"}
+
+
 # --- one at a time ---
 
 
