@@ -38,7 +38,11 @@ install() { # into virtualenv $2 with interpreter $1
 pythons=${PYTHONS-$(found)}
 [ -n "$pythons" ] || { echo "no other Python >= 3.11 here; PYTHONS names them"; exit 0; }
 work=$(mktemp -d "${TMPDIR:-/tmp}/vault-pytest.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+clean_up() { # objects with locks may be immutable where root ran the tests
+    chattr -R -f -i "$work" 2> /dev/null || true
+    rm -rf "$work"
+}
+trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 venvs=${VENVS:-$work}
