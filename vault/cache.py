@@ -191,8 +191,15 @@ class Cache:
 
     def find(self, chunk_id: bytes) -> Location | None:
         """Where a chunk lies; None if that is not known, or its pack was dropped."""
-        key = chunk_id[:_KEY]
-        return self._read(lambda txn: self._locate(txn, key))
+        return self.find_all([chunk_id])[0]
+
+    def find_all(self, chunk_ids: Sequence[bytes]) -> list[Location | None]:
+        """`find` for each of them, as they are at one moment."""
+
+        def work(txn: lmdb.Transaction) -> list[Location | None]:
+            return [self._locate(txn, chunk_id[:_KEY]) for chunk_id in chunk_ids]
+
+        return self._read(work)
 
     def _locate(self, txn: lmdb.Transaction, key: bytes) -> Location | None:
         value = txn.get(key, db=self._chunks)

@@ -20,7 +20,7 @@ import heapq
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
@@ -100,11 +100,13 @@ class _Batch:
         self._records: list[ListRecord] = []
         self._size = 0
 
-    def add(self, record: ListRecord) -> bool:
-        """Whether the frame is full."""
-        self._records.append(record)
-        self._size += 64 + len(record.canonical) + len(record.extra) + len(record.packs)
-        return self._size >= _FRAME
+    def add(self, records: Iterable[ListRecord]) -> Iterator[bytes]:
+        """The compressed frames that these fill."""
+        for record in records:
+            self._records.append(record)
+            self._size += 64 + len(record.canonical) + len(record.extra) + len(record.packs)
+            if self._size >= _FRAME:
+                yield self.take()
 
     def take(self) -> bytes:
         """The compressed frame; empty without records."""
@@ -142,17 +144,20 @@ class EntryListWriter:
             self._file = _create(self._new)
             self._start = self._file.write(_encode_head(head, _NO_DIGEST, _NO_MARK))
 
-    def add(self, record: ListRecord) -> None:
-        """Add the next record, in tree order.
+    def extend(self, records: Sequence[ListRecord]) -> None:
+        """Add the next records, in tree order.
 
         Raises:
             LocalError: It can't be written.
         """
-        key = sort_key(record.path)
-        assert self._last is None or self._last < key, "records must come in tree order"
-        self._last = key
-        if self._batch.add(record):
-            self._write()
+        last = self._last
+        for record in records:
+            key = sort_key(record.path)
+            assert last is None or last < key, "records must come in tree order"
+            last = key
+        self._last = last
+        for encoded in self._batch.add(records):
+            self._write(encoded)
 
     def commit(self, mark: bytes) -> None:
         """Put the list in its place, durably.
@@ -163,7 +168,7 @@ class EntryListWriter:
         Raises:
             LocalError: It can't be written; the former list stays.
         """
-        self._write()
+        self._write(self._batch.take())
         with _local(self._path):
             self._file.seek(0)
             self._file.write(_encode_head(self._head, self._hash.hexdigest(), mark))
@@ -179,13 +184,12 @@ class EntryListWriter:
         Raises:
             LocalError: It can't be written or read back.
         """
-        self._write()
+        self._write(self._batch.take())
         with _local(self._new):
             self._file.flush()
         return EntryListReader(self._file, self._head, self._start).records()
 
-    def _write(self) -> None:
-        encoded = self._batch.take()
+    def _write(self, encoded: bytes) -> None:
         if encoded:
             framed = _LENGTH.pack(len(encoded)) + encoded
             self._hash.update(framed)
@@ -333,19 +337,20 @@ class Journal:
         file.flush()
         return cls(file, head, [], numbers)
 
-    def append(self, record: ListRecord) -> None:
-        """Note an entry whose chunks are all stored.
+    def extend(self, records: Sequence[ListRecord]) -> None:
+        """Note entries, in tree order, whose chunks are all stored or on their way.
 
         Raises:
             LocalError: It can't be written.
         """
-        key = sort_key(record.path)
-        if self._last is not None and key <= self._last:
+        if not records:
+            return
+        if self._last is not None and sort_key(records[0].path) <= self._last:
             self.flush()
             self._run += 1
-        self._last = key
-        if self._batch.add(record):
-            self.flush()
+        self._last = sort_key(records[-1].path)
+        for encoded in self._batch.add(records):
+            self._write(encoded)
 
     def flush(self) -> None:
         """Hand what was appended to the operating system: a kill loses nothing of it.
@@ -354,8 +359,10 @@ class Journal:
             LocalError: It can't be written.
         """
         encoded = self._batch.take()
-        if not encoded:
-            return
+        if encoded:
+            self._write(encoded)
+
+    def _write(self, encoded: bytes) -> None:
         with _local(Path(self._file.name)):
             head = _journal_head(self._run, encoded, self._numbers.mark())
             self._places.append(

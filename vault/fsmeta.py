@@ -116,11 +116,14 @@ def read_xattrs(place: Place, problems: list[str] | None = None) -> Xattrs | Non
     """
     unread = problems if problems is not None else []
     try:
-        names = sorted(os.fsencode(name) for name in os.listxattr(place))
+        listed = os.listxattr(place)
     except OSError as error:
         if error.errno not in {errno.EOPNOTSUPP, errno.ENOSYS}:
             unread.append(f"xattrs: {error.strerror}")
         return None
+    if not listed:
+        return None
+    names = sorted(map(os.fsencode, listed))
     found: list[tuple[bytes, bytes]] = []
     for name in names:
         try:

@@ -75,6 +75,11 @@ class Directory:
         """The id of one chunk."""
         return self.ids[place * _ID_SIZE : (place + 1) * _ID_SIZE]
 
+    def iter_ids(self) -> Iterator[bytes]:
+        """The id of every chunk, in the order of the pack."""
+        ids = self.ids
+        return (ids[at : at + _ID_SIZE] for at in range(0, len(ids), _ID_SIZE))
+
     def iter_chunks(self) -> Iterator[Location]:
         """Every chunk, in the order of the pack."""
         for number, block in enumerate(self.blocks):

@@ -37,6 +37,8 @@ _TYPES = {  # sockets have none: they are counted, not stored
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
 
+_SYMLINK, _TYPE_DIRECTORY = EntryType.SYMLINK, EntryType.DIRECTORY  # looked up once, not per file
+
 _CACHE_TAG = b"CACHEDIR.TAG"
 _CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 _LONG_PATH = 4_000  # bytes; the kernel takes 4,096 at once
@@ -103,8 +105,8 @@ def walk(
     return _walk_several(roots, chooser)
 
 
-def open_source(full: bytes, expected: os.stat_result) -> int:
-    """A descriptor of the regular file that the walk met; the caller closes it.
+def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
+    """The regular file that the walk met: a descriptor, which the caller closes, and its status.
 
     Raises:
         FileNotFoundError: It vanished.
@@ -118,7 +120,7 @@ def open_source(full: bytes, expected: os.stat_result) -> int:
     if not stat.S_ISREG(found.st_mode) or not os.path.samestat(found, expected):
         os.close(descriptor)
         raise OSError(errno.ESTALE, "replaced by something else since it was listed")
-    return descriptor
+    return descriptor, found
 
 
 def open_path(full: bytes, flags: int, dir_fd: int | None = None) -> int:
@@ -200,6 +202,7 @@ class _Chooser:
         self._if_present = [os.fsencode(name) for name in rules.if_present]
         self._one_file_system = rules.one_file_system
         self._skipped = skipped
+        self.has_patterns = self._spec is not None
 
     def excludes(self, path: bytes, below: int, is_directory: bool) -> bool:  # noqa: FBT001 - one call
         """Whether a pattern excludes the member; ``path[below:]`` is what it is matched on."""
@@ -398,7 +401,7 @@ class _Walker:
                 item = self._member(level, name)
                 if item is None:
                     continue
-                if item.type is EntryType.DIRECTORY:
+                if item.type is _TYPE_DIRECTORY:
                     assert item.stat is not None
                     if not self._chooser.enters(item.path, item.stat.st_dev, self._device):
                         yield item
@@ -414,7 +417,9 @@ class _Walker:
         if level.problem is not None:
             return _failed(SourceItem(path, full, None, None), level.problem)
         item = _look(path, full, name, level.fd)
-        if self._chooser.excludes(path, self._below, item.type is EntryType.DIRECTORY):
+        if self._chooser.has_patterns and self._chooser.excludes(
+            path, self._below, item.type is _TYPE_DIRECTORY
+        ):
             return None
         return item
 
@@ -428,8 +433,9 @@ def _open_directory(name: bytes, dir_fd: int | None, expected: os.stat_result) -
 
 
 def _list(fd: int) -> list[bytes]:
-    with os.scandir(fd) as members:
-        return sorted([os.fsencode(member.name) for member in members])
+    names = os.listdir(fd)
+    # one call for all: no name holds a NUL, and Python gives those of a descriptor as text
+    return sorted(os.fsencode("\0".join(names)).split(b"\0")) if names else []
 
 
 def _look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
@@ -437,7 +443,7 @@ def _look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceIt
     try:
         found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         kind = _TYPES.get(stat.S_IFMT(found.st_mode))
-        if kind is EntryType.SYMLINK:
+        if kind is _SYMLINK:
             return SourceItem(path, full, found, kind, os.readlink(name, dir_fd=dir_fd))
     except OSError as error:
         return _failed(SourceItem(path, full, None, None), error)

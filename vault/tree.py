@@ -24,12 +24,14 @@ __all__ = [
     "EntryType",
     "TreeHeader",
     "TreeParser",
+    "canonical_of",
     "commitment",
     "decode_entry",
     "encode_canonical",
     "encode_extra",
     "encode_header",
     "expand_levels",
+    "extra_of",
     "fold_levels",
     "frame",
     "replace_entry",
@@ -132,26 +134,49 @@ def replace_entry(entry: Entry, **changes: object) -> Entry:
 
 def encode_canonical(entry: Entry) -> bytes:
     """The part of an entry that the content root covers."""
-    return _encode(
-        (
-            entry.path,
-            entry.type,
-            entry.mode,
-            entry.uid,
-            entry.gid,
-            entry.mtime,
-            entry.size,
-            entry.sha256,
-            entry.link,
-            entry.device,
-            entry.xattrs,
-        )
+    return canonical_of(
+        entry.path,
+        entry.type,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.mtime,
+        size=entry.size,
+        sha256=entry.sha256,
+        link=entry.link,
+        device=entry.device,
+        xattrs=entry.xattrs,
     )
 
 
 def encode_extra(entry: Entry) -> bytes:
     """The part of an entry that the content root leaves out."""
-    return _encode((entry.chunks, entry.user, entry.group, entry.ctime, entry.holes))
+    return extra_of(entry.chunks, entry.user, entry.group, entry.ctime, entry.holes)
+
+
+def canonical_of(  # noqa: PLR0917 - the order is the format's; one call for every file
+    path: bytes,
+    kind: EntryType,
+    mode: int,
+    uid: int,
+    gid: int,
+    mtime: int,
+    *,
+    size: int = 0,
+    sha256: bytes | None = None,
+    link: bytes | None = None,
+    device: int | None = None,
+    xattrs: tuple[tuple[bytes, bytes], ...] | None = None,
+) -> bytes:
+    """`encode_canonical` of an entry with these fields, without making the entry."""
+    return _encode((path, kind, mode, uid, gid, mtime, size, sha256, link, device, xattrs))
+
+
+def extra_of(
+    chunks: bytes, user: str, group: str, ctime: int, holes: tuple[tuple[int, int], ...] | None
+) -> bytes:
+    """`encode_extra` of an entry with these fields, without making the entry."""
+    return _encode((chunks, user, group, ctime, holes))
 
 
 def frame(canonical: bytes, extra: bytes) -> bytes:
@@ -160,8 +185,10 @@ def frame(canonical: bytes, extra: bytes) -> bytes:
     Raises:
         FormatError: A part is over its cap, as the reader would say too.
     """
-    _check_caps(len(canonical), len(extra))
-    return b"".join((_LENGTHS.pack(len(canonical), len(extra)), canonical, extra))
+    first, second = len(canonical), len(extra)
+    if first > MAX_CANONICAL or second > MAX_EXTRA:
+        _check_caps(first, second)
+    return _LENGTHS.pack(first, second) + canonical + extra
 
 
 def encode_header(header: TreeHeader) -> bytes:
@@ -475,7 +502,7 @@ class ContentRoot:
         self._hash = hashlib.sha256()
 
     def update(self, canonical: bytes) -> None:
-        """Add the next entry's canonical part."""
+        """Add the next entry's canonical part, or those of several in one piece."""
         self._hash.update(canonical)
 
     def digest(self) -> bytes:

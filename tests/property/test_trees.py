@@ -88,7 +88,7 @@ class _Opened:
         self.paths: list[bytes] = []
         real = source.open_source
 
-        def counting(full: bytes, expected: os.stat_result) -> int:
+        def counting(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
             self.paths.append(full)
             return real(full, expected)
 

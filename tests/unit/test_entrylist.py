@@ -55,7 +55,7 @@ def _record(path: bytes, mark: int = 0) -> ListRecord:
 def _write(path: Path, records: list[ListRecord], head: ListHead = HEAD) -> None:
     with EntryListWriter(path, head) as writer:
         for record in records:
-            writer.add(record)
+            writer.extend([record])
         writer.commit(NUMBERS.mark())
 
 
@@ -72,7 +72,7 @@ def _append(path: Path, *records: ListRecord) -> None:
     assert not problem
     with journal:
         for record in records:
-            journal.append(record)
+            journal.extend([record])
 
 
 def _journal(path: Path) -> list[ListRecord]:
@@ -207,7 +207,7 @@ def test_an_unfinished_list_leaves_the_former_one(tmp_path: Path) -> None:
     """And nothing beside it."""
     _write(tmp_path / "web", [_record(b"former")])
     with EntryListWriter(tmp_path / "web", HEAD) as writer:
-        writer.add(_record(b"new"))
+        writer.extend([_record(b"new")])
     assert _read(tmp_path / "web") == [_record(b"former")]
     assert os.listdir(tmp_path) == ["web"]  # noqa: PTH208 - names are what counts
 
@@ -343,9 +343,9 @@ def test_flushed_records_survive_a_kill(tmp_path: Path) -> None:
     """They are the operating system's as soon as `flush` returns."""
     path = tmp_path / "journal"
     journal, _ = Journal.open(path, HEAD, NUMBERS)
-    journal.append(_record(b"a"))
+    journal.extend([_record(b"a")])
     journal.flush()
-    journal.append(_record(b"b"))
+    journal.extend([_record(b"b")])
     assert _journal(path) == [_record(b"a")]
     journal._file.close()
 
@@ -358,7 +358,7 @@ def test_a_journal_is_read_while_it_is_appended(tmp_path: Path) -> None:
     with journal:
         records = journal.records()
         assert next(records) == _record(b"a", 1)
-        journal.append(_record(b"b", 2))
+        journal.extend([_record(b"b", 2)])
         journal.flush()
         assert list(records) == [_record(b"b", 1)]
     assert _journal(path) == [_record(b"a", 1), _record(b"b", 2)]
@@ -368,7 +368,7 @@ def test_a_deleted_journal_is_gone(tmp_path: Path) -> None:
     """After the list that replaces it was put in its place."""
     journal, _ = Journal.open(tmp_path / "journal", HEAD, NUMBERS)
     with journal:
-        journal.append(_record(b"a"))
+        journal.extend([_record(b"a")])
         journal.delete()
     assert not (tmp_path / "journal").exists()
 
@@ -428,7 +428,7 @@ def test_a_journal_is_cut_where_the_cache_does_not_know_a_frames_mark(tmp_path: 
     later.knows = lambda mark: True  # type: ignore[method-assign]
     journal, _ = Journal.open(path, HEAD, later)
     with journal:
-        journal.append(_record(b"b"))
+        journal.extend([_record(b"b")])
     journal, problem = Journal.open(path, HEAD, NUMBERS)
     with journal:
         assert not problem

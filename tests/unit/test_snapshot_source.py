@@ -112,7 +112,7 @@ def test_files_that_nobody_may_read_make_the_snapshot_incomplete(
     refused = bytes(source / "dir0/file2")
     real = walking.open_source
 
-    def open_source(full: bytes, expected: os.stat_result) -> int:
+    def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         if full == refused:
             raise PermissionError(13, "Permission denied")
         return real(full, expected)
@@ -292,7 +292,7 @@ def test_a_file_that_is_replaced_before_it_is_read_is_not_followed(
     file.write_bytes(b"content")
     real = reading._open
 
-    def swapped(item: Any) -> int:
+    def swapped(item: Any) -> tuple[int, os.stat_result]:
         if item.path == b"file":
             file.unlink()
             if kind == "directory":

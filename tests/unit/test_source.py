@@ -366,7 +366,7 @@ def test_a_malformed_exclude_is_a_configuration_error(tree: Path) -> None:
 def test_open_source_opens_the_file_that_was_met(tree: Path) -> None:
     """Read-only and not inherited by hooks."""
     path = os.fsencode(tree / "z")
-    fd = open_source(path, os.lstat(path))
+    fd, _ = open_source(path, os.lstat(path))
     try:
         assert os.read(fd, 9) == b"z"
         assert not os.get_inheritable(fd)
@@ -407,7 +407,7 @@ def test_open_source_without_the_right_to_spare_access_times(
 
     monkeypatch.setattr("vault.source.os.open", refuse)
     path = os.fsencode(tree / "z")
-    fd = open_source(path, os.lstat(path))
+    fd, _ = open_source(path, os.lstat(path))
     assert stat.S_ISREG(os.fstat(fd).st_mode)
     os.close(fd)
 
@@ -494,6 +494,6 @@ def test_paths_longer_than_path_max_are_walked_and_opened(tmp_path: Path) -> Non
     last = list(walk([tmp_path]))[-1]
     assert len(last.full) > 4096
     assert last.stat is not None
-    fd = open_source(last.full, last.stat)
+    fd, _ = open_source(last.full, last.stat)
     assert os.read(fd, 9) == b"deep"
     os.close(fd)

@@ -2,13 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from vault.ledger import Record
 from vault.model import ObjectRef
-from vault.tree import Entry, encode_canonical, replace_entry
+from vault.tree import canonical_of
 from vault.verify import VerifyReport, verify
 from vault.workers import make_workers
 
@@ -131,12 +131,12 @@ def test_what_opens_is_looked_at_by_the_key_only(
     top.mkdir()
     (top / "file").write_bytes(os.urandom(500))
 
-    def lying(entry: Entry) -> bytes:
-        if entry.path == b"file":
-            entry = replace_entry(entry, sha256=bytes(32))
-        return encode_canonical(entry)
+    def lying(path: bytes, *rest: Any, **content: Any) -> bytes:
+        if path == b"file":
+            content["sha256"] = bytes(32)
+        return canonical_of(path, *rest, **content)
 
-    monkeypatch.setattr("vault.snapshot.run.encode_canonical", lying)
+    monkeypatch.setattr("vault.snapshot.run.canonical_of", lying)
     record = lab.snapshot(top).record
     assert lab.verify(record, keys=False).passed
     report = lab.verify(record)

@@ -147,7 +147,8 @@ class Attempt:
     def _walk(self, run: SourceRun, last: EntryListReader | None) -> None:
         empty = set(self._tops)
         for path in run.walk(self._task.request.paths, self._task.request.rules):
-            empty -= _above(path, empty)
+            if empty:
+                empty -= _above(path, empty)
         self._refuse_emptied(empty, last)
 
     def _take_stream(self, run: SourceRun, named: NamedStream) -> None:
@@ -256,6 +257,8 @@ class Attempt:
             left = set(empty)
             for record in last.records():
                 left -= _above(record.path, left)
+                if not left:
+                    break
             return set(empty) - left
         previous = self._repository.ledger.snapshots(self._task.request.dataset)
         if not previous or len(empty) < len(self._tops):

@@ -5,9 +5,9 @@ entries into the tree stream and its levels (docs/format.md 8).
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from vault.cache import Cache
+from vault.cache import Cache, Location
 from vault.chunker import Chunker, ChunkSizes
 from vault.crypto import chunk_id
 from vault.model import ObjectType
@@ -37,25 +37,35 @@ class ChunkStore:
         self._fresh = fresh
         self.added_size = 0  # bytes of plaintext stored by this run
 
-    def store(self, chunk: bytes, piece: Buffer) -> int:
-        """The number of the pack that holds the chunk, or is about to."""
-        number = self._find(chunk, len(piece))
-        if number is None:
-            number = self._packer.add(chunk, piece)
-            self.added_size += len(piece)
-        return number
+    def store(self, chunks: Sequence[bytes], pieces: Sequence[Buffer]) -> list[int]:
+        """The numbers of the packs that hold the chunks, or are about to.
 
-    def _find(self, chunk: bytes, size: int) -> int | None:
-        pending = self._packer.find(chunk)
-        if pending is not None:
-            return pending
-        known = self._cache.find(chunk)
-        if known is None or known[1] != size:
+        Args:
+            chunks: Their ids.
+            pieces: Their bytes.
+        """
+        packer = self._packer
+        recorded = len(packer.stored)
+        known = self._cache.find_all(chunks)
+        numbers = []
+        for chunk, piece, found in zip(chunks, pieces, known, strict=True):
+            number = packer.find(chunk)
+            if number is None:
+                if found is None and len(packer.stored) != recorded:
+                    found = self._cache.find(chunk)  # noqa: PLW2901 - its pack came in meanwhile
+                number = self._usable_number(found, len(piece))
+            if number is None:
+                number = packer.add(chunk, piece)
+                self.added_size += len(piece)
+            numbers.append(number)
+        return numbers
+
+    def _usable_number(self, found: Location | None, size: int) -> int | None:
+        if found is None or found.length != size:
             return None
-        number = known[0]
-        if self._fresh and number not in self._packer.stored:
+        if self._fresh and found.pack not in self._packer.stored:
             return None
-        return number if self._usable(number) else None
+        return found.pack if self._usable(found.pack) else None
 
 
 class TreeBuilder:
@@ -85,18 +95,23 @@ class TreeBuilder:
         """Root chunk id and level, once everything was added."""
         self._cut(final=True)
         return fold_levels(
-            self._ids, lambda stream: self._chunker.cut(stream, final=True), self._put
+            self._ids,
+            lambda stream: self._chunker.cut(stream, final=True),
+            lambda chunk: self._put([chunk])[0],
         )
 
     def _cut(self, *, final: bool) -> None:
         data = bytes(self._buffer)
         at = 0
+        chunks = []
         for length in self._chunker.cut(data, final=final):
-            self._ids.append(self._put(data[at : at + length]))
+            chunks.append(data[at : at + length])
             at += length
+        self._ids += self._put(chunks)
         del self._buffer[:at]
 
-    def _put(self, chunk: bytes) -> bytes:
-        name = chunk_id(self._id_key, ObjectType.TREE, hashlib.sha256(chunk).digest())
-        self.packs.add(self._store.store(name, chunk))
-        return name
+    def _put(self, chunks: Sequence[bytes]) -> list[bytes]:
+        digests = [hashlib.sha256(chunk).digest() for chunk in chunks]
+        names = [chunk_id(self._id_key, ObjectType.TREE, digest) for digest in digests]
+        self.packs.update(self._store.store(names, chunks))
+        return names

@@ -107,9 +107,12 @@ class Packer:
     def add(self, chunk_id: bytes, piece: Buffer) -> int:
         """Store one new chunk; returns the number of its pack."""
         size = len(piece)
-        if self._pieces and self._is_block_full(size):
+        if self._pieces and (
+            self._block_size + size > self._parameters.block_size
+            or len(self._ids) >= MAX_BLOCK_CHUNKS
+        ):
             self._flush_block()
-        number = self._current().number
+        number = (self._open or self._begin_pack()).number
         self._pieces.append(piece)
         self._ids.append(chunk_id)
         self._lengths.append(size)
@@ -123,23 +126,17 @@ class Packer:
         while self._uploads:
             self._record(self._uploads.popleft())
 
-    def _is_block_full(self, size: int) -> bool:
-        """Whether ``size`` more bytes belong into the next block."""
-        over = self._block_size + size > self._parameters.block_size
-        return over or len(self._ids) >= MAX_BLOCK_CHUNKS
-
-    def _current(self) -> _OpenPack:
-        if self._open is None:
-            sealer = Sealer.for_session(self._session, self._kind, self._repository.id)
-            number = self._cache.reserve_pack()
-            self._open = _OpenPack(number, PackWriter(sealer, self._level))
+    def _begin_pack(self) -> _OpenPack:
+        sealer = Sealer.for_session(self._session, self._kind, self._repository.id)
+        number = self._cache.reserve_pack()
+        self._open = _OpenPack(number, PackWriter(sealer, self._level))
         return self._open
 
     def _flush_block(self) -> None:
         """Hand the block to a worker; close the pack if it is full."""
         if not self._pieces:
             return
-        pack = self._current()
+        pack = self._open or self._begin_pack()
         pack.pending.append(
             self._workers.compute.submit(
                 pack.writer.seal_block,
@@ -197,15 +194,17 @@ class Packer:
         )
         keep_unindexed(self._cache, pack.number, entry)
         self._cache.add_pack(pack.number, row, entry.directory.ids, entry.directory.lengths)
-        for chunk in entry.directory.iter_chunks():
-            if self._pending.get(chunk.id) == pack.number:
-                del self._pending[chunk.id]
+        for chunk in entry.directory.iter_ids():
+            if self._pending.get(chunk) == pack.number:
+                del self._pending[chunk]
         self.stored_bytes += entry.size
         self.stored[pack.number] = entry
 
 
 def pack_numbers(numbers: Sequence[int]) -> bytes:
     """Unique pack numbers as the entry list keeps them: u32 little-endian."""
+    if len(numbers) == 1:
+        return numbers[0].to_bytes(4, "little")
     return b"".join(number.to_bytes(4, "little") for number in sorted(set(numbers)))
 
 

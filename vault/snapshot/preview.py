@@ -71,7 +71,7 @@ def _planned(item: SourceItem, joiner: Joiner, tmpfs: frozenset[int]) -> Planned
     if record is not None and is_unchanged(item.stat, record, tmpfs):
         return Planned(path=item.path, action=Action.UNCHANGED, size=item.stat.st_size)
     try:
-        os.close(source.open_source(item.full, item.stat))
+        os.close(source.open_source(item.full, item.stat)[0])
     except OSError as error:
         return Planned(path=item.path, action=Action.UNREADABLE, reason=error.strerror or "")
     return Planned(path=item.path, action=Action.READ, size=item.stat.st_size)

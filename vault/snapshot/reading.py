@@ -5,11 +5,11 @@ after the other, so memory is bounded by the piece. One SHA-256 pass serves the 
 digest and the id of a one-chunk file.
 """
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
+from typing import NamedTuple
 
 from vault import fsmeta, source
 from vault.chunker import Chunker, ChunkSizes
@@ -32,9 +32,14 @@ class Outcome(Enum):
     UNREADABLE = "unreadable"
 
 
-@dataclasses.dataclass(slots=True, kw_only=True)
-class FileContent:
-    """One file as read; the entry is made of ``stat`` as it was when read."""
+_READ = Outcome.READ  # looked up once, not for every file
+
+
+class FileContent(NamedTuple):
+    """One file as read; the entry is made of ``stat`` as it was when read.
+
+    A tuple, because there is one for every file.
+    """
 
     outcome: Outcome
     stat: os.stat_result | None = None
@@ -43,7 +48,7 @@ class FileContent:
     sha256: bytes = b""
     size: int = 0
     ids: Sequence[bytes] = ()
-    pieces: Sequence[Buffer] = ()  # the chunks; emptied once they are stored
+    pieces: Sequence[Buffer] = ()  # the chunks
     holes: tuple[tuple[int, int], ...] | None = None  # (offset, length)
     read_ns: int = 0
     problem: str = ""
@@ -70,47 +75,54 @@ class FileReader:
     def read_batch(self, items: Sequence[SourceItem]) -> list[FileContent]:
         """Read small files whole, in order; problems are results, not exceptions."""
         chunker = Chunker(self._sizes)
-        return [self._read_small(item, chunker) for item in items]
+        read_ns = self.clock_ns()  # before the first byte: later writes are newer
+        return [self._read_small(item, chunker, read_ns) for item in items]
 
-    def _read_small(self, item: SourceItem, chunker: Chunker) -> FileContent:
-        content = _guarded(lambda: self._read_once(item, chunker))
+    def _read_small(self, item: SourceItem, chunker: Chunker, read_ns: int) -> FileContent:
+        content = self._read_once(item, chunker, read_ns)
         if content.outcome is Outcome.CHANGED:
-            content = _guarded(lambda: self._read_once(item, chunker))
+            content = self._read_once(item, chunker, self.clock_ns())
         return content
 
-    def _read_once(self, item: SourceItem, chunker: Chunker) -> FileContent:
-        read_ns = self.clock_ns()  # before the first byte: later writes are newer
-        fd = _open(item)
+    def _read_once(self, item: SourceItem, chunker: Chunker, read_ns: int) -> FileContent:
         try:
-            before = os.fstat(fd)
-            data = _read_up_to(fd, before.st_size)
-            digest = hashlib.sha256(data).digest()
-            lengths = self._cut(data, chunker)
-            after = os.fstat(fd)
-            problems: list[str] = []
-            return FileContent(
-                outcome=_outcome(before, after, len(data)),
-                stat=after,
-                xattrs=fsmeta.read_xattrs(fd, problems),
-                problems=problems,
-                sha256=digest,
-                size=len(data),
-                ids=self._ids(data, lengths, digest),
-                pieces=split(data, lengths),
-                read_ns=read_ns,
-            )
-        finally:
-            os.close(fd)
+            fd, before = _open(item)
+            try:
+                data = _read_up_to(fd, before.st_size)
+                after = os.fstat(fd)
+                problems: list[str] = []
+                xattrs = fsmeta.read_xattrs(fd, problems)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            return failed(error)
+        digest = hashlib.sha256(data).digest()
+        ids, pieces = self._cut(data, digest, chunker)
+        return FileContent(
+            _outcome(before, after, len(data)),
+            after,
+            xattrs,
+            problems,
+            digest,
+            len(data),
+            ids,
+            pieces,
+            None,
+            read_ns,
+        )
 
-    def _cut(self, data: bytes, chunker: Chunker) -> list[int]:
+    def _cut(
+        self, data: bytes, digest: bytes, chunker: Chunker
+    ) -> tuple[Sequence[bytes], Sequence[Buffer]]:
+        """Ids and bytes of a whole file's chunks."""
+        if not data:
+            return (), ()
         if len(data) <= self._sizes.min:
-            return [len(data)] if data else []
-        return chunker.cut(data, final=True)
-
-    def _ids(self, data: bytes, lengths: Sequence[int], digest: bytes) -> list[bytes]:
-        if len(lengths) == 1:
-            return [self.chunk_id(digest)]
-        return [self.chunk_id(hashlib.sha256(piece).digest()) for piece in split(data, lengths)]
+            return (self.chunk_id(digest),), (data,)
+        pieces = split(data, chunker.cut(data, final=True))
+        if len(pieces) == 1:
+            return (self.chunk_id(digest),), pieces
+        return [self.chunk_id(hashlib.sha256(piece).digest()) for piece in pieces], pieces
 
     def open_in_pieces(self, item: SourceItem) -> "LargeFile":
         """A file to be read in pieces.
@@ -132,8 +144,7 @@ class LargeFile:
         self._reader = reader
         self._chunker = Chunker(sizes)
         self._read_ns = reader.clock_ns()
-        self._fd = _open(item)
-        self._before = os.fstat(self._fd)
+        self._fd, self._before = _open(item)
         self._holes = fsmeta.read_holes(self._fd, self._before.st_size)
         self._runs = _runs_between(self._holes, self._before.st_size)
         self._end = 0  # of the run of data that is being read
@@ -204,16 +215,9 @@ def failed(error: OSError) -> FileContent:
     )
 
 
-def _open(item: SourceItem) -> int:
+def _open(item: SourceItem) -> tuple[int, os.stat_result]:
     assert item.stat is not None
     return source.open_source(item.full, item.stat)
-
-
-def _guarded(read: Callable[[], FileContent]) -> FileContent:
-    try:
-        return read()
-    except OSError as error:
-        return failed(error)
 
 
 def _outcome(before: os.stat_result, after: os.stat_result, size: int) -> Outcome:
@@ -222,7 +226,7 @@ def _outcome(before: os.stat_result, after: os.stat_result, size: int) -> Outcom
         and before.st_mtime_ns == after.st_mtime_ns
         and before.st_ctime_ns == after.st_ctime_ns
     )
-    return Outcome.READ if same else Outcome.CHANGED
+    return _READ if same else Outcome.CHANGED
 
 
 def _read_up_to(fd: int, size: int) -> bytes:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import NamedTuple
 
 from vault import fsmeta, source
 from vault.entrylist import EntryListWriter, Joiner, Journal, ListRecord
@@ -31,9 +32,11 @@ from vault.source import SourceItem
 from vault.tree import (
     ContentRoot,
     Entry,
+    canonical_of,
     decode_entry,
     encode_canonical,
     encode_extra,
+    extra_of,
     frame,
     replace_entry,
 )
@@ -43,6 +46,7 @@ BATCH_SIZE = 4 * 1_048_576  # bytes of files in one batch
 BATCH_FILES = 512
 JOURNAL_SIZE = 64 * 1_048_576  # bytes of files after which the journal is written
 BATCHES_AHEAD = 3  # batches being read while one is stored; bounds memory
+_FILE, _READ = EntryType.FILE, Outcome.READ  # looked up once, not for every file
 RACY_NS = 60 * 10**9  # design.md 6: mtime alone proves nothing for the last 60 s
 MAX_PROBLEMS = 10_000  # listed; the counts go on
 
@@ -56,9 +60,8 @@ class Problem:
     detail: str
 
 
-@dataclasses.dataclass(slots=True)
-class _Slot:
-    """One item on its way from the walk to the tree."""
+class _Slot(NamedTuple):
+    """One item on its way from the walk to the tree. A tuple, because there is one for each."""
 
     item: SourceItem
     record: ListRecord | None = None  # unchanged: everything is known
@@ -119,7 +122,11 @@ class SourceRun:
         self._first_of: dict[tuple[int, int], bytes] = {}  # inode with several links -> path
         self._linkable: set[bytes] = set()  # of those paths, the ones that are in the tree
         self._tmpfs = source.tmpfs_devices()
+        self._records: list[ListRecord] = []  # of the batch that is being stored
+        self._read_records: list[ListRecord] = []  # those of them that were read by this run
+        self._done_size = 0  # bytes of content that they stand for, in the bar
         self._unflushed = 0  # bytes of the files whose records wait in the journal
+        self._relied: set[bytes] = set()  # `ListRecord.packs` known to be usable
         self._tally: dict[str, int] = dict.fromkeys(Counts.__struct_fields__, 0)
         self.packs: set[int] = set()
         self.root = ContentRoot()
@@ -150,12 +157,12 @@ class SourceRun:
             gid=os.getegid(),
             mtime=self._reader.clock_ns(),
         )
-        self._add(_stream_record(top))
+        self._records.append(_stream_record(top))
         ids: list[bytes] = []
         packs: list[int] = []
         for piece_ids, pieces in self._pieces_of(file):
             ids += piece_ids
-            packs += map(self._chunks.store, piece_ids, pieces)
+            packs += self._chunks.store(piece_ids, pieces)
             self._progress.advance(size=sum(map(len, pieces)))
         entry = replace_entry(
             top,
@@ -166,10 +173,10 @@ class SourceRun:
             sha256=file.sha256,
             chunks=b"".join(ids) if len(ids) > 1 else b"",
         )
-        self._add(_stream_record(entry))
+        self._records.append(_stream_record(entry))
+        self._hand_on()
         self.packs.update(packs)
         self._tally.update(files=1, directories=1, size=file.size)
-        self._progress.advance(files=1)
         return file.size
 
     # --- what is to be done with an item ---
@@ -192,33 +199,39 @@ class SourceRun:
             self._submit()
 
     def _slot_for(self, item: SourceItem) -> _Slot:
-        assert item.stat is not None
+        stat = item.stat
+        assert stat is not None
         record = self._joiner.match(item.path)
-        link = self._link_of(item)
-        if record is not None and self._is_unchanged(item, record, link):
-            return _Slot(item, record=record)
+        is_file = item.type is _FILE
+        is_linked = is_file and stat.st_nlink > 1
+        link = self._link_of(item, stat) if is_linked else None
+        if (
+            record is not None
+            and is_unchanged(stat, record, self._tmpfs)
+            and (not is_linked or _link_in(record) == link)
+            and (record.packs in self._relied or self._rely_on(record.packs))
+        ):
+            return _Slot(item, record)
         if link is not None:
-            return _Slot(item, link=link)
-        if item.type is not EntryType.FILE:
+            return _Slot(item, None, link)
+        if not is_file:
             return _Slot(item)
-        return _Slot(item, to_read=True, in_pieces=is_in_pieces(item.stat))
+        return _Slot(item, to_read=True, in_pieces=is_in_pieces(stat))
 
-    def _link_of(self, item: SourceItem) -> bytes | None:
+    def _link_of(self, item: SourceItem, stat: os.stat_result) -> bytes | None:
         """The path whose inode this is another name of, if it was met already."""
-        assert item.stat is not None
-        if item.stat.st_nlink == 1 or item.type is not EntryType.FILE:
-            return None
-        inode = (item.stat.st_dev, item.stat.st_ino)
-        first = self._first_of.setdefault(inode, item.path)
+        first = self._first_of.setdefault((stat.st_dev, stat.st_ino), item.path)
         return first if first != item.path else None
 
-    def _is_unchanged(self, item: SourceItem, record: ListRecord, link: bytes | None) -> bool:
-        assert item.stat is not None
-        if not is_unchanged(item.stat, record, self._tmpfs):
+    def _rely_on(self, packs: bytes) -> bool:
+        """Whether an unchanged file's packs may be relied on; if so the snapshot needs them."""
+        numbers = numbers_in(packs)
+        if not all(map(self._usable, numbers)):
             return False
-        if item.type is EntryType.FILE and item.stat.st_nlink > 1 and _link_in(record) != link:
-            return False
-        return all(map(self._usable, numbers_in(record.packs)))
+        self.packs.update(numbers)
+        if len(numbers) <= 1:  # what many small files share; large ones have their own
+            self._relied.add(packs)
+        return True
 
     def _problem_of(self, item: SourceItem) -> None:
         if item.vanished:
@@ -256,28 +269,33 @@ class SourceRun:
 
     def _store(self, batch: _Batch) -> None:
         """Emit the entries of a batch, in order."""
-        contents = iter(batch.future.result() if batch.future else ())
-        for slot in batch.slots:
-            if slot.record is not None:
-                self._emit_unchanged(slot.item, slot.record)
-            elif slot.in_pieces:
-                self._store_large(slot.item)
-            elif slot.to_read:
-                self._store_file(slot.item, next(contents))
-            elif slot.link is not None and slot.link not in self._linkable:
-                self._store_large(slot.item)  # its first name could not be read: now it is a file
+        contents = batch.future.result() if batch.future else []
+        packs = iter(self._store_chunks(contents))
+        read = iter(contents)
+        for item, record, link, to_read, in_pieces in batch.slots:
+            if record is not None:
+                self._emit_unchanged(item, record)
+            elif in_pieces:
+                self._store_large(item)
+            elif to_read:
+                content = next(read)
+                numbers = [next(packs) for _ in content.ids]
+                if self._is_stored(item, content):
+                    self._emit_file(item, content, content.ids, numbers)
+            elif link is not None and link not in self._linkable:
+                self._store_large(item)  # its first name could not be read: now it is a file
             else:
-                self._store_other(slot.item, slot.link)
+                self._store_other(item, link)
+        self._hand_on()
 
-    def _store_file(self, item: SourceItem, content: FileContent) -> None:
-        """A small file that was read."""
-        if not self._is_stored(item, content):
-            return
-        packs = [
-            self._chunks.store(name, piece)
-            for name, piece in zip(content.ids, content.pieces, strict=True)
-        ]
-        self._emit_file(item, content, content.ids, packs)
+    def _store_chunks(self, contents: Sequence[FileContent]) -> list[int]:
+        """Store all chunks of files that were read; the numbers of their packs, in order."""
+        ids = [name for content in contents for name in content.ids]
+        if not ids:
+            return []
+        numbers = self._chunks.store(ids, [piece for each in contents for piece in each.pieces])
+        self.packs.update(numbers)
+        return numbers
 
     def _store_large(self, item: SourceItem) -> None:
         """A large file: one piece is read ahead while another is stored."""
@@ -289,6 +307,7 @@ class SourceRun:
                 return
             if content.outcome is Outcome.READ or attempt == 2:
                 self._is_stored(item, content)
+                self.packs.update(packs)
                 self._emit_file(item, content, ids, packs)
                 return
 
@@ -298,7 +317,7 @@ class SourceRun:
         with contextlib.closing(self._reader.open_in_pieces(item)) as file:
             for piece_ids, pieces in self._pieces_of(file):
                 ids += piece_ids
-                packs += map(self._chunks.store, piece_ids, pieces)
+                packs += self._chunks.store(piece_ids, pieces)
                 self._progress.advance(size=sum(map(len, pieces)))
             return file.finish(), ids, packs
 
@@ -317,6 +336,8 @@ class SourceRun:
 
     def _is_stored(self, item: SourceItem, content: FileContent) -> bool:
         """Count how reading ended; False where nothing is to be stored."""
+        if content.outcome is _READ:
+            return True
         if content.outcome is Outcome.VANISHED:
             self._tally["vanished"] += 1
             self._problem(item.path, "vanished", content.problem)
@@ -340,33 +361,38 @@ class SourceRun:
     ) -> None:
         stat = content.stat
         assert stat is not None
-        self._note_attributes(item, content.problems)
-        entry = _entry(
+        if content.problems:
+            self._note_attributes(item, content.problems)
+        user, group = source.owner_names(stat.st_uid, stat.st_gid)
+        chunks = b"".join(ids) if len(ids) > 1 or content.holes else b""
+        record = _record(
             item,
             stat,
-            xattrs=content.xattrs,
-            size=content.size,
-            sha256=content.sha256,
-            chunks=b"".join(ids) if len(ids) > 1 or content.holes else b"",
-            holes=content.holes,
+            # of a file that changed, the times say nothing about the bytes that were read
+            content.read_ns if content.outcome is _READ else 0,
+            canonical_of(
+                item.path,
+                _FILE,
+                stat.st_mode & fsmeta.MODE_BITS,
+                stat.st_uid,
+                stat.st_gid,
+                stat.st_mtime_ns,
+                size=content.size,
+                sha256=content.sha256,
+                xattrs=content.xattrs,
+            ),
+            extra_of(chunks, user, group, stat.st_ctime_ns, content.holes),
+            pack_numbers(packs),
         )
-        # of a file that changed, the times say nothing about the bytes that were read
-        read_ns = content.read_ns if content.outcome is Outcome.READ else 0
-        record = self._emit(entry, stat, read_ns, pack_numbers(packs))
-        self.packs.update(packs)
-        self._note_in_journal(record)
+        self._records.append(record)
+        self._read_records.append(record)
         if stat.st_nlink > 1:
             self._linkable.add(item.path)
+        self._tally["files"] += 1
         self._tally["size"] += content.size
-        self._progress.advance(files=1, size=content.size if content.pieces else 0)
-
-    def _note_in_journal(self, record: ListRecord) -> None:
-        """What a kill may cost is bounded in bytes to read again, not in entries alone."""
-        self._journal.append(record)
-        self._unflushed += record.size
-        if self._unflushed >= JOURNAL_SIZE:
-            self._journal.flush()
-            self._unflushed = 0
+        self._unflushed += content.size
+        if content.pieces:  # else the bar was told piece by piece
+            self._done_size += content.size
 
     def _store_other(self, item: SourceItem, link: bytes | None) -> None:
         """A directory, a link, or something else without content."""
@@ -382,51 +408,56 @@ class SourceRun:
             xattrs = None  # its members may be on their way: they need it
         self._note_attributes(item, problems)
         kind = EntryType.HARD_LINK if link is not None else item.type
-        entry = _entry(item, stat, xattrs=xattrs, kind=kind, link=link or item.link)
-        self._emit(entry, stat, self._reader.clock_ns(), b"")
-        self._progress.advance(files=1)
-
-    def _emit(self, entry: Entry, stat: os.stat_result, read_ns: int, packs: bytes) -> ListRecord:
-        record = ListRecord(
-            path=entry.path,
-            size=stat.st_size,
-            mtime=stat.st_mtime_ns,
-            ctime=stat.st_ctime_ns,
-            inode=stat.st_ino,
-            dev=stat.st_dev,
-            read_ns=read_ns,
-            packs=packs,
-            canonical=encode_canonical(entry),
-            extra=encode_extra(entry),
+        assert kind is not None
+        user, group = source.owner_names(stat.st_uid, stat.st_gid)
+        canonical = canonical_of(
+            item.path,
+            kind,
+            stat.st_mode & fsmeta.MODE_BITS,
+            stat.st_uid,
+            stat.st_gid,
+            stat.st_mtime_ns,
+            link=link or item.link,
+            device=stat.st_rdev if kind in _DEVICES else None,
+            xattrs=xattrs,
         )
-        self._tally[_COUNTED[entry.type]] += 1
-        self._add(record)
-        return record
+        extra = extra_of(b"", user, group, stat.st_ctime_ns, None)
+        self._records.append(_record(item, stat, self._reader.clock_ns(), canonical, extra, b""))
+        self._tally[_COUNTED[kind]] += 1
 
     def _emit_unchanged(self, item: SourceItem, record: ListRecord) -> None:
-        stat = item.stat
-        assert stat is not None
-        assert item.type is not None
-        self._tally[_COUNTED[item.type]] += 1
-        if item.type is EntryType.FILE:
-            self.packs.update(numbers_in(record.packs))
+        kind = item.type
+        assert kind is not None
+        self._tally[_COUNTED[kind]] += 1
+        if kind is _FILE:
+            stat = item.stat
+            assert stat is not None
             if stat.st_nlink > 1:
-                self._count_linked(item, record)
+                self._count_linked(item, stat, record)
             else:
                 self._tally["size"] += record.size
-        self._add(record)
-        self._progress.advance(files=1, size=record.size if record.packs else 0)
+        self._records.append(record)
+        if record.packs:
+            self._done_size += record.size
 
-    def _count_linked(self, item: SourceItem, record: ListRecord) -> None:
+    def _count_linked(self, item: SourceItem, stat: os.stat_result, record: ListRecord) -> None:
         """Only the first name of an inode has content."""
-        if self._first_of[(item.stat.st_dev, item.stat.st_ino)] == item.path:  # type: ignore[union-attr]  # checked by the caller
+        if self._first_of[(stat.st_dev, stat.st_ino)] == item.path:
             self._linkable.add(item.path)
             self._tally["size"] += record.size
 
-    def _add(self, record: ListRecord) -> None:
-        self._tree.add(frame(record.canonical, record.extra))
-        self.root.update(record.canonical)
-        self._entries.add(record)
+    def _hand_on(self) -> None:
+        """Give a batch's records to tree, content root, entry list and journal, all at once."""
+        records = self._records
+        self._tree.add(b"".join([frame(record.canonical, record.extra) for record in records]))
+        self.root.update(b"".join([record.canonical for record in records]))
+        self._entries.extend(records)
+        self._journal.extend(self._read_records)
+        if self._unflushed >= JOURNAL_SIZE:  # a kill may cost so many bytes to read again
+            self._journal.flush()
+            self._unflushed = 0
+        self._progress.advance(files=len(records), size=self._done_size)
+        self._records, self._read_records, self._done_size = [], [], 0
 
     def _note_attributes(self, item: SourceItem, problems: Sequence[str]) -> None:
         """Attributes that can't be read make a snapshot incomplete, not void."""
@@ -472,6 +503,7 @@ def _link_in(record: ListRecord) -> bytes | None:
     return decode_entry(record.canonical, record.extra).link
 
 
+_DEVICES = frozenset((EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE))
 _COUNTED = {
     EntryType.DIRECTORY: "directories",
     EntryType.FILE: "files",
@@ -483,39 +515,25 @@ _COUNTED = {
 }
 
 
-def _entry(
+def _record(  # noqa: PLR0917 - one call for every file
     item: SourceItem,
     stat: os.stat_result,
-    *,
-    xattrs: fsmeta.Xattrs | None,
-    kind: EntryType | None = None,
-    size: int = 0,
-    sha256: bytes | None = None,
-    chunks: bytes = b"",
-    link: bytes | None = None,
-    holes: tuple[tuple[int, int], ...] | None = None,
-) -> Entry:
-    kind = kind or item.type
-    assert kind is not None
-    user, group = source.owner_names(stat.st_uid, stat.st_gid)
-    is_device = kind in (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE)
-    return Entry(
-        path=item.path,
-        type=kind,
-        mode=stat.st_mode & fsmeta.MODE_BITS,
-        uid=stat.st_uid,
-        gid=stat.st_gid,
-        mtime=stat.st_mtime_ns,
-        size=size,
-        sha256=sha256,
-        link=link,
-        device=stat.st_rdev if is_device else None,
-        xattrs=xattrs,
-        chunks=chunks,
-        user=user,
-        group=group,
-        ctime=stat.st_ctime_ns,
-        holes=holes,
+    read_ns: int,
+    canonical: bytes,
+    extra: bytes,
+    packs: bytes,
+) -> ListRecord:
+    return ListRecord(
+        item.path,
+        stat.st_size,
+        stat.st_mtime_ns,
+        stat.st_ctime_ns,
+        stat.st_ino,
+        stat.st_dev,
+        read_ns,
+        packs,
+        canonical,
+        extra,
     )
 
 
