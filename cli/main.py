@@ -4,6 +4,7 @@ Commands are loaded when they are called, so that `vault --help` starts at once.
 """
 
 import dataclasses
+import gc
 import importlib
 import io
 import logging
@@ -323,6 +324,7 @@ def _tell(failure: Failure, options: Options) -> None:
 def main() -> NoReturn:
     """The console script."""
     _prepare_streams()
+    _tune_interpreter()
     if _COMPLETE in os.environ:
         app.main(prog_name="vault", complete_var=_COMPLETE)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -335,6 +337,17 @@ def main() -> NoReturn:
         render.discard_stdout()
         code = code or EXIT_CODES[LocalError]
     sys.exit(code)
+
+
+def _tune_interpreter() -> None:
+    """For programs that make millions of small objects in threads (docs/performance.md).
+
+    The collector looks for cycles less often: there are hardly any. A thread that comes back
+    from reading or hashing gets the interpreter after 0.5 ms instead of 5.
+    """
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    sys.setswitchinterval(0.0005)
 
 
 def _prepare_streams() -> None:

@@ -58,7 +58,8 @@ def test_promises_that_are_not_kept_are_found(report: StoreReport, name: str) ->
 
 @pytest.mark.parametrize(
     "name",
-    ["versioning", "object-lock", "locked-delete", "extend", "extend-version", "if-none-match"],
+    # not if-none-match: moto looks and writes in two steps, so that chance decides it
+    ["versioning", "object-lock", "locked-delete", "extend", "extend-version"],
 )
 def test_promises_that_are_kept_are_said_to_be(report: StoreReport, name: str) -> None:
     """So that a shortfall means something."""
