@@ -332,10 +332,10 @@ class Invocation:
                 f"no passphrase for {what}: there is no terminal to ask on",
                 hint="VAULT_PASSPHRASE_FILE names a file whose first line is the passphrase",
             )
-        secret = getpass.getpass(f"passphrase for {what}: ")
+        secret = _ask(f"passphrase for {what}: ")
         if not secret:
             raise WrongKeyError(f"the passphrase for {what} is empty")
-        if confirm and getpass.getpass("the same again: ") != secret:
+        if confirm and _ask("the same again: ") != secret:
             raise ConfigError("the two passphrases differ")
         return os.fsencode(secret)
 
@@ -432,6 +432,15 @@ def signer_name(repository: Repository, key_id: str) -> str:
     """The host or root key that signed, by name."""
     writer = repository.ledger.writers.get(key_id)
     return writer.name if writer else key_id[:12]
+
+
+def _ask(prompt: str) -> str:
+    """What is typed, unseen; the prompt's line is ended however it ends."""
+    try:
+        return getpass.getpass(prompt)
+    except (KeyboardInterrupt, EOFError):
+        click.echo(err=True)
+        raise
 
 
 def _home(environment: Mapping[str, str]) -> Path:

@@ -45,6 +45,7 @@ JOURNAL_SIZE = 64 * 1_048_576  # bytes of files after which the journal is writt
 BATCHES_AHEAD = 3  # batches being read while one is stored; bounds memory
 RACY_NS = 60 * 10**9  # design.md 6: mtime alone proves nothing for the last 60 s
 MAX_PROBLEMS = 10_000  # listed; the counts go on
+_FIRST_TIME, _LAST_TIME = -(2**63), 2**63 - 1  # ns, docs/format.md 8: the years 1677 and 2262
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,7 +391,7 @@ class SourceRun:
         record = ListRecord(
             path=entry.path,
             size=stat.st_size,
-            mtime=stat.st_mtime_ns,
+            mtime=entry.mtime,
             ctime=stat.st_ctime_ns,
             inode=stat.st_ino,
             dev=stat.st_dev,
@@ -399,6 +400,8 @@ class SourceRun:
             canonical=encode_canonical(entry),
             extra=encode_extra(entry),
         )
+        if entry.mtime != stat.st_mtime_ns:
+            self._problem(entry.path, "attributes", "its mtime lies beyond what can be stored")
         self._tally[_COUNTED[entry.type]] += 1
         self._add(record)
         return record
@@ -505,7 +508,7 @@ def _entry(
         mode=stat.st_mode & fsmeta.MODE_BITS,
         uid=stat.st_uid,
         gid=stat.st_gid,
-        mtime=stat.st_mtime_ns,
+        mtime=max(_FIRST_TIME, min(stat.st_mtime_ns, _LAST_TIME)),
         size=size,
         sha256=sha256,
         link=link,
