@@ -3,6 +3,7 @@
 The only reader of the environment, the wall clock and the terminal's passphrase.
 """
 
+import contextlib
 import dataclasses
 import functools
 import getpass
@@ -19,6 +20,7 @@ import click
 import vault
 from cli import render
 from cli.options import Options
+from cli.scratch import scratch_directory
 from vault.enrol import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
 from vault.envelope import Head
 from vault.errors import ConfigError, LocalError, RollbackError, VaultError, WrongKeyError
@@ -100,6 +102,13 @@ class Invocation:
         self.clock: Clock = clock or wall_clock
         self.places = Places.of(environment, home=_home(environment), is_root=os.geteuid() == 0)
         self._environment = environment
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     # --- where, and which ---
 
@@ -109,9 +118,11 @@ class Invocation:
         Raises:
             ConfigError: None of them says, and it is required.
         """
-        said = self.options.repo or self._environment.get("VAULT_REPO")
+        said = self.options.repo
+        if said is None:  # an empty one is a script's mistake, and no wish for another repository
+            said = self._environment.get("VAULT_REPO") or None
         known = self._known()
-        if said:
+        if said is not None:
             same = known is not None and known.url == said
             endpoint = self.options.endpoint_url or (known.endpoint if known and same else "")
             return Location(url=said, endpoint=endpoint)
@@ -300,17 +311,14 @@ class Invocation:
                 " whoever takes the host takes them too; move them to a safe place"
             )
 
+    @functools.cached_property
     def scratch(self) -> Path:
-        """A directory on local disk for temporary files.
+        """A directory on local disk for temporary files, removed with the end of the command.
 
         Raises:
             LocalError: It can't be made.
         """
-        try:
-            self.places.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise LocalError(f"can't make {self.places.cache}", found=error.strerror) from error
-        return self.places.cache
+        return self._stack.enter_context(scratch_directory(self.places.cache))
 
     # --- passphrases ---
 
@@ -394,7 +402,8 @@ def pass_invocation(
     @functools.wraps(command)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         options = click.get_current_context().find_object(Options) or Options()
-        return command(Invocation(options, os.environ), *args, **kwargs)
+        with Invocation(options, os.environ) as invocation:
+            return command(invocation, *args, **kwargs)
 
     return wrapper
 

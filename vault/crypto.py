@@ -46,11 +46,6 @@ def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=length, salt=salt, info=info).derive(secret)
 
 
-def hmac_sha256(key: bytes, message: Buffer) -> bytes:
-    """HMAC with SHA-256 (RFC 2104)."""
-    return hmac.digest(key, message, "sha256")
-
-
 def chunk_id(key: bytes, kind: ObjectType, sha256: bytes) -> ChunkId:
     """The id of the chunk with that SHA-256 under a domain's id key (docs/format.md 4)."""
     return ChunkId(hmac.digest(key, _TYPE_BYTE[kind] + sha256, "sha256"))
@@ -97,12 +92,6 @@ class VerifyKey:
         except InvalidSignature:
             return False
         return True
-
-    def pem(self) -> str:
-        """What ``openssl dgst -verify`` reads."""
-        return self._key.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        ).decode("ascii")
 
 
 class SigningKey:
