@@ -3,6 +3,7 @@
 The only reader of the environment, the wall clock and the terminal's passphrase.
 """
 
+import contextlib
 import dataclasses
 import functools
 import getpass
@@ -19,6 +20,7 @@ import click
 import vault
 from cli import render
 from cli.options import Options
+from cli.scratch import scratch_directory
 from vault.enrol import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
 from vault.envelope import Head
 from vault.errors import ConfigError, LocalError, RollbackError, VaultError, WrongKeyError
@@ -100,6 +102,13 @@ class Invocation:
         self.clock: Clock = clock or wall_clock
         self.places = Places.of(environment, home=_home(environment), is_root=os.geteuid() == 0)
         self._environment = environment
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     # --- where, and which ---
 
@@ -109,9 +118,11 @@ class Invocation:
         Raises:
             ConfigError: None of them says, and it is required.
         """
-        said = self.options.repo or self._environment.get("VAULT_REPO")
+        said = self.options.repo
+        if said is None:  # an empty one is a script's mistake, and no wish for another repository
+            said = self._environment.get("VAULT_REPO") or None
         known = self._known()
-        if said:
+        if said is not None:
             same = known is not None and known.url == said
             endpoint = self.options.endpoint_url or (known.endpoint if known and same else "")
             return Location(url=said, endpoint=endpoint)
@@ -300,17 +311,14 @@ class Invocation:
                 " whoever takes the host takes them too; move them to a safe place"
             )
 
+    @functools.cached_property
     def scratch(self) -> Path:
-        """A directory on local disk for temporary files.
+        """A directory on local disk for temporary files, removed with the end of the command.
 
         Raises:
             LocalError: It can't be made.
         """
-        try:
-            self.places.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise LocalError(f"can't make {self.places.cache}", found=error.strerror) from error
-        return self.places.cache
+        return self._stack.enter_context(scratch_directory(self.places.cache))
 
     # --- passphrases ---
 
@@ -332,10 +340,10 @@ class Invocation:
                 f"no passphrase for {what}: there is no terminal to ask on",
                 hint="VAULT_PASSPHRASE_FILE names a file whose first line is the passphrase",
             )
-        secret = getpass.getpass(f"passphrase for {what}: ")
+        secret = _ask(f"passphrase for {what}: ")
         if not secret:
             raise WrongKeyError(f"the passphrase for {what} is empty")
-        if confirm and getpass.getpass("the same again: ") != secret:
+        if confirm and _ask("the same again: ") != secret:
             raise ConfigError("the two passphrases differ")
         return os.fsencode(secret)
 
@@ -394,7 +402,8 @@ def pass_invocation(
     @functools.wraps(command)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         options = click.get_current_context().find_object(Options) or Options()
-        return command(Invocation(options, os.environ), *args, **kwargs)
+        with Invocation(options, os.environ) as invocation:
+            return command(invocation, *args, **kwargs)
 
     return wrapper
 
@@ -432,6 +441,15 @@ def signer_name(repository: Repository, key_id: str) -> str:
     """The host or root key that signed, by name."""
     writer = repository.ledger.writers.get(key_id)
     return writer.name if writer else key_id[:12]
+
+
+def _ask(prompt: str) -> str:
+    """What is typed, unseen; the prompt's line is ended however it ends."""
+    try:
+        return getpass.getpass(prompt)
+    except (KeyboardInterrupt, EOFError):
+        click.echo(err=True)
+        raise
 
 
 def _home(environment: Mapping[str, str]) -> Path:

@@ -32,7 +32,7 @@ def export_checksums(invocation: Invocation, spec: str) -> None:
     repository = invocation.open()
     record = select(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
-    scratch = invocation.scratch()
+    scratch = invocation.scratch
     with (
         open_reader(repository, recovery, record, scratch=scratch) as reader,
         tempfile.TemporaryFile(dir=scratch) as spool,

@@ -93,8 +93,8 @@ def init(
     restores, root.key governs: move these two to a safe place.
     """
     location = invocation.location(required=False)
-    address = url or (location.url if location else None)
-    if address is None:
+    address = (location.url if location else None) if url is None else url
+    if not address:
         raise ConfigError("which repository is to be made?", hint="vault init URL")
     wish = _Wish(
         url=_absolute(address),

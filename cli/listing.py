@@ -28,7 +28,7 @@ def view(
     invocation: Invocation, repository: Repository, recovery: RecoveryKey, record: Record
 ) -> View:
     """A snapshot to look into, with scratch files in the usual place."""
-    return View(repository, recovery, record, scratch=invocation.scratch())
+    return View(repository, recovery, record, scratch=invocation.scratch)
 
 
 # --- paths ---

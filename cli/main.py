@@ -236,8 +236,10 @@ def describe(error: BaseException) -> Failure:
         case TerminatedError():
             return Failure(code=EXIT_TERMINATED, kind="Terminated", message="terminated")
         case click.ClickException():
-            message, code = error.format_message(), error.exit_code
-            return Failure(code=code, kind="UsageError", message=message, hint=_usage(error))
+            is_bare = isinstance(error, click.exceptions.NoArgsIsHelpError)  # its message is a page
+            message = "which command?" if is_bare else error.format_message()
+            code, hint = error.exit_code, _usage(error)
+            return Failure(code=code, kind="UsageError", message=message, hint=hint)
         case OSError():
             return _vault_failure(LocalError("input or output failed", found=error))
         case _:
@@ -315,7 +317,10 @@ def _tell(failure: Failure, options: Options) -> None:
         fields = dataclasses.asdict(failure)
         del fields["text"]
         fields["exit_code"] = fields.pop("code")
-        render.emit_json("vault/error/v1", error=fields)
+        try:
+            render.emit_json("vault/error/v1", error=fields)
+        except OSError:  # stdout itself is what failed; stderr has it
+            render.discard_stdout()
 
 
 # --- the process ---

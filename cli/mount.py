@@ -30,8 +30,6 @@ def mount(invocation: Invocation, *, spec: str, directory: Path, allow_other: bo
     repository = invocation.open()
     record = select(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
-    with View(
-        repository, recovery, record, scratch=invocation.scratch(), random_access=True
-    ) as view:
+    with View(repository, recovery, record, scratch=invocation.scratch, random_access=True) as view:
         invocation.note(f"snapshot {record.seq} is at {directory}; Ctrl-C unmounts it")
         serve(view, directory, allow_other=allow_other)

@@ -19,6 +19,7 @@ from vault.restore import (
     RestoreReport,
     RestoreRequest,
     finalize_restore,
+    leftovers,
     undo,
 )
 from vault.restore import restore as restore_snapshot
@@ -94,6 +95,7 @@ def restore(
         protected=_protected(invocation, repository),
     )
     _say_what(invocation, repository, request.record)
+    _warn_of_leftovers(invocation, request.target)
     report = _run(invocation, repository, request)
     invocation.remember(repository)
     fields = {
@@ -133,6 +135,15 @@ def _say_what(invocation: Invocation, repository: Repository, record: Record) ->
         )
 
 
+def _warn_of_leftovers(invocation: Invocation, target: Path) -> None:
+    """They take room, and nothing else tells of them."""
+    for left in leftovers(target):
+        invocation.warn(
+            f"a restore that was killed, or still runs, has {render.path_text(left)};"
+            " 'vault restore --undo TARGET' removes it once none runs"
+        )
+
+
 def _has_floor(invocation: Invocation) -> bool:
     """Whether the operator named a head that must be there; the root alone says nothing of it."""
     return any(floor.seq for floor in invocation.floors)
@@ -146,7 +157,7 @@ def _run(invocation: Invocation, repository: Repository, request: RestoreRequest
                 repository,
                 recovery,
                 request,
-                scratch=invocation.scratch(),
+                scratch=invocation.scratch,
                 workers=workers,
                 progress=shown,
             )

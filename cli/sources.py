@@ -134,7 +134,7 @@ def read_paths(
     """
     found = [os.fsencode(path) for path in paths]
     for file in path_files:
-        found += _read(file).splitlines()
+        found += _read(file).split(b"\n")
     for file in path_files0:
         found += _read(file).split(b"\0")
     named = tuple(Path(os.fsdecode(path)) for path in found if path)

@@ -56,7 +56,7 @@ def verify(invocation: Invocation, *, spec: str | None, read_data: float, no_key
             records,
             share=read_data,
             recovery=recovery,
-            scratch=invocation.scratch(),
+            scratch=invocation.scratch,
             workers=workers,
             progress=shown,
         )

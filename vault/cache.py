@@ -542,7 +542,7 @@ def _failure(path: Path, error: Exception) -> LocalError:
     return kind(
         f"cache {path} failed",
         found=str(error)[:200],
-        hint="if the disk is fine, remove that directory: it is made again",
+        hint="if the disk is neither full nor broken, remove that directory: it is made again",
     )
 
 

@@ -7,7 +7,6 @@ secrets never appear in a ``repr``.
 import dataclasses
 import functools
 import hashlib
-import hmac
 import os
 import struct
 from typing import Self, TypeAlias
@@ -45,11 +44,6 @@ def random_bytes(count: int) -> bytes:
 def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
     """HKDF with SHA-256 (RFC 5869)."""
     return HKDF(algorithm=hashes.SHA256(), length=length, salt=salt, info=info).derive(secret)
-
-
-def hmac_sha256(key: bytes, message: Buffer) -> bytes:
-    """HMAC with SHA-256 (RFC 2104)."""
-    return hmac.digest(key, message, "sha256")
 
 
 def chunk_id(key: bytes, kind: ObjectType, sha256: bytes) -> bytes:
@@ -115,12 +109,6 @@ class VerifyKey:
         except InvalidSignature:
             return False
         return True
-
-    def pem(self) -> str:
-        """What ``openssl dgst -verify`` reads."""
-        return self._key.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        ).decode("ascii")
 
 
 class SigningKey:

@@ -193,20 +193,6 @@ def seal_envelope(payload: bytes, keys: Sequence[SigningKey], *, limit: int | No
     return _encode_envelope(payload, [_sign(key, message) for key in unique.values()])
 
 
-def merge_signatures(envelopes: Sequence[bytes], *, limit: int = MAX_ROOT_PAE) -> bytes:
-    """One envelope with the signatures of all, for statements that several people sign.
-
-    Raises:
-        ConfigError: They are not over the same bytes, or the signatures are more than 16.
-        FormatError: One of them is not an envelope.
-    """
-    parsed = [parse_envelope(data, limit=limit) for data in envelopes]
-    if len({envelope.pae for envelope in parsed}) != 1:
-        raise ConfigError("signatures to merge are not over the same statement")
-    unique = {signature: None for envelope in parsed for signature in envelope.signatures}
-    return _encode_envelope(parsed[0].payload, list(unique))
-
-
 def _sign(key: SigningKey, message: bytes) -> Signature:
     return Signature(keyid=key.public.id, sig=key.sign(message))
 

@@ -4,14 +4,12 @@
 
     VaultError                      unexpected failure of the vault itself
     ├─ ConfigError                  usage, configuration, a target or source not as required
-    │  └─ PolicyError               a policy file that does not say what it must
     ├─ IntegrityError               stored or restored bytes are not what was signed
     │  ├─ FormatError               bytes that do not follow docs/format.md
     │  ├─ DigestMismatchError       a digest, size or authentication tag differs
     │  ├─ SignatureError            a signature, role or threshold fails
     │  ├─ RollbackError             an older or different history than the one remembered
-    │  ├─ MissingObjectError        the ledger names an object that the store does not have
-    │  └─ RecoveryCheckError        restored data failed a recovery check
+    │  └─ MissingObjectError        the ledger names an object that the store does not have
     ├─ RetentionError               a lock or legal hold forbids it, or is weaker than required
     ├─ RepositoryNotFoundError      no repository at that address
     ├─ LedgerMovedError             others appended faster than we could; try again
@@ -69,10 +67,6 @@ class ConfigError(VaultError):
     """Usage, configuration, or a target or source that is not as required."""
 
 
-class PolicyError(ConfigError):
-    """A policy file that does not say what it must."""
-
-
 class IntegrityError(VaultError):
     """Bytes are not what was signed."""
 
@@ -95,10 +89,6 @@ class RollbackError(IntegrityError):
 
 class MissingObjectError(IntegrityError):
     """The ledger names an object that the store does not have."""
-
-
-class RecoveryCheckError(IntegrityError):
-    """Restored data failed a recovery check."""
 
 
 class RetentionError(VaultError):

@@ -1,17 +1,18 @@
 """Key files: the secrets of a host, of recovery and of the root (docs/format.md 9).
 
 A writer's file has no passphrase (cron runs it) and can read no snapshot. The others are sealed
-under Argon2id. None is ever overwritten, except by `replace_writer`, atomically.
+under Argon2id. None is ever overwritten.
 """
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeAlias, TypeVar
 
 from vault.crypto import (
     RECIPIENT_PUBLIC_SIZE,
@@ -43,6 +44,9 @@ _VERSION = 1
 _MAX_PATTERNS = 64
 
 _Json: TypeAlias = dict[str, Any]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,23 +166,6 @@ def save_writer(path: Path, key: WriterKey) -> None:
     _create(path, dumps(_writer_members(key)))
 
 
-def replace_writer(path: Path, key: WriterKey) -> None:
-    """Write the file anew in one step: after a crash it is the old one or the new one.
-
-    Raises:
-        LocalError: It can't be written.
-    """
-    draft = path.with_name(f".{path.name}.{random_bytes(8).hex()}")
-    _create(draft, dumps(_writer_members(key)))
-    with _local_errors(path):
-        try:
-            draft.replace(path)
-        except OSError:
-            draft.unlink()
-            raise
-        _sync_directory(path.parent)
-
-
 def save_recovery(
     path: Path, key: RecoveryKey, passphrase: bytes, *, cost: Argon2Cost = DEFAULT_COST
 ) -> None:
@@ -213,6 +200,27 @@ def save_request(path: Path, request: KeyRequest) -> None:
 # --- load ---
 
 
+def _naming_the_file(
+    load: Callable[Concatenate[Path, _P], _T],
+) -> Callable[Concatenate[Path, _P], _T]:
+    """What is malformed is found deep inside, where nobody knows the file's name."""
+
+    @functools.wraps(load)
+    def wrapper(path: Path, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return load(path, *args, **kwargs)
+        except FormatError as error:
+            raise FormatError(
+                f"{path}: {error.message}",
+                expected=error.expected,
+                found=error.found,
+                hint=error.hint,
+            ) from error
+
+    return wrapper
+
+
+@_naming_the_file
 def peek(path: Path) -> tuple[str, RepositoryAddress]:
     """Kind and repository of a key file, without its secrets.
 
@@ -225,6 +233,7 @@ def peek(path: Path) -> tuple[str, RepositoryAddress]:
     return _text(members, "kind"), _address(members)
 
 
+@_naming_the_file
 def load_writer(path: Path) -> WriterKey:
     """The inverse of `save_writer`.
 
@@ -246,6 +255,7 @@ def load_writer(path: Path) -> WriterKey:
     )
 
 
+@_naming_the_file
 def load_recovery(path: Path, passphrase: bytes) -> RecoveryKey:
     """The inverse of `save_recovery`.
 
@@ -263,6 +273,7 @@ def load_recovery(path: Path, passphrase: bytes) -> RecoveryKey:
     )
 
 
+@_naming_the_file
 def load_root(path: Path, passphrase: bytes) -> RootKey:
     """The inverse of `save_root`; raises as `load_recovery`."""
     members = _of_kind(_read(path), "root", path)
@@ -276,6 +287,7 @@ def load_root(path: Path, passphrase: bytes) -> RootKey:
     )
 
 
+@_naming_the_file
 def load_request(path: Path) -> KeyRequest:
     """The inverse of `save_request`; the requester has proven to hold the signing key.
 
@@ -491,11 +503,11 @@ def _read(path: Path, *, private: bool = False) -> _Json:
             _check_file(os.fstat(descriptor), path, private=private)
             data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
-        raise FormatError(f"{path} is too large for a key file", expected=MAX_FILE)
+        raise FormatError("too large for a key file", expected=f"at most {MAX_FILE} bytes")
     members = _object(data)
     if _member(members, "vault-key", int) != _VERSION:
         raise FormatError(
-            f"{path} is of an unknown key file version",
+            "unknown key file version",
             expected=_VERSION,
             found=members["vault-key"],
         )

@@ -200,3 +200,24 @@ def test_a_snapshot_goes_on_where_index_objects_are_damaged(
     report = fresh.snapshot(make_source("again"))
     assert report.reused_packs == 0
     assert lab.verify(report.record).verdict == "passed"
+
+
+@pytest.mark.parametrize("mode", [LockMode.NONE, LockMode.GOVERNANCE])
+@pytest.mark.parametrize("how", ["gone", "cut", "flipped"])
+def test_nothing_is_published_without_what_every_restore_needs(
+    make_repository: "MakeRepository", make_source: "MakeSource", mode: LockMode, how: str
+) -> None:
+    """I1: the domain object is stored once, by enrolment, and read back for each snapshot."""
+    lab = make_repository(mode)
+    source = make_source()
+    lab.snapshot(source)
+    (item,) = _objects(lab)["domain"]
+    data = lab.store.get(item.name)
+    if how == "gone":
+        lab.store.remove(item.name, item.version)
+    else:
+        damaged = data[:-1] if how == "cut" else data[:-1] + bytes([data[-1] ^ 1])
+        lab.store.corrupt(item.name, item.version, damaged)
+    with pytest.raises(IntegrityError, match=item.name):
+        lab.snapshot(source)
+    assert len(lab.open().ledger.snapshots()) == 1

@@ -106,6 +106,8 @@ def test_1_a_bug(vault: Vault, repository: Path, monkeypatch: pytest.MonkeyPatch
         ["snapshot", ".", "--name", "data", "--retain", "9y"],
         ["snapshot", ".", "--name", "data", "--retain", "soon"],
         ["verify", "--read-data", "some"],
+        ["--repo", "", "list"],
+        ["init", ""],
     ],
 )
 def test_2_usage(vault: Vault, repository: Path, arguments: list[str]) -> None:
@@ -220,6 +222,23 @@ def test_13_the_store_fails(
     error = errors.StorageUnavailableError("the store did not answer")
     monkeypatch.setattr(LocalStore, "versions", raises(error))
     assert vault("list")[0] == 13
+
+
+def test_13_the_store_may_not_be_looked_at(
+    vault: Vault, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory above it is closed to this user."""
+    real = Path.stat
+
+    def closed(self: Path, **options: Any) -> Any:
+        if self == repository:
+            raise PermissionError(13, "Permission denied")
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    code, _, err = vault("list")
+    assert code == 13
+    assert str(repository) in err
 
 
 def test_14_the_local_disk_fails(vault: Vault, repository: Path, source: Path, home: Path) -> None:

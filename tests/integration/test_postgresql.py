@@ -11,7 +11,7 @@ import pytest
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 
-_BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+_BIN = max((each.parent for each in Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
 pytestmark = pytest.mark.skipif(
     _BIN is None or shutil.which("runuser") is None or os.geteuid() != 0,
     reason="needs a PostgreSQL server and root to start it as postgres; .ci/run installs it",

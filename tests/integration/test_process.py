@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -96,10 +97,16 @@ def test_a_reader_that_leaves_changes_no_exit_code(repository: Path, process: Pr
     assert end(running)[::2] == (0, "")
 
 
-def test_a_full_disk_behind_stdout_is_an_error(repository: Path, process: Process) -> None:
+@pytest.mark.parametrize("arguments", [["list"], ["--json", "list"], ["--json", "nonsense"]])
+def test_a_full_disk_behind_stdout_is_an_error(
+    repository: Path, process: Process, arguments: list[str]
+) -> None:
     """What was to be said did not get out."""
     with Path("/dev/full").open("w") as full:
-        code, _, err = end(process("list", stdout=full))
+        code, _, err = end(process(*arguments, stdout=full))
+    if "nonsense" in arguments:
+        assert (code, "No such command" in err) == (2, True)
+        return
     assert code == 14
     assert "Traceback" not in err
 
@@ -123,6 +130,30 @@ def test_a_passphrase_is_asked_for_on_the_terminal_twice(
     assert os.waitstatus_to_exitcode(status) == 0, shown
     assert b"a secret" not in shown
     assert (home / "config/vault/root.key").exists()
+
+
+@pytest.mark.parametrize("end_of_input", [b"\x03", b"\x04"])
+def test_leaving_at_the_prompt_ends_its_line(
+    repository: Path,
+    source: Path,
+    vault: Vault,
+    monkeypatch: pytest.MonkeyPatch,
+    end_of_input: bytes,
+) -> None:
+    """By Ctrl-C or Ctrl-D: 130, and the terminal echoes again."""
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    monkeypatch.delenv("VAULT_PASSPHRASE_FILE")
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "cli.main", "ls", "data"])
+    shown = read_until(terminal, b"recovery.key: ")
+    os.write(terminal, end_of_input)
+    shown += read_until(terminal, b"interrupted ")
+    assert b"recovery.key: \r\nvault: error: interrupted" in shown.replace(b"^C", b"")
+    assert termios.tcgetattr(terminal)[3] & termios.ECHO
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 130
 
 
 def test_starting_imports_nothing_that_is_not_used() -> None:
@@ -151,6 +182,17 @@ def test_completion_prints_a_script(vault: Vault, shell: str) -> None:
     code, out, _ = vault("completion", shell)
     assert code == 0
     assert "_VAULT_COMPLETE" in out
+
+
+@pytest.mark.parametrize("group", [[], ["key"], ["index"], ["attest"], ["store"]])
+def test_a_group_alone_says_what_is_missing(vault: Vault, group: list[str]) -> None:
+    """In a line, not as an escaped page."""
+    code, out, err = vault(*group)
+    assert (code, out) == (2, "")
+    command = " ".join(["vault", *group])
+    assert err == (
+        f"vault: error: which command?\nvault: hint: '{command} --help' shows what it takes\n"
+    )
 
 
 def test_completion_knows_the_commands(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:

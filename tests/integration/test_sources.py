@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -171,3 +172,42 @@ def test_an_empty_stream_is_refused_unless_allowed(vault: Vault, repository: Pat
     arguments = ["snapshot", "--name", "d", "--command", "--", "true"]
     assert vault(*arguments)[0] == 2
     assert vault(*arguments[:3], "--allow-empty", *arguments[3:])[0] == 0
+
+
+def test_a_time_beyond_all_that_can_be_stored_costs_no_more_than_itself(
+    vault: Vault, vault_json: VaultJson, repository: Path
+) -> None:
+    """The nearest one is stored, and it is listed; tmpfs keeps times of any size."""
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("no tmpfs here")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        for name, seconds in (("late", 2**40), ("early", -(2**40)), ("now", 1_700_000_000)):
+            (Path(directory) / name).write_text(name)
+            os.utime(Path(directory) / name, (seconds, seconds))
+        assert vault("snapshot", directory, "--name", "data", "--strict")[0] == 3
+        report = vault_json("snapshot", directory, "--name", "data")
+    assert report["snapshot"]["complete"]
+    assert [(each["path"], each["kind"]) for each in report["problems"]] == [
+        ("early", "attributes"),
+        ("late", "attributes"),
+    ]
+    times = {each["path"]: each["mtime"] for each in vault_json("ls", "data")["entries"]}
+    assert times == {
+        "early": "1677-09-21T00:12:43.145224192Z",
+        "late": "2262-04-11T23:47:16.854775807Z",
+        "now": "2023-11-14T22:13:20.000000000Z",
+    }
+    assert vault("ls", "data", "--long")[0] == 0
+    assert vault("restore", "data", "target")[0] in {0, 3}  # 3: this file system holds less
+    assert (Path("target") / "now").stat().st_mtime == 1_700_000_000
+
+
+def test_a_list_of_paths_may_name_what_has_a_carriage_return(
+    vault: Vault, repository: Path, home: Path
+) -> None:
+    """Only a newline ends a name; halves of one must not be taken for names of other files."""
+    for name in ("one", "two", "one\rtwo"):
+        (home / name).write_text(name)
+    (home / "list").write_bytes(b"one\rtwo\n\n")
+    assert vault("snapshot", "--name", "d", "--files-from", home / "list")[0] == 0
+    assert _restored(vault, home, "d") == ["one\rtwo"]

@@ -20,7 +20,6 @@ from vault.envelope import (
     build_statement,
     ledger_name,
     max_envelope,
-    merge_signatures,
     pae,
     parse_envelope,
     parse_ledger_name,
@@ -171,15 +170,6 @@ def test_white_space_and_unknown_members_keep_the_digest() -> None:
     plain = seal_envelope(payload_of(), [KEY])
     spaced = json.dumps(json.loads(plain) | {"comment": "later"}, indent=2).encode()
     assert parse_envelope(spaced).digest == parse_envelope(plain).digest
-
-
-def test_merged_signatures_are_of_all_and_once() -> None:
-    """Two people sign at two machines."""
-    one, two = (seal_envelope(payload_of(), [key]) for key in (KEY, OTHER_KEY))
-    merged = parse_envelope(merge_signatures([one, two, one]))
-    assert [s.keyid for s in merged.signatures] == [KEY.public.id, OTHER_KEY.public.id]
-    with pytest.raises(ConfigError, match="same statement"):
-        merge_signatures([one, seal_envelope(payload_of("y"), [KEY])])
 
 
 BAD_ENVELOPES = {

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,6 @@ from vault.keyfile import (
     load_root,
     load_writer,
     peek,
-    replace_writer,
     save_recovery,
     save_request,
     save_root,
@@ -125,7 +125,6 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
     try:
         save_writer(tmp_path / "writer.key", WRITER)
         save_recovery(tmp_path / "recovery.key", RECOVERY, b"p", cost=CHEAP)
-        replace_writer(tmp_path / "writer.key", WRITER)
     finally:
         os.umask(before)
     for path in tmp_path.iterdir():
@@ -156,26 +155,6 @@ def test_files_are_never_overwritten(tmp_path: Path) -> None:
             save_recovery(taken, RECOVERY, b"p", cost=CHEAP)
     assert path.read_text() == "precious"
     assert not (tmp_path / "elsewhere").exists()
-
-
-def test_replacing_a_writer_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old file stays until the new one is whole; no draft is left."""
-    path = tmp_path / "writer.key"
-    old = dataclasses.replace(WRITER, domain=None)
-    save_writer(path, old)
-
-    def refuse(self: Path, target: Path) -> Path:
-        assert load_writer(self) == WRITER
-        raise OSError(5, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", refuse)
-        with pytest.raises(LocalError):
-            replace_writer(path, WRITER)
-    assert load_writer(path) == old
-    replace_writer(path, WRITER)
-    assert load_writer(path) == WRITER
-    assert [each.name for each in tmp_path.iterdir()] == ["writer.key"]
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,15 +366,15 @@ def test_large_files_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_malformed_files_are_format_errors(tmp_path: Path, data: bytes) -> None:
-    """For every loader."""
+    """For every loader; they say which file."""
     path = tmp_path / "key"
     path.write_bytes(data)
     path.chmod(0o600)
     for load in (load_writer, load_request, peek):
-        with pytest.raises(FormatError):
+        with pytest.raises(FormatError, match=f"^{re.escape(str(path))}: "):
             load(path)
     for load_sealed in (load_recovery, load_root):
-        with pytest.raises(FormatError):
+        with pytest.raises(FormatError, match=f"^{re.escape(str(path))}: "):
             load_sealed(path, b"p")
 
 

@@ -1,6 +1,6 @@
 """Restore: stage beside the target, prove from disk, promote in one step (design.md 6)."""
 
-from vault.restore.promote import undo
+from vault.restore.promote import leftovers, undo
 from vault.restore.run import (
     Outcome,
     ProofFailedError,
@@ -16,6 +16,7 @@ __all__ = [
     "RestoreReport",
     "RestoreRequest",
     "finalize_restore",
+    "leftovers",
     "restore",
     "undo",
 ]

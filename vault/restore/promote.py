@@ -555,10 +555,25 @@ def _undo(left: _Left) -> Journal | None:
     return None
 
 
+def leftovers(path: Path | str | bytes) -> list[bytes]:
+    """Staging directories beside TARGET, or in it, that killed runs left without a journal.
+
+    Raises:
+        ConfigError: TARGET is no possible one.
+        LocalError: The directory around it can't be listed.
+    """
+    full = _target.locate(path)
+    return [] if _target.journals(full) else _stagings(full)
+
+
+def _stagings(full: bytes) -> list[bytes]:
+    homes = sorted({os.path.dirname(full), full})
+    return [path for home in homes for path in _target.stagings(full, home)]
+
+
 def _remove_leftovers(full: bytes, fs: Fs) -> None:
     """What runs left that were killed before their journal was written."""
-    homes = sorted({os.path.dirname(full), full})
-    found = [path for home in homes for path in _target.stagings(full, home)]
+    found = _stagings(full)
     drafts = _target.journal_drafts(full)
     if not found and not drafts:
         raise ConfigError(f"no restore to {os.fsdecode(full)!r} is left to undo")

@@ -140,6 +140,7 @@ class Publisher:
         base, base_ref = self._base(publication.body.dataset)
         refs = [pack.ref for pack in publication.packs]
         domain = self._domain_object()
+        repository.read(domain)  # nobody can restore without it, and no later step looks at it
         in_use = self._index_in_use(publication.new_index)
         text = inventory.encode([*refs, domain], in_use, base, base_ref)
         stored = repository.put(f"inventory/{Digest.of(text)}", text, until)

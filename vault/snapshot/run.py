@@ -49,6 +49,7 @@ BATCHES_AHEAD = 3  # batches being read while one is stored; bounds memory
 _FILE, _READ = EntryType.FILE, Outcome.READ  # looked up once, not for every file
 RACY_NS = 60 * 10**9  # design.md 6: mtime alone proves nothing for the last 60 s
 MAX_PROBLEMS = 10_000  # listed; the counts go on
+_FIRST_TIME, _LAST_TIME = -(2**63), 2**63 - 1  # ns, docs/format.md 8: the years 1677 and 2262
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,9 +366,11 @@ class SourceRun:
             self._note_attributes(item, content.problems)
         user, group = source.owner_names(stat.st_uid, stat.st_gid)
         chunks = b"".join(ids) if len(ids) > 1 or content.holes else b""
+        mtime = self._mtime_of(item, stat)
         record = _record(
             item,
             stat,
+            mtime,
             # of a file that changed, the times say nothing about the bytes that were read
             content.read_ns if content.outcome is _READ else 0,
             canonical_of(
@@ -376,7 +379,7 @@ class SourceRun:
                 stat.st_mode & fsmeta.MODE_BITS,
                 stat.st_uid,
                 stat.st_gid,
-                stat.st_mtime_ns,
+                mtime,
                 size=content.size,
                 sha256=content.sha256,
                 xattrs=content.xattrs,
@@ -410,20 +413,30 @@ class SourceRun:
         kind = EntryType.HARD_LINK if link is not None else item.type
         assert kind is not None
         user, group = source.owner_names(stat.st_uid, stat.st_gid)
+        mtime = self._mtime_of(item, stat)
         canonical = canonical_of(
             item.path,
             kind,
             stat.st_mode & fsmeta.MODE_BITS,
             stat.st_uid,
             stat.st_gid,
-            stat.st_mtime_ns,
+            mtime,
             link=link or item.link,
             device=stat.st_rdev if kind in _DEVICES else None,
             xattrs=xattrs,
         )
         extra = extra_of(b"", user, group, stat.st_ctime_ns, None)
-        self._records.append(_record(item, stat, self._reader.clock_ns(), canonical, extra, b""))
+        read_ns = self._reader.clock_ns()
+        self._records.append(_record(item, stat, mtime, read_ns, canonical, extra, b""))
         self._tally[_COUNTED[kind]] += 1
+
+    def _mtime_of(self, item: SourceItem, stat: os.stat_result) -> int:
+        """As the tree can hold it; one beyond that is listed."""
+        mtime = stat.st_mtime_ns
+        if _FIRST_TIME <= mtime <= _LAST_TIME:
+            return mtime
+        self._problem(item.path, "attributes", "its mtime lies beyond what can be stored")
+        return max(_FIRST_TIME, min(mtime, _LAST_TIME))
 
     def _emit_unchanged(self, item: SourceItem, record: ListRecord) -> None:
         kind = item.type
@@ -518,6 +531,7 @@ _COUNTED = {
 def _record(  # noqa: PLR0917 - one call for every file
     item: SourceItem,
     stat: os.stat_result,
+    mtime: int,
     read_ns: int,
     canonical: bytes,
     extra: bytes,
@@ -526,7 +540,7 @@ def _record(  # noqa: PLR0917 - one call for every file
     return ListRecord(
         item.path,
         stat.st_size,
-        stat.st_mtime_ns,
+        mtime,
         stat.st_ctime_ns,
         stat.st_ino,
         stat.st_dev,

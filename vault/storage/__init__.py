@@ -1,11 +1,12 @@
 """Object stores: the interface in `base`, one module per implementation."""
 
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from vault.errors import ConfigError, RepositoryNotFoundError
+from vault.errors import ConfigError, RepositoryNotFoundError, StorageError
 from vault.model import Parameters
 from vault.storage.base import ObjectStore
 from vault.storage.local import LocalStore
@@ -59,11 +60,17 @@ def _open_local(url: str, endpoint: str, create: bool) -> ObjectStore:  # noqa: 
     path = _local_path(url)
     if create:
         return LocalStore.create(path)
-    if not path.exists():
+    try:
+        is_directory = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RepositoryNotFoundError(
             f"no repository at {path}", hint="is its file system mounted? else run vault init"
-        )
-    if not path.is_dir():
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            f"can't look for a repository at {path}", found=error.strerror
+        ) from error
+    if not is_directory:
         raise ConfigError(f"{path} is not a directory")
     return LocalStore(path)
 
