@@ -16,7 +16,7 @@ from vault import inventory, pages
 from vault.errors import ConfigError, IntegrityError, LedgerMovedError, RetentionError
 from vault.ledger import Record
 from vault.locks import prunable, reusable
-from vault.model import LAST_LOCK, Digest, LockMode, ObjectRef, from_rfc3339
+from vault.model import LAST_LOCK, Digest, LockMode, ObjectRef, Retention, from_rfc3339
 from vault.progress import Progress
 from vault.repository import Repository, domain_ref, snapshot_body
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
@@ -351,9 +351,13 @@ def test_statements_that_were_copied_without_their_locks_are_locked_by_the_next_
         assert _locked_until(copied.store, item.name, item.version) >= clock.now + term
     extended: list[str] = []
     extend = copied.store.extend
-    monkeypatch.setattr(
-        copied.store, "extend", lambda name, *rest: (extended.append(name), extend(name, *rest))[1]
-    )
+
+    def counted(name: str, version: str, retention: Retention) -> datetime:
+        extended.append(name)
+        end: datetime = extend(name, version, retention)
+        return end
+
+    monkeypatch.setattr(copied.store, "extend", counted)
     _take(copied, source)
     assert [name for name in extended if name.startswith("ledger/")] == [items[-1].name]
 

@@ -19,6 +19,10 @@ install_packages() {
         return
     fi
     local policy=/usr/sbin/policy-rc.d
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
+        echo "Ceph is not here, and only root can install it, on Debian" >&2
+        return 1
+    fi
     if [ ! -e "$policy" ]; then # Debian's way to say: don't start services
         printf '#!/bin/sh\nexit 101\n' > "$policy"
         chmod 755 "$policy"

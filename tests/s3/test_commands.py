@@ -29,7 +29,7 @@ from vault.storage import s3
 pytestmark = [
     pytest.mark.s3,
     pytest.mark.skipif(
-        os.environ.get("VAULT_TEST_S3_USERS") != "ceph", reason="needs the users of ceph-up.sh"
+        os.environ.get("VAULT_TEST_S3_SERVER") != "ceph", reason="needs the users of ceph-up.sh"
     ),
 ]
 
