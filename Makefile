@@ -6,10 +6,10 @@ STAMP  := $(VENV)/.installed
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-s3 test-all lint format coverage build bench vectors docs clean
+.PHONY: help demo test test-s3 test-s3-localstack test-all lint format coverage build bench vectors docs clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(STAMP): pyproject.toml requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +24,12 @@ test: $(STAMP) ## every test that needs no server
 	$(BIN)/python -m pytest -n $(WORKERS) -q
 
 test-s3: $(STAMP) ## tests against VAULT_TEST_S3_URL, or a Ceph of its own
-	tests/s3/run.sh $(BIN)/python -m pytest -m s3 -q
+	tests/s3/run.sh ceph $(BIN)/python -m pytest -m s3 -n $(WORKERS) -q
+
+test-s3-localstack: $(STAMP) ## the contract and the checks of a bucket against a LocalStack of its own
+	tests/s3/run.sh localstack $(BIN)/python -m pytest -m s3 -n $(WORKERS) -q \
+		tests/contract tests/s3/test_check.py tests/s3/test_locks.py \
+		tests/s3/test_repository.py::test_snapshots_are_locked_verified_and_restored
 
 test-all: $(STAMP) ## the same under every other Python >= 3.11 here (PYTHONS="..." names them)
 	sh tests/platforms.sh -n $(WORKERS)
@@ -61,4 +66,4 @@ docs: $(STAMP) ## write docs/cli.md and docs/vault.1 again from the program's he
 	$(BIN)/python -m cli.reference docs
 
 clean: ## remove what make created
-	rm -rf $(VENV) dist demo
+	rm -rf $(VENV) .venv-localstack dist demo

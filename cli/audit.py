@@ -238,14 +238,9 @@ _SNAPSHOT_HEADINGS = (
 def _snapshot_row(snapshot: SnapshotAudit, report: AuditReport) -> tuple[str, ...]:
     """One snapshot that is owed."""
     protection = snapshot.protection
-    until, days, weakest = "not locked", "", ""
-    if not snapshot.readable:
-        until = "unknown"
-    elif protection is not None:
-        gap = protection.days_to_gap(report.at)
-        days = "none" if gap is None else str(gap)
-        until = render.moment(protection.until) if protection.until else "not locked"
-        weakest = protection.weakest
+    until, days, weakest = "not locked" if snapshot.readable else "unknown", "", ""
+    if snapshot.readable and protection is not None:
+        until, days, weakest = protection_cells(protection, report.at)
     advisory = " (advisory)" if protection is not None and report.advisory else ""
     return (
         str(snapshot.seq),
@@ -256,6 +251,13 @@ def _snapshot_row(snapshot: SnapshotAudit, report: AuditReport) -> tuple[str, ..
         days,
         weakest,
     )
+
+
+def protection_cells(protection: Protection, now: datetime) -> tuple[str, str, str]:
+    """Until when, days to the gap, and the object whose lock ends first."""
+    gap = protection.days_to_gap(now)
+    until = render.moment(protection.until) if protection.until else "not locked"
+    return until, "none" if gap is None else str(gap), protection.weakest
 
 
 _AGE_HEADINGS = ("dataset", "newest complete", "age")

@@ -1,23 +1,24 @@
 """`vault status`: how the repository and its datasets stand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 import click
 
 from cli import render
-from cli.audit import protection_fields
+from cli.audit import protection_cells, protection_fields
 from cli.context import Invocation, pass_invocation, signer_name
 from cli.exits import EXIT_RETENTION
 from cli.values import format_age
 from vault.audit.protection import Protection, protections
+from vault.ledger import Record
 from vault.model import from_rfc3339, to_rfc3339
 from vault.repository import Repository, snapshot_body
 from vault.stats import DatasetStatus, Event, owed, status_of
 from vault.workers import make_workers
 
-Protections: TypeAlias = Mapping[int, Protection | None]  # by seq; None under lock mode none
+Protected: TypeAlias = tuple[Record, Protection | None]  # None under lock mode none
 
 _HEADINGS = (
     "dataset",
@@ -31,6 +32,14 @@ _HEADINGS = (
     "restored",
 )
 _RIGHT = {1, 2, 4, 6}
+_LOCK_HEADINGS = (
+    "snapshot",
+    "dataset",
+    "until",
+    "protected until",
+    "gap in days",
+    "weakest object",
+)
 _TRANSFERS = 8  # questions to the store at the same time
 
 
@@ -38,7 +47,7 @@ _TRANSFERS = 8  # questions to the store at the same time
 @click.option(
     "--locks",
     is_flag=True,
-    help="Ask the store how long what the snapshots need is locked; one question an object.",
+    help="Show for how long each snapshot is protected; asks the store about every object.",
 )
 @pass_invocation
 def status(invocation: Invocation, *, locks: bool) -> int:
@@ -56,10 +65,10 @@ def status(invocation: Invocation, *, locks: bool) -> int:
     invocation.warn_of_keys_together()
     for state in states:
         _warn(invocation, state)
-    protected = _protections(repository, now) if locks else {}
-    gaps = [seq for seq, found in protected.items() if found is not None and found.has_gap]
-    for seq in gaps:
-        _warn_of_gap(invocation, seq, protected[seq], now)
+    protected = _protected(repository, now) if locks else []
+    gaps = [(record, found) for record, found in protected if found is not None and found.has_gap]
+    for record, found in gaps:
+        _warn_of_gap(invocation, record, found, now)
     head_age = max(now - ledger.records[-1].modified, timedelta())
     fields = {
         "repository": {
@@ -69,28 +78,29 @@ def status(invocation: Invocation, *, locks: bool) -> int:
             "head": str(repository.head),
             "head_age": int(head_age.total_seconds()),
         },
-        "datasets": [_fields(repository, state, protected, now) for state in states],
+        "datasets": [_fields(repository, state) for state in states],
+        "snapshots": [_lock_fields(record, found, now) for record, found in protected],
     }
-    text = _text(repository, states, head_age, protected)
+    rows = [_lock_row(record, found, now) for record, found in protected if found is not None]
+    text = _text(repository, states, head_age, rows)
     invocation.emit("vault/status/v1", fields, text)
     return EXIT_RETENTION if gaps else 0
 
 
-def _protections(repository: Repository, now: datetime) -> Protections:
-    """Of every snapshot that is owed, by seq."""
+def _protected(repository: Repository, now: datetime) -> list[Protected]:
+    """Every snapshot that is owed."""
     records = owed(repository.ledger, repository.ledger.snapshots(), now)
     with make_workers(1, transfers=_TRANSFERS) as workers:
         found = protections(repository, records, workers)
-    return dict(zip((record.seq for record in records), found, strict=True))
+    return list(zip(records, found, strict=True))
 
 
 def _warn_of_gap(
-    invocation: Invocation, seq: int, protection: Protection | None, now: datetime
+    invocation: Invocation, record: Record, protection: Protection, now: datetime
 ) -> None:
-    assert protection is not None
     until = to_rfc3339(protection.until) if protection.until else "no time at all"
     invocation.warn(
-        f"snapshot {seq} needs {protection.weakest}, which is locked until {until},"
+        f"snapshot {record.seq} needs {protection.weakest}, which is locked until {until},"
         f" not until {to_rfc3339(protection.promised)}:"
         f" {render.plural(protection.days_to_gap(now) or 0, 'day')} to the gap"
     )
@@ -108,9 +118,7 @@ def _warn(invocation: Invocation, state: DatasetStatus) -> None:
             invocation.warn(f"the last {event.type} of {state.dataset} failed (ledger {event.seq})")
 
 
-def _fields(
-    repository: Repository, state: DatasetStatus, protected: Protections, now: datetime
-) -> dict[str, Any]:
+def _fields(repository: Repository, state: DatasetStatus) -> dict[str, Any]:
     newest = state.newest
     return {
         "dataset": state.dataset,
@@ -120,12 +128,21 @@ def _fields(
         "created": snapshot_body(newest).created if newest else None,
         "age": int(state.age.total_seconds()) if state.age is not None else None,
         "until": snapshot_body(newest).until if newest else None,
-        "protection": protection_fields(protected.get(newest.seq), now) if newest else None,
         "host": signer_name(repository, newest.key_id) if newest else None,
         "size": snapshot_body(newest).counts.size if newest else None,
         "incomplete": state.incomplete.seq if state.incomplete else None,
         "verification": _event_fields(state.verification),
         "restore": _event_fields(state.restore),
+    }
+
+
+def _lock_fields(record: Record, found: Protection | None, now: datetime) -> dict[str, Any]:
+    body = snapshot_body(record)
+    return {
+        "seq": record.seq,
+        "dataset": body.dataset,
+        "until": body.until,
+        "protection": protection_fields(found, now),
     }
 
 
@@ -145,7 +162,7 @@ def _text(
     repository: Repository,
     states: Sequence[DatasetStatus],
     head_age: timedelta,
-    protected: Protections,
+    locks: Sequence[Sequence[str]],
 ) -> str:
     facts = render.facts(
         {
@@ -156,16 +173,12 @@ def _text(
     )
     if not states:
         return f"{facts}\n\nno snapshots yet"
-    headings: Sequence[str] = _HEADINGS
     rows = [_row(repository, state) for state in states]
-    if any(protected.values()):
-        headings = (*headings, "protected until")
-        rows = [
-            (*row, _protection_text(state, protected))
-            for row, state in zip(rows, states, strict=True)
-        ]
-    table = render.table(headings, rows, right=_RIGHT, width=render.terminal_width())
-    return f"{facts}\n\n{table}"
+    width = render.terminal_width()
+    parts = [facts, render.table(_HEADINGS, rows, right=_RIGHT, width=width)]
+    if locks:
+        parts.append(render.table(_LOCK_HEADINGS, locks, right={0, 4}, width=width))
+    return "\n\n".join(parts)
 
 
 def _row(repository: Repository, state: DatasetStatus) -> Sequence[object]:
@@ -184,12 +197,10 @@ def _row(repository: Repository, state: DatasetStatus) -> Sequence[object]:
     )
 
 
-def _protection_text(state: DatasetStatus, protected: Protections) -> str:
-    """Of the newest complete snapshot."""
-    found = protected.get(state.newest.seq) if state.newest else None
-    if found is None:
-        return ""
-    return render.moment(found.until) if found.until else "not locked"
+def _lock_row(record: Record, protection: Protection, now: datetime) -> Sequence[str]:
+    body = snapshot_body(record)
+    until = render.moment(from_rfc3339(body.until))
+    return (str(record.seq), body.dataset, until, *protection_cells(protection, now))
 
 
 def _event_text(event: Event | None) -> str:

@@ -138,6 +138,7 @@ def iam(
             parameters=Parameters(lock_mode=LockMode(lock)),
             principals=_by_role(principals),
             administrator=administrator,
+            read_data=read_data,
         )
     render.emit(json.dumps(policy, indent=2))
 

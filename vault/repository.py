@@ -19,7 +19,9 @@ from vault.envelope import (
     Head,
     build_statement,
     ledger_name,
+    parse_envelope,
     parse_ledger_name,
+    parse_statement,
     seal_envelope,
 )
 from vault.errors import (
@@ -370,17 +372,20 @@ class Repository:
 
         Before its successor is stored, which needs them all: a run killed after
         that leaves nothing undone. Older ones once a quarter of the term, by
-        whoever appends first in it.
+        whoever appends first in it; all of them at once where the head was copied
+        here, perhaps without locks.
         """
         if self.parameters.lock_mode is LockMode.NONE:
             return
         term = self.parameters.ledger_span
         now = self.clock()
         *older, head = self.ledger.records
+        is_copied = bool(older) and _predecessor(head) != older[-1].version
         for record in older:
             extended = self.ledger.records[record.seq + 1].modified
             quarter = (now - extended) // (term / 4)
-            if quarter >= 2 and quarter > (head.modified - extended) // (term / 4):
+            is_due = quarter >= 2 and quarter > (head.modified - extended) // (term / 4)
+            if is_copied or is_due:
                 self._lock_again(record, now + term)
         self._lock_again(head, now + term)
 
@@ -603,6 +608,11 @@ def _by_name(
         group.append(version)
     if group:
         yield group[0].name, group
+
+
+def _predecessor(record: Record) -> str:
+    """The version id that whoever appended a statement saw, and locked, of the one before it."""
+    return parse_statement(parse_envelope(record.envelope).payload).prev_version
 
 
 def _backoff(attempt: int) -> float:

@@ -3,7 +3,7 @@
     python tests/bench/s3.py [--size MIB] [--tree DIR]
 
 VAULT_TEST_S3_URL names the bucket, VAULT_TEST_S3_ENDPOINT the server, AWS_* the credentials:
-`tests/s3/run.sh python tests/bench/s3.py` brings up a Ceph of its own. Nothing is asserted.
+`tests/s3/run.sh ceph python tests/bench/s3.py` brings up a Ceph of its own. Nothing is asserted.
 """
 
 import argparse

@@ -4,7 +4,8 @@ To add one: write a factory that yields a `StoreUnderTest` and name it in `_FACT
 
 moto is no evidence of immutability: where it differs from S3, `_MOTO_GAPS` names the gap and
 the test must fail on it, so that a moto that closed it is noticed. A real server is run under
-the marker ``s3``, at the bucket that VAULT_TEST_S3_URL names.
+the marker ``s3``, at the bucket that VAULT_TEST_S3_URL names; a second time, over TLS, where
+VAULT_TEST_S3_TLS_ENDPOINT names another address of it.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ from vault.storage.base import ObjectStore
 from vault.storage.local import LocalStore
 from vault.storage.memory import MemoryStore
 
+_TLS_ENDPOINT = os.environ.get("VAULT_TEST_S3_TLS_ENDPOINT", "")
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
@@ -130,11 +132,22 @@ def _moto(path: Path) -> Iterator[StoreUnderTest]:
 
 @contextmanager
 def _s3(path: Path) -> Iterator[StoreUnderTest]:
+    """The server by the address that its tests use."""
+    yield _at(os.environ.get("VAULT_TEST_S3_ENDPOINT", ""))
+
+
+@contextmanager
+def _s3_tls(path: Path) -> Iterator[StoreUnderTest]:
+    """The same server, over TLS."""
+    yield _at(_TLS_ENDPOINT)
+
+
+def _at(endpoint: str) -> StoreUnderTest:
     """A prefix of its own in the given bucket: what is locked there can't be cleared away."""
     bucket, prefix = s3.parse_url(os.environ["VAULT_TEST_S3_URL"])
     prefix = f"{prefix}/contract-{secrets.token_hex(8)}".lstrip("/")
-    client = _connected(os.environ.get("VAULT_TEST_S3_ENDPOINT", ""))
-    yield _s3_under_test(s3.S3Store(client, bucket, prefix), client)
+    client = _connected(endpoint)
+    return _s3_under_test(s3.S3Store(client, bucket, prefix), client)
 
 
 @functools.cache
@@ -163,11 +176,16 @@ _FACTORIES: dict[str, Callable[[Path], AbstractContextManager[StoreUnderTest]]] 
     "local": _local,
     "moto": _moto,
     "s3": _s3,
+    "s3-tls": _s3_tls,
 }
+_SERVERS = ["s3", "s3-tls"] if _TLS_ENDPOINT else ["s3"]
 
 
 @pytest.fixture(
-    params=["local", "memory", "moto", pytest.param("s3", marks=pytest.mark.s3)],
+    params=[
+        *("local", "memory", "moto"),
+        *(pytest.param(name, marks=pytest.mark.s3) for name in _SERVERS),
+    ],
 )
 def under_test(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
     """Each store in turn."""

@@ -16,7 +16,7 @@ from vault import inventory, pages
 from vault.errors import ConfigError, IntegrityError, LedgerMovedError, RetentionError
 from vault.ledger import Record
 from vault.locks import prunable, reusable
-from vault.model import LAST_LOCK, Digest, LockMode, ObjectRef, from_rfc3339
+from vault.model import LAST_LOCK, Digest, LockMode, ObjectRef, Retention, from_rfc3339
 from vault.progress import Progress
 from vault.repository import Repository, domain_ref, snapshot_body
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
@@ -291,13 +291,13 @@ def test_what_compliance_locks_let_go_of_is_missed_by_nobody(
     assert year.lab.verify(*live).verdict == "passed"
 
 
-def _copied(lab: "Lab") -> "Lab":
+def _copied(lab: "Lab", *, locks: bool = True) -> "Lab":
     """The same objects in another bucket, where every version has another id."""
     copy = MemoryStore(clock=lab.clock)
     copy.put("probe/first", b"", sha256=Digest.of(b""))
     for item in lab.store.versions(""):
         data = lab.store.get(item.name, item.version)
-        retention = lab.store.status(item.name, item.version).retention
+        retention = lab.store.status(item.name, item.version).retention if locks else None
         copy.put(item.name, data, sha256=Digest.of(data), retention=retention)
     copy.remove("probe/first", next(copy.versions("probe/")).version)
     return lab.with_store(copy)
@@ -327,6 +327,39 @@ def test_statements_that_pages_of_a_copied_bucket_tell_of_are_locked_where_they_
     copied.store.remove(items[1].name, items[1].version)
     with pytest.raises(IntegrityError, match=r"ledger/0+1 is missing"):
         _take(copied, source)
+
+
+def test_statements_that_were_copied_without_their_locks_are_locked_by_the_next_append(
+    make_repository: "MakeRepository",
+    make_source: "MakeSource",
+    monkeypatch: pytest.MonkeyPatch,
+    clock: "Clock",
+) -> None:
+    """All of them, the first time somebody builds on them (I2); later ones leave them alone."""
+    lab = make_repository(LockMode.GOVERNANCE)
+    source = make_source()
+    for _ in range(3):
+        _take(lab, source)
+    clock.advance(days=3)
+    copied = _copied(lab, locks=False)
+    clock.advance(days=3)
+    record = _take(copied, source).record
+    term = 860 * DAY
+    items = list(copied.store.versions("ledger/"))
+    assert len(items) == record.seq + 1
+    for item in items:
+        assert _locked_until(copied.store, item.name, item.version) >= clock.now + term
+    extended: list[str] = []
+    extend = copied.store.extend
+
+    def counted(name: str, version: str, retention: Retention) -> datetime:
+        extended.append(name)
+        end: datetime = extend(name, version, retention)
+        return end
+
+    monkeypatch.setattr(copied.store, "extend", counted)
+    _take(copied, source)
+    assert [name for name in extended if name.startswith("ledger/")] == [items[-1].name]
 
 
 # --- runs that last long ---

@@ -99,7 +99,10 @@ def test_a_gap_exits_5_from_audit_and_status(
     """Until when, by which object, and how many days are left."""
     code, out, _ = vault("status", "--locks")
     assert code == 0
-    assert "protected until" in out
+    (watched,) = vault_json("status", "--locks")["snapshots"]
+    assert watched["protection"]["days_to_gap"] is None
+    assert watched["protection"]["weakest"] in out
+    assert "gap in days" in out
     assert vault("audit")[0] == 0
     pack = packs(locked)[0]
     (locked / ".retention" / pack.relative_to(locked)).unlink()
@@ -108,12 +111,15 @@ def test_a_gap_exits_5_from_audit_and_status(
     (snapshot,) = result["snapshots"]
     name = str(pack.relative_to(locked))
     assert snapshot["protection"] == {"until": None, "weakest": name, "days_to_gap": 0}
-    code, _, err = vault("status", "--locks")
+    code, out, err = vault("status", "--locks")
     assert code == 5
     assert f"needs {name}, which is locked until no time at all" in err
-    found = vault_json("status", "--locks", code=5)["datasets"][0]["protection"]
-    assert found == snapshot["protection"]
-    assert vault_json("status")["datasets"][0]["protection"] is None
+    assert [*out.splitlines()[-1].split()[-4:-1]] == ["not", "locked", "0"]
+    assert name in out
+    (found,) = vault_json("status", "--locks", code=5)["snapshots"]
+    fields = ("seq", "dataset", "until", "protection")
+    assert found == {field: snapshot[field] for field in fields}
+    assert vault_json("status")["snapshots"] == []
 
 
 def test_the_report_is_escaped_and_loads_nothing(vault: Vault, stored: Path, home: Path) -> None:

@@ -5,6 +5,8 @@
 #   ceph-up.sh start DIR [PORT]   a cluster of one in DIR, which must be empty; ports PORT to PORT+60
 #   ceph-up.sh stop DIR           end the processes whose ids stand in DIR, nothing else
 #
+# The gateway speaks HTTP on PORT and TLS on PORT+2, for 127.0.0.1 and by an authority of its own,
+# whose certificate is DIR/tls/ca.pem.
 # One monitor, one OSD that keeps objects in memory, one gateway, no manager, no cephx: it takes
 # about 2 s to start and 130 MB. Users: vault (owns the buckets) and vault-writer, vault-restorer,
 # vault-auditor, vault-pruner; the access key is the user's name, the secret key NAME-secret.
@@ -16,16 +18,30 @@ install_packages() {
     if [ "$(command -v radosgw ceph-mon ceph-osd ceph | wc -l)" -eq 4 ]; then
         return
     fi
-    local policy=/usr/sbin/policy-rc.d made=
+    local policy=/usr/sbin/policy-rc.d
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
+        echo "Ceph is not here, and only root can install it, on Debian" >&2
+        return 1
+    fi
     if [ ! -e "$policy" ]; then # Debian's way to say: don't start services
         printf '#!/bin/sh\nexit 101\n' > "$policy"
         chmod 755 "$policy"
-        made=1
+        trap "rm -f $policy" EXIT
     fi
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
-        radosgw ceph-mon ceph-osd ceph-common > /dev/null
-    [ -z "$made" ] || rm -f "$policy"
+        -o DPkg::Lock::Timeout=300 radosgw ceph-mon ceph-osd ceph-common openssl > /dev/null
+}
+
+make_certificates() { # DIR: an authority, and what it says of 127.0.0.1
+    mkdir "$1"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=tests" \
+        -addext keyUsage=critical,keyCertSign -keyout "$1/ca.key" -out "$1/ca.pem" 2> /dev/null
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=gateway" \
+        -keyout "$1/server.key" -out "$1/server.csr" 2> /dev/null
+    printf '%s\n' subjectAltName=IP:127.0.0.1 authorityKeyIdentifier=keyid > "$1/server.ext"
+    openssl x509 -req -days 30 -in "$1/server.csr" -CA "$1/ca.pem" -CAkey "$1/ca.key" \
+        -CAcreateserial -extfile "$1/server.ext" -out "$1/server.pem" 2> /dev/null
 }
 
 write_configuration() { # DIR PORT CLUSTER-ID
@@ -76,7 +92,7 @@ osd objectstore = memstore
 memstore device bytes = ${CEPH_BYTES:-4294967296}
 [client.rgw]
 # without tcp_nodelay every answer with a body waits 40 ms for an acknowledgement
-rgw frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
+rgw frontends = beast endpoint=127.0.0.1:$port ssl_endpoint=127.0.0.1:$((port + 2)) ssl_certificate=$dir/tls/server.pem ssl_private_key=$dir/tls/server.key tcp_nodelay=1
 rgw thread pool size = 64
 END
 }
@@ -111,6 +127,7 @@ start() { # DIR PORT
     id=$(cat /proc/sys/kernel/random/uuid)
     osd=$(cat /proc/sys/kernel/random/uuid)
     mkdir "$dir/mon" "$dir/osd" "$dir/run" "$dir/log"
+    make_certificates "$dir/tls"
     write_configuration "$dir" "$port" "$id"
     export CEPH_CONF=$dir/ceph.conf
     monmaptool --create --fsid "$id" --addv a "[v2:127.0.0.1:$((port + 1))]" "$dir/monmap" > /dev/null
@@ -148,7 +165,7 @@ case ${1:-} in
     start) start "${2:?directory}" "${3:-7480}" ;;
     stop) stop "${2:?directory}" ;;
     *)
-        sed -n '2,6s/^# *//p' "$0" >&2
+        sed -n '2,9s/^# *//p' "$0" >&2
         exit 2
         ;;
 esac

@@ -10,7 +10,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -95,6 +95,7 @@ class Person:
     home: Path
     user: str  # of the store; "" takes the credentials of the test run
     endpoint: str
+    history: list[tuple[str, ...]] = dataclasses.field(default_factory=list)  # what they ran
 
     @property
     def keys(self) -> Path:
@@ -103,9 +104,8 @@ class Person:
 
     def vault(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run a command line as a process of its own."""
-        command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
         return subprocess.run(
-            command,
+            self._command(arguments),
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -115,11 +115,29 @@ class Person:
             timeout=300,
         )
 
+    def start(self, *arguments: object) -> "subprocess.Popen[str]":
+        """Begin one that goes on until it is told to end; its messages go to a file."""
+        with (self.home / "messages").open("w") as messages:
+            return subprocess.Popen(
+                self._command(arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=messages,
+                stderr=messages,
+                cwd=self.home,
+                env=self._environment(),
+                text=True,
+            )
+
     def json(self, *arguments: object, code: int = 0) -> Any:
         """Run one with ``--json``, which must end with that code and print one object."""
         done = self.vault("--json", *arguments)
         assert done.returncode == code, (arguments, done.stdout, done.stderr)
         return json.loads(done.stdout)
+
+    def _command(self, arguments: Sequence[object]) -> list[str]:
+        line = tuple(map(str, arguments))
+        self.history.append(line)
+        return [sys.executable, "-m", "cli.main", *line]
 
     def _environment(self) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("VAULT_", "XDG_"))}

@@ -1,5 +1,6 @@
 """`store check` on a real server, and what it finds wrong with an unfit bucket."""
 
+import os
 import secrets
 from collections.abc import Callable
 from datetime import datetime
@@ -14,6 +15,11 @@ from vault.storage.check import Outcome, check_store, require
 
 pytestmark = pytest.mark.s3
 
+GAPS = {  # what the servers of the lanes do not keep; one that begins to is to be noticed
+    "ceph": {"if-none-match", "checksum"},
+    "localstack": {"if-none-match", "version-order"},
+}
+
 
 def test_the_test_bucket_keeps_every_needed_promise(
     store: s3.S3Store, clock: Callable[[], datetime]
@@ -22,6 +28,9 @@ def test_the_test_bucket_keeps_every_needed_promise(
     report = check_store(store, clock=clock)
     for mode in LockMode:
         require(report, mode)
+    known = GAPS.get(os.environ.get("VAULT_TEST_S3_SERVER", ""))
+    found = {probe.row.name for probe in report.probes if probe.outcome is Outcome.SHORTFALL}
+    assert known is None or found == known
     assert all(item.name.startswith(report.leftovers) for item in store.versions(""))
 
 

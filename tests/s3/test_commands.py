@@ -5,16 +5,22 @@ The policies are those that ``vault store iam`` prints.
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import secrets
+import shutil
+import signal
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from cli import main
 from vault.errors import RetentionError
 from vault.model import Digest
 from vault.repository import Repository
@@ -23,13 +29,46 @@ from vault.storage import s3
 pytestmark = [
     pytest.mark.s3,
     pytest.mark.skipif(
-        os.environ.get("VAULT_TEST_S3_USERS") != "ceph", reason="needs the users of ceph-up.sh"
+        os.environ.get("VAULT_TEST_S3_SERVER") != "ceph", reason="needs the users of ceph-up.sh"
     ),
 ]
 
-EXIT_DEGRADED, EXIT_KEY, EXIT_STORE = 3, 12, 13
+EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_KEY, EXIT_STORE = 3, 4, 12, 13
 ROLES = ("writer", "restorer", "auditor", "pruner")
 MakePerson = Callable[..., Any]
+
+# every command of the program, by the test that runs it and under whose credentials
+WRITERS = {"snapshot", "list", "status", "stats", "key list", "key request", "index rebuild"}
+RESTORERS = {"list", "status", "ls", "cat", "find", "diff", "stats", "export-checksums"}
+RESTORERS |= {"restore", "verify", "audit", "heal"}
+PUSHED, MOUNTED = {"attest push"}, {"mount"}
+AUDITORS = {"list", "status", "stats", "key list", "audit", "heal", "verify"}
+ADMINISTRATORS = {"init", "store check", "store iam", "key add", "key revoke"}
+HEALERS = {"heal", "audit"}
+NOBODYS = {"completion"}  # asks no store
+
+
+def leaves(group: click.Group, above: str = "") -> set[str]:
+    """The commands of the program, with what they stand under."""
+    found: set[str] = set()
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        full = f"{above} {name}".lstrip()
+        found |= leaves(command, full) if isinstance(command, click.Group) else {full}
+    return found
+
+
+def ran(person: Any) -> set[str]:
+    """Which of them somebody has called."""
+    known = leaves(main.app)
+    lines = (" ".join(line) for line in person.history)
+    return {name for line in lines for name in known if f" {name} " in f" {line} "}
+
+
+def test_every_command_is_run_by_a_test_of_its_role() -> None:
+    """And a new one has to be put among them."""
+    runs = [WRITERS, RESTORERS, PUSHED, MOUNTED, AUDITORS, ADMINISTRATORS, HEALERS, NOBODYS]
+    assert set().union(*runs) == leaves(main.app)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,12 +99,7 @@ def office(
     url = f"s3://{bucket}/repository"
     client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     administrator = make_person("administrator", user="vault")
-    principals = [f"--principal={role}=arn:aws:iam:::user/vault-{role}" for role in ROLES]
-    policy = administrator.vault(
-        *("store", "iam", url, "--bucket-policy", "--dialect", "ceph", *principals),
-        "--administrator=arn:aws:iam:::user/vault",
-    )
-    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(json.loads(policy.stdout)))
+    put_policy(client, administrator, url)
     made = administrator.json("--endpoint-url", endpoint, "init", url, "--host", "first")
     keys = administrator.keys
     return Office(
@@ -78,6 +112,17 @@ def office(
         restorer=make_person("restorer", user="vault-restorer", keys=(keys / "recovery.key",)),
         auditor=make_person("auditor", user="vault-auditor"),
     )
+
+
+def put_policy(client: Any, administrator: Any, url: str, *options: str) -> None:
+    """Give the bucket the policy that the program prints for it."""
+    principals = [f"--principal={role}=arn:aws:iam:::user/vault-{role}" for role in ROLES]
+    printed = administrator.vault(
+        *("store", "iam", url, "--bucket-policy", "--dialect", "ceph", *principals, *options),
+        "--administrator=arn:aws:iam:::user/vault",
+    )
+    policy = json.dumps(json.loads(printed.stdout))
+    client.put_bucket_policy(Bucket=s3.parse_url(url)[0], Policy=policy)
 
 
 def test_the_writers_commands(office: Office, endpoint: str) -> None:
@@ -108,6 +153,7 @@ def test_the_writers_commands(office: Office, endpoint: str) -> None:
     assert verified.returncode == EXIT_STORE, verified.stdout + verified.stderr
     rebuilt = writer.vault("index", "rebuild")
     assert rebuilt.returncode == 0, rebuilt.stderr
+    assert ran(writer) >= WRITERS
 
 
 def test_the_restorers_commands(office: Office) -> None:
@@ -140,6 +186,34 @@ def test_the_restorers_commands(office: Office) -> None:
     assert {"restore", "verification"} <= kinds
     refused = restorer.vault("snapshot", office.source, "--name", "data")
     assert refused.returncode == EXIT_KEY, refused.stderr
+    assert ran(restorer) >= RESTORERS
+
+
+@pytest.mark.skipif(
+    not os.access("/dev/fuse", os.R_OK | os.W_OK)
+    or not (shutil.which("fusermount") or shutil.which("fusermount3"))
+    or importlib.util.find_spec("mfusepy") is None,
+    reason="mounting needs /dev/fuse, fusermount and mfusepy",
+)
+def test_the_restorer_mounts_a_snapshot(office: Office) -> None:
+    """Files are read through the kernel, from packs that are fetched as they are needed."""
+    office.writer.json("snapshot", office.source, "--name", "data")
+    place = office.restorer.home / "mountpoint"
+    place.mkdir()
+    running = office.restorer.start("mount", "data", place)
+    try:
+        while not place.is_mount():
+            assert running.poll() is None, (office.restorer.home / "messages").read_text()
+            time.sleep(0.05)
+        wanted = {path for path in office.source.rglob("*") if path.is_file()}
+        assert wanted
+        for path in wanted:
+            assert (place / path.relative_to(office.source)).read_bytes() == path.read_bytes()
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.wait(timeout=60)
+    assert not place.is_mount()
+    assert ran(office.restorer) >= MOUNTED
 
 
 def test_an_attestation_is_recorded_later(office: Office, client: Any) -> None:
@@ -157,11 +231,12 @@ def test_an_attestation_is_recorded_later(office: Office, client: Any) -> None:
     client.put_bucket_policy(Bucket=office.bucket, Policy=closed)
     (kept,) = reader.home.glob(".target.vault-*.json")
     reader.json("attest", "push", kept)
+    assert ran(reader) >= PUSHED
     assert "restore" in {fields["type"] for fields in _statements(office)}
 
 
-def test_the_auditors_commands(office: Office) -> None:
-    """Without any key file: all but the packs' bytes, and nothing written."""
+def test_the_auditors_commands(office: Office, client: Any) -> None:
+    """Without any key file and writing nothing; the packs' bytes only where that was granted."""
     office.writer.json("snapshot", office.source, "--name", "data")
     before = _statements(office)
     for command in (
@@ -174,9 +249,16 @@ def test_the_auditors_commands(office: Office) -> None:
     ):
         office.audit(*command)
     place = ("--repo", office.url, "--endpoint-url", office.auditor.endpoint)
-    denied = office.auditor.vault(*place, "--trust", office.root, "verify", "--no-key")
-    assert denied.returncode == EXIT_STORE, denied.stdout + denied.stderr
+    for command in (["verify", "--no-key"], ["audit", "--read-data", "all"]):
+        denied = office.auditor.vault(*place, "--trust", office.root, *command)
+        assert denied.returncode == EXIT_STORE, denied.stdout + denied.stderr
+    put_policy(client, office.administrator, office.url, "--read-data")
+    read = office.audit("audit", "--read-data", "all")["audit"]
+    assert read["verdict"] == "passed"
+    assert read["bytes_read"] >= sum(file.stat().st_size for file in office.source.rglob("*/file*"))
+    office.audit("verify", "--no-key")
     assert _statements(office) == before
+    assert ran(office.auditor) >= AUDITORS
 
 
 def test_the_administrators_commands(office: Office, endpoint: str) -> None:
@@ -190,6 +272,43 @@ def test_the_administrators_commands(office: Office, endpoint: str) -> None:
     assert revoked.returncode == 0, revoked.stderr
     refused = office.writer.vault("snapshot", office.source, "--name", "data")
     assert refused.returncode == EXIT_KEY, refused.stderr
+    request = administrator.home / "request"
+    office.auditor.vault(
+        *("--repo", office.url, "--endpoint-url", endpoint, "--trust", office.root),
+        *("key", "request", "--name", "second", "--dataset", "*", "--out", request),
+    )
+    administrator.json("key", "add", request)
+    assert ran(administrator) >= ADMINISTRATORS
+
+
+def test_the_administrator_heals_what_an_attacker_hid(office: Office, client: Any) -> None:
+    """Everything is marked, a third overwritten, some of it locked: plain reads are right again."""
+    office.writer.json("snapshot", office.source, "--name", "data")
+    store = s3.S3Store(client, office.bucket, "repository")
+    names = sorted({item.name for item in store.versions("") if "probe/" not in item.name})
+    before = {name: store.get(name) for name in names}
+    lock = {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": soon(store)}
+    for number, name in enumerate(names):
+        at = {"Bucket": office.bucket, "Key": store.prefix + name}
+        if number % 3 == 0:
+            locked = lock if number % 2 else {}
+            client.put_object(Body=b"junk", ChecksumAlgorithm="SHA256", **at, **locked)
+        client.delete_object(**at)
+    refused = office.restorer.json("heal", "--execute", "--no-key", code=EXIT_INTEGRITY)["heal"]
+    assert set(refused["hidden"]) >= {name for name in names if name.startswith("packs/")}
+    planned = office.administrator.json("heal", code=EXIT_INTEGRITY)["heal"]
+    assert {step["action"] for step in planned["steps"]} == {"remove marker", "remove junk"}
+    healed = office.administrator.json("heal", "--execute")["heal"]
+    assert healed["statement"]
+    needed = [name for name in names if not name.startswith("index/")]
+    assert {name: store.get(name) for name in needed} == {name: before[name] for name in needed}
+    assert {step["action"] for step in healed["steps"] if step["done"]} >= {"remove marker"}
+    assert ran(office.administrator) >= {"heal"}
+
+
+def soon(store: s3.S3Store) -> datetime:
+    """When junk is unlocked again."""
+    return store.now() + timedelta(days=1)
 
 
 def test_the_pruner_deletes_what_is_no_longer_locked(

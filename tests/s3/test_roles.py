@@ -21,7 +21,7 @@ from vault.workers import make_workers
 pytestmark = [
     pytest.mark.s3,
     pytest.mark.skipif(
-        os.environ.get("VAULT_TEST_S3_USERS") != "ceph", reason="needs the users of ceph-up.sh"
+        os.environ.get("VAULT_TEST_S3_SERVER") != "ceph", reason="needs the users of ceph-up.sh"
     ),
 ]
 

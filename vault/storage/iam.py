@@ -75,7 +75,7 @@ class Dialect(StrEnum):
     CEPH = "ceph"
 
 
-_BLIND = (AccessRole.WRITER, AccessRole.AUDITOR, AccessRole.PRUNER)  # see no packs
+_BLIND = {AccessRole.WRITER, AccessRole.AUDITOR, AccessRole.PRUNER}  # see no packs
 
 
 def role_policy(
@@ -100,6 +100,7 @@ def bucket_policy(
     parameters: Parameters,
     principals: Mapping[AccessRole, Sequence[str]],
     administrator: str = "",
+    read_data: bool = False,
 ) -> Json:
     """What the bucket refuses to everybody, whatever their roles allow.
 
@@ -111,9 +112,13 @@ def bucket_policy(
         principals: ARNs of those who hold each role.
         administrator: ARN of who may change the bucket and set legal holds; "": nobody.
             On Ceph it is the bucket's owner, and what others stored is granted to it.
+        read_data: See `role_policy`; on AWS it is the role that lets the auditor read packs.
     """
     if dialect is Dialect.CEPH:
-        return _document(_ceph_statements(bucket, prefix, principals, administrator))
+        statements = _ceph_statements(
+            bucket, prefix, principals, administrator, read_data=read_data
+        )
+        return _document(statements)
     return _document(_aws_statements(bucket, prefix, parameters, principals, administrator))
 
 
@@ -156,11 +161,13 @@ def _ceph_statements(
     prefix: str,
     principals: Mapping[AccessRole, Sequence[str]],
     administrator: str,
+    *,
+    read_data: bool,
 ) -> list[Json]:
     """Grants by user, then the denials: Ceph lets owners do what nobody forbids them."""
     statements: list[Json] = []
     for role, users in principals.items():
-        for grant in _grants(role, bucket, prefix):
+        for grant in _grants(role, bucket, prefix, read_data=read_data):
             grant.pop("Condition", None)
             statements.append({**grant, "Principal": {"AWS": list(users)}})
     if administrator:  # owning the bucket does not let it read what others stored
@@ -173,7 +180,8 @@ def _ceph_statements(
     if routine:
         statements.append(_deny(routine, _HARMFUL, objects))
         statements.append(_deny(routine, _WEAKENING, [_bucket(bucket)]))
-    blind = sorted({user for role in _BLIND for user in principals.get(role, ())})
+    sighted = {AccessRole.AUDITOR} if read_data else set()
+    blind = sorted({user for role in _BLIND - sighted for user in principals.get(role, ())})
     if blind:  # else they read what they stored: its access list gives them everything
         statements.append(_deny(blind, _READ, _objects(bucket, prefix, ["packs/*"])))
     if keepers:
