@@ -8,8 +8,17 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from vault import ledgermemory
+
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True, params=["cold", "warm"])
+def _memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether every statement that was verified is remembered, or none so few."""
+    if request.param == "warm":
+        monkeypatch.setattr(ledgermemory, "WORTHWHILE", 1)
 
 
 @pytest.fixture
