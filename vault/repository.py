@@ -276,14 +276,11 @@ class Repository:
 
     def _link_oldest(self, name: str, versions: Sequence[ObjectVersion]) -> bool:
         """Link the oldest link-valid version; False if there is none."""
-        seq = self._next_seq()
         for version in versions:
             envelope = self._read_envelope(version)
-            if envelope is None or not self._is_link_valid(envelope, seq):
-                self._note(Severity.WARNING, name, "junk version at a ledger name", version.version)
-                continue
-            self.ledger.link(envelope, version=version.version, modified=version.modified)
-            return True
+            if envelope is not None and self._link(envelope, version):
+                return True
+            self._note(Severity.WARNING, name, "junk version at a ledger name", version.version)
         return False
 
     def _read_envelope(self, version: ObjectVersion) -> bytes | None:
@@ -294,11 +291,12 @@ class Repository:
         except ObjectNotFoundError:
             return None
 
-    def _is_link_valid(self, envelope: bytes, seq: int) -> bool:
+    def _link(self, envelope: bytes, version: ObjectVersion) -> bool:
+        """Link the next statement; False if this is none."""
         try:
-            self.ledger.check(envelope, seq)
+            self.ledger.link(envelope, version=version.version, modified=version.modified)
         except IntegrityError as error:
-            _log.debug("statement %d is not link-valid: %s", seq, error)
+            _log.debug("%s is not link-valid: %s", version.name, error)
             return False
         return True
 
