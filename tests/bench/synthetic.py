@@ -5,7 +5,6 @@ check. Only what they speak of was never stored.
 """
 
 import hashlib
-import json
 import os
 import random
 from collections.abc import Iterator
@@ -14,10 +13,12 @@ from pathlib import Path
 
 from vault.cache import Cache, PackRow
 from vault.envelope import build_statement, ledger_name, seal_envelope
-from vault.keyfile import WriterKey
+from vault.keyfile import WriterKey, load_writer
 from vault.model import Digest, ObjectType, PackId, replace_body, to_rfc3339
 from vault.repository import Repository, snapshot_body
+from vault.snapshot import SnapshotRequest, take_snapshot
 from vault.storage.local import LocalStore
+from vault.workers import make_workers
 
 CHUNKS_A_PACK = 32  # 32 MiB packs of chunks of 1 MiB on average
 TEXT = b"%08d the quick brown fox jumps over the lazy dog\n"
@@ -108,16 +109,27 @@ def make_data(path: Path, size: int, *, seed: bytes = b"") -> None:
             file.write(noise + (line * (half // len(line) + 1))[:half])
 
 
+def take_many(
+    path: Path, keys: Path, tree: Path, dataset: str, count: int, *, state: Path, cache: Path
+) -> None:
+    """Take snapshots until the dataset has ``count``; one file changes each time."""
+    key, root = writer_of(keys)
+    store = LocalStore(path)
+    file = next(tree.rglob("*.txt"))
+    while True:
+        repository = Repository(store, root, clock=store.now)
+        taken = len(repository.ledger.snapshots(dataset))
+        if taken >= count:
+            return
+        file.write_text(f"change {taken}\n")
+        request = SnapshotRequest(paths=[tree], dataset=dataset, tool="bench")
+        with make_workers(1) as workers:
+            take_snapshot(
+                repository, key, request, cache_dir=cache, state_dir=state, workers=workers
+            )
+
+
 def writer_of(keys: Path) -> tuple[WriterKey, Digest]:
     """The writer key in a directory of key files, and the pinned root."""
-    from vault.keyfile import load_writer
-
     key = load_writer(keys / "writer.key")
     return key, Digest.parse(key.repository.root)
-
-
-def fields_of(output: bytes) -> dict[str, object]:
-    """What a command printed with ``--json``."""
-    found = json.loads(output)
-    assert isinstance(found, dict)
-    return found
