@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-s3 test-s3-localstack test-all lint format coverage build bench vectors docs clean
+.PHONY: help demo test test-s3 test-s3-localstack test-all lint format coverage build bench bench-scale vectors docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -56,6 +56,9 @@ build: $(STAMP) ## wheel into a clean virtualenv, run from /
 
 bench: $(STAMP) ## time the vault against restic on the same data
 	$(BIN)/python tests/bench/compare.py
+
+bench-scale: $(STAMP) ## how cost grows with files, bytes, snapshots, statements, chunks
+	$(BIN)/python tests/bench/scale.py
 
 vectors: $(STAMP) ## write the golden vectors again; git diff must stay empty
 	$(BIN)/python tests/vectors/ledger_vectors.py

@@ -28,7 +28,7 @@ def push(invocation: Invocation, file: Path) -> None:
     For restores from a store that could not be written. FILE stays.
     """
     data = _read(file)
-    repository = invocation.open()
+    repository = invocation.open(afresh=True)
     attestation = attestations.open_attestation(data, repository.ledger)
     record = attestations.is_recorded(repository, data)
     if record is None:

@@ -21,6 +21,7 @@ import vault
 from cli import render
 from cli.options import Options
 from cli.scratch import scratch_directory
+from vault import ledgermemory
 from vault.enrol import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
 from vault.envelope import Head
 from vault.errors import ConfigError, LocalError, RollbackError, VaultError, WrongKeyError
@@ -34,6 +35,7 @@ from vault.keyfile import (
     load_writer,
     peek,
 )
+from vault.ledgermemory import LedgerMemory, Remembered
 from vault.model import Digest, Finding, HeartbeatBody
 from vault.repository import Clock, Draft, Repository
 from vault.storage import open_store
@@ -193,8 +195,12 @@ class Invocation:
 
     # --- the repository ---
 
-    def open(self) -> Repository:
+    def open(self, *, afresh: bool = False) -> Repository:
         """The repository, verified from its root and against all that is known of its head.
+
+        Args:
+            afresh: Read and verify every statement, for whoever is about to prove something
+                or to change who may sign; else what was verified here before is believed.
 
         Raises:
             RollbackError: The store shows an older or different history.
@@ -204,7 +210,9 @@ class Invocation:
         assert location is not None
         root = self.pinned_root()
         store = open_store(location.url, endpoint=location.endpoint)
-        repository = Repository(store, root, clock=self.clock)
+        afresh = afresh or self.options.accept_head is not None
+        remembered = None if afresh else self._ledgers.recall(root)
+        repository = Repository(store, root, clock=self.clock, remembered=remembered)
         for floor in self.floors:
             check_floor(repository.ledger, floor)
         if self.options.accept_head is not None:
@@ -214,7 +222,25 @@ class Invocation:
             if known is not None:
                 check_floor(repository.ledger, known)
         self.remember(repository)
+        self._remember_ledger(repository, remembered)
         return repository
+
+    def _remember_ledger(self, repository: Repository, remembered: Remembered | None) -> None:
+        """Keep what was verified, once it is enough to be worth a file."""
+        ledger = repository.ledger
+        known = -1
+        if remembered is not None and ledger.digest_at(remembered.head.seq) == (
+            remembered.head.digest
+        ):
+            known = remembered.head.seq
+        head = settled_head(repository, self.clock())
+        if head.seq - known >= ledgermemory.WORTHWHILE:
+            root = ledger.records[0].digest
+            self._ledgers.remember(root, ledger, repository.findings, until=head)
+
+    @property
+    def _ledgers(self) -> LedgerMemory:
+        return LedgerMemory(self.places.state)
 
     @property
     def _memory(self) -> HeadMemory:

@@ -29,7 +29,7 @@ def export_checksums(invocation: Invocation, spec: str) -> None:
     Needs recovery.key. After a restore to DIR: cd DIR && sha256sum --check FILE. Nothing is printed
     before the whole tree was checked against its signature.
     """
-    repository = invocation.open()
+    repository = invocation.open(afresh=True)
     record = select(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
     scratch = invocation.scratch

@@ -35,7 +35,7 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
     recovery.key what was done is attested in the ledger. vault itself never needs
     this: it reads the signed versions. Exit 4: something is, or stays, hidden or lost.
     """
-    repository = invocation.open()
+    repository = invocation.open(afresh=True)
     started = invocation.clock()
     recovery = None
     if is_execution and invocation.has_recovery_key() and not no_key:

@@ -26,7 +26,7 @@ def rebuild(invocation: Invocation, *, from_packs: bool) -> None:
     With --from-packs nothing but the packs is needed; the next snapshot on this
     host then writes index objects for them.
     """
-    repository = invocation.open()
+    repository = invocation.open(afresh=True)
     recovery = invocation.recovery_key(repository) if from_packs else None
     with make_workers() as workers:
         packs = rebuild_index(

@@ -67,7 +67,7 @@ def request(
     Needs --repo and --trust 0:DIGEST where no key file names the repository.
     The secret stays here, in writer.key; the request holds none.
     """
-    repository = invocation.open()
+    repository = invocation.open(afresh=True)
     location = invocation.location()
     assert location is not None
     address = RepositoryAddress(
@@ -134,7 +134,7 @@ def add(invocation: Invocation, file: Path, share_domain: str | None) -> None:
     Compare the key that is printed with the one the host printed.
     """
     wanted = load_request(file)
-    repository = invocation.open()
+    repository = invocation.open(afresh=True)
     record = add_writer(
         repository,
         wanted,
@@ -182,7 +182,7 @@ class _Listed:
 @pass_invocation
 def list_keys(invocation: Invocation) -> None:
     """List the keys that may sign, and those that were revoked; needs no secret."""
-    repository = invocation.open()
+    repository = invocation.open(afresh=True)
     invocation.report_findings(repository)
     keys = [*_root_keys(repository), *map(_writer, repository.ledger.writers.values())]
     fields = {"keys": [dataclasses.asdict(each) for each in keys]}
@@ -257,7 +257,7 @@ def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reaso
 
     What it wrote before stays, unless --distrust-from says that it is not to be believed.
     """
-    repository = invocation.open()
+    repository = invocation.open(afresh=True)
     found = find_writer(repository.ledger, writer)
     record = revoke_writer(
         repository,

@@ -82,7 +82,7 @@ def restore(
         (target,) = _exactly(arguments, 1, "TARGET")
         return _finalize(invocation, Path(target)) if finalize else _undo(invocation, Path(target))
     spec, target = _exactly(arguments, 2, "SNAPSHOT and TARGET")
-    repository = invocation.open()
+    repository = invocation.open(afresh=True)
     request = RestoreRequest(
         record=select(repository.ledger, spec),
         target=Path(target),
@@ -175,7 +175,7 @@ def exit_code(report: RestoreReport) -> int:
 
 
 def _finalize(invocation: Invocation, target: Path) -> int:
-    repository = invocation.open()
+    repository = invocation.open(afresh=True)
     recovery = invocation.recovery_key(repository)
     with make_workers() as workers:
         journal = finalize_restore(repository, recovery, target, workers=workers, tool=TOOL)

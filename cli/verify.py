@@ -40,7 +40,7 @@ def verify(invocation: Invocation, *, spec: str | None, read_data: float, no_key
     every block is opened too, and the result is attested in the ledger; without
     it sizes and SHA-256 are checked. Exit 4: something is missing or wrong.
     """
-    repository = invocation.open()
+    repository = invocation.open(afresh=True)
     records = (
         [select(repository.ledger, spec)]
         if spec

@@ -31,6 +31,7 @@ from vault.keyfile import (
     load_writer,
 )
 from vault.ledger import Record
+from vault.ledgermemory import LedgerMemory
 from vault.model import Digest, EntryType, LockMode, Parameters, Retention, from_rfc3339
 from vault.reader import Reader
 from vault.repository import Repository
@@ -99,10 +100,26 @@ class Lab:
     root_key: RootKey
     recovery: RecoveryKey
     base: Path
+    warm: bool = False  # the host remembers the ledger it verified
 
     def open(self) -> Repository:
-        """Read from the pinned root; never waits."""
-        return Repository(self.store, self.root, clock=self.clock, pause=lambda _: None)
+        """Read from the pinned root, or from what the host remembers; never waits."""
+        memory = LedgerMemory(self.host.state)
+        repository = Repository(
+            self.store,
+            self.root,
+            clock=self.clock,
+            pause=lambda _: None,
+            remembered=memory.recall(self.root) if self.warm else None,
+        )
+        if self.warm:
+            ledger = repository.ledger
+            memory.remember(self.root, ledger, repository.findings, until=repository.head)
+        return repository
+
+    def warmed(self) -> "Lab":
+        """The same, and the host remembers the ledger from now on."""
+        return dataclasses.replace(self, warm=True)
 
     def with_store(self, store: ObjectStore) -> "Lab":
         """The same people at another store."""
@@ -126,7 +143,7 @@ class Lab:
         """Take one; without workers every call happens in a fixed order."""
         request = SnapshotRequest(paths=paths, dataset=dataset, tool=TOOL, **options)
         with make_workers(0) as inline:
-            return take_snapshot(
+            report = take_snapshot(
                 self.open(),
                 self.host.key,
                 request,
@@ -134,6 +151,9 @@ class Lab:
                 state_dir=self.host.state,
                 workers=workers or inline,
             )
+        if self.warm:
+            self.open()
+        return report
 
     def enrol(self, name: str, *, domain: str | None = None) -> Host:
         """One more machine, with its own key."""

@@ -26,6 +26,7 @@ import threading
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
@@ -40,6 +41,7 @@ MARK = 16  # bytes: the number that follows, and what was drawn when it was next
 _KEY = 16  # bytes of a chunk id that make its key
 _ID = 32
 _MAX_INSERTS = 20_000  # a transaction
+_READ_AHEAD = 4_096  # items
 _FIRST_MAP = 1 << 28  # bytes of address space, not of disk
 _LAST_NUMBER = (1 << 32) - 1
 
@@ -304,7 +306,7 @@ class Cache:
         return [_NUMBER.unpack(key)[0] for key, _ in self._items(self._packs)]
 
     def packs(self) -> Iterator[tuple[int, PackRow]]:
-        """All live packs by number, as they are at the call."""
+        """All live packs by number; some thousand at a time, as they are then."""
         for key, value in self._items(self._packs):
             yield _NUMBER.unpack(key)[0], self._unpack(value)
 
@@ -351,7 +353,7 @@ class Cache:
 
     def unindexed(self) -> list[tuple[int, bytes]]:
         """What is kept, of packs that are known, by number."""
-        kept = [(_NUMBER.unpack(key)[0], value) for key, value in self._items(self._unindexed)]
+        kept = ((_NUMBER.unpack(key)[0], value) for key, value in self._items(self._unindexed))
         return [(number, entry) for number, entry in kept if self.pack(number) is not None]
 
     def forget_unindexed(self, numbers: Iterable[int]) -> None:
@@ -383,12 +385,15 @@ class Cache:
         value = self._read(lambda txn: txn.get(key, db=database))
         return None if value is None else bytes(value)
 
-    def _items(self, database: "lmdb._Database") -> list[tuple[bytes, bytes]]:
-        def work(txn: lmdb.Transaction) -> list[tuple[bytes, bytes]]:
-            with txn.cursor(db=database) as cursor:
-                return [(bytes(key), bytes(value)) for key, value in cursor]
-
-        return self._read(work)
+    def _items(self, database: "lmdb._Database") -> Iterator[tuple[bytes, bytes]]:
+        """All items in order, some thousand held at a time: a repository has millions of packs."""
+        following = b""
+        while True:
+            items = self._read(lambda txn, start=following: _some(txn, database, start))  # type: ignore[misc]
+            yield from items
+            if len(items) < _READ_AHEAD:
+                return
+            following = items[-1][0] + b"\0"
 
     def _read(self, work: Callable[[lmdb.Transaction], _T]) -> _T:
         return self._run(work, write=False)
@@ -415,6 +420,16 @@ class Cache:
             return _unpack_row(value)
         except (struct.error, ValueError, FormatError) as error:
             raise _failure(self._path, error) from error
+
+
+def _some(
+    txn: lmdb.Transaction, database: "lmdb._Database", start: bytes
+) -> list[tuple[bytes, bytes]]:
+    """Items from a key on."""
+    with txn.cursor(db=database) as cursor:
+        if not cursor.set_range(start):
+            return []
+        return [(bytes(key), bytes(value)) for key, value in islice(cursor, _READ_AHEAD)]
 
 
 def _batches(packs: Iterable[tuple[int, PackRow, bytes, Sequence[int]]]) -> Iterator[list[_Part]]:

@@ -16,7 +16,7 @@ _MAX_DEPTH = 8
 _OPENING = frozenset({b"[", b"{"})
 _CLOSING = frozenset({b"]", b"}"})
 # strings as a whole, so that brackets in them don't count; an unterminated one ends the scan
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def _no_floats(text: str) -> NoReturn:
@@ -38,6 +38,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_depth(data: bytes) -> None:
     """Bound nesting before the parser recurses."""
+    if data.count(b"[") + data.count(b"{") <= _MAX_DEPTH:
+        return
     depth = 0
     for token in _TOKENS.findall(data):
         if token in _OPENING:
@@ -65,7 +67,8 @@ def loads_strict(data: bytes) -> Any:
             parse_constant=_no_floats,
             parse_int=_integer,
         )
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # refuses lone surrogates
+        if b"\\u" in data:  # else no lone surrogate can have come in
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise FormatError("not strict JSON", found=str(error)[:120]) from error
     return value

@@ -262,7 +262,7 @@ class Healer:
         """Verified against what was signed, from whichever version has them."""
         seq = parse_ledger_name(step.name)
         if seq is not None:
-            return self._repository.ledger.records[seq].envelope
+            return self._repository.envelope_of(self._repository.ledger.records[seq])
         need = self._needs.of(step.name)[0]
         if need.size is None:
             return self._repository.read_evidence(need.sha256)

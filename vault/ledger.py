@@ -56,7 +56,7 @@ class Record:
     time: datetime | None  # the signer's claim
     modified: datetime  # the store's time
     version: str  # the store's id of the version read
-    envelope: bytes  # as stored, for export
+    envelope: bytes  # as stored; empty where only the judgement was remembered
     critical: bool
     distrusted_by: int | None = None  # seq of the revocation that made it void
 
@@ -222,13 +222,20 @@ class Ledger:
             envelope=envelope,
             critical=statement.critical,
         )
+        self._repository_id = self._repository_id or statement.repository
+        self.relink(record)
+        return record
+
+    def relink(self, record: Record) -> None:
+        """Append a statement as it was judged when it was linked before.
+
+        It must be of this ledger's next seq, and from a place that is trusted as a signature is.
+        """
         self.records.append(record)
-        if status is Status.VALID:
-            self._repository_id = self._repository_id or statement.repository
+        if record.status is Status.VALID:
             self._take_effect(record)
         else:
             self._report(record)
-        return record
 
     def require_role(self, key_ids: str | Collection[str], type: str, body: Body) -> None:  # noqa: A002  # the word of docs/format.md 2.3
         """Pass if a statement of that type and body, signed by these keys, would count now.

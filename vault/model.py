@@ -13,6 +13,7 @@ from vault.errors import ConfigError, FormatError
 
 FORMAT_VERSION = 1  # of docs/format.md; compared with the root's min_reader and min_writer
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9._-]{0,62}")  # datasets, domains, hosts
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 LAST_LOCK = datetime(2100, 1, 1, tzinfo=UTC)  # I8: Ceph 16 wraps later dates and unlocks
 
 
@@ -151,8 +152,8 @@ class Role(StrEnum):
 # --- parameters and statement bodies: JSON shapes, docs/format.md "Statement bodies" ---
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True):
-    """Unknown fields are ignored: newer writers may add some."""
+class Body(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Unknown fields are ignored: newer writers may add some. Never part of a cycle."""
 
 
 BodyT = TypeVar("BodyT", bound=Body)
@@ -339,9 +340,12 @@ def from_rfc3339(text: str) -> datetime:
         FormatError: Any other spelling.
     """
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        if _TIME.fullmatch(text):
+            return datetime.fromisoformat(text)
+        problem = None
     except ValueError as error:
-        raise FormatError("time is not RFC 3339 in UTC with Z", found=text[:40]) from error
+        problem = error
+    raise FormatError("time is not RFC 3339 in UTC with Z", found=text[:40]) from problem
 
 
 def sort_key(path: bytes) -> bytes:

@@ -7,9 +7,13 @@ chunk ids prove it, else the pack's own directory is read (docs/format.md 5).
 
 import hmac
 import logging
+import os
+import tempfile
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from vault import index
 from vault.cache import Cache, Location, PackRow
@@ -20,6 +24,7 @@ from vault.errors import (
     DigestMismatchError,
     FormatError,
     IntegrityError,
+    LocalError,
     MissingObjectError,
     WrongKeyError,
 )
@@ -31,14 +36,98 @@ from vault.model import ObjectRef, ObjectType, PackId
 from vault.pack import Directory, open_block, read_directory
 from vault.pack import Location as Place
 from vault.repository import Repository, domain_ref, snapshot_body
+from vault.storage.base import Buffer
 from vault.tree import ContentRoot, Entry, TreeParser, commitment, expand_levels, split_ids
 
 _log = logging.getLogger(__name__)
 
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
 _UNREADABLE = (IntegrityError, WrongKeyError)  # a damaged header may name no key of ours
 
 TREE_BLOCKS = 16  # open blocks of tree packs: at most 16 × 8 MiB
+RECENT_PACKS = 64  # packs whose directories and keys are at hand
 WHOLE_PACK = 0.5  # share of a pack's blocks from which one GET of all of it is cheaper
+
+
+class _Recent(Generic[_K, _V]):
+    """What was used last of what can be had again; so many at most. Thread-safe."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._items: OrderedDict[_K, _V] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: _K) -> _V | None:
+        with self._lock:
+            found = self._items.get(key)
+            if found is not None:
+                self._items.move_to_end(key)
+            return found
+
+    def put(self, key: _K, value: _V) -> None:
+        with self._lock:
+            self._items[key] = value
+            if len(self._items) > self._limit:
+                self._items.popitem(last=False)
+
+
+class Directories:
+    """Directories of packs in a file without a name; memory does not grow with the packs.
+
+    Any number of threads may read once all are added.
+
+    Args:
+        scratch: A directory on local disk.
+
+    Raises:
+        LocalError: The file can't be made.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        try:
+            self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - closed by `close`
+        except OSError as error:
+            raise LocalError(f"can't write in {scratch}", found=error.strerror) from error
+        self._end = 0
+        self._recent: _Recent[tuple[int, int], Directory] = _Recent(RECENT_PACKS)
+
+    def close(self) -> None:
+        """Give the room back."""
+        self._file.close()
+
+    def add(self, directory: Directory) -> tuple[int, int]:
+        """Keep one; returns where it is.
+
+        Raises:
+            LocalError: The disk is full or failed.
+        """
+        encoded = directory.encode()
+        try:
+            self._file.write(encoded)
+            self._file.flush()
+        except OSError as error:
+            raise LocalError("can't keep directories of packs", found=error.strerror) from error
+        kept = (self._end, len(encoded))
+        self._end += len(encoded)
+        return kept
+
+    def read(self, kept: tuple[int, int], header_length: int) -> Directory:
+        """One that `add` kept.
+
+        Raises:
+            LocalError: The disk failed.
+        """
+        found = self._recent.get(kept)
+        if found is None:
+            try:
+                encoded = os.pread(self._file.fileno(), kept[1], kept[0])
+                found = Directory.decode(encoded, header_length)
+            except OSError as error:
+                raise LocalError("can't read directories of packs", found=error.strerror) from error
+            self._recent.put(kept, found)
+        return found
 
 
 class PackReader:
@@ -61,14 +150,36 @@ class PackReader:
     ) -> None:
         self._reader = reader
         self._id_key = id_key
-        self._opener: Opener | None = None
+        self._kept: tuple[int, int] | None = None
         self.ref = ref
         if entry is not None:
-            self.directory = entry.directory
+            self._directory: Directory | None = entry.directory
             self.header_length = entry.header_length
             self.kind = entry.type
         else:
             self._read_own_directory()
+
+    @property
+    def directory(self) -> Directory:
+        """Its blocks and chunks."""
+        if self._directory is not None:
+            return self._directory
+        assert self._kept is not None
+        return self._reader.directories.read(self._kept, self.header_length)
+
+    def put_aside(self) -> None:
+        """Move the directory to local disk: of all packs together they are large."""
+        assert self._directory is not None
+        self._kept = self._reader.directories.add(self._directory)
+        self._directory = None
+
+    def _opener(self, header: Callable[[], Buffer]) -> Opener:
+        """What opens its blocks; ``header`` gives the pack's first bytes if that is not at hand."""
+        opener = self._reader.openers.get(self.ref.sha256)
+        if opener is None:
+            opener = self._reader.opener_for(Header.parse(header()))
+            self._reader.openers.put(self.ref.sha256, opener)
+        return opener
 
     def _read_own_directory(self) -> None:
         """From the pack itself: authenticated by its seal, or, if in doubt, by its digest."""
@@ -79,7 +190,8 @@ class PackReader:
                 found = read_directory(self._range, self.ref.size, self._reader.opener_for)
         except _UNREADABLE:  # another version may have the bytes
             found = self._whole()[1]
-        header, self._opener, self.directory = found
+        header, opener, self._directory = found
+        self._reader.openers.put(self.ref.sha256, opener)
         self.header_length = header.length
         self.kind = header.type
 
@@ -136,18 +248,14 @@ class PackReader:
                 yield number, data[at : at + blocks[number].stored]
 
     def _cut(self, whole: memoryview, wanted: Sequence[int]) -> Iterator[tuple[int, memoryview]]:
-        if self._opener is None:
-            self._opener = self._reader.opener_for(Header.parse(whole[:MAX_HEADER]))
+        self._opener(lambda: whole[:MAX_HEADER])
         for number in wanted:
             block = self.directory.blocks[number]
             yield number, whole[block.offset : block.offset + block.stored]
 
     def _open(self, number: int, stored: memoryview) -> bytes:
-        if self._opener is None:
-            header = self._range(0, min(MAX_HEADER, self.ref.size))
-            self._opener = self._reader.opener_for(Header.parse(header))
         return open_block(
-            self._opener,
+            self._opener(lambda: self._range(0, min(MAX_HEADER, self.ref.size))),
             self.directory,
             number,
             stored,
@@ -156,7 +264,8 @@ class PackReader:
 
     def _blocks_of_whole(self, pending: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         """By the pack's digest: finds relocated and hidden versions, and settles who is wrong."""
-        whole, (header, self._opener, directory) = self._whole()
+        whole, (header, opener, directory) = self._whole()
+        self._reader.openers.put(self.ref.sha256, opener)
         if (header.type, directory) != (self.kind, self.directory):
             raise StaleIndexError(f"{self.ref.name} holds other chunks than was believed")
         for number, stored in self._cut(whole, pending):
@@ -205,12 +314,12 @@ class Reader:
         self._recipient = recipient
         self.by_digest = by_digest
         self._hashed = by_digest and not use_index  # all that is believed of packs was hashed
+        self._use_index = use_index
         self._seeds: dict[tuple[bytes, object], bytes] = {}
-        self._entries: dict[str, IndexEntry] = {}
         self._readers: dict[int, PackReader] = {}
+        self.openers: _Recent[bytes, Opener] = _Recent(RECENT_PACKS)
         self.secrets = self._open_domain()
-        if use_index:
-            self._load_index()
+        self.directories = Directories(scratch)
         self._chunks = Cache.open(
             scratch / "chunks", repository_id=repository.id, domain=self.secrets.name
         )
@@ -218,6 +327,7 @@ class Reader:
     def close(self) -> None:
         """Close the map of chunks; the scratch directory is the caller's to remove."""
         self._chunks.close()
+        self.directories.close()
 
     # --- keys ---
 
@@ -238,9 +348,27 @@ class Reader:
 
     # --- where chunks lie ---
 
-    def _load_index(self) -> None:
-        """What index objects say of the packs needed; a bad one is ignored."""
-        wanted = {ref.name for ref in self.inventory.objects}
+    def load_packs(self) -> None:
+        """Learn the directory of every pack needed; call once, before `find`.
+
+        Raises:
+            IntegrityError: A pack's directory can't be read.
+        """
+        needed = {
+            PackId(ref.sha256): ref
+            for ref in self.inventory.objects
+            if ref.name.startswith("packs/")
+        }
+        for entry in self._indexed() if self._use_index else ():
+            ref = needed.get(entry.pack_id)
+            if ref is not None and ref.size == entry.size:
+                self._learn(PackReader(self, ref, self.secrets.id_key, entry=entry))
+                del needed[entry.pack_id]
+        for ref in needed.values():
+            self._learn(PackReader(self, ref, self.secrets.id_key))
+
+    def _indexed(self) -> Iterator[IndexEntry]:
+        """What index objects say, one object at a time; a bad one is ignored."""
         for ref in self.inventory.index:
             try:
                 data = self.repository.read(ref)
@@ -248,24 +376,7 @@ class Reader:
             except IntegrityError as error:
                 _log.warning("%s is ignored: %s", ref.name, error)
                 continue
-            for entry in entries:
-                name = pack_name(entry.pack_id)
-                if name in wanted:
-                    self._entries[name] = entry
-
-    def load_packs(self) -> None:
-        """Learn the directory of every pack needed; call once, before `find`.
-
-        Raises:
-            IntegrityError: A pack's directory can't be read.
-        """
-        for ref in self.inventory.objects:
-            if ref.name.startswith("packs/"):
-                self._learn(PackReader(self, ref, self.secrets.id_key, entry=self._entry(ref)))
-
-    def _entry(self, ref: ObjectRef) -> IndexEntry | None:
-        entry = self._entries.pop(ref.name, None)
-        return entry if entry is not None and entry.size == ref.size else None
+            yield from entries
 
     def _learn(self, pack: PackReader) -> None:
         number = self._chunks.reserve_pack()
@@ -276,6 +387,7 @@ class Reader:
             type=pack.kind,
         )
         self._chunks.add_pack(number, row, pack.directory.ids, pack.directory.lengths)
+        pack.put_aside()
         self._readers[number] = pack
 
     def find(self, chunk_id: bytes) -> Location:

@@ -40,6 +40,7 @@ from vault.errors import (
 )
 from vault.inventory import Inventory
 from vault.ledger import Ledger, Record, Status
+from vault.ledgermemory import Remembered
 from vault.model import (
     Body,
     Digest,
@@ -97,6 +98,8 @@ class Repository:
         root_digest: The pinned digest of statement 0.
         clock: The caller's clock; compared with the store's before writing (I9).
         pause: Sleeps between append attempts; tests pass their own.
+        remembered: The ledger as it was verified here before: only what is new is read,
+            if the store still has all of it.
         tolerant: Goes on with what links where the chain has a hole, for an audit to
             tell of; such a repository never appends.
 
@@ -112,6 +115,7 @@ class Repository:
         *,
         clock: Clock,
         pause: Callable[[float], None] = time.sleep,
+        remembered: Remembered | None = None,
         tolerant: bool = False,
     ) -> None:
         self.store = store
@@ -121,7 +125,8 @@ class Repository:
         self._tolerant = tolerant
         self._plans: dict[Digest, frozenset[tuple[str, str]]] = {}
         self.ledger = Ledger(root_digest)
-        self._read_ledger(root_digest)
+        if remembered is None or not self._resume(remembered, root_digest):
+            self._read_ledger(root_digest)
         if self.ledger.head is None:
             raise self._no_root(root_digest)
         self.ledger.may_read()
@@ -146,6 +151,37 @@ class Repository:
         return self.ledger.head
 
     # --- ledger ---
+
+    def _resume(self, remembered: Remembered, root_digest: Digest) -> bool:
+        """Go on from a remembered ledger; False if the store shows anything but what follows it.
+
+        Its head is read and verified again: as it names all before it, that is the same
+        history. Whatever differs, and why, is for a reading from the start to say.
+        """
+        head = remembered.head
+        if not self._has_statements(head.seq):
+            return False
+        try:
+            remembered.replay(self.ledger)
+            self.findings.extend(remembered.findings)
+            self.refresh()
+            if self.ledger.digest_at(head.seq) == head.digest:
+                return True
+        except IntegrityError as error:
+            _log.info("the remembered ledger is not used: %s", error)
+        self.findings.clear()
+        self.ledger = Ledger(root_digest)
+        return False
+
+    def _has_statements(self, last: int) -> bool:
+        """Whether the store lists every statement up to ``last``."""
+        seq = 0
+        for name in self.store.names("ledger/"):
+            if name == ledger_name(seq):
+                seq += 1
+                if seq > last:
+                    return True
+        return False
 
     def _read_ledger(self, root_digest: Digest) -> None:
         """All statements; pages are used as far as what follows vouches for them."""
@@ -241,14 +277,11 @@ class Repository:
 
     def _link_oldest(self, name: str, versions: Sequence[ObjectVersion]) -> bool:
         """Link the oldest link-valid version; False if there is none."""
-        seq = self._next_seq()
         for version in versions:
             envelope = self._read_envelope(version)
-            if envelope is None or not self._is_link_valid(envelope, seq):
-                self._note(Severity.WARNING, name, "junk version at a ledger name", version.version)
-                continue
-            self.ledger.link(envelope, version=version.version, modified=version.modified)
-            return True
+            if envelope is not None and self._link(envelope, version):
+                return True
+            self._note(Severity.WARNING, name, "junk version at a ledger name", version.version)
         return False
 
     def _read_envelope(self, version: ObjectVersion) -> bytes | None:
@@ -259,11 +292,12 @@ class Repository:
         except ObjectNotFoundError:
             return None
 
-    def _is_link_valid(self, envelope: bytes, seq: int) -> bool:
+    def _link(self, envelope: bytes, version: ObjectVersion) -> bool:
+        """Link the next statement; False if this is none."""
         try:
-            self.ledger.check(envelope, seq)
+            self.ledger.link(envelope, version=version.version, modified=version.modified)
         except IntegrityError as error:
-            _log.debug("statement %d is not link-valid: %s", seq, error)
+            _log.debug("%s is not link-valid: %s", version.name, error)
             return False
         return True
 
@@ -364,7 +398,7 @@ class Repository:
             if pages.page_name(number) not in known:
                 start = number * pages.PAGE_LENGTH
                 whole = self.ledger.records[start : start + pages.PAGE_LENGTH]
-                data = pages.encode_page([record.envelope for record in whole])
+                data = pages.encode_page([self.envelope_of(record) for record in whole])
                 self.put(pages.page_name(number), data, self._ledger_need())
 
     def _extend_predecessors(self) -> None:
@@ -391,23 +425,32 @@ class Repository:
 
     def _lock_again(self, record: Record, need: datetime) -> None:
         name = ledger_name(record.seq)
-        retention = self.retention_for(hashlib.sha256(record.envelope).digest(), need)
+        retention = self.retention_for(Digest.of(self.envelope_of(record)), need)
         assert retention is not None
         try:
             self.store.extend(name, record.version, retention)
         except ObjectNotFoundError:  # a page of a copied bucket tells the first one's versions
-            self.store.extend(name, self._version_of(record), retention)
+            self.store.extend(name, self._find_statement(record)[0], retention)
 
-    def _version_of(self, record: Record) -> str:
-        """Where a statement is in this store.
+    def envelope_of(self, record: Record) -> bytes:
+        """A statement as stored.
+
+        Raises:
+            MissingObjectError: It is not remembered, and nowhere in the store.
+        """
+        return record.envelope or self._find_statement(record)[1]
+
+    def _find_statement(self, record: Record) -> tuple[str, bytes]:
+        """Where a statement is in this store, and its envelope there.
 
         Raises:
             MissingObjectError: Nowhere; nothing may be built on it.
         """
         name = ledger_name(record.seq)
         for version in self._exact_versions(name):
-            if self._read_envelope(version) == record.envelope:
-                return version.version
+            envelope = self._read_envelope(version)
+            if envelope is not None and _digest_of(envelope) == record.digest:
+                return version.version, envelope
         raise MissingObjectError(f"{name} is missing", expected=f"version {record.version}")
 
     def _ledger_need(self) -> datetime:
@@ -618,6 +661,14 @@ def _predecessor(record: Record) -> str:
 def _backoff(attempt: int) -> float:
     first, longest = _BACKOFF
     return random.uniform(0, min(longest, first * 2**attempt))  # noqa: S311 - jitter, no secret
+
+
+def _digest_of(envelope: bytes) -> Digest | None:
+    """The identity of a statement; None of what is none."""
+    try:
+        return parse_envelope(envelope).digest
+    except FormatError:
+        return None
 
 
 def _matches(data: bytes, ref: ObjectRef) -> bool:

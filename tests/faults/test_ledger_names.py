@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
 
 
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """A repository without locks: they play no part here."""
+@pytest.fixture(params=["cold", "warm"])
+def lab(make_repository: "MakeRepository", request: pytest.FixtureRequest) -> "Lab":
+    """A repository without locks: they play no part here; known to the host already, or not."""
     made: Lab = make_repository(LockMode.NONE)
-    return made
+    return made.warmed() if request.param == "warm" else made
 
 
 def test_junk_at_the_next_name_stops_nobody(lab: "Lab", make_source: "MakeSource") -> None:

@@ -8,8 +8,17 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from vault import ledgermemory
+
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True, params=["cold", "warm"])
+def _memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether every statement that was verified is remembered, or none so few."""
+    if request.param == "warm":
+        monkeypatch.setattr(ledgermemory, "WORTHWHILE", 1)
 
 
 @pytest.fixture
@@ -126,3 +135,19 @@ def test_a_state_directory_that_cannot_be_written_is_a_warning(
     code, _, err = vault("list")
     assert code == 0
     assert "not remembered" in err
+
+
+def test_whoever_proves_something_reads_every_statement(
+    vault: Vault, repository: Path, source: Path, home: Path
+) -> None:
+    """What was verified before is not enough for a proof: a changed statement is found by it."""
+    for _ in range(2):
+        assert vault("snapshot", source, "--name", "data")[0] == 0
+    assert vault("list")[0] == 0
+    statement = repository / f"ledger/{2:016d}"
+    data = statement.read_bytes()
+    statement.unlink()
+    statement.write_bytes(data.replace(b'"sig":"M', b'"sig":"N'))
+    for command in (["verify"], ["audit"], ["restore", "data", home / "target"]):
+        assert vault(*command)[0] == 4, command
+    assert not (home / "target").exists()

@@ -71,6 +71,19 @@ def test_rows_come_back_as_they_were(cache: Cache) -> None:
     assert cache.pack_number(b"x" * 32) is None
 
 
+@pytest.mark.parametrize("held", [1, 2, 3, 100])
+def test_packs_are_gone_through_some_at_a_time(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    """Each once, in order, also where the last lot is a whole one or none."""
+    monkeypatch.setattr(cache_module, "_READ_AHEAD", held)
+    assert cache.pack_numbers() == []
+    numbers = [cache.reserve_pack() for _ in range(6)]
+    for number in numbers:
+        cache.add_pack(number, _row(number), b"", [])
+    assert cache.pack_numbers() == [number for number, _ in cache.packs()] == numbers
+
+
 def test_a_chunk_stays_where_a_live_pack_has_it(cache: Cache) -> None:
     """So that two packs with the same chunk don't both stay needed."""
     first, second = cache.reserve_pack(), cache.reserve_pack()

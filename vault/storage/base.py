@@ -9,7 +9,7 @@ legal hold, both enforced by the store (or, for the local directory, by the prog
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
@@ -118,6 +118,12 @@ class ObjectStore(Protocol):
         vault could not have written are listed too: they are untrusted input.
         """
 
+    def names(self, prefix: str) -> Iterator[str]:
+        """Names that `versions` lists with a version that is no marker; each once, sorted.
+
+        As cheap as the store can make it; says nothing about the bytes.
+        """
+
     def extend(self, name: str, version: str, retention: Retention) -> datetime:
         """Lock one version at least until ``retention.until``; never shortens.
 
@@ -144,6 +150,15 @@ class ObjectStore(Protocol):
             ObjectNotFoundError: No such version.
             RetentionError: A lock or hold is in force; nothing was removed.
         """
+
+
+def names_of(versions: Iterable[ObjectVersion]) -> Iterator[str]:
+    """`ObjectStore.names` by way of `ObjectStore.versions`."""
+    last = None
+    for version in versions:
+        if not version.marker and version.name != last:
+            last = version.name
+            yield last
 
 
 def validate_name(name: str) -> str:

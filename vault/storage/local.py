@@ -31,7 +31,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from vault.encoding import dumps, loads_strict
 from vault.errors import (
@@ -81,6 +81,9 @@ _HINTS = {
 }
 
 
+_T = TypeVar("_T")
+
+
 class _Entry(NamedTuple):
     """One directory entry; sorts as the names of the objects it stands for do."""
 
@@ -88,6 +91,10 @@ class _Entry(NamedTuple):
     number: int
     file: str  # as the file system has it
     is_directory: bool
+    is_regular: bool
+
+
+_Look: TypeAlias = Callable[[int, _Entry], _T | None]  # with its open directory
 
 
 class LocalStore:
@@ -190,6 +197,18 @@ class LocalStore:
         Names that are not UTF-8 are listed with backslash escapes; what lies more than
         64 directories deep, symlinks and special files are not objects.
         """
+        yield from self._listed(prefix, after, _describe)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """See `ObjectStore.names`; no file is looked at."""
+        last = None
+        for name in self._listed(prefix, "", _name_of):
+            if name != last:
+                last = name
+                yield name
+
+    def _listed(self, prefix: str, after: str, look: _Look[_T]) -> Iterator[_T]:
+        """What ``look`` makes of the entries that may be versions, sorted."""
         parent, slash, _ = prefix.rpartition("/")
         parts = _parts(parent) if slash else ()
         if parts is None or (parts[:1] and parts[0] in _RESERVED) or len(parts) > _MAX_DEPTH:
@@ -201,7 +220,7 @@ class LocalStore:
                 if error.errno in _ABSENT:
                     return
                 raise
-            yield from _walk(directory, parent + slash, prefix, after, len(parts))
+            yield from _walk(directory, parent + slash, prefix, after, len(parts), look)
 
     def extend(self, name: str, version: str, retention: Retention) -> datetime:
         """See `ObjectStore.extend`."""
@@ -493,20 +512,20 @@ def _digest_of(size: int, sha256: bytes) -> str:
 # --- listing ---
 
 
-def _walk(
-    directory: int, base: str, prefix: str, after: str, depth: int
-) -> Iterator[ObjectVersion]:
-    """Versions in an open directory whose names begin with ``base``."""
+def _walk(  # noqa: PLR0917 - recursion
+    directory: int, base: str, prefix: str, after: str, depth: int, look: _Look[_T]
+) -> Iterator[_T]:
+    """What ``look`` makes of the entries of an open directory whose names begin with ``base``."""
     for entry in sorted(_entries(directory, base, prefix, after)):
         if not entry.is_directory:
-            version = _describe(directory, entry)
-            if version is not None:
-                yield version
+            seen = look(directory, entry)
+            if seen is not None:
+                yield seen
         elif depth < _MAX_DEPTH:
             with contextlib.suppress(FileNotFoundError):
                 child = os.open(entry.file, _DIRECTORY, dir_fd=directory)
                 try:
-                    yield from _walk(child, entry.name, "", after, depth + 1)
+                    yield from _walk(child, entry.name, "", after, depth + 1, look)
                 finally:
                     os.close(child)
 
@@ -518,18 +537,29 @@ def _entries(directory: int, base: str, prefix: str, after: str) -> Iterator[_En
     """
     with os.scandir(directory) as found:
         for item in found:
-            shown = os.fsencode(item.name).decode("utf-8", "backslashreplace")
+            file = item.name
+            shown = (
+                file if file.isascii() else os.fsencode(file).decode("utf-8", "backslashreplace")
+            )
             if item.is_dir(follow_symlinks=False):
-                if not base and item.name in _RESERVED:
+                if not base and file in _RESERVED:
                     continue
-                entry = _Entry(base + shown + "/", 0, item.name, is_directory=True)
+                entry = _Entry(base + shown + "/", 0, file, is_directory=True, is_regular=False)
                 wanted = entry.name > after or after.startswith(entry.name)
+            elif base + shown <= after:  # and so is its name, which that begins with
+                continue
             else:
                 name, number = _split_file_name(shown)
-                entry = _Entry(base + name, number, item.name, is_directory=False)
+                is_regular = item.is_file(follow_symlinks=False)
+                entry = _Entry(base + name, number, file, is_directory=False, is_regular=is_regular)
                 wanted = entry.name > after
             if wanted and entry.name.startswith(prefix):
                 yield entry
+
+
+def _name_of(_: int, entry: _Entry) -> str | None:
+    """The name of the object that a directory entry is a version of; None if it is none."""
+    return entry.name if entry.is_regular else None
 
 
 def _describe(directory: int, entry: _Entry) -> ObjectVersion | None:

@@ -16,7 +16,14 @@ from typing import Literal
 
 from vault.errors import NameTakenError, ObjectNotFoundError
 from vault.model import Retention
-from vault.storage.base import Buffer, ObjectStatus, ObjectVersion, StoreTraits, validate_name
+from vault.storage.base import (
+    Buffer,
+    ObjectStatus,
+    ObjectVersion,
+    StoreTraits,
+    names_of,
+    validate_name,
+)
 from vault.storage.rules import UNLOCKED, Lock, check_sha256, utc_now
 
 Operation = Literal["now", "put", "get", "status", "versions", "extend", "set_legal_hold", "delete"]
@@ -162,6 +169,10 @@ class MemoryStore:
                     for version in self._objects[name]
                 ]
             )
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """See `ObjectStore.names`."""
+        return names_of(self.versions(prefix))
 
     def extend(self, name: str, version: str, retention: Retention) -> datetime:
         """See `ObjectStore.extend`."""

@@ -58,7 +58,14 @@ from vault.errors import (
     VaultError,
 )
 from vault.model import LockMode, Retention, to_rfc3339
-from vault.storage.base import Buffer, ObjectStatus, ObjectVersion, StoreTraits, validate_name
+from vault.storage.base import (
+    Buffer,
+    ObjectStatus,
+    ObjectVersion,
+    StoreTraits,
+    names_of,
+    validate_name,
+)
 from vault.storage.rules import check_future, check_retention, check_sha256, is_weaker
 
 CONNECTIONS = 20  # kept open: transfer threads of a run, and four to spare
@@ -323,6 +330,10 @@ class S3Store:
                 group = []
             group.append(item)
         yield from reversed(group)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """See `ObjectStore.names`."""
+        return names_of(self.versions(prefix))
 
     def extend(self, name: str, version: str, retention: Retention) -> datetime:
         """See `ObjectStore.extend`; a refusal is fine if the lock in force is long enough."""
