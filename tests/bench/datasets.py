@@ -157,7 +157,11 @@ def make_linux(place: Path, part: int) -> list[str]:
 def _unpack_source(package: str, target: Path) -> str:
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         scratch = Path(name)
-        run(["apt-get", "download", package], cwd=scratch)
+        try:
+            run(["apt-get", "download", package], cwd=scratch)
+        except UnavailableError:
+            run(["apt-get", "update", "-qq"])  # the lists of a fresh machine are empty
+            run(["apt-get", "download", package], cwd=scratch)
         archive = next(scratch.glob("*.deb"))
         version = run(["dpkg-deb", "--field", str(archive), "Version"])
         run(["dpkg-deb", "--extract", str(archive), str(scratch / "deb")])

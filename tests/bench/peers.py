@@ -8,6 +8,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from tests.bench import programs
 from tests.bench.datasets import UnavailableError
 
 BUILD = ("nice", "-n", "10")
+BORG_LIBRARIES = (
+    "libacl1-dev",
+    "liblz4-dev",
+    "libssl-dev",
+    "libxxhash-dev",
+    "libzstd-dev",
+    "pkg-config",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,13 +34,20 @@ class Peer:
     binary: str
     debian: tuple[str, ...] = ()  # packages: of the program itself, or what its build needs
     go: str = ""  # package@version; named, because a proxy's "latest" may be years old
-    cargo: str = ""
+    cargo: tuple[str, ...] = ()
+    pip: str = ""
 
 
 PEERS: Mapping[str, Peer] = {
     "restic": Peer(programs.Restic, "restic", debian=("restic",)),
     "restic-new": Peer(programs.Restic, "restic", go="github.com/restic/restic/cmd/restic@v0.19.1"),
     "borg": Peer(programs.Borg, "borg", debian=("borgbackup",)),
+    "borg-new": Peer(programs.Borg, "borg", debian=BORG_LIBRARIES, pip="borgbackup==1.4.5"),
+    "kopia": Peer(programs.Kopia, "kopia", go="github.com/kopia/kopia@latest"),
+    "rustic": Peer(programs.Rustic, "rustic", cargo=("rustic-rs", "--no-default-features")),
+    "bupstash": Peer(
+        programs.Bupstash, "bupstash", debian=("libsodium-dev", "pkg-config"), cargo=("bupstash",)
+    ),
     "tar+zstd": Peer(programs.TarZstd, "zstd", debian=("zstd",)),
     "cp": Peer(programs.Copy, "cp"),
 }
@@ -51,7 +67,7 @@ def obtain(name: str, cache: Path, *, build: bool) -> Path:
         return programs.vault_here()
     peer = PEERS[name]
     own = cache / "peers" / name
-    if not (peer.go or peer.cargo):
+    if not (peer.go or peer.cargo or peer.pip):
         return _from_debian(peer, build=build)
     for found in (own / "bin" / peer.binary, own / "failed"):
         if found.name == "failed" and found.exists():
@@ -98,16 +114,19 @@ def install(packages: tuple[str, ...]) -> None:
 
 def _build(peer: Peer, own: Path) -> Path:
     install(peer.debian)
-    env = dict(os.environ)
+    env = dict(os.environ, GOBIN=str(own / "bin"))
     if peer.go:
-        env["GOBIN"] = str(own / "bin")
-        command = ["go", "install", peer.go]
+        commands = [["go", "install", peer.go]]
+    elif peer.cargo:
+        commands = [["cargo", "install", "--quiet", "--locked", "--root", str(own), *peer.cargo]]
     else:
-        command = ["cargo", "install", "--quiet", "--locked", "--root", str(own), peer.cargo]
-    if shutil.which(command[0]) is None:
-        raise UnavailableError(f"no {command[0]}")
-    if reason := _quiet([*BUILD, *command], env):
-        raise UnavailableError(reason)
+        pip = [str(own / "bin" / "python"), "-m", "pip", "install", "--quiet", peer.pip]
+        commands = [[sys.executable, "-m", "venv", str(own)], pip]
+    for command in commands:
+        if shutil.which(command[0]) is None:
+            raise UnavailableError(f"no {command[0]}")
+        if reason := _quiet([*BUILD, *command], env):
+            raise UnavailableError(reason)
     return own / "bin" / peer.binary
 
 

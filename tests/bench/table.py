@@ -24,10 +24,11 @@ def render(results: Path) -> str:
 def section(result: dict[str, Any]) -> str:
     """One run: what was measured on what, then the table."""
     about = result["about"]
+    runs = max((sample["run"] + 1 for sample in result["samples"]), default=0)
     lines = [
         f"### {result['name']}, {result['store']}: {about['title']}\n",
         f"{about['files']:,} files, {about['bytes'] / 1e9:.2f} GB ({'; '.join(about['notes'])}).",
-        f"{result['date']}; {result['machine']}; runs: {result['runs']}.",
+        f"{result['date']}; {result['machine']}; runs: {runs}.",
         "; ".join(f"{name}: {text}" for name, text in result["versions"].items()) + ".",
     ]
     if result["absent"]:
