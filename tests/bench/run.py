@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import datasets, peers, stores, table
+from tests.bench.measure import CommandError
 from tests.bench.programs import Program, Source
 from tests.bench.rounds import READS, Bench, Plan
 
@@ -48,7 +49,7 @@ def measure_one(
     tree = place / "live"
     source = Source(tree, next(tree.iterdir()) if dataset.stream else None)
     with tempfile.TemporaryDirectory(dir=plan.work, prefix="run-") as scratch:
-        programs, absent = gather(names, plan, Path(scratch), source, store)
+        programs, versions, absent = gather(names, plan, Path(scratch), source, store)
         bench = Bench(dataset, place, programs, plan)
         result = {
             "name": dataset.name,
@@ -56,11 +57,11 @@ def measure_one(
             "about": datasets.about(place),
             "date": datetime.now(UTC).date().isoformat(),
             "machine": machine(plan.work),
-            "versions": {program.name: program.version() for program in programs},
+            "versions": versions,
             "absent": absent,
             "samples": bench.samples,
         }
-        print(f"{dataset.name}, {store.name}: {result['versions']}", flush=True)
+        print(f"{dataset.name}, {store.name}: {versions}", flush=True)
         for _ in bench.run():
             result["absent"] = absent | bench.failed
             path.write_text(json.dumps(result, indent=1))
@@ -69,9 +70,9 @@ def measure_one(
 
 def gather(
     names: Iterable[str], plan: Plan, scratch: Path, source: Source, store: stores.Store
-) -> tuple[list[Program], dict[str, str]]:
-    """The programs, and why those that are missing can't be had."""
-    programs, absent = [], {}
+) -> tuple[list[Program], dict[str, str], dict[str, str]]:
+    """The programs, their versions, and why those that are missing can't be had."""
+    programs, versions, absent = [], {}, {}
     for name in names:
         kind = peers.program_of(name)
         if isinstance(store, stores.Ceph) and not kind.s3:
@@ -79,11 +80,13 @@ def gather(
             continue
         try:
             binary = peers.obtain(name, plan.cache, build=plan.part == 1)
-        except datasets.UnavailableError as error:
+            program = kind(name, binary, scratch / name, source, store)
+            versions[name] = program.version()
+        except (datasets.UnavailableError, CommandError, OSError) as error:
             absent[name] = str(error)
             continue
-        programs.append(kind(name, binary, scratch / name, source, store))
-    return programs, absent
+        programs.append(program)
+    return programs, versions, absent
 
 
 def machine(place: Path) -> str:

@@ -86,6 +86,7 @@ def ceph(place: Path) -> Iterator[Store]:
     port = os.environ.get("CEPH_PORT", "7680")
     env = dict(os.environ, CEPH_BYTES=str(8 << 30))
     place.mkdir(parents=True)
+    subprocess.run([SCRIPT, "install"], check=True)
     started = subprocess.run(
         [SCRIPT, "start", str(place), port], env=env, stdout=subprocess.PIPE, text=True, check=True
     )
