@@ -54,8 +54,8 @@ build: $(STAMP) ## wheel into a clean virtualenv, run from /
 	dist/venv/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	cd / && $(CURDIR)/dist/venv/bin/vault --version
 
-bench: $(STAMP) ## time the vault against restic on the same data
-	$(BIN)/python tests/bench/compare.py
+bench: $(STAMP) ## time the vault beside its peers (BENCH="--data linux --runs 1"; --help lists)
+	$(BIN)/python -m tests.bench.run $(BENCH)
 
 bench-scale: $(STAMP) ## how cost grows with files, bytes, snapshots, statements, chunks
 	$(BIN)/python tests/bench/scale.py
