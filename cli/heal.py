@@ -29,11 +29,12 @@ _HEADINGS = ("action", "version", "of", "object")
 def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
     """Show, and with --execute remove, what hides needed objects from plain reads.
 
-    Delete markers and junk versions over needed objects are removed where no lock
-    keeps them; else the right bytes are stored again on top, with the lock they
-    have. Never removed: what an inventory names, and bytes that are needed. With
-    recovery.key what was done is attested in the ledger. vault itself never needs
-    this: it reads the signed versions. Exit 4: something is, or stays, hidden or lost.
+    Delete markers and junk versions over needed objects, and junk beside statements of
+    the ledger, are removed where no lock keeps them; else the right bytes are stored
+    again on top, with the lock they have. Never removed: what an inventory names, and
+    bytes that are needed. With recovery.key what was done is attested in the ledger.
+    vault itself never needs this: it reads the signed versions. Exit 4: something is in
+    the way, or stays hidden or lost.
     """
     repository = invocation.open(afresh=True)
     started = invocation.clock()
@@ -50,8 +51,8 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
         statement = record_or_keep(invocation, repository, data, recovery)
     fields = {"heal": _fields(plan, report, statement)}
     invocation.emit("vault/heal/v1", fields, _text(plan, report, statement))
-    hidden = report.hidden if report is not None else plan.repairs
-    if hidden or plan.lost:
+    in_the_way = report.hidden if report is not None else plan.repairs
+    if in_the_way or plan.lost:
         return EXIT_INTEGRITY
     unrecorded = report is not None and report.done and recovery is not None and statement is None
     return EXIT_DEGRADED if unrecorded else 0
@@ -82,11 +83,10 @@ def _fields(plan: HealPlan, report: HealReport | None, statement: Record | None)
         steps = [{**_step_fields(step), "done": None, "refusal": None} for step in plan.steps]
     else:
         steps = [_done_fields(done) for done in report.done]
-    hidden = [repair.name for repair in plan.repairs] if report is None else list(report.hidden)
     return {
         "executed": report is not None,
         "steps": steps,
-        "hidden": hidden,
+        "hidden": plan.hidden if report is None else list(report.hidden),
         "lost": list(plan.lost),
         "statement": str(statement.head) if statement else None,
     }
@@ -122,7 +122,7 @@ def _text(plan: HealPlan, report: HealReport | None, statement: Record | None) -
         lines.append(render.table(headings, rows, width=render.terminal_width()) + "\n")
     lines += [f"lost: {render.printable(name)}: no right version is left" for name in plan.lost]
     if report is None:
-        hidden = render.plural(len(plan.repairs), "needed object")
+        hidden = render.plural(len(plan.hidden), "needed object")
         lines.append(f"{hidden} hidden; --execute changes that" if rows else "nothing is hidden")
     else:
         lines.append(f"{render.plural(len(report.hidden), 'needed object')} still hidden")

@@ -3,11 +3,13 @@
 The vault itself never needs this: it reads pinned versions. Copy tools, other programs
 and people in a console see the newest version of a name only. `plan` says what is in
 the way, `execute` removes it: delete markers and junk where no lock keeps them, and what
-stays is covered by the right bytes once more. Nothing that an inventory names and
-nothing whose bytes are needed is ever deleted.
+stays is covered by the right bytes once more. Junk beside a statement goes wherever it stands:
+all versions older than the right one are read by everybody who opens the repository. Nothing
+that an inventory names and nothing whose bytes are needed is ever deleted.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -48,9 +50,10 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """One needed object that plain reads don't find: its steps, in their order."""
+    """One needed object that has something in its way: its steps, in their order."""
 
     name: str
+    is_hidden: bool  # plain reads don't find it
     steps: tuple[Step, ...]  # markers, then junk
     right: Step  # what exposes it where a step is refused
 
@@ -61,6 +64,11 @@ class HealPlan:
 
     repairs: tuple[Repair, ...]
     lost: tuple[str, ...]  # names of needed objects without a right version
+
+    @property
+    def hidden(self) -> list[str]:
+        """Names that plain reads don't find."""
+        return [repair.name for repair in self.repairs if repair.is_hidden]
 
     @property
     def steps(self) -> Iterator[Step]:
@@ -101,7 +109,7 @@ class HealReport:
 
 
 def plan_repair(view: View, right: ObjectVersion, needs: Sequence[Need]) -> Repair | None:
-    """What exposes one needed object again; None if plain reads find it. Pure.
+    """What exposes one needed object again; None if nothing is in its way. Pure.
 
     Args:
         view: All versions of its name.
@@ -111,24 +119,33 @@ def plan_repair(view: View, right: ObjectVersion, needs: Sequence[Need]) -> Repa
     pins = {need.version for need in needs}
     markers = [each for each in view.judged if each.verdict is Verdict.MARKER]
     newest = next(each for each in reversed(view.judged) if each.verdict is not Verdict.MARKER)
-    junk = list(_covering(view, pins))
-    if not markers and newest.verdict is not Verdict.OTHER:
+    junk = list(_junk(view, pins) if needs[0].is_statement else _covering(view, pins))
+    is_hidden = bool(markers) or newest.verdict is Verdict.OTHER
+    if not is_hidden and not junk:
         return None
     steps = [_step(Action.REMOVE_MARKER, each.version) for each in markers]
     steps += [_step(Action.REMOVE_JUNK, each.version) for each in junk]
     expose = _step(Action.EXPOSE, right)
     if newest.verdict is Verdict.OTHER and not junk:  # what covers it is pinned: stays
         steps.append(expose)
-    return Repair(name=view.name, steps=tuple(steps), right=expose)
+    return Repair(name=view.name, is_hidden=is_hidden, steps=tuple(steps), right=expose)
 
 
 def _covering(view: View, pins: set[str]) -> Iterator[Judged]:
     """Junk that is newer than every right version, newest first; no pinned one."""
-    for each in reversed(view.judged):
-        if each.verdict is Verdict.RIGHT:
-            return
-        if each.verdict is Verdict.OTHER and each.version.version not in pins:
-            yield each
+    newer = itertools.takewhile(
+        lambda each: each.verdict is not Verdict.RIGHT, reversed(view.judged)
+    )
+    return (each for each in newer if _is_junk(each, pins))
+
+
+def _junk(view: View, pins: set[str]) -> Iterator[Judged]:
+    """All of it, newest first; no pinned one."""
+    return (each for each in reversed(view.judged) if _is_junk(each, pins))
+
+
+def _is_junk(judged: Judged, pins: set[str]) -> bool:
+    return judged.verdict is Verdict.OTHER and judged.version.version not in pins
 
 
 def _step(action: Action, version: ObjectVersion) -> Step:

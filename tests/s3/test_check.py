@@ -15,6 +15,8 @@ from vault.storage.check import Outcome, check_store, require
 
 pytestmark = pytest.mark.s3
 
+EXIT_RETENTION = 5
+
 GAPS = {  # what the servers of the lanes do not keep; one that begins to is to be noticed
     "ceph": {"if-none-match", "checksum"},
     "localstack": {"if-none-match", "version-order"},
@@ -49,3 +51,21 @@ def test_a_bucket_without_versions_or_locks_is_refused(
     require(report, LockMode.NONE)
     with pytest.raises(RetentionError):
         require(report, LockMode.GOVERNANCE)
+
+
+def test_init_refuses_a_bucket_that_can_not_keep_the_promise(
+    client: Any, endpoint: str, make_person: Callable[..., Any]
+) -> None:
+    """Exit 5 and no key file; without locks it may be any bucket that keeps versions."""
+    person = make_person("administrator")
+    bucket = f"vault-plain-{secrets.token_hex(6)}"
+    client.create_bucket(Bucket=bucket)
+    line = ("--endpoint-url", endpoint, "init", f"s3://{bucket}/repository", "--host", "first")
+    for options in ([], ["--lock", "none"]):
+        assert person.vault(*line, *options).returncode == EXIT_RETENTION
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    refused = person.vault(*line)
+    assert refused.returncode == EXIT_RETENTION, refused.stderr
+    assert "lock" in refused.stderr
+    assert not list(person.keys.iterdir())
+    person.json(*line, "--lock", "none")

@@ -86,3 +86,5 @@ def test_a_copied_repository_is_opened_proven_and_continued(
     }
     statements = {item.name for item in copied.versions("ledger/")}
     assert {ref.name for ref in needed} | statements <= held
+    watched = json.loads(person.vault("--json", *place, "status", "--locks").stdout)["snapshots"]
+    assert watched[-1]["protection"]["days_to_gap"] is None

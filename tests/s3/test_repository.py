@@ -1,7 +1,8 @@
 """Whole operations on a real server, and an attacker who holds the store's credentials."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from vault.audit import Concern, audit
+from vault.audit.findings import Code
 from vault.ledger import Record
 from vault.model import LockMode
 from vault.repository import Repository
 from vault.restore import Outcome, RestoreRequest, restore
 from vault.storage import s3
+from vault.storage.base import ObjectVersion
 from vault.workers import make_workers
 
 pytestmark = pytest.mark.s3
@@ -102,6 +106,31 @@ def test_a_repository_survives_an_attacker_with_the_stores_credentials(
     assert_restored(lab, record, source)
     again = lab.snapshot(source).record
     assert again.seq > record.seq
+    assert_told(lab, {item.name for item in before}, overwritten(before), record.seq)
+
+
+def overwritten(items: Sequence[ObjectVersion]) -> set[str]:
+    """The third of the names that `attack` stores junk at."""
+    return {item.name for item in items[::3]}
+
+
+def assert_told(lab: Any, names: set[str], hit: set[str], seq: int) -> None:
+    """The audit names every marker, every version with other bytes, every planted statement."""
+    repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    with make_workers(0, transfers=8) as workers:
+        report = audit(repository, workers=workers)
+    assert report.gravest is Concern.INTEGRITY
+    assert not report.omitted
+    told: dict[Code, set[str]] = {}
+    for finding in report.findings:
+        told.setdefault(finding.code, set()).add(finding.subject)
+    assert told[Code.MARKER] == names
+    ledger = {name for name in hit if name.startswith("ledger/")}
+    planted = {f"ledger/{seq + ahead:016d}" for ahead in (1, 2, 8)}
+    assert told[Code.JUNK_STATEMENT] == ledger | planted
+    assert told[Code.OTHER_BYTES] == hit - ledger
+    times = [finding.found for finding in report.findings if finding.code is Code.OTHER_BYTES]
+    assert all(re.search(r"\d{4}-\d\d-\d\dT", found) for found in times)
 
 
 def attack(store: s3.S3Store, client: Any, names: list[str]) -> None:

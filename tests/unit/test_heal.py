@@ -147,6 +147,26 @@ def test_a_statement_is_exposed_by_its_envelope(lab: "Lab", record: Record) -> N
     assert lab.open().head.digest == record.digest
 
 
+def test_junk_that_stood_at_a_number_of_the_ledger_first_is_removed(
+    lab: "Lab", record: Record, make_source: "MakeSource"
+) -> None:
+    """It hides nothing, and costs everybody who opens the repository a look at each version."""
+    name = f"ledger/{record.seq + 1:016d}"
+    for number in range(3):
+        lab.store.plant(name, b"%d" % number)
+    kept = locked_junk(lab, name, b"{}")
+    owner = lab.snapshot(make_source("other", seed=2), dataset="other").record
+    assert len(lab.open().findings) == 4
+    planned, report = heal(lab)
+    assert planned.hidden == []
+    assert actions(planned) == [(Action.REMOVE_JUNK, name)] * 4
+    assert [bool(done.refusal) for done in report.done] == [True, False, False, False]
+    assert report.hidden == ()
+    left = [item.version for item in lab.store.versions(name)]
+    assert left == [kept.version, owner.version]
+    assert [finding.found for finding in lab.open().findings] == [kept.version]
+
+
 def test_evidence_is_exposed(lab: "Lab", record: Record) -> None:
     """What statements cite is needed too."""
     from vault.model import PruneBody
@@ -245,19 +265,20 @@ def test_bytes_of_another_needed_object_are_never_deleted(
     assert Digest.of(lab.store.get(other.name)) == other.sha256
 
 
-def test_lost_races_and_older_junk_are_left_alone(
+def test_lost_races_and_what_nobody_needs_are_left_alone(
     lab: "Lab", record: Record, make_source: "MakeSource"
 ) -> None:
-    """They hide nothing, and the former are part of what happened."""
+    """They hide nothing, and the former are part of what happened; junk before them is not."""
     fork = lab.fork(lab.base / "fork")
     source = make_source("other", seed=7)
-    lab.store.plant(f"ledger/{record.seq + 1:016d}", b"older junk")
+    junk = lab.store.plant(f"ledger/{record.seq + 1:016d}", b"older junk")
     lost = fork.snapshot(source, dataset="other").record
     lab.snapshot(source)
     lab.store.plant(f"ledger/{lost.seq:016d}", lost.envelope)
     lab.store.plant(f"ledger/{lost.seq + 1:016d}", b"junk at a number that nobody has")
     before = list(lab.store.versions("ledger/"))
-    assert heal(lab)[0].repairs == ()
+    assert actions(heal(lab)[0]) == [(Action.REMOVE_JUNK, junk.name)]
+    before.remove(junk)
     assert list(lab.store.versions("ledger/")) == before
 
 
