@@ -50,7 +50,11 @@ def measure(command: Command, env: Mapping[str, str]) -> Cost:
         peak = [0]
         sampler = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
         sampler.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:  # interrupted: leave nothing running
+            process.kill()
+            raise
         wall = time.monotonic() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         sampler.join()

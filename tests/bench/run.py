@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -173,6 +174,7 @@ def measure_all(arguments: argparse.Namespace, plan: Plan) -> bool:
 def main() -> None:
     """Do what the command line says."""
     arguments = parse()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and clear away
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="vault-bench-") as small:
