@@ -28,7 +28,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.bench.compare import SETTLED, measure
+from tests.bench.datasets import SETTLED
+from tests.bench.measure import Command, measure
 from tests.bench.synthetic import (
     chunk_ids,
     fill_cache,
@@ -80,7 +81,7 @@ class Machine:
         """One command to its end."""
         counted = self.place / "counted.json"
         before = _stored(self.repository)
-        command = [sys.executable, __file__, "--count", str(counted), *arguments]
+        command = Command((sys.executable, __file__, "--count", str(counted), *arguments))
         sample = measure(command, self.env)
         requests = sum(json.loads(counted.read_bytes()).values())
         grown = _stored(self.repository) - before
