@@ -16,7 +16,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 OWNER = "owner"
 SETID = "setid"
@@ -204,7 +204,9 @@ def apply_at(directory: int, name: bytes, attributes: Attributes) -> tuple[str, 
 def _apply(place: Place, wanted: Attributes, access: int | None) -> tuple[str, ...]:
     """Owner first, since chown clears set-uid bits and capabilities; times last."""
     omitted: list[str] = []
-    if not _done(lambda: os.chown(place, wanted.uid, wanted.gid)):
+    owned = (wanted.uid, wanted.gid)
+    status = os.stat(place)  # noqa: PTH116 - a held object, no path
+    if owned != (status.st_uid, status.st_gid) and not _done(os.chown, place, *owned):
         omitted.append(OWNER)
     if access is not None:
         omitted += _apply_mode(place, wanted.mode, access, owned=not omitted)
@@ -216,14 +218,20 @@ def _apply(place: Place, wanted: Attributes, access: int | None) -> tuple[str, .
 
 def _apply_mtime(place: Place, mtime: int) -> bool:
     """Read back at once: file systems round and clamp times without a word."""
-    done = _done(lambda: os.utime(place, ns=(mtime, mtime)))
+    done = _done(_set_times, place, mtime)
     return done and os.stat(place).st_mtime_ns == mtime  # noqa: PTH116 - a held object, no path
 
 
-def _done(call: Callable[[], None], refused: Collection[int | None] = _REFUSED) -> bool:
+def _set_times(place: Place, mtime: int) -> None:
+    os.utime(place, ns=(mtime, mtime))
+
+
+def _done(
+    call: Callable[..., None], *arguments: Any, refused: Collection[int | None] = _REFUSED
+) -> bool:
     """Whether the system did it; False when it refuses, in contrast to failing."""
     try:
-        call()
+        call(*arguments)
     except OverflowError:  # a number the system's types can't hold
         return False
     except OSError as error:
@@ -238,25 +246,28 @@ def _apply_mode(place: Place, mode: int, access: int, *, owned: bool) -> list[st
     if not owned and mode & _SETID_BITS:
         mode &= ~_SETID_BITS  # or a program would lend the rights of the wrong owner
         omitted.append(SETID)
-    if os.geteuid() != 0 and mode & access != access:
+    if mode & access != access and os.geteuid() != 0:
         mode |= access  # or the proof could not read it back
         omitted.append(ACCESS)
-    if not _done(lambda: os.chmod(place, mode)):  # noqa: PTH101 - a held object, no path
+    if not _done(os.chmod, place, mode):
         omitted.append(MODE)
     return omitted
 
 
 def _apply_xattrs(place: Place, wanted: Sequence[tuple[bytes, bytes]]) -> list[str]:
     """Make them exact: a default ACL of the directory around must not stay behind."""
+    found = read_xattrs(place)
+    if found is None and not wanted:
+        return []
     omitted = []
-    current = dict(read_xattrs(place) or ())
+    current = dict(found or ())
     for name, value in wanted:
         if current.pop(name, None) == value:
             continue
-        if not _done(lambda n=name, v=value: os.setxattr(place, n, v), _XATTR_REFUSED):  # type: ignore[misc]
+        if not _done(os.setxattr, place, name, value, refused=_XATTR_REFUSED):
             omitted.append(_xattr(name))
     for name in current.keys() - _KERNEL_LABELS:
-        if not _done(lambda n=name: os.removexattr(place, n)):  # type: ignore[misc]
+        if not _done(os.removexattr, place, name):
             omitted.append(_xattr(name))  # noqa: PERF401 - each is tried, some are reported
     return omitted
 

@@ -34,6 +34,9 @@ __all__ = [
     "extra_of",
     "fold_levels",
     "frame",
+    "is_plain",
+    "keep_entry",
+    "kept_entry",
     "replace_entry",
     "sort_key",
     "split_ids",
@@ -61,7 +64,7 @@ _LINKS = frozenset((EntryType.SYMLINK, EntryType.HARD_LINK))
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One member of a tree. Times are ns since 1970; fields as in docs/format.md 8."""
 
     path: bytes  # relative to the top, whose own path is empty
@@ -122,6 +125,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _canonical_decoder = msgspec.msgpack.Decoder(_Canonical)
 _extra_decoder = msgspec.msgpack.Decoder(_Extra)
 _header_decoder = msgspec.msgpack.Decoder(TreeHeader)
+_own_decoder = msgspec.msgpack.Decoder(Entry)
 
 
 # --- encoding ---
@@ -207,6 +211,16 @@ def encode_header(header: TreeHeader) -> bytes:
 # --- decoding one entry ---
 
 
+def keep_entry(entry: Entry) -> bytes:
+    """An entry for `kept_entry`: this process's own notes, in no format."""
+    return _encode(entry)
+
+
+def kept_entry(data: bytes) -> Entry:
+    """The entry that `keep_entry` was given, which was checked then."""
+    return _own_decoder.decode(data)
+
+
 def decode_entry(canonical: bytes, extra: bytes) -> Entry:
     """The entry that these two parts encode.
 
@@ -277,10 +291,15 @@ def _bad(entry: Entry, problem: str, found: object = None) -> FormatError:
     return FormatError(f"tree entry {entry.path[:200]!r} {problem}", found=found)
 
 
+def is_plain(path: bytes) -> bool:
+    """Whether a path is relative and has no NUL, empty, ``.`` or ``..`` parts."""
+    return b"\0" not in path and _NOT_A_PART.isdisjoint(path.split(b"/"))
+
+
 def _check_path(path: bytes, what: str) -> None:
     if len(path) > MAX_PATH:
         raise FormatError(f"{what} is too long", expected=f"at most {MAX_PATH}", found=len(path))
-    if b"\0" in path or not _NOT_A_PART.isdisjoint(path.split(b"/")):
+    if not is_plain(path):
         raise FormatError(f"{what} is not relative and plain", found=repr(path[:200]))
 
 

@@ -183,7 +183,11 @@ class Fetcher:
         """One chunk into its file; True if that finished the file."""
         entry = self._spool.at(self._plan.places[file])
         path = self._renamed.get(entry.path, entry.path)
-        fd = self._open(file, path)
+        if self._plan.pending[file] == 1 and file not in self._begun:
+            # its only chunk, so that no other thread has to do with the file
+            fd = self._stager.create_file(path)
+        else:
+            fd = self._open(file, path)
         try:
             self._stager.write(fd, offset, piece)
         except BaseException:
@@ -203,8 +207,7 @@ class Fetcher:
         with self._lock:
             if file in self._begun:
                 return self._stager.reopen_file(path)
-            if self._plan.pending[file] > 1:
-                self._begun.add(file)
+            self._begun.add(file)
             return self._stager.create_file(path)
 
 

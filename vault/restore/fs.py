@@ -15,6 +15,7 @@ from typing import Final
 
 from vault import fsmeta
 from vault.errors import ConfigError, FormatError, LocalError
+from vault.tree import is_plain
 
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
@@ -168,11 +169,10 @@ def check_path(path: bytes) -> bytes:
     Raises:
         FormatError: Absolute, too long, with NUL, empty, ``.`` or ``..`` parts.
     """
-    parts = path.split(b"/") if path else []
-    if (
+    if path and (
         len(path) > MAX_PATH
-        or b"\0" in path
-        or any(part in {b"", b".", b".."} or len(part) > MAX_NAME for part in parts)
+        or not is_plain(path)
+        or (len(path) > MAX_NAME and max(map(len, path.split(b"/"))) > MAX_NAME)
     ):
         raise FormatError("path can't be restored", found=repr(path[:200]))
     return path
@@ -201,9 +201,11 @@ class Directories:
         self._writable = writable
         self._device = os.fstat(root).st_dev
         self._open: OrderedDict[bytes, int] = OrderedDict()
+        self._last = (b"", root)  # what was asked for last is asked for next
 
     def close(self) -> None:
         """Close all but the root."""
+        self._last = (b"", self._root)
         while self._open:
             os.close(self._open.popitem()[1])
 
@@ -218,11 +220,21 @@ class Directories:
         Raises:
             OSError: ELOOP or ENOTDIR for a symlink in its place, EXDEV for a mount.
         """
+        last, fd = self._last
+        if path == last:
+            return fd
         if not path:
             return self._root
         if path in self._open:
             self._open.move_to_end(path)
-            return self._open[path]
+            fd = self._open[path]
+        else:
+            fd = self._enter_all(path)
+        self._last = (path, fd)
+        return fd
+
+    def _enter_all(self, path: bytes) -> int:
+        """Enter a directory from the deepest one above it that is open."""
         end = len(path)
         while end > 0 and path[:end] not in self._open:
             end = max(path.rfind(b"/", 0, end), 0)
@@ -236,6 +248,7 @@ class Directories:
 
     def forget(self, path: bytes) -> None:
         """Close one directory, if it is open."""
+        self._last = (b"", self._root)
         fd = self._open.pop(path, None)
         if fd is not None:
             os.close(fd)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from vault.errors import LocalError
-from vault.tree import Entry, decode_entry, encode_extra
+from vault.tree import Entry, keep_entry, kept_entry
 
 _LENGTHS = struct.Struct("<II")
 _READ = 1 << 20  # bytes
@@ -49,14 +49,14 @@ class Spool:
         """
         try:
             for entry, canonical in entries:
-                self._add(canonical, encode_extra(entry))
+                self._add(canonical, keep_entry(entry))
             self._file.flush()
         except OSError as error:
             raise LocalError("can't keep the tree on local disk", found=error.strerror) from error
 
-    def _add(self, canonical: bytes, extra: bytes) -> None:
-        lengths = _LENGTHS.pack(len(canonical), len(extra))
-        self._end += self._file.write(b"".join((lengths, canonical, extra)))
+    def _add(self, canonical: bytes, kept: bytes) -> None:
+        lengths = _LENGTHS.pack(len(canonical), len(kept))
+        self._end += self._file.write(b"".join((lengths, canonical, kept)))
 
     def __iter__(self) -> Iterator[tuple[Entry, bytes]]:
         """Entries with their canonical parts, in order."""
@@ -101,5 +101,4 @@ def _end_of(buffer: bytes, at: int) -> int | None:
 
 def _decode(frame: bytes) -> tuple[Entry, bytes]:
     middle = _LENGTHS.size + _LENGTHS.unpack_from(frame)[0]
-    canonical = frame[_LENGTHS.size : middle]
-    return decode_entry(canonical, frame[middle:]), canonical
+    return kept_entry(frame[middle:]), frame[_LENGTHS.size : middle]

@@ -161,7 +161,9 @@ class Stager:
         self._fs = fs
         self._drop_privileges = drop_privileges
         self._device = os.fstat(root).st_dev
-        self._directories = Directories(root, fs)
+        self._root = root
+        self._local = threading.local()  # open directories: each thread has its own
+        self._opened: list[Directories] = []  # all of them, to be closed
         self._lock = threading.Lock()
         self._left_out: Counter[str] = Counter()
 
@@ -172,9 +174,10 @@ class Stager:
             return dict(sorted(self._left_out.items()))
 
     def close(self) -> None:
-        """Close the directories that are open."""
+        """Close the directories that are open; no thread works any more."""
         with self._lock:
-            self._directories.close()
+            for directories in self._opened:
+                directories.close()
 
     def mkdir(self, path: bytes) -> None:
         """Make a directory; its attributes come last.
@@ -246,7 +249,9 @@ class Stager:
                     self._fs.truncate(fd, entry.size)
                 if self._drop_privileges:
                     entry = self._unprivileged(entry)
-                self._report(self._fs.apply_fd(fd, entry, directory=False))
+                omitted = self._fs.apply_fd(fd, entry, directory=False)
+                if omitted:
+                    self._report(omitted)
             except BaseException:
                 os.close(fd)
                 raise
@@ -303,42 +308,52 @@ class Stager:
             self._finish_directory(waiting.pop())
 
     def _finish_directory(self, entry: Entry) -> None:
-        with self._lock:
-            try:
-                fd = self._directories.open(check_path(entry.path))
-                omitted = self._fs.apply_fd(fd, entry, directory=True)
-            except OSError as error:
-                raise local_error("finish", entry.path, error) from error
-            self._directories.forget(entry.path)
+        directories = self._directories()
+        try:
+            fd = directories.open(check_path(entry.path))
+            omitted = self._fs.apply_fd(fd, entry, directory=True)
+        except OSError as error:
+            raise local_error("finish", entry.path, error) from error
+        directories.forget(entry.path)
         self._report(omitted)
+
+    def _directories(self) -> Directories:
+        """The calling thread's own."""
+        mine: Directories | None = getattr(self._local, "directories", None)
+        if mine is None:
+            mine = self._local.directories = Directories(self._root, self._fs)
+            with self._lock:
+                self._opened.append(mine)
+        return mine
 
     def _at(self, what: str, path: bytes, call: Callable[[int, bytes], _T]) -> _T:
         """Call with the open directory around ``path`` and the name in it."""
         if not check_path(path):
             raise FormatError("the top of a tree is a directory")
-        with self._lock:
-            return _guard(what, path, lambda: call(*self._directories.parent(path)))
+        try:
+            return call(*self._directories().parent(path))
+        except OSError as error:
+            raise local_error(what, path, error) from error
 
     def _make(self, entry: Entry) -> None:
         if not check_path(entry.path):
             raise FormatError("the top of a tree is a directory")
-        with self._lock:
-            if entry.type is EntryType.HARD_LINK:
-                self._link(entry)
-                return  # its attributes are those of the file, which has them
-            directory, name = self._directories.parent(entry.path)
-            if entry.type is EntryType.SYMLINK:
-                self._fs.symlink(directory, name, entry.link or b"")
-            else:
-                self._fs.mknod(directory, name, _SPECIAL[entry.type], entry.device or 0)
-            omitted = self._fs.apply_at(directory, name, entry)
-        self._report(omitted)
+        if entry.type is EntryType.HARD_LINK:
+            self._link(entry)
+            return  # its attributes are those of the file, which has them
+        directory, name = self._directories().parent(entry.path)
+        if entry.type is EntryType.SYMLINK:
+            self._fs.symlink(directory, name, entry.link or b"")
+        else:
+            self._fs.mknod(directory, name, _SPECIAL[entry.type], entry.device or 0)
+        self._report(self._fs.apply_at(directory, name, entry))
 
     def _link(self, entry: Entry) -> None:
-        source, first = self._directories.parent(check_path(entry.link or b""))
+        directories = self._directories()
+        source, first = directories.parent(check_path(entry.link or b""))
         source = os.dup(source)  # the next look-up may close it
         try:
-            directory, name = self._directories.parent(entry.path)
+            directory, name = directories.parent(entry.path)
             self._fs.link(source, first, directory, name)
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if not self._is_ours(status):
