@@ -5,11 +5,14 @@ n-th call" means the same in every run of a test.
 """
 
 import dataclasses
+import itertools
+import queue
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -79,6 +82,85 @@ def in_order(
             yield _finished(waiting)
     while waiting:
         yield _finished(waiting)
+
+
+def streamed(
+    executor: Executor,
+    produce: Callable[[_U], Iterator[_T]],
+    items: Iterable[_U],
+    *,
+    limit: int,
+    ahead: int,
+) -> Generator[tuple[_U, _T]]:
+    """All that ``produce`` yields for each item, with the item; in any order between items.
+
+    One thread takes; the executor's produce. So work that Python does for every small thing
+    stays in one thread, and only long calls of C libraries run beside it.
+
+    Args:
+        executor: Runs ``produce``; an `InlineExecutor` leaves that to the caller's thread.
+        produce: Called once for each item.
+        items: Any number; not read further than the limit allows.
+        limit: Items that are worked on at the same time.
+        ahead: Results that wait to be taken.
+    """
+    if isinstance(executor, InlineExecutor):
+        for item in items:
+            for result in produce(item):
+                yield item, result
+        return
+    stream = _Stream(executor, produce, ahead)
+    left = iter(items)
+    try:
+        for item in itertools.islice(left, limit):
+            stream.begin(item)
+        while stream.running:
+            item, result, ended = stream.queue.get()
+            if ended is None:
+                yield item, result
+                continue
+            stream.running.discard(ended)
+            ended.result()
+            for following in itertools.islice(left, 1):
+                stream.begin(following)
+    finally:
+        stream.stop()
+
+
+class _Stream(Generic[_U, _T]):
+    """The producers of `streamed`, and the queue that they fill."""
+
+    def __init__(
+        self, executor: Executor, produce: Callable[[_U], Iterator[_T]], ahead: int
+    ) -> None:
+        self._executor = executor
+        self._produce = produce
+        self._stopped = threading.Event()
+        self.queue: queue.Queue[Any] = queue.Queue(ahead)  # (item, result, None or a future)
+        self.running: set[Future[None]] = set()
+
+    def begin(self, item: _U) -> None:
+        """Have an item worked on."""
+        future: Future[None] = Future()
+        self.running.add(future)
+        self._executor.submit(self._fill, item, future)
+
+    def _fill(self, item: _U, future: "Future[None]") -> None:
+        try:
+            for result in self._produce(item):
+                self.queue.put((item, result, None))
+                if self._stopped.is_set():
+                    break
+            future.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - handed on by the future, as executors do
+            future.set_exception(error)
+        self.queue.put((item, None, future))
+
+    def stop(self) -> None:
+        """Wait until nobody works any more; what they still give is dropped."""
+        self._stopped.set()
+        while self.running:
+            self.running.discard(self.queue.get()[2])
 
 
 def _finished(waiting: deque[tuple[_U, Future[_T]]]) -> tuple[_U, Future[_T]]:

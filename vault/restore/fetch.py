@@ -4,11 +4,10 @@ The plan is held in arrays: 44 bytes a chunk and 12 a file, no objects.
 """
 
 import array
+import contextlib
 import os
-import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, wait
 from typing import NamedTuple
 
 from vault.errors import DigestMismatchError, FormatError
@@ -19,7 +18,9 @@ from vault.reader import PackReader, Reader
 from vault.restore.spool import Spool
 from vault.restore.stage import Stager
 from vault.tree import Entry
-from vault.workers import Workers
+from vault.workers import Workers, streamed
+
+BLOCKS_AHEAD = 4  # opened and not yet written; bounds memory
 
 
 class _PackPlan:
@@ -110,13 +111,13 @@ class Plan:
 
 
 class Fetcher:
-    """Carries out a plan.
+    """Carries out a plan. Packs are fetched and opened in threads, files written in one.
 
     Args:
         plan: What to fetch.
         spool: The verified tree.
         stager: Where files go.
-        paths: Path in staging of a file by its place in the spool, where it differs from its own.
+        renamed: Path in staging of a file by its own, where it differs.
         workers: Executors.
         progress: Told files and bytes written.
     """
@@ -137,8 +138,7 @@ class Fetcher:
         self._renamed = renamed
         self._workers = workers
         self._progress = progress
-        self._lock = threading.Lock()  # over `pending` and `begun`
-        self._begun: set[int] = set()
+        self._begun: set[int] = set()  # files of several chunks
 
     def run(self) -> None:
         """Write all content; every file is finished with its attributes on return.
@@ -148,67 +148,62 @@ class Fetcher:
             IntegrityError: A pack can't be had with the right bytes.
             LocalError: The disk failed.
         """
-        waiting: list[Future[tuple[int, int]]] = []
-        try:
-            for pack, writes in self._plan.packs():
-                waiting.append(self._workers.compute.submit(self._fetch, pack, writes))
-                if len(waiting) > self._workers.in_flight:
-                    self._advance(waiting.pop(0))
-            while waiting:
-                self._advance(waiting.pop(0))
-        finally:
-            for future in waiting:
-                future.cancel()
-            wait(waiting)  # or they would go on writing while staging is removed
+        blocks = streamed(
+            self._workers.compute,
+            _open_blocks,
+            map(_Work, self._plan.packs()),
+            limit=self._workers.in_flight,
+            ahead=BLOCKS_AHEAD,
+        )
+        with contextlib.closing(blocks):
+            for work, (block, raw) in blocks:
+                self._write_block(work.by_block[block], memoryview(raw))
 
-    def _advance(self, future: Future[tuple[int, int]]) -> None:
-        files, size = future.result()
-        self._progress.advance(files=files, size=size)
-
-    def _fetch(self, pack: PackReader, writes: Sequence[_Write]) -> tuple[int, int]:
-        """One pack, block by block: files finished and bytes written."""
-        by_block: defaultdict[int, list[_Write]] = defaultdict(list)
-        for write in writes:
-            by_block[write.place.block].append(write)
+    def _write_block(self, writes: Sequence[_Write], raw: memoryview) -> None:
         files = size = 0
-        for block, raw in pack.blocks(sorted(by_block)):
-            view = memoryview(raw)
-            for place, file, offset in by_block[block]:
-                piece = view[place.offset : place.offset + place.length]
-                files += self._write(file, offset, piece)
-                size += place.length
-        return files, size
+        for place, file, offset in writes:
+            piece = raw[place.offset : place.offset + place.length]
+            files += self._write(file, offset, piece)
+            size += place.length
+        self._progress.advance(files=files, size=size)
 
     def _write(self, file: int, offset: int, piece: memoryview) -> bool:
         """One chunk into its file; True if that finished the file."""
         entry = self._spool.at(self._plan.places[file])
-        path = self._renamed.get(entry.path, entry.path)
-        if self._plan.pending[file] == 1 and file not in self._begun:
-            # its only chunk, so that no other thread has to do with the file
-            fd = self._stager.create_file(path)
-        else:
-            fd = self._open(file, path)
+        fd = self._open(file, self._renamed.get(entry.path, entry.path))
         try:
             self._stager.write(fd, offset, piece)
         except BaseException:
             os.close(fd)
             raise
-        with self._lock:
-            self._plan.pending[file] -= 1
-            last = not self._plan.pending[file]
-        if last:
-            self._stager.finish_file(fd, entry)
-        else:
+        self._plan.pending[file] -= 1
+        if self._plan.pending[file]:
             self._stager.close_file(fd)
-        return last
+            return False
+        self._stager.finish_file(fd, entry)
+        return True
 
     def _open(self, file: int, path: bytes) -> int:
-        """The first chunk makes the file; the rest may come from other threads."""
-        with self._lock:
-            if file in self._begun:
-                return self._stager.reopen_file(path)
+        """The first chunk makes the file."""
+        if file in self._begun:
+            return self._stager.reopen_file(path)
+        if self._plan.pending[file] > 1:
             self._begun.add(file)
-            return self._stager.create_file(path)
+        return self._stager.create_file(path)
+
+
+class _Work:
+    """A pack and what is wanted of it, by block."""
+
+    def __init__(self, planned: tuple[PackReader, Sequence[_Write]]) -> None:
+        self.pack, writes = planned
+        self.by_block: defaultdict[int, list[_Write]] = defaultdict(list)
+        for write in writes:
+            self.by_block[write.place.block].append(write)
+
+
+def _open_blocks(work: _Work) -> Iterator[tuple[int, bytes]]:
+    return work.pack.blocks(sorted(work.by_block))
 
 
 def _segments(entry: Entry) -> Iterator[tuple[int, int]]:

@@ -30,9 +30,9 @@ from vault.tree import ContentRoot, Entry, canonical_of, encode_canonical
 
 _PIECE: Final = 1 << 20  # bytes read at once; a multiple of every block size, for O_DIRECT
 _WINDOW: Final = 1 << 30  # bytes of a file whose pages are looked up at once
-_BATCH_FILES: Final = 64
-_BATCH_BYTES: Final = 4 << 20
-_MAX_WAITING: Final = 6  # batches: bounds the descriptors that wait for a worker
+_SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
+_AHEAD_FILES: Final = 256  # asked of the disk and not yet read: bounds the descriptors
+_AHEAD_BYTES: Final = 64 << 20
 _MAX_MISMATCHES: Final = 100  # named in a report; all are counted
 _MEMORY: Final = frozenset({b"tmpfs", b"ramfs"})  # have no disk to read back from
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -116,7 +116,6 @@ class ProofReport:
 class _Hashed(NamedTuple):
     sha256: bytes
     size: int
-    evidence: Evidence | None  # None: there was nothing to read
 
 
 class _Found(NamedTuple):
@@ -129,6 +128,7 @@ class _Found(NamedTuple):
     device: int | None = None
     fd: int = -1  # of a file; whoever reads the content closes it
     size: int = 0
+    evidence: Evidence | None = None  # None: there is nothing to read
 
 
 def prove(
@@ -358,28 +358,22 @@ class _Disk:
         Raises:
             OSError: Something can't be read.
         """
-        waiting: deque[tuple[list[_Found], _Batch]] = deque()
-        batch: list[_Found] = []
-        size = 0
+        ahead: deque[tuple[_Found, Future[_Hashed] | None]] = deque()
+        size = 0  # bytes of what is ahead
         try:
             for found in self._walk():
-                batch.append(found)
+                ahead.append((found, self._begin(found)))
                 size += found.size
-                if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
-                    waiting.append(self._submit(batch))
-                    batch, size = [], 0
-                if len(waiting) > _MAX_WAITING:
-                    yield from self._resolve(*waiting.popleft())
-            waiting.append(self._submit(batch))
-            batch = []
-            while waiting:
-                yield from self._resolve(*waiting.popleft())
+                while len(ahead) > _AHEAD_FILES or size > _AHEAD_BYTES:
+                    size -= ahead[0][0].size
+                    yield self._resolve(*ahead.popleft())
+            while ahead:
+                yield self._resolve(*ahead.popleft())
         finally:
             self._directories.close()
-            _close_all(batch)
-            for items, future in waiting:
-                if future.cancel():
-                    _close_all(items)
+            for found, future in ahead:
+                if found.fd >= 0 and (future is None or future.cancel()):
+                    os.close(found.fd)
 
     def foreign_links(self) -> Iterator[tuple[bytes, int, int]]:
         """Files with links that are not in the tree: somebody else could write to them."""
@@ -387,27 +381,25 @@ class _Disk:
             if links != seen:
                 yield self._first[inode], links, seen
 
-    def _submit(self, batch: list[_Found]) -> "tuple[list[_Found], _Batch]":
-        files = [(found.fd, found.size) for found in batch if found.fd >= 0]
-        return batch, self._executor.submit(self._reader.read_all, files)
+    def _begin(self, found: _Found) -> "Future[_Hashed] | None":
+        """Have a large file read by a thread; small ones are only asked of the disk."""
+        if found.size <= _SMALL:
+            return None
+        return self._executor.submit(self._reader.read, found.fd, found.size, found.evidence)
 
-    def _resolve(self, batch: list[_Found], future: "_Batch") -> "Iterator[_ReadBack]":
-        contents = iter(future.result())
-        size = self.size
-        for found in batch:
-            content = self._account(next(contents)) if found.fd >= 0 else None
-            yield found, content, _canonical(found, content)
-        files = sum(found.fd >= 0 for found in batch)
-        self._progress.advance(files=files, size=self.size - size)
-
-    def _account(self, content: "_Hashed | OSError") -> _Hashed:
-        if isinstance(content, OSError):
-            raise content
+    def _resolve(self, found: _Found, future: "Future[_Hashed] | None") -> "_ReadBack":
+        if found.fd < 0:
+            return found, None, _canonical(found, None)
+        if future is not None:
+            content = future.result()
+        else:
+            content = self._reader.read(found.fd, found.size, found.evidence)
         self.files += 1
         self.size += content.size
-        if content.evidence is not None:
-            self.evidence[content.evidence] += 1
-        return content
+        if found.evidence is not None:
+            self.evidence[found.evidence] += 1
+        self._progress.advance(files=1, size=content.size)
+        return found, content, _canonical(found, content)
 
     def _walk(self) -> Iterator[_Found]:
         """Depth first with an explicit stack; names of a directory sorted bytewise."""
@@ -468,13 +460,15 @@ class _Disk:
                 )
             meta = fsmeta.read_meta(fd, status)
             first = self._first_path(path, status) if status.st_nlink > 1 else path
+            size = status.st_size
+            evidence = self._reader.ask(fd, size) if first == path and size else None
         except BaseException:
             os.close(fd)
             raise
         if first != path:
             os.close(fd)
             return _Found(path, EntryType.HARD_LINK, meta, link=first)
-        return _Found(path, EntryType.FILE, meta, fd=fd, size=status.st_size)
+        return _Found(path, EntryType.FILE, meta, fd=fd, size=size, evidence=evidence)
 
     def _first_path(self, path: bytes, status: os.stat_result) -> bytes:
         """docs/format.md 8: the first path in order is the file, later ones are hard links."""
@@ -533,29 +527,35 @@ class _ContentReader:
         self._memory = memory
         self._local = threading.local()
 
-    def read_all(self, files: list[tuple[int, int]]) -> "list[_Hashed | OSError]":
-        """Read each (descriptor, size) and close it; an error is that file's result."""
-        return [self._read(fd, size) for fd, size in files]
+    def ask(self, fd: int, size: int) -> Evidence:
+        """Get the file out of the cache and ask the disk for it, without waiting.
 
-    def _read(self, fd: int, size: int) -> _Hashed | OSError:
-        try:
-            if not size:
-                return _Hashed(_EMPTY, 0, None)
-            evidence = self._prepare(fd, size)
-            return _Hashed(*self._hash(fd), evidence)
-        except OSError as error:
-            return error
-        finally:
-            os.close(fd)
-
-    def _prepare(self, fd: int, size: int) -> Evidence:
-        """Get the file out of the cache; where something holds it there, read past the cache."""
+        Where something holds it in the cache, it will be read past the cache.
+        """
         if self._memory:
             return Evidence.CACHED
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         if not _is_resident(fd, size):
+            os.posix_fadvise(fd, 0, min(size, _AHEAD_BYTES), os.POSIX_FADV_WILLNEED)
             return Evidence.EVICTED
         return Evidence.DIRECT if _set_direct(fd) else Evidence.CACHED
+
+    def read(self, fd: int, size: int, evidence: Evidence | None) -> _Hashed:
+        """Read a file that was asked for, and close it.
+
+        Raises:
+            OSError: It can't be read.
+        """
+        try:
+            if evidence is None:
+                return _Hashed(_EMPTY, 0)
+            if size <= _SMALL and evidence is not Evidence.DIRECT:
+                data = os.pread(fd, size + 1, 0)
+                if len(data) == size:
+                    return _Hashed(hashlib.sha256(data).digest(), size)
+            return _Hashed(*self._hash(fd))
+        finally:
+            os.close(fd)
 
     def _hash(self, fd: int) -> tuple[bytes, int]:
         """To the end, which a short read shows: O_DIRECT refuses to begin there."""
@@ -632,4 +632,3 @@ def _set_direct(fd: int) -> bool:
 
 
 _ReadBack: TypeAlias = tuple[_Found, _Hashed | None, bytes]  # the last: the canonical entry
-_Batch: TypeAlias = "Future[list[_Hashed | OSError]]"

@@ -15,7 +15,7 @@ from vault.tree import Entry, keep_entry, kept_entry
 
 _LENGTHS = struct.Struct("<II")
 _READ = 1 << 20  # bytes
-_GUESS = 4_096  # bytes; most entries are smaller
+_GUESS = 32_768  # bytes: an entry, and others that are asked for next
 
 
 class Spool:
@@ -34,6 +34,7 @@ class Spool:
         except OSError as error:
             raise LocalError(f"can't write in {directory}", found=error.strerror) from error
         self._end = 0
+        self._window = (0, b"")  # a place, and what lies there; replaced as one
 
     def __enter__(self) -> Self:
         return self
@@ -84,11 +85,16 @@ class Spool:
         return self._one(place)[0]
 
     def _one(self, place: int) -> tuple[Entry, bytes, int]:
-        buffer = os.pread(self._file.fileno(), _GUESS, place)
-        size = _LENGTHS.size + sum(_LENGTHS.unpack_from(buffer))
-        if size > len(buffer):
-            buffer = os.pread(self._file.fileno(), size, place)
-        return *_decode(buffer[:size]), place + size
+        start, buffer = self._window
+        at = place - start
+        end = _end_of(buffer, at) if at >= 0 else None
+        if end is None:
+            buffer = os.pread(self._file.fileno(), _GUESS, place)
+            at, end = 0, _LENGTHS.size + sum(_LENGTHS.unpack_from(buffer))
+            if end > len(buffer):
+                buffer = os.pread(self._file.fileno(), end, place)
+            self._window = (place, buffer)
+        return *_decode(buffer[at:end]), place + end - at
 
 
 def _end_of(buffer: bytes, at: int) -> int | None:

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import stat
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final, Self, TypeVar
@@ -146,7 +145,7 @@ def _guard(what: str, path: bytes, call: Callable[[], _T]) -> _T:
 
 
 class Stager:
-    """Builds the tree in a staging directory. Thread-safe; `write` runs in parallel.
+    """Builds the tree in a staging directory; for one thread.
 
     The order is the caller's: directories before their members, a file's first
     path before its hard links, `finish_directories` last.
@@ -161,23 +160,17 @@ class Stager:
         self._fs = fs
         self._drop_privileges = drop_privileges
         self._device = os.fstat(root).st_dev
-        self._root = root
-        self._local = threading.local()  # open directories: each thread has its own
-        self._opened: list[Directories] = []  # all of them, to be closed
-        self._lock = threading.Lock()
+        self._directories = Directories(root, fs)
         self._left_out: Counter[str] = Counter()
 
     @property
     def left_out(self) -> dict[str, int]:
         """Omissions so far: what could not be applied or made, and how often."""
-        with self._lock:
-            return dict(sorted(self._left_out.items()))
+        return dict(sorted(self._left_out.items()))
 
     def close(self) -> None:
-        """Close the directories that are open; no thread works any more."""
-        with self._lock:
-            for directories in self._opened:
-                directories.close()
+        """Close the directories that are open."""
+        self._directories.close()
 
     def mkdir(self, path: bytes) -> None:
         """Make a directory; its attributes come last.
@@ -251,7 +244,7 @@ class Stager:
                     entry = self._unprivileged(entry)
                 omitted = self._fs.apply_fd(fd, entry, directory=False)
                 if omitted:
-                    self._report(omitted)
+                    self._left_out.update(omitted)
             except BaseException:
                 os.close(fd)
                 raise
@@ -262,7 +255,7 @@ class Stager:
     def _unprivileged(self, entry: Entry) -> Entry:
         """Without set-uid and set-gid bits and file capabilities."""
         harmless, dropped = fsmeta.without_privileges(entry.mode, entry.xattrs)
-        self._report(dropped)
+        self._left_out.update(dropped)
         return (
             replace_entry(entry, mode=harmless.mode, xattrs=harmless.xattrs) if dropped else entry
         )
@@ -283,7 +276,7 @@ class Stager:
             refused = error.errno in _REFUSED or is_unsupported(error)
             if not (refused and may_be_omitted(entry.type)):
                 raise local_error("make", entry.path, error) from error
-            self._report((DEVICES,))
+            self._left_out.update((DEVICES,))
             return False
         return True
 
@@ -308,30 +301,20 @@ class Stager:
             self._finish_directory(waiting.pop())
 
     def _finish_directory(self, entry: Entry) -> None:
-        directories = self._directories()
         try:
-            fd = directories.open(check_path(entry.path))
+            fd = self._directories.open(check_path(entry.path))
             omitted = self._fs.apply_fd(fd, entry, directory=True)
         except OSError as error:
             raise local_error("finish", entry.path, error) from error
-        directories.forget(entry.path)
-        self._report(omitted)
-
-    def _directories(self) -> Directories:
-        """The calling thread's own."""
-        mine: Directories | None = getattr(self._local, "directories", None)
-        if mine is None:
-            mine = self._local.directories = Directories(self._root, self._fs)
-            with self._lock:
-                self._opened.append(mine)
-        return mine
+        self._directories.forget(entry.path)
+        self._left_out.update(omitted)
 
     def _at(self, what: str, path: bytes, call: Callable[[int, bytes], _T]) -> _T:
         """Call with the open directory around ``path`` and the name in it."""
         if not check_path(path):
             raise FormatError("the top of a tree is a directory")
         try:
-            return call(*self._directories().parent(path))
+            return call(*self._directories.parent(path))
         except OSError as error:
             raise local_error(what, path, error) from error
 
@@ -341,19 +324,18 @@ class Stager:
         if entry.type is EntryType.HARD_LINK:
             self._link(entry)
             return  # its attributes are those of the file, which has them
-        directory, name = self._directories().parent(entry.path)
+        directory, name = self._directories.parent(entry.path)
         if entry.type is EntryType.SYMLINK:
             self._fs.symlink(directory, name, entry.link or b"")
         else:
             self._fs.mknod(directory, name, _SPECIAL[entry.type], entry.device or 0)
-        self._report(self._fs.apply_at(directory, name, entry))
+        self._left_out.update(self._fs.apply_at(directory, name, entry))
 
     def _link(self, entry: Entry) -> None:
-        directories = self._directories()
-        source, first = directories.parent(check_path(entry.link or b""))
+        source, first = self._directories.parent(check_path(entry.link or b""))
         source = os.dup(source)  # the next look-up may close it
         try:
-            directory, name = directories.parent(entry.path)
+            directory, name = self._directories.parent(entry.path)
             self._fs.link(source, first, directory, name)
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if not self._is_ours(status):
@@ -364,10 +346,6 @@ class Stager:
 
     def _is_ours(self, status: os.stat_result) -> bool:
         return stat.S_ISREG(status.st_mode) and status.st_dev == self._device
-
-    def _report(self, omitted: Iterable[str]) -> None:
-        with self._lock:
-            self._left_out.update(omitted)
 
 
 def _swapped(path: bytes) -> LocalError:

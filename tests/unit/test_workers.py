@@ -1,0 +1,64 @@
+"""Executors, and work that is taken from threads in order or as it comes."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+import pytest
+
+from vault.workers import InlineExecutor, streamed
+
+
+@pytest.fixture(params=["inline", "threads"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """One that runs everything at once, and one with two threads."""
+    if request.param == "inline":
+        yield InlineExecutor()
+    else:
+        with ThreadPoolExecutor(2) as pool:
+            yield pool
+
+
+def test_everything_that_is_produced_is_taken(executor: Executor) -> None:
+    """With its item, and in its item's order, though more waits than the queue holds."""
+    taken: dict[int, list[int]] = {}
+    for item, result in streamed(executor, lambda n: iter(range(n)), range(20), limit=3, ahead=2):
+        taken.setdefault(item, []).append(result)
+    assert taken == {n: list(range(n)) for n in range(1, 20)}
+
+
+def test_an_error_of_a_producer_ends_it(executor: Executor) -> None:
+    """After that nobody works any more."""
+    ended = threading.Semaphore(0)
+
+    def produce(item: int) -> Iterator[int]:
+        try:
+            yield from range(3)
+            if item == 2:
+                raise ValueError("broken")
+            yield from range(100)
+        finally:
+            ended.release()
+
+    with pytest.raises(ValueError, match="broken"):
+        list(streamed(executor, produce, range(10), limit=2, ahead=1))
+    assert ended.acquire(timeout=10)
+
+
+def test_who_stops_taking_waits_for_the_producers(executor: Executor) -> None:
+    """They must not go on with what is about to be closed."""
+    open_files = [True]
+    used_closed = []
+
+    def produce(item: int) -> Iterator[int]:
+        for number in range(1000):
+            used_closed.append(not open_files[0])
+            yield item * number
+
+    with contextlib.closing(streamed(executor, produce, range(9), limit=3, ahead=1)) as stream:
+        next(stream)
+        working = list(used_closed)
+    open_files[0] = False
+    assert len(working) < 9000
+    assert not any(used_closed)
