@@ -8,7 +8,7 @@ import click
 from cli import render
 from cli.context import TOOL, Invocation, pass_invocation
 from vault import attest as attestations
-from vault.errors import ConfigError, LocalError, VaultError
+from vault.errors import ConfigError, LocalError, VaultError, naming
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
 from vault.repository import MAX_EVIDENCE, Repository
@@ -29,7 +29,8 @@ def push(invocation: Invocation, file: Path) -> None:
     """
     data = _read(file)
     repository = invocation.open(afresh=True)
-    attestation = attestations.open_attestation(data, repository.ledger)
+    with naming(file):
+        attestation = attestations.open_attestation(data, repository.ledger)
     record = attestations.is_recorded(repository, data)
     if record is None:
         key = invocation.recovery_key(repository).restorer

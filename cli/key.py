@@ -133,6 +133,8 @@ def add(invocation: Invocation, file: Path, share_domain: str | None) -> None:
 
     Compare the key that is printed with the one the host printed.
     """
+    if not file.exists():
+        raise ConfigError(f"there is no file {file}")
     wanted = load_request(file)
     repository = invocation.open(afresh=True)
     record = add_writer(

@@ -27,6 +27,9 @@ A broken promise is an exception; what an audit finds is data (`vault.model.Find
 The command line maps the tree to exit codes (design.md 7) in `cli.main`.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 
 class VaultError(Exception):
     """Root of the tree.
@@ -137,3 +140,21 @@ class BusyError(VaultError):
 
 class SourceCommandError(VaultError):
     """A hook or source command failed or timed out."""
+
+
+@contextlib.contextmanager
+def naming(subject: object) -> Iterator[None]:
+    """Say whose bytes are malformed, where what finds it can't know.
+
+    Raises:
+        FormatError: The block raised one; its message now begins with the subject.
+    """
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(
+            f"{subject}: {error.message}",
+            expected=error.expected,
+            found=error.found,
+            hint=error.hint,
+        ) from error

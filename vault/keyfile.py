@@ -32,6 +32,7 @@ from vault.errors import (
     LocalError,
     SignatureError,
     WrongKeyError,
+    naming,
 )
 from vault.model import NAME_PATTERN, Digest
 
@@ -207,15 +208,8 @@ def _naming_the_file(
 
     @functools.wraps(load)
     def wrapper(path: Path, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        try:
+        with naming(path):
             return load(path, *args, **kwargs)
-        except FormatError as error:
-            raise FormatError(
-                f"{path}: {error.message}",
-                expected=error.expected,
-                found=error.found,
-                hint=error.hint,
-            ) from error
 
     return wrapper
 

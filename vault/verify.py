@@ -243,7 +243,7 @@ class _Run:
     def _error(self, subject: str, error: VaultError) -> None:
         self._finding(
             subject,
-            error.message,
+            error.message.removeprefix(f"{subject} "),
             "" if error.expected is None else str(error.expected),
             "" if error.found is None else str(error.found),
         )

@@ -108,6 +108,7 @@ def test_1_a_bug(vault: Vault, repository: Path, monkeypatch: pytest.MonkeyPatch
         ["verify", "--read-data", "some"],
         ["--repo", "", "list"],
         ["init", ""],
+        ["key", "add", "no-such-file"],
     ],
 )
 def test_2_usage(vault: Vault, repository: Path, arguments: list[str]) -> None:

@@ -265,6 +265,10 @@ def test_an_unrecorded_verification_is_kept_and_pushed_later(
     assert code == 0
     assert "verification, passed" in first
     assert vault("attest", "push", file)[1] == first
+    (home / "junk").write_text("no attestation")
+    code, _, err = vault("attest", "push", "junk")
+    assert code == 4
+    assert "vault: error: junk: not strict JSON" in err
 
 
 def test_checksums_satisfy_sha256sum(vault: Vault, taken: Path, home: Path) -> None:

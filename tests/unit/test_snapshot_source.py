@@ -334,3 +334,27 @@ def test_a_second_run_of_the_same_dataset_is_refused(lab: "Lab", make_source: "M
     lab.store.fault = None
     assert tried
     assert lab.verify().verdict == "passed"
+
+
+def test_attributes_are_those_of_what_the_walk_met(
+    lab: "Lab", make_source: "MakeSource", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory above was swapped for a symlink: what lies elsewhere is not described."""
+    source, elsewhere = make_source(), tmp_path / "elsewhere"
+    (source / "above/inner").mkdir(parents=True)
+    (elsewhere / "inner").mkdir(parents=True)
+    os.setxattr(elsewhere / "inner", "user.secret", b"1")
+    real = run._xattrs_of
+
+    def swapped(item: walking.SourceItem, problems: list[str]) -> Any:
+        if item.path == b"above/inner":
+            (source / "above").rename(tmp_path / "aside")
+            (source / "above").symlink_to(elsewhere)
+        return real(item, problems)
+
+    monkeypatch.setattr(run, "_xattrs_of", swapped)
+    report = lab.snapshot(source)
+    assert not report.body.complete
+    assert [(problem.path, problem.kind) for problem in report.problems] == [
+        (b"above/inner", "unreadable")
+    ]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from vault import fsmeta
 from vault.encoding import dumps, loads_strict
-from vault.errors import FormatError
+from vault.errors import FormatError, naming
 from vault.model import Body, body_from_json, body_to_json, replace_body
 from vault.restore.fs import Fs, local_error
 
@@ -120,7 +120,8 @@ class JournalFile:
             raise local_error("read", self._name, error) from error
         if len(data) > _MAX_SIZE:
             raise FormatError("restore journal is too long", found=len(data))
-        journal = body_from_json(loads_strict(data), Journal)
+        with naming(f"restore journal {os.fsdecode(self._name)!r}"):
+            journal = body_from_json(loads_strict(data), Journal)
         numbers = [journal.new] if journal.old is None else [journal.new, journal.old]
         if journal.version != _VERSION or not all(text.isdecimal() for text in numbers):
             raise FormatError(

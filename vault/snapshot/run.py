@@ -6,6 +6,7 @@ the order of the walk, however long reading takes: they wait in batches.
 
 import contextlib
 import dataclasses
+import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -552,8 +553,11 @@ def _record(  # noqa: PLR0917 - one call for every file
 
 
 def _xattrs_of(item: SourceItem, problems: list[str]) -> fsmeta.Xattrs | None:
+    assert item.stat is not None
     fd = source.open_path(item.full, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        if not os.path.samestat(os.fstat(fd), item.stat):
+            raise OSError(errno.ESTALE, "replaced by something else since it was listed")
         return fsmeta.read_xattrs(b"/proc/self/fd/%d" % fd, problems)
     finally:
         os.close(fd)

@@ -476,7 +476,7 @@ def test_a_damaged_journal_is_refused(
     journal = tmp_path / ".target.vault-0123abcd.journal"
     journal.write_text(json.dumps(damage(json.loads(journal.read_text()))))
     for call in (run_finalize, undo, unfinished):
-        with pytest.raises(FormatError):
+        with pytest.raises(FormatError, match="restore journal"):
             call(target)
     assert read(target) == NEW
 
