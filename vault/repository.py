@@ -165,13 +165,17 @@ class Repository:
             remembered.replay(self.ledger)
             self.findings.extend(remembered.findings)
             self.refresh()
-            if self.ledger.digest_at(head.seq) == head.digest:
+            if self.ledger.digest_at(head.seq) == head.digest and self._has_version(head):
                 return True
         except IntegrityError as error:
             _log.info("the remembered ledger is not used: %s", error)
         self.findings.clear()
         self.ledger = Ledger(root_digest)
         return False
+
+    def _has_version(self, head: Head) -> bool:
+        """Whether this store names its version so; a copied bucket's are all others."""
+        return self.ledger.records[head.seq].version == head.version
 
     def _has_statements(self, last: int) -> bool:
         """Whether the store lists every statement up to ``last``."""
