@@ -63,6 +63,7 @@ _log = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 
 MAX_ENVELOPE = 2 * 65_536 + 8_192  # bytes; docs/format.md 2.1
+_MIN_ENVELOPE = 200  # bytes: what the frozen grammar demands, in base64, takes more
 MAX_EVIDENCE = 4 * 1_048_576  # bytes; docs/format.md 2.4
 APPEND_ATTEMPTS = 40  # twenty writers racing need at most twenty rounds
 _BACKOFF = (0.01, 1.0)  # seconds: first and longest pause between attempts
@@ -165,13 +166,17 @@ class Repository:
             remembered.replay(self.ledger)
             self.findings.extend(remembered.findings)
             self.refresh()
-            if self.ledger.digest_at(head.seq) == head.digest:
+            if self.ledger.digest_at(head.seq) == head.digest and self._has_version(head):
                 return True
         except IntegrityError as error:
             _log.info("the remembered ledger is not used: %s", error)
         self.findings.clear()
         self.ledger = Ledger(root_digest)
         return False
+
+    def _has_version(self, head: Head) -> bool:
+        """Whether this store names its version so; a copied bucket's are all others."""
+        return self.ledger.records[head.seq].version == head.version
 
     def _has_statements(self, last: int) -> bool:
         """Whether the store lists every statement up to ``last``."""
@@ -285,7 +290,7 @@ class Repository:
         return False
 
     def _read_envelope(self, version: ObjectVersion) -> bytes | None:
-        if version.marker or version.size > MAX_ENVELOPE:
+        if version.marker or not may_be_statement(version.size):
             return None
         try:
             return self.store.get(version.name, version.version, length=MAX_ENVELOPE)
@@ -616,6 +621,11 @@ class Repository:
         self.findings.append(
             Finding(severity=severity, subject=subject, problem=problem, found=found)
         )
+
+
+def may_be_statement(size: int) -> bool:
+    """Whether an object of so many bytes is worth reading as one: anybody may plant thousands."""
+    return _MIN_ENVELOPE <= size <= MAX_ENVELOPE
 
 
 def domain_ref(domain: DomainRef) -> ObjectRef:

@@ -8,8 +8,10 @@ the marker ``s3``, at the bucket that VAULT_TEST_S3_URL names; a second time, ov
 VAULT_TEST_S3_TLS_ENDPOINT names another address of it.
 """
 
+import base64
 import dataclasses
 import functools
+import hashlib
 import os
 import secrets
 import subprocess
@@ -161,8 +163,9 @@ def _s3_under_test(store: s3.S3Store, client: Any) -> StoreUnderTest:
         client.delete_object(Bucket=store.bucket, Key=store.prefix + name)
 
     def plant(name: str, data: bytes) -> None:
+        checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()  # else it would trail
         client.put_object(
-            Bucket=store.bucket, Key=store.prefix + name, Body=data, ChecksumAlgorithm="SHA256"
+            Bucket=store.bucket, Key=store.prefix + name, Body=data, ChecksumSHA256=checksum
         )
 
     def advance(by: timedelta) -> None:

@@ -15,10 +15,19 @@ from cli.main import exit_code
 from vault import inventory, pages
 from vault.errors import ConfigError, IntegrityError, LedgerMovedError, RetentionError
 from vault.ledger import Record
+from vault.ledgermemory import LedgerMemory
 from vault.locks import prunable, reusable
-from vault.model import LAST_LOCK, Digest, LockMode, ObjectRef, Retention, from_rfc3339
+from vault.model import (
+    LAST_LOCK,
+    Digest,
+    HeartbeatBody,
+    LockMode,
+    ObjectRef,
+    Retention,
+    from_rfc3339,
+)
 from vault.progress import Progress
-from vault.repository import Repository, domain_ref, snapshot_body
+from vault.repository import Draft, Repository, domain_ref, snapshot_body
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
 from vault.storage.memory import FaultPoint, MemoryStore
 from vault.workers import make_workers
@@ -360,6 +369,31 @@ def test_statements_that_were_copied_without_their_locks_are_locked_by_the_next_
     monkeypatch.setattr(copied.store, "extend", counted)
     _take(copied, source)
     assert [name for name in extended if name.startswith("ledger/")] == [items[-1].name]
+
+
+def test_a_remembered_ledger_does_not_hide_that_the_bucket_was_copied(
+    make_repository: "MakeRepository",
+    make_source: "MakeSource",
+    tmp_path: Path,
+    clock: "Clock",
+) -> None:
+    """The version ids in it are those of the first bucket, and so would seem to be right."""
+    lab = make_repository(LockMode.GOVERNANCE)
+    source = make_source()
+    for _ in range(3):
+        _take(lab, source)
+    memory = LedgerMemory(tmp_path / "memory")
+    known = lab.open()
+    memory.remember(lab.root, known.ledger, known.findings, until=known.head)
+    copied = _copied(lab, locks=False)
+    remembered = memory.recall(lab.root)
+    assert remembered is not None
+    repository = Repository(copied.store, lab.root, clock=clock, remembered=remembered)
+    body = HeartbeatBody(note="here")
+    draft = Draft(type="heartbeat", subject=[("repository", lab.root)], body=body)
+    repository.append(lambda _: draft, [lab.host.key.signing], tool="test")
+    for item in copied.store.versions("ledger/"):
+        assert _locked_until(copied.store, item.name, item.version) >= clock.now + 860 * DAY
 
 
 # --- runs that last long ---

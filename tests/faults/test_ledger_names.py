@@ -4,8 +4,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from vault.encoding import b64encode, dumps
+from vault.envelope import PAYLOAD_TYPE, STATEMENT_TYPE, parse_envelope, parse_statement
 from vault.errors import LedgerMovedError, RollbackError
 from vault.model import LockMode
+from vault.repository import may_be_statement
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -27,6 +30,22 @@ def test_junk_at_the_next_name_stops_nobody(lab: "Lab", make_source: "MakeSource
     assert repository.head.digest == record.digest
     assert [finding.subject for finding in repository.findings] == [name]
     assert lab.verify(record).passed
+
+
+def test_the_smallest_envelope_that_parses_is_large_enough_to_be_read() -> None:
+    """What is smaller need not be: of thousands of planted versions, most cost nothing then."""
+    fields = {"_type": STATEMENT_TYPE, "predicate": {"repository": "0" * 32, "seq": 0}}
+    payload = dumps(fields)
+    assert parse_statement(payload).seq == 0
+    parts = {
+        "payload": b64encode(payload),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"sig": ""}],
+    }
+    envelope = dumps(parts)
+    assert parse_envelope(envelope).payload == payload
+    assert may_be_statement(len(envelope))
+    assert not may_be_statement(len(b"junk"))
 
 
 def test_a_later_version_of_a_statement_takes_nothing_over(

@@ -28,9 +28,10 @@ install_packages() {
         chmod 755 "$policy"
         trap "rm -f $policy" EXIT
     fi
-    apt-get update -qq
+    apt-get update -qq -o Acquire::Retries=3
     DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
-        -o DPkg::Lock::Timeout=300 radosgw ceph-mon ceph-osd ceph-common openssl > /dev/null
+        -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
+        radosgw ceph-mon ceph-osd ceph-common openssl > /dev/null
 }
 
 make_certificates() { # DIR: an authority, and what it says of 127.0.0.1

@@ -20,15 +20,18 @@ install() { # VENV
     touch "$1/.installed"
 }
 
-await_health() { # PORT
-    for _ in $(seq 600); do
-        if curl -fsS "http://127.0.0.1:$1/_localstack/health" > /dev/null 2>&1; then
-            return
-        fi
-        sleep 0.1
-    done
-    echo "LocalStack did not open port $1" >&2
-    return 1
+await_health() { # PYTHON PORT
+    "$1" - "$2" << 'END'
+import http.client, sys, time
+for _ in range(600):
+    try:
+        http.client.HTTPConnection("127.0.0.1", int(sys.argv[1])).request("GET", "/_localstack/health")
+    except OSError:
+        time.sleep(0.1)
+    else:
+        sys.exit()
+sys.exit(f"LocalStack did not open port {sys.argv[1]}")
+END
 }
 
 start() { # VENV DIR PORT
@@ -53,7 +56,7 @@ start() { # VENV DIR PORT
         setsid "$venv/bin/python" -m localstack.runtime.main > log 2>&1 < /dev/null &
         echo $! > pid
     )
-    await_health "$port"
+    await_health "$venv/bin/python" "$port"
     echo "http://127.0.0.1:$port"
 }
 

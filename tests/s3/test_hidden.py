@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.s3
 
 JUNK = 2000  # versions at the next ledger name
+PLAUSIBLE = 200  # of them, as large as statements are
 EXIT_INTEGRITY = 4
 
 
@@ -75,6 +76,7 @@ def test_thousands_of_planted_versions_and_markers_on_everything(
     planted = ledger_name(record.seq + 1)
     copied = store.get(ledger_name(record.seq))
     kinds = [b"{}", copied, forged(lab, lab.open().head), b"junk" * 50_000]
+    kinds += [b"%d" % n + copied for n in range(PLAUSIBLE)]
     plant(store, client, planted, [*kinds, *[b"%d" % n for n in range(JUNK - len(kinds))]])
     mark(store, client, {*names, planted})
     assert not client.list_objects_v2(Bucket=store.bucket, Prefix=store.prefix)["KeyCount"]

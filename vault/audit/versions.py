@@ -31,7 +31,7 @@ from vault.errors import (
 )
 from vault.ledger import Ledger
 from vault.model import Digest, RootBody
-from vault.repository import MAX_ENVELOPE, MAX_EVIDENCE, Repository
+from vault.repository import MAX_ENVELOPE, MAX_EVIDENCE, Repository, may_be_statement
 from vault.storage.base import ObjectStore, ObjectVersion
 
 _HEX = "[0-9a-f]{64}"
@@ -213,7 +213,7 @@ class Inspector:
         return Verdict.LOST_RACE if owned else Verdict.UNLISTED
 
     def _statement(self, version: ObjectVersion) -> tuple[Envelope, Statement] | None:
-        if version.size > MAX_ENVELOPE:
+        if not may_be_statement(version.size):
             return None
         try:
             data = self._store.get(version.name, version.version, length=MAX_ENVELOPE)
