@@ -10,22 +10,19 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.bench.prepared import UnavailableError, run
+
 SETTLED = 61  # seconds: files changed more recently are read again (design section 6)
 MIB = 1 << 20
 MARK = b"\n# changed\n"
 SYSTEM = ("/usr/share", "/usr/include", "/usr/lib/python3", "/usr/lib/x86_64-linux-gnu")
 LINUX = ("linux-source-6.1", "linux-source-6.12")
-
-
-class UnavailableError(Exception):
-    """This data set or program can't be had here; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -256,22 +253,6 @@ def make_postgres(place: Path, part: int) -> list[str]:
     version = run([str(script), str(place), str(max(1, 50 // part))])
     _versions(place, "before")
     return [version]
-
-
-def run(command: list[str], cwd: Path | None = None, stdin: Path | None = None) -> str:
-    """Run a preparing command and give what it printed.
-
-    Raises: UnavailableError.
-    """
-    try:
-        with Path(stdin or os.devnull).open("rb") as source:
-            done = subprocess.run(command, cwd=cwd, stdin=source, capture_output=True, check=False)
-    except OSError as error:
-        raise UnavailableError(f"{command[0]}: {error.strerror}") from error
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise UnavailableError(f"{command[0]}: {words[-1] if words else done.returncode}")
-    return done.stdout.decode(errors="replace").strip()
 
 
 DATA_SETS = (

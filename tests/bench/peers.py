@@ -7,13 +7,12 @@ priority from their registries into ``CACHE/peers/NAME``. What can't be had has 
 import dataclasses
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.bench import programs
-from tests.bench.datasets import UnavailableError
+from tests.bench.prepared import UnavailableError, run
 
 BUILD = ("nice", "-n", "10")
 BORG_LIBRARIES = (
@@ -69,11 +68,11 @@ def obtain(name: str, cache: Path, *, build: bool) -> Path:
     own = cache / "peers" / name
     if not (peer.go or peer.cargo or peer.pip):
         return _from_debian(peer, build=build)
-    for found in (own / "bin" / peer.binary, own / "failed"):
-        if found.name == "failed" and found.exists():
-            raise UnavailableError(found.read_text())
-        if found.exists():
-            return found
+    binary, failed = own / "bin" / peer.binary, own / "failed"
+    if binary.exists():
+        return binary
+    if failed.exists():
+        raise UnavailableError(failed.read_text())
     if not build:
         raise UnavailableError("not built yet")
     print(f"{name}: building into {own}", flush=True)
@@ -81,7 +80,7 @@ def obtain(name: str, cache: Path, *, build: bool) -> Path:
     try:
         return _build(peer, own)
     except UnavailableError as error:
-        (own / "failed").write_text(str(error))
+        failed.write_text(str(error))
         raise
 
 
@@ -100,21 +99,31 @@ def install(packages: tuple[str, ...]) -> None:
 
     Raises: UnavailableError.
     """
-    missing = [name for name in packages if _quiet(["dpkg", "--status", name])]
+    missing = [name for name in packages if not _is_installed(name)]
     if not missing:
         return
     if os.getuid() or shutil.which("apt-get") is None:
         raise UnavailableError(f"needs {', '.join(missing)}, which can't be installed here")
     command = ["apt-get", "install", "-qq", "--no-install-recommends", *missing]
-    if _quiet(command):
-        _quiet(["apt-get", "update", "-qq"])
-        if reason := _quiet(command):
-            raise UnavailableError(reason)
+    env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    try:
+        run(command, env=env)
+    except UnavailableError:
+        run(["apt-get", "update", "-qq"])  # the lists of a fresh machine are empty
+        run(command, env=env)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return run(["dpkg-query", "-W", "-f", "${db:Status-Status}", package]) == "installed"
+    except UnavailableError:
+        return False
 
 
 def _build(peer: Peer, own: Path) -> Path:
     install(peer.debian)
-    env = dict(os.environ, GOBIN=str(own / "bin"))
+    scratch = own / "build"  # kept when a build is broken off: it goes on from there
+    env = dict(os.environ, GOBIN=str(own / "bin"), CARGO_TARGET_DIR=str(scratch))
     if peer.go:
         commands = [["go", "install", peer.go]]
     elif peer.cargo:
@@ -125,22 +134,6 @@ def _build(peer: Peer, own: Path) -> Path:
     for command in commands:
         if shutil.which(command[0]) is None:
             raise UnavailableError(f"no {command[0]}")
-        if reason := _quiet([*BUILD, *command], env):
-            raise UnavailableError(reason)
+        run([*BUILD, *command], env=env)
+    shutil.rmtree(scratch, ignore_errors=True)
     return own / "bin" / peer.binary
-
-
-def _quiet(command: list[str], env: Mapping[str, str] | None = None) -> str:
-    """Why it failed, in a line; empty if it did not."""
-    done = subprocess.run(
-        command,
-        env=env,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    if not done.returncode:
-        return ""
-    words = done.stderr.decode(errors="replace").split("\n")
-    return next((line.strip() for line in words if line.strip()), f"exit {done.returncode}")

@@ -49,7 +49,7 @@ class Bench:
         self.samples: list[dict[str, Any]] = []
 
     def run(self) -> Iterator[None]:
-        """Measure everything, one kind of work at a time; who fails is left out from then on."""
+        """Measure everything, a command at a time; who fails is left out from then on."""
         for number in range(self.plan.runs or self.dataset.runs):
             self.dataset.start(self.place)
             for program in self._turn(number):
@@ -59,7 +59,7 @@ class Bench:
                 for program in self._turn(number):
                     with self._guard(program, work):
                         self._measure(number, work, program, command_of(program))
-                yield
+                    yield
 
     def _turn(self, number: int) -> list[Program]:
         """Who is left, beginning with another one in each run."""

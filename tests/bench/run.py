@@ -26,11 +26,13 @@ from typing import Any
 
 from tests.bench import datasets, peers, stores, table
 from tests.bench.measure import CommandError
+from tests.bench.prepared import UnavailableError, run
 from tests.bench.programs import Program, Source
 from tests.bench.rounds import READS, Bench, Plan
 
 SMALL = 1024
 ALL = ("vault", *peers.PEERS)
+STORES = {"local": [d.name for d in datasets.DATA_SETS], "s3": ["linux", "random", "postgres"]}
 
 
 def cache_directory() -> Path:
@@ -83,7 +85,7 @@ def gather(
             binary = peers.obtain(name, plan.cache, build=plan.part == 1)
             program = kind(name, binary, scratch / name, source, store)
             versions[name] = program.version()
-        except (datasets.UnavailableError, CommandError, OSError) as error:
+        except (UnavailableError, CommandError, OSError) as error:
             absent[name] = str(error)
             continue
         programs.append(program)
@@ -94,7 +96,7 @@ def machine(place: Path) -> str:
     """What this was measured on."""
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
-    disk = datasets.run(["findmnt", "-no", "FSTYPE", "-T", str(place)])
+    disk = run(["findmnt", "-no", "FSTYPE", "-T", str(place)])
     model = cpu[0].partition(": ")[2] if cpu else platform.machine()
     return (
         f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {disk},"
@@ -108,12 +110,14 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     known = [dataset.name for dataset in datasets.DATA_SETS]
-    parser.add_argument("--data", type=_names(known), default=known, help=",".join(known))
+    parser.add_argument("--data", type=_names(known), help=",".join(known))
     parser.add_argument("--programs", type=_names(ALL), default=list(ALL), help=",".join(ALL))
     parser.add_argument(
         "--works", type=_names(READS), default=list(READS), help="after the snapshots: list,ls,…"
     )
-    parser.add_argument("--store", choices=("local", "s3"), default="local")
+    parser.add_argument(
+        "--store", type=_names(STORES), default=list(STORES), help="local,s3 (a Ceph of its own)"
+    )
     parser.add_argument("--runs", type=int, default=0, help="instead of each data set's number")
     parser.add_argument("--small", action="store_true", help="little data, no peers built: a smoke")
     parser.add_argument("--prepare", action="store_true", help="only programs and data")
@@ -133,42 +137,53 @@ def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def prepare(arguments: argparse.Namespace, plan: Plan) -> None:
-    """Programs and data, and what can't be had."""
+    """Programs and data, and what can't be had; what failed to build before is tried again."""
     for name in arguments.programs:
+        (plan.cache / "peers" / name / "failed").unlink(missing_ok=True)
         try:
             print(f"{name}: {peers.obtain(name, plan.cache, build=True)}", flush=True)
-        except datasets.UnavailableError as error:
+        except UnavailableError as error:
             print(f"{name} can't be had: {error}")
-    for dataset in _chosen(arguments):
+    for dataset in _chosen(arguments, "local"):
         try:
             place = dataset.prepare(plan.work / "data", plan.part)
             print(f"{dataset.name}: {datasets.about(place)}", flush=True)
-        except datasets.UnavailableError as error:
+        except UnavailableError as error:
             print(f"{dataset.name} can't be had: {error}")
 
 
-def _chosen(arguments: argparse.Namespace) -> list[datasets.DataSet]:
-    return [dataset for dataset in datasets.DATA_SETS if dataset.name in arguments.data]
+def _chosen(arguments: argparse.Namespace, store: str) -> list[datasets.DataSet]:
+    names = arguments.data or STORES[store]
+    return [dataset for dataset in datasets.DATA_SETS if dataset.name in names]
 
 
 def measure_all(arguments: argparse.Namespace, plan: Plan) -> bool:
-    """Each chosen data set; whether the vault did all that was asked of it."""
+    """Each chosen data set on each store; whether the vault did all that was asked of it."""
     results = plan.work / "results"
     results.mkdir(parents=True, exist_ok=True)
     good = True
-    for dataset in _chosen(arguments):
-        path = results / f"{dataset.name}-{arguments.store}.json"
-        with tempfile.TemporaryDirectory(dir=plan.work, prefix="store-") as scratch:
-            opened = stores.open_store(arguments.store, Path(scratch, "server"))
+    for kind in arguments.store:
+        for dataset in _chosen(arguments, kind):
+            path = results / f"{dataset.name}-{kind}.json"
             try:
-                with opened as store:
-                    result = measure_one(dataset, arguments.programs, plan, store, path)
-            except datasets.UnavailableError as error:
-                print(f"{dataset.name} can't be had: {error}", file=sys.stderr)
+                result = measure_on(kind, dataset, arguments.programs, plan, path)
+            except UnavailableError as error:
+                print(f"{dataset.name} on {kind} can't be had: {error}", file=sys.stderr)
                 continue
-        good &= "vault" not in result["absent"]
-        print(table.section(result), flush=True)
+            good &= "vault" not in result["absent"]
+            print(table.section(result), flush=True)
     return good
+
+
+def measure_on(
+    kind: str, dataset: datasets.DataSet, names: Sequence[str], plan: Plan, path: Path
+) -> dict[str, Any]:
+    """One data set on a store of its own."""
+    with (
+        tempfile.TemporaryDirectory(dir=plan.work, prefix="store-") as scratch,
+        stores.open_store(kind, Path(scratch, "server")) as store,
+    ):
+        return measure_one(dataset, names, plan, store, path)
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from tests.bench.prepared import run
+
 SCRIPT = Path(__file__).parents[1] / "s3" / "ceph-up.sh"
 BUCKET = "bench"
 CREDENTIALS = {
@@ -84,15 +86,13 @@ class Ceph(Store):
 def ceph(place: Path) -> Iterator[Store]:
     """A server that lives as long as the block, in memory."""
     port = os.environ.get("CEPH_PORT", "7680")
-    env = dict(os.environ, CEPH_BYTES=str(8 << 30))
+    env = dict(os.environ, CEPH_BYTES=str(10 << 30))
     place.mkdir(parents=True)
-    subprocess.run([SCRIPT, "install"], check=True)
-    started = subprocess.run(
-        [SCRIPT, "start", str(place), port], env=env, stdout=subprocess.PIPE, text=True, check=True
-    )
+    run([str(SCRIPT), "install"])
+    endpoint = run([str(SCRIPT), "start", str(place), port], env=env)
     os.environ |= CREDENTIALS
     try:
-        yield Ceph(started.stdout.strip(), place / "log" / "client.rgw.log")
+        yield Ceph(endpoint, place / "log" / "client.rgw.log")
     finally:
         subprocess.run([SCRIPT, "stop", str(place)], check=True)
 
