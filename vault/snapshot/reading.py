@@ -1,15 +1,17 @@
-"""Files into chunks: what a worker thread does for the snapshot (design.md 6).
+"""Files into chunks (design.md 6).
 
-Small files are read whole, many to a batch. A large one is read in pieces, one
-after the other, so memory is bounded by the piece. One SHA-256 pass serves the file's
-digest and the id of a one-chunk file.
+Small files are read whole, many to a batch, by the thread that walks: what Python does
+for each would only fight over the interpreter elsewhere. Others are read by threads, a
+large one in pieces, one after the other, so memory is bounded by the piece. One SHA-256
+pass serves the file's digest and the id of a one-chunk file.
 """
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from vault import fsmeta, source
 from vault.chunker import Chunker, ChunkSizes
@@ -18,6 +20,7 @@ from vault.model import ObjectType
 from vault.source import SourceItem
 from vault.storage.base import Buffer
 
+SMALL_FILE = 256 * 1024  # bytes; larger ones are read, cut and hashed by threads
 LARGE_FILE = 8 * 1_048_576  # bytes; larger files are read in pieces
 PIECE = 8 * 1_048_576  # bytes
 _ZEROS = memoryview(bytes(1_048_576))
@@ -73,20 +76,32 @@ class FileReader:
         return chunk_id(self._id_key, ObjectType.DATA, sha256)
 
     def read_batch(self, items: Sequence[SourceItem]) -> list[FileContent]:
-        """Read small files whole, in order; problems are results, not exceptions."""
+        """Read files whole, in order; problems are results, not exceptions.
+
+        All are opened first, and the disk is asked for them: it then has many requests
+        at once, though one thread reads.
+        """
         chunker = Chunker(self._sizes)
         read_ns = self.clock_ns()  # before the first byte: later writes are newer
-        return [self._read_small(item, chunker, read_ns) for item in items]
-
-    def _read_small(self, item: SourceItem, chunker: Chunker, read_ns: int) -> FileContent:
-        content = self._read_once(item, chunker, read_ns)
-        if content.outcome is Outcome.CHANGED:
-            content = self._read_once(item, chunker, self.clock_ns())
-        return content
-
-    def _read_once(self, item: SourceItem, chunker: Chunker, read_ns: int) -> FileContent:
+        asked = deque(map(_ask, items))
+        contents = []
         try:
-            fd, before = _open(item)
+            for item in items:
+                content = self._read_once(asked.popleft(), chunker, read_ns)
+                if content.outcome is Outcome.CHANGED:
+                    content = self._read_once(_ask(item), chunker, self.clock_ns())
+                contents.append(content)
+        finally:
+            for left in asked:
+                if not isinstance(left, OSError):
+                    os.close(left[0])
+        return contents
+
+    def _read_once(self, asked: "_Asked", chunker: Chunker, read_ns: int) -> FileContent:
+        if isinstance(asked, OSError):
+            return failed(asked)
+        fd, before = asked
+        try:
             try:
                 data = _read_up_to(fd, before.st_size)
                 after = os.fstat(fd)
@@ -213,6 +228,20 @@ def failed(error: OSError) -> FileContent:
         outcome=Outcome.VANISHED if vanished else Outcome.UNREADABLE,
         problem=error.strerror or type(error).__name__,
     )
+
+
+_Asked: TypeAlias = tuple[int, os.stat_result] | OSError
+
+
+def _ask(item: SourceItem) -> _Asked:
+    """Open a file and have the disk begin to read it, without waiting; or why that failed."""
+    try:
+        fd, status = _open(item)
+    except OSError as error:
+        return error
+    if status.st_size:
+        os.posix_fadvise(fd, 0, status.st_size, os.POSIX_FADV_WILLNEED)
+    return fd, status
 
 
 def _open(item: SourceItem) -> tuple[int, os.stat_result]:

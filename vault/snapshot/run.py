@@ -21,6 +21,7 @@ from vault.progress import Progress
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
 from vault.snapshot.packer import numbers_in, pack_numbers
 from vault.snapshot.reading import (
+    SMALL_FILE,
     FileContent,
     FileReader,
     LargeFile,
@@ -44,7 +45,7 @@ from vault.tree import (
 from vault.workers import Workers
 
 BATCH_SIZE = 4 * 1_048_576  # bytes of files in one batch
-BATCH_FILES = 512
+BATCH_FILES = 256  # bounds the descriptors that are open at once
 JOURNAL_SIZE = 64 * 1_048_576  # bytes of files after which the journal is written
 BATCHES_AHEAD = 3  # batches being read while one is stored; bounds memory
 _FILE, _READ = EntryType.FILE, Outcome.READ  # looked up once, not for every file
@@ -78,7 +79,8 @@ class _Batch:
 
     slots: list[_Slot] = dataclasses.field(default_factory=list)
     size: int = 0
-    reads: int = 0
+    small: list[SourceItem] = dataclasses.field(default_factory=list)  # read when they are due
+    middling: list[SourceItem] = dataclasses.field(default_factory=list)  # read ahead by a thread
     future: Future[list[FileContent]] | None = None
 
 
@@ -194,9 +196,9 @@ class SourceRun:
         slot = self._slot_for(item)
         batch = self._batch
         batch.slots.append(slot)
-        if slot.to_read:
+        if slot.to_read and not slot.in_pieces:
             batch.size += item.stat.st_size
-            batch.reads += 1
+            (batch.small if item.stat.st_size <= SMALL_FILE else batch.middling).append(item)
         if slot.in_pieces or batch.size >= BATCH_SIZE or len(batch.slots) >= BATCH_FILES:
             self._submit()
 
@@ -256,22 +258,21 @@ class SourceRun:
     def _submit(self) -> None:
         """Start reading the open batch, and store what is due."""
         batch, self._batch = self._batch, _Batch()
-        if batch.reads:
-            small = [slot.item for slot in batch.slots if slot.to_read and not slot.in_pieces]
-            batch.future = self._workers.compute.submit(self._reader.read_batch, small)
+        if batch.middling:
+            batch.future = self._workers.compute.submit(self._reader.read_batch, batch.middling)
         self._waiting.append(batch)
         while self._waiting and self._is_due():
             self._store(self._waiting.popleft())
 
     def _is_due(self) -> bool:
-        """Batches with nothing to read don't count as read ahead."""
+        """Batches of which a thread reads nothing don't count as read ahead."""
         if self._waiting[0].future is None:
             return True
         return sum(batch.future is not None for batch in self._waiting) > BATCHES_AHEAD
 
     def _store(self, batch: _Batch) -> None:
         """Emit the entries of a batch, in order."""
-        contents = batch.future.result() if batch.future else []
+        contents = self._contents(batch)
         packs = iter(self._store_chunks(contents))
         read = iter(contents)
         for item, record, link, to_read, in_pieces in batch.slots:
@@ -289,6 +290,18 @@ class SourceRun:
             else:
                 self._store_other(item, link)
         self._hand_on()
+
+    def _contents(self, batch: _Batch) -> list[FileContent]:
+        """Of the files of a batch, in order."""
+        small = self._reader.read_batch(batch.small) if batch.small else []
+        if batch.future is None:
+            return small
+        parts = {True: iter(small), False: iter(batch.future.result())}
+        return [
+            next(parts[slot.item.stat.st_size <= SMALL_FILE])  # type: ignore[union-attr]  # was met
+            for slot in batch.slots
+            if slot.to_read and not slot.in_pieces
+        ]
 
     def _store_chunks(self, contents: Sequence[FileContent]) -> list[int]:
         """Store all chunks of files that were read; the numbers of their packs, in order."""
