@@ -16,7 +16,7 @@ import stat
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
@@ -372,7 +372,9 @@ class _Disk:
         finally:
             self._directories.close()
             for found, future in ahead:
-                if found.fd >= 0 and (future is None or future.cancel()):
+                if future is not None and not future.cancel():
+                    wait([future])  # it closes what it reads
+                elif found.fd >= 0:
                     os.close(found.fd)
 
     def foreign_links(self) -> Iterator[tuple[bytes, int, int]]:
