@@ -1,5 +1,6 @@
 """What a snapshot makes of its source: missing, empty, changing, unreadable (design.md 6)."""
 
+import errno
 import os
 import shutil
 import socket
@@ -131,6 +132,33 @@ def test_files_that_nobody_may_read_make_the_snapshot_incomplete(
     report = lab.snapshot(source)
     assert report.body.complete
     assert "dir0/file2" in lab.contents(report.record)
+
+
+def test_few_descriptors_are_no_reason_to_leave_files_out(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many files are opened ahead; where the system allows fewer they are opened in turn."""
+    source = make_source(files=60)
+    real, real_close = walking.open_source, os.close
+    held: set[int] = set()
+
+    def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
+        if len(held) == 5:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        fd, status = real(full, expected)
+        held.add(fd)
+        return fd, status
+
+    def close(fd: int) -> None:
+        held.discard(fd)
+        real_close(fd)
+
+    monkeypatch.setattr(walking, "open_source", open_source)
+    monkeypatch.setattr(os, "close", close)
+    report = lab.snapshot(source)
+    assert report.body.complete
+    assert report.body.counts.unreadable == 0
+    assert not held
 
 
 def test_what_is_excluded_is_not_stored(lab: "Lab", make_source: "MakeSource") -> None:

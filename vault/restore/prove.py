@@ -31,7 +31,7 @@ from vault.tree import ContentRoot, Entry, canonical_of, encode_canonical
 _PIECE: Final = 1 << 20  # bytes read at once; a multiple of every block size, for O_DIRECT
 _WINDOW: Final = 1 << 30  # bytes of a file whose pages are looked up at once
 _SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
-_AHEAD_FILES: Final = 256  # asked of the disk and not yet read: bounds the descriptors
+_AHEAD_FILES: Final = 128  # asked of the disk and not yet read: bounds the descriptors
 _AHEAD_BYTES: Final = 64 << 20
 _MAX_MISMATCHES: Final = 100  # named in a report; all are counted
 _MEMORY: Final = frozenset({b"tmpfs", b"ramfs"})  # have no disk to read back from

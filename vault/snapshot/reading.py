@@ -6,6 +6,7 @@ large one in pieces, one after the other, so memory is bounded by the piece. One
 pass serves the file's digest and the id of a one-chunk file.
 """
 
+import errno
 import hashlib
 import os
 from collections import deque
@@ -23,6 +24,7 @@ from vault.storage.base import Buffer
 SMALL_FILE = 256 * 1024  # bytes; larger ones are read, cut and hashed by threads
 LARGE_FILE = 8 * 1_048_576  # bytes; larger files are read in pieces
 PIECE = 8 * 1_048_576  # bytes
+_TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
 _ZEROS = memoryview(bytes(1_048_576))
 
 
@@ -87,7 +89,10 @@ class FileReader:
         contents = []
         try:
             for item in items:
-                content = self._read_once(asked.popleft(), chunker, read_ns)
+                first = asked.popleft()
+                if isinstance(first, OSError) and first.errno in _TOO_MANY_OPEN:
+                    first = _ask(item)  # those before it are closed by now
+                content = self._read_once(first, chunker, read_ns)
                 if content.outcome is Outcome.CHANGED:
                     content = self._read_once(_ask(item), chunker, self.clock_ns())
                 contents.append(content)

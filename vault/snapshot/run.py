@@ -45,7 +45,7 @@ from vault.tree import (
 from vault.workers import Workers
 
 BATCH_SIZE = 4 * 1_048_576  # bytes of files in one batch
-BATCH_FILES = 256  # bounds the descriptors that are open at once
+BATCH_FILES = 128  # bounds the descriptors that are open at once
 JOURNAL_SIZE = 64 * 1_048_576  # bytes of files after which the journal is written
 BATCHES_AHEAD = 3  # batches being read while one is stored; bounds memory
 _FILE, _READ = EntryType.FILE, Outcome.READ  # looked up once, not for every file
