@@ -12,6 +12,7 @@ from cli.exits import EXIT_DEGRADED
 from cli.values import format_age
 from vault.ledger import Record
 from vault.model import from_rfc3339
+from vault.processes import spare_processors
 from vault.repository import Repository, snapshot_body
 from vault.restore import (
     Outcome,
@@ -152,7 +153,10 @@ def _has_floor(invocation: Invocation) -> bool:
 def _run(invocation: Invocation, repository: Repository, request: RestoreRequest) -> RestoreReport:
     recovery = invocation.recovery_key(repository)
     try:
-        with make_workers() as workers, progress.shown(quiet=invocation.options.quiet) as shown:
+        with (
+            make_workers(processes=spare_processors()) as workers,
+            progress.shown(quiet=invocation.options.quiet) as shown,
+        ):
             return restore_snapshot(
                 repository,
                 recovery,

@@ -39,11 +39,12 @@ class Workers:
     compute: Executor  # hashing, compression, sealing
     transfer: Executor  # calls to the store
     in_flight: int  # packs moving at the same time: bounds memory
+    processes: int = 0  # that may be forked for what Python does for every small thing
 
 
 @contextmanager
 def make_workers(
-    workers: int = 2, *, transfers: int = 2, in_flight: int | None = None
+    workers: int = 2, *, transfers: int = 2, in_flight: int | None = None, processes: int = 0
 ) -> Iterator[Workers]:
     """Executors that end with the block; pending work is dropped on an error.
 
@@ -51,6 +52,7 @@ def make_workers(
         workers: Threads that compute; 0 for none at all.
         transfers: Threads that talk to the store.
         in_flight: Packs moving at the same time; by default as many as transfers.
+        processes: That may be forked (`vault.processes`); none without threads.
     """
     if workers == 0:
         yield Workers(compute=InlineExecutor(), transfer=InlineExecutor(), in_flight=1)
@@ -58,7 +60,12 @@ def make_workers(
     compute = ThreadPoolExecutor(workers, thread_name_prefix="compute")
     transfer = ThreadPoolExecutor(transfers, thread_name_prefix="transfer")
     try:
-        yield Workers(compute=compute, transfer=transfer, in_flight=in_flight or transfers)
+        yield Workers(
+            compute=compute,
+            transfer=transfer,
+            in_flight=in_flight or transfers,
+            processes=processes,
+        )
     finally:
         compute.shutdown(wait=True, cancel_futures=True)
         transfer.shutdown(wait=True, cancel_futures=True)

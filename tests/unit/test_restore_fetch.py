@@ -1,5 +1,6 @@
 """Where each chunk of a file belongs."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -31,10 +32,11 @@ class _Reader:
     def chunks_of(self, entry: Entry) -> list[bytes]:
         return split_ids(entry.chunks)
 
-    def find(self, chunk_id: bytes) -> Location:
-        if chunk_id == TREE_PACK:
-            return Location(1, 10)
-        return Location(0, LENGTHS[chunk_id])
+    def find_all(self, chunk_ids: Sequence[bytes]) -> list[Location]:
+        return [
+            Location(1, 10) if each == TREE_PACK else Location(0, LENGTHS[each])
+            for each in chunk_ids
+        ]
 
     def pack(self, number: int) -> _Pack:
         return _Pack(ObjectType.TREE if number else ObjectType.DATA)
@@ -53,6 +55,7 @@ def _file(size: int, chunks: str, holes: tuple[tuple[int, int], ...] | None = No
 def _offsets(entry: Entry) -> list[int]:
     plan = Plan(cast("Reader", _Reader()))
     plan.add(0, entry)
+    plan.end()
     return list(plan._packs[0].offsets)
 
 
@@ -102,6 +105,7 @@ def test_the_same_chunk_many_times() -> None:
     plan = Plan(cast("Reader", _Reader()))
     for place in range(3):
         plan.add(place, _file(20, "aa"))
+    plan.end()
     assert list(plan.pending) == [2, 2, 2]
     assert list(plan._packs) == [0]
     assert list(plan._packs[0].files) == [0, 0, 1, 1, 2, 2]

@@ -5,23 +5,26 @@ tree's order, rebuild every canonical entry from what is found there, and compar
 it with the expected one and all of them with the signed content root.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import errno
 import fcntl
 import hashlib
+import itertools
 import mmap
 import os
 import stat
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
 from vault import fsmeta
 from vault.model import EntryType, sort_key
+from vault.processes import Helper
 from vault.progress import NO_PROGRESS, Progress
 from vault.restore.fs import Directories, Fs, join, local_error
 from vault.restore.stage import DEVICES, may_be_omitted
@@ -33,6 +36,9 @@ _WINDOW: Final = 1 << 30  # bytes of a file whose pages are looked up at once
 _SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
 _AHEAD_FILES: Final = 128  # asked of the disk and not yet read: bounds the descriptors
 _AHEAD_BYTES: Final = 64 << 20
+_BATCH_FILES: Final = 64  # handed to a process at once
+_BATCHES_AHEAD: Final = 8  # read or being read, and not yet compared
+_NO_DATA: Final = memoryview(b"")
 _MAX_MISMATCHES: Final = 100  # named in a report; all are counted
 _MEMORY: Final = frozenset({b"tmpfs", b"ramfs"})  # have no disk to read back from
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -129,6 +135,7 @@ class _Found(NamedTuple):
     fd: int = -1  # of a file; whoever reads the content closes it
     size: int = 0
     evidence: Evidence | None = None  # None: there is nothing to read
+    content: _Hashed | None = None  # of a small file that was read already
 
 
 def prove(
@@ -140,6 +147,7 @@ def prove(
     executor: Executor,
     fs: Fs,
     progress: Progress = NO_PROGRESS,
+    processes: int = 0,
 ) -> ProofReport:
     """Read the staged tree back from the disk and compare it with what was signed.
 
@@ -152,18 +160,20 @@ def prove(
         check_root: Whether a content root is the one that was signed.
         left_out: Omissions that staging reported: a difference that they explain
             makes the verdict partial instead of failed.
-        executor: Reads and hashes file content.
+        executor: Reads and hashes large files.
         fs: System calls.
         progress: Is told files and bytes read.
+        processes: That may be forked to read small files.
 
     Raises:
-        LocalError: The disk failed, or lost writes.
+        LocalError: The disk failed, or lost writes; or a process was killed.
     """
     try:
         fs.syncfs(staging)
         disk = _Disk(staging, fs, executor, progress)
         comparison = _Comparison(frozenset(left_out))
-        comparison.run(disk.entries(), iter(expected))
+        with contextlib.closing(disk.entries(processes)) as entries:
+            comparison.run(entries, iter(expected))
         for path, links, seen in disk.foreign_links():
             comparison.mismatch(path, "links", f"{seen}", f"{links}, some outside the tree")
     except OSError as error:
@@ -335,6 +345,23 @@ def _hex(digest: bytes | None) -> str:
 
 # --- walking the disk ---
 
+_Small: TypeAlias = list[_Found | None]  # None: not small, or a hard link
+_Helper: TypeAlias = Helper[Sequence[bytes], _Small]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Batch:
+    """Some members of the tree in order, whose small files are or will be read."""
+
+    members: list[_Found | bytes]
+    helper: _Helper | None  # that reads them
+    small: _Small = dataclasses.field(default_factory=list)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nobody would have to wait for it."""
+        return self.helper is None or self.helper.ready
+
 
 class _Disk:
     """The staged tree as the disk has it, in the order of the tree."""
@@ -352,16 +379,29 @@ class _Disk:
         self.files = 0
         self.size = 0
 
-    def entries(self) -> "Iterator[_ReadBack]":
+    def entries(self, processes: int = 0) -> "Generator[_ReadBack]":
         """Every object, ascending component-wise, with its content's digest and canonical bytes.
+
+        Args:
+            processes: That read small files beside this one.
 
         Raises:
             OSError: Something can't be read.
+            LocalError: A process was killed.
         """
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._directories.close)
+            helpers = [stack.enter_context(self._helper()) for _ in range(processes)]
+            looked = self._shared(helpers) if helpers else self._looked(self._walk())
+            with contextlib.closing(self._read(looked)) as entries:
+                yield from entries
+
+    def _read(self, looked: Iterator[_Found]) -> "Generator[_ReadBack]":
+        """Read what is not read yet; the disk is asked for it ahead."""
         ahead: deque[tuple[_Found, Future[_Hashed] | None]] = deque()
         size = 0  # bytes of what is ahead
         try:
-            for found in self._walk():
+            for found in looked:
                 ahead.append((found, self._begin(found)))
                 size += found.size
                 while len(ahead) > _AHEAD_FILES or size > _AHEAD_BYTES:
@@ -370,7 +410,6 @@ class _Disk:
             while ahead:
                 yield self._resolve(*ahead.popleft())
         finally:
-            self._directories.close()
             for found, future in ahead:
                 if future is not None and not future.cancel():
                     wait([future])  # it closes what it reads
@@ -390,9 +429,11 @@ class _Disk:
         return self._executor.submit(self._reader.read, found.fd, found.size, found.evidence)
 
     def _resolve(self, found: _Found, future: "Future[_Hashed] | None") -> "_ReadBack":
-        if found.fd < 0:
+        if found.fd < 0 and found.content is None:
             return found, None, _canonical(found, None)
-        if future is not None:
+        if found.content is not None:
+            content = found.content
+        elif future is not None:
             content = future.result()
         else:
             content = self._reader.read(found.fd, found.size, found.evidence)
@@ -403,8 +444,16 @@ class _Disk:
         self._progress.advance(files=1, size=content.size)
         return found, content, _canonical(found, content)
 
-    def _walk(self) -> Iterator[_Found]:
-        """Depth first with an explicit stack; names of a directory sorted bytewise."""
+    def _looked(self, members: Iterable[_Found | bytes]) -> Iterator[_Found]:
+        """Look at what was only seen in a directory."""
+        for member in members:
+            yield member if isinstance(member, _Found) else self._file(member)
+
+    def _walk(self) -> Iterator[_Found | bytes]:
+        """Depth first with an explicit stack; names of a directory sorted bytewise.
+
+        Of what the directory says is a regular file, only the path.
+        """
         stack = [(b"", iter(self._names(b"")))]
         yield self._directory(b"")
         while stack:
@@ -415,10 +464,69 @@ class _Disk:
                 self._directories.forget(path)
                 continue
             name, is_file = member
-            found = self._look(join(path, name), is_file=is_file)
+            if is_file:  # what opens is looked at again
+                yield join(path, name)
+                continue
+            found = self._look(join(path, name))
             yield found
             if found.type is EntryType.DIRECTORY:
                 stack.append((found.path, iter(self._names(found.path))))
+
+    # --- shared with other processes ---
+
+    def _helper(self) -> _Helper:
+        return Helper(lambda paths, _: self._read_small(paths), lambda: None, room=1)
+
+    def _shared(self, helpers: Sequence[_Helper]) -> Iterator[_Found]:
+        """As `_looked`, with small files read by whoever has time, in batches."""
+        waiting: deque[_Batch] = deque()
+        members = self._walk()
+        while batch := list(itertools.islice(members, _BATCH_FILES)):
+            waiting.append(self._hand_out(batch, helpers))
+            while waiting and (waiting[0].is_done or len(waiting) > _BATCHES_AHEAD):
+                yield from self._gather(waiting.popleft())
+        while waiting:
+            yield from self._gather(waiting.popleft())
+
+    def _hand_out(self, members: list[_Found | bytes], helpers: Sequence[_Helper]) -> _Batch:
+        paths = [member for member in members if isinstance(member, bytes)]
+        for helper in helpers:
+            if helper.offer(paths, _NO_DATA):
+                return _Batch(members, helper)
+        return _Batch(members, None, self._read_small(paths))
+
+    def _gather(self, batch: _Batch) -> Iterator[_Found]:
+        """A batch in its order; files that are not small are looked at here."""
+        small = iter(batch.small if batch.helper is None else batch.helper.take())
+        for member in batch.members:
+            if isinstance(member, _Found):
+                yield member
+            else:
+                yield next(small) or self._file(member)
+
+    def _read_small(self, paths: Sequence[bytes]) -> _Small:
+        """Look at files and read them, all but large ones and those with several links."""
+        opened: deque[_Found | None] = deque()
+        read: _Small = []
+        try:
+            opened.extend(map(self._open_small, paths))
+            while opened:
+                found = opened.popleft()
+                if found is not None:
+                    content = self._reader.read(found.fd, found.size, found.evidence)
+                    found = found._replace(fd=-1, content=content)
+                read.append(found)
+        finally:
+            for found in filter(None, opened):
+                os.close(found.fd)
+        return read
+
+    def _open_small(self, path: bytes) -> _Found | None:
+        fd, status = self._open(path)
+        if status.st_nlink == 1 and status.st_size <= _SMALL:
+            return self._ask(path, fd, status)
+        os.close(fd)
+        return None
 
     def _names(self, path: bytes) -> list[tuple[bytes, bool]]:
         """Names in a directory, sorted bytewise, and whether each was a regular file."""
@@ -427,15 +535,13 @@ class _Disk:
                 [(os.fsencode(each.name), each.is_file(follow_symlinks=False)) for each in members]
             )
 
-    def _look(self, path: bytes, *, is_file: bool) -> _Found:
+    def _look(self, path: bytes) -> _Found:
         around, name = self._directories.parent(path)
-        if is_file:  # what opens is looked at again
-            return self._file(path, around, name)
         status = os.stat(name, dir_fd=around, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             return self._directory(path)
         if stat.S_ISREG(status.st_mode):
-            return self._file(path, around, name)
+            return self._file(path)
         with fsmeta.place_at(around, name) as (place, held):
             kind = _TYPES.get(stat.S_IFMT(held.st_mode))
             if kind in {None, EntryType.DIRECTORY, EntryType.FILE}:
@@ -452,24 +558,35 @@ class _Disk:
         fd = self._directories.open(path)
         return _Found(path, EntryType.DIRECTORY, fsmeta.read_meta(fd, os.fstat(fd)))
 
-    def _file(self, path: bytes, around: int, name: bytes) -> _Found:
-        fd = os.open(name, _READ, dir_fd=around)
+    def _file(self, path: bytes) -> _Found:
+        """A file, open for reading, or a hard link."""
+        fd, status = self._open(path)
+        first = self._first_path(path, status) if status.st_nlink > 1 else path
+        if first == path:
+            return self._ask(path, fd, status)
         try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(  # noqa: TRY301 - the descriptor is closed below
-                    errno.ESTALE, f"{os.fsdecode(path)!r} changes while it is read"
-                )
+            return _Found(path, EntryType.HARD_LINK, fsmeta.read_meta(fd, status), link=first)
+        finally:
+            os.close(fd)
+
+    def _open(self, path: bytes) -> tuple[int, os.stat_result]:
+        around, name = self._directories.parent(path)
+        fd = os.open(name, _READ, dir_fd=around)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise OSError(errno.ESTALE, f"{os.fsdecode(path)!r} changes while it is read")
+        return fd, status
+
+    def _ask(self, path: bytes, fd: int, status: os.stat_result) -> _Found:
+        """The file, its content asked of the disk; ``fd`` stays open, but for an error."""
+        size = status.st_size
+        try:
             meta = fsmeta.read_meta(fd, status)
-            first = self._first_path(path, status) if status.st_nlink > 1 else path
-            size = status.st_size
-            evidence = self._reader.ask(fd, size) if first == path and size else None
+            evidence = self._reader.ask(fd, size) if size else None
         except BaseException:
             os.close(fd)
             raise
-        if first != path:
-            os.close(fd)
-            return _Found(path, EntryType.HARD_LINK, meta, link=first)
         return _Found(path, EntryType.FILE, meta, fd=fd, size=size, evidence=evidence)
 
     def _first_path(self, path: bytes, status: os.stat_result) -> bytes:
@@ -511,12 +628,6 @@ def _entry(found: _Found, content: _Hashed | None) -> Entry:
         device=found.device,
         xattrs=meta.xattrs,
     )
-
-
-def _close_all(batch: list[_Found]) -> None:
-    for found in batch:
-        if found.fd >= 0:
-            os.close(found.fd)
 
 
 # --- reading content from the disk ---

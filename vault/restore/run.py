@@ -53,6 +53,8 @@ from vault.restore.target import (
 from vault.tree import Entry, commitment, replace_entry
 from vault.workers import Workers
 
+ENOUGH_FILES = 1_000  # for a process of its own to be worth its start
+
 _log = logging.getLogger(__name__)
 
 
@@ -384,6 +386,7 @@ class _Restore:
                 self._others.append(place)
                 if entry.type is not EntryType.HARD_LINK:
                     space.add(0)
+        self._plan.end()
 
     def _plan_file(self, place: int, entry: Entry, space: Space) -> None:
         data = entry.size - sum(length for _, length in entry.holes or ())
@@ -430,6 +433,7 @@ class _Restore:
                 stager,
                 renamed=renamed,
                 workers=self._tools.workers,
+                processes=self._processes,
                 progress=self._tools.progress,
             ).run()
             for place in self._others:
@@ -471,10 +475,17 @@ class _Restore:
             executor=self._tools.workers.compute,
             fs=self._tools.fs,
             progress=self._tools.progress,
+            processes=self._processes,
         )
         if proof.verdict is Verdict.FAILED:
             raise ProofFailedError(proof)
         return proof
+
+    @property
+    def _processes(self) -> int:
+        """To be forked for small files, where there are enough of them."""
+        enough = len(self._plan.places) >= ENOUGH_FILES
+        return self._tools.workers.processes if enough else 0
 
     def _expected(self, selection: Selection) -> Iterator[tuple[Entry | None, bytes]]:
         for entry, canonical in self._spool:

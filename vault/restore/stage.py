@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Self, TypeVar
 
 from vault import fsmeta
@@ -167,6 +167,10 @@ class Stager:
     def left_out(self) -> dict[str, int]:
         """Omissions so far: what could not be applied or made, and how often."""
         return dict(sorted(self._left_out.items()))
+
+    def add_left_out(self, omissions: Mapping[str, int]) -> None:
+        """Count omissions of a process that builds the same tree."""
+        self._left_out.update(omissions)
 
     def close(self) -> None:
         """Close the directories that are open."""

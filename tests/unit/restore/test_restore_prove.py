@@ -35,9 +35,15 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         yield pool
 
 
+@pytest.fixture(params=[0, 2], ids=["alone", "with helpers"])
+def processes(request: pytest.FixtureRequest) -> int:
+    """That read small files beside this one."""
+    return int(request.param)
+
+
 @pytest.fixture
 def run_proof(
-    staging: Staging, expected: Expected, root_digest: bytes, executor: Executor
+    staging: Staging, expected: Expected, root_digest: bytes, executor: Executor, processes: int
 ) -> Prove:
     """Proves the staging directory against the expected tree."""
 
@@ -46,6 +52,7 @@ def run_proof(
             "check_root": lambda root: root == root_digest,
             "executor": executor,
             "fs": Fs(),
+            "processes": processes,
         } | options
         return prove(staging.fd, iter(expected), **arguments)  # type: ignore[arg-type]
 
@@ -270,7 +277,7 @@ def test_descriptors_are_closed_when_the_proof_ends_early(
     disk = prove_module._Disk(staging.fd, Fs(), executor, NO_PROGRESS)
     walk = disk.entries()
     next(walk)
-    walk.close()  # type: ignore[attr-defined]
+    walk.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -1,0 +1,176 @@
+"""A process forked from this one, for work that Python itself does: threads would take turns.
+
+It shares the caller's open files and everything in memory as it was at the fork, so that a
+request is small; data goes through memory that both have mapped.
+"""
+
+import contextlib
+import mmap
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
+
+from vault.errors import LocalError
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
+
+_MOST: Final = 3  # one process can't keep more of them busy
+_SLOTS: Final = 2  # one is worked on while the other waits
+_STOPPED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the whole group gets them
+
+
+def spare_processors() -> int:
+    """Processes that can work beside this one, each on a processor of its own."""
+    return min(len(os.sched_getaffinity(0)) - 1, _MOST)
+
+
+class Helper(Generic[_Request, _Answer]):
+    """Does one request after the other in a process of its own. Use as a context manager.
+
+    It ends with the block, and by itself should this process be killed. What the work
+    raises is raised here, by whatever is called next.
+
+    Args:
+        work: Called there with a request and its data.
+        finish: Called there when everything was done; what it returns comes back here.
+        room: Bytes that the data of one request may have.
+
+    Raises:
+        LocalError: The system allows no further process.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[_Request, memoryview], _Answer],
+        finish: Callable[[], Any],
+        *,
+        room: int,
+    ) -> None:
+        self._room = room
+        self._memory = mmap.mmap(-1, _SLOTS * room)  # shared: the fork maps the same pages
+        self._free = list(range(_SLOTS))
+        fork = get_context("fork")
+        self._connection, there = fork.Pipe()
+        self._process = fork.Process(target=self._serve, args=(there, work, finish), daemon=True)
+        try:
+            with warnings.catch_warnings():
+                # Threads of ours wait for work, or draw: the child waits for no lock of theirs.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._process.start()
+        except OSError as error:
+            self._connection.close()
+            raise LocalError("can't start a process", found=error.strerror) from error
+        finally:
+            there.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait until it has ended: nothing that it does comes later than this."""
+        self._connection.close()
+        self._process.join()
+        self._process.close()
+        self._memory.close()
+
+    def offer(self, request: _Request, data: memoryview) -> bool:
+        """Give it work; False if it has enough, or the data finds no room."""
+        if not self._free or len(data) > self._room:
+            return False
+        slot = self._free.pop()
+        start = slot * self._room
+        self._memory[start : start + len(data)] = data
+        self._send((slot, len(data), request))
+        return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are answers still to be taken."""
+        return len(self._free) < _SLOTS
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` would not wait."""
+        return self.busy and self._connection.poll()
+
+    def take(self) -> _Answer:
+        """The answer to the first request that has none yet; waits for it.
+
+        Raises:
+            VaultError: What the work raised.
+            LocalError: The process was killed.
+        """
+        slot, answer = self._receive()
+        self._free.append(slot)
+        return cast("_Answer", answer)
+
+    def finish(self) -> Any:
+        """End it, after the last answer was taken.
+
+        Raises:
+            VaultError: What the work raised.
+            LocalError: The process was killed.
+        """
+        self._send(None)
+        return self._receive()
+
+    def _send(self, message: tuple[int, int, _Request] | None) -> None:
+        try:
+            self._connection.send(message)
+        except OSError:
+            self._receive()  # why it ended
+            raise
+
+    def _receive(self) -> Any:
+        try:
+            result, error = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            raise LocalError(
+                "a process that helped has ended",
+                found=f"exit code {self._process.exitcode}",
+                hint="was it killed for want of memory?",
+            ) from None
+        if error is not None:
+            raise error
+        return result
+
+    # --- over there ---
+
+    def _serve(
+        self,
+        connection: Connection,
+        work: Callable[[_Request, memoryview], _Answer],
+        finish: Callable[[], Any],
+    ) -> NoReturn:
+        self._connection.close()  # or it would never see the other end closed
+        for number in _STOPPED:
+            signal.signal(number, signal.SIG_IGN)  # the other end says when to stop
+        with contextlib.suppress(EOFError, OSError):  # nobody listens any more
+            self._answer_all(connection, work, finish)
+        os._exit(0)  # nothing of the parent's is closed, flushed or removed
+
+    def _answer_all(
+        self,
+        connection: Connection,
+        work: Callable[[_Request, memoryview], _Answer],
+        finish: Callable[[], Any],
+    ) -> None:
+        memory = memoryview(self._memory)
+        while True:
+            message = connection.recv()
+            try:
+                if message is None:
+                    connection.send((finish(), None))
+                    return
+                slot, length, request = message
+                start = slot * self._room
+                connection.send(((slot, work(request, memory[start : start + length])), None))
+            except Exception as error:  # noqa: BLE001 - raised again on the other side
+                connection.send((None, error))
+                return
