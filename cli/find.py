@@ -35,6 +35,8 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
     then the exit code is 4.
     Needs recovery.key.
     """
+    if not pattern:
+        raise click.UsageError("PATTERN is empty: no name is")
     repository = invocation.open()
     ledger = repository.ledger
     records = owed(ledger, ledger.snapshots(), invocation.clock())

@@ -10,7 +10,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
@@ -27,6 +27,20 @@ _STOPPED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the whole gr
 def spare_processors() -> int:
     """Processes that can work beside this one, each on a processor of its own."""
     return min(len(os.sched_getaffinity(0)) - 1, _MOST)
+
+
+def start(
+    stack: contextlib.ExitStack, count: int, make: "Callable[[], Helper[_Request, _Answer]]"
+) -> "list[Helper[_Request, _Answer]]":
+    """Helpers that end with the stack: as many as wanted, or as the system allows.
+
+    A limit on processes makes work slower; it must not make it fail.
+    """
+    found: list[Helper[_Request, _Answer]] = []
+    with contextlib.suppress(LocalError):
+        for _ in range(count):
+            found.append(stack.enter_context(make()))  # noqa: PERF401 - what was started stays
+    return found
 
 
 class Helper(Generic[_Request, _Answer]):
@@ -52,21 +66,21 @@ class Helper(Generic[_Request, _Answer]):
         room: int,
     ) -> None:
         self._room = room
-        self._memory = mmap.mmap(-1, _SLOTS * room)  # shared: the fork maps the same pages
         self._free = list(range(_SLOTS))
-        fork = get_context("fork")
-        self._connection, there = fork.Pipe()
-        self._process = fork.Process(target=self._serve, args=(there, work, finish), daemon=True)
-        try:
-            with warnings.catch_warnings():
-                # Threads of ours wait for work, or draw: the child waits for no lock of theirs.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self._process.start()
-        except OSError as error:
-            self._connection.close()
-            raise LocalError("can't start a process", found=error.strerror) from error
-        finally:
-            there.close()
+        self._exit_code: int | None = None
+        with contextlib.ExitStack() as undo:
+            try:
+                self._memory = mmap.mmap(-1, _SLOTS * room)  # shared: the fork maps the same pages
+                undo.callback(self._memory.close)
+                self._connection, there = Pipe()
+                undo.callback(self._connection.close)
+                with there:
+                    self._process = _fork()
+                    if not self._process:
+                        self._serve(there, work, finish)
+            except OSError as error:
+                raise LocalError("can't start a process", found=error.strerror) from error
+            undo.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +88,7 @@ class Helper(Generic[_Request, _Answer]):
     def __exit__(self, *_: object) -> None:
         """Wait until it has ended: nothing that it does comes later than this."""
         self._connection.close()
-        self._process.join()
-        self._process.close()
+        self._wait()
         self._memory.close()
 
     def offer(self, request: _Request, data: memoryview) -> bool:
@@ -130,15 +143,20 @@ class Helper(Generic[_Request, _Answer]):
         try:
             result, error = self._connection.recv()
         except (EOFError, OSError):
-            self._process.join()
             raise LocalError(
                 "a process that helped has ended",
-                found=f"exit code {self._process.exitcode}",
+                found=f"exit code {self._wait()}",
                 hint="was it killed for want of memory?",
             ) from None
         if error is not None:
             raise error
         return result
+
+    def _wait(self) -> int:
+        """Until it has ended; its exit code, or the signal that ended it below zero."""
+        if self._exit_code is None:
+            self._exit_code = os.waitstatus_to_exitcode(os.waitpid(self._process, 0)[1])
+        return self._exit_code
 
     # --- over there ---
 
@@ -148,12 +166,14 @@ class Helper(Generic[_Request, _Answer]):
         work: Callable[[_Request, memoryview], _Answer],
         finish: Callable[[], Any],
     ) -> NoReturn:
-        self._connection.close()  # or it would never see the other end closed
-        for number in _STOPPED:
-            signal.signal(number, signal.SIG_IGN)  # the other end says when to stop
-        with contextlib.suppress(EOFError, OSError):  # nobody listens any more
-            self._answer_all(connection, work, finish)
-        os._exit(0)  # nothing of the parent's is closed, flushed or removed
+        try:
+            for number in _STOPPED:
+                signal.signal(number, signal.SIG_IGN)  # the other end says when to stop
+            self._connection.close()  # or it would never be seen closed
+            with contextlib.suppress(EOFError, OSError):  # nobody listens any more
+                self._answer_all(connection, work, finish)
+        finally:
+            os._exit(0)  # nothing of the parent's is closed, flushed or removed
 
     def _answer_all(
         self,
@@ -174,3 +194,10 @@ class Helper(Generic[_Request, _Answer]):
             except Exception as error:  # noqa: BLE001 - raised again on the other side
                 connection.send((None, error))
                 return
+
+
+def _fork() -> int:
+    """As `os.fork`; threads of ours wait for work, or draw: no lock of theirs is waited for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()

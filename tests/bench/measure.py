@@ -31,7 +31,7 @@ class Cost:
 
     wall: float  # seconds
     cpu: float  # seconds, user and system, of all processes
-    memory: float  # MB, peak of the sum of RssAnon over all processes
+    memory: float  # MB, peak of the anonymous memory of all processes; what they share counts once
 
 
 def measure(command: Command, env: Mapping[str, str]) -> Cost:
@@ -66,7 +66,7 @@ def measure(command: Command, env: Mapping[str, str]) -> Cost:
 
 
 def _watch(root: int, peak: list[int]) -> None:
-    while (total := sum(map(_anonymous, _family(root)))) > 0:
+    while (total := _anonymous(list(_family(root)))) > 0:
         peak[0] = max(peak[0], total)
         time.sleep(INTERVAL)
 
@@ -85,10 +85,17 @@ def _family(pid: int) -> Iterator[int]:
         yield from _family(child)
 
 
-def _anonymous(pid: int) -> int:
-    """Kilobytes of anonymous memory that are resident; 0 when it ended."""
+def _anonymous(processes: list[int]) -> int:
+    """Kilobytes of anonymous memory that are resident; 0 when all ended."""
+    if len(processes) == 1:
+        return _field(processes[0], "status", "RssAnon:")
+    return sum(_field(each, "smaps_rollup", "Pss_Anon:") for each in processes)
+
+
+def _field(process: int, file: str, name: str) -> int:
+    """A number from a file about a process; 0 when that ended."""
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
+        text = Path(f"/proc/{process}/{file}").read_text()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in text.splitlines() if line[:7] == "RssAnon"), 0)
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(name)), 0)

@@ -197,3 +197,19 @@ def test_an_interrupted_restore_leaves_nothing(lab: "Lab", record: Record, tmp_p
     with pytest.raises(KeyboardInterrupt):
         run(lab, record, room / "target", Interrupted(tmp_path / "log"))
     assert list(room.iterdir()) == []
+
+
+def test_a_limit_on_processes_is_no_failure(
+    lab: "Lab", record: Record, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is slower, that is all; and nothing stays open."""
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    report = run(lab, record, tmp_path / "target", Fs())
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+    assert report.outcome is Outcome.RECOVERED
+    assert read(tmp_path / "target") == read(source)

@@ -270,6 +270,7 @@ def test_find_looks_in_all_snapshots(vault: Vault, vault_json: VaultJson, change
     assert vault_json("find", "etc/*", "--dataset", "data")["matches"]
     assert vault_json("find", "nothing")["matches"] == []
     assert vault("find", "*", "--dataset", "nobody")[0] == 2
+    assert vault("find", "")[0] == 2
 
 
 def test_find_goes_on_after_a_damaged_snapshot(

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 from vault.errors import DigestMismatchError, FormatError
 from vault.model import ObjectType
 from vault.pack import Location
-from vault.processes import Helper
+from vault.processes import Helper, start
 from vault.progress import Progress
 from vault.reader import PackReader, Reader
 from vault.restore.spool import Spool
@@ -201,8 +201,7 @@ class Fetcher:
             ahead=BLOCKS_AHEAD,
         )
         with contextlib.ExitStack() as stack:
-            for _ in range(self._processes):  # forked before the threads begin
-                self._helpers.append(stack.enter_context(self._helper()))
+            self._helpers = start(stack, self._processes, self._helper)  # no threads yet
             stack.enter_context(contextlib.closing(blocks))
             for work, (block, raw) in blocks:
                 self._write_block(work.by_block[block], memoryview(raw))

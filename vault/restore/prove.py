@@ -24,7 +24,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from vault import fsmeta
 from vault.model import EntryType, sort_key
-from vault.processes import Helper
+from vault.processes import Helper, start
 from vault.progress import NO_PROGRESS, Progress
 from vault.restore.fs import Directories, Fs, join, local_error
 from vault.restore.stage import DEVICES, may_be_omitted
@@ -391,7 +391,7 @@ class _Disk:
         """
         with contextlib.ExitStack() as stack:
             stack.callback(self._directories.close)
-            helpers = [stack.enter_context(self._helper()) for _ in range(processes)]
+            helpers = start(stack, processes, self._helper)
             looked = self._shared(helpers) if helpers else self._looked(self._walk())
             with contextlib.closing(self._read(looked)) as entries:
                 yield from entries
