@@ -29,7 +29,7 @@ from vault.keyfile import (
     save_writer,
 )
 from vault.ledger import Ledger, Record, WriterInfo
-from vault.locks import lock_target
+from vault.locks import ledger_until, lock_target
 from vault.model import (
     Digest,
     DomainRef,
@@ -159,7 +159,7 @@ def _publish_root(
     sha256 = hashlib.sha256(envelope).digest()
     retention = None
     if parameters.lock_mode is not LockMode.NONE:
-        need = clock() + parameters.ledger_span
+        need = ledger_until(clock(), parameters)
         until = lock_target(need, sha256, parameters.lock_grid)
         retention = Retention(mode=parameters.lock_mode, until=until)
     store.put(ledger_name(0), envelope, sha256=sha256, retention=retention)
@@ -429,7 +429,7 @@ def _add_writer(
 
 def _store_domain(repository: Repository, name: str, data: bytes) -> DomainRef:
     digest = Digest.of(data)
-    need = repository.clock() + repository.parameters.ledger_span
+    need = repository.ledger_need()
     ref = repository.put(f"domains/{name}/{digest}", data, need).ref
     return DomainRef(
         name=name, object=ref.name, sha256=str(ref.sha256), size=ref.size, version=ref.version

@@ -75,6 +75,16 @@ def snapshot_until(
     return _EPOCH + timedelta(seconds=_seconds_up(begin + retention))
 
 
+def ledger_until(now: datetime, parameters: Parameters) -> datetime:
+    """Until when to lock what is locked for the ledger term (I2).
+
+    Args:
+        now: By this machine's clock; the store's, which counts, may be ahead of it (I9).
+        parameters: Say how long the term is.
+    """
+    return now + MAX_SKEW + parameters.ledger_span
+
+
 def check_retention(seconds: int, parameters: Parameters) -> int:
     """The retention to use for a run, in seconds: what was asked, at least the minimum.
 

@@ -380,7 +380,7 @@ class Repository:
 
     def _put_statement(self, seq: int, envelope: bytes) -> None:
         """Store a statement, unless its number is owned where a list can't settle that (I4)."""
-        name, need = ledger_name(seq), self._ledger_need()
+        name, need = ledger_name(seq), self.ledger_need()
         if not self.store.traits.orders_versions_by_commit:
             try:
                 self.put(name, envelope, need, exclusive=True)
@@ -404,7 +404,7 @@ class Repository:
                 start = number * pages.PAGE_LENGTH
                 whole = self.ledger.records[start : start + pages.PAGE_LENGTH]
                 data = pages.encode_page([self.envelope_of(record) for record in whole])
-                self.put(pages.page_name(number), data, self._ledger_need())
+                self.put(pages.page_name(number), data, self.ledger_need())
 
     def _extend_predecessors(self) -> None:
         """Lock the head for the full term, older statements from half the term on (I2).
@@ -425,8 +425,8 @@ class Repository:
             quarter = (now - extended) // (term / 4)
             is_due = quarter >= 2 and quarter > (head.modified - extended) // (term / 4)
             if is_copied or is_due:
-                self._lock_again(record, now + term)
-        self._lock_again(head, now + term)
+                self._lock_again(record, self.ledger_need())
+        self._lock_again(head, self.ledger_need())
 
     def _lock_again(self, record: Record, need: datetime) -> None:
         name = ledger_name(record.seq)
@@ -458,8 +458,9 @@ class Repository:
                 return version.version, envelope
         raise MissingObjectError(f"{name} is missing", expected=f"version {record.version}")
 
-    def _ledger_need(self) -> datetime:
-        return self.clock() + self.parameters.ledger_span
+    def ledger_need(self) -> datetime:
+        """`locks.ledger_until` for what is stored now."""
+        return locks.ledger_until(self.clock(), self.parameters)
 
     def check_skew(self) -> None:
         """Refuse to write when the clocks differ by over five minutes (I9).
@@ -511,7 +512,7 @@ class Repository:
     def put_evidence(self, data: bytes) -> Digest:
         """Store what a statement is about to cite, locked for the ledger term."""
         digest = Digest.of(data)
-        self.put(f"evidence/{digest}", data, self._ledger_need(), digest=digest)
+        self.put(f"evidence/{digest}", data, self.ledger_need(), digest=digest)
         return digest
 
     def read(self, ref: ObjectRef) -> bytes:

@@ -734,6 +734,20 @@ def test_a_host_whose_clock_is_four_minutes_off_works_beside_one_that_is_right(
     assert lab.contents(record) == files_of(source)
 
 
+@pytest.mark.parametrize("minutes", [5, -5])
+def test_the_ledger_term_counts_from_the_store_s_time(
+    *,
+    make_repository: "MakeRepository",
+    make_source: "MakeSource",
+    assert_invariants: "AssertInvariants",
+    minutes: int,
+) -> None:
+    """I2: also what a host stores whose clock is behind; here the grid rounds nothing up."""
+    lab = make_repository(LockMode.COMPLIANCE, lock_grid=1)
+    _take(lab, make_source(), repository=_with_clock(lab, minutes=minutes))
+    assert assert_invariants(lab.store, lab.root) == 1
+
+
 @pytest.mark.parametrize("minutes", [6, -6])
 def test_a_host_whose_clock_is_six_minutes_off_stores_nothing(
     lab: "Lab", make_source: "MakeSource", minutes: int
