@@ -22,7 +22,7 @@ as() { # the server refuses to run as root
 }
 
 server=$(mktemp -d)
-trap 'as "$bin/pg_ctl" -D "$server/db" -m immediate stop > "$server/stop.log" 2>&1 || true; rm -rf "$server"' EXIT
+trap 'as "$bin/pg_ctl" -D "$server/db" -m immediate stop > "$server/stop.log" 2>&1 || true; rm -rf "$server" "$server.log"' EXIT
 [ "$(id -u)" -ne 0 ] || chown postgres "$server"
 export PGHOST=$server PGDATABASE=postgres PGUSER=bench
 {
@@ -37,5 +37,4 @@ export PGHOST=$server PGDATABASE=postgres PGUSER=bench
     tail -n 1 "$server.log" >&2
     exit 1
 }
-rm -f "$server.log"
 "$bin/pg_dump" --version

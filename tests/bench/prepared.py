@@ -16,13 +16,20 @@ def run(
 
     Raises: UnavailableError: it failed, with the first line that it said.
     """
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     try:
-        done = subprocess.run(
-            command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        process = subprocess.Popen(
+            command, cwd=cwd, env=env, stdin=nothing, stdout=pipe, stderr=pipe
         )
     except OSError as error:
         raise UnavailableError(f"{command[0]}: {error.strerror}") from error
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip() or f"exit {done.returncode}"
+    try:
+        out, errors = process.communicate()
+    except BaseException:
+        process.terminate()  # not killed: it ends what it began
+        process.communicate()
+        raise
+    if process.returncode:
+        words = errors.decode(errors="replace").strip() or f"exit {process.returncode}"
         raise UnavailableError(f"{Path(command[0]).name}: {words.splitlines()[0]}")
-    return done.stdout.decode(errors="replace").strip()
+    return out.decode(errors="replace").strip()
