@@ -351,10 +351,18 @@ class Cache:
         """Keep what an index object is to say of a pack until one does; durable on return."""
         self._write(lambda txn: txn.put(_NUMBER.pack(number), entry, db=self._unindexed))
 
-    def unindexed(self) -> list[tuple[int, bytes]]:
-        """What is kept, of packs that are known, by number."""
-        kept = ((_NUMBER.unpack(key)[0], value) for key, value in self._items(self._unindexed))
-        return [(number, entry) for number, entry in kept if self.pack(number) is not None]
+    def unindexed(self) -> Iterator[tuple[int, bytes]]:
+        """What is kept, of packs that are known, by number; one is held at a time."""
+
+        def keys(txn: lmdb.Transaction) -> list[bytes]:
+            with txn.cursor(db=self._unindexed) as cursor:
+                return [bytes(key) for key in cursor.iternext(values=False)]
+
+        for key in self._read(keys):
+            (number,) = _NUMBER.unpack(key)
+            kept = self._get(key, self._unindexed)
+            if kept is not None and self.pack(number) is not None:
+                yield number, kept
 
     def forget_unindexed(self, numbers: Iterable[int]) -> None:
         """An index object names these packs now."""

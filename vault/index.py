@@ -18,7 +18,7 @@ from vault.pack import MAX_DIRECTORY, MAX_PACK, Directory
 MAX_INDEX: Final = 64 << 20  # bytes of raw
 MAX_STORED_INDEX: Final = MAX_INDEX + (1 << 20)  # what cannot be compressed grows a little
 MERGE_COUNT: Final = 16  # index objects of a size class become one
-MAX_MERGED: Final = 32 << 20  # bytes stored of one merge; its raw bytes stay under MAX_INDEX
+MAX_MERGED: Final = 16 << 20  # bytes stored of one merge, which is held a few times over
 
 _MAX_VERSION = 1024
 _VERSION = re.compile(rb"[!-~]{1,1024}")
@@ -71,13 +71,21 @@ def open_index(data: bytes, index_key: bytes, repository_id: bytes) -> list[Inde
     return list(_decode(decompress(frame, max_raw=MAX_INDEX)))
 
 
-def partition(entries: Iterable[IndexEntry], limit: int = MAX_INDEX) -> Iterator[list[IndexEntry]]:
-    """The entries in their order, in groups whose index object stays within ``limit`` bytes raw."""
+def partition(
+    entries: Iterable[IndexEntry], *, packs: int, limit: int
+) -> Iterator[list[IndexEntry]]:
+    """The entries in their order, in groups for an index object each.
+
+    Args:
+        entries: Read as far as the group at hand.
+        packs: Most of one group.
+        limit: Most bytes of its raw; a larger entry is alone.
+    """
     group: list[IndexEntry] = []
     size = _COUNT.size
     for entry in entries:
         needed = _encoded_size(entry)
-        if group and size + needed > limit:
+        if group and (size + needed > limit or len(group) >= packs):
             yield group
             group, size = [], _COUNT.size
         group.append(entry)

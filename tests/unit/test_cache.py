@@ -159,12 +159,12 @@ def test_what_no_index_says_yet_is_kept_until_one_does(cache: Cache) -> None:
     first, second = cache.reserve_pack(), cache.reserve_pack()
     cache.add_unindexed(first, b"one")
     cache.add_unindexed(second, b"two")
-    assert cache.unindexed() == []
+    assert list(cache.unindexed()) == []
     cache.add_pack(first, _row(1), _ids("a"), [1])
     cache.add_pack(second, _row(2), _ids("b"), [1])
-    assert cache.unindexed() == [(first, b"one"), (second, b"two")]
+    assert list(cache.unindexed()) == [(first, b"one"), (second, b"two")]
     cache.forget_unindexed([first])
-    assert cache.unindexed() == [(second, b"two")]
+    assert list(cache.unindexed()) == [(second, b"two")]
 
 
 def test_large_packs_and_many_small_ones_go_in_by_parts(

@@ -141,16 +141,17 @@ def test_an_index_over_the_limit_is_not_sealed() -> None:
         seal_index(KEY, REPOSITORY, [large] * 29)
 
 
-@given(st.lists(st.integers(1, 40), max_size=30), st.integers(200, 4000))
-def test_partition_keeps_order_and_limit(chunks: list[int], limit: int) -> None:
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 8), st.integers(200, 4000))
+def test_partition_keeps_order_and_limits(chunks: list[int], packs: int, limit: int) -> None:
     """Groups are as full as they may be; a single entry is never lost."""
     entries = [entry(n, chunks=count) for n, count in enumerate(chunks)]
-    groups = list(partition(entries, limit))
+    groups = list(partition(entries, packs=packs, limit=limit))
     assert [each for group in groups for each in group] == entries
     assert all(groups)
     for group in groups:
         raw = 4 + sum(51 + len(each.version) + each.directory.encoded_size for each in group)
         assert raw <= limit or len(group) == 1
+        assert len(group) <= packs
 
 
 def ref(number: int, size: int) -> ObjectRef:

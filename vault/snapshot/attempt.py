@@ -16,6 +16,7 @@ from vault.codec import Session
 from vault.crypto import random_bytes
 from vault.entrylist import EntryListReader, EntryListWriter, Joiner, Journal, ListHead, merge
 from vault.errors import ConfigError
+from vault.index import IndexEntry
 from vault.model import (
     Counts,
     InventoryRef,
@@ -271,10 +272,10 @@ class Attempt:
     ) -> SnapshotReport:
         task = self._task
         task.progress.stage("publishing")
-        stored = {**self._data.stored, **self._tree.stored}
+        stored = self._data.stored | self._tree.stored
         packs = self._needed(numbers)
-        unindexed = dict(chunkmap.unindexed(self._cache))
-        new_index = self._publisher.store_index(list(unindexed.values()))
+        indexed: list[int] = []
+        new_index = self._publisher.store_index(self._unindexed(indexed))
         body = SnapshotBody(
             dataset=task.request.dataset,
             created=to_rfc3339(task.started),
@@ -294,14 +295,20 @@ class Attempt:
                 started=task.started,
             )
         )
-        self._cache.forget_unindexed(unindexed)
+        self._cache.forget_unindexed(indexed)
         return SnapshotReport(
             record=record,
             body=snapshot_body(record),
             problems=tuple(run.problems),
             packs=len(stored),
-            reused_packs=len(packs) - len(numbers & stored.keys()),
+            reused_packs=len(packs) - len(numbers & stored),
         )
+
+    def _unindexed(self, numbers: list[int]) -> Iterator[IndexEntry]:
+        """Packs that no index object names yet; their numbers are appended on the way."""
+        for number, entry in chunkmap.unindexed(self._cache):
+            numbers.append(number)
+            yield entry
 
     def _needed(self, numbers: set[int]) -> list[NeededPack]:
         rows = {number: self._cache.pack(number) for number in sorted(numbers)}

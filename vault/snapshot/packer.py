@@ -97,7 +97,7 @@ class Packer:
         self._open: _OpenPack | None = None
         self._uploads: deque[Future[_StoredPack]] = deque()
         self._pending: dict[bytes, int] = {}  # chunk id -> pack number, until it is in the cache
-        self.stored: dict[int, IndexEntry] = {}  # of this run, by pack number
+        self.stored: set[int] = set()  # packs of this run, by number
         self.stored_bytes = 0
 
     def find(self, chunk_id: bytes) -> int | None:
@@ -198,7 +198,7 @@ class Packer:
             if self._pending.get(chunk) == pack.number:
                 del self._pending[chunk]
         self.stored_bytes += entry.size
-        self.stored[pack.number] = entry
+        self.stored.add(pack.number)
 
 
 def pack_numbers(numbers: Sequence[int]) -> bytes:

@@ -37,6 +37,7 @@ from vault.workers import Workers
 _log = logging.getLogger(__name__)
 
 INDEX_PACKS = 64  # packs in one new index object (design.md 4)
+INDEX_SIZE = 8 << 20  # bytes of its raw, which is held a few times over: bounds memory
 
 
 class PacksGoneError(Exception):
@@ -100,13 +101,10 @@ class Publisher:
         self._tool = tool
         self._spans = distrusted_spans(repository.ledger, domain.name)
 
-    def store_index(self, entries: Sequence[IndexEntry]) -> list[ObjectRef]:
+    def store_index(self, entries: Iterable[IndexEntry]) -> list[ObjectRef]:
         """Store index objects for new packs; a cache, so the minimum lock is enough."""
-        return [
-            self._store_index_object(part)
-            for start in range(0, len(entries), INDEX_PACKS)
-            for part in index.partition(entries[start : start + INDEX_PACKS])
-        ]
+        parts = index.partition(entries, packs=INDEX_PACKS, limit=INDEX_SIZE)
+        return [self._store_index_object(part) for part in parts]
 
     def _store_index_object(self, entries: Sequence[IndexEntry]) -> ObjectRef:
         data = index.seal_index(self._domain.index_key, self._repository.id, entries)
