@@ -22,8 +22,9 @@ from vault.model import EntryType, Finding, ObjectRef, ObjectType, Severity
 from vault.progress import NO_PROGRESS, Progress
 from vault.reader import PackReader, Reader
 from vault.repository import Repository
-from vault.tree import Entry
 from vault.workers import Workers, in_order
+
+_LOOKED_UP = 512  # chunks at once
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +118,17 @@ def choose_sample(names: Collection[str], share: float, *, seed: bytes) -> list[
     )
 
 
+def _open(pack: PackReader) -> tuple[int, IntegrityError | None]:
+    """How many chunks of a pack are right, and what is wrong with the first that is not."""
+    chunks = 0
+    try:
+        for number, _ in pack.blocks(range(len(pack.directory.blocks))):
+            chunks += pack.directory.blocks[number].chunks
+    except IntegrityError as error:
+        return chunks, error
+    return chunks, None
+
+
 class _Run:
     """Collects what one verification sees."""
 
@@ -135,6 +147,7 @@ class _Run:
         self._opened: set[str] = set()
         self._chunks = 0
         self._entries = 0
+        self._last_tree: tuple[Any, int] | None = None  # what the last one was; its entries
 
     # --- without keys ---
 
@@ -210,31 +223,50 @@ class _Run:
                 reader.close()
 
     def _check_snapshot(self, reader: Reader, record: Record) -> None:
+        tree = (reader.body.tree, tuple(reader.inventory.objects))
+        if self._last_tree is not None and tree == self._last_tree[0]:
+            self._entries += self._last_tree[1]  # was right, and nothing changed since
+            return
+        entries, findings = self._entries, len(self._findings)
         try:
             reader.load_packs()
-            for pack in reader.packs().values():
-                if pack.ref.name in self._read and pack.ref.name not in self._opened:
-                    self._open_pack(pack)
-            for entry, _ in reader.tree():
-                self._entries += 1
-                self._check_entry(reader, entry)
+            self._open_packs(reader)
+            self._check_tree(reader)
         except IntegrityError as error:
             self._error(f"ledger {record.seq}", error)
+        is_right = len(self._findings) == findings
+        self._last_tree = (tree, self._entries - entries) if is_right else None
 
-    def _open_pack(self, pack: PackReader) -> None:
-        self._opened.add(pack.ref.name)
-        try:
-            for number, _ in pack.blocks(range(len(pack.directory.blocks))):
-                self._chunks += pack.directory.blocks[number].chunks
-        except IntegrityError as error:
-            self._error(pack.ref.name, error)
+    def _open_packs(self, reader: Reader) -> None:
+        """Every chunk of the packs that were read and not opened yet."""
+        packs = (
+            pack
+            for pack in reader.packs().values()
+            if pack.ref.name in self._read and pack.ref.name not in self._opened
+        )
+        workers = self._workers
+        for pack, future in in_order(workers.compute, _open, packs, limit=workers.in_flight):
+            self._opened.add(pack.ref.name)
+            chunks, error = future.result()
+            self._chunks += chunks
+            if error is not None:
+                self._error(pack.ref.name, error)
 
-    def _check_entry(self, reader: Reader, entry: Entry) -> None:
-        """Every chunk that a file names lies in a pack that the snapshot needs."""
-        if entry.type is not EntryType.FILE or not entry.size:
-            return
-        for name in reader.chunks_of(entry):
-            pack = reader.pack(reader.find(name).pack)
+    def _check_tree(self, reader: Reader) -> None:
+        """The whole tree; every chunk that a file names lies in a pack that the snapshot needs."""
+        names: list[bytes] = []
+        for entry, _ in reader.tree():
+            self._entries += 1
+            if entry.type is EntryType.FILE and entry.size:
+                names += reader.chunks_of(entry)
+            if len(names) >= _LOOKED_UP:
+                self._check_chunks(reader, names)
+                names.clear()
+        self._check_chunks(reader, names)
+
+    def _check_chunks(self, reader: Reader, names: Sequence[bytes]) -> None:
+        for number in {location.pack for location in reader.find_all(names)}:
+            pack = reader.pack(number)
             if pack.kind is not ObjectType.DATA:
                 self._finding(pack.ref.name, "file content in a pack of another type", "", "")
 

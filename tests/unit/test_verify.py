@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vault.errors import DigestMismatchError
 from vault.ledger import Record
 from vault.model import ObjectRef
+from vault.reader import Reader
 from vault.tree import canonical_of
 from vault.verify import VerifyReport, verify
 from vault.workers import make_workers
@@ -142,6 +144,36 @@ def test_what_opens_is_looked_at_by_the_key_only(
     report = lab.verify(record)
     assert report.verdict == "failed"
     assert "in no pack" in report.findings[0].problem
+
+
+def test_a_tree_that_did_not_change_is_gone_through_once(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snapshots of the same tree and the same packs; what is wrong is told of each."""
+    source = make_source(files=10)
+    records = [lab.snapshot(source).record for _ in range(3)]
+    alone = lab.verify(records[0])
+    walked = []
+    tree = Reader.tree
+
+    def counted(reader: Reader) -> Any:
+        walked.append(reader.record.seq)
+        return tree(reader)
+
+    monkeypatch.setattr(Reader, "tree", counted)
+    report = _share(lab, 1, keys=True)
+    assert report.passed
+    assert report.entries == 3 * alone.entries
+    assert walked == [records[0].seq]
+    monkeypatch.setattr(Reader, "tree", lambda reader: iter([_fail(reader)]))
+    report = _share(lab, 1, keys=True)
+    assert [finding.subject for finding in report.findings] == [
+        f"ledger {record.seq}" for record in records
+    ]
+
+
+def _fail(_: Reader) -> Any:
+    raise DigestMismatchError("not the tree")
 
 
 def test_details_fit_an_attestation(lab: "Lab", record: Record) -> None:
