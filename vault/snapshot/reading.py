@@ -6,9 +6,11 @@ large one in pieces, one after the other, so memory is bounded by the piece. One
 pass serves the file's digest and the id of a one-chunk file.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -24,6 +26,7 @@ from vault.storage.base import Buffer
 SMALL_FILE = 256 * 1024  # bytes; larger ones are read, cut and hashed by threads
 LARGE_FILE = 8 * 1_048_576  # bytes; larger files are read in pieces
 PIECE = 8 * 1_048_576  # bytes
+_HASHED_BESIDE = 1_048_576  # bytes, for which a thread is worth its start
 _TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
 _ZEROS = memoryview(bytes(1_048_576))
 
@@ -185,15 +188,29 @@ class LargeFile:
         data[:start] = self._tail
         view = memoryview(data)
         got = _read_into(self._fd, view[start:], self.size)
-        self._sha256.update(view[start : start + got])
         self.size += got
         self.done = got < room or self.size == self._before.st_size
         filled = view[: start + got]
-        lengths = self._chunker.cut(filled, final=self.done or self.size == self._end)
-        pieces = split(filled, lengths)
-        self._tail = bytes(filled[sum(lengths) :])
-        ids = [self._reader.chunk_id(hashlib.sha256(piece).digest()) for piece in pieces]
+        with self._hashing(filled[start:]):
+            lengths = self._chunker.cut(filled, final=self.done or self.size == self._end)
+            pieces = split(filled, lengths)
+            self._tail = bytes(filled[sum(lengths) :])
+            ids = [self._reader.chunk_id(hashlib.sha256(piece).digest()) for piece in pieces]
         return ids, pieces
+
+    @contextlib.contextmanager
+    def _hashing(self, data: memoryview) -> Iterator[None]:
+        """Hash the file's bytes beside the block: that takes as long as to cut and hash chunks."""
+        if len(data) < _HASHED_BESIDE:
+            self._sha256.update(data)
+            yield
+            return
+        beside = threading.Thread(target=self._sha256.update, args=(data,))
+        beside.start()
+        try:
+            yield
+        finally:
+            beside.join()
 
     def _next_run(self) -> None:
         """Hash the hole before the next run of data, or before the end of the file."""
