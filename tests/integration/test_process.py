@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,6 +27,14 @@ def take_snapshot(*_, workers, **__):
 cli.snapshot.take_snapshot = take_snapshot
 cli.main.main()
 """
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Tests that run in the background of a shell inherit an ignored Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
