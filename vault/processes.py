@@ -9,7 +9,7 @@ import mmap
 import os
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
@@ -74,7 +74,7 @@ class Helper(Generic[_Request, _Answer]):
                 undo.callback(self._memory.close)
                 self._connection, there = Pipe()
                 undo.callback(self._connection.close)
-                with there:
+                with there, _signals_held():
                     self._process = _fork()
                     if not self._process:
                         self._serve(there, work, finish)
@@ -194,6 +194,16 @@ class Helper(Generic[_Request, _Answer]):
             except Exception as error:  # noqa: BLE001 - raised again on the other side
                 connection.send((None, error))
                 return
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """One that came right after a fork would have the child clear away what is the parent's."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _fork() -> int:

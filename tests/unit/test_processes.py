@@ -148,6 +148,28 @@ def test_signals_to_the_group_are_left_to_the_parent() -> None:
         assert helper.take() == (process, 1)
 
 
+def test_a_signal_right_after_the_fork_is_the_parent_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that unwound would remove the parent's staging directory."""
+    parent, fork = os.getpid(), os.fork
+
+    def interrupted() -> int:
+        process = fork()
+        if not process:
+            os.kill(os.getpid(), signal.SIGINT)
+        return process
+
+    monkeypatch.setattr(os, "fork", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Helper(_length, _nothing, room=ROOM) as helper:
+            helper.offer(None, memoryview(b"1"))
+            assert helper.take()[1] == 1
+    finally:
+        if os.getpid() != parent:
+            os._exit(99)
+        signal.signal(signal.SIGINT, before)
+
+
 def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     """Nobody is left behind who still holds the staging directory's lock."""
     told = tmp_path / "process"
