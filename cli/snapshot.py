@@ -18,6 +18,7 @@ from cli.values import parse_duration
 from vault.errors import ConfigError
 from vault.keyfile import WriterKey
 from vault.model import from_rfc3339
+from vault.processes import spare_processors
 from vault.repository import Repository
 from vault.snapshot import (
     Action,
@@ -131,7 +132,10 @@ def _take(
     *,
     strict: bool,
 ) -> int:
-    with make_workers() as workers, progress.shown(quiet=invocation.options.quiet) as shown:
+    with (
+        make_workers(processes=spare_processors()) as workers,
+        progress.shown(quiet=invocation.options.quiet) as shown,
+    ):
         report = take_snapshot(
             repository,
             writer,

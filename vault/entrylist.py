@@ -55,8 +55,11 @@ class Numbers(Protocol):
         """Whether the numbers handed out up to a mark stand for what they did then."""
 
 
-class ListRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One entry with what tells whether it changed since, and the packs it needs."""
+class ListRecord(msgspec.Struct, array_like=True, gc=False):
+    """One entry with what tells whether it changed since, and the packs it needs.
+
+    Only ``packs`` is ever changed: it is known after the rest.
+    """
 
     path: bytes
     size: int  # bytes

@@ -229,20 +229,19 @@ class PackWriter:
         return next(self._counters)
 
     def seal_block(
-        self, counter: int, pieces: Sequence[Buffer], ids: Sequence[bytes], lengths: Sequence[int]
+        self, counter: int, raw: bytes | bytearray, ids: Sequence[bytes], lengths: Sequence[int]
     ) -> SealedBlock:
         """Compress and seal one block, and open it again.
 
         Args:
             counter: From `next_counter`; used once.
-            pieces: The block's bytes, in any number of buffers.
+            raw: The block's bytes.
             ids: Chunk ids.
-            lengths: Of the chunks, bytes; they sum to that of the pieces.
+            lengths: Of the chunks, bytes; they sum to that of the block.
 
         Raises:
             VaultError: Over a limit, or what was sealed does not open to the same bytes.
         """
-        raw = b"".join(pieces)
         if (
             not 0 < len(raw) <= MAX_BLOCK
             or len(ids) != len(lengths)

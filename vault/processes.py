@@ -7,6 +7,7 @@ request is small; data goes through memory that both have mapped.
 import contextlib
 import mmap
 import os
+import pickle
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ _Answer = TypeVar("_Answer")
 
 _MOST: Final = 3  # one process can't keep more of them busy
 _SLOTS: Final = 2  # one is worked on while the other waits
+_MAX_REQUEST: Final = 65_536  # bytes; a socket holds more, so that sending one never waits
 _STOPPED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the whole group gets them
 
 
@@ -50,7 +52,8 @@ class Helper(Generic[_Request, _Answer]):
     raises is raised here, by whatever is called next.
 
     Args:
-        work: Called there with a request and its data.
+        work: Called there with a request and its data. A request without any has the whole
+            room, to leave there what belongs to its answer.
         finish: Called there when everything was done; what it returns comes back here.
         room: Bytes that the data of one request may have.
 
@@ -89,16 +92,21 @@ class Helper(Generic[_Request, _Answer]):
         """Wait until it has ended: nothing that it does comes later than this."""
         self._connection.close()
         self._wait()
-        self._memory.close()
+        with contextlib.suppress(BufferError):  # an error's traceback holds a view of it
+            self._memory.close()
 
-    def offer(self, request: _Request, data: memoryview) -> bool:
-        """Give it work; False if it has enough, or the data finds no room."""
+    def offer(self, request: _Request, data: bytes | memoryview = b"") -> bool:
+        """Give it work; False if it has enough, or request or data find no room."""
         if not self._free or len(data) > self._room:
             return False
-        slot = self._free.pop()
+        slot = self._free[-1]
+        message = pickle.dumps((slot, len(data), request))
+        if len(message) > _MAX_REQUEST:  # each would wait until the other has read
+            return False
+        self._free.pop()
         start = slot * self._room
         self._memory[start : start + len(data)] = data
-        self._send((slot, len(data), request))
+        self._send(message)
         return True
 
     @property
@@ -118,9 +126,19 @@ class Helper(Generic[_Request, _Answer]):
             VaultError: What the work raised.
             LocalError: The process was killed.
         """
+        with self.answer() as (answer, _):
+            return answer
+
+    @contextlib.contextmanager
+    def answer(self) -> Iterator[tuple[_Answer, memoryview]]:
+        """As `take`, with the room in which the work left what belongs to its answer.
+
+        The room is used again after the block: no view of it may outlast that.
+        """
         slot, answer = self._receive()
+        start = slot * self._room
+        yield cast("_Answer", answer), memoryview(self._memory)[start : start + self._room]
         self._free.append(slot)
-        return cast("_Answer", answer)
 
     def finish(self) -> Any:
         """End it, after the last answer was taken.
@@ -129,12 +147,12 @@ class Helper(Generic[_Request, _Answer]):
             VaultError: What the work raised.
             LocalError: The process was killed.
         """
-        self._send(None)
+        self._send(pickle.dumps(None))
         return self._receive()
 
-    def _send(self, message: tuple[int, int, _Request] | None) -> None:
+    def _send(self, message: bytes) -> None:
         try:
-            self._connection.send(message)
+            self._connection.send_bytes(message)
         except OSError:
             self._receive()  # why it ended
             raise
@@ -190,7 +208,8 @@ class Helper(Generic[_Request, _Answer]):
                     return
                 slot, length, request = message
                 start = slot * self._room
-                connection.send(((slot, work(request, memory[start : start + length])), None))
+                data = memory[start : start + (length or self._room)]
+                connection.send(((slot, work(request, data)), None))
             except Exception as error:  # noqa: BLE001 - raised again on the other side
                 connection.send((None, error))
                 return

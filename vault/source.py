@@ -15,7 +15,7 @@ import pwd
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore import GitIgnorePatternError
@@ -105,7 +105,19 @@ def walk(
     return _walk_several(roots, chooser)
 
 
-def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
+class Identity(Protocol):
+    """What a status says about which file it is of."""
+
+    @property
+    def st_dev(self) -> int:
+        """Device."""
+
+    @property
+    def st_ino(self) -> int:
+        """Inode on it."""
+
+
+def open_source(full: bytes, expected: Identity) -> tuple[int, os.stat_result]:
     """The regular file that the walk met: a descriptor, which the caller closes, and its status.
 
     Raises:
@@ -117,7 +129,8 @@ def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_res
     except PermissionError:  # only the owner may leave the access time alone
         descriptor = open_path(full, _FILE)
     found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or not os.path.samestat(found, expected):
+    same = found.st_ino == expected.st_ino and found.st_dev == expected.st_dev
+    if not same or not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise OSError(errno.ESTALE, "replaced by something else since it was listed")
     return descriptor, found

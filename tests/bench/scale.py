@@ -9,6 +9,7 @@ process hides growth, so that those of whole commands are lower bounds. Nothing 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -29,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.datasets import SETTLED
-from tests.bench.measure import Command, measure
+from tests.bench.measure import Command, CommandError, measure
 from tests.bench.synthetic import (
     chunk_ids,
     fill_cache,
@@ -78,11 +79,11 @@ class Machine:
         self.env |= {"VAULT_PASSPHRASE_FILE": str(secret), "VAULT_KEYS": str(self.keys)}
         self.run("init", str(self.repository), "--yes")
 
-    def run(self, *arguments: str, size: float = 0) -> Point:
+    def run(self, *arguments: str, size: float = 0, stdin: Path | None = None) -> Point:
         """One command to its end."""
         counted = self.place / "counted.json"
         before = _stored(self.repository)
-        command = Command((sys.executable, __file__, "--count", str(counted), *arguments))
+        command = Command((sys.executable, __file__, "--count", str(counted), *arguments), stdin)
         sample = measure(command, self.env)
         requests = sum(json.loads(counted.read_bytes()).values())
         grown = _stored(self.repository) - before
@@ -153,6 +154,48 @@ def bytes_of(place: Path, *, full: bool) -> Series:
         _work(series, machine, tree, gigabytes, changed=lambda tree=tree: _edit(tree / "image"))  # type: ignore[misc]
         shutil.rmtree(place)
     return series
+
+
+def streams(place: Path, *, full: bool) -> Series:
+    """A stream of gigabytes: it lies nowhere but in the repository, so a disk has room for more."""
+    series: Series = {}
+    for gigabytes in (1, 10, *((100,) if full else ())):
+        machine = Machine(place / "machine")
+        pipe = place / "pipe"
+        os.mkfifo(pipe)
+
+        def note(work: str, *arguments: str, stdin: Path | None = None) -> None:
+            point = machine.run("-q", *arguments, size=gigabytes, stdin=stdin)  # noqa: B023 - called here
+            series.setdefault(work, []).append(point)
+            print(work, point, file=sys.stderr)
+
+        for work in ("first snapshot", "the same again"):
+            with _written_to(pipe, gigabytes * 10**9):
+                note(work, "snapshot", "--stdin", "stream", "--name", DATASET, stdin=pipe)
+        note("list", "list")
+        note("cat", "cat", DATASET, "stream")
+        note("verify", "verify", DATASET)
+        subprocess.run(["chattr", "-R", "-f", "-i", str(place)], check=False)
+        shutil.rmtree(place)
+    return series
+
+
+@contextlib.contextmanager
+def _written_to(pipe: Path, size: int) -> Iterator[None]:
+    """A process that writes so many bytes to the pipe, once somebody reads from it."""
+    code = (
+        "import sys; from pathlib import Path; from tests.bench.synthetic import make_data;"
+        "make_data(Path(sys.argv[1]), int(sys.argv[2]))"
+    )
+    top = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", code, str(pipe), str(size)], cwd=top) as writer:
+        try:
+            yield
+        except BaseException:
+            writer.kill()
+            raise
+    if writer.returncode:
+        raise CommandError(f"the stream broke off: exit {writer.returncode}")
 
 
 def _edit(image: Path) -> None:
@@ -275,11 +318,12 @@ def _lookups(cache: Any, count: int) -> float:
 AXES: Mapping[str, Callable[..., Series]] = {
     "files": files,
     "bytes": bytes_of,
+    "streams": streams,
     "snapshots": snapshots,
     "statements": statements,
     "chunks": chunks,
 }
-_UNITS = {"bytes": "GiB"}
+_UNITS = {"bytes": "GiB", "streams": "GB"}
 
 
 # --- the tables ---

@@ -31,8 +31,8 @@ run.BATCH_SIZE = run.JOURNAL_SIZE = 16_384
 read, put = reading.FileReader.read_batch, LocalStore.put
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
-def read_batch(self, items):
-    contents = read(self, items)
+def read_batch(self, items, room):
+    contents = read(self, items, room)
     say("read", sum(content.size for content in contents))
     return contents
 def stalled_put(self, name, *args, **options):

@@ -96,7 +96,8 @@ class Forger:
         """One pack of one block."""
         writer = PackWriter(Sealer.for_session(self.session, kind, self.repository.id), 3)
         ids = [self.id_of(chunk, kind) for chunk in chunks]
-        block = writer.seal_block(writer.next_counter(), chunks, ids, list(map(len, chunks)))
+        lengths = list(map(len, chunks))
+        block = writer.seal_block(writer.next_counter(), b"".join(chunks), ids, lengths)
         writer.add(block)
         pack = writer.finish()
         name = f"packs/{str(pack.pack_id)[:2]}/{pack.pack_id}"

@@ -384,8 +384,8 @@ def _forge(repository: Repository, kind: ObjectType, size: int, session_id: byte
     raw = size // 2
     for _ in range(20):
         writer = PackWriter(Sealer.for_session(session, kind, repository.id), 3)
-        pieces = [os.urandom(raw)]
-        writer.add(writer.seal_block(writer.next_counter(), pieces, [os.urandom(32)], [raw]))
+        ids = [os.urandom(32)]
+        writer.add(writer.seal_block(writer.next_counter(), os.urandom(raw), ids, [raw]))
         data = bytes(writer.finish().data)
         if len(data) == size:
             return data

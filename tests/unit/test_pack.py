@@ -60,7 +60,7 @@ def write(
     for chunks in blocks:
         sealed = writer.seal_block(
             writer.next_counter(),
-            [memoryview(chunk) for chunk in chunks],
+            b"".join(chunks),
             [name_of(chunk, kind) for chunk in chunks],
             [len(chunk) for chunk in chunks],
         )
@@ -311,7 +311,7 @@ def test_a_poisoned_chunk_is_caught() -> None:
     """Right tags, right sizes, but the content is not what its id says."""
     writer = PackWriter(Sealer.for_session(SESSION, ObjectType.DATA, REPOSITORY), 3)
     ids = [name_of(b"good"), name_of(b"fine")]
-    writer.add(writer.seal_block(writer.next_counter(), [b"good", b"evil"], ids, [4, 4]))
+    writer.add(writer.seal_block(writer.next_counter(), b"goodevil", ids, [4, 4]))
     with pytest.raises(DigestMismatchError, match=ids[1].hex()):
         read(writer.finish().data)
 
@@ -320,7 +320,7 @@ def test_a_data_chunk_never_passes_for_a_tree_chunk() -> None:
     """The pack's type is part of the id."""
     writer = PackWriter(Sealer.for_session(SESSION, ObjectType.TREE, REPOSITORY), 3)
     name = name_of(b"chunk", ObjectType.DATA)
-    writer.add(writer.seal_block(writer.next_counter(), [b"chunk"], [name], [5]))
+    writer.add(writer.seal_block(writer.next_counter(), b"chunk", [name], [5]))
     with pytest.raises(DigestMismatchError, match="not what its id says"):
         read(writer.finish().data)
 
@@ -443,7 +443,7 @@ def writer_of_data() -> PackWriter:
 def test_blocks_are_added_in_order() -> None:
     """The counter under the tag is the place in the pack."""
     writer = writer_of_data()
-    sealed = [writer.seal_block(writer.next_counter(), [b"x"], [bytes(32)], [1]) for _ in range(2)]
+    sealed = [writer.seal_block(writer.next_counter(), b"x", [bytes(32)], [1]) for _ in range(2)]
     with pytest.raises(VaultError, match="out of order"):
         writer.add(sealed[1])
     writer.add(sealed[0])
@@ -472,7 +472,7 @@ def test_impossible_blocks_are_not_sealed(
 ) -> None:
     """A writer never makes what no reader takes."""
     with pytest.raises(VaultError, match="not one that a pack can hold"):
-        writer_of_data().seal_block(0, pieces, ids, lengths)
+        writer_of_data().seal_block(0, b"".join(pieces), ids, lengths)
 
 
 def test_packs_end_before_their_limits() -> None:
@@ -498,7 +498,7 @@ def test_a_writer_that_seals_wrongly_notices(monkeypatch: pytest.MonkeyPatch) ->
     """A block that would not open to the same bytes is never handed out."""
     monkeypatch.setattr("vault.pack.compress", lambda raw, level: compress(bytes(len(raw)), level))
     with pytest.raises(VaultError, match="does not open"):
-        writer_of_data().seal_block(0, [b"data"], [bytes(32)], [4])
+        writer_of_data().seal_block(0, b"data", [bytes(32)], [4])
 
 
 def test_a_directory_that_reads_back_differently_is_noticed(
@@ -506,7 +506,7 @@ def test_a_directory_that_reads_back_differently_is_noticed(
 ) -> None:
     """Before the pack is stored."""
     writer = writer_of_data()
-    writer.add(writer.seal_block(writer.next_counter(), [b"data"], [bytes(32)], [4]))
+    writer.add(writer.seal_block(writer.next_counter(), b"data", [bytes(32)], [4]))
     wrong = dataclasses.replace(write([[b"data"]]).directory, ids=b"\1" * 32).encode()
     monkeypatch.setattr("vault.pack.compress", lambda raw, level: compress(wrong, level))
     with pytest.raises(VaultError):

@@ -66,6 +66,35 @@ def test_no_more_is_taken_than_there_is_room_for() -> None:
         assert not helper.ready
 
 
+def test_requests_that_a_socket_may_not_hold_are_left_to_the_caller() -> None:
+    """Else each side would wait until the other has read: 128 paths of 4 KiB, and more back."""
+    paths = [os.urandom(4_000) for _ in range(128)]
+
+    def work(request: list[bytes], _data: memoryview) -> list[bytes]:
+        return request * 4
+
+    with Helper(work, _nothing, room=ROOM) as helper:
+        assert not helper.offer(paths)
+        assert helper.offer(paths[:10])
+        assert helper.offer(paths[10:20])
+        assert _take_all(helper) == [paths[:10] * 4, paths[10:20] * 4]
+
+
+def test_work_without_data_may_leave_some() -> None:
+    """In the room that goes with its answer, until the block ends."""
+
+    def work(request: int, room: memoryview) -> int:
+        room[:request] = b"x" * request
+        return request
+
+    with Helper(work, _nothing, room=ROOM) as helper:
+        assert helper.offer(3)
+        with helper.answer() as (size, room):
+            assert bytes(room[:size]) == b"xxx"
+            assert len(room) == ROOM
+            del room
+
+
 def test_finish_tells_what_was_gathered_there() -> None:
     """The process has a copy of what it works on; this one's stays as it was."""
     gathered: list[int] = []

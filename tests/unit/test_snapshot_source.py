@@ -172,9 +172,9 @@ def test_what_is_excluded_is_not_stored(lab: "Lab", make_source: "MakeSource") -
 
 
 def _between_reads(
-    monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object], name: str = "_read_up_to"
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object], name: str = "_read_into"
 ) -> None:
-    """Calls ``act`` with a count after the bytes of each file were read."""
+    """Calls ``act`` with a count after the bytes of each file, or piece of one, were read."""
     real: Callable[..., Any] = getattr(reading, name)
     count = [0]
 
@@ -258,7 +258,7 @@ def test_a_file_that_vanishes_before_it_is_read_is_counted(
     """As if the walk had been a moment later."""
     source = make_source()
     gone = source / "dir0/file2"
-    _between_reads(monkeypatch, lambda count: gone.unlink(missing_ok=True), "_open")
+    _between_reads(monkeypatch, lambda count: gone.unlink(missing_ok=True), "_ask")
     report = lab.snapshot(source)
     assert report.body.counts.vanished == 1
     assert report.body.complete
@@ -280,7 +280,7 @@ def test_a_large_file_that_shrinks_while_it_is_read_is_listed(
         if count in (2, 7):
             os.truncate(file, next(sizes))
 
-    _between_reads(monkeypatch, act, "_read_into")
+    _between_reads(monkeypatch, act)
     report = lab.snapshot(tmp_path / "top")
     assert report.body.counts.changed == 1
     (data,) = lab.contents(report.record).values()
@@ -318,10 +318,10 @@ def test_a_file_that_is_replaced_before_it_is_read_is_not_followed(
     (tmp_path / "top/kept").write_bytes(b"kept")
     file = tmp_path / "top/file"
     file.write_bytes(b"content")
-    real = reading._open
+    real = walking.open_source
 
-    def swapped(item: Any) -> tuple[int, os.stat_result]:
-        if item.path == b"file":
+    def swapped(full: bytes, expected: Any) -> tuple[int, os.stat_result]:
+        if full == bytes(file):
             file.unlink()
             if kind == "directory":
                 file.mkdir()
@@ -331,9 +331,9 @@ def test_a_file_that_is_replaced_before_it_is_read_is_not_followed(
                 os.mkfifo(file)
             else:
                 (tmp_path / "secret").rename(file)
-        return real(item)
+        return real(full, expected)
 
-    monkeypatch.setattr(reading, "_open", swapped)
+    monkeypatch.setattr(walking, "open_source", swapped)
     report = lab.snapshot(tmp_path / "top")
     assert not report.body.complete
     assert [(problem.path, problem.kind) for problem in report.problems] == [

@@ -138,7 +138,7 @@ def test_what_opens_is_looked_at_by_the_key_only(
             content["sha256"] = bytes(32)
         return canonical_of(path, *rest, **content)
 
-    monkeypatch.setattr("vault.snapshot.run.canonical_of", lying)
+    monkeypatch.setattr("vault.snapshot.records.canonical_of", lying)
     record = lab.snapshot(top).record
     assert lab.verify(record, keys=False).passed
     report = lab.verify(record)

@@ -156,7 +156,7 @@ def _pack_vectors(session: Session) -> Json:
     writer = PackWriter(_sealer(session, ObjectType.DATA), 3)
     for pair in (CHUNKS[:2], CHUNKS[2:]):
         ids, lengths = [_name(chunk) for chunk in pair], [len(chunk) for chunk in pair]
-        writer.add(writer.seal_block(writer.next_counter(), pair, ids, lengths))
+        writer.add(writer.seal_block(writer.next_counter(), b"".join(pair), ids, lengths))
     pack = writer.finish()
     data, second = bytes(pack.data), pack.directory.blocks[1].offset
     recipients = pack.header_length - 1202  # our own is the last

@@ -38,7 +38,6 @@ _AHEAD_FILES: Final = 128  # asked of the disk and not yet read: bounds the desc
 _AHEAD_BYTES: Final = 64 << 20
 _BATCH_FILES: Final = 64  # handed to a process at once
 _BATCHES_AHEAD: Final = 8  # read or being read, and not yet compared
-_NO_DATA: Final = memoryview(b"")
 _MAX_MISMATCHES: Final = 100  # named in a report; all are counted
 _MEMORY: Final = frozenset({b"tmpfs", b"ramfs"})  # have no disk to read back from
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -491,7 +490,7 @@ class _Disk:
     def _hand_out(self, members: list[_Found | bytes], helpers: Sequence[_Helper]) -> _Batch:
         paths = [member for member in members if isinstance(member, bytes)]
         for helper in helpers:
-            if helper.offer(paths, _NO_DATA):
+            if helper.offer(paths):
                 return _Batch(members, helper)
         return _Batch(members, None, self._read_small(paths))
 

@@ -90,10 +90,10 @@ class Packer:
         self._workers = workers
         self._level = level
         self._need = need
-        self._pieces: list[Buffer] = []
+        self._block = bytearray()
         self._ids: list[bytes] = []
         self._lengths: list[int] = []
-        self._block_size = 0
+        self._block_size = 0  # bytes of `_block` that are used
         self._open: _OpenPack | None = None
         self._uploads: deque[Future[_StoredPack]] = deque()
         self._pending: dict[bytes, int] = {}  # chunk id -> pack number, until it is in the cache
@@ -106,17 +106,20 @@ class Packer:
 
     def add(self, chunk_id: bytes, piece: Buffer) -> int:
         """Store one new chunk; returns the number of its pack."""
-        size = len(piece)
-        if self._pieces and (
-            self._block_size + size > self._parameters.block_size
-            or len(self._ids) >= MAX_BLOCK_CHUNKS
+        size, start = len(piece), self._block_size
+        if start and (
+            start + size > self._parameters.block_size or len(self._ids) >= MAX_BLOCK_CHUNKS
         ):
             self._flush_block()
+            start = 0
         number = (self._open or self._begin_pack()).number
-        self._pieces.append(piece)
+        if not start:
+            self._block = bytearray(max(size, self._parameters.block_size))
+        # copied at once: a piece is a view of a buffer that is much larger, and used again
+        memoryview(self._block)[start : start + size] = piece
         self._ids.append(chunk_id)
         self._lengths.append(size)
-        self._block_size += size
+        self._block_size = start + size
         self._pending[chunk_id] = number
         return number
 
@@ -134,28 +137,28 @@ class Packer:
 
     def _flush_block(self) -> None:
         """Hand the block to a worker; close the pack if it is full."""
-        if not self._pieces:
+        if not self._ids:
             return
+        del self._block[self._block_size :]
         pack = self._open or self._begin_pack()
         pack.pending.append(
             self._workers.compute.submit(
                 pack.writer.seal_block,
                 pack.writer.next_counter(),
-                self._pieces,
+                self._block,
                 self._ids,
                 self._lengths,
             )
         )
         pack.pending_size += self._block_size
         pack.chunks += len(self._ids)
-        self._pieces, self._ids, self._lengths, self._block_size = [], [], [], 0
+        self._block, self._ids, self._lengths, self._block_size = bytearray(), [], [], 0
         pack.take_sealed(MAX_PENDING_BLOCKS)
         if pack.is_full(self._parameters.pack_size):
             self._close_pack()
 
     def _close_pack(self) -> None:
-        if self._pieces:
-            self._flush_block()
+        self._flush_block()
         pack, self._open = self._open, None
         if pack is None:
             return

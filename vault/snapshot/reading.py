@@ -1,16 +1,14 @@
 """Files into chunks (design.md 6).
 
-Small files are read whole, many to a batch, by the thread that walks: what Python does
-for each would only fight over the interpreter elsewhere. Others are read by threads, a
-large one in pieces, one after the other, so memory is bounded by the piece. One SHA-256
-pass serves the file's digest and the id of a one-chunk file.
+Small files are read whole, many to a batch, by the thread that walks and by processes
+beside it: what Python does for each would only fight over the interpreter elsewhere.
+Others are read by threads, a large one in pieces. One SHA-256 pass serves the file's
+digest and the id of a one-chunk file.
 """
 
-import contextlib
 import errno
 import hashlib
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -19,14 +17,15 @@ from typing import NamedTuple, TypeAlias
 from vault import fsmeta, source
 from vault.chunker import Chunker, ChunkSizes
 from vault.crypto import chunk_id
+from vault.entrylist import ListRecord
 from vault.model import ObjectType
+from vault.snapshot.pieces import PIECE, BufferPool, Part, Pieces, split
+from vault.snapshot.records import file_record, is_storable
 from vault.source import SourceItem
 from vault.storage.base import Buffer
 
 SMALL_FILE = 256 * 1024  # bytes; larger ones are read, cut and hashed by threads
 LARGE_FILE = 8 * 1_048_576  # bytes; larger files are read in pieces
-PIECE = 8 * 1_048_576  # bytes
-_HASHED_BESIDE = 1_048_576  # bytes, for which a thread is worth its start
 _TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
 _ZEROS = memoryview(bytes(1_048_576))
 
@@ -43,27 +42,39 @@ class Outcome(Enum):
 _READ = Outcome.READ  # looked up once, not for every file
 
 
-class FileContent(NamedTuple):
-    """One file as read; the entry is made of ``stat`` as it was when read.
+class ToRead(NamedTuple):
+    """A file that the walk met, as far as whoever reads it needs to know. May be pickled."""
 
-    A tuple, because there is one for every file.
-    """
+    path: bytes  # in the tree
+    full: bytes  # to open it by
+    st_dev: int
+    st_ino: int
+    st_size: int  # bytes, as the walk saw it
+
+    @classmethod
+    def of(cls, item: SourceItem) -> "ToRead":
+        """Of a file; ``item.stat`` is known."""
+        stat = item.stat
+        assert stat is not None
+        return cls(item.path, item.full, stat.st_dev, stat.st_ino, stat.st_size)
+
+
+class FileContent(NamedTuple):
+    """One file as read. A tuple, because there is one for every file."""
 
     outcome: Outcome
-    stat: os.stat_result | None = None
-    xattrs: fsmeta.Xattrs | None = None
+    record: ListRecord | None = None  # None: it could not be read
+    size: int = 0  # bytes that were read
+    has_links: bool = False  # other names of the same file
+    is_beyond: bool = False  # its mtime is none that can be stored
     problems: Sequence[str] = ()  # attributes that could not be read, and why
-    sha256: bytes = b""
-    size: int = 0
     ids: Sequence[bytes] = ()
     pieces: Sequence[Buffer] = ()  # the chunks
-    holes: tuple[tuple[int, int], ...] | None = None  # (offset, length)
-    read_ns: int = 0
     problem: str = ""
 
 
 class FileReader:
-    """Reads, cuts and hashes; one for a run, used by several threads.
+    """Reads, cuts and hashes; one for a run, used by several threads and processes.
 
     Args:
         sizes: Chunk sizes of the repository.
@@ -75,16 +86,24 @@ class FileReader:
         self._sizes = sizes
         self._id_key = id_key
         self.clock_ns = clock_ns
+        self.buffers = BufferPool()
 
     def chunk_id(self, sha256: bytes) -> bytes:
         """The id of a data chunk with this SHA-256."""
         return chunk_id(self._id_key, ObjectType.DATA, sha256)
 
-    def read_batch(self, items: Sequence[SourceItem]) -> list[FileContent]:
+    def read_batch(self, items: Sequence[ToRead], room: memoryview) -> list[FileContent | None]:
         """Read files whole, in order; problems are results, not exceptions.
 
         All are opened first, and the disk is asked for them: it then has many requests
         at once, though one thread reads.
+
+        Args:
+            items: The files.
+            room: Where their bytes go; `FileContent.pieces` are views of it, one after the other.
+
+        Returns:
+            None for a file that does not find room: it has grown.
         """
         chunker = Chunker(self._sizes)
         read_ns = self.clock_ns()  # before the first byte: later writes are newer
@@ -95,9 +114,13 @@ class FileReader:
                 first = asked.popleft()
                 if isinstance(first, OSError) and first.errno in _TOO_MANY_OPEN:
                     first = _ask(item)  # those before it are closed by now
-                content = self._read_once(first, chunker, read_ns)
-                if content.outcome is Outcome.CHANGED:
-                    content = self._read_once(_ask(item), chunker, self.clock_ns())
+                content = self._read_once(item, first, chunker, room, read_ns)
+                if content is not None:
+                    if content.outcome is Outcome.CHANGED:
+                        again = self.clock_ns()
+                        content = self._read_once(item, _ask(item), chunker, room, again)
+                    if content is not None and content.size:
+                        room = room[content.size :]
                 contents.append(content)
         finally:
             for left in asked:
@@ -105,13 +128,17 @@ class FileReader:
                     os.close(left[0])
         return contents
 
-    def _read_once(self, asked: "_Asked", chunker: Chunker, read_ns: int) -> FileContent:
+    def _read_once(
+        self, item: ToRead, asked: "_Asked", chunker: Chunker, room: memoryview, read_ns: int
+    ) -> FileContent | None:
         if isinstance(asked, OSError):
             return failed(asked)
         fd, before = asked
         try:
             try:
-                data = _read_up_to(fd, before.st_size)
+                if before.st_size > len(room):
+                    return None
+                data = room[: _read_into(fd, room[: before.st_size], 0)]
                 after = os.fstat(fd)
                 problems: list[str] = []
                 xattrs = fsmeta.read_xattrs(fd, problems)
@@ -121,21 +148,30 @@ class FileReader:
             return failed(error)
         digest = hashlib.sha256(data).digest()
         ids, pieces = self._cut(data, digest, chunker)
-        return FileContent(
-            _outcome(before, after, len(data)),
+        outcome = _outcome(before, after, len(data))
+        record = file_record(
+            item.path,
             after,
-            xattrs,
-            problems,
-            digest,
             len(data),
+            digest,
+            ids,
+            None,
+            xattrs,
+            read_ns if outcome is _READ else 0,
+        )
+        return FileContent(
+            outcome,
+            record,
+            len(data),
+            after.st_nlink > 1,
+            not is_storable(after.st_mtime_ns),
+            problems,
             ids,
             pieces,
-            None,
-            read_ns,
         )
 
     def _cut(
-        self, data: bytes, digest: bytes, chunker: Chunker
+        self, data: memoryview, digest: bytes, chunker: Chunker
     ) -> tuple[Sequence[bytes], Sequence[Buffer]]:
         """Ids and bytes of a whole file's chunks."""
         if not data:
@@ -147,7 +183,7 @@ class FileReader:
             return (self.chunk_id(digest),), pieces
         return [self.chunk_id(hashlib.sha256(piece).digest()) for piece in pieces], pieces
 
-    def open_in_pieces(self, item: SourceItem) -> "LargeFile":
+    def open_in_pieces(self, item: ToRead) -> "LargeFile":
         """A file to be read in pieces.
 
         Raises:
@@ -156,88 +192,77 @@ class FileReader:
         return LargeFile(self, item, self._sizes)
 
 
-class LargeFile:
-    """A large or sparse file; `read_piece` is called by one thread at a time.
+class LargeFile(Pieces):
+    """A large or sparse file.
 
     Every run of data between holes is cut on its own; a hole costs only the
     hashing of its zeros (docs/format.md 8).
     """
 
-    def __init__(self, reader: FileReader, item: SourceItem, sizes: ChunkSizes) -> None:
-        self._reader = reader
-        self._chunker = Chunker(sizes)
+    def __init__(self, reader: FileReader, item: ToRead, sizes: ChunkSizes) -> None:
+        self._item = item
         self._read_ns = reader.clock_ns()
-        self._fd, self._before = _open(item)
-        self._holes = fsmeta.read_holes(self._fd, self._before.st_size)
-        self._runs = _runs_between(self._holes, self._before.st_size)
-        self._end = 0  # of the run of data that is being read
-        self._sha256 = hashlib.sha256()
-        self._tail = b""
-        self.size = 0
-        self.done = False
+        self._fd, self._before = source.open_source(item.full, item)
+        size = self._before.st_size
+        self._holes = fsmeta.read_holes(self._fd, size)
+        self._size = 0  # bytes that were read and hashed, holes included
+        super().__init__(sizes, reader.chunk_id, reader.buffers, min(PIECE, size))
 
-    def read_piece(self) -> tuple[list[bytes], list[memoryview]]:
-        """The next chunks: ids and bytes. `done` is set with the last of them."""
-        if self.size == self._end:
-            self._next_run()
-        if self.done:
-            return [], []
-        start = len(self._tail)
-        room = min(PIECE, self._end - self.size)
-        data = bytearray(start + room)
-        data[:start] = self._tail
-        view = memoryview(data)
-        got = _read_into(self._fd, view[start:], self.size)
-        self.size += got
-        self.done = got < room or self.size == self._before.st_size
-        filled = view[: start + got]
-        with self._hashing(filled[start:]):
-            lengths = self._chunker.cut(filled, final=self.done or self.size == self._end)
-            pieces = split(filled, lengths)
-            self._tail = bytes(filled[sum(lengths) :])
-            ids = [self._reader.chunk_id(hashlib.sha256(piece).digest()) for piece in pieces]
-        return ids, pieces
+    def _read(self) -> Iterator[Part]:
+        """See `Pieces`."""
+        last = self._before.st_size
+        for start, end in _runs_between(self._holes, last):
+            self._hash_hole(start)
+            while self._size < end:
+                buffer = self._take()
+                if buffer is None:
+                    return
+                wanted = buffer[self._room : self._room + min(self._piece, end - self._size)]
+                got = _read_into(self._fd, wanted, self._size)
+                self._size += got
+                is_cut = got < len(wanted)  # it was truncated meanwhile
+                yield Part(buffer, got, is_cut or self._size == end, is_cut or self._size == last)
+                self._hash.update(wanted[:got])
+                if is_cut:
+                    return
+        self._hash_hole(last)
 
-    @contextlib.contextmanager
-    def _hashing(self, data: memoryview) -> Iterator[None]:
-        """Hash the file's bytes beside the block: that takes as long as to cut and hash chunks."""
-        if len(data) < _HASHED_BESIDE:
-            self._sha256.update(data)
-            yield
-            return
-        beside = threading.Thread(target=self._sha256.update, args=(data,))
-        beside.start()
-        try:
-            yield
-        finally:
-            beside.join()
-
-    def _next_run(self) -> None:
+    def _hash_hole(self, end: int) -> None:
         """Hash the hole before the next run of data, or before the end of the file."""
-        start, self._end = next(self._runs, (self._before.st_size, self._before.st_size))
-        while self.size < start:
-            zeros = _ZEROS[: start - self.size]
-            self._sha256.update(zeros)
-            self.size += len(zeros)
-        self.done = self.size == self._before.st_size
+        while self._size < end:
+            zeros = _ZEROS[: end - self._size]
+            self._hash.update(zeros)
+            self._size += len(zeros)
 
-    def finish(self) -> FileContent:
-        """What is known once all pieces were read; ids and pieces are left to the caller."""
+    def finish(self, ids: Sequence[bytes]) -> FileContent:
+        """What is known once all pieces were read, whose ids these are; chunks are left out."""
+        digest = self.sha256()
         after = os.fstat(self._fd)
         problems: list[str] = []
+        xattrs = fsmeta.read_xattrs(self._fd, problems)
+        outcome = _outcome(self._before, after, self._size)
+        record = file_record(
+            self._item.path,
+            after,
+            self._size,
+            digest,
+            ids,
+            self._holes or None,
+            xattrs,
+            self._read_ns if outcome is _READ else 0,
+        )
         return FileContent(
-            outcome=_outcome(self._before, after, self.size),
-            stat=after,
-            xattrs=fsmeta.read_xattrs(self._fd, problems),
-            problems=problems,
-            sha256=self._sha256.digest(),
-            size=self.size,
-            holes=self._holes or None,
-            read_ns=self._read_ns,
+            outcome,
+            record,
+            self._size,
+            after.st_nlink > 1,
+            not is_storable(after.st_mtime_ns),
+            problems,
         )
 
     def close(self) -> None:
-        """Close the file; may be called twice."""
+        """See `Pieces.close`."""
+        super().close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -255,20 +280,15 @@ def failed(error: OSError) -> FileContent:
 _Asked: TypeAlias = tuple[int, os.stat_result] | OSError
 
 
-def _ask(item: SourceItem) -> _Asked:
+def _ask(item: ToRead) -> _Asked:
     """Open a file and have the disk begin to read it, without waiting; or why that failed."""
     try:
-        fd, status = _open(item)
+        fd, status = source.open_source(item.full, item)
     except OSError as error:
         return error
     if status.st_size:
         os.posix_fadvise(fd, 0, status.st_size, os.POSIX_FADV_WILLNEED)
     return fd, status
-
-
-def _open(item: SourceItem) -> tuple[int, os.stat_result]:
-    assert item.stat is not None
-    return source.open_source(item.full, item.stat)
 
 
 def _outcome(before: os.stat_result, after: os.stat_result, size: int) -> Outcome:
@@ -280,15 +300,8 @@ def _outcome(before: os.stat_result, after: os.stat_result, size: int) -> Outcom
     return _READ if same else Outcome.CHANGED
 
 
-def _read_up_to(fd: int, size: int) -> bytes:
-    """``size`` bytes, fewer at the end of the file: a growing file can't hold us up."""
-    data = os.read(fd, size)
-    while len(data) < size and (more := os.read(fd, size - len(data))):
-        data += more
-    return data
-
-
 def _read_into(fd: int, view: memoryview, offset: int) -> int:
+    """Fill the view from that offset on; fewer bytes only at the end of the file."""
     filled = 0
     while filled < len(view) and (got := os.preadv(fd, [view[filled:]], offset + filled)):
         filled += got
@@ -309,14 +322,3 @@ def _runs_between(holes: Sequence[tuple[int, int]], size: int) -> Iterator[tuple
 def is_in_pieces(stat: os.stat_result) -> bool:
     """Whether a file is read in pieces: a large one, or one that may have holes."""
     return stat.st_size > LARGE_FILE or stat.st_blocks * 512 < stat.st_size
-
-
-def split(data: Buffer, lengths: Sequence[int]) -> list[memoryview]:
-    """The data in consecutive pieces of these lengths, without copying."""
-    view = memoryview(data)
-    pieces = []
-    offset = 0
-    for length in lengths:
-        pieces.append(view[offset : offset + length])
-        offset += length
-    return pieces

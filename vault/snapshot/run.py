@@ -20,38 +20,29 @@ from vault.model import Counts, EntryType, replace_body
 from vault.progress import Progress
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
 from vault.snapshot.packer import numbers_in, pack_numbers
+from vault.snapshot.pieces import Pieces
 from vault.snapshot.reading import (
     SMALL_FILE,
     FileContent,
     FileReader,
-    LargeFile,
     Outcome,
+    ToRead,
     failed,
     is_in_pieces,
 )
+from vault.snapshot.records import is_storable, other_record, stream_record
+from vault.snapshot.sharing import BATCH_SIZE, Contents, Reading, WholeFiles, sharing
 from vault.snapshot.stream import StreamFile
 from vault.source import SourceItem
-from vault.tree import (
-    ContentRoot,
-    Entry,
-    canonical_of,
-    decode_entry,
-    encode_canonical,
-    encode_extra,
-    extra_of,
-    frame,
-    replace_entry,
-)
+from vault.tree import ContentRoot, Entry, decode_entry, frame, replace_entry
 from vault.workers import Workers
 
-BATCH_SIZE = 4 * 1_048_576  # bytes of files in one batch
 BATCH_FILES = 128  # bounds the descriptors that are open at once
 JOURNAL_SIZE = 64 * 1_048_576  # bytes of files after which the journal is written
-BATCHES_AHEAD = 3  # batches being read while one is stored; bounds memory
+BATCHES_AHEAD = 4  # batches read or being read while one is stored; bounds memory
 _FILE, _READ = EntryType.FILE, Outcome.READ  # looked up once, not for every file
 RACY_NS = 60 * 10**9  # design.md 6: mtime alone proves nothing for the last 60 s
 MAX_PROBLEMS = 10_000  # listed; the counts go on
-_FIRST_TIME, _LAST_TIME = -(2**63), 2**63 - 1  # ns, docs/format.md 8: the years 1677 and 2262
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +70,17 @@ class _Batch:
 
     slots: list[_Slot] = dataclasses.field(default_factory=list)
     size: int = 0
-    small: list[SourceItem] = dataclasses.field(default_factory=list)  # read when they are due
-    middling: list[SourceItem] = dataclasses.field(default_factory=list)  # read ahead by a thread
-    future: Future[list[FileContent]] | None = None
+    small: list[ToRead] = dataclasses.field(default_factory=list)
+    middling: list[ToRead] = dataclasses.field(default_factory=list)  # read ahead by a thread
+    reading: Reading | None = None  # of the small ones
+    future: Future[Reading] | None = None  # of the middling ones
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nobody would have to wait for it."""
+        return (self.reading is None or self.reading.ready) and (
+            self.future is None or self.future.done()
+        )
 
 
 class SourceRun:
@@ -121,6 +120,7 @@ class SourceRun:
         self._usable = usable
         self._workers = workers
         self._progress = progress
+        self._files = WholeFiles(reader, ())
         self._batch = _Batch()
         self._waiting: deque[_Batch] = deque()
         self._first_of: dict[tuple[int, int], bytes] = {}  # inode with several links -> path
@@ -144,12 +144,13 @@ class SourceRun:
 
     def walk(self, paths: Sequence[Path], rules: source.Rules) -> Iterator[bytes]:
         """Go through the source; yields the path of every member as it is met."""
-        for item in source.walk(paths, rules):
-            self._visit(item)
-            yield item.path
-        self._submit()
-        while self._waiting:
-            self._store(self._waiting.popleft())
+        with sharing(self._reader, self._workers.processes) as self._files:
+            for item in source.walk(paths, rules):
+                self._visit(item)
+                yield item.path
+            self._submit()
+            while self._waiting:
+                self._store(self._waiting.popleft())
 
     def take_stream(self, name: bytes, file: StreamFile) -> int:
         """Store a stream as the one file of a tree; returns its size in bytes."""
@@ -161,23 +162,24 @@ class SourceRun:
             gid=os.getegid(),
             mtime=self._reader.clock_ns(),
         )
-        self._records.append(_stream_record(top))
+        self._records.append(stream_record(top))
         ids: list[bytes] = []
         packs: list[int] = []
-        for piece_ids, pieces in self._pieces_of(file):
-            ids += piece_ids
-            packs += self._chunks.store(piece_ids, pieces)
-            self._progress.advance(size=sum(map(len, pieces)))
+        with contextlib.closing(file):
+            for piece_ids, pieces in self._pieces_of(file):
+                ids += piece_ids
+                packs += self._chunks.store(piece_ids, pieces)
+                self._progress.advance(size=sum(map(len, pieces)))
         entry = replace_entry(
             top,
             path=name,
             type=EntryType.FILE,
             mode=0o600,
             size=file.size,
-            sha256=file.sha256,
+            sha256=file.sha256(),
             chunks=b"".join(ids) if len(ids) > 1 else b"",
         )
-        self._records.append(_stream_record(entry))
+        self._records.append(stream_record(entry))
         self._hand_on()
         self.packs.update(packs)
         self._tally.update(files=1, directories=1, size=file.size)
@@ -197,8 +199,9 @@ class SourceRun:
         batch = self._batch
         batch.slots.append(slot)
         if slot.to_read and not slot.in_pieces:
-            batch.size += item.stat.st_size
-            (batch.small if item.stat.st_size <= SMALL_FILE else batch.middling).append(item)
+            size = item.stat.st_size
+            batch.size += size
+            (batch.small if size <= SMALL_FILE else batch.middling).append(ToRead.of(item))
         if slot.in_pieces or batch.size >= BATCH_SIZE or len(batch.slots) >= BATCH_FILES:
             self._submit()
 
@@ -259,56 +262,50 @@ class SourceRun:
         """Start reading the open batch, and store what is due."""
         batch, self._batch = self._batch, _Batch()
         if batch.middling:
-            batch.future = self._workers.compute.submit(self._reader.read_batch, batch.middling)
+            batch.future = self._workers.compute.submit(self._files.read, batch.middling)
+        self._store_done()
+        if batch.small:
+            batch.reading = self._files.begin(batch.small)
         self._waiting.append(batch)
-        while self._waiting and self._is_due():
-            self._store(self._waiting.popleft())
+        self._store_done()
 
-    def _is_due(self) -> bool:
-        """Batches of which a thread reads nothing don't count as read ahead."""
-        if self._waiting[0].future is None:
-            return True
-        return sum(batch.future is not None for batch in self._waiting) > BATCHES_AHEAD
+    def _store_done(self) -> None:
+        """Store what is read, and whatever it takes to have no more than so many batches ahead."""
+        while self._waiting and (self._waiting[0].is_done or len(self._waiting) > BATCHES_AHEAD):
+            self._store(self._waiting.popleft())
 
     def _store(self, batch: _Batch) -> None:
         """Emit the entries of a batch, in order."""
-        contents = self._contents(batch)
-        packs = iter(self._store_chunks(contents))
-        read = iter(contents)
-        for item, record, link, to_read, in_pieces in batch.slots:
-            if record is not None:
-                self._emit_unchanged(item, record)
-            elif in_pieces:
-                self._store_large(item)
-            elif to_read:
-                content = next(read)
-                numbers = [next(packs) for _ in content.ids]
-                if self._is_stored(item, content):
-                    self._emit_file(item, content, content.ids, numbers)
-            elif link is not None and link not in self._linkable:
-                self._store_large(item)  # its first name could not be read: now it is a file
-            else:
-                self._store_other(item, link)
+        with _contents(batch.reading) as small, _contents(_result(batch)) as middling:
+            contents = _in_order(batch, small, middling)
+            packs = iter(self._store_chunks(contents))
+            read = iter(contents)
+            for item, record, link, to_read, in_pieces in batch.slots:
+                if record is not None:
+                    self._emit_unchanged(item, record)
+                elif in_pieces:
+                    self._store_large(item)
+                elif to_read:
+                    content = next(read)
+                    if content is None:  # it grew since it was listed
+                        self._store_large(item)
+                        continue
+                    numbers = [next(packs) for _ in content.ids]
+                    if self._is_stored(item, content):
+                        self._emit_file(item, content, numbers)
+                elif link is not None and link not in self._linkable:
+                    self._store_large(item)  # its first name could not be read: now it is a file
+                else:
+                    self._store_other(item, link)
         self._hand_on()
 
-    def _contents(self, batch: _Batch) -> list[FileContent]:
-        """Of the files of a batch, in order."""
-        small = self._reader.read_batch(batch.small) if batch.small else []
-        if batch.future is None:
-            return small
-        parts = {True: iter(small), False: iter(batch.future.result())}
-        return [
-            next(parts[slot.item.stat.st_size <= SMALL_FILE])  # type: ignore[union-attr]  # was met
-            for slot in batch.slots
-            if slot.to_read and not slot.in_pieces
-        ]
-
-    def _store_chunks(self, contents: Sequence[FileContent]) -> list[int]:
+    def _store_chunks(self, contents: Contents) -> list[int]:
         """Store all chunks of files that were read; the numbers of their packs, in order."""
-        ids = [name for content in contents for name in content.ids]
+        ids = [name for each in contents if each is not None for name in each.ids]
         if not ids:
             return []
-        numbers = self._chunks.store(ids, [piece for each in contents for piece in each.pieces])
+        pieces = [piece for each in contents if each is not None for piece in each.pieces]
+        numbers = self._chunks.store(ids, pieces)
         self.packs.update(numbers)
         return numbers
 
@@ -316,29 +313,27 @@ class SourceRun:
         """A large file: one piece is read ahead while another is stored."""
         for attempt in (1, 2):
             try:
-                content, ids, packs = self._read_large(item)
+                content, packs = self._read_large(item)
             except OSError as error:
                 self._is_stored(item, failed(error))
                 return
             if content.outcome is Outcome.READ or attempt == 2:
                 self._is_stored(item, content)
                 self.packs.update(packs)
-                self._emit_file(item, content, ids, packs)
+                self._emit_file(item, content, packs)
                 return
 
-    def _read_large(self, item: SourceItem) -> tuple[FileContent, list[bytes], list[int]]:
+    def _read_large(self, item: SourceItem) -> tuple[FileContent, list[int]]:
         ids: list[bytes] = []
         packs: list[int] = []
-        with contextlib.closing(self._reader.open_in_pieces(item)) as file:
+        with contextlib.closing(self._reader.open_in_pieces(ToRead.of(item))) as file:
             for piece_ids, pieces in self._pieces_of(file):
                 ids += piece_ids
                 packs += self._chunks.store(piece_ids, pieces)
                 self._progress.advance(size=sum(map(len, pieces)))
-            return file.finish(), ids, packs
+            return file.finish(ids), packs
 
-    def _pieces_of(
-        self, file: LargeFile | StreamFile
-    ) -> Iterator[tuple[list[bytes], list[memoryview]]]:
+    def _pieces_of(self, file: Pieces) -> Iterator[tuple[list[bytes], list[memoryview]]]:
         submit = self._workers.compute.submit
         future = submit(file.read_piece)
         while True:
@@ -367,43 +362,17 @@ class SourceRun:
 
     # --- entries ---
 
-    def _emit_file(
-        self,
-        item: SourceItem,
-        content: FileContent,
-        ids: Sequence[bytes],
-        packs: Sequence[int],
-    ) -> None:
-        stat = content.stat
-        assert stat is not None
+    def _emit_file(self, item: SourceItem, content: FileContent, packs: Sequence[int]) -> None:
+        record = content.record
+        assert record is not None
         if content.problems:
             self._note_attributes(item, content.problems)
-        user, group = source.owner_names(stat.st_uid, stat.st_gid)
-        chunks = b"".join(ids) if len(ids) > 1 or content.holes else b""
-        mtime = self._mtime_of(item, stat)
-        record = _record(
-            item,
-            stat,
-            mtime,
-            # of a file that changed, the times say nothing about the bytes that were read
-            content.read_ns if content.outcome is _READ else 0,
-            canonical_of(
-                item.path,
-                _FILE,
-                stat.st_mode & fsmeta.MODE_BITS,
-                stat.st_uid,
-                stat.st_gid,
-                mtime,
-                size=content.size,
-                sha256=content.sha256,
-                xattrs=content.xattrs,
-            ),
-            extra_of(chunks, user, group, stat.st_ctime_ns, content.holes),
-            pack_numbers(packs),
-        )
+        if content.is_beyond:
+            self._note_time(item)
+        record.packs = pack_numbers(packs)
         self._records.append(record)
         self._read_records.append(record)
-        if stat.st_nlink > 1:
+        if content.has_links:
             self._linkable.add(item.path)
         self._tally["files"] += 1
         self._tally["size"] += content.size
@@ -426,31 +395,14 @@ class SourceRun:
         self._note_attributes(item, problems)
         kind = EntryType.HARD_LINK if link is not None else item.type
         assert kind is not None
-        user, group = source.owner_names(stat.st_uid, stat.st_gid)
-        mtime = self._mtime_of(item, stat)
-        canonical = canonical_of(
-            item.path,
-            kind,
-            stat.st_mode & fsmeta.MODE_BITS,
-            stat.st_uid,
-            stat.st_gid,
-            mtime,
-            link=link or item.link,
-            device=stat.st_rdev if kind in _DEVICES else None,
-            xattrs=xattrs,
-        )
-        extra = extra_of(b"", user, group, stat.st_ctime_ns, None)
+        if not is_storable(stat.st_mtime_ns):
+            self._note_time(item)
         read_ns = self._reader.clock_ns()
-        self._records.append(_record(item, stat, mtime, read_ns, canonical, extra, b""))
+        self._records.append(other_record(item, kind, link=link, xattrs=xattrs, read_ns=read_ns))
         self._tally[_COUNTED[kind]] += 1
 
-    def _mtime_of(self, item: SourceItem, stat: os.stat_result) -> int:
-        """As the tree can hold it; one beyond that is listed."""
-        mtime = stat.st_mtime_ns
-        if _FIRST_TIME <= mtime <= _LAST_TIME:
-            return mtime
+    def _note_time(self, item: SourceItem) -> None:
         self._problem(item.path, "attributes", "its mtime lies beyond what can be stored")
-        return max(_FIRST_TIME, min(mtime, _LAST_TIME))
 
     def _emit_unchanged(self, item: SourceItem, record: ListRecord) -> None:
         kind = item.type
@@ -492,20 +444,24 @@ class SourceRun:
             self._unreadable(item.path, problem)
 
 
-def _stream_record(entry: Entry) -> ListRecord:
-    """A record that is never taken for unchanged: nobody can say what a stream was."""
-    return ListRecord(
-        path=entry.path,
-        size=entry.size,
-        mtime=entry.mtime,
-        ctime=0,
-        inode=0,
-        dev=0,
-        read_ns=0,
-        packs=b"",
-        canonical=encode_canonical(entry),
-        extra=encode_extra(entry),
-    )
+def _result(batch: _Batch) -> Reading | None:
+    return None if batch.future is None else batch.future.result()
+
+
+def _contents(reading: Reading | None) -> "contextlib.AbstractContextManager[Contents]":
+    return contextlib.nullcontext(()) if reading is None else reading.contents()
+
+
+def _in_order(batch: _Batch, small: Contents, middling: Contents) -> Contents:
+    """Of the files of a batch, as its slots have them."""
+    if not middling:
+        return small
+    parts = {True: iter(small), False: iter(middling)}
+    return [
+        next(parts[slot.item.stat.st_size <= SMALL_FILE])  # type: ignore[union-attr]  # was met
+        for slot in batch.slots
+        if slot.to_read and not slot.in_pieces
+    ]
 
 
 def is_unchanged(stat: os.stat_result, record: ListRecord, tmpfs: frozenset[int]) -> bool:
@@ -530,7 +486,6 @@ def _link_in(record: ListRecord) -> bytes | None:
     return decode_entry(record.canonical, record.extra).link
 
 
-_DEVICES = frozenset((EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE))
 _COUNTED = {
     EntryType.DIRECTORY: "directories",
     EntryType.FILE: "files",
@@ -540,29 +495,6 @@ _COUNTED = {
     EntryType.CHARACTER_DEVICE: "others",
     EntryType.BLOCK_DEVICE: "others",
 }
-
-
-def _record(  # noqa: PLR0917 - one call for every file
-    item: SourceItem,
-    stat: os.stat_result,
-    mtime: int,
-    read_ns: int,
-    canonical: bytes,
-    extra: bytes,
-    packs: bytes,
-) -> ListRecord:
-    return ListRecord(
-        item.path,
-        stat.st_size,
-        mtime,
-        stat.st_ctime_ns,
-        stat.st_ino,
-        stat.st_dev,
-        read_ns,
-        packs,
-        canonical,
-        extra,
-    )
 
 
 def _xattrs_of(item: SourceItem, problems: list[str]) -> fsmeta.Xattrs | None:

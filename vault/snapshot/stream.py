@@ -6,22 +6,24 @@ nothing is published.
 
 import contextlib
 import dataclasses
-import hashlib
 import os
+import select
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Protocol, Self
 
-from vault.chunker import Chunker, ChunkSizes
+from vault.chunker import ChunkSizes
 from vault.errors import ConfigError, SourceCommandError
-from vault.snapshot.reading import PIECE, FileReader, split
+from vault.snapshot.pieces import PIECE, Part, Pieces
+from vault.snapshot.reading import FileReader
 
 MAX_NAME = 255  # bytes
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _POLL = 0.02  # seconds
+_PATIENCE = 0.2  # seconds between two looks whether anybody still wants a silent stream
 
 
 class Stream(Protocol):
@@ -162,37 +164,33 @@ class Command:
             os.killpg(self._process.pid, number)
 
 
-class StreamFile:
-    """A stream cut into chunks; `read_piece` is called by one thread at a time."""
+class StreamFile(Pieces):
+    """A stream cut into chunks."""
 
     def __init__(self, reader: FileReader, stream: Stream, sizes: ChunkSizes) -> None:
-        self._reader = reader
-        self._chunker = Chunker(sizes)
+        super().__init__(sizes, reader.chunk_id, reader.buffers, PIECE)
         self._fd = stream.fileno()
-        self._sha256 = hashlib.sha256()
-        self._tail = b""
-        self.size = 0
-        self.done = False
+        self.size = 0  # bytes read
 
-    @property
-    def sha256(self) -> bytes:
-        """Of all that was read so far."""
-        return self._sha256.digest()
+    def _read(self) -> Iterator[Part]:
+        """See `Pieces`."""
+        is_last = False
+        while not is_last:
+            buffer = self._take()
+            if buffer is None:
+                return
+            room = buffer[self._room : self._room + self._piece]
+            filled = 0
+            while filled < len(room) and (got := self._receive(room[filled:])):
+                filled += got
+            self.size += filled
+            is_last = filled < len(room)
+            yield Part(buffer, filled, is_last, is_last)
+            self._hash.update(room[:filled])
 
-    def read_piece(self) -> tuple[list[bytes], list[memoryview]]:
-        """The next chunks: ids and bytes. `done` is set with the last of them."""
-        start = len(self._tail)
-        data = bytearray(start + PIECE)
-        data[:start] = self._tail
-        view = memoryview(data)
-        filled = start
-        while filled < len(data) and (got := os.readv(self._fd, [view[filled:]])):
-            filled += got
-        self.done = filled < len(data)
-        self._sha256.update(view[start:filled])
-        self.size += filled - start
-        lengths = self._chunker.cut(view[:filled], final=self.done)
-        pieces = split(view[:filled], lengths)
-        self._tail = bytes(view[sum(lengths) : filled])
-        ids = [self._reader.chunk_id(hashlib.sha256(piece).digest()) for piece in pieces]
-        return ids, pieces
+    def _receive(self, room: memoryview) -> int:
+        """Bytes that have come; 0 at the end, or when nobody waits for them any more."""
+        while not select.select([self._fd], (), (), _PATIENCE)[0]:
+            if self._is_closed:
+                return 0
+        return os.readv(self._fd, [room])

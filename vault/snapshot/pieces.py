@@ -1,0 +1,161 @@
+"""What is too large to be read whole: piece by piece, so that memory is bounded by the piece.
+
+One thread reads pieces and hashes them as parts of the file; another cuts the piece before
+into chunks and hashes those. Both passes take about as long.
+"""
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from vault.chunker import Chunker, ChunkSizes
+from vault.storage.base import Buffer
+
+PIECE = 4 * 1_048_576  # bytes
+_BUFFERS = 3  # one is filled, one is cut, and of one the chunks are being stored
+
+
+class Part(NamedTuple):
+    """Bytes that were read, and hashed as the file's or are about to be."""
+
+    buffer: memoryview  # they begin at `Pieces.room`
+    size: int
+    ends: bool  # what follows is no continuation: a hole, or nothing
+    is_last: bool
+
+
+class BufferPool:
+    """Buffers for one file at a time: fresh memory would be zeroed, page by page."""
+
+    def __init__(self) -> None:
+        self._buffers: list[bytearray] = []
+
+    def take(self, size: int) -> bytearray:
+        """One of at least so many bytes, whatever is in it."""
+        buffer = self._buffers.pop() if self._buffers else bytearray()
+        return buffer if len(buffer) >= size else bytearray(size)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Have it used again."""
+        self._buffers.append(buffer)
+
+
+class Pieces:
+    """Cuts a file or stream; `read_piece` is called by one thread at a time. To be closed.
+
+    Args:
+        sizes: Of chunks.
+        chunk_id: Gives the id of the chunk with a SHA-256.
+        pool: Where buffers come from.
+        piece: Bytes of a part at most.
+    """
+
+    def __init__(
+        self, sizes: ChunkSizes, chunk_id: Callable[[bytes], bytes], pool: BufferPool, piece: int
+    ) -> None:
+        self.done = False
+        self._is_closed = False
+        self._chunk_id = chunk_id
+        self._chunker = Chunker(sizes)
+        self._room = sizes.max  # bytes of each buffer before its part: what was left of the last
+        self._piece = piece
+        self._pool = pool
+        self._tail = b""
+        self._free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()  # None: stop
+        self._held: list[bytearray] = []  # by who cuts and who stores
+        self._parts: queue.SimpleQueue[Part | BaseException | None] = queue.SimpleQueue()
+        self._hash = hashlib.sha256()
+        self._thread: threading.Thread | None = None
+
+    def read_piece(self) -> tuple[list[bytes], list[memoryview]]:
+        """The next chunks: ids and bytes, which stay until the call after the next one.
+
+        `done` is set with the last of them.
+
+        Raises:
+            OSError: It can't be read.
+        """
+        if self._thread is None:
+            self._begin()
+        if len(self._held) == _BUFFERS - 1:
+            self._free.put(self._held.pop(0))
+        part = self._parts.get()
+        if isinstance(part, BaseException):
+            raise part
+        if part is None:
+            self.done = True
+            return [], []
+        self._hold(part)
+        self.done = part.is_last
+        return self._cut(part)
+
+    def sha256(self) -> bytes:
+        """Of all that was read; waits until it is hashed."""
+        self._join()
+        return self._hash.digest()
+
+    def close(self) -> None:
+        """Stop reading; may be called twice. No chunk is looked at any more."""
+        self._is_closed = True
+        self._free.put(None)
+        self._join()
+        while not self._parts.empty():
+            self._hold(self._parts.get())
+        while not self._free.empty():
+            if buffer := self._free.get():
+                self._held.append(buffer)
+        while self._held:
+            self._pool.give_back(self._held.pop())
+
+    def _read(self) -> Iterator[Part]:
+        """Fill buffers from `take`, and hash what was read when the next one is asked for."""
+        raise NotImplementedError
+
+    def _take(self) -> memoryview | None:
+        """A buffer to be filled from `_room` on, once there is one; None: nobody wants it."""
+        buffer = self._free.get()
+        return None if buffer is None else memoryview(buffer)
+
+    def _hold(self, part: Part | BaseException | None) -> None:
+        if isinstance(part, Part) and isinstance(part.buffer.obj, bytearray):
+            self._held.append(part.buffer.obj)
+
+    def _cut(self, part: Part) -> tuple[list[bytes], list[memoryview]]:
+        start = self._room - len(self._tail)
+        part.buffer[start : self._room] = self._tail
+        filled = part.buffer[start : self._room + part.size]
+        lengths = self._chunker.cut(filled, final=part.ends)
+        pieces = split(filled, lengths)
+        self._tail = bytes(filled[sum(lengths) :])
+        return [self._chunk_id(hashlib.sha256(piece).digest()) for piece in pieces], pieces
+
+    def _begin(self) -> None:
+        for _ in range(_BUFFERS):
+            self._free.put(self._pool.take(self._room + self._piece))
+        self._thread = threading.Thread(target=self._run, name="reading")
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for part in self._read():
+                self._parts.put(part)
+            self._parts.put(None)
+        except BaseException as error:  # noqa: BLE001 - handed on to who takes the parts
+            self._parts.put(error)
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+
+
+def split(data: Buffer, lengths: Sequence[int]) -> list[memoryview]:
+    """The data in consecutive pieces of these lengths, without copying."""
+    view = memoryview(data)
+    pieces = []
+    offset = 0
+    for length in lengths:
+        pieces.append(view[offset : offset + length])
+        offset += length
+    return pieces

@@ -1,0 +1,176 @@
+"""Files of a snapshot that are read whole, by this process and by others beside it (ADR 0012).
+
+What Python does for every file would otherwise be one thread's work, however many
+processors there are. A process leaves the bytes in memory that both have mapped.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from vault.entrylist import ListRecord
+from vault.processes import Helper, start
+from vault.snapshot.pieces import split
+from vault.snapshot.reading import SMALL_FILE, FileContent, FileReader, Outcome, ToRead
+
+BATCH_SIZE = 4 * 1_048_576  # bytes of files in one batch, before its last file
+_ROOMS = 8  # that wait to be used again: fresh memory would be zeroed, page by page
+ROOM = BATCH_SIZE + SMALL_FILE  # bytes that a batch may have
+
+Contents: TypeAlias = Sequence[FileContent | None]
+_Helper: TypeAlias = Helper[tuple[ToRead, ...], bytes]
+
+
+class _Sent(msgspec.Struct, array_like=True, gc=False):
+    """`FileContent` on its way: ids as one string, and lengths instead of pieces."""
+
+    outcome: Outcome
+    record: ListRecord | None
+    size: int
+    has_links: bool
+    is_beyond: bool
+    problems: Sequence[str]
+    ids: bytes
+    lengths: Sequence[int]
+    problem: str
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[_Sent | None]).decode
+
+
+class WholeFiles:
+    """Has batches read by whoever has time.
+
+    Args:
+        reader: Reads files.
+        helpers: Processes, of `sharing`; may be none.
+    """
+
+    def __init__(self, reader: FileReader, helpers: "Sequence[_Helper]") -> None:
+        self._reader = reader
+        self._helpers = helpers
+        self._rooms: deque[bytearray] = deque(maxlen=_ROOMS)  # to be used again
+
+    def begin(self, items: Sequence[ToRead]) -> "Reading":
+        """Have a batch read; batches are to be taken in the order in which they were begun."""
+        for helper in self._helpers:
+            if helper.offer(tuple(items)):
+                return _Elsewhere(helper)
+        return self.read(items)
+
+    def read(self, items: Sequence[ToRead]) -> "Reading":
+        """Read a batch at once, in whatever thread this is."""
+        size = sum(item.st_size for item in items)
+        try:
+            room = self._rooms.popleft()  # some threads do so
+        except IndexError:
+            room = bytearray()
+        if len(room) < size:
+            room = bytearray(size)
+        return _Here(self._reader.read_batch(items, memoryview(room)), lambda: self._free(room))
+
+    def _free(self, room: bytearray) -> None:
+        self._rooms.append(room)
+
+
+class Reading:
+    """A batch of files that is being read, or was."""
+
+    ready: bool  # nobody would have to wait
+
+    def contents(self) -> "contextlib.AbstractContextManager[Contents]":
+        """Each file in order; None for one that has grown. Pieces are valid within the block."""
+        raise NotImplementedError
+
+
+class _Here(Reading):
+    """One that was read by this process."""
+
+    ready = True
+
+    def __init__(self, contents: Contents, free: Callable[[], None]) -> None:
+        self._contents = contents
+        self._free = free
+
+    @contextlib.contextmanager
+    def contents(self) -> Iterator[Contents]:
+        """See `Reading.contents`."""
+        yield self._contents
+        self._free()
+
+
+class _Elsewhere(Reading):
+    """One that a helper reads."""
+
+    def __init__(self, helper: _Helper) -> None:
+        self._helper = helper
+
+    @property
+    def ready(self) -> bool:  # type: ignore[override]  # asked each time
+        """See `Reading`."""
+        return self._helper.ready
+
+    @contextlib.contextmanager
+    def contents(self) -> Iterator[Contents]:
+        """See `Reading.contents`."""
+        with self._helper.answer() as (answer, room):
+            yield list(_received(answer, room))
+
+
+@contextlib.contextmanager
+def sharing(reader: FileReader, processes: int) -> Iterator[WholeFiles]:
+    """Begin with as many processes as wanted, or as the system allows; they end with the block.
+
+    To be entered before there are threads that work.
+    """
+    with contextlib.ExitStack() as stack:
+        yield WholeFiles(reader, start(stack, processes, _starter(reader)))
+
+
+def _starter(reader: FileReader) -> Callable[[], _Helper]:
+    def work(items: tuple[ToRead, ...], room: memoryview) -> bytes:
+        return _encode([_sent(content) for content in reader.read_batch(items, room)])
+
+    return lambda: Helper(work, lambda: None, room=ROOM)
+
+
+def _sent(content: FileContent | None) -> _Sent | None:
+    if content is None:
+        return None
+    outcome, record, size, has_links, is_beyond, problems, ids, pieces, problem = content
+    lengths = [len(piece) for piece in pieces]
+    return _Sent(
+        outcome, record, size, has_links, is_beyond, problems, b"".join(ids), lengths, problem
+    )
+
+
+def _received(answer: bytes, room: memoryview) -> Iterator[FileContent | None]:
+    at = 0
+    for sent in _decode(answer):
+        if sent is None:
+            yield None
+            continue
+        ids = sent.ids
+        if len(sent.lengths) > 1:
+            names: Sequence[bytes] = [ids[i : i + 32] for i in range(0, len(ids), 32)]
+            pieces: Sequence[memoryview] = split(room[at : at + sent.size], sent.lengths)
+        elif sent.size:
+            names, pieces = (ids,), (room[at : at + sent.size],)
+        else:
+            names = pieces = ()
+        at += sent.size
+        yield FileContent(
+            sent.outcome,
+            sent.record,
+            sent.size,
+            sent.has_links,
+            sent.is_beyond,
+            sent.problems,
+            names,
+            pieces,
+            sent.problem,
+        )
