@@ -21,7 +21,7 @@ _ROOMS = 8  # that wait to be used again: fresh memory would be zeroed, page by 
 ROOM = BATCH_SIZE + SMALL_FILE  # bytes that a batch may have
 
 Contents: TypeAlias = Sequence[FileContent | None]
-_Helper: TypeAlias = Helper[tuple[ToRead, ...], bytes]
+_Helper: TypeAlias = Helper[bytes, bytes]  # lists of `ToRead`; of `_Sent`
 
 
 class _Sent(msgspec.Struct, array_like=True, gc=False):
@@ -40,6 +40,7 @@ class _Sent(msgspec.Struct, array_like=True, gc=False):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[_Sent | None]).decode
+_decode_request = msgspec.msgpack.Decoder(list[ToRead]).decode
 
 
 class WholeFiles:
@@ -57,8 +58,9 @@ class WholeFiles:
 
     def begin(self, items: Sequence[ToRead]) -> "Reading":
         """Have a batch read; batches are to be taken in the order in which they were begun."""
+        request = _encode(items) if self._helpers else b""
         for helper in self._helpers:
-            if helper.offer(tuple(items)):
+            if helper.offer(request):
                 return _Elsewhere(helper)
         return self.read(items)
 
@@ -132,7 +134,8 @@ def sharing(reader: FileReader, processes: int) -> Iterator[WholeFiles]:
 
 
 def _starter(reader: FileReader) -> Callable[[], _Helper]:
-    def work(items: tuple[ToRead, ...], room: memoryview) -> bytes:
+    def work(request: bytes, room: memoryview) -> bytes:
+        items = _decode_request(request)
         return _encode([_sent(content) for content in reader.read_batch(items, room)])
 
     return lambda: Helper(work, lambda: None, room=ROOM)
