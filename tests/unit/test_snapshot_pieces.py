@@ -5,6 +5,7 @@ import hashlib
 import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,29 +141,49 @@ def test_a_file_that_can_not_be_read(
 def test_one_that_nobody_wants_any_more(
     reader: FileReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its thread ends, whatever it waits for; buffers serve the next one."""
+    """Its thread ends, whatever it waits for."""
     (tmp_path / "file").write_bytes(CONTENT)
     monkeypatch.setattr(reading, "PIECE", 4_096)
     threads = threading.active_count()
-    for _ in range(3):
+    for _ in range(20):
         file = open_file(reader, tmp_path / "file")
         file.read_piece()
         file.close()
         file.close()
     assert threading.active_count() == threads
+
+
+def test_buffers_serve_the_next_file(
+    reader: FileReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of one that was left early don't: somebody may be cutting what is in them."""
+    (tmp_path / "file").write_bytes(CONTENT)
+    monkeypatch.setattr(reading, "PIECE", 4_096)
+    left = open_file(reader, tmp_path / "file")
+    left.read_piece()
+    left.close()
+    assert len(reader.buffers.take(0)) == 0
+    for _ in range(3):
+        file = open_file(reader, tmp_path / "file")
+        list(chunks(file))
+        file.close()
     buffers = [reader.buffers.take(0) for _ in range(4)]
     assert sorted(map(len, buffers)) == [0, *[SIZES.max + 4_096] * 3]
 
 
-def test_a_silent_stream_that_nobody_wants_any_more(reader: FileReader) -> None:
-    """It may be silent for hours, when the store has failed meanwhile."""
+@pytest.mark.parametrize("turn", range(20))
+def test_a_silent_stream_that_nobody_wants_any_more(
+    reader: FileReader, turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be silent for hours, when the store has failed meanwhile; who waits is told."""
+    monkeypatch.setattr(stream, "_PATIENCE", 0.01)
     source, sink = os.pipe()
     with os.fdopen(source, "rb", buffering=0) as given:
         file = StreamFile(reader, stream.StandardInput(given), SIZES)
         waiting = threading.Thread(target=file.read_piece)
         waiting.start()
-        while file._thread is None:
-            pass
+        time.sleep(turn % 5 / 1000)
         file.close()
-        waiting.join()
+        waiting.join(10)
+        assert not waiting.is_alive()
     os.close(sink)

@@ -45,6 +45,8 @@ class BufferPool:
 class Pieces:
     """Cuts a file or stream; `read_piece` is called by one thread at a time. To be closed.
 
+    Reading begins at once, so whatever `_read` needs is set before.
+
     Args:
         sizes: Of chunks.
         chunk_id: Gives the id of the chunk with a SHA-256.
@@ -67,7 +69,10 @@ class Pieces:
         self._held: list[bytearray] = []  # by who cuts and who stores
         self._parts: queue.SimpleQueue[Part | BaseException | None] = queue.SimpleQueue()
         self._hash = hashlib.sha256()
-        self._thread: threading.Thread | None = None
+        for _ in range(_BUFFERS):
+            self._free.put(pool.take(self._room + piece))
+        self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
+        self._thread.start()
 
     def read_piece(self) -> tuple[list[bytes], list[memoryview]]:
         """The next chunks: ids and bytes, which stay until the call after the next one.
@@ -77,8 +82,6 @@ class Pieces:
         Raises:
             OSError: It can't be read.
         """
-        if self._thread is None:
-            self._begin()
         if len(self._held) == _BUFFERS - 1:
             self._free.put(self._held.pop(0))
         part = self._parts.get()
@@ -87,22 +90,24 @@ class Pieces:
         if part is None:
             self.done = True
             return [], []
-        self._hold(part)
+        assert isinstance(part.buffer.obj, bytearray)
+        self._held.append(part.buffer.obj)
         self.done = part.is_last
         return self._cut(part)
 
     def sha256(self) -> bytes:
         """Of all that was read; waits until it is hashed."""
-        self._join()
+        self._thread.join()
         return self._hash.digest()
 
     def close(self) -> None:
         """Stop reading; may be called twice. No chunk is looked at any more."""
         self._is_closed = True
         self._free.put(None)
-        self._join()
-        while not self._parts.empty():
-            self._hold(self._parts.get())
+        self._thread.join()
+        if not self.done:  # somebody may still be waiting, or cutting what is in a buffer
+            self._parts.put(None)
+            return
         while not self._free.empty():
             if buffer := self._free.get():
                 self._held.append(buffer)
@@ -118,10 +123,6 @@ class Pieces:
         buffer = self._free.get()
         return None if buffer is None else memoryview(buffer)
 
-    def _hold(self, part: Part | BaseException | None) -> None:
-        if isinstance(part, Part) and isinstance(part.buffer.obj, bytearray):
-            self._held.append(part.buffer.obj)
-
     def _cut(self, part: Part) -> tuple[list[bytes], list[memoryview]]:
         start = self._room - len(self._tail)
         part.buffer[start : self._room] = self._tail
@@ -131,12 +132,6 @@ class Pieces:
         self._tail = bytes(filled[sum(lengths) :])
         return [self._chunk_id(hashlib.sha256(piece).digest()) for piece in pieces], pieces
 
-    def _begin(self) -> None:
-        for _ in range(_BUFFERS):
-            self._free.put(self._pool.take(self._room + self._piece))
-        self._thread = threading.Thread(target=self._run, name="reading")
-        self._thread.start()
-
     def _run(self) -> None:
         try:
             for part in self._read():
@@ -144,10 +139,6 @@ class Pieces:
             self._parts.put(None)
         except BaseException as error:  # noqa: BLE001 - handed on to who takes the parts
             self._parts.put(error)
-
-    def _join(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
 
 
 def split(data: Buffer, lengths: Sequence[int]) -> list[memoryview]:

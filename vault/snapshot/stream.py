@@ -168,9 +168,9 @@ class StreamFile(Pieces):
     """A stream cut into chunks."""
 
     def __init__(self, reader: FileReader, stream: Stream, sizes: ChunkSizes) -> None:
-        super().__init__(sizes, reader.chunk_id, reader.buffers, PIECE)
         self._fd = stream.fileno()
         self.size = 0  # bytes read
+        super().__init__(sizes, reader.chunk_id, reader.buffers, PIECE)
 
     def _read(self) -> Iterator[Part]:
         """See `Pieces`."""
