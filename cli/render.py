@@ -31,7 +31,10 @@ def printable(text: object) -> str:
     Escaped are controls, terminal escapes, line ends, direction marks, and bytes
     of file names that are not UTF-8.
     """
-    return "".join(c if c.isprintable() else _escaped(c) for c in str(text))
+    plain = str(text)
+    if plain.isprintable():
+        return plain
+    return "".join(c if c.isprintable() else _escaped(c) for c in plain)
 
 
 def _escaped(character: str) -> str:
