@@ -39,7 +39,8 @@ from vault.workers import Workers
 
 BATCH_FILES = 128  # bounds the descriptors that are open at once
 JOURNAL_SIZE = 64 * 1_048_576  # bytes of files after which the journal is written
-BATCHES_AHEAD = 4  # batches read or being read while one is stored; bounds memory
+BATCHES_AHEAD = 4  # batches read or being read while one is stored
+AHEAD_SIZE = 16 * 1_048_576  # bytes of files in them; bounds memory
 _FILE, _READ = EntryType.FILE, Outcome.READ  # looked up once, not for every file
 RACY_NS = 60 * 10**9  # design.md 6: mtime alone proves nothing for the last 60 s
 MAX_PROBLEMS = 10_000  # listed; the counts go on
@@ -270,9 +271,13 @@ class SourceRun:
         self._store_done()
 
     def _store_done(self) -> None:
-        """Store what is read, and whatever it takes to have no more than so many batches ahead."""
-        while self._waiting and (self._waiting[0].is_done or len(self._waiting) > BATCHES_AHEAD):
+        """Store what is read, and whatever it takes to have no more than so much ahead."""
+        while self._waiting and (self._waiting[0].is_done or self._is_too_much_ahead()):
             self._store(self._waiting.popleft())
+
+    def _is_too_much_ahead(self) -> bool:
+        waiting = self._waiting
+        return len(waiting) > BATCHES_AHEAD or sum(batch.size for batch in waiting) > AHEAD_SIZE
 
     def _store(self, batch: _Batch) -> None:
         """Emit the entries of a batch, in order."""
