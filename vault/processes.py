@@ -5,6 +5,7 @@ request is small; data goes through memory that both have mapped.
 """
 
 import contextlib
+import gc
 import mmap
 import os
 import pickle
@@ -188,6 +189,7 @@ class Helper(Generic[_Request, _Answer]):
             for number in _STOPPED:
                 signal.signal(number, signal.SIG_IGN)  # the other end says when to stop
             self._connection.close()  # or it would never be seen closed
+            gc.freeze()  # looking for cycles writes to every object, and would copy all we share
             with contextlib.suppress(EOFError, OSError):  # nobody listens any more
                 self._answer_all(connection, work, finish)
         finally:
