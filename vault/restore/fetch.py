@@ -4,21 +4,22 @@ The plan is held in arrays: 44 bytes a chunk and 12 a file, no objects.
 """
 
 import array
+import bisect
 import contextlib
+import itertools
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from vault.errors import DigestMismatchError, FormatError
 from vault.model import ObjectType
-from vault.pack import Location
 from vault.processes import Helper, start
 from vault.progress import Progress
 from vault.reader import PackReader, Reader
 from vault.restore.spool import Spool
 from vault.restore.stage import Stager
-from vault.tree import Entry
+from vault.tree import Entry, split_ids
 from vault.workers import Workers, streamed
 
 _LOOKED_UP = 512  # chunks at once
@@ -37,12 +38,52 @@ class _PackPlan:
         self.offsets = array.array("Q")
 
 
-class _Write(NamedTuple):
-    """One chunk to be written."""
+class _Part(NamedTuple):
+    """One chunk of a file, and where it is in the block at hand."""
 
-    place: Location
     file: int
-    offset: int
+    offset: int  # in the file
+    start: int  # in the block
+    length: int
+
+
+class _Work:
+    """What one pack has to deliver, in the order of its chunks; 16 bytes for each.
+
+    A pack of small files has 65,000 chunks: an object for each of a few packs would take
+    more memory than the packs.
+    """
+
+    def __init__(self, pack: PackReader, plan: _PackPlan) -> None:
+        self.pack = pack
+        numbers = {name: number for number, name in enumerate(pack.directory.iter_ids())}
+        wanted = array.array("I", [numbers[name] for name in split_ids(bytes(plan.ids))])
+        order = sorted(range(len(wanted)), key=wanted.__getitem__)
+        self._chunks = array.array("I", map(wanted.__getitem__, order))
+        self._files = array.array("I", map(plan.files.__getitem__, order))
+        self._offsets = array.array("Q", map(plan.offsets.__getitem__, order))
+
+    def blocks(self) -> list[int]:
+        """Those with something that is wanted, ascending."""
+        blocks = self.pack.directory.blocks
+        return [number for number in range(len(blocks)) if self._range(number)]
+
+    def parts(self, number: int) -> list[_Part]:
+        """What a block has to deliver."""
+        block, lengths = self.pack.directory.blocks[number], self.pack.directory.lengths
+        first = block.first_chunk
+        starts = [0, *itertools.accumulate(lengths[first : first + block.chunks])]
+        return [
+            _Part(self._files[at], self._offsets[at], starts[chunk - first], lengths[chunk])
+            for at in self._range(number)
+            for chunk in (self._chunks[at],)
+        ]
+
+    def _range(self, number: int) -> range:
+        """Where a block's chunks are in the arrays."""
+        block = self.pack.directory.blocks[number]
+        first = bisect.bisect_left(self._chunks, block.first_chunk)
+        return range(first, bisect.bisect_left(self._chunks, block.first_chunk + block.chunks))
 
 
 class Plan:
@@ -115,27 +156,10 @@ class Plan:
         plan = self._packs[number] = _PackPlan()
         return plan
 
-    def packs(self) -> Iterator[tuple[PackReader, list[_Write]]]:
-        """Each pack with its writes in the order of its blocks; a plan is dropped when taken."""
+    def packs(self) -> Iterator[_Work]:
+        """Each pack with its work; a plan is dropped when taken."""
         for number in sorted(self._packs):
-            pack = self._reader.pack(number)
-            plan = self._packs.pop(number)
-            places = {place.id: place for place in pack.directory.iter_chunks()}
-            writes = [
-                _Write(places[bytes(plan.ids[i * 32 : i * 32 + 32])], file, offset)
-                for i, (file, offset) in enumerate(zip(plan.files, plan.offsets, strict=True))
-            ]
-            writes.sort(key=lambda write: (write.place.block, write.place.offset))
-            yield pack, writes
-
-
-class _Part(NamedTuple):
-    """One chunk of a file, and where it is in the block at hand."""
-
-    file: int
-    offset: int  # in the file
-    start: int  # in the block
-    length: int
+            yield _Work(self._reader.pack(number), self._packs.pop(number))
 
 
 class _Written(NamedTuple):
@@ -196,7 +220,7 @@ class Fetcher:
         blocks = streamed(
             self._workers.compute,
             _open_blocks,
-            map(_Work, self._plan.packs()),
+            self._plan.packs(),
             limit=self._workers.in_flight,
             ahead=BLOCKS_AHEAD,
         )
@@ -204,7 +228,7 @@ class Fetcher:
             self._helpers = start(stack, self._processes, self._helper)  # no threads yet
             stack.enter_context(contextlib.closing(blocks))
             for work, (block, raw) in blocks:
-                self._write_block(work.by_block[block], memoryview(raw))
+                self._write_block(work.parts(block), memoryview(raw))
             for helper in self._helpers:
                 while helper.busy:
                     self._count(helper.take())
@@ -214,11 +238,10 @@ class Fetcher:
         before = Counter(self._stager.left_out)
         return Helper(self._write_all, lambda: Counter(self._stager.left_out) - before, room=_ROOM)
 
-    def _write_block(self, writes: Sequence[_Write], raw: memoryview) -> None:
+    def _write_block(self, parts: list[_Part], raw: memoryview) -> None:
         for helper in self._helpers:
             while helper.ready:
                 self._count(helper.take())
-        parts = [_Part(file, offset, place.offset, place.length) for place, file, offset in writes]
         if self._helpers:
             parts = self._hand_over(parts, raw)
         self._count(self._write_all(parts, raw))
@@ -269,18 +292,8 @@ class Fetcher:
         return self._stager.create_file(path)
 
 
-class _Work:
-    """A pack and what is wanted of it, by block."""
-
-    def __init__(self, planned: tuple[PackReader, Sequence[_Write]]) -> None:
-        self.pack, writes = planned
-        self.by_block: defaultdict[int, list[_Write]] = defaultdict(list)
-        for write in writes:
-            self.by_block[write.place.block].append(write)
-
-
 def _open_blocks(work: _Work) -> Iterator[tuple[int, bytes]]:
-    return work.pack.blocks(sorted(work.by_block))
+    return work.pack.blocks(work.blocks())
 
 
 def _segments(entry: Entry) -> Iterator[tuple[int, int]]:
