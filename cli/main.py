@@ -326,7 +326,7 @@ def _tell(failure: Failure, options: Options) -> None:
 
 # --- the process ---
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3), from malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of mallopt(3), from malloc.h
 
 
 def main() -> NoReturn:
@@ -353,12 +353,14 @@ def _tune_interpreter() -> None:
     The collector looks for cycles less often: there are hardly any. A thread that comes back
     from reading or hashing gets the interpreter after 0.5 ms instead of 5. Buffers of packs are
     given back to the system when they are freed: glibc would raise its threshold and keep them.
+    One heap serves all threads: what one of several has freed would not serve another.
     """
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     sys.setswitchinterval(0.0005)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # glibc
+        mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, 4 << 20)
         mallopt(_M_TRIM_THRESHOLD, 32 << 20)
 

@@ -17,7 +17,7 @@ from vault.snapshot.pieces import split
 from vault.snapshot.reading import SMALL_FILE, FileContent, FileReader, Outcome, ToRead
 
 BATCH_SIZE = 4 * 1_048_576  # bytes of files in one batch, before its last file
-_ROOMS = 8  # that wait to be used again: fresh memory would be zeroed, page by page
+_ROOMS = 3  # that wait to be used again: fresh memory would be zeroed, page by page
 ROOM = BATCH_SIZE + SMALL_FILE  # bytes that a batch may have
 
 Contents: TypeAlias = Sequence[FileContent | None]
