@@ -115,7 +115,7 @@ class Pieces:
             self._pool.give_back(self._held.pop())
 
     def _read(self) -> Iterator[Part]:
-        """Fill buffers from `take`, and hash what was read when the next one is asked for."""
+        """Fill buffers from `_take`, and hash what was read when the next one is asked for."""
         raise NotImplementedError
 
     def _take(self) -> memoryview | None:

@@ -7,7 +7,7 @@ processors there are. A process leaves the bytes in memory that both have mapped
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -73,23 +73,22 @@ class WholeFiles:
             room = bytearray()
         if len(room) < size:
             room = bytearray(size)
-        return _Here(self._reader.read_batch(items, memoryview(room)), lambda: self._free(room))
-
-    def _free(self, room: bytearray) -> None:
-        self._rooms.append(room)
+        contents = self._reader.read_batch(items, memoryview(room))
+        return _Here(contents, lambda: self._rooms.append(room))
 
 
-class Reading:
+class Reading(Protocol):
     """A batch of files that is being read, or was."""
 
-    ready: bool  # nobody would have to wait
+    @property
+    def ready(self) -> bool:
+        """Whether nobody would have to wait."""
 
     def contents(self) -> "contextlib.AbstractContextManager[Contents]":
         """Each file in order; None for one that has grown. Pieces are valid within the block."""
-        raise NotImplementedError
 
 
-class _Here(Reading):
+class _Here:
     """One that was read by this process."""
 
     ready = True
@@ -105,14 +104,14 @@ class _Here(Reading):
         self._free()
 
 
-class _Elsewhere(Reading):
+class _Elsewhere:
     """One that a helper reads."""
 
     def __init__(self, helper: _Helper) -> None:
         self._helper = helper
 
     @property
-    def ready(self) -> bool:  # type: ignore[override]  # asked each time
+    def ready(self) -> bool:
         """See `Reading`."""
         return self._helper.ready
 
