@@ -61,7 +61,7 @@ def verify(invocation: Invocation, *, spec: str | None, read_data: float, no_key
             progress=shown,
         )
     statement = None
-    if recovery is not None:
+    if recovery is not None and records:
         data = _attestation(repository, records, recovery, report, started)
         statement = record_or_keep(invocation, repository, data, recovery)
     for finding in report.findings:
@@ -70,7 +70,7 @@ def verify(invocation: Invocation, *, spec: str | None, read_data: float, no_key
     invocation.emit("vault/verify/v1", fields, _text(report, statement))
     if not report.passed:
         return EXIT_INTEGRITY
-    return EXIT_DEGRADED if recovery is not None and statement is None else 0
+    return EXIT_DEGRADED if recovery is not None and records and statement is None else 0
 
 
 def _attestation(
@@ -88,6 +88,7 @@ def _attestation(
         started=started,
         tool=TOOL,
         details=report.details(),
+        claims=report.claims(),
     )
     return attest.sign(attestation, recovery.restorer)
 

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
+from vault.bodies import parse_body
 from vault.crypto import SigningKey
 from vault.encoding import dumps, loads_strict
 from vault.envelope import STATEMENT_TYPE, Envelope, parse_envelope, seal_envelope
@@ -18,6 +21,7 @@ from vault.model import (
     Body,
     Digest,
     EventBody,
+    VerificationBody,
     body_from_json,
     body_to_json,
     to_rfc3339,
@@ -40,6 +44,9 @@ class Attestation(Body, frozen=True, kw_only=True):
     started: str
     finished: str
     tool: str
+    claims: dict[str, Any] = msgspec.field(
+        default_factory=dict
+    )  # what else its statement's body says (docs/format.md 2.3)
     details: dict[str, Any]  # counts, digests, words; no file names
 
 
@@ -94,17 +101,27 @@ def _require_restorer(attestation: Attestation, envelope: Envelope, ledger: Ledg
     ]
     if not signers:
         raise SignatureError("attestation is not signed by a key of this repository")
-    ledger.require_role(signers, attestation.kind, _event(attestation, "0" * 64))
+    ledger.require_role(signers, attestation.kind, body_of(attestation, Digest(bytes(32))))
 
 
-def _event(attestation: Attestation, digest: str) -> EventBody:
-    return EventBody(
-        verdict=attestation.verdict,
-        snapshot=attestation.snapshot,
-        started=attestation.started,
-        finished=attestation.finished,
-        attestation=digest,
-    )
+def body_of(attestation: Attestation, digest: Digest) -> EventBody | VerificationBody:
+    """The body of the statement that records an attestation of that digest.
+
+    Raises:
+        VaultError: It has not the shape of its kind.
+    """
+    fields: dict[str, Any] = {
+        **attestation.claims,
+        "verdict": attestation.verdict,
+        "started": attestation.started,
+        "finished": attestation.finished,
+        "attestation": str(digest),
+    }
+    if attestation.kind != "verification":
+        fields["snapshot"] = attestation.snapshot
+    body = parse_body(attestation.kind, fields)
+    assert isinstance(body, EventBody | VerificationBody)
+    return body
 
 
 def record(repository: Repository, data: bytes, key: SigningKey, *, tool: str) -> Record:
@@ -116,7 +133,7 @@ def record(repository: Repository, data: bytes, key: SigningKey, *, tool: str) -
     """
     attestation = open_attestation(data, repository.ledger)
     digest = repository.put_evidence(data)
-    body = _event(attestation, str(digest))
+    body = body_of(attestation, digest)
     draft = Draft(type=attestation.kind, subject=[(f"evidence/{digest}", digest)], body=body)
     return repository.append(lambda _: draft, [key], tool=tool)
 
@@ -125,7 +142,8 @@ def is_recorded(repository: Repository, data: bytes) -> Record | None:
     """The statement that cites this attestation, if one does."""
     digest = str(Digest.of(data))
     for item in repository.ledger.valid(*KINDS):
-        if isinstance(item.body, EventBody) and item.body.attestation == digest:
+        assert isinstance(item.body, EventBody | VerificationBody)
+        if item.body.attestation == digest:
             return item
     return None
 
@@ -139,8 +157,20 @@ def describe(
     started: datetime,
     tool: str,
     details: Mapping[str, Any],
+    claims: Mapping[str, Any] | None = None,
 ) -> Attestation:
-    """An attestation of something that has just ended."""
+    """An attestation of something that has just ended.
+
+    Args:
+        repository: Read up to the head that is named.
+        kind: One of `KINDS`.
+        verdict: Of `EventBody`.
+        snapshot: What it is about, if it is one.
+        started: When it began.
+        tool: Name and version of the program.
+        details: Counts, digests, words; no file names.
+        claims: What the body of its statement says beside verdict, snapshot and times.
+    """
     return Attestation(
         repository=repository.ledger.repository_id,
         kind=kind,
@@ -151,5 +181,6 @@ def describe(
         started=to_rfc3339(started),
         finished=to_rfc3339(repository.clock()),
         tool=tool,
+        claims=dict(claims or {}),
         details=dict(details),
     )

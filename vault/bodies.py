@@ -1,9 +1,9 @@
 """Statement bodies: which role may say what, and in what shape (docs/format.md 2.3). No I/O."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,12 +18,14 @@ from vault.model import (
     HeartbeatBody,
     HoldBody,
     Id,
+    PackId,
     Parameters,
     PolicyBody,
     PruneBody,
     Role,
     RootBody,
     SnapshotBody,
+    VerificationBody,
     WriterBody,
     body_from_json,
     from_rfc3339,
@@ -32,6 +34,12 @@ from vault.model import (
 
 _MAX_TREE_LEVEL = 8
 _MAX_RECIPIENTS = 16
+MAX_BAD: Final = 24  # pack ids in `bad`, and in `cleared`
+MAX_NAMED: Final = 32  # in both: with all else, a PAE holds no more
+MAX_RANGES: Final = 16  # of snapshots that a verification covers
+MAX_SLICES: Final = 65_536
+WHOLE_SHARE: Final = 1_000_000  # parts per million
+_NONCE = re.compile(r"([0-9a-f]{32})?")
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")
 
 
@@ -169,10 +177,66 @@ def _check_snapshot(body: SnapshotBody) -> None:
 
 
 def _check_event(body: EventBody) -> None:
+    if body.snapshot is not None:
+        _at_least_zero(body.snapshot, "snapshot")
+    _check_findings(body)
+
+
+def _check_verification(body: VerificationBody) -> None:
+    _check_ranges(body.snapshots, body.through)
+    _at_least_zero(body.read, "read")
+    if not 0 <= body.share <= WHOLE_SHARE:
+        raise FormatError(
+            "share is not one", expected=f"0 to {WHOLE_SHARE} parts per million", found=body.share
+        )
+    if body.slice is not None and not 0 <= body.slice[0] < body.slice[1] <= MAX_SLICES:
+        raise FormatError("slice is not one of so many", found=body.slice)
+    if not _NONCE.fullmatch(body.nonce):
+        raise FormatError("nonce is not 32 hex digits", found=repr(body.nonce[:40]))
+    _check_findings(body)
+
+
+def _check_ranges(ranges: tuple[tuple[int, int], ...], through: int) -> None:
+    """Ascending, apart, up to the head that was read."""
+    if not 1 <= len(ranges) <= MAX_RANGES:
+        raise FormatError(f"snapshots must be 1 to {MAX_RANGES} ranges", found=len(ranges))
+    before = -1
+    for first, last in ranges:
+        if not before < first <= last <= through:
+            raise FormatError(
+                "snapshots are not ascending ranges up to the head", found=f"{first} to {last}"
+            )
+        before = last
+
+
+def _check_findings(body: EventBody | VerificationBody) -> None:
+    """What every kind of event says of its time and of packs."""
     _choice(body.verdict, "verdict", "passed", "failed", "partial")
     from_rfc3339(body.started)
     from_rfc3339(body.finished)
     Digest.parse(body.attestation)
+    for what, ids in (("bad", body.bad), ("cleared", body.cleared)):
+        if len(ids) > MAX_BAD or list(ids) != sorted(set(ids)):
+            raise FormatError(f"{what} must be at most {MAX_BAD} pack ids, sorted, each once")
+        for each in ids:
+            PackId.parse(each)
+    if len(body.bad) + len(body.cleared) > MAX_NAMED or set(body.bad) & set(body.cleared):
+        raise FormatError(f"bad and cleared must be at most {MAX_NAMED} different pack ids")
+    if body.bad_count < len(body.bad):
+        raise FormatError("bad_count is less than the packs named", found=body.bad_count)
+
+
+def name_packs(bad: Iterable[str], cleared: Iterable[str]) -> dict[str, Any]:
+    """The members `bad`, `bad_count` and `cleared` of a body, cut to what one statement holds.
+
+    Args:
+        bad: Ids of all packs found wrong.
+        cleared: Ids of packs that an earlier statement calls bad and that were read right.
+    """
+    wrong = sorted(set(bad))
+    named = tuple(wrong[:MAX_BAD])
+    rights = sorted(set(cleared) - set(wrong))[: min(MAX_BAD, MAX_NAMED - len(named))]
+    return {"bad": named, "bad_count": len(wrong), "cleared": tuple(rights)}
 
 
 def _check_policy(body: PolicyBody) -> None:
@@ -214,7 +278,7 @@ KINDS: Mapping[str, Kind] = {
     "heartbeat": Kind(role=Role.WRITER, shape=HeartbeatBody, check=_check_nothing),
     "restore": _EVENT,
     "drill": _EVENT,
-    "verification": _EVENT,
+    "verification": Kind(role=Role.RESTORER, shape=VerificationBody, check=_check_verification),
     "policy": Kind(role=Role.POLICY, shape=PolicyBody, check=_check_policy),
     "hold": Kind(role=Role.POLICY, shape=HoldBody, check=_check_hold),
     "prune": Kind(role=Role.PRUNER, shape=PruneBody, check=_check_prune),

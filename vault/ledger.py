@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from vault.bodies import KINDS, Authority, parse_body, parse_writer_key
+from vault.bodies import KINDS, MAX_RANGES, Authority, parse_body, parse_writer_key
 from vault.crypto import VerifyKey
 from vault.envelope import Envelope, Head, Signature, Statement, parse_envelope, parse_statement
 from vault.errors import ConfigError, DigestMismatchError, FormatError, SignatureError, VaultError
@@ -24,12 +24,14 @@ from vault.model import (
     Body,
     Digest,
     DomainRef,
+    EventBody,
     Finding,
     HoldBody,
     Role,
     RootBody,
     Severity,
     SnapshotBody,
+    VerificationBody,
     WriterBody,
 )
 
@@ -305,6 +307,33 @@ class Ledger:
                 held.pop(record.body.snapshot, None)
         return held
 
+    def bad_packs(self) -> dict[str, int]:
+        """Packs whose latest word says that they are wrong: hex id to the seq of that word."""
+        bad: dict[str, int] = {}
+        for record in self.valid("restore", "drill", "verification"):
+            assert isinstance(record.body, EventBody | VerificationBody)
+            bad.update(dict.fromkeys(record.body.bad, record.seq))
+            for each in record.body.cleared:
+                bad.pop(each, None)
+        return bad
+
+    def ranges(self, seqs: Collection[int]) -> tuple[tuple[int, int], ...]:
+        """These snapshots as ranges of seqs that hold no other snapshot; the newest, if too many.
+
+        Args:
+            seqs: Of snapshots.
+        """
+        found: list[tuple[int, int]] = []
+        is_open = False  # whether the last range may go on
+        for record in self.records:
+            if record.type != "snapshot":
+                continue
+            if record.seq in seqs:
+                first = found.pop()[0] if is_open else record.seq
+                found.append((first, record.seq))
+            is_open = record.seq in seqs
+        return tuple(found[-MAX_RANGES:])
+
     def policy(self) -> Record | None:
         """The statement that put the policy in force, if any."""
         return max(self.valid("policy"), key=lambda record: record.seq, default=None)
@@ -405,6 +434,8 @@ class Ledger:
             reason = self._root_objection(body, signers)
         if not reason and isinstance(body, WriterBody):
             reason = self._enrolment_objection(body)
+        if not reason and isinstance(body, EventBody | VerificationBody):
+            reason = self._event_objection(body)
         return reason, self._in_force().first(role, signers)
 
     def _root_objection(self, body: RootBody, signers: Collection[str]) -> str:
@@ -427,6 +458,13 @@ class Ledger:
         if known.revoked is not None and not _distrusts_more(known, body):
             return "the key is revoked already"
         return ""
+
+    def _event_objection(self, body: EventBody | VerificationBody) -> str:
+        """Nobody has read a statement that does not exist yet."""
+        seq = body.through if isinstance(body, VerificationBody) else body.snapshot
+        if seq is None or seq < len(self.records):
+            return ""
+        return f"it is about statement {seq}, which does not precede it"
 
     def _writers_objection(self, body: Body, signers: Collection[str]) -> tuple[str, str]:
         """One writer without objection is enough; else the first one's objection."""

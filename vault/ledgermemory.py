@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args
 
 import msgspec
 
+from vault import __version__
 from vault.bodies import KINDS
 from vault.envelope import Head, ledger_name
 from vault.errors import FormatError
@@ -56,7 +57,8 @@ class _File(msgspec.Struct, array_like=True, frozen=True):
     """All of a file behind its digest."""
 
     root: bytes
-    understood: list[str]  # a newer program may judge what an older one did not understand
+    program: str  # its version: another one may judge by other rules
+    understood: dict[str, list[str]]  # names of fields by type: what was left out can't come back
     findings: list[Finding]
     rows: list[_Row]
 
@@ -138,12 +140,35 @@ def _encode(root: Digest, records: Sequence[Record], findings: Sequence[Finding]
     head = ledger_name(records[-1].seq)
     file = _File(
         root=bytes(root),
-        understood=sorted(KINDS),
+        program=__version__,
+        understood=_understood(),
         findings=[finding for finding in findings if finding.subject < head],
         rows=list(_rows(records)),
     )
     payload = msgspec.msgpack.encode(file)
     return b"".join((_MAGIC, hashlib.sha256(payload).digest(), payload))
+
+
+def _understood() -> dict[str, list[str]]:
+    """What this program takes in of every type: a body is kept with no other field than these."""
+    return {kind: sorted(_field_names(known.shape)) for kind, known in KINDS.items()}
+
+
+def _field_names(shape: type[Body], prefix: str = "") -> Iterator[str]:
+    """Names of fields, with those of the structures inside as ``outer.inner``."""
+    for field in msgspec.structs.fields(shape):
+        name = prefix + field.encode_name
+        yield name
+        for inner in _structures(field.type):
+            yield from _field_names(inner, f"{name}.")
+
+
+def _structures(hint: Any) -> Iterator[type[Body]]:
+    """The structures that a type is made of."""
+    if isinstance(hint, type) and issubclass(hint, Body):
+        yield hint
+    for part in get_args(hint):
+        yield from _structures(part)
 
 
 def _rows(records: Sequence[Record]) -> Iterator[_Row]:
@@ -179,7 +204,8 @@ def _decode(data: bytes, root: Digest) -> Remembered:
         file = msgspec.msgpack.decode(payload, type=_File)
     except (msgspec.MsgspecError, ValueError) as error:
         raise FormatError("the remembered ledger is malformed", found=error) from error
-    if file.root != root or file.understood != sorted(KINDS) or not file.rows:
+    writer = (file.root, file.program, file.understood)
+    if writer != (root, __version__, _understood()) or not file.rows:
         raise FormatError("the remembered ledger is another's")
     return Remembered(rows=file.rows, findings=file.findings)
 

@@ -293,13 +293,35 @@ class HeartbeatBody(Body, frozen=True, kw_only=True):
 
 
 class EventBody(Body, frozen=True, kw_only=True):
-    """A restore, drill or verification."""
+    """A restore or drill."""
 
     verdict: str  # "passed", "failed" or "partial"
     snapshot: int | None = None  # seq
     started: str
     finished: str
     attestation: str  # digest of evidence/<sha256>
+    bad: tuple[str, ...] = ()  # ids of packs found wrong, sorted; the first of them
+    bad_count: int = 0  # of all; their ids are in the attestation
+    cleared: tuple[str, ...] = ()  # ids of packs once named bad, now read right; sorted
+
+
+class VerificationBody(Body, frozen=True, kw_only=True):
+    """What was read of some snapshots, and what was wrong."""
+
+    verdict: str  # "passed", "failed" or "partial"
+    snapshots: tuple[tuple[int, int], ...]  # covered: first and last seq of each range, ascending
+    started: str
+    finished: str
+    attestation: str  # digest of evidence/<sha256>
+    share: int  # of the objects, in parts per million; 1,000,000: all
+    slice: tuple[int, int] | None = None  # [K, N]: the K-th of N slices, from 0
+    nonce: str = ""  # 32 hex digits: what a sample was chosen with
+    opened: bool  # packs were opened with the recovery key
+    read: int  # bytes
+    bad: tuple[str, ...] = ()  # as of an event
+    bad_count: int = 0
+    cleared: tuple[str, ...] = ()
+    through: int  # seq of the head when it was read
 
 
 class PruneBody(Body, frozen=True, kw_only=True):

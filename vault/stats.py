@@ -5,11 +5,11 @@ after backups needs none (design.md 4, Objects).
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from vault.ledger import Ledger, Record
-from vault.model import EventBody, from_rfc3339
+from vault.model import EventBody, VerificationBody, from_rfc3339
 from vault.repository import Repository, snapshot_body
 
 # --- sizes ---
@@ -82,7 +82,7 @@ class Event:
     type: str
     verdict: str
     finished: datetime
-    snapshot: int | None  # seq; None: every snapshot that was then to be kept
+    snapshot: int | None  # seq; None: it is about several
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,13 +123,29 @@ def _last_event(ledger: Ledger, records: Sequence[Record], *types: str) -> Event
     first = min(numbers, default=len(ledger.records))
     for record in reversed(list(ledger.valid(*types))):
         body = record.body
-        assert isinstance(body, EventBody)
-        if body.snapshot in numbers or (body.snapshot is None and first < record.seq):
+        assert isinstance(body, EventBody | VerificationBody)
+        if _is_about(body, numbers, was_there=first < record.seq):
             return Event(
                 seq=record.seq,
                 type=record.type,
                 verdict=body.verdict,
                 finished=from_rfc3339(body.finished),
-                snapshot=body.snapshot,
+                snapshot=_only_snapshot(body),
             )
     return None
+
+
+def _is_about(
+    body: EventBody | VerificationBody, numbers: Collection[int], *, was_there: bool
+) -> bool:
+    if isinstance(body, VerificationBody):
+        return any(first <= seq <= last for first, last in body.snapshots for seq in numbers)
+    return body.snapshot in numbers or (body.snapshot is None and was_there)
+
+
+def _only_snapshot(body: EventBody | VerificationBody) -> int | None:
+    """The one snapshot that it is about; None of several."""
+    if isinstance(body, EventBody):
+        return body.snapshot
+    first, last = body.snapshots[0][0], body.snapshots[-1][1]
+    return first if first == last else None

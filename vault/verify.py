@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from vault.bodies import WHOLE_SHARE, name_packs
 from vault.errors import IntegrityError, VaultError
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
@@ -38,7 +39,12 @@ class VerifyReport:
     bytes_read: int
     chunks: int  # opened and checked against their ids; 0 without a recovery key
     entries: int  # of trees that were gone through
+    opened: bool  # packs were opened with the recovery key
     seed: str  # SEQ:DIGEST that chose the sample
+    through: int  # seq of the head when it was read
+    ranges: tuple[tuple[int, int], ...]  # of seqs that hold these snapshots and no other
+    bad: tuple[str, ...]  # ids of packs found wrong
+    cleared: tuple[str, ...]  # of packs that a statement calls bad and that were read right
     findings: tuple[Finding, ...]
 
     @property
@@ -53,9 +59,21 @@ class VerifyReport:
             return "failed"
         return "passed" if self.objects_read == self.objects else "partial"
 
+    def claims(self) -> dict[str, Any]:
+        """What the statement about it says."""
+        return {
+            "snapshots": self.ranges,
+            "share": self.objects_read * WHOLE_SHARE // self.objects if self.objects else 0,
+            "opened": self.opened,
+            "read": self.bytes_read,
+            "through": self.through,
+            **name_packs(self.bad, self.cleared),
+        }
+
     def details(self) -> dict[str, Any]:
         """For an attestation."""
         return {
+            "bad_packs": list(self.bad),
             "snapshots": len(self.snapshots),
             "objects": self.objects,
             "bytes": self.bytes,
@@ -127,6 +145,10 @@ def _open(pack: PackReader) -> tuple[int, IntegrityError | None]:
     except IntegrityError as error:
         return chunks, error
     return chunks, None
+
+
+def _pack_id(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 class _Run:
@@ -251,6 +273,7 @@ class _Run:
             self._chunks += chunks
             if error is not None:
                 self._error(pack.ref.name, error)
+                self._bad.add(pack.ref.name)
 
     def _check_tree(self, reader: Reader) -> None:
         """The whole tree; every chunk that a file names lies in a pack that the snapshot needs."""
@@ -293,7 +316,14 @@ class _Run:
 
     def report(self, records: Sequence[Record]) -> VerifyReport:
         """All of it."""
+        ledger = self._repository.ledger
+        right = {_pack_id(name) for name in self._opened - self._bad}
         return VerifyReport(
+            opened=bool(self._opened),
+            through=self._head.seq,
+            ranges=ledger.ranges({record.seq for record in records}),
+            bad=tuple(sorted(_pack_id(name) for name in self._bad if name.startswith("packs/"))),
+            cleared=tuple(sorted(right & ledger.bad_packs().keys())),
             snapshots=tuple(record.seq for record in records),
             objects=len(self._needed),
             bytes=sum(ref.size for ref in self._needed.values()),

@@ -41,7 +41,7 @@ def _vouch(lab: "Lab") -> None:
     repository = lab.open()
     digest = repository.put_evidence(b"seen")
     body = EventBody(verdict="passed", started=NOW, finished=NOW, attestation=str(digest))
-    draft = Draft(type="verification", subject=[(f"evidence/{digest}", digest)], body=body)
+    draft = Draft(type="drill", subject=[(f"evidence/{digest}", digest)], body=body)
     repository.append(lambda _: draft, [lab.recovery.restorer], tool="vault test")
 
 

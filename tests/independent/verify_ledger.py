@@ -37,6 +37,7 @@ ROLE_OF = {
     "hold": "policy",
     "prune": "pruner",
 }
+EVENT: dict[str, type] = {"verdict": str, "started": str, "finished": str, "attestation": str}
 NEEDED: dict[str, dict[str, type]] = {  # members of bodies that this program reads, and their types
     "root": {"version": int, "keys": list, "thresholds": dict},
     "writer": {"action": str, "public": str},
@@ -44,10 +45,21 @@ NEEDED: dict[str, dict[str, type]] = {  # members of bodies that this program re
     "heartbeat": {"note": str},
     "hold": {"action": str, "snapshot": int},
     "prune": {"plan": str, "phase": str},
+    "restore": EVENT,
+    "drill": EVENT,
+    "verification": {
+        **EVENT,
+        "snapshots": list,
+        "share": int,
+        "opened": bool,
+        "read": int,
+        "through": int,
+    },
 }
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 Json = dict[str, Any]
 Objects = dict[str, tuple[str, int]]  # name -> digest, size
+TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"
 LINE = re.compile(r"([0-9a-f]{64})\t([0-9]+)\t([!-~]{1,1024})\t([!-~]+)")
 
 
@@ -297,6 +309,7 @@ class Verifier:
                 change = self.held.add if body["action"] == "add" else self.held.discard
                 change(body["snapshot"])
             case "restore" | "drill" | "verification":
+                check_event(match[1], body, seq)
                 self.store.find(f"evidence/{body['attestation']}", body["attestation"])
             case "prune":
                 self.store.find(f"evidence/{body['plan']}", body["plan"])
@@ -382,7 +395,39 @@ class Verifier:
 def check_shape(kind: str, body: Json) -> None:
     """A body that lacks what its type says is void."""
     for name, wanted in NEEDED.get(kind, {}).items():
-        require(isinstance(body.get(name), wanted), f"void: {name} is malformed")
+        require(type(body.get(name)) is wanted, f"void: {name} is malformed")  # bool is no int
+
+
+def check_event(kind: str, body: Json, seq: int) -> None:
+    """What a restore, drill or verification may say (docs/format.md 2.3); `BadError`: void."""
+    require(body["verdict"] in ("passed", "failed", "partial"), "void: another verdict")
+    for name in ("started", "finished"):
+        require(re.fullmatch(TIME, body[name]), f"void: {name} is no time")
+    about = body.get("snapshot")
+    if kind == "verification":
+        about = check_ranges(body)
+        share, part, nonce = body["share"], body.get("slice"), body.get("nonce", "")
+        require(0 <= share <= 1_000_000 and body["read"] >= 0, "void: impossible share")
+        require(not part or 0 <= part[0] < part[1] <= 65_536, "void: impossible slice")
+        require(re.fullmatch("([0-9a-f]{32})?", nonce), "void: impossible nonce")
+    require(about is None or 0 <= about < seq, "void: about a statement that does not precede it")
+    bad, cleared = body.get("bad", []), body.get("cleared", [])
+    for ids in (bad, cleared):
+        require(len(ids) <= 24 and ids == sorted(set(ids)), "void: pack ids are not sorted")
+        require(all(re.fullmatch("[0-9a-f]{64}", each) for each in ids), "void: no pack id")
+    require(len(bad) + len(cleared) <= 32 and not set(bad) & set(cleared), "void: too many ids")
+    require(body.get("bad_count", 0) >= len(bad), "void: bad_count is too small")
+
+
+def check_ranges(body: Json) -> int:
+    """The snapshots that a verification covers, up to the head it read, which is returned."""
+    through: int = body["through"]
+    require(1 <= len(body["snapshots"]) <= 16, "void: not 1 to 16 ranges")
+    before = -1
+    for first, last in body["snapshots"]:
+        require(before < first <= last <= through, "void: ranges do not ascend")
+        before = last
+    return through
 
 
 def keys_of_root(statement: Json) -> set[str]:

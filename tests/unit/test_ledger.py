@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
+from vault.bodies import MAX_NAMED, MAX_RANGES, MAX_SLICES, name_packs
 from vault.crypto import SigningKey
 from vault.encoding import b64encode, dumps
 from vault.envelope import Head, build_statement, parse_envelope, seal_envelope
@@ -44,6 +45,7 @@ from vault.model import (
     Severity,
     SnapshotBody,
     TreeRef,
+    VerificationBody,
     WriterBody,
     body_from_json,
     body_to_json,
@@ -447,6 +449,17 @@ EVENT = EventBody(
     finished="2026-01-01T00:00:00Z",
     attestation=DIGEST,
 )
+VERIFICATION = VerificationBody(
+    verdict="passed",
+    snapshots=((1, 1),),
+    started="2026-01-01T00:00:00Z",
+    finished="2026-01-01T00:00:00Z",
+    attestation=DIGEST,
+    share=1_000_000,
+    opened=True,
+    read=1,
+    through=1,
+)
 STATEMENTS: dict[str, tuple[Body, str]] = {
     "root": (root_body(2), "root"),
     "writer": (enrol("beta"), "enroller"),
@@ -454,7 +467,7 @@ STATEMENTS: dict[str, tuple[Body, str]] = {
     "heartbeat": (HeartbeatBody(note="x"), "alpha"),
     "restore": (EVENT, "restorer"),
     "drill": (EVENT, "restorer"),
-    "verification": (EVENT, "restorer"),
+    "verification": (VERIFICATION, "restorer"),
     "policy": (PolicyBody(sha256=DIGEST), "policy"),
     "hold": (HoldBody(action="add", snapshot=2, reason="case", author="x"), "policy"),
     "prune": (PruneBody(phase="plan", plan=DIGEST), "pruner"),
@@ -478,6 +491,70 @@ def test_each_type_counts_only_from_its_role(chain: Chain, kind: str, signer: st
     assert len(chain.ledger.findings) == (signer != role)
     assert all(f.severity is Severity.ERROR for f in chain.ledger.findings)
     assert chain.link(beat(chain)).seq == 3
+
+
+PACKS = [f"{number:064x}" for number in range(40)]
+
+
+def test_a_verification_that_says_all_it_may_fits_into_a_statement(chain: Chain) -> None:
+    """The most ranges and ids, the longest numbers: still within 4,096 bytes of PAE."""
+    last = 2**53 - 1
+    body = replace_body(
+        VERIFICATION,
+        snapshots=tuple((last - 40 + 2 * n, last - 39 + 2 * n) for n in range(MAX_RANGES)),
+        slice=(MAX_SLICES - 1, MAX_SLICES),
+        nonce="0" * 32,
+        read=last,
+        through=last,
+        **name_packs(PACKS[:24], PACKS[24:]),
+    )
+    assert len(body.bad) + len(body.cleared) == MAX_NAMED
+    record = chain.add("verification", body, "restorer", tool="vault 10.20.30")
+    assert "does not precede" in record.reason  # nothing else is wrong with it
+
+
+def test_packs_are_named_up_to_what_a_statement_holds() -> None:
+    """The count is of all; what is wrong comes before what is right again."""
+    named = name_packs(PACKS[:30], PACKS)
+    assert (named["bad"], named["bad_count"]) == (tuple(PACKS[:24]), 30)
+    assert named["cleared"] == tuple(PACKS[30:38])
+    assert name_packs([], []) == {"bad": (), "bad_count": 0, "cleared": ()}
+
+
+def test_the_latest_word_on_a_pack_counts(chain: Chain) -> None:
+    """Named, read right, named again; of drills and verifications alike."""
+    bad = replace_body(VERIFICATION, verdict="failed", **name_packs(PACKS[:2], ()))
+    first = chain.add("verification", bad, "restorer").seq
+    assert chain.ledger.bad_packs() == {PACKS[0]: first, PACKS[1]: first}
+    chain.add("drill", replace_body(EVENT, **name_packs((), PACKS[:1])), "restorer")
+    assert chain.ledger.bad_packs() == {PACKS[1]: first}
+    again = chain.add("restore", replace_body(EVENT, **name_packs(PACKS[:1], ())), "restorer").seq
+    assert chain.ledger.bad_packs() == {PACKS[0]: again, PACKS[1]: first}
+
+
+def test_void_words_on_packs_do_not_count(chain: Chain) -> None:
+    """Of a writer, of a policy key: neither that one is bad nor that it is right again."""
+    for signer, role_is_right in (("alpha", False), ("policy", False), ("restorer", True)):
+        body = replace_body(EVENT, **name_packs(PACKS[:1], ()))
+        chain.add("restore", body, signer)
+        assert bool(chain.ledger.bad_packs()) is role_is_right
+    chain.add("restore", replace_body(EVENT, **name_packs((), PACKS[:1])), "alpha")
+    assert list(chain.ledger.bad_packs()) == PACKS[:1]
+
+
+def test_ranges_hold_no_snapshot_that_was_not_covered(chain: Chain) -> None:
+    """Other statements may lie between; the newest ranges are told where there are too many."""
+    seqs = []
+    for _ in range(50):
+        seqs.append(chain.add("snapshot", snapshot(), "alpha").seq)
+        chain.link(beat(chain))
+    ledger = chain.ledger
+    assert ledger.ranges(seqs) == ((seqs[0], seqs[-1]),)
+    assert ledger.ranges([]) == ()
+    assert ledger.ranges([*seqs[:3], *seqs[7:9]]) == ((seqs[0], seqs[2]), (seqs[7], seqs[8]))
+    every_other = ledger.ranges(seqs[::2])
+    assert len(every_other) == MAX_RANGES
+    assert every_other[-1] == (seqs[48], seqs[48])
 
 
 def test_void_statements_have_no_effect(chain: Chain) -> None:

@@ -14,7 +14,7 @@ from vault.enrol import revoke_writer
 from vault.envelope import build_statement, ledger_name, seal_envelope
 from vault.ledger import Ledger, Status
 from vault.ledgermemory import LedgerMemory, Remembered
-from vault.model import Digest, Finding, HeartbeatBody, Severity
+from vault.model import Digest, Finding, HeartbeatBody, InventoryRef, Severity, SnapshotBody
 from vault.repository import Draft, Repository
 from vault.storage.memory import FaultPoint
 
@@ -157,6 +157,48 @@ def test_a_program_that_understands_more_judges_anew(
     recalled(lab, memory)
     more = {**bodies.KINDS, "omen": bodies.KINDS["heartbeat"]}
     monkeypatch.setattr(ledgermemory, "KINDS", more)
+    assert memory.recall(lab.root) is None
+
+
+class _Wider(HeartbeatBody, frozen=True, kw_only=True):
+    """A heartbeat as a later program knows it."""
+
+    next_by: str = ""
+
+
+class _WiderInventory(InventoryRef, frozen=True, kw_only=True):
+    """A structure inside of a body."""
+
+    dead: int = 0
+
+
+class _WiderSnapshot(SnapshotBody, frozen=True, kw_only=True):
+    """A body that grew within."""
+
+    inventory: _WiderInventory
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("heartbeat", _Wider), ("snapshot", _WiderSnapshot)])
+def test_a_program_that_knows_more_fields_reads_anew(
+    lab: "Lab",
+    memory: LedgerMemory,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    shape: type[HeartbeatBody],
+) -> None:
+    """What an older one left out of a body is not in what it remembered."""
+    recalled(lab, memory)
+    wider = dataclasses.replace(bodies.KINDS[kind], shape=shape)
+    monkeypatch.setattr(ledgermemory, "KINDS", {**bodies.KINDS, kind: wider})
+    assert memory.recall(lab.root) is None
+
+
+def test_another_version_of_the_program_reads_anew(
+    lab: "Lab", memory: LedgerMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may judge the same fields by other rules."""
+    recalled(lab, memory)
+    monkeypatch.setattr(ledgermemory, "__version__", "9.9.9")
     assert memory.recall(lab.root) is None
 
 

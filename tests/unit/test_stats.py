@@ -132,9 +132,23 @@ def _record(lab: "Lab", kind: str, snapshot: int | None, verdict: str = "passed"
         started=lab.clock(),
         tool="vault test",
         details={},
+        claims=_claims(repository, snapshot) if kind == "verification" else {},
     )
     data = attest.sign(attestation, lab.recovery.restorer)
     return attest.record(repository, data, lab.recovery.restorer, tool="vault test").seq
+
+
+def _claims(repository: Repository, snapshot: int | None) -> dict[str, object]:
+    """Of a verification of one snapshot, or of all there are."""
+    ledger = repository.ledger
+    seqs = [record.seq for record in ledger.snapshots()] if snapshot is None else [snapshot]
+    return {
+        "snapshots": ledger.ranges(seqs),
+        "share": 1_000_000,
+        "opened": True,
+        "read": 1,
+        "through": repository.head.seq,
+    }
 
 
 def test_the_last_event_is_one_of_the_dataset(lab: "Lab") -> None:

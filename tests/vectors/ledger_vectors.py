@@ -43,7 +43,9 @@ from vault.model import (
     RootBody,
     SnapshotBody,
     TreeRef,
+    VerificationBody,
     WriterBody,
+    replace_body,
 )
 
 REPOSITORY = "00112233445566778899aabbccddeeff"
@@ -216,7 +218,31 @@ def _build_store(directory: Path) -> _Writer:
     revoke = WriterBody(action="revoke", name="beta", public=_public("beta"), distrust_from=6)
     writer.append("writer", revoke, "enroller")
     writer.append("root", _root(2, "root-a", "root-b"), "root-a", "root-b")
+    wrong, other = sorted(str(ref.sha256) for ref in packs[:2])
+    failed = _verification(
+        verdict="failed", attestation=event.attestation, bad=(wrong, other), bad_count=2
+    )
+    writer.append("verification", failed, "restorer")
+    writer.append("drill", replace_body(event, cleared=(wrong,)), "restorer")
     return writer
+
+
+def _verification(**changes: Any) -> VerificationBody:
+    """Of the two snapshots, by a sample."""
+    body = VerificationBody(
+        verdict="partial",
+        snapshots=((2, 2), (3, 3)),
+        started="2026-01-01T13:00:00Z",
+        finished="2026-01-01T13:01:00Z",
+        attestation="ab" * 32,
+        share=50_000,
+        slice=(2, 30),
+        nonce="00112233445566778899aabbccddeeff",
+        opened=True,
+        read=123,
+        through=9,
+    )
+    return replace_body(body, **changes)
 
 
 # --- what must be refused ---
@@ -265,6 +291,14 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
     first = writer.statement("root", _root(1, "root-b"), seq=0, prev=None)
     huge = beat.replace(b'"critical":false', b'"critical":9007199254740992')
     long = beat.replace(b'"note":"x"', b'"note":"%s"' % (b"x" * 4096))
+    event = EventBody(
+        verdict="passed",
+        snapshot=end,
+        started="2026-01-01T08:00:00Z",
+        finished="2026-01-01T08:01:00Z",
+        attestation="ab" * 32,
+    )
+    later = writer.statement("restore", event)
     return {
         "payload-bit-flipped": (2, _tampered(snapshot, _flip_payload), "SignatureError"),
         "high-s-twin": (2, _tampered(snapshot, _high_s), "valid"),
@@ -286,8 +320,43 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
         "root-version-skipped": (end, signed(root_4, "root-a", "root-b"), "void"),
         "root-below-old-threshold": (end, signed(root_3, "root-a"), "void"),
         "body-malformed": (end, raw(beat.replace(b'"note":"x"', b'"note":7')), "void"),
+        **{
+            name: (end, signed(writer.statement("verification", each), "restorer"), "void")
+            for name, each in _impossible_verifications(end).items()
+        },
+        "restore-of-a-later-snapshot": (end, signed(later, "restorer"), "void"),
+        "verification-of-everything-by-a-writer": (
+            end,
+            signed(writer.statement("verification", _verification()), "alpha"),
+            "void",
+        ),
         "unknown-version": (end, raw(beat.replace(b":heartbeat:v1", b":heartbeat:v2")), "unknown"),
     }
+
+
+def _impossible_verifications(end: int) -> dict[str, VerificationBody]:
+    """Each breaks one rule of docs/format.md 2.3."""
+    packs = tuple(f"{number:064x}" for number in range(40))
+    flaws: dict[str, dict[str, Any]] = {
+        "of-nothing": {"snapshots": ()},
+        "of-17-ranges": {"snapshots": tuple((n, n) for n in range(17)), "through": 17},
+        "ranges-descend": {"snapshots": ((3, 3), (2, 2))},
+        "ranges-overlap": {"snapshots": ((2, 4), (4, 5))},
+        "range-beyond-the-head-read": {"snapshots": ((2, 10),)},
+        "of-a-head-to-come": {"through": end},
+        "reads-too-much": {"share": 1_000_001},
+        "reads-less-than-nothing": {"read": -1},
+        "slice-of-too-few": {"slice": (30, 30)},
+        "short-nonce": {"nonce": "0011"},
+        "25-bad": {"bad": packs[:25], "bad_count": 25},
+        "33-in-both": {"bad": packs[:24], "bad_count": 24, "cleared": packs[24:33]},
+        "bad-unsorted": {"bad": packs[1::-1], "bad_count": 2},
+        "bad-twice": {"bad": packs[:1] * 2, "bad_count": 2},
+        "bad-and-cleared": {"bad": packs[:2], "bad_count": 2, "cleared": packs[1:3]},
+        "bad-uncounted": {"bad": packs[:2], "bad_count": 1},
+        "bad-is-no-id": {"bad": ("AB" * 32,), "bad_count": 1},
+    }
+    return {f"verification-{name}": _verification(**changes) for name, changes in flaws.items()}
 
 
 def _at(writer: _Writer, seq: int, kind: str, body: Body) -> bytes:

@@ -22,6 +22,7 @@ from vault.model import (
     ObjectRef,
     PruneBody,
     SnapshotBody,
+    VerificationBody,
     from_rfc3339,
     to_rfc3339,
 )
@@ -238,7 +239,7 @@ class Collector:
         """What statements cite: attestations and prune plans."""
         for record in self._repository.ledger.valid():
             cited = ""
-            if isinstance(record.body, EventBody):
+            if isinstance(record.body, EventBody | VerificationBody):
                 cited = record.body.attestation
             elif isinstance(record.body, PruneBody):
                 cited = record.body.plan
