@@ -5,17 +5,19 @@ It is stored under ``evidence/`` and cited by a statement; where the store is
 read-only it stays a file beside the target until `push` records it.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
+from vault.bodies import KINDS as STATEMENT_KINDS
 from vault.bodies import parse_body
 from vault.crypto import SigningKey
 from vault.encoding import dumps, loads_strict
 from vault.envelope import STATEMENT_TYPE, Envelope, parse_envelope, seal_envelope
-from vault.errors import ConfigError, FormatError, SignatureError
+from vault.errors import ConfigError, FormatError, SignatureError, VaultError
 from vault.ledger import Ledger, Record
 from vault.model import (
     Body,
@@ -27,6 +29,7 @@ from vault.model import (
     to_rfc3339,
 )
 from vault.repository import MAX_EVIDENCE, Draft, Repository
+from vault.trust import parse_trust
 
 PREDICATE_TYPE: Final = "urn:vault:attestation:v1"
 KINDS: Final = frozenset({"restore", "drill", "verification"})
@@ -66,12 +69,18 @@ def sign(attestation: Attestation, key: SigningKey) -> bytes:
     return seal_envelope(payload, [key], limit=MAX_EVIDENCE // 2)
 
 
-def open_attestation(data: bytes, ledger: Ledger) -> Attestation:
+def open_attestation(data: bytes, ledger: Ledger, *, seq: int | None = None) -> Attestation:
     """What an envelope says, if a restorer of this repository signed it.
 
+    Args:
+        data: Untrusted.
+        ledger: Who may sign.
+        seq: Of the statement that cites it: whoever signed must have been listed for it. None is
+            the one that would be appended next.
+
     Raises:
-        FormatError: Not an attestation.
-        SignatureError: No restorer listed in the ledger signed it.
+        FormatError: Not an attestation, or one that no statement could cite.
+        SignatureError: No restorer that was listed then signed it.
         ConfigError: It is of another repository.
     """
     if len(data) > MAX_EVIDENCE:
@@ -89,19 +98,115 @@ def open_attestation(data: bytes, ledger: Ledger) -> Attestation:
             expected=ledger.repository_id,
             found=attestation.repository,
         )
-    _require_restorer(attestation, envelope, ledger)
+    body_of(attestation, Digest(bytes(32)))
+    _require_signer(attestation.kind, envelope, ledger, len(ledger.records) if seq is None else seq)
     return attestation
 
 
-def _require_restorer(attestation: Attestation, envelope: Envelope, ledger: Ledger) -> None:
-    signers = [
-        key_id
-        for key_id, key in ledger.keys.items()
-        if any(key.verify(signature.sig, envelope.pae) for signature in envelope.signatures)
+def _require_signer(kind: str, envelope: Envelope, ledger: Ledger, seq: int) -> None:
+    """By the root that judges statement ``seq``, not by today's: keys come and go."""
+    role = STATEMENT_KINDS[kind].role
+    authority = ledger.authority_at(seq)
+    for key_id, key in authority.keys.items():
+        if role in authority.roles[key_id] and any(
+            key.verify(signature.sig, envelope.pae) for signature in envelope.signatures
+        ):
+            return
+    raise SignatureError(
+        f"attestation is not signed by a {role.value} who was listed before statement {seq}"
+    )
+
+
+# --- an attestation and the statement that cites it ---
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One thing that a statement and the attestation it cites do not agree on."""
+
+    what: str  # a field of the body, "attestation", "kind", "manifest" or "head"
+    statement: str  # what it says, or what the ledger holds
+    attestation: str
+
+    def __str__(self) -> str:
+        """One line, for people."""
+        return f"{self.what}: {self.statement} by the statement, {self.attestation} as attested"
+
+
+def objections(data: bytes, record: Record, ledger: Ledger) -> list[Difference]:
+    """Why the bytes that an event cites do not bear it out; nothing if they do. Pure.
+
+    They must open as an attestation of this repository by a restorer who was listed at the
+    event's seq, be of its kind, say all that its body says, name a head that the ledger had
+    then, and the manifest of the snapshot.
+
+    Args:
+        data: As stored under the digest that the event cites; untrusted.
+        record: A valid restore, drill or verification.
+        ledger: What the record is part of.
+    """
+    assert isinstance(record.body, EventBody | VerificationBody)
+    digest = Digest.of(data)
+    if str(digest) != record.body.attestation:
+        return [
+            Difference(what="digest", statement=record.body.attestation, attestation=f"{digest}")
+        ]
+    try:
+        attestation = open_attestation(data, ledger, seq=record.seq)
+        if attestation.kind != record.type:
+            return [Difference(what="kind", statement=record.type, attestation=attestation.kind)]
+        said = body_of(attestation, digest)
+    except VaultError as error:
+        return [Difference(what="attestation", statement=record.type, attestation=f"{error}"[:300])]
+    return [
+        *_unlike(record.body, said),
+        *_head_objection(attestation, said, record, ledger),
+        *_manifest_objection(attestation, said, ledger),
     ]
-    if not signers:
-        raise SignatureError("attestation is not signed by a key of this repository")
-    ledger.require_role(signers, attestation.kind, body_of(attestation, Digest(bytes(32))))
+
+
+def _unlike(stated: Body, said: Body) -> Iterator[Difference]:
+    """Fields of two bodies of the same shape that differ."""
+    for name, value in body_to_json(stated).items():
+        other = body_to_json(said)[name]
+        if value != other:
+            yield Difference(what=name, statement=_shown(value), attestation=_shown(other))
+
+
+def _shown(value: Any) -> str:
+    return dumps(value).decode()[:200]
+
+
+def _head_objection(
+    attestation: Attestation, said: EventBody | VerificationBody, record: Record, ledger: Ledger
+) -> Iterator[Difference]:
+    """What was read must be what came before the statement."""
+    try:
+        head = parse_trust(attestation.head)
+    except VaultError:
+        yield Difference(what="head", statement="SEQ:DIGEST", attestation=attestation.head[:100])
+        return
+    known = ledger.digest_at(head.seq) if head.seq < record.seq else None
+    if known != head.digest:
+        held = f"{head.seq}:{known}" if known else f"{record.seq - 1} is the statement before"
+        yield Difference(what="head", statement=held, attestation=f"{head}")
+    if isinstance(said, VerificationBody) and said.through != head.seq:
+        yield Difference(what="through", statement=f"{said.through}", attestation=f"{head}")
+
+
+def _manifest_objection(
+    attestation: Attestation, said: EventBody | VerificationBody, ledger: Ledger
+) -> Iterator[Difference]:
+    """Who attests a snapshot names what it is, and no other."""
+    seq = attestation.snapshot
+    if isinstance(said, VerificationBody) and seq is not None and said.snapshots != ((seq, seq),):
+        yield Difference(what="snapshots", statement=f"{said.snapshots}", attestation=f"{seq}")
+    digest = ledger.digest_at(seq) if seq is not None else None
+    wanted = str(digest) if digest is not None else ""
+    if attestation.manifest != wanted:
+        yield Difference(
+            what="manifest", statement=wanted or "none", attestation=attestation.manifest[:80]
+        )
 
 
 def body_of(attestation: Attestation, digest: Digest) -> EventBody | VerificationBody:
@@ -132,8 +237,9 @@ def record(repository: Repository, data: bytes, key: SigningKey, *, tool: str) -
         VaultError: The store refused.
     """
     attestation = open_attestation(data, repository.ledger)
+    body = body_of(attestation, Digest.of(data))
+    repository.ledger.require_role(key.public.id, attestation.kind, body)
     digest = repository.put_evidence(data)
-    body = body_of(attestation, digest)
     draft = Draft(type=attestation.kind, subject=[(f"evidence/{digest}", digest)], body=body)
     return repository.append(lambda _: draft, [key], tool=tool)
 

@@ -8,6 +8,7 @@ Adding signatures to a statement never makes it count for less, so whoever copie
 envelope can't take effect away from it.
 """
 
+import bisect
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ class Ledger:
         self._root_digest = root_digest
         self._repository_id = ""
         self._authority: Authority | None = None
+        self._authorities: list[tuple[int, Authority]] = []  # with the seq that brought it
         self._listed: dict[str, VerifyKey] = {}
         self._datasets: dict[str, list[int]] = {}
 
@@ -140,6 +142,16 @@ class Ledger:
     def keys(self) -> Mapping[str, VerifyKey]:
         """Every key listed in any role, by id."""
         return self._listed
+
+    def authority_at(self, seq: int) -> Authority:
+        """The root that judges statement ``seq``: the one in force just before it.
+
+        Raises:
+            SignatureError: No statement is linked yet.
+        """
+        self._in_force()
+        at = bisect.bisect_left(self._authorities, seq, key=lambda each: each[0])
+        return self._authorities[max(at - 1, 0)][1]
 
     def may_read(self) -> None:
         """Pass if the root lets this version of the program read.
@@ -485,6 +497,7 @@ class Ledger:
         match record.body:
             case RootBody() as body:
                 self._authority = Authority.of(body)
+                self._authorities.append((record.seq, self._authority))
                 self._relist()
             case WriterBody(action="add") as body:
                 self._enrol(body, record.seq)
