@@ -24,7 +24,7 @@ from vault.errors import (
     VaultError,
 )
 from vault.model import LockMode, Retention
-from vault.storage import open_store
+from vault.storage import local, open_store
 from vault.storage.base import ObjectVersion
 from vault.storage.local import LocalStore
 
@@ -608,3 +608,76 @@ def test_a_local_store_has_no_endpoint(tmp_path: Path) -> None:
     """It would be ignored, and the user would not know."""
     with pytest.raises(ConfigError):
         open_store(str(tmp_path), endpoint="https://example.org")
+
+
+# --- what reached the disk ---
+
+
+def flip(fd: int) -> None:
+    """Change a bit of a file behind the program's back."""
+    with Path(f"/proc/self/fd/{fd}").open("r+b") as file:
+        first = file.read(1)
+        file.seek(0)
+        file.write(bytes([first[0] ^ 1]))
+
+
+def lose_the_end(fd: int) -> None:
+    """Cut a file short behind the program's back."""
+    os.truncate(f"/proc/self/fd/{fd}", os.fstat(fd).st_size - 1)
+
+
+@pytest.mark.parametrize("spoil", [flip, lose_the_end])
+@pytest.mark.parametrize("size", [1, 4096, 5_000_000])
+@pytest.mark.parametrize("direct", [True, False])
+def test_what_the_disk_changed_is_not_published(  # noqa: PLR0917 - parameters
+    store: LocalStore,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[int], None],
+    size: int,
+    direct: bool,  # noqa: FBT001 - as above
+) -> None:
+    """It is read back before its name is given, past the page cache where that can be had."""
+    sync = os.fsync
+
+    def spoiled(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").is_file():
+            spoil(fd)
+        sync(fd)
+
+    if not direct:
+        monkeypatch.setattr(local, "set_direct", lambda _: False)
+    monkeypatch.setattr(os, "fsync", spoiled)
+    with pytest.raises(StorageError, match="does not give back what was written"):
+        put(store, os.urandom(size))
+    assert not files(root)
+    monkeypatch.undo()
+    assert put(store, b"data").version == f"1-{SHA}"
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_what_the_disk_kept_is_published(store: LocalStore, size: int) -> None:
+    """Of every size, beside pages, blocks and pieces too: the control."""
+    data = os.urandom(size)
+    assert store.get(NAME, put(store, data).version) == data
+
+
+def test_what_is_read_back_comes_past_the_page_cache(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By direct input; where the file system has none, the page cache is emptied first."""
+    asked: list[str] = []
+
+    def noted(name: str, answer: bool) -> Callable[..., bool]:  # noqa: FBT001 - as above
+        def call(*_: object) -> bool:
+            asked.append(name)
+            return answer
+
+        return call
+
+    monkeypatch.setattr(local, "evict", noted("evict", answer=True))
+    put(store)
+    assert not asked
+    monkeypatch.setattr(local, "set_direct", noted("set_direct", answer=False))
+    put(store, name="ledger/0000000000000008")
+    assert asked == ["set_direct", "evict"]

@@ -6,10 +6,8 @@ it with the expected one and all of them with the signed content root.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import itertools
 import mmap
@@ -24,6 +22,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from vault import fsmeta
 from vault.model import EntryType, sort_key
+from vault.pagecache import PIECE, evict, set_direct
 from vault.processes import Helper, start
 from vault.progress import NO_PROGRESS, Progress
 from vault.restore.fs import Directories, Fs, join, local_error
@@ -31,8 +30,6 @@ from vault.restore.stage import DEVICES, may_be_omitted
 from vault.restore.target import read_mounts
 from vault.tree import ContentRoot, Entry, canonical_of, encode_canonical
 
-_PIECE: Final = 1 << 20  # bytes read at once; a multiple of every block size, for O_DIRECT
-_WINDOW: Final = 1 << 30  # bytes of a file whose pages are looked up at once
 _SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
 _AHEAD_FILES: Final = 128  # asked of the disk and not yet read: bounds the descriptors
 _AHEAD_BYTES: Final = 64 << 20
@@ -52,11 +49,6 @@ _TYPES: Final = {
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
 _DEVICE_TYPES: Final = frozenset({EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE})
-
-_CACHESTAT: Final = 451  # its number on every architecture but alpha
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
 
 class Evidence(IntEnum):
@@ -646,11 +638,10 @@ class _ContentReader:
         """
         if self._memory:
             return Evidence.CACHED
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        if not _is_resident(fd, size):
+        if evict(fd, size):
             os.posix_fadvise(fd, 0, min(size, _AHEAD_BYTES), os.POSIX_FADV_WILLNEED)
             return Evidence.EVICTED
-        return Evidence.DIRECT if _set_direct(fd) else Evidence.CACHED
+        return Evidence.DIRECT if set_direct(fd) else Evidence.CACHED
 
     def read(self, fd: int, size: int, evidence: Evidence | None) -> _Hashed:
         """Read a file that was asked for, and close it.
@@ -672,8 +663,8 @@ class _ContentReader:
     def _hash(self, fd: int) -> tuple[bytes, int]:
         """To the end, which a short read shows: O_DIRECT refuses to begin there."""
         buffer = self._buffer()
-        digest, offset, count = hashlib.sha256(), 0, _PIECE
-        while count == _PIECE:
+        digest, offset, count = hashlib.sha256(), 0, PIECE
+        while count == PIECE:
             count = os.preadv(fd, [buffer], offset)
             with memoryview(buffer) as view:
                 digest.update(view[:count])
@@ -683,64 +674,9 @@ class _ContentReader:
     def _buffer(self) -> mmap.mmap:
         """One of the thread's own, at a page's start as O_DIRECT wants it."""
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = mmap.mmap(-1, _PIECE)
+            self._local.buffer = mmap.mmap(-1, PIECE)
         buffer: mmap.mmap = self._local.buffer
         return buffer
-
-
-class _Range(ctypes.Structure):
-    _fields_ = (("offset", ctypes.c_uint64), ("length", ctypes.c_uint64))
-
-
-class _CacheStat(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_uint64)
-        for name in ("cached", "dirty", "writeback", "evicted", "recently_evicted")
-    )
-
-
-def _cached_pages(fd: int) -> int | None:
-    """How many pages of a file are in the page cache, by cachestat(2); None where it is not there.
-
-    Linux has it since 6.5, and may keep it to the file's owner. It takes a tenth of what a
-    mapping for mincore(2) does.
-    """
-    whole, found = _Range(0, 0), _CacheStat()
-    if _libc.syscall(_CACHESTAT, fd, ctypes.byref(whole), ctypes.byref(found), 0):
-        return None
-    return int(found.cached)
-
-
-def _is_resident(fd: int, size: int) -> bool:
-    """Whether any page of the file is in the page cache; True also if that can't be told."""
-    pages = _cached_pages(fd)
-    if pages is not None:
-        return pages > 0
-    try:
-        return any(
-            _window_is_resident(fd, offset, min(_WINDOW, size - offset))
-            for offset in range(0, size, _WINDOW)
-        )
-    except (OSError, ValueError):  # no mapping there, or cut short meanwhile
-        return True
-
-
-def _window_is_resident(fd: int, offset: int, length: int) -> bool:
-    """By mincore(2), which looks without reading anything ahead."""
-    pages = ctypes.create_string_buffer(-(-length // mmap.PAGESIZE))
-    with mmap.mmap(fd, length, flags=mmap.MAP_PRIVATE, offset=offset) as view:
-        start = ctypes.c_char.from_buffer(view)
-        failed = _libc.mincore(ctypes.addressof(start), length, pages)
-        del start  # or the mapping could not be closed
-    return bool(failed) or any(pages.raw)
-
-
-def _set_direct(fd: int) -> bool:
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
-    except OSError:
-        return False
-    return True
 
 
 _ReadBack: TypeAlias = tuple[_Found, _Hashed | None, bytes]  # the last: the canonical entry

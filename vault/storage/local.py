@@ -10,17 +10,18 @@
 A version id is `n-sha256`: the number that picks the file, and the digest that the
 object's name claims or, where the name claims none, the digest of the bytes.
 
-An object is written to `.tmp`, made durable, then linked to its name: it is there
-whole or not at all, and never replaced. A version that is deleted from below a later
-one leaves a symlink as a gap, so that its number is not given out again and the list
-stays in commit order. Locks are kept by this program; the kernel's immutable flag is
-set where it may be, and nobody is told that it protects more than it does.
+An object is written to `.tmp`, made durable, read back and compared, then linked to its
+name: it is there whole or not at all, and never replaced. A version that is deleted from
+below a later one leaves a symlink as a gap, so that its number is not given out again and
+the list stays in commit order. Locks are kept by this program; the kernel's immutable flag
+is set where it may be, and nobody is told that it protects more than it does.
 """
 
 import contextlib
 import errno
 import fcntl
 import hashlib
+import mmap
 import os
 import re
 import secrets
@@ -45,6 +46,7 @@ from vault.errors import (
     VaultError,
 )
 from vault.model import LockMode, Retention, from_rfc3339, to_rfc3339
+from vault.pagecache import PIECE, evict, set_direct
 from vault.storage.base import Buffer, ObjectStatus, ObjectVersion, StoreTraits, validate_name
 from vault.storage.rules import UNLOCKED, Lock, check_sha256, utc_now
 
@@ -114,6 +116,7 @@ class LocalStore:
         self._durable: set[tuple[str, ...]] = set()  # directories known to survive a power cut
         self._swept = False
         self._mutex = threading.Lock()
+        self._local = threading.local()
 
     @classmethod
     def create(cls, root: Path, *, clock: Callable[[], datetime] = utc_now) -> "LocalStore":
@@ -163,6 +166,7 @@ class LocalStore:
         with _translated("store", name):
             self._sweep_once()
             with self._temporary(data, 0o444, now) as (fd, unlink, source, temporary):
+                self._check_disk(source, temporary, name, len(data), sha256)
                 with (
                     self._locked(name),
                     self._directory(directories, create=True) as parent,
@@ -422,6 +426,46 @@ class LocalStore:
             finally:
                 unlink()
                 os.close(fd)
+
+    def _check_disk(self, directory: int, file: str, name: str, size: int, sha256: bytes) -> None:
+        """Pass if the disk gives back what was written.
+
+        Raises:
+            StorageError: It does not.
+        """
+        fd = os.open(file, _READ, dir_fd=directory)
+        try:
+            if not set_direct(fd):
+                evict(fd, size)
+            digest, found = self._hash(fd)
+        finally:
+            os.close(fd)
+        if (digest, found) != (bytes(sha256), size):
+            raise StorageError(
+                f"can't store {name}: the disk does not give back what was written to it",
+                expected=f"{size} bytes with SHA-256 {sha256.hex()}",
+                found=f"{found} bytes with SHA-256 {digest.hex()}",
+                hint="check the disk, its controller and this machine's memory;"
+                " nothing has been stored under that name",
+            )
+
+    def _hash(self, fd: int) -> tuple[bytes, int]:
+        """SHA-256 and size, to the end: a short read shows it, O_DIRECT refuses to begin there."""
+        buffer = self._buffer()
+        digest, offset, count = hashlib.sha256(), 0, PIECE
+        while count == PIECE:
+            count = os.preadv(fd, [buffer], offset)
+            with memoryview(buffer) as view:
+                digest.update(view[:count])
+            offset += count
+        return digest.digest(), offset
+
+    def _buffer(self) -> mmap.mmap:
+        """One of the thread's own, at a page's start as O_DIRECT wants it."""
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = mmap.mmap(-1, PIECE)
+        buffer: mmap.mmap = self._local.buffer
+        return buffer
 
     def _sweep_once(self) -> None:
         """Remove what runs that were killed left in `.tmp`."""
