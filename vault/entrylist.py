@@ -32,10 +32,10 @@ from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
 from vault.errors import FormatError, LocalError, VaultError
 from vault.model import sort_key
 
-_FORMAT = 2
+_FORMAT = 3  # since then every record keeps the rules of docs/format.md 8
 _FRAME = 1 << 20  # bytes of records, before compression, that fill a frame
 _MAX_FRAME = 256 << 20  # bytes; one record may hold the 64 MiB of a huge file's extra part
-_MAX_HEAD = 1 << 20  # bytes
+_MAX_HEAD = 2 << 20  # bytes; the sources, which a tree header holds too, are in base64
 _LEVEL = 1
 _LENGTH = struct.Struct("<I")
 _JOURNAL_FRAME = struct.Struct(f"<II{MARK}sI")  # run, length, mark, CRC-32

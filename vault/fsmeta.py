@@ -131,7 +131,7 @@ def read_xattrs(place: Place, problems: list[str] | None = None) -> Xattrs | Non
                 found.append((name, os.getxattr(place, name)))
         except OSError as error:
             if error.errno != errno.ENODATA:
-                unread.append(f"{_xattr(name)}: {error.strerror}")
+                unread.append(f"{xattr_text(name)}: {error.strerror}")
     return tuple(found) or None
 
 
@@ -265,14 +265,15 @@ def _apply_xattrs(place: Place, wanted: Sequence[tuple[bytes, bytes]]) -> list[s
         if current.pop(name, None) == value:
             continue
         if not _done(os.setxattr, place, name, value, refused=_XATTR_REFUSED):
-            omitted.append(_xattr(name))
+            omitted.append(xattr_text(name))
     for name in current.keys() - _KERNEL_LABELS:
         if not _done(os.removexattr, place, name):
-            omitted.append(_xattr(name))  # noqa: PERF401 - each is tried, some are reported
+            omitted.append(xattr_text(name))  # noqa: PERF401 - each is tried, some are reported
     return omitted
 
 
-def _xattr(name: bytes) -> str:
+def xattr_text(name: bytes) -> str:
+    """An attribute as messages and omissions name it."""
     return "xattr " + name.decode("ascii", "backslashreplace")
 
 
@@ -291,7 +292,7 @@ def without_privileges(
     kept = tuple(pair for pair in xattrs or () if pair[0] != _CAPABILITY)
     dropped = [SETID] if mode & _SETID_BITS else []
     if len(kept) != len(xattrs or ()):
-        dropped.append(_xattr(_CAPABILITY))
+        dropped.append(xattr_text(_CAPABILITY))
     return Harmless(mode=mode & ~_SETID_BITS, xattrs=kept or None), tuple(dropped)
 
 
@@ -348,10 +349,10 @@ def _xattr_differences(
         if wanted.get(name) == found.get(name):
             continue
         yield Difference(
-            field=_xattr(name),
+            field=xattr_text(name),
             expected=_shown(wanted.get(name)),
             found=_shown(found.get(name)),
-            omissions=frozenset({_xattr(name)}),
+            omissions=frozenset({xattr_text(name)}),
         )
 
 

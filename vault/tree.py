@@ -10,7 +10,7 @@ import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -23,15 +23,18 @@ __all__ = [
     "Entry",
     "EntryType",
     "TreeHeader",
+    "TreeOrder",
     "TreeParser",
+    "broken_rule",
     "canonical_of",
+    "check_entry",
     "commitment",
     "decode_entry",
     "encode_canonical",
+    "encode_entry",
     "encode_extra",
     "encode_header",
     "expand_levels",
-    "extra_of",
     "fold_levels",
     "frame",
     "is_plain",
@@ -54,10 +57,13 @@ ID_SIZE = 32
 _LENGTHS = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
 _NOT_A_PART = frozenset((b"", b".", b".."))
+_MODE = 0o7777
 _U32 = (1 << 32) - 1
 _U64 = (1 << 64) - 1
 _I63 = (1 << 63) - 1
+MIN_TIME, MAX_TIME = -_I63 - 1, _I63  # ns since 1970: the years 1677 and 2262
 _TYPES = frozenset(EntryType)
+_DIRECTORY, _FILE = EntryType.DIRECTORY, EntryType.FILE  # looked up once, not for every file
 _DEVICES = frozenset((EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE))
 _LINKS = frozenset((EntryType.SYMLINK, EntryType.HARD_LINK))
 
@@ -155,7 +161,19 @@ def encode_canonical(entry: Entry) -> bytes:
 
 def encode_extra(entry: Entry) -> bytes:
     """The part of an entry that the content root leaves out."""
-    return extra_of(entry.chunks, entry.user, entry.group, entry.ctime, entry.holes)
+    return _encode((entry.chunks, entry.user, entry.group, entry.ctime, entry.holes))
+
+
+def encode_entry(entry: Entry) -> tuple[bytes, bytes]:
+    """Both parts of an entry that a reader takes: what a writer emits passes here (I11).
+
+    Raises:
+        FormatError: A reader would refuse the entry, by the rules of `check_entry` or by size.
+    """
+    check_entry(entry)
+    canonical, extra = encode_canonical(entry), encode_extra(entry)
+    _check_caps(len(canonical), len(extra))
+    return canonical, extra
 
 
 def canonical_of(  # noqa: PLR0917 - the order is the format's; one call for every file
@@ -174,13 +192,6 @@ def canonical_of(  # noqa: PLR0917 - the order is the format's; one call for eve
 ) -> bytes:
     """`encode_canonical` of an entry with these fields, without making the entry."""
     return _encode((path, kind, mode, uid, gid, mtime, size, sha256, link, device, xattrs))
-
-
-def extra_of(
-    chunks: bytes, user: str, group: str, ctime: int, holes: tuple[tuple[int, int], ...] | None
-) -> bytes:
-    """`encode_extra` of an entry with these fields, without making the entry."""
-    return _encode((chunks, user, group, ctime, holes))
 
 
 def frame(canonical: bytes, extra: bytes) -> bytes:
@@ -266,25 +277,33 @@ def _decode(decoder: "msgspec.msgpack.Decoder[_Shape]", data: bytes, what: str) 
 
 
 def check_entry(entry: Entry) -> None:
-    """Every rule of docs/format.md 8 that one entry alone can break.
+    """Every rule of docs/format.md 8 that one entry alone can break; writers and readers ask here.
 
     Raises:
         FormatError: Which one, and where.
     """
-    if entry.path or entry.type is not EntryType.DIRECTORY:
-        _check_path(entry.path, "tree entry's path")
-    _check_numbers(entry)
-    _check_link(entry)
-    if (entry.device is not None) != (entry.type in _DEVICES):
-        raise _bad(entry, "has a device number and is no device, or the reverse")
-    if entry.xattrs is not None:
-        _check_xattrs(entry, entry.xattrs)
-    if entry.type is EntryType.FILE:
-        _check_content(entry)
-    elif entry.size or entry.sha256 is not None or entry.chunks or entry.holes is not None:
-        raise _bad(entry, "has content and is no file")
-    if len(entry.user) > MAX_NAME or len(entry.group) > MAX_NAME:
-        raise _bad(entry, "has too long an owner's name")
+    broken = broken_rule(entry)
+    if broken is not None:
+        raise _bad(entry, *broken)
+
+
+Flaw: TypeAlias = tuple[str, object] | None
+"""What follows "the entry …" in a message, and what was found; None: there is none."""
+
+
+def broken_rule(entry: Entry) -> Flaw:
+    """The first rule that an entry breaks by itself: `check_entry` as a value."""
+    path, kind = entry.path, entry.type
+    return (
+        ((path or kind is not _DIRECTORY) and _path_flaw(path))
+        or _numbers_flaw(entry)
+        or _link_flaw(entry)
+        or _device_flaw(entry)
+        or (entry.xattrs is not None and _xattrs_flaw(entry.xattrs))
+        or _content_flaw(entry)
+        or _names_flaw(entry)
+        or None
+    )
 
 
 def _bad(entry: Entry, problem: str, found: object = None) -> FormatError:
@@ -296,75 +315,102 @@ def is_plain(path: bytes) -> bool:
     return b"\0" not in path and _NOT_A_PART.isdisjoint(path.split(b"/"))
 
 
-def _check_path(path: bytes, what: str) -> None:
+def _path_flaw(path: bytes, what: str = "path") -> Flaw:
     if len(path) > MAX_PATH:
-        raise FormatError(f"{what} is too long", expected=f"at most {MAX_PATH}", found=len(path))
+        return f"has a {what} of over {MAX_PATH:,} bytes", len(path)
     if not is_plain(path):
-        raise FormatError(f"{what} is not relative and plain", found=repr(path[:200]))
+        return f"has a {what} that is not relative and plain", repr(path[:200])
+    return None
 
 
-def _check_numbers(entry: Entry) -> None:
-    if not 0 <= entry.mode <= 0o7777:
-        raise _bad(entry, "has a mode out of range", entry.mode)
+def _numbers_flaw(entry: Entry) -> Flaw:
+    if not 0 <= entry.mode <= _MODE:
+        return "has a mode out of range", entry.mode
     if not (0 <= entry.uid <= _U32 and 0 <= entry.gid <= _U32):
-        raise _bad(entry, "has an owner out of range", (entry.uid, entry.gid))
-    if not (-_I63 - 1 <= entry.mtime <= _I63 and -_I63 - 1 <= entry.ctime <= _I63):
-        raise _bad(entry, "has a time out of range", (entry.mtime, entry.ctime))
+        return "has an owner out of range", (entry.uid, entry.gid)
+    if not (MIN_TIME <= entry.mtime <= MAX_TIME and MIN_TIME <= entry.ctime <= MAX_TIME):
+        return "has a time out of range", (entry.mtime, entry.ctime)
     if not 0 <= entry.size <= _I63:
-        raise _bad(entry, "has a size out of range", entry.size)
-    if entry.device is not None and not 0 <= entry.device <= _U64:
-        raise _bad(entry, "has a device number out of range", entry.device)
+        return "has a size out of range", entry.size
+    return None
 
 
-def _check_link(entry: Entry) -> None:
-    if (entry.link is not None) != (entry.type in _LINKS):
-        raise _bad(entry, "has a link and is none, or the reverse")
-    if entry.link is None:
-        return
+def _link_flaw(entry: Entry) -> Flaw:
+    link = entry.link
+    if (link is not None) != (entry.type in _LINKS):
+        return "has a link and is none, or the reverse", None
+    if link is None:
+        return None
     if entry.type is EntryType.HARD_LINK:
-        _check_path(entry.link, "hard link's target")
-    elif not entry.link or b"\0" in entry.link or len(entry.link) > MAX_PATH:
-        raise _bad(entry, "has an impossible link target", repr(entry.link[:200]))
+        return _path_flaw(link, "target")
+    if not link or b"\0" in link or len(link) > MAX_PATH:
+        return "has an impossible link target", repr(link[:200])
+    return None
 
 
-def _check_xattrs(entry: Entry, xattrs: Sequence[tuple[bytes, bytes]]) -> None:
+def _device_flaw(entry: Entry) -> Flaw:
+    device = entry.device
+    if (device is not None) != (entry.type in _DEVICES):
+        return "has a device number and is no device, or the reverse", device
+    if device is not None and not 0 <= device <= _U64:
+        return "has a device number out of range", device
+    return None
+
+
+def _xattrs_flaw(xattrs: Sequence[tuple[bytes, bytes]]) -> Flaw:
     if not xattrs:
-        raise _bad(entry, "has an empty list of xattrs", "[]")
+        return "has an empty list of xattrs", "[]"
     previous = b""
     for name, _ in xattrs:
         if name <= previous:  # so an empty name fails too
-            raise _bad(entry, "has xattrs out of order", repr(name[:200]))
+            return "has xattrs out of order", repr(name[:200])
         if len(name) > MAX_NAME or b"\0" in name:
-            raise _bad(entry, "has an impossible xattr name", repr(name[:200]))
+            return "has an impossible xattr name", repr(name[:200])
         previous = name
+    return None
 
 
-def _check_content(entry: Entry) -> None:
+def _content_flaw(entry: Entry) -> Flaw:
+    if entry.type is not _FILE:
+        if entry.size or entry.sha256 is not None or entry.chunks or entry.holes is not None:
+            return "has content and is no file", None
+        return None
     if entry.sha256 is None or len(entry.sha256) != ID_SIZE:
-        raise _bad(entry, "has no SHA-256")
-    data = entry.size - _holes_size(entry)
-    chunks, odd = divmod(len(entry.chunks), ID_SIZE)
-    if odd or chunks > data:
-        raise _bad(entry, "has an impossible number of chunk ids", len(entry.chunks))
-    if entry.holes is None and chunks == 1:
-        raise _bad(entry, "names the one chunk that its SHA-256 already gives")
-    if entry.holes is not None and not chunks and data:
-        raise _bad(entry, "has holes and no chunks for the rest")
-
-
-def _holes_size(entry: Entry) -> int:
-    """Sum of the holes in bytes, which must be sorted, disjoint, and inside the file."""
+        return "has no SHA-256", None
     if entry.holes is None:
-        return 0
-    if not entry.holes:
-        raise _bad(entry, "has an empty list of holes", "[]")
-    total = end = 0
-    for offset, length in entry.holes:
-        if offset < end or length <= 0 or offset + length > entry.size:
-            raise _bad(entry, "has impossible holes", (offset, length))
+        return _chunks_flaw(entry.chunks, entry.size, is_sparse=False)
+    data = entry.size - sum(length for _, length in entry.holes)
+    return _holes_flaw(entry.holes, entry.size) or _chunks_flaw(entry.chunks, data, is_sparse=True)
+
+
+def _chunks_flaw(ids: bytes, data: int, *, is_sparse: bool) -> Flaw:
+    """Chunk ids of a file with so many bytes outside its holes."""
+    chunks, odd = divmod(len(ids), ID_SIZE)
+    if odd or chunks > data:
+        return "has an impossible number of chunk ids", len(ids)
+    if chunks == 1 and not is_sparse:
+        return "names the one chunk that its SHA-256 already gives", None
+    if not chunks and data and is_sparse:
+        return "has holes and no chunks for the rest", None
+    return None
+
+
+def _holes_flaw(holes: Sequence[tuple[int, int]], size: int) -> Flaw:
+    """Holes must be sorted, disjoint, and inside the file."""
+    if not holes:
+        return "has an empty list of holes", "[]"
+    end = 0
+    for offset, length in holes:
+        if offset < end or length <= 0 or offset + length > size:
+            return "has impossible holes", (offset, length)
         end = offset + length
-        total += length
-    return total
+    return None
+
+
+def _names_flaw(entry: Entry) -> Flaw:
+    if len(entry.user) > MAX_NAME or len(entry.group) > MAX_NAME:
+        return "has too long an owner's name", max(len(entry.user), len(entry.group))
+    return None
 
 
 def _check_caps(canonical: int, extra: int) -> None:
@@ -407,6 +453,43 @@ class _PathSet:
         return any(at < len(run) and run[at] == wanted for run, at in positions)
 
 
+class TreeOrder:
+    """What entries of a tree owe each other: strictly ascending, each in a directory before it.
+
+    Readers and writers ask here. Holds the open directories.
+    """
+
+    def __init__(self) -> None:
+        self._last: bytes | None = None  # sort key of the entry before
+        self._open: list[bytes] = []  # paths of the directories that may still get members
+
+    @property
+    def has_top(self) -> bool:
+        """Whether the top directory came."""
+        return self._last is not None
+
+    def flaw(self, path: bytes, *, is_directory: bool) -> str:
+        """Why an entry can't come next, in words that follow "the entry …"; "": now it came."""
+        key = sort_key(path)
+        last = self._last
+        if last is None:
+            if path or not is_directory:
+                return "comes before the top directory"
+        elif key <= last:
+            return "is out of order"
+        else:
+            opened = self._open
+            parent = path.rpartition(b"/")[0]
+            while opened and opened[-1] != parent:  # what it leaves gets no more members
+                opened.pop()
+            if not opened:
+                return "has no directory to be in"
+        self._last = key
+        if is_directory:
+            self._open.append(path)
+        return ""
+
+
 class TreeParser:
     """Parses a tree stream that arrives in pieces, and checks what entries owe each other.
 
@@ -419,8 +502,7 @@ class TreeParser:
     def __init__(self) -> None:
         self.header: TreeHeader | None = None
         self._buffer = bytearray()
-        self._last: bytes | None = None  # sort key of the entry before
-        self._open: list[bytes] = []  # paths of the directories that may still get members
+        self._order = TreeOrder()
         self._files = _PathSet()
 
     def feed(self, data: bytes) -> list[tuple[Entry, bytes]]:
@@ -453,7 +535,7 @@ class TreeParser:
         Raises:
             FormatError: The stream ends within an entry or before the top directory.
         """
-        if self._buffer or self._last is None:
+        if self._buffer or not self._order.has_top:
             raise FormatError("tree stream ends too early", found=f"{len(self._buffer)} bytes left")
 
     def _parse_header(self) -> int:
@@ -486,29 +568,13 @@ class TreeParser:
 
     def _place(self, entry: Entry) -> None:
         """Check the entry against those before it, and remember it."""
-        key = sort_key(entry.path)
-        if self._last is None:
-            if entry.path:
-                raise _bad(entry, "comes before the top directory")
-        else:
-            if key <= self._last:
-                raise _bad(entry, "is out of order")
-            self._leave_directories(entry)
-        self._last = key
-        if entry.type is EntryType.DIRECTORY:
-            self._open.append(entry.path)
-        elif entry.type is EntryType.FILE:
+        flaw = self._order.flaw(entry.path, is_directory=entry.type is _DIRECTORY)
+        if flaw:
+            raise _bad(entry, flaw)
+        if entry.type is _FILE:
             self._files.add(entry.path)
         elif entry.type is EntryType.HARD_LINK and entry.link not in self._files:
             raise _bad(entry, "is a hard link to no earlier file", repr(entry.link))
-
-    def _leave_directories(self, entry: Entry) -> None:
-        """Close what can get no more members: order puts them before this entry."""
-        parent = entry.path.rpartition(b"/")[0]
-        while self._open and self._open[-1] != parent:
-            self._open.pop()
-        if not self._open:
-            raise _bad(entry, "has no directory to be in")
 
 
 # --- content root ---

@@ -141,7 +141,7 @@ def _negatives() -> dict[str, tuple[bytes, str]]:
         "empty-part": (_in_top(b"a//b", 5), "not relative and plain"),
         "trailing-slash": (_in_top(b"a/", 1), "not relative and plain"),
         "nul": (_in_top(b"a\0b", 5), "not relative and plain"),
-        "path-too-long": (_in_top(b"a" * 65_536, 5), "path is too long"),
+        "path-too-long": (_in_top(b"a" * 65_536, 5), "path of over 65,535 bytes"),
         "type": (_in_top(b"b", 8), "unknown type"),
         "mode": (_in_top(b"b", 5, mode=0o10000), "mode out of range"),
         "uid": (_in_top(b"b", 5, uid=-1), "owner out of range"),
@@ -151,7 +151,7 @@ def _negatives() -> dict[str, tuple[bytes, str]]:
         "symlink-nul": (_in_top(b"b", 3, link=b"a\0"), "impossible link"),
         "symlink-without-link": (_in_top(b"b", 3), "has a link"),
         "file-with-link": (_in_top(b"b", 2, link=b"a"), "has a link"),
-        "hard-link-outside": (_in_top(b"b", 4, link=b"../a"), "target is not relative"),
+        "hard-link-outside": (_in_top(b"b", 4, link=b"../a"), "target that is not relative"),
         "hard-link-later": (_stream(TOP, _fields(b"b", 4, link=b"c")), "no earlier file"),
         "hard-link-to-fifo": (
             _stream(TOP, _fields(b"a", 5), _fields(b"b", 4, link=b"a")),

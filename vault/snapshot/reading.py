@@ -20,7 +20,7 @@ from vault.crypto import chunk_id
 from vault.entrylist import ListRecord
 from vault.model import ObjectType
 from vault.snapshot.pieces import PIECE, BufferPool, Part, Pieces, split
-from vault.snapshot.records import file_record, is_storable
+from vault.snapshot.records import file_record, fitting_holes
 from vault.source import SourceItem
 from vault.storage.base import Buffer
 
@@ -66,8 +66,8 @@ class FileContent(NamedTuple):
     record: ListRecord | None = None  # None: it could not be read
     size: int = 0  # bytes that were read
     has_links: bool = False  # other names of the same file
-    is_beyond: bool = False  # its mtime is none that can be stored
-    problems: Sequence[str] = ()  # attributes that could not be read, and why
+    lost: Sequence[str] = ()  # attributes that are not stored, and why
+    altered: Sequence[str] = ()  # what is stored otherwise than it is
     ids: Sequence[bytes] = ()
     pieces: Sequence[Buffer] = ()  # the chunks
     problem: str = ""
@@ -149,7 +149,7 @@ class FileReader:
         digest = hashlib.sha256(data).digest()
         ids, pieces = self._cut(data, digest, chunker)
         outcome = _outcome(before, after, len(data))
-        record = file_record(
+        record, lost, altered = file_record(
             item.path,
             after,
             len(data),
@@ -159,16 +159,11 @@ class FileReader:
             xattrs,
             read_ns if outcome is _READ else 0,
         )
-        return FileContent(
-            outcome,
-            record,
-            len(data),
-            after.st_nlink > 1,
-            not is_storable(after.st_mtime_ns),
-            problems,
-            ids,
-            pieces,
-        )
+        if record is None:
+            return _unstorable(lost)
+        problems += lost
+        linked = after.st_nlink > 1
+        return FileContent(outcome, record, len(data), linked, problems, altered, ids, pieces)
 
     def _cut(
         self, data: memoryview, digest: bytes, chunker: Chunker
@@ -204,7 +199,7 @@ class LargeFile(Pieces):
         self._read_ns = reader.clock_ns()
         self._fd, self._before = source.open_source(item.full, item)
         size = self._before.st_size
-        self._holes = fsmeta.read_holes(self._fd, size)
+        self._holes = fitting_holes(fsmeta.read_holes(self._fd, size), size) or ()
         self._size = 0  # bytes that were read and hashed, holes included
         super().__init__(sizes, reader.chunk_id, reader.buffers, min(PIECE, size))
 
@@ -241,23 +236,20 @@ class LargeFile(Pieces):
         problems: list[str] = []
         xattrs = fsmeta.read_xattrs(self._fd, problems)
         outcome = _outcome(self._before, after, self._size)
-        record = file_record(
+        record, lost, altered = file_record(
             self._item.path,
             after,
             self._size,
             digest,
             ids,
-            self._holes or None,
+            fitting_holes(self._holes, self._size),  # it may have been cut while it was read
             xattrs,
             self._read_ns if outcome is _READ else 0,
         )
+        if record is None:
+            return _unstorable(lost)
         return FileContent(
-            outcome,
-            record,
-            self._size,
-            after.st_nlink > 1,
-            not is_storable(after.st_mtime_ns),
-            problems,
+            outcome, record, self._size, after.st_nlink > 1, [*problems, *lost], altered
         )
 
     def close(self) -> None:
@@ -275,6 +267,11 @@ def failed(error: OSError) -> FileContent:
         outcome=Outcome.VANISHED if vanished else Outcome.UNREADABLE,
         problem=error.strerror or type(error).__name__,
     )
+
+
+def _unstorable(lost: Sequence[str]) -> FileContent:
+    """A file whose entry no reader would take."""
+    return FileContent(Outcome.UNREADABLE, problem="; ".join(lost))
 
 
 _Asked: TypeAlias = tuple[int, os.stat_result] | OSError

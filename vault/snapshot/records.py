@@ -1,24 +1,55 @@
 """What a source's entries become: records for the tree, the entry list and the journal.
 
-Pure. One function for each kind of entry, whoever has read it.
+Pure. One function for each kind of entry, whoever has read it. What leaves here keeps
+the rules that readers have (I11): it is mended, or it is a problem of that one file.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from vault import fsmeta, source
 from vault.entrylist import ListRecord
+from vault.errors import FormatError
 from vault.model import EntryType
-from vault.tree import Entry, canonical_of, encode_canonical, encode_extra, extra_of
+from vault.tree import (
+    ID_SIZE,
+    MAX_CANONICAL,
+    MAX_NAME,
+    MAX_TIME,
+    MIN_TIME,
+    Entry,
+    broken_rule,
+    encode_canonical,
+    encode_entry,
+    replace_entry,
+)
 
-_FIRST_TIME, _LAST_TIME = -(2**63), 2**63 - 1  # ns, docs/format.md 8: the years 1677 and 2262
 _FILE = EntryType.FILE  # looked up once, not for every file
 _DEVICES = frozenset((EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE))
+_U32, _U64 = 2**32 - 1, 2**64 - 1
+_NAMED = 5  # attributes in a message
+
+Holes: TypeAlias = tuple[tuple[int, int], ...]
 
 
-def is_storable(mtime: int) -> bool:
-    """Whether the tree can hold this time."""
-    return _FIRST_TIME <= mtime <= _LAST_TIME
+class Recorded(NamedTuple):
+    """What became of one thing that the walk met."""
+
+    record: ListRecord | None  # None: no reader would take it, and `lost` says why
+    lost: Sequence[str] = ()  # what of it is not stored: the snapshot is incomplete
+    altered: Sequence[str] = ()  # what of it is stored otherwise than it is
+
+
+class Mended(NamedTuple):
+    """An entry that was made to keep the rules, as far as the value is obvious."""
+
+    entry: Entry
+    lost: Sequence[str]  # as in `Recorded`
+    altered: Sequence[str]
+
+
+# --- records ---
 
 
 def file_record(  # noqa: PLR0917 - one call for every file
@@ -27,10 +58,10 @@ def file_record(  # noqa: PLR0917 - one call for every file
     size: int,
     sha256: bytes,
     ids: Sequence[bytes],
-    holes: tuple[tuple[int, int], ...] | None,
+    holes: Holes | None,
     xattrs: fsmeta.Xattrs | None,
     read_ns: int,
-) -> ListRecord:
+) -> Recorded:
     """Of a file that was read; `ListRecord.packs` is left to who stores its chunks.
 
     Args:
@@ -43,22 +74,25 @@ def file_record(  # noqa: PLR0917 - one call for every file
         xattrs: None without any.
         read_ns: When reading began; 0 if its times say nothing about what was read.
     """
-    mtime = _stored(stat.st_mtime_ns)
-    user, group = source.owner_names(stat.st_uid, stat.st_gid)
-    canonical = canonical_of(
-        path,
-        _FILE,
-        stat.st_mode & fsmeta.MODE_BITS,
-        stat.st_uid,
-        stat.st_gid,
-        mtime,
+    uid, gid = stat.st_uid & _U32, stat.st_gid & _U32  # Python says -1 for the last of them
+    user, group = source.owner_names(uid, gid)
+    entry = Entry(
+        path=path,
+        type=_FILE,
+        mode=stat.st_mode & fsmeta.MODE_BITS,
+        uid=uid,
+        gid=gid,
+        mtime=stat.st_mtime_ns,
         size=size,
         sha256=sha256,
         xattrs=xattrs,
+        chunks=b"".join(ids) if len(ids) > 1 or holes else b"",
+        user=user,
+        group=group,
+        ctime=stat.st_ctime_ns,
+        holes=holes,
     )
-    chunks = b"".join(ids) if len(ids) > 1 or holes else b""
-    extra = extra_of(chunks, user, group, stat.st_ctime_ns, holes)
-    return _record(path, stat, mtime, read_ns, canonical, extra)
+    return recorded(entry, stat, read_ns)
 
 
 def other_record(
@@ -68,29 +102,36 @@ def other_record(
     link: bytes | None,
     xattrs: fsmeta.Xattrs | None,
     read_ns: int,
-) -> ListRecord:
+) -> Recorded:
     """Of a directory, a link, or something else without content."""
     stat = item.stat
     assert stat is not None
-    mtime = _stored(stat.st_mtime_ns)
-    user, group = source.owner_names(stat.st_uid, stat.st_gid)
-    canonical = canonical_of(
-        item.path,
-        kind,
-        stat.st_mode & fsmeta.MODE_BITS,
-        stat.st_uid,
-        stat.st_gid,
-        mtime,
-        link=link or item.link,
-        device=stat.st_rdev if kind in _DEVICES else None,
+    uid, gid = stat.st_uid & _U32, stat.st_gid & _U32
+    user, group = source.owner_names(uid, gid)
+    entry = Entry(
+        path=item.path,
+        type=kind,
+        mode=stat.st_mode & fsmeta.MODE_BITS,
+        uid=uid,
+        gid=gid,
+        mtime=stat.st_mtime_ns,
+        link=item.link if link is None else link,
+        device=stat.st_rdev & _U64 if kind in _DEVICES else None,
         xattrs=xattrs,
+        user=user,
+        group=group,
+        ctime=stat.st_ctime_ns,
     )
-    extra = extra_of(b"", user, group, stat.st_ctime_ns, None)
-    return _record(item.path, stat, mtime, read_ns, canonical, extra)
+    return recorded(entry, stat, read_ns)
 
 
 def stream_record(entry: Entry) -> ListRecord:
-    """A record that is never taken for unchanged: nobody can say what a stream was."""
+    """A record that is never taken for unchanged: nobody can say what a stream was.
+
+    Raises:
+        FormatError: No reader would take the entry.
+    """
+    canonical, extra = encode_entry(entry)
     return ListRecord(
         path=entry.path,
         size=entry.size,
@@ -100,27 +141,120 @@ def stream_record(entry: Entry) -> ListRecord:
         dev=0,
         read_ns=0,
         packs=b"",
-        canonical=encode_canonical(entry),
-        extra=encode_extra(entry),
+        canonical=canonical,
+        extra=extra,
     )
 
 
-def _stored(mtime: int) -> int:
-    return max(_FIRST_TIME, min(mtime, _LAST_TIME))
-
-
-def _record(  # noqa: PLR0917 - one call for every file
-    path: bytes, stat: os.stat_result, mtime: int, read_ns: int, canonical: bytes, extra: bytes
-) -> ListRecord:
-    return ListRecord(
-        path,
+def recorded(entry: Entry, stat: os.stat_result, read_ns: int) -> Recorded:
+    """The record of an entry, mended where it breaks a rule that readers have (I11)."""
+    lost: Sequence[str] = ()
+    altered: Sequence[str] = ()
+    try:
+        canonical, extra = encode_entry(entry)
+    except FormatError:
+        entry, lost, altered = mend(entry)
+        try:
+            canonical, extra = encode_entry(entry)
+        except FormatError as error:
+            return Recorded(None, (*lost, _why_not(entry, error)), altered)
+    record = ListRecord(  # a clamped time is never that of the file: it is read again
+        entry.path,
         stat.st_size,
-        mtime,
-        stat.st_ctime_ns,
-        stat.st_ino,
-        stat.st_dev,
+        entry.mtime,
+        entry.ctime,
+        stat.st_ino & _U64,
+        stat.st_dev & _U64,
         read_ns,
         b"",
         canonical,
         extra,
     )
+    return Recorded(record, lost, altered)
+
+
+def _why_not(entry: Entry, error: FormatError) -> str:
+    broken = broken_rule(entry)
+    return f"it {broken[0]}, which can't be stored" if broken else str(error)
+
+
+# --- mending ---
+
+
+def mend(entry: Entry) -> Mended:
+    """The entry with what no reader takes put right, where it is obvious what is right.
+
+    Times become the nearest that can be stored, holes are ordered, merged and cut to the
+    size, an owner's name that is too long becomes an unknown one. Of attributes with one
+    name the first stays. What has no obvious value stays as it is: `encode_entry` refuses it.
+    """
+    altered = []
+    if not MIN_TIME <= entry.mtime <= MAX_TIME:
+        altered.append("its mtime lies beyond what can be stored")
+    if len(entry.user) > MAX_NAME or len(entry.group) > MAX_NAME:
+        altered.append("its owner's name is too long to be stored")
+    xattrs, lost = _mended_xattrs(entry.xattrs)
+    holes = fitting_holes(entry.holes or (), entry.size)
+    is_whole = holes is None and len(entry.chunks) == ID_SIZE  # then its SHA-256 gives the id
+    entry = replace_entry(
+        entry,
+        mtime=_clamped(entry.mtime),
+        ctime=_clamped(entry.ctime),
+        user=entry.user if len(entry.user) <= MAX_NAME else "",
+        group=entry.group if len(entry.group) <= MAX_NAME else "",
+        holes=holes,
+        chunks=b"" if is_whole else entry.chunks,
+        xattrs=xattrs,
+    )
+    return Mended(*_fitting(entry, lost), altered)
+
+
+def fitting_holes(holes: Iterable[tuple[int, int]], size: int) -> Holes | None:
+    """Ordered, merged and cut to the file's size in bytes; None where none is left."""
+    found: list[tuple[int, int]] = []
+    for offset, length in sorted(holes):
+        start, end = max(offset, 0), min(offset + length, size)
+        if found and start <= sum(found[-1]):
+            start, end = found[-1][0], max(end, sum(found[-1]))
+            found.pop()
+        if start < end:
+            found.append((start, end - start))
+    return tuple(found) or None
+
+
+def _clamped(time: int) -> int:
+    return max(MIN_TIME, min(time, MAX_TIME))
+
+
+def _mended_xattrs(xattrs: fsmeta.Xattrs | None) -> tuple[fsmeta.Xattrs | None, list[str]]:
+    """Sorted, each name once; those with an impossible name are left out."""
+    first = dict(reversed(xattrs or ()))
+    good = {name for name in first if 0 < len(name) <= MAX_NAME and b"\0" not in name}
+    lost = [_left_out(first.keys() - good, "no attribute can have such a name")]
+    return tuple(sorted((name, first[name]) for name in good)) or None, list(filter(None, lost))
+
+
+def _fitting(entry: Entry, lost: list[str]) -> tuple[Entry, list[str]]:
+    """Without the largest attributes, so many that the entry is not too long.
+
+    ACLs and capabilities are small, so they stay.
+    """
+    largest = sorted(entry.xattrs or (), key=lambda xattr: len(xattr[1]))
+    dropped: list[bytes] = []
+    while largest and (excess := len(encode_canonical(entry)) - MAX_CANONICAL) > 0:
+        while largest and excess > 0:
+            name, value = largest.pop()
+            dropped.append(name)
+            excess -= len(name) + len(value)
+        entry = replace_entry(entry, xattrs=tuple(sorted(largest)) or None)
+    if dropped:
+        lost.append(_left_out(dropped, f"together they are over {MAX_CANONICAL >> 20} MiB"))
+    return entry, lost
+
+
+def _left_out(names: Collection[bytes], reason: str) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(fsmeta.xattr_text(name[:80]) for name in sorted(names)[:_NAMED])
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{shown}{more} left out: {reason}"

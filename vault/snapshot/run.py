@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from vault import fsmeta, source
 from vault.entrylist import EntryListWriter, Joiner, Journal, ListRecord
+from vault.errors import ConfigError
 from vault.model import Counts, EntryType, replace_body
 from vault.progress import Progress
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
@@ -30,18 +31,18 @@ from vault.snapshot.reading import (
     failed,
     is_in_pieces,
 )
-from vault.snapshot.records import is_storable, other_record, stream_record
+from vault.snapshot.records import other_record, stream_record
 from vault.snapshot.sharing import BATCH_SIZE, Contents, Reading, WholeFiles, sharing
 from vault.snapshot.stream import StreamFile
 from vault.source import SourceItem
-from vault.tree import ContentRoot, Entry, decode_entry, frame, replace_entry
+from vault.tree import ContentRoot, Entry, TreeOrder, decode_entry, frame, replace_entry
 from vault.workers import Workers
 
 BATCH_FILES = 128  # bounds the descriptors that are open at once
 JOURNAL_SIZE = 64 * 1_048_576  # bytes of files after which the journal is written
 BATCHES_AHEAD = 4  # batches read or being read while one is stored
 AHEAD_SIZE = 16 * 1_048_576  # bytes of files in them; bounds memory
-_FILE, _READ = EntryType.FILE, Outcome.READ  # looked up once, not for every file
+_FILE, _DIRECTORY, _READ = EntryType.FILE, EntryType.DIRECTORY, Outcome.READ  # looked up once
 RACY_NS = 60 * 10**9  # design.md 6: mtime alone proves nothing for the last 60 s
 MAX_PROBLEMS = 10_000  # listed; the counts go on
 
@@ -122,6 +123,7 @@ class SourceRun:
         self._workers = workers
         self._progress = progress
         self._files = WholeFiles(reader, ())
+        self._order = TreeOrder()
         self._batch = _Batch()
         self._waiting: deque[_Batch] = deque()
         self._first_of: dict[tuple[int, int], bytes] = {}  # inode with several links -> path
@@ -152,6 +154,12 @@ class SourceRun:
             self._submit()
             while self._waiting:
                 self._store(self._waiting.popleft())
+        if not self._order.has_top:  # it was there when the run began
+            raise ConfigError(
+                f"PATH {os.fsdecode(paths[0])} can't be read",
+                found=self.problems[0].detail if self.problems else None,
+                hint="was it unmounted or removed meanwhile? nothing was published",
+            )
 
     def take_stream(self, name: bytes, file: StreamFile) -> int:
         """Store a stream as the one file of a tree; returns its size in bytes."""
@@ -195,6 +203,9 @@ class SourceRun:
             return
         if item.type is None:
             self._tally["sockets"] += 1
+            return
+        if flaw := self._order.flaw(item.path, is_directory=item.type is _DIRECTORY):
+            self._unreadable(item.path, f"it {flaw}, which can't be stored")
             return
         slot = self._slot_for(item)
         batch = self._batch
@@ -370,10 +381,8 @@ class SourceRun:
     def _emit_file(self, item: SourceItem, content: FileContent, packs: Sequence[int]) -> None:
         record = content.record
         assert record is not None
-        if content.problems:
-            self._note_attributes(item, content.problems)
-        if content.is_beyond:
-            self._note_time(item)
+        if content.lost or content.altered:
+            self._note(item, content.lost, content.altered)
         record.packs = pack_numbers(packs)
         self._records.append(record)
         self._read_records.append(record)
@@ -387,8 +396,6 @@ class SourceRun:
 
     def _store_other(self, item: SourceItem, link: bytes | None) -> None:
         """A directory, a link, or something else without content."""
-        stat = item.stat
-        assert stat is not None
         problems: list[str] = []
         try:
             xattrs = _xattrs_of(item, problems)
@@ -397,17 +404,14 @@ class SourceRun:
             if item.type is not EntryType.DIRECTORY:
                 return
             xattrs = None  # its members may be on their way: they need it
-        self._note_attributes(item, problems)
         kind = EntryType.HARD_LINK if link is not None else item.type
         assert kind is not None
-        if not is_storable(stat.st_mtime_ns):
-            self._note_time(item)
         read_ns = self._reader.clock_ns()
-        self._records.append(other_record(item, kind, link=link, xattrs=xattrs, read_ns=read_ns))
-        self._tally[_COUNTED[kind]] += 1
-
-    def _note_time(self, item: SourceItem) -> None:
-        self._problem(item.path, "attributes", "its mtime lies beyond what can be stored")
+        record, lost, altered = other_record(item, kind, link=link, xattrs=xattrs, read_ns=read_ns)
+        self._note(item, [*problems, *lost], altered)
+        if record is not None:
+            self._records.append(record)
+            self._tally[_COUNTED[kind]] += 1
 
     def _emit_unchanged(self, item: SourceItem, record: ListRecord) -> None:
         kind = item.type
@@ -443,10 +447,12 @@ class SourceRun:
         self._progress.advance(files=len(records), size=self._done_size)
         self._records, self._read_records, self._done_size = [], [], 0
 
-    def _note_attributes(self, item: SourceItem, problems: Sequence[str]) -> None:
-        """Attributes that can't be read make a snapshot incomplete, not void."""
-        for problem in problems:
-            self._unreadable(item.path, problem)
+    def _note(self, item: SourceItem, lost: Sequence[str], altered: Sequence[str]) -> None:
+        """What is not stored makes a snapshot incomplete, not void."""
+        for detail in lost:
+            self._unreadable(item.path, detail)
+        for detail in altered:
+            self._problem(item.path, "attributes", detail)
 
 
 def _result(batch: _Batch) -> Reading | None:

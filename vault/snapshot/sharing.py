@@ -31,8 +31,8 @@ class _Sent(msgspec.Struct, array_like=True, gc=False):
     record: ListRecord | None
     size: int
     has_links: bool
-    is_beyond: bool
-    problems: Sequence[str]
+    lost: Sequence[str]
+    altered: Sequence[str]
     ids: bytes
     lengths: Sequence[int]
     problem: str
@@ -143,11 +143,9 @@ def _starter(reader: FileReader) -> Callable[[], _Helper]:
 def _sent(content: FileContent | None) -> _Sent | None:
     if content is None:
         return None
-    outcome, record, size, has_links, is_beyond, problems, ids, pieces, problem = content
+    outcome, record, size, has_links, lost, altered, ids, pieces, problem = content
     lengths = [len(piece) for piece in pieces]
-    return _Sent(
-        outcome, record, size, has_links, is_beyond, problems, b"".join(ids), lengths, problem
-    )
+    return _Sent(outcome, record, size, has_links, lost, altered, b"".join(ids), lengths, problem)
 
 
 def _received(answer: bytes, room: memoryview) -> Iterator[FileContent | None]:
@@ -170,8 +168,8 @@ def _received(answer: bytes, room: memoryview) -> Iterator[FileContent | None]:
             sent.record,
             sent.size,
             sent.has_links,
-            sent.is_beyond,
-            sent.problems,
+            sent.lost,
+            sent.altered,
             names,
             pieces,
             sent.problem,
