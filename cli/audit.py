@@ -11,13 +11,15 @@ from cli import progress, render
 from cli.context import Invocation, finding_text, pass_invocation
 from cli.exits import EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION
 from cli.page import Section, page
-from cli.values import format_age, parse_share
+from cli.sample import sample_of
+from cli.values import ReadData, format_age, parse_read_data
 from vault.audit import AuditFinding, AuditReport, Concern, DatasetAge, Protection, SnapshotAudit
 from vault.audit import audit as audit_repository
 from vault.envelope import Head
 from vault.errors import ConfigError, LocalError
 from vault.model import to_rfc3339
 from vault.repository import Repository
+from vault.stats import owed
 from vault.storage import open_store
 from vault.trust import HeadMemory
 from vault.workers import make_workers
@@ -35,12 +37,14 @@ _EXITS = {
 @click.command()
 @click.option(
     "--read-data",
-    type=parse_share,
+    type=parse_read_data,
     metavar="SHARE",
     default="0%",
     show_default=True,
-    help="How many of the packs to read and hash: all, or a sample such as 5%.",
+    help="How many of the packs to read and hash: all, a sample such as 5%, or slice: the one in"
+    " thirty whose turn it is.",
 )
+@click.option("--seed", metavar="HEX", help="Draw the sample that an earlier run drew.")
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -48,7 +52,9 @@ _EXITS = {
     help="Write a report for people to FILE.html as well.",
 )
 @pass_invocation
-def audit(invocation: Invocation, *, read_data: float, report: Path | None) -> int:
+def audit(
+    invocation: Invocation, *, read_data: ReadData, seed: str | None, report: Path | None
+) -> int:
     """Check the whole repository: chain, signatures, bytes, locks, hidden versions.
 
     Changes nothing and needs no key, only the pinned root: from a key file, or
@@ -57,18 +63,24 @@ def audit(invocation: Invocation, *, read_data: float, report: Path | None) -> i
     something is missing, wrong or was planted; 5: a lock ends too early or is too weak.
     """
     repository, floors = _open(invocation)
+    ledger = repository.ledger
+    records = owed(ledger, ledger.snapshots(), invocation.clock())
+    sample = sample_of(read_data, seed, ledger, records)
     with (
         make_workers(1, transfers=_TRANSFERS, in_flight=_IN_FLIGHT) as workers,
         progress.shown(quiet=invocation.options.quiet) as shown,
     ):
         result = audit_repository(
-            repository, share=read_data, floors=floors, workers=workers, progress=shown
+            repository, sample=sample, floors=floors, workers=workers, progress=shown
         )
     if result.gravest is not Concern.INTEGRITY:
         invocation.remember(repository)
     if report is not None:
         _write(report, _page(repository, result))
-    invocation.emit("vault/audit/v1", {"audit": _fields(repository, result)}, _text(result))
+    if sample.seed:
+        invocation.note(f"packs were drawn by seed {sample.seed}")
+    fields = {**_fields(repository, result), "seed": sample.seed}
+    invocation.emit("vault/audit/v1", {"audit": fields}, _text(result))
     return _EXITS[result.gravest]
 
 

@@ -1,5 +1,6 @@
 """Options that are more than text, each read in one place."""
 
+import dataclasses
 import re
 from datetime import timedelta
 
@@ -50,10 +51,34 @@ def parse_share(text: str) -> float:
     if not 0 <= share <= 1:
         raise ConfigError(
             "not a share of the data",
-            expected="all, or per cent, for example 5%",
+            expected="all, slice, or per cent, for example 5%",
             found=repr(text[:40]),
         )
     return share
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReadData:
+    """How much of the packs ``--read-data`` asks for."""
+
+    share: float = 1.0  # from 0 to 1
+    in_turn: bool = False  # the slice whose turn it is
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether chance chooses."""
+        return not self.in_turn and 0 < self.share < 1
+
+
+def parse_read_data(text: str) -> ReadData:
+    """Read ``all``, ``5%`` or ``slice``.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    if text == "slice":
+        return ReadData(in_turn=True)
+    return ReadData(share=parse_share(text))
 
 
 def format_age(span: timedelta) -> str:

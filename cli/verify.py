@@ -9,7 +9,8 @@ from cli import progress, render
 from cli.attest import record_or_keep
 from cli.context import TOOL, Invocation, finding_fields, finding_text, pass_invocation
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY
-from cli.values import parse_share
+from cli.sample import sample_of, sample_text
+from cli.values import ReadData, parse_read_data
 from vault import attest
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
@@ -25,15 +26,26 @@ from vault.workers import make_workers
 @click.argument("spec", metavar="[SNAPSHOT]", required=False)
 @click.option(
     "--read-data",
-    type=parse_share,
+    type=parse_read_data,
     metavar="SHARE",
     default="all",
     show_default=True,
-    help="How much to read: all, or a sample such as 5%.",
+    help="How much of the packs to read: all, a sample such as 5%, or slice: the one in thirty"
+    " whose turn it is.",
+)
+@click.option(
+    "--seed", metavar="HEX", help="Draw the sample that an earlier run drew; record nothing."
 )
 @click.option("--no-key", is_flag=True, help="Check only what needs no key; record nothing.")
 @pass_invocation
-def verify(invocation: Invocation, *, spec: str | None, read_data: float, no_key: bool) -> int:
+def verify(
+    invocation: Invocation,
+    *,
+    spec: str | None,
+    read_data: ReadData,
+    seed: str | None,
+    no_key: bool,
+) -> int:
     """Check stored bytes against what was signed.
 
     Without SNAPSHOT, every snapshot that is still to be kept. With recovery.key
@@ -46,6 +58,7 @@ def verify(invocation: Invocation, *, spec: str | None, read_data: float, no_key
         if spec
         else owed(repository.ledger, repository.ledger.snapshots(), invocation.clock())
     )
+    sample = sample_of(read_data, seed, repository.ledger, records)
     started = invocation.clock()
     recovery = None
     if invocation.has_recovery_key() and not no_key:
@@ -54,14 +67,15 @@ def verify(invocation: Invocation, *, spec: str | None, read_data: float, no_key
         report = verify_records(
             repository,
             records,
-            share=read_data,
+            sample=sample,
             recovery=recovery,
             scratch=invocation.scratch,
             workers=workers,
             progress=shown,
         )
     statement = None
-    if recovery is not None and records:
+    is_recorded = recovery is not None and bool(records) and seed is None
+    if recovery is not None and is_recorded:
         data = _attestation(repository, records, recovery, report, started)
         statement = record_or_keep(invocation, repository, data, recovery)
     for finding in report.findings:
@@ -70,7 +84,7 @@ def verify(invocation: Invocation, *, spec: str | None, read_data: float, no_key
     invocation.emit("vault/verify/v1", fields, _text(report, statement))
     if not report.passed:
         return EXIT_INTEGRITY
-    return EXIT_DEGRADED if recovery is not None and records and statement is None else 0
+    return EXIT_DEGRADED if is_recorded and statement is None else 0
 
 
 def _attestation(
@@ -103,7 +117,7 @@ def _fields(report: VerifyReport, statement: Record | None) -> dict[str, object]
         "bytes_read": report.bytes_read,
         "chunks": report.chunks,
         "entries": report.entries,
-        "seed": report.seed,
+        "seed": report.sample.seed,
         "findings": [finding_fields(finding) for finding in report.findings],
         "statement": str(statement.head) if statement else None,
     }
@@ -119,6 +133,7 @@ def _text(report: VerifyReport, statement: Record | None) -> str:
             "snapshots": ", ".join(map(str, report.snapshots)) or "none",
             "read": f"{report.objects_read:,} of {render.plural(report.objects, 'object')},"
             f" {render.size(report.bytes_read)} of {render.size(report.bytes)}",
+            "sample": sample_text(report.sample) or "none: all of it",
             "opened": opened,
             "attested": str(statement.head) if statement else "no",
         }

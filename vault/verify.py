@@ -6,11 +6,8 @@ is what its id says, and the tree gives the signed commitment.
 """
 
 import dataclasses
-import hashlib
-import heapq
-import math
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from vault.model import EntryType, Finding, ObjectRef, ObjectType, Severity
 from vault.progress import NO_PROGRESS, Progress
 from vault.reader import PackReader, Reader
 from vault.repository import Repository
+from vault.sampling import WHOLE, Sample
 from vault.workers import Workers, in_order
 
 _LOOKED_UP = 512  # chunks at once
@@ -40,7 +38,7 @@ class VerifyReport:
     chunks: int  # opened and checked against their ids; 0 without a recovery key
     entries: int  # of trees that were gone through
     opened: bool  # packs were opened with the recovery key
-    seed: str  # SEQ:DIGEST that chose the sample
+    sample: Sample  # which packs were to be read
     through: int  # seq of the head when it was read
     ranges: tuple[tuple[int, int], ...]  # of seqs that hold these snapshots and no other
     bad: tuple[str, ...]  # ids of packs found wrong
@@ -67,6 +65,8 @@ class VerifyReport:
             "opened": self.opened,
             "read": self.bytes_read,
             "through": self.through,
+            "nonce": self.sample.nonce.hex(),
+            "slice": self.sample.slice,
             **name_packs(self.bad, self.cleared),
         }
 
@@ -81,7 +81,7 @@ class VerifyReport:
             "bytes_read": self.bytes_read,
             "chunks": self.chunks,
             "entries": self.entries,
-            "seed": self.seed,
+            "seed": self.sample.seed,
             "findings": [
                 f"{finding.severity}: {finding.subject}: {finding.problem}"[:200]
                 for finding in self.findings[:100]
@@ -94,7 +94,7 @@ def verify(
     repository: Repository,
     records: Sequence[Record],
     *,
-    share: float = 1.0,
+    sample: Sample = WHOLE,
     recovery: RecoveryKey | None = None,
     scratch: Path,
     workers: Workers,
@@ -105,35 +105,18 @@ def verify(
     Args:
         repository: Read up to its head.
         records: Valid snapshots.
-        share: Of the objects, how many to read; the sample is chosen by the ledger
-            head, so it rotates and nobody picks it.
+        sample: Which packs to read; everything else always is.
         recovery: Opens what is read.
         scratch: Directory on local disk for temporary files.
         workers: Executors.
         progress: Told objects and bytes.
     """
-    run = _Run(repository, workers, progress, share=share)
+    run = _Run(repository, workers, progress, sample)
     run.check_ciphertext(records)
     if recovery is not None:
         for record in records:
             run.check_plaintext(record, recovery, scratch)
     return run.report(records)
-
-
-def choose_sample(names: Collection[str], share: float, *, seed: bytes) -> list[str]:
-    """Names to read: those whose hash with the seed is lowest.
-
-    Args:
-        names: To choose from.
-        share: How many of them, from 0 to 1.
-        seed: Digest of the ledger's head, so that the sample rotates and nobody picks it.
-    """
-    wanted = math.ceil(len(names) * share)
-    if wanted >= len(names):
-        return list(names)
-    return heapq.nsmallest(
-        wanted, names, key=lambda name: hashlib.sha256(seed + name.encode()).digest()
-    )
 
 
 def _open(pack: PackReader) -> tuple[int, IntegrityError | None]:
@@ -155,12 +138,12 @@ class _Run:
     """Collects what one verification sees."""
 
     def __init__(
-        self, repository: Repository, workers: Workers, progress: Progress, *, share: float
+        self, repository: Repository, workers: Workers, progress: Progress, sample: Sample
     ) -> None:
         self._repository = repository
         self._workers = workers
         self._progress = progress
-        self._share = share
+        self._sample = sample
         self._head = repository.head
         self._findings: list[Finding] = []
         self._needed: dict[str, ObjectRef] = {}
@@ -183,7 +166,7 @@ class _Run:
                 continue
             refs = [self._repository.inventory_ref(record), *inventory.bases, *inventory.objects]
             self._needed.update((ref.name, ref) for ref in refs)
-        sample = set(choose_sample(self._needed, self._share, seed=self._head.digest))
+        sample = self._sample.choose(self._needed)
         self._progress.expect(
             files=len(sample), size=sum(self._needed[name].size for name in sample)
         )
@@ -331,6 +314,6 @@ class _Run:
             bytes_read=sum(self._needed[name].size for name in self._read),
             chunks=self._chunks,
             entries=self._entries,
-            seed=str(self._head),
+            sample=self._sample,
             findings=(*self._findings, *self._repository.findings),
         )

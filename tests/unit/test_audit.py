@@ -31,6 +31,7 @@ from vault.model import (
     from_rfc3339,
 )
 from vault.repository import Draft, Repository, snapshot_body
+from vault.sampling import NONCE_SIZE, draw
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
 from vault.workers import make_workers
@@ -57,8 +58,9 @@ def look(
 ) -> AuditReport:
     """One audit, as the command line makes it."""
     repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    sample = draw(share, ledger=repository.ledger, nonce=bytes(NONCE_SIZE))
     with make_workers(workers) as pool:
-        return audit(repository, share=share, floors=floors, workers=pool)
+        return audit(repository, sample=sample, floors=floors, workers=pool)
 
 
 def codes(report: AuditReport) -> set[Code]:
@@ -223,7 +225,7 @@ def test_small_objects_are_always_read(lab: "Lab", record: Record, kind: str) ->
 
 
 def test_a_sample_reads_so_many_packs(lab: "Lab", record: Record) -> None:
-    """Chosen by the ledger's head."""
+    """Drawn by the ledger's head and a nonce of the run."""
     everything = look(lab, share=1.0).totals.read
     nothing = look(lab).totals.read
     half = look(lab, share=0.5).totals.read

@@ -10,6 +10,7 @@ from vault.errors import DigestMismatchError
 from vault.ledger import Record
 from vault.model import ObjectRef
 from vault.reader import Reader
+from vault.sampling import NONCE_SIZE, draw
 from vault.tree import canonical_of
 from vault.verify import VerifyReport, verify
 from vault.workers import make_workers
@@ -31,7 +32,9 @@ def record(lab: "Lab", make_source: "MakeSource") -> Record:
     return lab.snapshot(make_source(files=10)).record
 
 
-def _share(lab: "Lab", share: float, *, keys: bool = False) -> VerifyReport:
+def _share(
+    lab: "Lab", share: float, *, keys: bool = False, nonce: bytes = bytes(NONCE_SIZE)
+) -> VerifyReport:
     scratch = lab.base / "scratch"
     scratch.mkdir(exist_ok=True)
     repository = lab.open()
@@ -39,7 +42,7 @@ def _share(lab: "Lab", share: float, *, keys: bool = False) -> VerifyReport:
         return verify(
             repository,
             repository.ledger.snapshots(),
-            share=share,
+            sample=draw(share, ledger=repository.ledger, nonce=nonce),
             recovery=lab.recovery if keys else None,
             scratch=scratch,
             workers=workers,
@@ -66,15 +69,18 @@ def test_sound_snapshot(lab: "Lab", record: Record) -> None:
     assert (without.verdict, without.chunks, without.entries) == ("passed", 0, 0)
 
 
-def test_a_sample_is_partial_and_rotates(lab: "Lab", record: Record) -> None:
-    """So many objects as asked for, chosen by the head: nobody picks them."""
+def test_a_sample_is_partial_and_drawn_by_a_nonce(lab: "Lab", record: Record) -> None:
+    """So many packs as asked for, and all that is no pack; another nonce draws others."""
     first = _share(lab, 0.3)
     assert first.verdict == "partial"
     assert 0 < first.objects_read < first.objects
-    assert first.seed == str(lab.open().head)
+    assert first.sample.seed == f"{bytes(NONCE_SIZE).hex()}@{lab.open().head.seq}"
     assert _share(lab, 0.3).bytes_read == first.bytes_read
+    others = [_share(lab, 0.3, nonce=bytes([n]) * NONCE_SIZE).bytes_read for n in range(1, 9)]
+    assert set(others) != {first.bytes_read}
     nothing = _share(lab, 0)
-    assert (nothing.objects_read, nothing.verdict) == (0, "partial")
+    assert nothing.objects_read == nothing.objects - len(_packs(lab, record)) > 0
+    assert nothing.verdict == "partial"
     assert record.seq in nothing.snapshots
 
 

@@ -23,11 +23,11 @@ from vault.ledger import Record, Status
 from vault.model import Digest, LockMode, ObjectRef, Severity, from_rfc3339
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository, snapshot_body
+from vault.sampling import NO_PACKS, Sample
 from vault.stats import owed, status_of
 from vault.storage.base import ObjectStatus, ObjectVersion
 from vault.storage.rules import is_weaker
 from vault.trust import check_floor
-from vault.verify import choose_sample
 from vault.workers import Workers, in_order
 
 _T = TypeVar("_T")
@@ -113,7 +113,7 @@ class AuditReport:
 def audit(
     repository: Repository,
     *,
-    share: float = 0.0,
+    sample: Sample = NO_PACKS,
     floors: Sequence[Head] = (),
     workers: Workers,
     progress: Progress = NO_PROGRESS,
@@ -122,7 +122,7 @@ def audit(
 
     Args:
         repository: Opened tolerant, so that a hole in the ledger is a finding.
-        share: Of the packs, how many to read and hash; everything else always is.
+        sample: Which packs to read and hash; everything else always is.
         floors: Heads that the ledger must contain.
         workers: Executors.
         progress: Told objects and bytes.
@@ -135,7 +135,7 @@ def audit(
     run.collect()
     run.list_store()
     run.check_rows()
-    run.read(share)
+    run.read(sample)
     return run.report()
 
 
@@ -413,14 +413,13 @@ class _Audit:
 
     # --- bytes ---
 
-    def read(self, share: float) -> None:
-        """Hash a share of the packs, and everything else that was not read already."""
+    def read(self, sample: Sample) -> None:
+        """Hash a sample of the packs, and everything else that was not read already."""
         self._progress.stage("reading")
         needs = list(self._collector.needs)
         rows = [need.located for need in needs if need.located and not need.is_hashed]
-        packs = {ref.name for ref in rows if ref.name.startswith("packs/")}
-        left_out = packs - set(choose_sample(packs, share, seed=self._head.digest))
-        refs = [ref for ref in rows if ref.name not in left_out]
+        chosen = sample.choose([ref.name for ref in rows])
+        refs = [ref for ref in rows if ref.name in chosen]
         self._progress.expect(files=len(refs), size=sum(ref.size for ref in refs))
         for ref, future in in_order(
             self._workers.transfer, self._hash, refs, limit=self._workers.in_flight
