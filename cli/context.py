@@ -10,7 +10,7 @@ import getpass
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -279,7 +279,11 @@ class Invocation:
 
     def report_findings(self, repository: Repository) -> None:
         """Say on stderr what was seen in the ledger that should not be there."""
-        for finding in (*repository.ledger.findings, *repository.findings):
+        self.report((*repository.ledger.findings, *repository.findings))
+
+    def report(self, findings: Iterable[Finding]) -> None:
+        """Say findings on stderr."""
+        for finding in findings:
             self.warn(finding_text(finding))
 
     # --- keys ---

@@ -146,6 +146,7 @@ def _take(
             progress=shown,
         )
     invocation.remember(repository)
+    invocation.report(repository.unreadable_plans())
     _report_problems(invocation, report.problems)
     invocation.emit("vault/snapshot/v1", _report_fields(repository, report), _text(report))
     return exit_code(report, strict=strict)

@@ -62,6 +62,7 @@ def status(invocation: Invocation, *, locks: bool) -> int:
     ledger = repository.ledger
     states = [status_of(ledger, dataset, now) for dataset in ledger.datasets()]
     invocation.report_findings(repository)
+    invocation.report(repository.unreadable_plans())
     invocation.warn_of_keys_together()
     for state in states:
         _warn(invocation, state)

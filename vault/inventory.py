@@ -7,7 +7,7 @@ does not upload the same list every hour.
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from vault.errors import ConfigError, FormatError
@@ -158,6 +158,22 @@ def parse(data: bytes) -> ParsedInventory:
     return parsed
 
 
+def parse_plan(data: bytes) -> tuple[ObjectRef, ...]:
+    """The objects that a prune plan names.
+
+    Args:
+        data: Its bytes, verified against the digest that a statement cites.
+
+    Raises:
+        FormatError: It is no inventory, has a base or an index, or does not add up.
+    """
+    parsed = parse(data)
+    if parsed.base is not None or parsed.index:
+        raise FormatError("prune plan has a base or an index")
+    _check_sums("prune plan", parsed.added, parsed)
+    return parsed.added
+
+
 def parse_ref(line: str) -> ObjectRef:
     """One line without its end.
 
@@ -216,14 +232,18 @@ def _apply(
     for ref in parsed.added:
         if objects.setdefault(ref.name, ref) is not ref:
             raise FormatError(f"{source.name} repeats a line of its base", found=ref.name)
-    found = (len(objects), sum(ref.size for ref in objects.values()))
+    _check_sums(source.name, objects.values(), parsed)
+    return objects
+
+
+def _check_sums(subject: str, refs: Collection[ObjectRef], parsed: ParsedInventory) -> None:
+    found = (len(refs), sum(ref.size for ref in refs))
     if found != (parsed.count, parsed.total):
         raise FormatError(
-            f"{source.name} does not add up",
+            f"{subject} does not add up",
             expected=f"{parsed.count} objects, {parsed.total} bytes",
             found=f"{found[0]} objects, {found[1]} bytes",
         )
-    return objects
 
 
 def _fetchable(ref: ObjectRef) -> ObjectRef:

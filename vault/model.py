@@ -301,7 +301,7 @@ class EventBody(Body, frozen=True, kw_only=True):
     finished: str
     attestation: str  # digest of evidence/<sha256>
     bad: tuple[str, ...] = ()  # ids of packs found wrong, sorted; the first of them
-    bad_count: int = 0  # of all; their ids are in the attestation
+    bad_count: int = 0  # of all
     cleared: tuple[str, ...] = ()  # ids of packs once named bad, now read right; sorted
 
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from vault import inventory, locks, pages
@@ -37,6 +37,9 @@ from vault.errors import (
     RepositoryNotFoundError,
     RollbackError,
     SignatureError,
+    StorageError,
+    StorageUnavailableError,
+    VaultError,
 )
 from vault.inventory import Inventory
 from vault.ledger import Ledger, Record, Status
@@ -61,6 +64,7 @@ from vault.trust import check_gap
 _log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
+Plan = frozenset[tuple[str, str]]  # name and version of what is to be deleted
 
 MAX_ENVELOPE = 2 * 65_536 + 8_192  # bytes; docs/format.md 2.1
 _MIN_ENVELOPE = 200  # bytes: what the frozen grammar demands, in base64, takes more
@@ -124,7 +128,7 @@ class Repository:
         self.findings: list[Finding] = []
         self._pause = pause
         self._tolerant = tolerant
-        self._plans: dict[Digest, frozenset[tuple[str, str]]] = {}
+        self._known_plans: dict[int, Plan | VaultError] = {}  # by seq
         self.ledger = Ledger(root_digest)
         if remembered is None or not self._resume(remembered, root_digest):
             self._read_ledger(root_digest)
@@ -510,7 +514,17 @@ class Repository:
         return Retention(mode=self.parameters.lock_mode, until=until)
 
     def put_evidence(self, data: bytes) -> Digest:
-        """Store what a statement is about to cite, locked for the ledger term."""
+        """Store what a statement is about to cite, locked for the ledger term.
+
+        Raises:
+            ConfigError: No reader would take so much; nothing was stored.
+        """
+        if len(data) > MAX_EVIDENCE:
+            raise ConfigError(
+                "evidence is larger than any reader takes",
+                expected=f"at most {MAX_EVIDENCE} bytes",
+                found=f"{len(data)} bytes",
+            )
         digest = Digest.of(data)
         self.put(f"evidence/{digest}", data, self.ledger_need(), digest=digest)
         return digest
@@ -562,19 +576,32 @@ class Repository:
         Raises:
             MissingObjectError: It is not in the store.
             DigestMismatchError: It is, with other bytes.
+            FormatError: It is larger than evidence may be.
         """
         name = f"evidence/{digest}"
-        found = 0
-        for version in self.store.versions(name):
-            if version.name != name or version.marker or version.size > MAX_EVIDENCE:
+        sizes: list[int] = []
+        for version in self._exact_versions(name):
+            if version.marker:
                 continue
-            found += 1
-            data = self.store.get(name, version.version, length=MAX_EVIDENCE)
-            if hashlib.sha256(data).digest() == digest:
+            sizes.append(version.size)
+            data = self._evidence_version(version)
+            if data is not None and hashlib.sha256(data).digest() == digest:
                 return data
-        if found:
-            raise DigestMismatchError(f"{name} has other bytes", expected=digest)
-        raise MissingObjectError(f"{name} is missing")
+        if not sizes:
+            raise MissingObjectError(f"{name} is missing")
+        if min(sizes) > MAX_EVIDENCE:
+            limit = f"at most {MAX_EVIDENCE} bytes"
+            raise FormatError(f"{name} is too large", expected=limit, found=f"{min(sizes)} bytes")
+        raise DigestMismatchError(f"{name} has other bytes", expected=digest)
+
+    def _evidence_version(self, version: ObjectVersion) -> bytes | None:
+        """The bytes of one version; None if it is too large or gone."""
+        if version.size > MAX_EVIDENCE:
+            return None
+        try:
+            return self.store.get(version.name, version.version, length=MAX_EVIDENCE)
+        except ObjectNotFoundError:
+            return None
 
     # --- inventories and domains ---
 
@@ -599,24 +626,45 @@ class Repository:
         )
 
     def planned_deletions(self) -> frozenset[tuple[str, str]]:
-        """(name, version) of every object that any prune plan of any age names (I4).
-
-        Raises:
-            IntegrityError: A plan can't be read; the run must stop.
-        """
+        """(name, version) of every object that a readable prune plan of any age names (I4)."""
         doomed: set[tuple[str, str]] = set()
-        for record in self.ledger.prunes():
-            assert isinstance(record.body, PruneBody)
-            if record.body.phase == "plan":
-                doomed |= self._plan(Digest.parse(record.body.plan))
+        for plan in self._plans().values():
+            doomed |= plan if isinstance(plan, frozenset) else set()
         return frozenset(doomed)
 
-    def _plan(self, digest: Digest) -> frozenset[tuple[str, str]]:
-        """What one plan names; plans never change, so each is read once."""
-        if digest not in self._plans:
-            plan = inventory.parse(self.read_evidence(digest))
-            self._plans[digest] = frozenset((ref.name, ref.version) for ref in plan.added)
-        return self._plans[digest]
+    def unreadable_plans(self) -> list[Finding]:
+        """Prune plans that can't be read; while there is one, nothing says what it dooms.
+
+        A writer then relies only on what it locked itself, and on nothing where no lock holds.
+        """
+        return [
+            Finding(
+                severity=Severity.ERROR,
+                subject=f"ledger {seq}",
+                problem="the prune plan can't be read, so it permits no deletion",
+                found=str(plan),
+            )
+            for seq, plan in self._plans().items()
+            if isinstance(plan, VaultError)
+        ]
+
+    def _plans(self) -> Mapping[int, Plan | VaultError]:
+        """What each prune plan names, or why it can't be read; each is read once."""
+        for record in self.ledger.prunes():
+            assert isinstance(record.body, PruneBody)
+            if record.body.phase == "plan" and record.seq not in self._known_plans:
+                digest = Digest.parse(record.body.plan)
+                self._known_plans[record.seq] = self._read_plan(digest)
+        return self._known_plans
+
+    def _read_plan(self, digest: Digest) -> Plan | VaultError:
+        try:
+            plan = inventory.parse_plan(self.read_evidence(digest))
+        except StorageUnavailableError:
+            raise  # that is the store's trouble, and not the plan's
+        except (IntegrityError, StorageError) as error:
+            return error
+        return frozenset((ref.name, ref.version) for ref in plan)
 
     def _note(self, severity: Severity, subject: str, problem: str, found: str) -> None:
         self.findings.append(

@@ -24,6 +24,7 @@ from vault.sampling import WHOLE, Sample
 from vault.workers import Workers, in_order
 
 _LOOKED_UP = 512  # chunks at once
+_BAD_TOLD = 10_000  # packs that an attestation names; more would not fit
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class VerifyReport:
     def details(self) -> dict[str, Any]:
         """For an attestation."""
         return {
-            "bad_packs": list(self.bad),
+            "bad_packs": list(self.bad[:_BAD_TOLD]),
             "snapshots": len(self.snapshots),
             "objects": self.objects,
             "bytes": self.bytes,

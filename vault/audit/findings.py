@@ -32,6 +32,7 @@ class Code(StrEnum):
     JUNK_STATEMENT = "junk-statement"
     LOST_RACE = "lost-race"
     WRONG_PAGE = "wrong-page"
+    UNREADABLE_PLAN = "unreadable-plan"
     INVENTORY = "inventory"
     MISSING = "missing"
     WRONG_SIZE = "wrong-size"
@@ -65,6 +66,7 @@ JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.JUNK_STATEMENT: _INTEGRITY,
     Code.LOST_RACE: _INFO,
     Code.WRONG_PAGE: _INTEGRITY,
+    Code.UNREADABLE_PLAN: _INTEGRITY,
     Code.INVENTORY: _INTEGRITY,
     Code.MISSING: _INTEGRITY,
     Code.WRONG_SIZE: _INTEGRITY,

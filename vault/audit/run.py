@@ -179,6 +179,8 @@ class _Audit:
         for record in self._ledger.records:
             if record.status is not Status.VALID:
                 self._add_statement(record)
+        for plan in self._repository.unreadable_plans():
+            self._findings.add(Code.UNREADABLE_PLAN, plan.subject, plan.problem, found=plan.found)
         for floor in floors:
             try:
                 check_floor(self._ledger, floor)

@@ -63,6 +63,8 @@ class Attempt:
             tool=task.request.tool,
             bad_indexes=task.bad_indexes,
         )
+        is_unlocked = self._repository.parameters.lock_mode is LockMode.NONE
+        self._may_reuse = not (is_unlocked and self._repository.unreadable_plans())
         self._usable_packs: dict[int, bool] = {}
         self._data = self._packer(ObjectType.DATA)
         self._tree = self._packer(ObjectType.TREE)
@@ -219,7 +221,8 @@ class Attempt:
         known = self._usable_packs.get(number)
         if known is None:
             row = self._cache.pack(number)
-            known = row is not None and self._is_lock_alive(row)
+            is_sure = self._may_reuse or number in self._data.stored | self._tree.stored
+            known = row is not None and is_sure and self._is_lock_alive(row)
             if row is not None:
                 self._usable_packs[number] = known
         return known
@@ -290,6 +293,7 @@ class Attempt:
             Publication(
                 body=body,
                 packs=packs,
+                stored=frozenset(stored),
                 new_index=new_index,
                 retention=task.retention,
                 started=task.started,

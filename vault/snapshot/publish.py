@@ -73,6 +73,7 @@ class Publication:
 
     body: SnapshotBody  # inventory, until and previous are filled in here
     packs: Sequence[NeededPack]
+    stored: frozenset[int]  # numbers of those that this run stored
     new_index: Sequence[ObjectRef]
     retention: timedelta
     started: datetime
@@ -100,6 +101,7 @@ class Publisher:
         self._workers = workers
         self._tool = tool
         self._spans = distrusted_spans(repository.ledger, domain.name)
+        self._extended: set[int] = set()  # numbers of packs whose locks this run extended
 
     def store_index(self, entries: Iterable[IndexEntry]) -> list[ObjectRef]:
         """Store index objects for new packs; a cache, so the minimum lock is enough."""
@@ -134,7 +136,7 @@ class Publisher:
     def _publish(self, publication: Publication, until: datetime) -> Record:
         repository = self._repository
         self._check_present(publication.packs)
-        self._lock_packs(publication.packs, until)
+        self._lock_packs(publication, until)
         base, base_ref = self._base(publication.body.dataset)
         refs = [pack.ref for pack in publication.packs]
         domain = self._domain_object()
@@ -178,6 +180,8 @@ class Publisher:
         if self._are_doomed(needed):
             packs = publication.packs
             raise PacksGoneError(pack.number for pack in packs if self._are_doomed([pack.ref]))
+        if self._unsure_of(publication):
+            raise PacksGoneError(())  # such a plan was not there when locks were extended
         last = ledger.snapshots(body.dataset)
         body = replace_body(body, previous=last[-1].seq if last else None)
         digest = Digest.parse(body.inventory.sha256)
@@ -194,6 +198,13 @@ class Publisher:
         planned = self._repository.planned_deletions()
         return any((ref.name, ref.version) in planned for ref in refs)
 
+    def _unsure_of(self, publication: Publication) -> list[int]:
+        """Packs that a plan may doom which can't be read, and that no lock of this run keeps."""
+        if not self._repository.unreadable_plans():
+            return []
+        sure = publication.stored | self._extended
+        return [pack.number for pack in publication.packs if pack.number not in sure]
+
     def _check_present(self, packs: Sequence[NeededPack]) -> None:
         """Without locks nothing but a look proves that reused packs are still there (I1)."""
         if self._repository.parameters.lock_mode is not LockMode.NONE:
@@ -208,12 +219,17 @@ class Publisher:
         if gone:
             raise PacksGoneError(gone)
 
-    def _lock_packs(self, packs: Sequence[NeededPack], until: datetime) -> None:
-        """Extend every pack whose lock ends too early, by version id (I2)."""
+    def _lock_packs(self, publication: Publication, until: datetime) -> None:
+        """Extend every pack whose lock ends too early or may be doomed, by version id (I2)."""
         if self._repository.parameters.lock_mode is LockMode.NONE:
             return
         need = int(until.timestamp())
-        short = [pack for pack in packs if pack.row.locked_until < need]
+        unsure = set(self._unsure_of(publication))
+        short = [
+            pack
+            for pack in publication.packs
+            if pack.row.locked_until < need or pack.number in unsure
+        ]
         results = self._workers.transfer.map(lambda pack: self._lock_pack(pack, until), short)
         gone: list[int] = []
         locked: dict[int, int] = {}
@@ -223,6 +239,7 @@ class Publisher:
             else:
                 locked[pack.number] = int(locked_until.timestamp())
         self._cache.set_locked(locked)
+        self._extended.update(locked)
         if gone:
             raise PacksGoneError(gone)
 
@@ -283,10 +300,10 @@ class Publisher:
         """The dataset's last inventory, to write only what differs from it.
 
         None where it can't be relied on: it is damaged, ran out like a pack (I7)
-        or is about to be pruned (I4). The new one is then written in full.
+        or is, or may be, about to be pruned (I4). The new one is then written in full.
         """
         previous = self._repository.ledger.snapshots(dataset)
-        if not previous:
+        if not previous or self._repository.unreadable_plans():
             return None, None
         until = from_rfc3339(snapshot_body(previous[-1]).until)
         if not locks.reusable(until, self._repository.clock()):
