@@ -10,6 +10,8 @@ import errno
 import functools
 import grp
 import itertools
+import logging
+import operator
 import os
 import pwd
 import stat
@@ -22,6 +24,8 @@ from pathspec.patterns.gitignore import GitIgnorePatternError
 
 from vault.errors import ConfigError
 from vault.model import EntryType, sort_key
+
+_log = logging.getLogger(__name__)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -37,7 +41,18 @@ _TYPES = {  # sockets have none: they are counted, not stored
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
 
+_MOUNTS = Path("/proc/self/mountinfo")
+_IN_MEMORY = frozenset({b"tmpfs", b"ramfs"})
+_INVENTIVE = frozenset(
+    {b"fuse", b"fuseblk", b"overlay", b"aufs", b"unionfs", b"cifs", b"smb3", b"9p", b"virtiofs"}
+)
+
 _SYMLINK, _TYPE_DIRECTORY = EntryType.SYMLINK, EntryType.DIRECTORY  # looked up once, not per file
+
+MAX_NAMES = 1 << 24  # in one directory; more are taken for a list without an end
+_NAMES = 1 << 16  # listed at once: a signal is heard in between
+_NAME = operator.attrgetter("name")
+_MAX_PATH = 65_535  # bytes in the tree, docs/format.md 8
 
 _CACHE_TAG = b"CACHEDIR.TAG"
 _CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
@@ -162,26 +177,41 @@ def owner_names(uid: int, gid: int) -> tuple[str, str]:
     return _name_of(lambda: pwd.getpwuid(uid).pw_name), _name_of(lambda: grp.getgrgid(gid).gr_name)
 
 
-def tmpfs_devices(mountinfo: Path = Path("/proc/self/mountinfo")) -> frozenset[int]:
+def tmpfs_devices(mountinfo: Path = _MOUNTS) -> frozenset[int]:
     """`st_dev` of every tmpfs and ramfs, whose times are no proof of anything (design.md 6).
 
     Empty where the system has no such table.
     """
+    found = _mounts(mountinfo)
+    return frozenset(device for device, kind in found if kind in _IN_MEMORY)
+
+
+def invents_inodes(device: int, mountinfo: Path = _MOUNTS) -> bool:
+    """Whether inode numbers of a device may be made up, so that two files can have one.
+
+    Programs behind FUSE, network protocols and unions of file systems do so
+    (libfuse/libfuse#79, rfjakob/gocryptfs#149). False where the system has no mount table.
+    """
+    return any(
+        kind in _INVENTIVE or kind.startswith(b"fuse.")
+        for found, kind in _mounts(mountinfo)
+        if found == device
+    )
+
+
+def _mounts(mountinfo: Path) -> Iterator[tuple[int, bytes]]:
+    """`st_dev` and type of every mounted file system; see proc_pid_mountinfo(5)."""
     try:
         lines = mountinfo.read_bytes().splitlines()
     except OSError:
-        return frozenset()
-    return frozenset(device for line in lines for device in _tmpfs_device(line))
-
-
-def _tmpfs_device(line: bytes) -> Iterator[int]:
-    """From ``36 35 0:25 / /tmp rw … - tmpfs tmpfs rw``; see proc_pid_mountinfo(5)."""
-    mount, dash, kind = line.partition(b" - ")
-    fields = mount.split()
-    if dash and len(fields) > 2 and kind.split(b" ")[0] in (b"tmpfs", b"ramfs"):
-        major, _, minor = fields[2].partition(b":")
-        if major.isdigit() and minor.isdigit():
-            yield os.makedev(int(major), int(minor))
+        return
+    for line in lines:  # 36 35 0:25 / /tmp rw … - tmpfs tmpfs rw
+        mount, dash, kind = line.partition(b" - ")
+        fields = mount.split()
+        if dash and len(fields) > 2:
+            major, _, minor = fields[2].partition(b":")
+            if major.isdigit() and minor.isdigit():
+                yield os.makedev(int(major), int(minor)), kind.split(b" ")[0]
 
 
 def _name_of(look_up: Callable[[], str]) -> str:
@@ -394,12 +424,16 @@ class _Walker:
         try:
             fd = _open_directory(name, dir_fd, item.stat)
             try:
-                names = self._chooser.members(item.path, fd, _list(fd))
-            except OSError:
+                listed, problem = _list(fd, item)
+                names = self._chooser.members(item.path, fd, listed)
+            except BaseException:
                 os.close(fd)
                 raise
         except OSError as error:
             return _failed(item, error)
+        if problem:
+            item = item._replace(error=problem)
+        assert item.stat is not None
         self._levels.append(_Level(item, item.stat, fd, names))
         if len(self._levels) > _OPEN_DIRECTORIES:
             self._levels[-1 - _OPEN_DIRECTORIES].close()
@@ -408,9 +442,9 @@ class _Walker:
     def __iter__(self) -> Iterator[SourceItem]:
         while self._levels:
             level = self._levels[-1]
-            if level.fd < 0 and level.problem is None:
-                level.reopen()
             for name in level.names:
+                if level.fd < 0 and level.problem is None:
+                    level.reopen()
                 item = self._member(level, name)
                 if item is None:
                     continue
@@ -445,10 +479,40 @@ def _open_directory(name: bytes, dir_fd: int | None, expected: os.stat_result) -
     return fd
 
 
-def _list(fd: int) -> list[bytes]:
-    names = os.listdir(fd)
-    # one call for all: no name holds a NUL, and Python gives those of a descriptor as text
-    return sorted(os.fsencode("\0".join(names)).split(b"\0")) if names else []
+def _list(fd: int, item: SourceItem) -> tuple[list[bytes], str]:
+    """The names in a directory, sorted, each once; and what is wrong with the list, if anything.
+
+    A file system under change may list a name twice (restic/restic#1866). Only one that is
+    not sound lists what is no name.
+
+    Raises:
+        OSError: It can't be read, or has no end.
+    """
+    if len(item.path) > _MAX_PATH - 2:
+        raise OSError(errno.ENAMETOOLONG, "its members' paths are too long to be stored")
+    names: list[bytes] = []
+    is_sound = True
+    with os.scandir(fd) as members:
+        listed = map(_NAME, members)
+        while some := list(itertools.islice(listed, _NAMES)):
+            # one call for all: no name holds a NUL, and Python gives those of a descriptor as text
+            joined = os.fsencode("\0".join(some))
+            is_sound = is_sound and b"/" not in joined and "" not in some
+            names += joined.split(b"\0")
+            if len(names) > MAX_NAMES:
+                raise OSError(errno.EOVERFLOW, f"it lists more than {MAX_NAMES:,} names")
+    names.sort()
+    if any(map(operator.eq, names, itertools.islice(names, 1, None))):
+        found = len(names)
+        names = list(dict.fromkeys(names))
+        _log.warning(
+            "directory %s lists %d names twice; each is taken once",
+            _show(item.full),
+            found - len(names),
+        )
+    if is_sound:
+        return names, ""
+    return [name for name in names if name and b"/" not in name], "it lists what is no file name"
 
 
 def _look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:

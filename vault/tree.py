@@ -43,6 +43,7 @@ __all__ = [
     "replace_entry",
     "sort_key",
     "split_ids",
+    "type_in",
 ]
 
 MAGIC = b"VAULTTR1"
@@ -425,6 +426,11 @@ def _check_caps(canonical: int, extra: int) -> None:
 def _check_header(header: TreeHeader) -> None:
     if len(header.key) != ID_SIZE:
         raise FormatError("tree header's key must be 32 bytes", found=len(header.key))
+
+
+def type_in(canonical: bytes, path: bytes) -> int:
+    """The type in a canonical part that was encoded here, whose path this is; in no time."""
+    return canonical[len(path) + (3 if len(path) < 256 else 4)]
 
 
 # --- parsing the stream ---

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from vault import source
 from vault.errors import ConfigError
 from vault.model import EntryType, sort_key
-from vault.source import Rules, SourceItem, open_source, owner_names, tmpfs_devices, walk
+from vault.source import (
+    Rules,
+    SourceItem,
+    invents_inodes,
+    open_source,
+    owner_names,
+    tmpfs_devices,
+    walk,
+)
 
 
 def _paths(items: Iterator[SourceItem]) -> list[bytes]:
@@ -175,10 +183,10 @@ def test_an_unreadable_directory_is_an_item_with_an_error(
 ) -> None:
     """The walk goes on behind it; the directory itself keeps its metadata."""
 
-    def refuse(fd: int) -> list[bytes]:
+    def refuse(fd: int, item: SourceItem) -> tuple[list[bytes], str]:
         if os.path.samestat(os.fstat(fd), (tree / "a").stat()):
             raise PermissionError(errno.EACCES, "Permission denied")
-        return real(fd)
+        return real(fd, item)
 
     real = source._list
     monkeypatch.setattr(source, "_list", refuse)
@@ -429,6 +437,26 @@ def test_tmpfs_devices_come_from_the_mount_table(tmp_path: Path) -> None:
     )
     assert tmpfs_devices(table) == {os.makedev(0, 25), os.makedev(259, 3)}
     assert tmpfs_devices(tmp_path / "missing") == frozenset()
+
+
+def test_devices_whose_inode_numbers_may_be_made_up_come_from_the_mount_table(
+    tmp_path: Path,
+) -> None:
+    """FUSE of any kind, unions and shares; not what keeps its own."""
+    table = tmp_path / "mountinfo"
+    table.write_bytes(
+        b"36 35 0:25 / /pool rw,nosuid shared:1 - fuse.mergerfs 1:2 rw\n"
+        b"37 35 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        b"38 35 0:26 / /x rw master:1 - overlay none rw\n"
+        b"39 35 0:27 / /y rw - fuseblk /dev/sdb rw\n"
+    )
+    assert [number for number in range(24, 29) if invents_inodes(os.makedev(0, number), table)] == [
+        25,
+        26,
+        27,
+    ]
+    assert not invents_inodes(os.makedev(8, 1), table)
+    assert not invents_inodes(os.makedev(0, 25), tmp_path / "missing")
 
 
 def test_members_of_a_tagged_cache_are_left_out(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from vault.chunker import Chunker, ChunkSizes
 from vault.crypto import chunk_id
 from vault.entrylist import ListRecord
 from vault.model import ObjectType
+from vault.snapshot.links import state_of
 from vault.snapshot.pieces import PIECE, BufferPool, Part, Pieces, split
 from vault.snapshot.records import file_record, fitting_holes
 from vault.source import SourceItem
@@ -65,7 +66,7 @@ class FileContent(NamedTuple):
     outcome: Outcome
     record: ListRecord | None = None  # None: it could not be read
     size: int = 0  # bytes that were read
-    has_links: bool = False  # other names of the same file
+    state: bytes = b""  # of a file with other names, `links.state_of`
     lost: Sequence[str] = ()  # attributes that are not stored, and why
     altered: Sequence[str] = ()  # what is stored otherwise than it is
     ids: Sequence[bytes] = ()
@@ -162,8 +163,8 @@ class FileReader:
         if record is None:
             return _unstorable(lost)
         problems += lost
-        linked = after.st_nlink > 1
-        return FileContent(outcome, record, len(data), linked, problems, altered, ids, pieces)
+        state = _state(after)
+        return FileContent(outcome, record, len(data), state, problems, altered, ids, pieces)
 
     def _cut(
         self, data: memoryview, digest: bytes, chunker: Chunker
@@ -248,9 +249,7 @@ class LargeFile(Pieces):
         )
         if record is None:
             return _unstorable(lost)
-        return FileContent(
-            outcome, record, self._size, after.st_nlink > 1, [*problems, *lost], altered
-        )
+        return FileContent(outcome, record, self._size, _state(after), [*problems, *lost], altered)
 
     def close(self) -> None:
         """See `Pieces.close`."""
@@ -295,6 +294,10 @@ def _outcome(before: os.stat_result, after: os.stat_result, size: int) -> Outcom
         and before.st_ctime_ns == after.st_ctime_ns
     )
     return _READ if same else Outcome.CHANGED
+
+
+def _state(stat: os.stat_result) -> bytes:
+    return state_of(stat) if stat.st_nlink > 1 else b""
 
 
 def _read_into(fd: int, view: memoryview, offset: int) -> int:

@@ -20,6 +20,7 @@ from vault.errors import ConfigError
 from vault.model import Counts, EntryType, replace_body
 from vault.progress import Progress
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
+from vault.snapshot.links import First, Links, contents_of, state_of
 from vault.snapshot.packer import numbers_in, pack_numbers
 from vault.snapshot.pieces import Pieces
 from vault.snapshot.reading import (
@@ -35,7 +36,7 @@ from vault.snapshot.records import other_record, stream_record
 from vault.snapshot.sharing import BATCH_SIZE, Contents, Reading, WholeFiles, sharing
 from vault.snapshot.stream import StreamFile
 from vault.source import SourceItem
-from vault.tree import ContentRoot, Entry, TreeOrder, decode_entry, frame, replace_entry
+from vault.tree import ContentRoot, Entry, TreeOrder, decode_entry, frame, replace_entry, type_in
 from vault.workers import Workers
 
 BATCH_FILES = 128  # bounds the descriptors that are open at once
@@ -43,6 +44,7 @@ JOURNAL_SIZE = 64 * 1_048_576  # bytes of files after which the journal is writt
 BATCHES_AHEAD = 4  # batches read or being read while one is stored
 AHEAD_SIZE = 16 * 1_048_576  # bytes of files in them; bounds memory
 _FILE, _DIRECTORY, _READ = EntryType.FILE, EntryType.DIRECTORY, Outcome.READ  # looked up once
+_HARD_LINK = EntryType.HARD_LINK
 RACY_NS = 60 * 10**9  # design.md 6: mtime alone proves nothing for the last 60 s
 MAX_PROBLEMS = 10_000  # listed; the counts go on
 
@@ -61,7 +63,8 @@ class _Slot(NamedTuple):
 
     item: SourceItem
     record: ListRecord | None = None  # unchanged: everything is known
-    link: bytes | None = None  # a hard link to this path
+    state: bytes = b""  # of a file with several names, `links.state_of`
+    is_link: bool = False  # one in that state was met before
     to_read: bool = False
     in_pieces: bool = False
 
@@ -126,8 +129,7 @@ class SourceRun:
         self._order = TreeOrder()
         self._batch = _Batch()
         self._waiting: deque[_Batch] = deque()
-        self._first_of: dict[tuple[int, int], bytes] = {}  # inode with several links -> path
-        self._linkable: set[bytes] = set()  # of those paths, the ones that are in the tree
+        self._links = Links(source.invents_inodes)
         self._tmpfs = source.tmpfs_devices()
         self._records: list[ListRecord] = []  # of the batch that is being stored
         self._read_records: list[ListRecord] = []  # those of them that were read by this run
@@ -222,25 +224,18 @@ class SourceRun:
         assert stat is not None
         record = self._joiner.match(item.path)
         is_file = item.type is _FILE
-        is_linked = is_file and stat.st_nlink > 1
-        link = self._link_of(item, stat) if is_linked else None
+        state = state_of(stat) if is_file and stat.st_nlink > 1 else b""
+        is_link = bool(state) and self._links.meet(state)
         if (
             record is not None
             and is_unchanged(stat, record, self._tmpfs)
-            and (not is_linked or _link_in(record) == link)
+            and type_in(record.canonical, record.path) == (_HARD_LINK if is_link else item.type)
             and (record.packs in self._relied or self._rely_on(record.packs))
         ):
-            return _Slot(item, record)
-        if link is not None:
-            return _Slot(item, None, link)
-        if not is_file:
-            return _Slot(item)
-        return _Slot(item, to_read=True, in_pieces=is_in_pieces(stat))
-
-    def _link_of(self, item: SourceItem, stat: os.stat_result) -> bytes | None:
-        """The path whose inode this is another name of, if it was met already."""
-        first = self._first_of.setdefault((stat.st_dev, stat.st_ino), item.path)
-        return first if first != item.path else None
+            return _Slot(item, record, state, is_link)
+        if is_link or not is_file:
+            return _Slot(item, None, state, is_link)
+        return _Slot(item, None, state, to_read=True, in_pieces=is_in_pieces(stat))
 
     def _rely_on(self, packs: bytes) -> bool:
         """Whether an unchanged file's packs may be relied on; if so the snapshot needs them."""
@@ -296,9 +291,11 @@ class SourceRun:
             contents = _in_order(batch, small, middling)
             packs = iter(self._store_chunks(contents))
             read = iter(contents)
-            for item, record, link, to_read, in_pieces in batch.slots:
-                if record is not None:
-                    self._emit_unchanged(item, record)
+            for item, record, state, is_link, to_read, in_pieces in batch.slots:
+                if is_link:
+                    self._store_link(item, record, state)
+                elif record is not None:
+                    self._emit_unchanged(item, record, state=state)
                 elif in_pieces:
                     self._store_large(item)
                 elif to_read:
@@ -309,10 +306,8 @@ class SourceRun:
                     numbers = [next(packs) for _ in content.ids]
                     if self._is_stored(item, content):
                         self._emit_file(item, content, numbers)
-                elif link is not None and link not in self._linkable:
-                    self._store_large(item)  # its first name could not be read: now it is a file
                 else:
-                    self._store_other(item, link)
+                    self._store_other(item)
         self._hand_on()
 
     def _store_chunks(self, contents: Contents) -> list[int]:
@@ -325,8 +320,24 @@ class SourceRun:
         self.packs.update(numbers)
         return numbers
 
-    def _store_large(self, item: SourceItem) -> None:
-        """A large file: one piece is read ahead while another is stored."""
+    def _store_link(self, item: SourceItem, record: ListRecord | None, state: bytes) -> None:
+        """Another name of a file that the walk met; a file of its own where that is not sure.
+
+        The first name may have been gone, unreadable or changed when it was read.
+        """
+        first = self._links.first(state)
+        if first is not None and record is not None and _link_in(record) == first.path:
+            self._emit_unchanged(item, record, is_link=True)
+        elif first is None or not (first.is_sure and self._emit_link(item, first.path, state)):
+            self._store_large(item, first)
+
+    def _store_large(self, item: SourceItem, first: First | None = None) -> None:
+        """A file read in pieces: one is read ahead while another is stored.
+
+        Args:
+            item: The file.
+            first: It is a link to this, if that has the same content.
+        """
         for attempt in (1, 2):
             try:
                 content, packs = self._read_large(item)
@@ -334,10 +345,23 @@ class SourceRun:
                 self._is_stored(item, failed(error))
                 return
             if content.outcome is Outcome.READ or attempt == 2:
-                self._is_stored(item, content)
-                self.packs.update(packs)
-                self._emit_file(item, content, packs)
+                if first is None or not self._is_link_to(first, item, content):
+                    self._is_stored(item, content)
+                    self.packs.update(packs)
+                    self._emit_file(item, content, packs)
                 return
+
+    def _is_link_to(self, first: First, item: SourceItem, content: FileContent) -> bool:
+        """Store as a link what was read to see whether it is one; False if it is not."""
+        assert content.record is not None
+        assert item.stat is not None
+        state = state_of(item.stat)
+        is_same = content.outcome is _READ and content.state == state
+        return (
+            is_same
+            and contents_of(content.record) == first.contents
+            and self._emit_link(item, first.path, state)
+        )
 
     def _read_large(self, item: SourceItem) -> tuple[FileContent, list[int]]:
         ids: list[bytes] = []
@@ -386,16 +410,26 @@ class SourceRun:
         record.packs = pack_numbers(packs)
         self._records.append(record)
         self._read_records.append(record)
-        if content.has_links:
-            self._linkable.add(item.path)
+        if content.state and content.outcome is _READ:
+            self._links.stored(content.state, record)
         self._tally["files"] += 1
         self._tally["size"] += content.size
         self._unflushed += content.size
         if content.pieces:  # else the bar was told piece by piece
             self._done_size += content.size
 
-    def _store_other(self, item: SourceItem, link: bytes | None) -> None:
-        """A directory, a link, or something else without content."""
+    def _emit_link(self, item: SourceItem, first: bytes, state: bytes) -> bool:
+        """Another name of a file; False if it is not in that state any more."""
+        problems: list[str] = []
+        try:
+            xattrs = _xattrs_of(item, problems, state)
+        except OSError:
+            return False
+        self._emit_other(item, _HARD_LINK, first, xattrs, problems)
+        return True
+
+    def _store_other(self, item: SourceItem) -> None:
+        """A directory, a symlink, or something else without content."""
         problems: list[str] = []
         try:
             xattrs = _xattrs_of(item, problems)
@@ -404,8 +438,17 @@ class SourceRun:
             if item.type is not EntryType.DIRECTORY:
                 return
             xattrs = None  # its members may be on their way: they need it
-        kind = EntryType.HARD_LINK if link is not None else item.type
-        assert kind is not None
+        assert item.type is not None
+        self._emit_other(item, item.type, None, xattrs, problems)
+
+    def _emit_other(
+        self,
+        item: SourceItem,
+        kind: EntryType,
+        link: bytes | None,
+        xattrs: fsmeta.Xattrs | None,
+        problems: list[str],
+    ) -> None:
         read_ns = self._reader.clock_ns()
         record, lost, altered = other_record(item, kind, link=link, xattrs=xattrs, read_ns=read_ns)
         self._note(item, [*problems, *lost], altered)
@@ -413,26 +456,27 @@ class SourceRun:
             self._records.append(record)
             self._tally[_COUNTED[kind]] += 1
 
-    def _emit_unchanged(self, item: SourceItem, record: ListRecord) -> None:
+    def _emit_unchanged(
+        self, item: SourceItem, record: ListRecord, *, state: bytes = b"", is_link: bool = False
+    ) -> None:
+        """What is as it was last time.
+
+        Args:
+            item: As it was met.
+            record: As it was.
+            state: Of a file with several names, of which this is the first.
+            is_link: It is another one.
+        """
         kind = item.type
         assert kind is not None
         self._tally[_COUNTED[kind]] += 1
-        if kind is _FILE:
-            stat = item.stat
-            assert stat is not None
-            if stat.st_nlink > 1:
-                self._count_linked(item, stat, record)
-            else:
-                self._tally["size"] += record.size
+        if state:
+            self._links.stored(state, record)
+        if kind is _FILE and not is_link:
+            self._tally["size"] += record.size  # only the first name of a file has content
         self._records.append(record)
         if record.packs:
             self._done_size += record.size
-
-    def _count_linked(self, item: SourceItem, stat: os.stat_result, record: ListRecord) -> None:
-        """Only the first name of an inode has content."""
-        if self._first_of[(stat.st_dev, stat.st_ino)] == item.path:
-            self._linkable.add(item.path)
-            self._tally["size"] += record.size
 
     def _hand_on(self) -> None:
         """Give a batch's records to tree, content root, entry list and journal, all at once."""
@@ -508,12 +552,16 @@ _COUNTED = {
 }
 
 
-def _xattrs_of(item: SourceItem, problems: list[str]) -> fsmeta.Xattrs | None:
+def _xattrs_of(item: SourceItem, problems: list[str], state: bytes = b"") -> fsmeta.Xattrs | None:
+    """Attributes of what the walk met, and if need be only in that state, before and after."""
     assert item.stat is not None
     fd = source.open_path(item.full, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not os.path.samestat(os.fstat(fd), item.stat):
             raise OSError(errno.ESTALE, "replaced by something else since it was listed")
-        return fsmeta.read_xattrs(b"/proc/self/fd/%d" % fd, problems)
+        xattrs = fsmeta.read_xattrs(b"/proc/self/fd/%d" % fd, problems)
+        if state and state_of(os.fstat(fd)) != state:
+            raise OSError(errno.ESTALE, "changed since it was listed")
+        return xattrs
     finally:
         os.close(fd)

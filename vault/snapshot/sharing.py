@@ -30,7 +30,7 @@ class _Sent(msgspec.Struct, array_like=True, gc=False):
     outcome: Outcome
     record: ListRecord | None
     size: int
-    has_links: bool
+    state: bytes
     lost: Sequence[str]
     altered: Sequence[str]
     ids: bytes
@@ -143,9 +143,9 @@ def _starter(reader: FileReader) -> Callable[[], _Helper]:
 def _sent(content: FileContent | None) -> _Sent | None:
     if content is None:
         return None
-    outcome, record, size, has_links, lost, altered, ids, pieces, problem = content
+    outcome, record, size, state, lost, altered, ids, pieces, problem = content
     lengths = [len(piece) for piece in pieces]
-    return _Sent(outcome, record, size, has_links, lost, altered, b"".join(ids), lengths, problem)
+    return _Sent(outcome, record, size, state, lost, altered, b"".join(ids), lengths, problem)
 
 
 def _received(answer: bytes, room: memoryview) -> Iterator[FileContent | None]:
@@ -167,7 +167,7 @@ def _received(answer: bytes, room: memoryview) -> Iterator[FileContent | None]:
             sent.outcome,
             sent.record,
             sent.size,
-            sent.has_links,
+            sent.state,
             sent.lost,
             sent.altered,
             names,
