@@ -9,15 +9,16 @@ import click
 
 from cli import progress, render
 from cli.context import Invocation, finding_text, pass_invocation
-from cli.exits import EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION
+from cli.exits import EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION, EXIT_STORAGE
 from cli.page import Section, page
 from cli.sample import sample_of
 from cli.values import ReadData, format_age, parse_read_data
 from vault.audit import AuditFinding, AuditReport, Concern, DatasetAge, Protection, SnapshotAudit
 from vault.audit import audit as audit_repository
+from vault.audit.findings import HIDING
 from vault.envelope import Head
 from vault.errors import ConfigError, LocalError
-from vault.model import to_rfc3339
+from vault.model import Severity, to_rfc3339
 from vault.repository import Repository
 from vault.stats import owed
 from vault.storage import open_store
@@ -29,6 +30,7 @@ _IN_FLIGHT = 2  # packs in memory
 _EXITS = {
     Concern.INTEGRITY: EXIT_INTEGRITY,
     Concern.RETENTION: EXIT_RETENTION,
+    Concern.ACCESS: EXIT_STORAGE,
     Concern.OBJECTIVE: EXIT_OBJECTIVE,
     Concern.NONE: 0,
 }
@@ -60,7 +62,8 @@ def audit(
     Changes nothing and needs no key, only the pinned root: from a key file, or
     --trust 0:DIGEST. Only snapshots that are still to be kept, or held, are owed;
     their packs are read as far as --read-data says, everything else always. Exit 4:
-    something is missing, wrong or was planted; 5: a lock ends too early or is too weak.
+    something is missing, wrong or was planted; 5: a lock ends too early or is too weak;
+    13: the store refuses to show something. "passed" says how much of the packs was read.
     """
     repository, floors = _open(invocation)
     ledger = repository.ledger
@@ -112,7 +115,7 @@ def _write(path: Path, text: str) -> None:
 def _fields(repository: Repository, report: AuditReport) -> dict[str, Any]:
     totals = report.totals
     return {
-        "verdict": _verdict(report),
+        "verdict": report.verdict,
         "repository": repository.ledger.repository_id,
         "url": repository.store.url,
         "head": str(report.head),
@@ -127,6 +130,8 @@ def _fields(repository: Repository, report: AuditReport) -> dict[str, Any]:
         "checksums_not_available": totals.not_available,
         "objects_read": totals.read,
         "bytes_read": totals.bytes_read,
+        "packs": totals.packs,
+        "packs_read": totals.packs_read,
         "names": totals.names,
         "versions": totals.versions,
         "repeated": totals.repeated,
@@ -148,6 +153,7 @@ def _snapshot_fields(report: AuditReport, snapshot: SnapshotAudit) -> dict[str, 
         "objects": snapshot.objects,
         "bytes": snapshot.bytes,
         "readable": snapshot.readable,
+        "bad": snapshot.bad,
         "protection": protection_fields(snapshot.protection, report.at),
     }
 
@@ -186,24 +192,57 @@ def _finding_fields(finding: AuditFinding) -> dict[str, str]:
 # --- for people ---
 
 
-def _verdict(report: AuditReport) -> str:
-    """In a word, by the gravest finding."""
-    return "passed" if report.gravest is Concern.NONE else f"failed: {report.gravest.value}"
-
-
 def _text(report: AuditReport) -> str:
-    parts = [render.facts(_facts(report))]
-    if report.snapshots:
-        rows = [_snapshot_row(each, report) for each in report.snapshots]
-        width = render.terminal_width()
-        parts.append(render.table(_SNAPSHOT_HEADINGS, rows, right={0, 5}, width=width))
-    if report.datasets:
-        parts.append(render.table(_AGE_HEADINGS, map(_age_row, report.datasets), right={1}))
+    """What is wrong first, then what is not, the next step, the findings, and all else."""
+    parts = [render.facts(_outcome(report))]
     if report.findings:
         parts.append("\n".join(map(_finding_line, report.findings)))
     if report.omitted:
         parts.append(f"and {render.plural(report.omitted, 'finding')} like these")
+    parts.append(render.facts(_facts(report)))
+    if report.snapshots:
+        rows = [_snapshot_row(each, report) for each in report.snapshots]
+        width = render.terminal_width()
+        parts.append(render.table(_SNAPSHOT_HEADINGS, rows, right={0, 6}, width=width))
+    if report.datasets:
+        parts.append(render.table(_AGE_HEADINGS, map(_age_row, report.datasets), right={1}))
     return "\n\n".join(parts)
+
+
+def _outcome(report: AuditReport) -> dict[str, str]:
+    """The verdict, what is wrong, which snapshots that concerns, and what to do next."""
+    facts = {"verdict": report.verdict}
+    errors = [each for each in report.findings if each.severity is Severity.ERROR]
+    if errors:
+        count = render.plural(len(errors), "error") + (" and more" if report.omitted else "")
+        facts["wrong"] = f"{count}, first {errors[0].code}: {finding_text(errors[0])}"
+    hit = [each.seq for each in report.snapshots if each.is_hit]
+    others = [each.seq for each in report.snapshots if not each.is_hit]
+    if hit:
+        facts["concerns"] = f"snapshots with something missing or wrong: {render.numbers(hit)}"
+    if report.snapshots:
+        facts["others" if hit else "snapshots"] = (
+            f"nothing found missing or wrong: {render.numbers(others)}"
+        )
+    if step := _next_step(report, hit):
+        facts["next"] = step
+    return facts
+
+
+def _next_step(report: AuditReport, hit: Sequence[int]) -> str:
+    """The command that helps most now; empty where nothing is left to do."""
+    codes = {each.code for each in report.findings if each.severity is Severity.ERROR}
+    if hit:
+        return f"'vault verify {hit[-1]}' names the files that are concerned"
+    if codes & HIDING:
+        return "'vault heal' shows what hides needed objects, --execute removes it"
+    if report.gravest is Concern.RETENTION:
+        return "'vault status --locks' shows the gaps; the next snapshot extends what it needs"
+    if codes:
+        return "the findings below; docs/json.md says what each code means"
+    if report.gravest is Concern.NONE and report.totals.packs_read < report.totals.packs:
+        return "'vault audit --read-data all' reads every pack"
+    return ""
 
 
 def _facts(report: AuditReport) -> dict[str, str]:
@@ -213,12 +252,12 @@ def _facts(report: AuditReport) -> dict[str, str]:
     unneeded = f"{totals.unneeded:,}, {render.size(totals.unneeded_bytes)}"
     locks = f"{report.lock_mode.value}{', advisory' if report.advisory else ''}"
     return {
-        "verdict": _verdict(report),
         "head": str(report.head),
         "locks": locks,
         "needed": f"{render.plural(totals.needed, 'object')}, {render.size(totals.bytes)}",
         "checksums": stated,
-        "read": f"{render.plural(totals.read, 'object')}, {render.size(totals.bytes_read)}",
+        "read": f"{render.plural(totals.read, 'object')}, {render.size(totals.bytes_read)},"
+        f" {totals.packs_read:,} of {render.plural(totals.packs, 'pack')}",
         "listed": f"{totals.names:,} names, {render.plural(totals.versions, 'version')},"
         f" {totals.repeated:,} of them repeated",
         "not needed": unneeded,
@@ -240,6 +279,7 @@ _SNAPSHOT_HEADINGS = (
     "snapshot",
     "dataset",
     "taken",
+    "found",
     "until",
     "protected until",
     "gap in days",
@@ -258,11 +298,19 @@ def _snapshot_row(snapshot: SnapshotAudit, report: AuditReport) -> tuple[str, ..
         str(snapshot.seq),
         snapshot.dataset,
         render.moment(snapshot.created),
+        _found(snapshot),
         render.moment(snapshot.until) + (", held" if snapshot.held else ""),
         until + advisory,
         days,
         weakest,
     )
+
+
+def _found(snapshot: SnapshotAudit) -> str:
+    """What is wrong with what it needs."""
+    if not snapshot.readable:
+        return "inventory can't be used"
+    return f"{snapshot.bad:,} bad or not shown" if snapshot.bad else "nothing wrong"
 
 
 def protection_cells(protection: Protection, now: datetime) -> tuple[str, str, str]:
@@ -289,7 +337,7 @@ def _finding_line(finding: AuditFinding) -> str:
 def _page(repository: Repository, report: AuditReport) -> str:
     """The same for a browser."""
     about = {"repository": f"{repository.store.url} ({repository.ledger.repository_id})"}
-    about |= {"audited": to_rfc3339(report.at)} | _facts(report)
+    about = _outcome(report) | about | {"audited": to_rfc3339(report.at)} | _facts(report)
     kept = [
         Section(
             title="Snapshots that are owed",
@@ -309,7 +357,7 @@ def _page(repository: Repository, report: AuditReport) -> str:
         ),
     ]
     good = report.gravest is Concern.NONE
-    return page("Audit of a vault repository", _verdict(report), about, kept, good=good)
+    return page("Audit of a vault repository", report.verdict, about, kept, good=good)
 
 
 def _finding_cells(finding: AuditFinding) -> tuple[str, ...]:

@@ -1,8 +1,19 @@
-"""Exit codes of results; those of errors are in `cli.main` (design.md 7)."""
+"""Exit codes of results, and which of several is told; those of errors are in `cli.main`."""
 
+from collections.abc import Iterable
 from typing import Final
 
 EXIT_DEGRADED: Final = 3  # done, and something is not as it should be
 EXIT_INTEGRITY: Final = 4  # findings
 EXIT_RETENTION: Final = 5  # a lock is weaker than required, or a store can't keep one
 EXIT_OBJECTIVE: Final = 6  # an objective is missed
+EXIT_STORAGE: Final = 13  # the store did not show what was to be looked at
+
+# The order of gravity. It is no order of numbers: a lost byte before a lock, before a bug, before
+# what kept the command from looking, before what it was asked to watch, before a busy neighbour.
+GRAVITY: Final = (4, 5, 1, 12, 10, 13, 14, 2, 16, 11, 17, 6, 3, 15)
+
+
+def gravest(codes: Iterable[int]) -> int:
+    """The one code that a command ends with which has several to tell; 0 of none."""
+    return min((code for code in codes if code), key=GRAVITY.index, default=0)

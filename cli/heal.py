@@ -1,6 +1,6 @@
 """`vault heal`: make plain reads meet the right bytes again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,7 @@ import click
 from cli import render
 from cli.attest import record_or_keep
 from cli.context import TOOL, Invocation, pass_invocation
-from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY
+from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_STORAGE, gravest
 from vault import attest
 from vault.audit.needs import when
 from vault.heal import Done, Healer, HealPlan, HealReport, Step
@@ -34,8 +34,9 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
     the ledger, are removed where no lock keeps them; else the right bytes are stored
     again on top, with the lock they have. Never removed: what an inventory names, and
     bytes that are needed. With recovery.key what was done is attested in the ledger.
-    vault itself never needs this: it reads the signed versions. Exit 4: something is in
-    the way, or stays hidden or lost.
+    vault itself never needs this: it reads the signed versions. Lost is said of what the store
+    answered twice that it does not have. Exit 4: something is in the way, stays hidden, is lost,
+    or is left that 'vault audit' calls an error; 13: the store refused to show something.
     """
     repository = invocation.open(afresh=True)
     started = invocation.clock()
@@ -57,10 +58,15 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
     fields = {"heal": _fields(plan, report, statement)}
     invocation.emit("vault/heal/v1", fields, _text(plan, report, statement))
     in_the_way = report.hidden if report is not None else plan.repairs
-    if in_the_way or plan.lost:
-        return EXIT_INTEGRITY
+    wrong = in_the_way or plan.lost or plan.left or plan.unread
     unrecorded = report is not None and report.done and recovery is not None and statement is None
-    return EXIT_DEGRADED if unrecorded else 0
+    return gravest(
+        (
+            EXIT_INTEGRITY if wrong else 0,
+            EXIT_STORAGE if plan.refused else 0,
+            EXIT_DEGRADED if unrecorded else 0,
+        )
+    )
 
 
 def _attestation(
@@ -76,11 +82,16 @@ def _attestation(
     attestation = attest.describe(
         repository,
         kind="verification",
-        verdict="failed" if plan.lost or report.hidden else "partial",
+        verdict="failed" if plan.lost or report.hidden or plan.unread else "partial",
         snapshot=None,
         started=started,
         tool=TOOL,
-        details={**report.details(), "lost": len(plan.lost)},
+        details={
+            **report.details(),
+            "lost": len(plan.lost),
+            "not_shown": len(plan.refused),
+            "left": len(plan.left),
+        },
         claims={
             "snapshots": covered,
             "share": 0,
@@ -102,6 +113,9 @@ def _fields(plan: HealPlan, report: HealReport | None, statement: Record | None)
         "steps": steps,
         "hidden": plan.hidden if report is None else list(report.hidden),
         "lost": list(plan.lost),
+        "refused": list(plan.refused),
+        "left": list(plan.left),
+        "unread": list(plan.unread),
         "statement": str(statement.head) if statement else None,
     }
 
@@ -125,23 +139,64 @@ def _done_fields(done: Done) -> dict[str, Any]:
 
 
 def _text(plan: HealPlan, report: HealReport | None, statement: Record | None) -> str:
-    lines: list[str] = []
+    """What is wrong first, in one line; then each of it; the next command last."""
     if report is None:
         rows = [_row(step) for step in plan.steps]
         headings: tuple[str, ...] = _HEADINGS
     else:
         rows = [(*_row(done.step), done.refusal or "done") for done in report.done]
         headings = (*_HEADINGS, "result")
+    lines = [_outcome(plan, report)]
+    lines += _each("lost", plan.lost, "the store has no right version of it")
+    lines += _each("not shown", plan.refused, "the store refuses to show it, it may be right")
+    lines += _each("left", plan.left, "has versions that heal never removes")
+    if plan.unread:
+        lines.append(
+            f"not looked at: what snapshots {render.numbers(plan.unread)} need:"
+            " their inventories can't be used"
+        )
     if rows:
-        lines.append(render.table(headings, rows, width=render.terminal_width()) + "\n")
-    lines += [f"lost: {render.printable(name)}: no right version is left" for name in plan.lost]
-    if report is None:
-        hidden = render.plural(len(plan.hidden), "needed object")
-        lines.append(f"{hidden} hidden; --execute changes that" if rows else "nothing is hidden")
-    else:
-        lines.append(f"{render.plural(len(report.hidden), 'needed object')} still hidden")
+        lines.append("\n" + render.table(headings, rows, width=render.terminal_width()) + "\n")
+    if report is not None:
         lines.append(f"attested  {statement.head}" if statement else "attested  no")
+    if step := _next_step(plan, report):
+        lines.append(f"next: {step}")
     return "\n".join(lines)
+
+
+def _outcome(plan: HealPlan, report: HealReport | None) -> str:
+    """In one line; nothing is called healed that is not."""
+    hidden = render.plural(len(plan.hidden if report is None else report.hidden), "needed object")
+    parts = [f"{hidden} {'hidden' if report is None else 'still hidden'}"]
+    parts += [
+        f"{len(names):,} {word}"
+        for word, names in (("lost", plan.lost), ("not shown", plan.refused), ("left", plan.left))
+        if names
+    ]
+    if plan.unread:
+        parts.append(f"{render.plural(len(plan.unread), 'snapshot')} not looked at")
+    is_clean = len(parts) == 1 and not (plan.hidden if report is None else report.hidden)
+    if is_clean and report is None:
+        return "nothing is hidden" + ("; junk hides nothing yet" if plan.repairs else "")
+    return ", ".join(parts)
+
+
+def _each(word: str, names: Sequence[str], problem: str) -> list[str]:
+    return [f"{word}: {render.printable(name)}: {problem}" for name in names]
+
+
+def _next_step(plan: HealPlan, report: HealReport | None) -> str:
+    if report is None and plan.repairs:
+        return "'vault heal --execute' does it"
+    if plan.lost or plan.unread:
+        return "'vault verify' says which snapshots and files need what is lost"
+    if plan.refused:
+        return "with the right to read it: 'vault store iam' prints what each role must be allowed"
+    if plan.left:
+        return "'vault audit' says what is left, and who signed it"
+    if report is not None and report.hidden:
+        return "delete or cover them with an account that may, then 'vault heal'"
+    return ""
 
 
 def _row(step: Step) -> tuple[str, ...]:

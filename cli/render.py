@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _ELLIPSIS = "…"
+_SHOWN_RANGES = 20
 _NARROWEST = 8  # columns; no cell is cut below this
 
 
@@ -94,6 +95,21 @@ def plural(count: int, word: str) -> str:
         is_changed = word.endswith("y") and word[-2] not in "aeiou"
         word = word[:-1] + "ies" if is_changed else word + "s"
     return f"{count:,} {word}"
+
+
+def numbers(listed: Sequence[int]) -> str:
+    """Ascending numbers, as ranges and of very many the last: ``2, 5-9``."""
+    ranges: list[list[int]] = []
+    for number in listed:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    parts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    left = len(parts) - _SHOWN_RANGES
+    if left > 0:
+        parts = [f"{left} more before", *parts[left:]]
+    return ", ".join(parts) or "none"
 
 
 # --- tables ---

@@ -10,7 +10,7 @@ that an inventory names and nothing whose bytes are needed is ever deleted.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -27,6 +27,7 @@ from vault.storage.base import ObjectVersion
 from vault.workers import Workers, in_order
 
 _IN_FLIGHT = 32  # names being looked at
+_COVERING = (Verdict.OTHER, Verdict.FORK, Verdict.UNLISTED)  # a plain read must not meet these
 
 
 class Action(StrEnum):
@@ -63,7 +64,10 @@ class HealPlan:
     """What is in the way of plain reads, and what no version can bring back."""
 
     repairs: tuple[Repair, ...]
-    lost: tuple[str, ...]  # names of needed objects without a right version
+    lost: tuple[str, ...]  # names of needed objects without a right version: the store says so
+    refused: tuple[str, ...] = ()  # names that the store does not let us tell anything of
+    left: tuple[str, ...] = ()  # names with what an audit calls an error and heal never removes
+    unread: tuple[int, ...] = ()  # snapshots whose needs are not known: their inventory is wrong
 
     @property
     def hidden(self) -> list[str]:
@@ -120,13 +124,13 @@ def plan_repair(view: View, right: ObjectVersion, needs: Sequence[Need]) -> Repa
     markers = [each for each in view.judged if each.verdict is Verdict.MARKER]
     newest = next(each for each in reversed(view.judged) if each.verdict is not Verdict.MARKER)
     junk = list(_junk(view, pins) if needs[0].is_statement else _covering(view, pins))
-    is_hidden = bool(markers) or newest.verdict is Verdict.OTHER
+    is_hidden = bool(markers) or newest.verdict in _COVERING
     if not is_hidden and not junk:
         return None
     steps = [_step(Action.REMOVE_MARKER, each.version) for each in markers]
     steps += [_step(Action.REMOVE_JUNK, each.version) for each in junk]
     expose = _step(Action.EXPOSE, right)
-    if newest.verdict is Verdict.OTHER and not junk:  # what covers it is pinned: stays
+    if newest.verdict in _COVERING and not junk:  # it is pinned, or shows a theft: stays
         steps.append(expose)
     return Repair(name=view.name, is_hidden=is_hidden, steps=tuple(steps), right=expose)
 
@@ -173,7 +177,7 @@ class Healer:
         self._repository = repository
         self._store = repository.store
         self._workers = workers
-        self._needs = _needs(repository)
+        self._needs, self._unread = _needs(repository)
         self._inspector = Inspector(repository, self._needs)
         self._digests = frozenset(need.sha256 for need in self._needs)
         self._sizes = frozenset(need.size for need in self._needs)
@@ -184,26 +188,47 @@ class Healer:
         Raises:
             StorageError: The store did not answer.
         """
-        wanted = (group for group in groups(self._store) if self._needs.of(group[0]))
-        views = in_order(
-            self._workers.transfer,
-            lambda group: self._inspector.inspect(*group),
-            wanted,
-            limit=_IN_FLIGHT,
-        )
         pending = {need.name for need in self._needs}
         repairs: list[Repair] = []
-        for _, future in views:
-            view = future.result()
-            needs = self._needs.of(view.name)
-            right = view.right(needs[0].version)
-            if right is None:
-                continue
+        left: list[str] = []
+        for view in self._views(groups(self._store)):
             pending.discard(view.name)
-            repair = plan_repair(view, right, needs)
-            if repair is not None:
+            needs = self._needs.of(view.name)
+            if any(_is_left(each, needed=bool(needs)) for each in view.harmful(needed=bool(needs))):
+                left.append(view.name)
+            right = view.right(needs[0].version) if needs else None
+            if needs and right is None:
+                pending.add(view.name)
+            elif right is not None and (repair := plan_repair(view, right, needs)) is not None:
                 repairs.append(repair)
-        return HealPlan(repairs=tuple(repairs), lost=tuple(sorted(pending)))
+        lost, refused = self._settle(sorted(pending))
+        return HealPlan(
+            repairs=tuple(repairs),
+            lost=lost,
+            refused=refused,
+            left=tuple(left),
+            unread=self._unread,
+        )
+
+    def _views(self, found: Iterable[tuple[str, Sequence[ObjectVersion]]]) -> Iterator[View]:
+        judged = in_order(
+            self._workers.transfer,
+            lambda group: self._inspector.inspect(*group),
+            found,
+            limit=_IN_FLIGHT,
+        )
+        return (future.result() for _, future in judged)
+
+    def _settle(self, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Lost, and not to be told: a list may be stale, so lost is what two of them lack."""
+        lost: list[str] = []
+        refused: list[str] = []
+        again = in_order(self._workers.transfer, self._inspector.look, names, limit=_IN_FLIGHT)
+        for name, future in again:
+            view = future.result()
+            if view.right(self._needs.of(name)[0].version) is None:
+                (refused if view.may_be_right else lost).append(name)
+        return tuple(lost), tuple(refused)
 
     def execute(
         self, plan: HealPlan, *, tell: Callable[[Done], None] = lambda _: None
@@ -289,20 +314,29 @@ class Healer:
 
     def _is_exposed(self, name: str) -> bool:
         """Whether a plain read meets the right bytes now."""
-        versions = [item for item in self._store.versions(name) if item.name == name]
-        shown = self._inspector.inspect(name, versions).shown
-        return shown is not None and shown.verdict not in (Verdict.MARKER, Verdict.OTHER)
+        shown = self._inspector.look(name).shown
+        return shown is not None and shown.verdict not in (Verdict.MARKER, *_COVERING)
 
 
-def _needs(repository: Repository) -> Needs:
-    """What is owed; inventories that can't be read are for the audit to tell."""
+def _is_left(judged: Judged, *, needed: bool) -> bool:
+    """Whether nothing here takes it away.
+
+    Statements of a thief are evidence, and what looks like junk at a number beyond the head may be
+    the statement of a host that was enrolled a moment ago.
+    """
+    return not needed or judged.verdict in (Verdict.FORK, Verdict.UNLISTED)
+
+
+def _needs(repository: Repository) -> tuple[Needs, tuple[int, ...]]:
+    """What is owed; and the snapshots of which that can't be said."""
     ledger = repository.ledger
     records = owed(ledger, ledger.snapshots(), min(repository.clock(), repository.store.now()))
     collector = Collector(repository, Findings())
-    collector.add_snapshots(records)
+    sound = {record.seq for record in collector.add_snapshots(records)}
     collector.add_ledger(records)
     collector.add_evidence()
-    return collector.needs
+    unread = tuple(record.seq for record in records if record.seq not in sound)
+    return collector.needs, unread
 
 
 def _statement_digest(data: bytes) -> Digest | None:

@@ -6,7 +6,9 @@ does not upload the same list every hour.
 """
 
 import itertools
+import operator
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ from vault.storage.base import validate_name
 
 MAX_INVENTORY = 1 << 30  # bytes
 MAX_CHAIN = 16  # bases behind one inventory
+KEPT = 1 << 18  # references and lines that a `Resolver` keeps: some 100 MB at most
 _DELTA_FROM = 1000  # objects; a shorter list is cheaper than a second read
 
 _MAGIC = "# vault-inventory 1"
@@ -128,11 +131,12 @@ def _sorted(refs: Iterable[ObjectRef]) -> list[ObjectRef]:
 # --- reading ---
 
 
-def parse(data: bytes) -> ParsedInventory:
+def parse(data: bytes, known: dict[str, ObjectRef] | None = None) -> ParsedInventory:
     """One inventory object.
 
     Args:
         data: Its bytes, verified against the digest that names them.
+        known: Lines parsed before; gets those that are new.
 
     Raises:
         FormatError: It does not follow docs/format.md 7.
@@ -144,14 +148,15 @@ def parse(data: bytes) -> ParsedInventory:
     base = _parse_base(lines[3]) if len(lines) > 3 and lines[3].startswith(_BASE) else None
     start = 3 if base is None else 4
     end = lines.index(_INDEX, start) if _INDEX in lines else len(lines)
+    known = {} if known is None else known
     turn = next((i for i in range(start, end) if lines[i].startswith("-")), end)
     parsed = ParsedInventory(
         count=count,
         total=total,
         base=base,
-        added=_parse_part(lines[start:turn]),
-        removed=_parse_part([_without_minus(line) for line in lines[turn:end]]),
-        index=_parse_part(lines[end + 1 :]),
+        added=_parse_part(lines[start:turn], known),
+        removed=_parse_part([_without_minus(line) for line in lines[turn:end]], known),
+        index=_parse_part(lines[end + 1 :], known),
     )
     if parsed.removed and base is None:
         raise FormatError("inventory removes lines but has no base")
@@ -202,24 +207,79 @@ def resolve(ref: ObjectRef, fetch: Callable[[ObjectRef], bytes]) -> Inventory:
         FormatError: A base chain is too long, a removed line was never there,
             a name repeats, or the header's sums differ.
     """
-    chain: list[ParsedInventory] = []
-    refs = [ref]
-    while True:
-        chain.append(parse(fetch(_fetchable(refs[-1]))))
-        base = chain[-1].base
-        if base is None:
-            break
-        if len(refs) > MAX_CHAIN:
-            raise FormatError("inventory has too many bases", expected=f"at most {MAX_CHAIN}")
-        refs.append(base)
-    objects: dict[str, ObjectRef] = {}
-    for parsed, source in zip(reversed(chain), reversed(refs), strict=True):
-        objects = _apply(objects, parsed, source)
-    return Inventory(
-        objects=tuple(objects[name] for name in sorted(objects)),
-        index=chain[0].index,
-        bases=tuple(refs[1:]),
-    )
+    return Resolver(fetch, keep=0).resolve(ref)
+
+
+class Resolver:
+    """Resolves many inventories that share most of their lines, as those of a dataset do.
+
+    A line is parsed once and gives the same `ObjectRef`, so that callers may compare by identity
+    first. What was resolved last is kept: a delta costs its own lines, and no base twice.
+
+    Args:
+        fetch: Gives the bytes of an object, verified against its digest.
+        keep: How many references of resolved inventories, and how many parsed lines, to keep.
+    """
+
+    def __init__(self, fetch: Callable[[ObjectRef], bytes], *, keep: int = KEPT) -> None:
+        self._fetch = fetch
+        self._keep = keep
+        self._lines: dict[str, ObjectRef] = {}
+        self._resolved: OrderedDict[tuple[Digest, int], Inventory] = OrderedDict()
+        self._count = 0  # references in them
+
+    def resolve(self, ref: ObjectRef) -> Inventory:
+        """See the function `resolve`."""
+        chain: list[tuple[ObjectRef, ParsedInventory]] = []
+        source: ObjectRef | None = ref
+        known: Inventory | None = None
+        while source is not None and (known := self._recall(source)) is None:
+            if len(chain) > MAX_CHAIN:
+                raise _too_many_bases()
+            parsed = self._parse(source)
+            chain.append((source, parsed))
+            source = parsed.base
+        if not chain:
+            assert known is not None
+            return known
+        objects = {} if known is None else {each.name: each for each in known.objects}
+        bases = () if known is None else known.bases
+        for source, parsed in reversed(chain):
+            objects = _apply(objects, parsed, source)
+            bases = bases if parsed.base is None else (parsed.base, *bases)
+            if len(bases) > MAX_CHAIN:
+                raise _too_many_bases()
+            if self._keep or source is ref:
+                known = Inventory(
+                    objects=tuple(objects[name] for name in sorted(objects)),
+                    index=parsed.index,
+                    bases=bases,
+                )
+                self._remember(source, known)
+        assert known is not None
+        return known
+
+    def _parse(self, ref: ObjectRef) -> ParsedInventory:
+        if len(self._lines) > self._keep:
+            self._lines.clear()
+        return parse(self._fetch(_fetchable(ref)), self._lines)
+
+    def _recall(self, ref: ObjectRef) -> Inventory | None:
+        known = self._resolved.get((ref.sha256, ref.size))
+        if known is not None:
+            self._resolved.move_to_end((ref.sha256, ref.size))
+        return known
+
+    def _remember(self, ref: ObjectRef, resolved: Inventory) -> None:
+        self._resolved[ref.sha256, ref.size] = resolved
+        self._count += len(resolved.objects)
+        while self._count > self._keep and self._resolved:
+            _, oldest = self._resolved.popitem(last=False)
+            self._count -= len(oldest.objects)
+
+
+def _too_many_bases() -> FormatError:
+    return FormatError("inventory has too many bases", expected=f"at most {MAX_CHAIN}")
 
 
 def _apply(
@@ -274,8 +334,11 @@ def _parse_base(line: str) -> ObjectRef:
     return base
 
 
-def _parse_part(lines: Sequence[str]) -> tuple[ObjectRef, ...]:
-    refs = tuple(map(parse_ref, lines))
+def _parse_part(lines: Sequence[str], known: dict[str, ObjectRef]) -> tuple[ObjectRef, ...]:
+    for line in lines:
+        if line not in known:
+            known[line] = parse_ref(line)
+    refs = tuple(map(known.__getitem__, lines))
     _check_order(refs)
     return refs
 
@@ -287,9 +350,10 @@ def _without_minus(line: str) -> str:
 
 
 def _check_order(refs: Sequence[ObjectRef]) -> None:
-    for before, after in itertools.pairwise(refs):
-        if before.name >= after.name:
-            raise FormatError(
-                "inventory lines are not sorted without repeats",
-                found=f"{after.name} after {before.name}",
-            )
+    names = [ref.name for ref in refs]
+    if all(map(operator.lt, names, names[1:])):
+        return
+    before, after = next(pair for pair in itertools.pairwise(names) if pair[0] >= pair[1])
+    raise FormatError(
+        "inventory lines are not sorted without repeats", found=f"{after} after {before}"
+    )

@@ -1,5 +1,6 @@
 """`vault audit`, `vault heal` and `vault status --locks` as users run them."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -48,10 +49,12 @@ def test_a_sound_repository_passes(vault: Vault, vault_json: VaultJson, stored: 
     """Advisory locks are said and are no failure."""
     code, out, err = vault("audit", "--read-data", "all")
     assert code == 0, err
-    assert "verdict     passed" in out
+    assert out.splitlines()[0].split("  ")[0] == "verdict"
+    assert "passed; all packs read" in out.splitlines()[0]
     assert "info: advisory-locks" in out
     result = vault_json("audit")["audit"]
-    assert (result["verdict"], result["advisory"], result["lock"]) == ("passed", True, "none")
+    assert (result["advisory"], result["lock"]) == (True, "none")
+    assert result["verdict"] == "passed; packs not read"
     assert [each["dataset"] for each in result["snapshots"]] == ["data"]
 
 
@@ -68,7 +71,41 @@ def test_only_the_pinned_root_is_needed(
     assert vault("--repo", stored, "audit")[0] == 2
     assert vault("--repo", stored, "--trust", "0:" + "0" * 64, "audit")[0] == 4
     found = vault_json("--repo", stored, "--trust", f"0:{pinned}", "audit")["audit"]
-    assert found["verdict"] == "passed"
+    assert found["verdict"] == "passed; packs not read"
+
+
+@pytest.mark.parametrize(
+    ("share", "said", "read"),
+    [
+        ("0%", "packs not read", 0),
+        ("1%", "25 % of packs read", 1),
+        ("50%", "50 % of packs read", 2),
+        ("75%", "75 % of packs read", 3),
+        ("all", "all packs read", 4),
+    ],
+)
+def test_no_screen_gives_a_verdict_without_how_much_was_read(
+    vault: Vault,
+    vault_json: VaultJson,
+    stored: Path,
+    source: Path,
+    home: Path,
+    *,
+    share: str,
+    said: str,
+    read: int,
+) -> None:
+    """Text, JSON and the page for a browser; and never more than was read."""
+    (source / "more").write_bytes(b"more" * 4000)
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    result = vault_json("audit", "--read-data", share, "--report", "report.html")["audit"]
+    assert (result["verdict"], result["packs_read"]) == (f"passed; {said}", read)
+    assert result["packs"] == len(packs(stored))
+    out = vault("audit", "--read-data", share)[1]
+    page = (home / "report.html").read_text()
+    assert f"passed; {said}" in page
+    for text in (out, page):
+        assert not re.search(r"passed(?!; )", text)
 
 
 @pytest.mark.parametrize("act", ["overwritten", "missing", "flipped", "junk"])
@@ -107,7 +144,7 @@ def test_a_gap_exits_5_from_audit_and_status(
     pack = packs(locked)[0]
     (locked / ".retention" / pack.relative_to(locked)).unlink()
     result = vault_json("audit", code=5)["audit"]
-    assert result["verdict"] == "failed: retention"
+    assert result["verdict"] == "failed: retention; packs not read"
     (snapshot,) = result["snapshots"]
     name = str(pack.relative_to(locked))
     assert snapshot["protection"] == {"until": None, "weakest": name, "days_to_gap": 0}
@@ -192,6 +229,42 @@ def test_heal_shows_then_heals_then_is_attested(
     assert (code, "0 needed objects still hidden" in out) == (0, True)
     assert vault_json("heal", "--execute")["heal"]["statement"] is None
     assert vault("verify")[0] == 0
+
+
+@pytest.mark.parametrize("hidden", ["index", "packs", "expired"])
+def test_an_audit_after_a_heal_that_ended_with_0_ends_with_0(
+    vault: Vault, vault_json: VaultJson, stored: Path, hidden: str
+) -> None:
+    """Both go by the same rule of what must be visible; what hides nothing is a warning."""
+    if hidden == "expired":
+        digest = hashlib.sha256(b"orphan").hexdigest()
+        victim = stored / "packs" / digest[:2] / digest
+        victim.parent.mkdir(exist_ok=True)
+        victim.write_bytes(b"orphan")
+    else:
+        victim = next(path for path in (stored / hidden).rglob("*") if path.is_file())
+    beside(victim)
+    code = vault("audit")[0]
+    assert code == (4 if hidden == "packs" else 0)
+    findings = vault_json("audit", code=code)["audit"]["findings"]
+    (told,) = (each for each in findings if each["code"] == "other-bytes")
+    assert told["severity"] == ("error" if hidden == "packs" else "warning")
+    assert vault("heal", "--execute")[0] == 0
+    assert vault("audit")[0] == 0
+
+
+def test_heal_ends_with_4_where_it_leaves_what_an_audit_calls_an_error(
+    vault: Vault, vault_json: VaultJson, stored: Path
+) -> None:
+    """Junk at a number beyond the head may be a statement by a host enrolled a moment ago."""
+    (stored / "ledger" / f"{7:016d}").write_text("{}")
+    assert vault("audit")[0] == 4
+    result = vault_json("heal", "--execute", code=4)["heal"]
+    assert (result["left"], result["lost"], result["steps"]) == ([f"ledger/{7:016d}"], [], [])
+    assert (stored / "ledger" / f"{7:016d}").exists()
+    out = vault("heal")[1]
+    assert out.splitlines()[0] == "0 needed objects hidden, 1 left"
+    assert "'vault audit' says what is left" in out.splitlines()[-1]
 
 
 def test_heal_without_a_key_records_nothing(

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault.errors import ObjectNotFoundError, RetentionError, StorageError
+from vault.errors import (
+    ObjectNotFoundError,
+    RetentionError,
+    StorageError,
+    StorageUnavailableError,
+)
 from vault.heal import Action, Healer, HealPlan, HealReport, Step, plan_repair
 from vault.ledger import Record
 from vault.model import Digest, LockMode, ObjectRef, Retention
@@ -211,6 +216,99 @@ def test_what_no_version_has_is_lost(lab: "Lab", record: Record) -> None:
     assert planned.lost == tuple(sorted([gone.name, wrong.name, other.name]))
     assert report.done == ()
     assert list(lab.store.versions("")) == before
+
+
+@pytest.mark.parametrize("error", [StorageError("403"), StorageError("InvalidRequest")])
+@pytest.mark.parametrize("operation", ["get", "status"])
+def test_what_the_store_refuses_to_show_is_not_called_lost(
+    lab: "Lab", record: Record, error: StorageError, operation: str
+) -> None:
+    """Lost is what a right answer says is not there; a refusal says nothing."""
+    ref = packs(lab, record)[0]
+    data = lab.store.get(ref.name, ref.version)
+    lab.store.remove(ref.name, ref.version)
+    lab.store.plant(ref.name, data)  # the right bytes, as in a copied bucket
+    status = lab.store.status
+
+    def refuse(point: FaultPoint) -> None:
+        if point.operation == operation and point.name == ref.name:
+            raise error
+
+    def silent(name: str, version: str) -> Any:
+        return dataclasses.replace(status(name, version), sha256=None)
+
+    lab.store.fault = refuse
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lab.store, "status", silent)
+        planned = plan(lab)
+    assert (planned.lost, planned.refused, planned.repairs) == ((), (ref.name,), ())
+    lab.store.fault = None
+    assert plan(lab) == HealPlan(repairs=(), lost=())
+
+
+def test_a_store_that_does_not_answer_ends_it(lab: "Lab", record: Record) -> None:
+    """Nothing can be said then; least of all that something is lost."""
+    lab.store.plant(packs(lab, record)[0].name, bytes(packs(lab, record)[0].size))
+
+    def refuse(point: FaultPoint) -> None:
+        if point.name.startswith("packs/") and point.operation in ("get", "status", "versions"):
+            raise StorageUnavailableError("timed out")
+
+    lab.store.fault = refuse
+    with pytest.raises(StorageUnavailableError):
+        plan(lab)
+
+
+def test_one_stale_list_loses_nothing(
+    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a list leaves out is asked for again before it is called lost."""
+    ref = packs(lab, record)[0]
+    versions = lab.store.versions
+
+    def stale(prefix: str, **options: Any) -> Any:
+        return (item for item in versions(prefix, **options) if prefix or item.name != ref.name)
+
+    monkeypatch.setattr(lab.store, "versions", stale)
+    assert plan(lab).lost == ()
+    lab.store.remove(ref.name, ref.version)
+    assert plan(lab).lost == (ref.name,)
+
+
+def test_a_signed_statement_over_the_right_one_is_covered_and_kept(
+    lab: "Lab", record: Record, make_source: "MakeSource"
+) -> None:
+    """A thief's statement is what a plain read would meet; it is evidence, so it stays."""
+    from vault.envelope import Head, build_statement, seal_envelope
+    from vault.model import HeartbeatBody
+
+    repository = lab.open()
+    payload = build_statement(
+        type="heartbeat",
+        repository=repository.ledger.repository_id,
+        seq=record.seq,
+        prev=Head(seq=record.seq - 1, digest=Digest(bytes(32))),
+        time=lab.clock(),
+        tool="test",
+        subject=[("repository", lab.root)],
+        body=HeartbeatBody(note="another history"),
+    )
+    name = f"ledger/{record.seq:016d}"
+    planted = lab.store.plant(name, seal_envelope(payload, [lab.host.key.signing]))
+    planned, report = heal(lab)
+    assert (planned.hidden, planned.left) == ([name], (name,))
+    assert [step.action for step in planned.steps] == [Action.EXPOSE]
+    assert report.hidden == ()
+    assert lab.store.get(name) == record.envelope
+    assert planted in list(lab.store.versions(name))
+
+
+def test_snapshots_whose_inventory_is_wrong_are_named(lab: "Lab", record: Record) -> None:
+    """What they need is not known, so it was not looked at."""
+    ref = lab.open().inventory_ref(record)
+    lab.store.remove(ref.name, ref.version)
+    planned = plan(lab)
+    assert (planned.unread, planned.lost) == ((record.seq,), (ref.name,))
 
 
 def test_a_pinned_version_is_never_deleted(lab: "Lab", record: Record) -> None:

@@ -14,6 +14,7 @@ from vault.inventory import (
     MAX_CHAIN,
     MAX_INVENTORY,
     Inventory,
+    Resolver,
     encode,
     format_ref,
     parse,
@@ -322,3 +323,68 @@ def test_parsed_lines_are_written_the_same(line: str) -> None:
 def test_line_of_an_object_round_trips() -> None:
     """Prune plans use the same lines."""
     assert parse_ref(ONE) == ref(1)
+
+
+def _chain(shelf: Shelf, count: int) -> list[ObjectRef]:
+    """Inventories of a dataset that grows by an object at a time; most of them deltas."""
+    listed = [ref(number) for number in range(1200)]
+    where: ObjectRef | None = None
+    base: Inventory | None = None
+    made: list[ObjectRef] = []
+    for number in range(count):
+        listed = [*listed[1:], ref(1200 + number)]
+        where = shelf.put(encode(listed, base=base, base_ref=where))
+        base = resolve(where, shelf.fetch)
+        made.append(where)
+    return made
+
+
+@pytest.mark.parametrize("keep", [0, 1300, 1 << 18])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_many_inventories_resolve_as_each_alone(*, keep: int, backwards: bool) -> None:
+    """Whatever is kept between them, and in any order."""
+    shelf = Shelf()
+    made = _chain(shelf, 40)
+    assert max(len(resolve(where, shelf.fetch).bases) for where in made) == MAX_CHAIN
+    resolver = Resolver(shelf.fetch, keep=keep)
+    for where in reversed(made) if backwards else made:
+        assert resolver.resolve(where) == resolve(where, shelf.fetch)
+
+
+def test_many_inventories_cost_what_they_differ_by() -> None:
+    """Each object is fetched and each line parsed once; alone, a delta's bases are read again."""
+    shelf = Shelf()
+    made = _chain(shelf, 40)
+    fetched: list[str] = []
+
+    def fetch(where: ObjectRef) -> bytes:
+        fetched.append(where.name)
+        return shelf.fetch(where)
+
+    resolver = Resolver(fetch)
+    resolved = [resolver.resolve(where) for where in reversed(made)]
+    assert sorted(fetched) == sorted(where.name for where in made)
+    shared = {id(each) for each in resolved[0].objects} & {id(each) for each in resolved[1].objects}
+    assert len(shared) == 1199
+    fetched.clear()
+    for where in made:
+        resolve(where, fetch)
+    assert len(fetched) > 5 * len(made)
+
+
+def test_a_chain_too_long_is_refused_whatever_is_known_of_it() -> None:
+    """A base that was resolved before counts with all that is behind it."""
+    shelf = Shelf()
+    one = ref(1)
+    where = shelf.put(encode([one]))
+    chain = [where]
+    for _ in range(MAX_CHAIN + 1):
+        text = lines(f"# base {format_ref(where)}", count=1, total=one.size)
+        where = shelf.put(text + b"# index\n" + format_ref(ref(len(chain))).encode() + b"\n")
+        chain.append(where)
+    resolver = Resolver(shelf.fetch)
+    for good in chain[: MAX_CHAIN + 1]:
+        assert resolver.resolve(good).objects == (one,)
+    for each in (resolver, Resolver(shelf.fetch)):
+        with pytest.raises(FormatError, match="too many bases"):
+            each.resolve(chain[-1])

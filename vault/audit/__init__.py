@@ -9,12 +9,14 @@ finding. `protection` tells until when one snapshot is protected.
     needs        what is owed: every object that a live or held snapshot and the ledger need
     versions     which of the versions under a name is the right one, and what the others are
     protection   until when the locks of everything needed last
+    report       what was looked at and how every snapshot stands
     run          one audit from beginning to end
 """
 
 from vault.audit.findings import AuditFinding, Code, Concern
 from vault.audit.protection import Protection, protection
-from vault.audit.run import AuditReport, DatasetAge, SnapshotAudit, audit
+from vault.audit.report import AuditReport, DatasetAge, SnapshotAudit
+from vault.audit.run import audit
 
 __all__ = [
     "AuditFinding",

@@ -15,6 +15,7 @@ class Concern(StrEnum):
 
     INTEGRITY = "integrity"
     RETENTION = "retention"
+    ACCESS = "access"  # the store refuses to show it
     OBJECTIVE = "objective"
     NONE = "none"
 
@@ -42,6 +43,7 @@ class Code(StrEnum):
     MARKER = "delete-marker"
     OTHER_BYTES = "other-bytes"
     NOT_READ = "not-read"
+    REFUSED = "refused"
     FOREIGN_NAME = "foreign-name"
     LOCK_GAP = "lock-gap"
     LOCK_MODE = "lock-mode"
@@ -76,6 +78,7 @@ JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.MARKER: _INTEGRITY,
     Code.OTHER_BYTES: _INTEGRITY,
     Code.NOT_READ: _WARNING,
+    Code.REFUSED: (Severity.ERROR, Concern.ACCESS),
     Code.FOREIGN_NAME: _WARNING,
     Code.LOCK_GAP: _RETENTION,
     Code.LOCK_MODE: _RETENTION,
@@ -83,6 +86,9 @@ JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.ADVISORY: _INFO,
     Code.CLOCK: _WARNING,
 }
+
+
+HIDING = frozenset({Code.MARKER, Code.OTHER_BYTES, Code.JUNK_STATEMENT})  # `heal` removes it
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,14 +118,18 @@ class Findings:
         *,
         expected: object = "",
         found: object = "",
+        harmless: bool = False,
     ) -> None:
-        """Note one."""
+        """Note one; a harmless one is no error, whatever its code is elsewhere."""
         self.counts[code] += 1
         if self.counts[code] > LIMIT:
             return
+        severity = JUDGEMENT[code][0]
+        if harmless and severity is Severity.ERROR:
+            severity = Severity.WARNING
         self.kept.append(
             AuditFinding(
-                severity=JUDGEMENT[code][0],
+                severity=severity,
                 subject=subject,
                 problem=problem,
                 expected=str(expected),

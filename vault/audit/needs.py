@@ -8,12 +8,12 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Self
 
-from vault import inventory
 from vault.audit.findings import Code, Findings
 from vault.envelope import ledger_name
 from vault.errors import IntegrityError, ObjectNotFoundError
-from vault.inventory import Inventory
+from vault.inventory import Inventory, Resolver
 from vault.ledger import Record
 from vault.model import (
     Digest,
@@ -51,6 +51,17 @@ class Need:
     modified: datetime = NEVER  # of that version, by the store's clock
     locked_until: datetime | None = None
     is_hashed: bool = False  # its bytes were read and are right
+    is_bad: bool = False  # missing, or not what was signed
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of the version that has them; 0 where none has."""
+        return self.located.size if self.located else 0
+
+    @property
+    def is_pack(self) -> bool:
+        """Whether content lies in it."""
+        return self.name.startswith("packs/")
 
     @property
     def is_statement(self) -> bool:
@@ -114,6 +125,21 @@ class Needs:
         return need
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Demand:
+    """What one snapshot asks of the lock of everything that it needs."""
+
+    until: datetime
+    mode: LockMode
+    held: bool
+
+    @classmethod
+    def of(cls, record: Record, *, held: bool) -> Self:
+        """By its manifest."""
+        body = snapshot_body(record)
+        return cls(until=from_rfc3339(body.until), mode=body.mode, held=held)
+
+
 class Collector:
     """Reads manifests and inventories into `Needs`.
 
@@ -126,15 +152,27 @@ class Collector:
         self.needs = Needs(repository)
         self._repository = repository
         self._findings = findings
+        self._resolver = Resolver(self._fetch)
         self._cache: OrderedDict[str, bytes] = OrderedDict()
+        self._cached = 0  # bytes in it
         self._hashed: set[tuple[str, str]] = set()  # pinned versions that were read and are right
         self._held = repository.ledger.holds()
 
     def add_snapshots(self, records: Iterable[Record]) -> list[Record]:
-        """Everything these need but the ledger; those whose inventory can be read."""
-        return [record for record in records if self._add_snapshot(record)]
+        """Everything these need but the ledger; those whose inventory can be read.
 
-    def _add_snapshot(self, record: Record) -> bool:
+        Those that demand the longest lock come first: what another one needs as well then has
+        its row, and is not looked at again for each of a thousand snapshots.
+        """
+        owing = [(_Demand.of(record, held=record.seq in self._held), record) for record in records]
+        told: dict[tuple[LockMode, bool], dict[str, ObjectRef]] = {}
+        sound: list[Record] = []
+        for demand, record in sorted(owing, key=lambda pair: pair[0].until, reverse=True):
+            if self._add_snapshot(record, demand, told.setdefault((demand.mode, demand.held), {})):
+                sound.append(record)
+        return sorted(sound, key=lambda record: record.seq)
+
+    def _add_snapshot(self, record: Record, demand: _Demand, told: dict[str, ObjectRef]) -> bool:
         try:
             refs = self.refs(record)
         except IntegrityError as error:
@@ -145,23 +183,24 @@ class Collector:
                 expected="" if error.expected is None else error.expected,
                 found="" if error.found is None else error.found,
             )
-            self._add_ref(self._repository.inventory_ref(record), record)
+            self._add_ref(self._repository.inventory_ref(record), record, demand)
             return False
         for ref in refs:
-            self._add_ref(ref, record)
-        self._check_domain(record, refs)
+            if told.get(ref.name) is not ref:
+                self._add_ref(ref, record, demand)
+                told[ref.name] = ref
+        self._check_domain(record, refs, demand)
         return True
 
-    def _add_ref(self, ref: ObjectRef, record: Record) -> None:
-        body = snapshot_body(record)
+    def _add_ref(self, ref: ObjectRef, record: Record, demand: _Demand) -> None:
         need = self.needs.add(
             ref.name,
             ref.sha256,
             size=ref.size,
             version=ref.version,
-            until=from_rfc3339(body.until),
-            mode=body.mode,
-            held=record.seq in self._held,
+            until=demand.until,
+            mode=demand.mode,
+            held=demand.held,
         )
         need.is_hashed = need.is_hashed or (ref.name, ref.version) in self._hashed
         if (need.sha256, need.size) != (ref.sha256, ref.size) or not _names_itself(ref):
@@ -173,7 +212,7 @@ class Collector:
                 found=f"sha256 {ref.sha256}, {ref.size} bytes",
             )
 
-    def _check_domain(self, record: Record, refs: Sequence[ObjectRef]) -> None:
+    def _check_domain(self, record: Record, refs: Sequence[ObjectRef], demand: _Demand) -> None:
         """The writer's domain object is a need of its snapshots, whatever they say (I2)."""
         domain = self._repository.ledger.writer_for(record).domain
         assert domain is not None
@@ -185,7 +224,7 @@ class Collector:
                 "inventory leaves out the domain object",
                 expected=ref.name,
             )
-            self._add_ref(ref, record)
+            self._add_ref(ref, record, demand)
 
     def refs(self, record: Record) -> list[ObjectRef]:
         """The inventory, its bases and all that they list.
@@ -194,7 +233,7 @@ class Collector:
             IntegrityError: One of them is missing or wrong, or does not say what was signed.
         """
         ref = self._repository.inventory_ref(record)
-        resolved = inventory.resolve(ref, self._fetch)
+        resolved = self._resolver.resolve(ref)
         _check_sums(snapshot_body(record), resolved)
         return [ref, *resolved.bases, *resolved.objects]
 
@@ -216,9 +255,11 @@ class Collector:
         return data
 
     def _keep(self, name: str, data: bytes) -> None:
+        self._cached += len(data) - len(self._cache.pop(name, b""))
         self._cache[name] = data
-        while sum(map(len, self._cache.values())) > _CACHE:
-            self._cache.popitem(last=False)
+        while self._cached > _CACHE:
+            _, oldest = self._cache.popitem(last=False)
+            self._cached -= len(oldest)
 
     def add_ledger(self, owed: Sequence[Record]) -> None:
         """Every statement, needed by every snapshot that is owed from it on."""

@@ -54,12 +54,16 @@ class Ends:
             weakest = min(weakest, *((need.locked_until or NEVER, name) for need in needs.of(name)))
             self._ledger.append(weakest)
 
+    def _end(self, ref: ObjectRef) -> datetime:
+        rows = self._needs.of(ref.name)
+        need = rows[0] if len(rows) == 1 else self._needs.find(ref)
+        return (need.locked_until if need else None) or NEVER
+
     def of(self, record: Record, refs: Iterable[ObjectRef]) -> Protection:
         """Of a snapshot and what it needs."""
         until, weakest = self._ledger[record.seq]
         for ref in refs:
-            need = self._needs.find(ref)
-            end = (need.locked_until if need else None) or NEVER
+            end = self._end(ref)
             if end < until:
                 until, weakest = end, ref.name
         return Protection(
@@ -109,8 +113,7 @@ def _look_up(repository: Repository, needs: Needs, workers: Workers) -> None:
         try:
             status = store.status(need.name, need.version or hints[need.name])
         except ObjectNotFoundError:
-            versions = [item for item in store.versions(need.name) if item.name == need.name]
-            right = inspector.inspect(need.name, versions).right(need.version)
+            right = inspector.look(need.name).right(need.version)
             if right is None:
                 return None
             status = store.status(need.name, right.version)

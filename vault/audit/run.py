@@ -2,16 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from vault import locks
-from vault.audit.findings import AuditFinding, Code, Concern, Findings
+from vault.audit.findings import Code, Findings
 from vault.audit.needs import NEVER, TERM_PREFIXES, Collector, Need, when
-from vault.audit.protection import IN_FLIGHT, Ends, Protection
+from vault.audit.protection import IN_FLIGHT, Ends
+from vault.audit.report import AuditReport, DatasetAge, SnapshotAudit, Totals
 from vault.audit.versions import Inspector, Judged, Verdict, View, groups
-from vault.envelope import Head, parse_ledger_name
+from vault.envelope import Head, ledger_name, parse_ledger_name
 from vault.errors import (
     ConfigError,
     IntegrityError,
@@ -20,7 +22,7 @@ from vault.errors import (
     RollbackError,
 )
 from vault.ledger import Record, Status
-from vault.model import Digest, LockMode, ObjectRef, Severity, from_rfc3339
+from vault.model import Digest, LockMode, ObjectRef, from_rfc3339
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository, snapshot_body
 from vault.sampling import NO_PACKS, Sample
@@ -45,69 +47,6 @@ _BAD: dict[Verdict, tuple[Code, str]] = {
     Verdict.FORK: (Code.FORK, "signed statement that follows another history"),
     Verdict.FOREIGN: (Code.FOREIGN_NAME, "name that the vault never writes"),
 }
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotAudit:
-    """How one snapshot that is owed stands."""
-
-    seq: int
-    dataset: str
-    created: datetime
-    complete: bool
-    held: bool
-    until: datetime  # promised
-    objects: int
-    bytes: int
-    readable: bool  # whether its inventory is
-    protection: Protection | None  # None under lock mode none, or if it can't be told
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetAge:
-    """How old the newest complete snapshot of a dataset is: the RPO as it is."""
-
-    dataset: str
-    newest: int | None  # seq
-    age: timedelta | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """What was looked at."""
-
-    names: int = 0  # listed
-    versions: int = 0
-    needed: int = 0  # objects, ledger and evidence among them
-    bytes: int = 0  # of those whose size is signed
-    checksums: int = 0  # that the store states
-    not_available: int = 0  # that it does not
-    read: int = 0  # objects whose bytes were hashed
-    bytes_read: int = 0
-    repeated: int = 0  # further versions with the right bytes
-    unneeded: int = 0  # names that nothing needs: of expired snapshots and killed runs
-    unneeded_bytes: int = 0
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class AuditReport:
-    """All that one audit saw."""
-
-    head: Head
-    at: datetime
-    lock_mode: LockMode
-    advisory: bool  # nothing but this program keeps the locks, or there are none
-    snapshots: tuple[SnapshotAudit, ...]
-    datasets: tuple[DatasetAge, ...]
-    totals: Totals
-    findings: tuple[AuditFinding, ...]
-    omitted: int  # findings that were counted and are not among these
-
-    @property
-    def gravest(self) -> Concern:
-        """The gravest promise that an error is about."""
-        broken = {item.concern for item in self.findings if item.severity is Severity.ERROR}
-        return next((concern for concern in Concern if concern in broken), Concern.NONE)
 
 
 def audit(
@@ -218,8 +157,12 @@ class _Audit:
         self._sound = {record.seq for record in sound}
         self._collector.add_ledger(self._owed)
         self._collector.add_evidence()
-        sizes = [need.size or 0 for need in self._collector.needs]
-        self._count(needed=len(sizes), bytes=sum(sizes))
+        needs = self._collector.needs
+        self._count(
+            needed=len(needs),
+            bytes=sum(need.size or 0 for need in needs),
+            packs=sum(need.is_pack for need in needs),
+        )
 
     # --- what is there ---
 
@@ -234,9 +177,23 @@ class _Audit:
         for _, view in self._each(inspect, groups(self._store)):
             self._take_view(view)
         self._settle_beyond()
-        for need in self._collector.needs:
+        lacking = [need for need in self._collector.needs if need.located is None]
+        for need, view in self._each(lambda need: inspector.look(need.name), lacking):
+            self._locate(need, view)  # one list may be stale: lost is said after two
             if need.located is None:
-                self._missing(need)
+                self._lacks(need, view)
+
+    def _lacks(self, need: Need, view: View) -> None:
+        if not view.may_be_right:
+            self._missing(need)
+            return
+        need.is_bad = True
+        self._findings.add(
+            Code.REFUSED,
+            need.name,
+            "the store refuses to show a version that may be the right one",
+            expected=f"sha256 {need.sha256}",
+        )
 
     def _take_view(self, view: View) -> None:
         needs = self._collector.needs.of(view.name)
@@ -248,7 +205,7 @@ class _Audit:
         self._count(repeated=max(0, rights - max(1, len(needs))))
         for need in needs:
             self._locate(need, view)
-        self._report_others(view, {need.version for need in needs})
+        self._report_others(view, needs)
 
     def _locate(self, need: Need, view: View) -> None:
         found = view.right(need.version)
@@ -269,40 +226,54 @@ class _Audit:
                 found=described(found),
             )
 
-    def _report_others(self, view: View, pins: set[str]) -> None:
+    def _report_others(self, view: View, needs: Sequence[Need]) -> None:
         """One finding for each version that should not be there; of very many, a sum."""
-        told: dict[Verdict, int] = {}
+        harmful = {id(each) for each in view.harmful(needed=bool(needs))}
+        told: dict[Verdict, list[Judged]] = {}
         for judged in view.judged:
             if judged.verdict is Verdict.BEYOND:
                 seq = parse_ledger_name(view.name)
                 assert seq is not None
                 self._beyond.append((seq, judged))
             elif judged.verdict in _BAD:
-                told[judged.verdict] = told.get(judged.verdict, 0) + 1
-                if told[judged.verdict] <= _SHOWN:
-                    self._report_other(view, judged, pins)
-        for verdict, count in told.items():
-            if count > _SHOWN:
-                self._report_sum(view, verdict, count)
+                told.setdefault(judged.verdict, []).append(judged)
+        for verdict, group in told.items():
+            # those that do harm are told first, so that what is kept shows how grave it is
+            group.sort(key=lambda judged: id(judged) not in harmful)
+            for judged in group[:_SHOWN]:
+                self._report_other(view, judged, needs, harmless=id(judged) not in harmful)
+            if len(group) > _SHOWN:
+                self._report_sum(view, verdict, group, harmless=id(group[0]) not in harmful)
 
-    def _report_other(self, view: View, judged: Judged, pins: set[str]) -> None:
+    def _report_other(
+        self, view: View, judged: Judged, needs: Sequence[Need], *, harmless: bool
+    ) -> None:
         code, problem = self._named(view.name, judged.verdict)
-        if judged.verdict is Verdict.OTHER and judged.version.version in pins:
-            code, problem = Code.WRONG_SIZE, "pinned version has the wrong size"
-        elif judged is view.shown and judged.verdict in (Verdict.OTHER, Verdict.MARKER):
+        is_bad = judged.verdict in (Verdict.OTHER, Verdict.MARKER)
+        if judged.verdict is Verdict.OTHER and any(
+            judged.version.version == need.version for need in needs
+        ):
+            code, problem, harmless = Code.WRONG_SIZE, "pinned version has the wrong size", False
+        elif is_bad and not harmless:
             is_hiding = any(each.verdict is Verdict.RIGHT for each in view.judged)
             problem += ", hides the object from plain reads" if is_hiding else ""
-        self._findings.add(code, view.name, problem, found=described(judged.version))
+        elif is_bad:
+            problem += ", hides nothing" if needs else ", of a name that nothing needs"
+        self._findings.add(
+            code, view.name, problem, found=described(judged.version), harmless=harmless
+        )
 
-    def _report_sum(self, view: View, verdict: Verdict, count: int) -> None:
+    def _report_sum(
+        self, view: View, verdict: Verdict, group: Sequence[Judged], *, harmless: bool
+    ) -> None:
         code, problem = self._named(view.name, verdict)
-        of_kind = [each.version for each in view.judged if each.verdict is verdict]
-        times = sorted(version.modified for version in of_kind)
+        times = sorted(judged.version.modified for judged in group)
         self._findings.add(
             code,
             view.name,
-            f"{problem}: {count} in all, of which {_SHOWN} are told",
+            f"{problem}: {len(group)} in all, of which {_SHOWN} are told",
             found=f"from {when(times[0])} to {when(times[-1])}",
+            harmless=harmless,
         )
 
     def _named(self, name: str, verdict: Verdict) -> tuple[Code, str]:
@@ -328,6 +299,7 @@ class _Audit:
                 )
 
     def _missing(self, need: Need) -> None:
+        need.is_bad = True
         self._findings.add(
             Code.MISSING,
             need.name,
@@ -365,6 +337,7 @@ class _Audit:
             return
         self._count(checksums=1)
         if status.sha256 != need.sha256:
+            need.is_bad = True
             self._findings.add(
                 Code.WRONG_CHECKSUM,
                 need.name,
@@ -419,36 +392,40 @@ class _Audit:
         """Hash a sample of the packs, and everything else that was not read already."""
         self._progress.stage("reading")
         needs = list(self._collector.needs)
-        rows = [need.located for need in needs if need.located and not need.is_hashed]
-        chosen = sample.choose([ref.name for ref in rows])
-        refs = [ref for ref in rows if ref.name in chosen]
-        self._progress.expect(files=len(refs), size=sum(ref.size for ref in refs))
-        for ref, future in in_order(
-            self._workers.transfer, self._hash, refs, limit=self._workers.in_flight
+        rows = [need for need in needs if need.located and not need.is_hashed]
+        chosen = sample.choose([need.name for need in rows])
+        wanted = [need for need in rows if need.name in chosen]
+        self._progress.expect(files=len(wanted), size=sum(need.stored_size for need in wanted))
+        for need, future in in_order(
+            self._workers.transfer, self._hash, wanted, limit=self._workers.in_flight
         ):
-            self._take_hash(ref, future)
+            self._take_hash(need, future)
         self._count(read=sum(need.is_hashed for need in needs))
 
-    def _hash(self, ref: ObjectRef) -> Digest:
+    def _hash(self, need: Need) -> Digest:
+        ref = need.located
+        assert ref is not None
         try:
             return Digest.of(self._store.get(ref.name, ref.version, length=ref.size + 1))
         except ObjectNotFoundError as error:
             raise MissingObjectError(f"{ref.name} is missing", expected=ref.version) from error
 
-    def _take_hash(self, ref: ObjectRef, future: Future[Digest]) -> None:
+    def _take_hash(self, need: Need, future: Future[Digest]) -> None:
         try:
             found = future.result()
         except IntegrityError as error:
-            self._findings.add(Code.MISSING, ref.name, error.message, expected=ref.version)
+            need.is_bad = True
+            self._findings.add(Code.MISSING, need.name, error.message, expected=str(error.expected))
             return
-        self._progress.advance(files=1, size=ref.size)
-        self._count(read=1, bytes_read=ref.size)
-        if found != ref.sha256:
+        self._progress.advance(files=1, size=need.stored_size)
+        self._count(read=1, bytes_read=need.stored_size, packs_read=int(need.is_pack))
+        if found != need.sha256:
+            need.is_bad = True
             self._findings.add(
                 Code.WRONG_BYTES,
-                ref.name,
+                need.name,
                 "stored bytes are not what was signed",
-                expected=ref.sha256,
+                expected=need.sha256,
                 found=found,
             )
 
@@ -457,7 +434,8 @@ class _Audit:
     def report(self) -> AuditReport:
         """All of it."""
         ends = Ends(self._collector.needs, self._head.seq + 1)
-        snapshots = tuple(self._snapshot(record, ends) for record in self._owed)
+        bad = {need.name for need in self._collector.needs if need.is_bad}
+        snapshots = tuple(self._snapshot(record, ends, bad) for record in self._owed)
         advisory = self._mode is LockMode.NONE or not self._store.traits.enforces_retention
         if advisory:
             self._findings.add(
@@ -479,12 +457,13 @@ class _Audit:
             omitted=self._findings.omitted,
         )
 
-    def _snapshot(self, record: Record, ends: Ends) -> SnapshotAudit:
+    def _snapshot(self, record: Record, ends: Ends, bad: AbstractSet[str]) -> SnapshotAudit:
         body = snapshot_body(record)
         readable = record.seq in self._sound
-        locked = None
-        if readable and self._mode is not LockMode.NONE:
-            locked = ends.of(record, self._collector.refs(record))
+        is_locked = self._mode is not LockMode.NONE
+        refs = self._collector.refs(record) if readable and (bad or is_locked) else []
+        needed = {ref.name for ref in refs if ref.name in bad}
+        needed |= {name for name in bad if "ledger/" < name <= ledger_name(record.seq)}
         return SnapshotAudit(
             seq=record.seq,
             dataset=body.dataset,
@@ -495,7 +474,8 @@ class _Audit:
             objects=body.inventory.objects,
             bytes=body.inventory.bytes,
             readable=readable,
-            protection=locked,
+            bad=len(needed),
+            protection=ends.of(record, refs) if readable and is_locked else None,
         )
 
     def _age(self, dataset: str) -> DatasetAge:

@@ -85,6 +85,33 @@ class View:
         return next(exact, rights[0] if rights else None)
 
     @property
+    def may_be_right(self) -> bool:
+        """Whether the store refused to show a version that may have the right bytes."""
+        return any(each.verdict is Verdict.UNREADABLE for each in self.judged)
+
+    def harmful(self, *, needed: bool) -> Iterator[Judged]:
+        """Versions that an audit calls an error; `vault.heal` says the same (design.md 7, heal).
+
+        A marker or other bytes hide what older right versions a plain read would meet. Where a
+        right one is newer, or nothing needs the name, they hide nothing. Junk at a number that no
+        statement has yet costs everybody a look, and signed statements beside the chain
+        show that somebody has a key.
+        """
+        rights = [i for i, each in enumerate(self.judged) if each.verdict is Verdict.RIGHT]
+        last = rights[-1] if rights else -1
+        for number, each in enumerate(self.judged):
+            match each.verdict:
+                case Verdict.FORK | Verdict.UNLISTED:
+                    yield each
+                case Verdict.OTHER if needed or self.name.startswith("ledger"):
+                    if number > last:
+                        yield each
+                case Verdict.MARKER if needed and number > last:
+                    yield each
+                case _:
+                    pass
+
+    @property
     def shown(self) -> Judged | None:
         """What a plain read of the name meets: the newest version."""
         return self.judged[-1] if self.judged else None
@@ -121,6 +148,12 @@ class Inspector:
     def inspect(self, name: str, versions: Sequence[ObjectVersion]) -> View:
         """What each version of a name is."""
         return View(name=name, judged=tuple(self._judge(name, versions)))
+
+    def look(self, name: str) -> View:
+        """The same, of the versions that the store lists now."""
+        return self.inspect(
+            name, [each for each in self._store.versions(name) if each.name == name]
+        )
 
     def _judge(self, name: str, versions: Sequence[ObjectVersion]) -> Iterator[Judged]:
         if not _NAMES.fullmatch(name):

@@ -716,7 +716,7 @@ def _refusal(what: str, error: ClientError) -> VaultError:
     for codes, make in _MEANINGS:
         if code in codes:
             return make(what, found)
-    if "Object Lock" in text and status == HTTPStatus.BAD_REQUEST:
+    if "object lock" in text.lower() and status == HTTPStatus.BAD_REQUEST:  # Ceph: InvalidRequest
         return _NoLockError(what, found=found)
     if code == "InvalidArgument" and "version" in text.lower():
         return ObjectNotFoundError(what, found=found)
