@@ -33,6 +33,7 @@ def rebuild(invocation: Invocation, *, from_packs: bool) -> None:
             repository,
             invocation.writer_key(repository),
             cache_dir=invocation.places.cache,
+            state_dir=invocation.places.state,
             workers=workers,
             tool=TOOL,
             recipient=recovery.recipient if recovery else None,

@@ -10,19 +10,21 @@ from pathlib import Path
 import click
 
 from cli import progress, render
-from cli.context import TOOL, Invocation, pass_invocation
+from cli.context import TOOL, Invocation, pass_invocation, signer_name
 from cli.exits import EXIT_DEGRADED
 from cli.list import snapshot_fields
 from cli.sources import read_paths, read_rules, source_options
 from cli.values import parse_duration
+from vault.badpacks import Word
 from vault.errors import ConfigError
 from vault.keyfile import WriterKey
-from vault.model import from_rfc3339
+from vault.model import from_rfc3339, to_rfc3339
 from vault.processes import spare_processors
 from vault.repository import Repository
 from vault.snapshot import (
     Action,
     Command,
+    LeftPacks,
     NamedStream,
     Planned,
     Problem,
@@ -32,6 +34,8 @@ from vault.snapshot import (
     preview_snapshot,
     take_snapshot,
 )
+from vault.snapshot.task import MANY
+from vault.stats import failed_check
 from vault.workers import make_workers
 
 _SHOWN = 100  # problems on stderr; --json lists them all
@@ -148,6 +152,14 @@ def _take(
     invocation.remember(repository)
     invocation.report(repository.unreadable_plans())
     _report_problems(invocation, report.problems)
+    if report.left is not None:
+        _warn_of_bad_packs(invocation, repository, report.left)
+    failed = failed_check(repository.ledger, request.dataset)
+    if failed is not None:
+        invocation.warn(
+            f"the last {failed.type} of {request.dataset} failed (ledger {failed.seq},"
+            f" {render.moment(failed.finished)}), and none has passed since: run 'vault verify'"
+        )
     invocation.emit("vault/snapshot/v1", _report_fields(repository, report), _text(report))
     return exit_code(report, strict=strict)
 
@@ -225,8 +237,10 @@ def open_stream(
 
 def exit_code(report: SnapshotReport, *, strict: bool) -> int:
     """3 for a snapshot that is not all it should be, else 0 (design.md 6)."""
+    many = report.left is not None and report.left.is_many
     flawed = any(problem.kind in _STRICT for problem in report.problems)
-    if not report.body.complete or (strict and (flawed or report.body.counts.changed)):
+    is_less = strict and (flawed or report.body.counts.changed)
+    if not report.body.complete or many or is_less:
         return EXIT_DEGRADED
     return 0
 
@@ -239,11 +253,63 @@ def _report_problems(invocation: Invocation, problems: Sequence[Problem]) -> Non
         invocation.warn(f"and {len(problems) - _SHOWN:,} more; --json lists them")
 
 
+def _warn_of_bad_packs(invocation: Invocation, repository: Repository, left: LeftPacks) -> None:
+    told = ", ".join(_teller(repository, word) for word in left.words)
+    invocation.warn(
+        f"{_bad_packs(left)} damaged, says {told}; what was in them and is still in the source"
+        " was read again and stored anew"
+    )
+    if left.is_many:
+        invocation.warn(f"that is more than {MANY:.0%} of its packs: ask {told} whether it is true")
+
+
+def _bad_packs(left: LeftPacks) -> str:
+    verb = "is" if len(left.packs) == 1 else "are"
+    return (
+        f"{len(left.packs):,} of {render.plural(left.of, 'pack')} that snapshot"
+        f" {left.snapshot} needs {verb}"
+    )
+
+
+def _teller(repository: Repository, word: Word) -> str:
+    if word.is_own:
+        return "a verification on this host"
+    return f"{signer_name(repository, word.key_id)} (ledger {word.seq})"
+
+
+def _left_fields(repository: Repository, left: LeftPacks | None) -> dict[str, object] | None:
+    if left is None:
+        return None
+    return {
+        "snapshot": left.snapshot,
+        "packs": list(left.packs),
+        "of": left.of,
+        "many": left.is_many,
+        "said_by": [
+            {
+                "statement": None if word.is_own else word.seq,
+                "signer": None if word.is_own else signer_name(repository, word.key_id),
+            }
+            for word in left.words
+        ],
+    }
+
+
 def _report_fields(repository: Repository, report: SnapshotReport) -> dict[str, object]:
+    failed = failed_check(repository.ledger, report.body.dataset)
     return {
         "snapshot": snapshot_fields(repository, report.record),
         "new_packs": report.packs,
         "reused_packs": report.reused_packs,
+        "bad_packs": _left_fields(repository, report.left),
+        "failed_check": {
+            "statement": failed.seq,
+            "type": failed.type,
+            "finished": to_rfc3339(failed.finished),
+            "snapshot": failed.snapshot,
+        }
+        if failed
+        else None,
         "problems": [
             {**render.path_fields(problem.path), "kind": problem.kind, "detail": problem.detail}
             for problem in report.problems
@@ -262,7 +328,8 @@ def _text(report: SnapshotReport) -> str:
             "new": f"{render.size(counts.added_size)}"
             f" ({render.share(counts.added_size, counts.size)})"
             f", stored as {render.size(counts.added_bytes)}",
-            "packs": f"{report.packs} new, {report.reused_packs} reused",
+            "packs": f"{report.packs} new, {report.reused_packs} reused"
+            + (f", {len(report.left.packs)} damaged ones replaced" if report.left else ""),
             "kept until": render.moment(from_rfc3339(body.until)),
             "head": str(report.record.head),
         }

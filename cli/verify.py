@@ -12,6 +12,8 @@ from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY
 from cli.sample import sample_of, sample_text
 from cli.values import ReadData, parse_read_data
 from vault import attest
+from vault.badpacks import BadPackMemory
+from vault.errors import LocalError
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
 from vault.repository import Repository
@@ -78,6 +80,7 @@ def verify(
     if recovery is not None and is_recorded:
         data = _attestation(repository, records, recovery, report, started)
         statement = record_or_keep(invocation, repository, data, recovery)
+    _remember(invocation, repository, records, report, is_signed=statement is not None)
     for finding in report.findings:
         invocation.warn(finding_text(finding))
     fields = {"verification": _fields(report, statement)}
@@ -85,6 +88,26 @@ def verify(
     if not report.passed:
         return EXIT_INTEGRITY
     return EXIT_DEGRADED if is_recorded and statement is None else 0
+
+
+def _remember(
+    invocation: Invocation,
+    repository: Repository,
+    records: Sequence[Record],
+    report: VerifyReport,
+    *,
+    is_signed: bool,
+) -> None:
+    """Have the snapshots of this host not build on packs that were found wrong.
+
+    What is signed stands in the ledger, for every host.
+    """
+    memory = BadPackMemory(invocation.places.state)
+    bad = () if is_signed else report.bad
+    try:
+        memory.note(repository, records, bad, whole=report.sample.is_whole)
+    except LocalError as error:
+        invocation.warn(f"{error}: the snapshots of this host go on building on them")
 
 
 def _attestation(

@@ -10,7 +10,7 @@ envelope can't take effect away from it.
 
 import bisect
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -319,12 +319,17 @@ class Ledger:
                 held.pop(record.body.snapshot, None)
         return held
 
-    def bad_packs(self) -> dict[str, int]:
-        """Packs whose latest word says that they are wrong: hex id to the seq of that word."""
+    def bad_packs(self, named: Callable[[Record], Iterable[str]] | None = None) -> dict[str, int]:
+        """Packs whose latest word says that they are wrong: hex id to the seq of that word.
+
+        Args:
+            named: Those that a statement calls bad; by default the ones that it names itself.
+        """
         bad: dict[str, int] = {}
         for record in self.valid("restore", "drill", "verification"):
             assert isinstance(record.body, EventBody | VerificationBody)
-            bad.update(dict.fromkeys(record.body.bad, record.seq))
+            wrong = record.body.bad if named is None else named(record)
+            bad.update(dict.fromkeys(wrong, record.seq))
             for each in record.body.cleared:
                 bad.pop(each, None)
         return bad

@@ -12,6 +12,9 @@ from vault.ledger import Ledger, Record
 from vault.model import EventBody, VerificationBody, from_rfc3339
 from vault.repository import Repository, snapshot_body
 
+_CHECKS = ("verification", "restore", "drill")
+_VERDICTS = frozenset({"passed", "partial", "failed"})
+
 # --- sizes ---
 
 
@@ -117,14 +120,30 @@ def status_of(ledger: Ledger, dataset: str, now: datetime) -> DatasetStatus:
     )
 
 
-def _last_event(ledger: Ledger, records: Sequence[Record], *types: str) -> Event | None:
+def failed_check(ledger: Ledger, dataset: str) -> Event | None:
+    """The newest failed check of a dataset, unless one has passed since; a sample passes nothing.
+
+    Checks are verifications, restores and drills. One of several snapshots at once that
+    failed may have failed for another dataset's sake.
+    """
+    records = ledger.snapshots(dataset)
+    last = _last_event(ledger, records, *_CHECKS, verdicts={"passed", "failed"})
+    return last if last is not None and last.verdict == "failed" else None
+
+
+def _last_event(
+    ledger: Ledger,
+    records: Sequence[Record],
+    *types: str,
+    verdicts: Collection[str] = _VERDICTS,
+) -> Event | None:
     """The newest of one of the snapshots, or of all there were at that time."""
     numbers = {record.seq for record in records}
     first = min(numbers, default=len(ledger.records))
     for record in reversed(list(ledger.valid(*types))):
         body = record.body
         assert isinstance(body, EventBody | VerificationBody)
-        if _is_about(body, numbers, was_there=first < record.seq):
+        if body.verdict in verdicts and _is_about(body, numbers, was_there=first < record.seq):
             return Event(
                 seq=record.seq,
                 type=record.type,

@@ -166,6 +166,7 @@ def _rebuild(lab: "Lab", *, from_packs: bool) -> int:
             lab.open(),
             lab.host.key,
             cache_dir=lab.host.cache,
+            state_dir=lab.host.state,
             workers=workers,
             tool="vault test",
             recipient=lab.recovery.recipient if from_packs else None,

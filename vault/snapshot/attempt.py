@@ -101,7 +101,13 @@ class Attempt:
         with last or contextlib.nullcontext():
             known = last is not None and last.head.sources == head.sources
             records = last.records() if last is not None and known else iter(())
-            yield from preview(request.paths, request.rules, records)
+            bad = {self._cache.pack_number(bytes.fromhex(pack)) for pack in self._task.bad_packs}
+            yield from preview(
+                request.paths,
+                request.rules,
+                records,
+                lambda number: number not in bad and self._is_usable(number),
+            )
 
     def _store_and_publish(
         self,
@@ -306,6 +312,7 @@ class Attempt:
             problems=tuple(run.problems),
             packs=len(stored),
             reused_packs=len(packs) - len(numbers & stored),
+            left=task.left,
         )
 
     def _unindexed(self, numbers: list[int]) -> Iterator[IndexEntry]:

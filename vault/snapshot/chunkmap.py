@@ -6,10 +6,11 @@ on, nothing is believed that was listed between that seq and its revocation, by
 anyone: an honest host may have merged the false rows into an index of its own.
 """
 
+import contextlib
 import dataclasses
 import logging
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vault import index
@@ -77,8 +78,16 @@ def _index_of(repository: Repository, record: Record) -> Sequence[ObjectRef]:
         return ()
 
 
-def refresh(repository: Repository, secrets: DomainSecrets, cache: Cache) -> frozenset[str]:
+def refresh(
+    repository: Repository, secrets: DomainSecrets, cache: Cache, bad: Collection[str]
+) -> frozenset[str]:
     """Learn of packs that this host did not store itself; forget what may not be relied on.
+
+    Args:
+        repository: Read up to its head.
+        secrets: Of the domain.
+        cache: Its chunk map.
+        bad: Hex ids of packs that were found wrong (I7).
 
     Returns:
         Names of index objects that are missing or damaged: ignored, and not to be
@@ -88,16 +97,28 @@ def refresh(repository: Repository, secrets: DomainSecrets, cache: Cache) -> fro
         if cache.drop_listed(first, last):
             cache.forget_indexes(cache.loaded_indexes())
     loaded = cache.loaded_indexes()
-    bad = frozenset(
+    untrusted = _untrusted_packs(repository) | frozenset(bad)
+    numbers = (cache.pack_number(bytes.fromhex(name)) for name in untrusted if len(name) == 64)
+    cache.drop_packs([number for number in numbers if number is not None])
+    return frozenset(
         listed.ref.name
         for listed in index_objects(repository, secrets.name)
-        if listed.ref.name not in loaded and not _load(repository, secrets, cache, listed)
+        if listed.ref.name not in loaded
+        and not _load(repository, secrets, cache, listed, untrusted)
     )
-    cache.drop_packs(_untrusted_packs(repository, cache))
-    return bad
 
 
-def _load(repository: Repository, secrets: DomainSecrets, cache: Cache, listed: Listed) -> bool:
+def _load(
+    repository: Repository,
+    secrets: DomainSecrets,
+    cache: Cache,
+    listed: Listed,
+    untrusted: Collection[str],
+) -> bool:
+    """Enter what an index object says of packs that may be relied on; False if it is damaged.
+
+    Of a chunk that lies in several packs the map keeps one place, which must be in one of them.
+    """
     try:
         data = repository.read(listed.ref)
         entries = index.open_index(data, secrets.index_key, repository.id)
@@ -109,6 +130,7 @@ def _load(repository: Repository, secrets: DomainSecrets, cache: Cache, listed: 
         (
             (_row(entry, listed.seq), entry.directory.ids, entry.directory.lengths)
             for entry in entries
+            if entry.pack_id.hex() not in untrusted
         ),
     )
     return True
@@ -127,12 +149,10 @@ def _row(entry: IndexEntry, seq: int) -> PackRow:
 # --- packs that may not be relied on ---
 
 
-def _untrusted_packs(repository: Repository, cache: Cache) -> list[int]:
-    """Packs that a prune plan names, or that only a distrusted writer vouches for."""
+def _untrusted_packs(repository: Repository) -> set[str]:
+    """Ids of packs that a prune plan names, or that only a distrusted writer vouches for."""
     doomed = {name.rpartition("/")[2] for name, _ in repository.planned_deletions()}
-    doomed |= _distrusted_packs(repository)
-    numbers = (cache.pack_number(bytes.fromhex(name)) for name in doomed if len(name) == 64)
-    return [number for number in numbers if number is not None]
+    return doomed | _distrusted_packs(repository)
 
 
 def _distrusted_packs(repository: Repository) -> set[str]:
@@ -194,11 +214,13 @@ def learn_from_packs(
     cache: Cache,
     recipient: RecipientKey,
     *,
+    bad: Collection[str],
     scratch: Path,
 ) -> int:
     """Read the directories of packs that no index object told of; returns how many.
 
-    The next snapshot writes index objects for them.
+    The next snapshot writes index objects for them. Packs that are bad, or can't be
+    read, are left out.
 
     Raises:
         WrongKeyError: The packs are not sealed to this key.
@@ -207,34 +229,30 @@ def learn_from_packs(
     trusted = repository.ledger.domain_writers(secrets.name)
     for record in reversed(repository.ledger.snapshots()):
         if record.key_id in trusted:
-            learned += _learn(repository, secrets, cache, recipient, record, scratch)
+            missing = [
+                ref
+                for ref in _unknown_packs(repository, cache, record)
+                if ref.sha256.hex() not in bad
+            ]
+            if not missing:
+                continue
+            reader = Reader(repository, recipient, record, scratch=scratch, use_index=False)
+            with contextlib.closing(reader):
+                learned += sum(_learn(reader, ref, secrets, cache) for ref in missing)
     return learned
 
 
-def _learn(  # noqa: PLR0917 - a step of the loop above
-    repository: Repository,
-    secrets: DomainSecrets,
-    cache: Cache,
-    recipient: RecipientKey,
-    record: Record,
-    scratch: Path,
-) -> int:
-    missing = list(_unknown_packs(repository, cache, record))
-    if not missing:
-        return 0
-    reader = Reader(repository, recipient, record, scratch=scratch, use_index=False)
+def _learn(reader: Reader, ref: ObjectRef, secrets: DomainSecrets, cache: Cache) -> bool:
     try:
-        for ref in missing:
-            pack = PackReader(reader, ref, secrets.id_key)
-            entry = pack.as_entry()
-            number = cache.reserve_pack()
-            cache.add_pack(
-                number, _row(entry, record.seq), entry.directory.ids, entry.directory.lengths
-            )
-            keep_unindexed(cache, number, entry)
-    finally:
-        reader.close()
-    return len(missing)
+        entry = PackReader(reader, ref, secrets.id_key).as_entry()
+    except IntegrityError as error:
+        _log.warning("%s is left out: %s", ref.name, error)
+        return False
+    number = cache.reserve_pack()
+    row = _row(entry, reader.record.seq)
+    cache.add_pack(number, row, entry.directory.ids, entry.directory.lengths)
+    keep_unindexed(cache, number, entry)
+    return True
 
 
 def _unknown_packs(repository: Repository, cache: Cache, record: Record) -> Iterable[ObjectRef]:

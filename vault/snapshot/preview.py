@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 from vault import source
 from vault.entrylist import Joiner, ListRecord
 from vault.model import EntryType
+from vault.snapshot.packer import numbers_in
 from vault.snapshot.run import is_unchanged
 from vault.source import SourceItem
 
@@ -34,7 +35,10 @@ class Planned:
 
 
 def preview(
-    paths: Sequence[Path], rules: source.Rules, last: Iterator[ListRecord]
+    paths: Sequence[Path],
+    rules: source.Rules,
+    last: Iterator[ListRecord],
+    usable: Callable[[int], bool],
 ) -> Iterator[Planned]:
     """Go through the source as a snapshot would.
 
@@ -42,6 +46,7 @@ def preview(
         paths: The sources.
         rules: What to leave out.
         last: The entry list of the run before, ascending.
+        usable: Whether a pack may be relied on.
 
     Raises:
         ConfigError: The source is not as required.
@@ -56,11 +61,13 @@ def preview(
     for item in source.walk(paths, rules, skipped=note):
         yield from skipped
         skipped.clear()
-        yield _planned(item, joiner, tmpfs)
+        yield _planned(item, joiner, tmpfs, usable)
     yield from skipped
 
 
-def _planned(item: SourceItem, joiner: Joiner, tmpfs: frozenset[int]) -> Planned:
+def _planned(
+    item: SourceItem, joiner: Joiner, tmpfs: frozenset[int], usable: Callable[[int], bool]
+) -> Planned:
     left_out = _left_out(item)
     if left_out is not None:
         return left_out
@@ -68,13 +75,16 @@ def _planned(item: SourceItem, joiner: Joiner, tmpfs: frozenset[int]) -> Planned
     record = joiner.match(item.path)
     if item.type is not EntryType.FILE:
         return Planned(path=item.path, action=Action.STORED)
+    reason = ""
     if record is not None and is_unchanged(item.stat, record, tmpfs):
-        return Planned(path=item.path, action=Action.UNCHANGED, size=item.stat.st_size)
+        if all(map(usable, numbers_in(record.packs))):
+            return Planned(path=item.path, action=Action.UNCHANGED, size=item.stat.st_size)
+        reason = "unchanged, but its packs are damaged, gone or about to go"
     try:
         os.close(source.open_source(item.full, item.stat)[0])
     except OSError as error:
         return Planned(path=item.path, action=Action.UNREADABLE, reason=error.strerror or "")
-    return Planned(path=item.path, action=Action.READ, size=item.stat.st_size)
+    return Planned(path=item.path, action=Action.READ, size=item.stat.st_size, reason=reason)
 
 
 def _left_out(item: SourceItem) -> Planned | None:

@@ -177,6 +177,10 @@ class Publisher:
             raise PacksGoneError(())  # whom to believe has changed meanwhile
         if self._is_late(from_rfc3339(body.until), publication.retention):
             raise PacksGoneError(())
+        bad = ledger.bad_packs()
+        spoilt = [pack.number for pack in publication.packs if pack.row.pack_id.hex() in bad]
+        if spoilt:
+            raise PacksGoneError(spoilt)  # found wrong while this run built on them
         if self._are_doomed(needed):
             packs = publication.packs
             raise PacksGoneError(pack.number for pack in packs if self._are_doomed([pack.ref]))

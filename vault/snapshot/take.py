@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from vault import badpacks
+from vault.badpacks import BadPackMemory
 from vault.cache import Cache, DamagedCacheError
 from vault.crypto import RecipientKey
 from vault.errors import BusyError, LedgerMovedError, LocalError
@@ -59,7 +61,10 @@ def take_snapshot(
     repository.check_skew()
     lists_dir = state_dir / repository.ledger.repository_id
     with _only_one(lists_dir, request.dataset):
-        task = Task(repository, key, writer, request, workers=workers, progress=progress)
+        memory = BadPackMemory(state_dir)
+        task = Task(
+            repository, key, writer, request, workers=workers, progress=progress, memory=memory
+        )
         try:
             return _run(task, cache_dir, lists_dir)
         except DamagedCacheError as error:
@@ -73,7 +78,10 @@ def _run(task: Task, cache_dir: Path, lists_dir: Path) -> SnapshotReport:
     with task.open_cache(cache_dir) as cache:
         for attempt in (1, 2) if task.request.stream is None else (1,):
             try:
-                task.bad_indexes = chunkmap.refresh(task.repository, task.secrets, cache)
+                task.look_for_bad_packs()
+                task.bad_indexes = chunkmap.refresh(
+                    task.repository, task.secrets, cache, task.bad_packs
+                )
                 return Attempt(task, cache, lists_dir).run()
             except PacksGoneError as gone:
                 _log.warning("attempt %d: %d packs are gone", attempt, len(gone.numbers))
@@ -98,7 +106,9 @@ def preview_snapshot(
     writer = enrolled(repository, key, request.dataset)
     lists_dir = state_dir / repository.ledger.repository_id
     with make_workers(0) as workers:
-        task = Task(repository, key, writer, request, workers=workers)
+        memory = BadPackMemory(state_dir)
+        task = Task(repository, key, writer, request, workers=workers, memory=memory)
+        task.look_for_bad_packs()
         with task.open_cache(cache_dir) as cache:
             yield from Attempt(task, cache, lists_dir).preview()
 
@@ -108,6 +118,7 @@ def rebuild_index(
     key: WriterKey,
     *,
     cache_dir: Path,
+    state_dir: Path,
     workers: Workers,
     tool: str,
     recipient: RecipientKey | None = None,
@@ -120,13 +131,14 @@ def rebuild_index(
     writer = enrolled(repository, key, None)
     request = SnapshotRequest(paths=(), dataset="rebuild", tool=tool)
     task = Task(repository, key, writer, request, workers=workers)
+    bad = badpacks.words(repository, BadPackMemory(state_dir))
     Cache.discard(task.cache_path(cache_dir))
     with task.open_cache(cache_dir) as cache:
-        chunkmap.refresh(repository, task.secrets, cache)
+        chunkmap.refresh(repository, task.secrets, cache, bad)
         if recipient is not None:
             with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
                 chunkmap.learn_from_packs(
-                    repository, task.secrets, cache, recipient, scratch=Path(scratch)
+                    repository, task.secrets, cache, recipient, bad=bad, scratch=Path(scratch)
                 )
         return len(cache.pack_numbers())
 

@@ -1,16 +1,18 @@
 """What is asked of a snapshot, what came of it, and what its attempts share."""
 
 import dataclasses
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from vault import locks, source
+from vault import badpacks, locks, source
+from vault.badpacks import BadPackMemory, Word
 from vault.cache import Cache
 from vault.domain import open_domain
-from vault.errors import ConfigError, WrongKeyError
+from vault.errors import ConfigError, IntegrityError, WrongKeyError
 from vault.keyfile import DomainSecrets, WriterKey
 from vault.ledger import Record, WriterInfo
 from vault.model import SnapshotBody
@@ -19,6 +21,10 @@ from vault.repository import Repository, domain_ref
 from vault.snapshot.run import Problem
 from vault.snapshot.stream import NamedStream
 from vault.workers import Workers
+
+MANY = 0.05  # of the packs of the dataset's last snapshot
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +42,21 @@ class SnapshotRequest:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LeftPacks:
+    """Packs of the dataset's last snapshot that are bad: this run did not build on them (I7)."""
+
+    snapshot: int  # seq of that snapshot
+    packs: tuple[str, ...]  # hex ids, sorted
+    of: int  # packs that it needs
+    words: tuple[Word, ...]  # who says so, each once, by seq
+
+    @property
+    def is_many(self) -> bool:
+        """Whether damage of single packs hardly explains it: who says so is to be asked."""
+        return len(self.packs) > MANY * self.of
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotReport:
     """A published snapshot."""
 
@@ -44,6 +65,7 @@ class SnapshotReport:
     problems: Sequence[Problem]
     packs: int  # new
     reused_packs: int
+    left: LeftPacks | None = None  # bad ones that the dataset's last snapshot needs
 
 
 class Task:
@@ -58,8 +80,10 @@ class Task:
         *,
         workers: Workers,
         progress: Progress = NO_PROGRESS,
+        memory: BadPackMemory | None = None,
     ) -> None:
         self.repository = repository
+        self._memory = memory
         self.key = key
         self.request = request
         self.workers = workers
@@ -67,11 +91,20 @@ class Task:
         self.sources = _sources(request)
         self.secrets = domain_secrets(repository, key, writer)
         self.bad_indexes: frozenset[str] = frozenset()
+        self.bad_packs: Mapping[str, Word] = {}  # hex id to who says so
+        self.left: LeftPacks | None = None
         self.started = repository.clock()
         parameters = repository.parameters
         asked = request.retention
         seconds = parameters.default_retention if asked is None else int(asked.total_seconds())
         self.retention = timedelta(seconds=locks.check_retention(seconds, parameters))
+
+    def look_for_bad_packs(self) -> None:
+        """Learn which packs must not be built upon, as the ledger and this host have it now."""
+        self.bad_packs = badpacks.words(self.repository, self._memory)
+        previous = self.repository.ledger.snapshots(self.request.dataset)
+        if self.bad_packs and previous:
+            self.left = _left_of(self.repository, previous[-1], self.bad_packs)
 
     def cache_path(self, cache_dir: Path) -> Path:
         """Where the domain's chunk map is."""
@@ -81,6 +114,25 @@ class Task:
         """The domain's chunk map."""
         path = self.cache_path(cache_dir)
         return Cache.open(path, repository_id=self.repository.id, domain=self.secrets.name)
+
+
+def _left_of(repository: Repository, record: Record, bad: Mapping[str, Word]) -> LeftPacks | None:
+    """Which of them a snapshot needs; None for none of them."""
+    try:
+        objects = repository.inventory(record).objects
+    except IntegrityError as error:
+        _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
+        return None
+    packs = [ref.sha256.hex() for ref in objects if ref.name.startswith("packs/")]
+    left = sorted(pack for pack in packs if pack in bad)
+    if not left:
+        return None
+    return LeftPacks(
+        snapshot=record.seq,
+        packs=tuple(left),
+        of=len(packs),
+        words=tuple(sorted({bad[pack] for pack in left}, key=lambda word: word.seq)),
+    )
 
 
 def enrolled(repository: Repository, key: WriterKey, dataset: str | None) -> WriterInfo:

@@ -1,0 +1,460 @@
+"""A pack that was found wrong is built upon by nobody, and older snapshots live on substitutes."""
+
+import dataclasses
+import json
+import os
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vault import attest, badpacks
+from vault.badpacks import BadPackMemory
+from vault.ledger import Record
+from vault.model import LockMode, ObjectRef, ObjectType
+from vault.snapshot import (
+    Action,
+    NamedStream,
+    SnapshotReport,
+    SnapshotRequest,
+    StandardInput,
+    preview_snapshot,
+)
+from vault.verify import VerifyReport
+
+if TYPE_CHECKING:
+    from tests.conftest import Host, Lab, MakeRepository
+
+DATA, TREE = int(ObjectType.DATA), int(ObjectType.TREE)
+
+
+def bit(data: bytes) -> bytes:
+    """One bit in the middle."""
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
+    "a bit": bit,
+    "a bit of the header": lambda data: bytes([data[0] ^ 1]) + data[1:],
+    "a bit of the directory": lambda data: data[:-30] + bytes([data[-30] ^ 1]) + data[-29:],
+    "other bytes of its size": lambda data: random.Random(1).randbytes(len(data)),
+    "cut short": lambda data: data[: len(data) // 2],
+    "longer": lambda data: data + b"\0",
+    "empty": lambda _: b"",
+    "missing": lambda _: None,
+}
+
+
+@pytest.fixture(params=[LockMode.NONE, LockMode.GOVERNANCE])
+def lab(make_repository: "MakeRepository", request: pytest.FixtureRequest) -> "Lab":
+    """An empty repository; the second way, nobody could move a pack away."""
+    made: Lab = make_repository(request.param)
+    return made
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Some files, small and large ones, a hard link; old enough to be taken for unchanged."""
+    top = tmp_path / "files"
+    (top / "d").mkdir(parents=True)
+    for i in range(12):
+        (top / f"d/f{i}").write_bytes(random.Random(i).randbytes(5_000))
+    (top / "big").write_bytes(random.Random(99).randbytes(120_000))
+    os.link(top / "big", top / "second name")
+    return top
+
+
+def packs_of(lab: "Lab", record: Record, kind: int | None = None) -> list[ObjectRef]:
+    """What a snapshot needs, by name."""
+    refs = [r for r in lab.open().inventory(record).objects if r.name.startswith("packs/")]
+    return [r for r in refs if kind is None or kind_of(lab, r) == kind]
+
+
+def kind_of(lab: "Lab", ref: ObjectRef) -> int:
+    """As the header says, where it is there."""
+    data: bytes = lab.store.get(ref.name, ref.version)
+    return data[14]
+
+
+def spoil(lab: "Lab", refs: Iterable[ObjectRef], damage: str = "a bit") -> list[str]:
+    """Damage packs as a disk does; returns their ids."""
+    for ref in refs:
+        data = DAMAGE[damage](lab.store.get(ref.name, ref.version))
+        if data is None:
+            lab.store.remove(ref.name, ref.version)
+        else:
+            lab.store.corrupt(ref.name, ref.version, data)
+    return [ref.sha256.hex() for ref in refs]
+
+
+def attested(lab: "Lab", report: VerifyReport, *, verdict: str | None = None) -> Record:
+    """Sign and record a verification, as `vault verify` does."""
+    repository = lab.open()
+    attestation = attest.describe(
+        repository,
+        kind="verification",
+        verdict=verdict or report.verdict,
+        snapshot=None,
+        started=lab.clock(),
+        tool="vault test",
+        details=report.details(),
+        claims=report.claims(),
+    )
+    data = attest.sign(attestation, lab.recovery.restorer)
+    return attest.record(repository, data, lab.recovery.restorer, tool="vault test")
+
+
+def say(lab: "Lab", bad: Iterable[str] = (), cleared: Iterable[str] = ()) -> Record:
+    """A restorer's word on packs, true or not."""
+    report = lab.verify(keys=False)
+    return attested(
+        lab,
+        dataclasses.replace(report, bad=tuple(sorted(bad)), cleared=tuple(sorted(cleared))),
+        verdict="failed" if bad else "passed",
+    )
+
+
+def look(lab: "Lab", *records: Record) -> None:
+    """A verification without keys, on this host."""
+    report = lab.verify(*records, keys=False)
+    repository = lab.open()
+    checked = records or repository.ledger.snapshots()
+    BadPackMemory(lab.host.state).note(repository, checked, report.bad, whole=True)
+
+
+def files(top: Path) -> dict[str, bytes]:
+    """What a restore has to give; of hard links, the first name has the content."""
+    found = {str(p.relative_to(top)): p.read_bytes() for p in sorted(top.rglob("*")) if p.is_file()}
+    found.pop("second name", None)
+    return found
+
+
+def is_free_of(lab: "Lab", report: SnapshotReport, bad: Iterable[str]) -> bool:
+    """Whether a snapshot needs none of these packs."""
+    return not {r.sha256.hex() for r in packs_of(lab, report.record)} & set(bad)
+
+
+# --- writers ---
+
+
+@pytest.mark.parametrize("kind", [DATA, TREE])
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "own look"])
+def test_what_is_damaged_is_stored_anew(
+    lab: "Lab",
+    source: Path,
+    kind: int,
+    damage: str,
+    signed: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """The next snapshot needs none of the bad packs, is whole, and says what it replaced."""
+    first = lab.snapshot(source)
+    bad = spoil(lab, packs_of(lab, first.record, kind)[:1], damage)
+    if signed:
+        attested(lab, lab.verify())
+    else:
+        look(lab)
+    second = lab.snapshot(source)
+    assert is_free_of(lab, second, bad)
+    assert lab.contents(second.record) == files(source)
+    assert lab.verify(second.record).verdict == "passed"
+    assert second.left is not None
+    assert second.left.packs == tuple(bad)
+    assert second.left.words[0].is_own is not signed
+    third = lab.snapshot(source)
+    assert third.left is None
+    assert third.body.counts.added_size == 0
+
+
+def test_what_nobody_found_is_built_upon(lab: "Lab", source: Path) -> None:
+    """The control: without a word on it, the damaged pack is reused."""
+    first = lab.snapshot(source)
+    bad = spoil(lab, packs_of(lab, first.record, DATA)[:1])
+    second = lab.snapshot(source)
+    assert not is_free_of(lab, second, bad)
+    assert second.left is None
+
+
+@pytest.mark.parametrize("lost", ["cache", "state", "both"])
+def test_lost_local_files_bring_nothing_bad_back(lab: "Lab", source: Path, lost: str) -> None:
+    """The chunk map made from index objects leaves bad packs out, and finds the substitutes."""
+    first = lab.snapshot(source)
+    bad = spoil(lab, packs_of(lab, first.record, DATA)[:1])
+    attested(lab, lab.verify())
+    lab.snapshot(source)
+    for name in ("cache", "state") if lost == "both" else (lost,):
+        (lab.host.base / name).rename(lab.host.base / f"{name} gone")
+    third = lab.snapshot(source)
+    assert is_free_of(lab, third, bad)
+    assert lab.contents(third.record) == files(source)
+    assert third.body.counts.added_size == 0
+
+
+def test_an_interrupted_runs_journal_brings_nothing_bad_back(
+    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed run noted as read lies in a pack that was found wrong since."""
+    lab.snapshot(source)
+    (source / "new").write_bytes(random.Random(5).randbytes(60_000))
+    before = {item.name for item in lab.store.versions("packs/")}
+
+    def cut_off(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vault.snapshot.publish.Publisher.publish", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            lab.snapshot(source)
+    new = [item for item in lab.store.versions("packs/") if item.name not in before]
+    for item in new:
+        lab.store.corrupt(item.name, item.version, bit(lab.store.get(item.name, item.version)))
+    bad = [item.name.rpartition("/")[2] for item in new]
+    say(lab, bad)
+    report = lab.snapshot(source)
+    assert is_free_of(lab, report, bad)
+    assert lab.contents(report.record) == files(source)
+
+
+def test_a_file_that_is_gone_or_unreadable_keeps_nothing_bad(
+    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a problem of that file; the snapshot is incomplete and the others are whole."""
+    first = lab.snapshot(source)
+    bad = spoil(lab, packs_of(lab, first.record, DATA))
+    attested(lab, lab.verify())
+    (source / "d/f0").unlink()
+    opened = os.open
+
+    def refuses(path: object, *rest: object, **options: object) -> int:
+        if os.fsencode(path).endswith(b"f1"):  # type: ignore[arg-type]
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *rest, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuses)
+        second = lab.snapshot(source)
+    assert is_free_of(lab, second, bad)
+    assert [(p.path, p.kind) for p in second.problems] == [(b"d/f1", "unreadable")]
+    assert not second.body.complete
+    expected = files(source)
+    del expected["d/f1"]
+    assert lab.contents(second.record) == expected
+
+
+def test_streams_store_anew_what_is_damaged(lab: "Lab", tmp_path: Path) -> None:
+    """Standard input again, the same bytes."""
+    data = random.Random(3).randbytes(100_000)
+    dump = tmp_path / "dump"
+    dump.write_bytes(data)
+
+    def take() -> SnapshotReport:
+        with dump.open("rb") as file:
+            return lab.snapshot(stream=NamedStream(name="dump", stream=StandardInput(file)))
+
+    first = take()
+    bad = spoil(lab, packs_of(lab, first.record, DATA)[:2])
+    attested(lab, lab.verify())
+    second = take()
+    assert is_free_of(lab, second, bad)
+    assert lab.contents(second.record) == {"dump": data}
+
+
+def test_all_hosts_and_datasets_of_a_domain_leave_it(lab: "Lab", source: Path) -> None:
+    """Another dataset and another host that share the pack store its chunks anew, once."""
+    other: Host = lab.enrol("other", domain="default")
+    there = lab.with_host(other)
+    first = lab.snapshot(source)
+    lab.snapshot(source, dataset="copy")
+    shared = there.snapshot(source, dataset="theirs")
+    assert shared.body.counts.added_size == 0
+    bad = spoil(lab, packs_of(lab, first.record, DATA)[:1])
+    attested(lab, lab.verify())
+    reports = [
+        lab.snapshot(source),
+        lab.snapshot(source, dataset="copy"),
+        there.snapshot(source, dataset="theirs"),
+    ]
+    for report in reports:
+        assert is_free_of(lab, report, bad)
+        assert report.left is not None
+        assert lab.contents(report.record) == files(source)
+    assert [report.body.counts.added_size > 0 for report in reports] == [True, False, False]
+
+
+def test_what_is_found_while_a_run_builds_on_it_is_left(
+    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The word comes between the walk and the manifest: the run begins again."""
+    first = lab.snapshot(source)
+    bad = spoil(lab, packs_of(lab, first.record, DATA)[:1])
+    store_index = "vault.snapshot.publish.Publisher.store_index"
+    from vault.snapshot.publish import Publisher
+
+    before = Publisher.store_index
+    said: list[Record] = []
+
+    def speaks(self: Publisher, *arguments: object) -> object:
+        if not said:
+            said.append(say(lab, bad))
+        return before(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store_index, speaks)
+    second = lab.snapshot(source)
+    assert is_free_of(lab, second, bad)
+    assert lab.contents(second.record) == files(source)
+
+
+def test_a_dry_run_says_which_unchanged_files_are_read(lab: "Lab", source: Path) -> None:
+    """Those whose packs are bad, with the reason; the control: without a word on them, none."""
+
+    def read() -> list[tuple[bytes, str]]:
+        request = SnapshotRequest(paths=(source,), dataset="data", tool="vault test")
+        host = lab.host
+        planned = preview_snapshot(
+            lab.open(), host.key, request, cache_dir=host.cache, state_dir=host.state
+        )
+        return [(each.path, each.reason) for each in planned if each.action is Action.READ]
+
+    first = lab.snapshot(source)
+    assert not read()
+    spoil(lab, packs_of(lab, first.record, DATA))
+    attested(lab, lab.verify())
+    assert len(read()) == 13
+    assert {reason for _, reason in read()} == {
+        "unchanged, but its packs are damaged, gone or about to go"
+    }
+
+
+# --- whose word counts ---
+
+
+def test_a_later_right_reading_takes_it_back(lab: "Lab", source: Path) -> None:
+    """It was no damage: the pack is built upon again."""
+    first = lab.snapshot(source)
+    bad = [ref.sha256.hex() for ref in packs_of(lab, first.record, DATA)[:1]]
+    say(lab, bad)
+    say(lab, cleared=bad)
+    second = lab.snapshot(source)
+    assert not is_free_of(lab, second, bad)
+    assert second.body.counts.added_size == 0
+
+
+def test_an_own_look_is_taken_back_by_another_and_by_a_restorer(
+    lab: "Lab", source: Path, tmp_path: Path
+) -> None:
+    """By a look that finds it right, and by a passed verification of the snapshot."""
+    first = lab.snapshot(source)
+    (ref,) = packs_of(lab, first.record, DATA)[:1]
+    right = lab.store.get(ref.name, ref.version)
+    spoil(lab, [ref])
+    look(lab)
+    lab.store.corrupt(ref.name, ref.version, right)
+    assert badpacks.words(lab.open(), BadPackMemory(lab.host.state))
+    signed = lab.fork(tmp_path / "fork")
+    look(lab)
+    assert not badpacks.words(lab.open(), BadPackMemory(lab.host.state))
+    attested(signed, signed.verify())
+    assert not badpacks.words(signed.open(), BadPackMemory(signed.host.state))
+
+
+def test_more_than_a_statement_names_count_by_its_attestation(lab: "Lab", source: Path) -> None:
+    """All of them, and only as long as the attestation bears the statement out."""
+    for i in range(40):
+        (source / f"more{i}").write_bytes(random.Random(1000 + i).randbytes(24_000))
+    first = lab.snapshot(source)
+    refs = packs_of(lab, first.record, DATA)
+    assert len(refs) > 30
+    bad = [ref.sha256.hex() for ref in refs]
+    statement = say(lab, bad)
+    assert set(badpacks.words(lab.open())) == set(bad)
+    assert is_free_of(lab, lab.snapshot(source), bad)
+    evidence = f"evidence/{statement.body.attestation}"  # type: ignore[union-attr]
+    (version,) = (item.version for item in lab.store.versions(evidence))
+    lab.store.corrupt(evidence, version, bit(lab.store.get(evidence)))
+    assert len(badpacks.words(lab.open())) == 24
+
+
+def test_many_at_once_are_left_and_it_is_said_by_whom(lab: "Lab", source: Path) -> None:
+    """A word against everything costs an upload; the report names it. One in a hundred does not."""
+    first = lab.snapshot(source)
+    record = say(lab, [ref.sha256.hex() for ref in packs_of(lab, first.record)])
+    second = lab.snapshot(source)
+    assert second.left is not None
+    assert second.left.is_many
+    assert [word.seq for word in second.left.words] == [record.seq]
+    assert second.left.words[0].key_id == lab.recovery.restorer.public.id
+    few = dataclasses.replace(second.left, packs=second.left.packs[:1], of=100)
+    assert not few.is_many
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"format":2,"packs":{},"repository":"x"}',
+        b'{"format":1,"packs":{"x":[1,2]},"repository":"REPOSITORY"}',
+        b'{"format":1,"packs":{"%s":["a",2]},"repository":"REPOSITORY"}' % (b"0" * 64),
+        b'{"format":1,"packs":{"%s":[-1,2]},"repository":"REPOSITORY"}' % (b"0" * 64),
+        b'{"format":1,"packs":{"%s":[1,2]},"repository":"00"}' % (b"0" * 64),
+        b" " * (3 << 20),
+    ],
+)
+def test_a_malformed_memory_says_nothing_and_is_written_anew(
+    lab: "Lab", source: Path, content: bytes
+) -> None:
+    """A snapshot goes on; the next look finds the damage again."""
+    first = lab.snapshot(source)
+    bad = spoil(lab, packs_of(lab, first.record, DATA)[:1])
+    repository = lab.open()
+    path = lab.host.state / repository.ledger.repository_id / "bad-packs.json"
+    path.write_bytes(content.replace(b"REPOSITORY", repository.ledger.repository_id.encode()))
+    assert not badpacks.words(repository, BadPackMemory(lab.host.state))
+    look(lab)
+    assert list(badpacks.words(repository, BadPackMemory(lab.host.state))) == bad
+
+
+@pytest.mark.parametrize("how", ["writable by a group", "writable by all", "a link", "a pipe"])
+def test_a_memory_that_others_could_have_written_says_nothing(
+    lab: "Lab", source: Path, tmp_path: Path, how: str
+) -> None:
+    """Or it would tell a host to upload everything anew; its owner's own is believed."""
+    first = lab.snapshot(source)
+    spoil(lab, packs_of(lab, first.record, DATA)[:1])
+    look(lab)
+    memory = BadPackMemory(lab.host.state)
+    path = lab.host.state / lab.open().ledger.repository_id / "bad-packs.json"
+    assert badpacks.words(lab.open(), memory)
+    assert path.stat().st_mode & 0o777 == 0o600
+    if how.startswith("writable"):
+        path.chmod(0o660 if "group" in how else 0o606)
+    else:
+        path.rename(tmp_path / "elsewhere")
+        if how == "a link":
+            path.symlink_to(tmp_path / "elsewhere")
+        else:
+            os.mkfifo(path)
+    assert not badpacks.words(lab.open(), memory)
+
+
+def test_the_memory_is_bounded(lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more packs than it holds, those that were seen last."""
+    monkeypatch.setattr(badpacks, "MAX_REMEMBERED", 2)
+    first = lab.snapshot(source)
+    spoil(lab, packs_of(lab, first.record, DATA)[:4])
+    look(lab)
+    path = lab.host.state / lab.open().ledger.repository_id / "bad-packs.json"
+    assert len(json.loads(path.read_bytes())["packs"]) == 2
+
+
+def test_unsigned_words_bind_one_host_alone(lab: "Lab", source: Path) -> None:
+    """What one host saw and nobody signed is no reason for another to upload."""
+    first = lab.snapshot(source)
+    there = lab.with_host(lab.enrol("other", domain="default"))
+    bad = spoil(lab, packs_of(lab, first.record, DATA)[:1])
+    look(lab)
+    theirs = there.snapshot(source, dataset="theirs")
+    assert not is_free_of(lab, theirs, bad)

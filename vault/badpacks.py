@@ -1,0 +1,274 @@
+"""Packs that were found wrong, and are absent to writers (I7 of design.md 5).
+
+A restorer's word stands in the ledger. What a verification saw that could not be signed is
+kept in the state directory of the host that looked, and binds this host alone.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from vault import attest
+from vault.bodies import WHOLE_SHARE
+from vault.encoding import dumps, loads_strict
+from vault.errors import FormatError, IntegrityError, LocalError, VaultError
+from vault.ledger import Ledger, Record
+from vault.model import Digest, EventBody, VerificationBody
+from vault.repository import Repository
+
+_log = logging.getLogger(__name__)
+
+MAX_READ: Final = 16  # statements with more bad packs than they name whose attestations are read
+MAX_REMEMBERED: Final = 10_000  # packs in one host's file
+_MAX_FILE: Final = 2 << 20  # bytes; of so many packs it has half of that
+_FORMAT: Final = 1
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PACK_ID: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Word:
+    """Who says that a pack is wrong."""
+
+    seq: int  # of the statement; of a host's own look: the head of the ledger then
+    key_id: str = ""  # that signed it; "" where this host looked itself
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this host looked itself."""
+        return not self.key_id
+
+
+def words(repository: Repository, memory: "BadPackMemory | None" = None) -> dict[str, Word]:
+    """Packs that are bad by the latest word on each: hex id to who says so.
+
+    Args:
+        repository: Read up to its head.
+        memory: Of this host, if its own looks are to count.
+    """
+    ledger = repository.ledger
+    signed = ledger.bad_packs(named=_Names(repository).of)
+    found = {pack: Word(seq, ledger.records[seq].key_id) for pack, seq in signed.items()}
+    for pack, own in memory.recall(repository).items() if memory is not None else ():
+        if pack not in found and not _is_refuted(ledger, own):
+            found[pack] = Word(own.head)
+    return found
+
+
+class _Names:
+    """All packs that a statement calls bad: beyond those it names, by its attestation."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._left = MAX_READ
+        self._read: set[int] = set()
+        for record in reversed(repository.ledger.records):
+            body = record.body
+            if isinstance(body, EventBody | VerificationBody) and body.bad_count > len(body.bad):
+                self._read.add(record.seq)
+                if len(self._read) == MAX_READ:
+                    break
+
+    def of(self, record: Record) -> Iterable[str]:
+        """Hex ids; only those that the statement names where its attestation is of no use."""
+        assert isinstance(record.body, EventBody | VerificationBody)
+        if record.seq not in self._read:
+            return record.body.bad
+        try:
+            data = self._repository.read_evidence(Digest.parse(record.body.attestation))
+            if attest.objections(data, record, self._repository.ledger):
+                raise FormatError("the attestation does not bear the statement out")
+            attestation = attest.open_attestation(data, self._repository.ledger, seq=record.seq)
+            listed = attestation.details.get("bad_packs")
+            if not isinstance(listed, list) or not all(map(_is_pack_id, listed)):
+                raise FormatError("the attestation lists no packs")
+        except IntegrityError as error:
+            _log.warning("of the packs that ledger %d calls bad: %s", record.seq, error)
+            return record.body.bad
+        return {*record.body.bad, *listed}
+
+
+def _is_pack_id(item: object) -> bool:
+    return isinstance(item, str) and _PACK_ID.fullmatch(item) is not None
+
+
+# --- what this host saw itself ---
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Own:
+    """A look of this host's own."""
+
+    snapshot: int  # seq of one that needs the pack
+    head: int  # seq of the ledger's head then
+
+
+def _is_refuted(ledger: Ledger, own: Own) -> bool:
+    """Whether a restorer has read all of that snapshot since, and found it right."""
+    return any(
+        record.seq > own.head
+        and body.verdict == "passed"
+        and body.share == WHOLE_SHARE
+        and any(first <= own.snapshot <= last for first, last in body.snapshots)
+        for record in ledger.valid("verification")
+        if isinstance(body := record.body, VerificationBody)
+    )
+
+
+class BadPackMemory:
+    """What verifications on this host saw and could not have signed.
+
+    A file that others could have written, or that is damaged, says nothing: it is
+    written anew by the next verification.
+
+    Args:
+        state_dir: Where the remembered heads are, too.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state = state_dir
+
+    def recall(self, repository: Repository) -> dict[str, Own]:
+        """Packs that were seen to be wrong: hex id to when."""
+        path = self._path(repository)
+        try:
+            data = _read(path)
+            return {} if data is None else _decode(data, repository.ledger)
+        except (OSError, VaultError) as error:
+            _log.warning("what was remembered of bad packs is ignored: %s: %s", path, error)
+            return {}
+
+    def note(
+        self,
+        repository: Repository,
+        records: Sequence[Record],
+        bad: Collection[str],
+        *,
+        whole: bool,
+    ) -> None:
+        """Remember a verification; what it read right is forgotten.
+
+        Args:
+            repository: As it was looked at.
+            records: The snapshots whose packs were looked at.
+            bad: Hex ids of those found wrong.
+            whole: All others were read, and are right.
+
+        Raises:
+            LocalError: It can't be written.
+        """
+        known = self.recall(repository)
+        if not bad and not known:
+            return
+        head = repository.head.seq
+        seen = dict(known)
+        for pack, snapshot in _needed_by(repository, records):
+            if pack in bad:
+                seen[pack] = Own(snapshot, head)
+            elif whole:
+                seen.pop(pack, None)
+        if seen == known:
+            return
+        newest = sorted(seen.items(), key=lambda item: item[1].head, reverse=True)[:MAX_REMEMBERED]
+        if len(newest) < len(seen):
+            _log.warning("%d packs are wrong; %d are remembered", len(seen), len(newest))
+        path = self._path(repository)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _replace(path, _encode(dict(newest), repository.ledger))
+        except OSError as error:
+            raise LocalError(f"can't remember bad packs in {path}", found=error.strerror) from error
+
+    def _path(self, repository: Repository) -> Path:
+        return self._state / repository.ledger.repository_id / "bad-packs.json"
+
+
+def _needed_by(repository: Repository, records: Iterable[Record]) -> Iterator[tuple[str, int]]:
+    """Every pack that the snapshots need, with the seq of each that does."""
+    for record in records:
+        try:
+            objects = repository.inventory(record).objects
+        except IntegrityError:
+            continue
+        for ref in objects:
+            if ref.name.startswith("packs/"):
+                yield ref.sha256.hex(), record.seq
+
+
+def _read(path: Path) -> bytes | None:
+    """What the file holds, if only its owner can have written it.
+
+    Raises:
+        LocalError: Others may have.
+    """
+    try:
+        fd = os.open(path, _READ)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise LocalError("it is no file of this user's")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise LocalError("others can write it", found=oct(stat.S_IMODE(found.st_mode)))
+        data = file.read(_MAX_FILE + 1)
+    if len(data) > _MAX_FILE:
+        raise LocalError("it is too large", expected=f"at most {_MAX_FILE} bytes")
+    return data
+
+
+def _encode(packs: Mapping[str, Own], ledger: Ledger) -> bytes:
+    return dumps(
+        {
+            "format": _FORMAT,
+            "packs": {pack: [own.snapshot, own.head] for pack, own in packs.items()},
+            "repository": ledger.repository_id,
+        }
+    )
+
+
+def _decode(data: bytes, ledger: Ledger) -> dict[str, Own]:
+    fields: Any = loads_strict(data)
+    match fields:
+        case {"format": 1, "packs": dict(packs), "repository": str(repository)} if (
+            repository == ledger.repository_id and len(packs) <= MAX_REMEMBERED
+        ):
+            return {_pack_of(pack): _own_of(own) for pack, own in packs.items()}
+    raise FormatError("it does not name packs of this repository", found=json.dumps(fields)[:80])
+
+
+def _pack_of(item: object) -> str:
+    if not _is_pack_id(item):
+        raise FormatError("it names no pack", found=repr(item)[:80])
+    assert isinstance(item, str)
+    return item
+
+
+def _own_of(item: object) -> Own:
+    match item:
+        case [int(snapshot), int(head)] if snapshot >= 0 and head >= 0:
+            return Own(snapshot, head)
+    raise FormatError("it does not say when a pack was seen", found=repr(item)[:80])
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """A crash leaves the old file, the new one, or one that is damaged and says nothing."""
+    handle, temporary = tempfile.mkstemp(prefix=".bad-packs-", dir=path.parent)  # mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
