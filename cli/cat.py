@@ -15,25 +15,31 @@ from vault.tree import Entry
 
 @click.command()
 @click.argument("spec", metavar="SNAPSHOT")
-@click.argument("path")
+@click.argument("path", default="")
 @pass_invocation
-def cat(invocation: Invocation, *, spec: str, path: str) -> None:
-    """Write the file PATH of SNAPSHOT to stdout.
+def cat(invocation: Invocation, *, spec: str, path: str) -> int:
+    """Write the file PATH of SNAPSHOT, also written SNAPSHOT:/PATH, to stdout.
 
     Needs recovery.key. Every byte is verified before it is written. Exit 4: the rest of the file is
-    missing or damaged, and what was written is its right beginning.
+    missing or damaged, and what was written is its right beginning; or the file is
+    right, and what lies behind other damage can't be had. Exit 3: the file is
+    right, and other entries of the snapshot break a rule.
     """
     if invocation.options.json:
         raise click.UsageError("cat writes the file itself: there is no JSON of it")
+    spec, wanted = listing.split(spec, path)
+    if not wanted:
+        raise click.UsageError("PATH is missing: which file?")
     repository = invocation.open()
     record = select(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
     with listing.view(invocation, repository, recovery, record) as view:
-        entry = _file(view, listing.tree_path(path))
+        entry = _file(view, wanted)
         with render.ignore_closed_stdout():
             for piece in view.stream(entry):
                 sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
+        return listing.report_flaws(invocation, record.seq, view.flaws)
 
 
 def _file(view: View, path: bytes) -> Entry:

@@ -26,11 +26,13 @@ _SIGNS: Final[Mapping[ChangeKind, str]] = {
 @click.argument("new", metavar="SNAPSHOT_B")
 @click.option("--no-metadata", is_flag=True, help="Leave out what differs in metadata only.")
 @pass_invocation
-def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> None:
+def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> int:
     """List what differs from SNAPSHOT_A to SNAPSHOT_B.
 
     + added, - removed, M content, T type, U metadata only. Reads only trees: the
-    content of files is compared by size and SHA-256. Needs recovery.key.
+    content of files is compared by size and SHA-256. Nothing is said of entries that
+    break a rule in one of them (exit 3), nor of what lies behind damage of a tree
+    (exit 4). Needs recovery.key.
     """
     repository = invocation.open()
     records = [select(repository.ledger, spec) for spec in (old, new)]
@@ -40,7 +42,10 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> No
         listing.view(invocation, repository, recovery, records[1]) as after,
     ):
         summary = Summary()
-        changes = _counted(compare(before.tree, after.tree), summary, metadata=not no_metadata)
+        flaws = before.flaws, after.flaws
+        changes = _counted(
+            compare(before.tree, after.tree, flaws=flaws), summary, metadata=not no_metadata
+        )
         if invocation.options.json:
             head = {"old": records[0].seq, "new": records[1].seq}
             items = map(_fields, changes)
@@ -49,11 +54,29 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> No
                 head,
                 "changes",
                 items,
-                tail=lambda: {"summary": _summary_fields(summary)},
+                tail=lambda: {
+                    "summary": _summary_fields(summary),
+                    "flaws": [
+                        {"snapshot": record.seq, **listing.flaw_fields(each)}
+                        for record, each in zip(records, flaws, strict=True)
+                        if each
+                    ],
+                },
             )
-            return
-        listing.emit_lines(map(_line, changes))
-        invocation.note(_summary_text(summary))
+        else:
+            listing.emit_lines(map(_line, changes))
+            invocation.note(_summary_text(summary))
+        for record, each in zip(records, flaws, strict=True):
+            if each and not each.all_named:
+                invocation.warn(
+                    f"snapshot {record.seq} has entries that can't be named: what is told as"
+                    " added or removed may be among them"
+                )
+        codes = [
+            listing.report_flaws(invocation, record.seq, each)
+            for record, each in zip(records, flaws, strict=True)
+        ]
+        return max(codes)
 
 
 def _counted(changes: Iterable[Change], summary: Summary, *, metadata: bool) -> Iterator[Change]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+EXIT_USAGE: Final = 2  # also: nothing is as was asked for
 EXIT_DEGRADED: Final = 3  # done, and something is not as it should be
 EXIT_INTEGRITY: Final = 4  # findings
 EXIT_RETENTION: Final = 5  # a lock is weaker than required, or a store can't keep one

@@ -1,14 +1,14 @@
 """`vault find`: in which snapshots a file is."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
 from cli import listing, render
 from cli.context import Invocation, pass_invocation
-from cli.exits import EXIT_INTEGRITY
+from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_USAGE
 from vault.browse import path_matcher
 from vault.errors import ConfigError, IntegrityError, StorageError, WrongKeyError
 from vault.keyfile import RecoveryKey
@@ -30,13 +30,13 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
     """Find what matches PATTERN in all snapshots, newest first.
 
     PATTERN is a glob: * any characters, ? one, [...] one of these. With a / it must
-    match the whole path, else the name. Snapshots that are no longer to be kept
-    are left out. One that can't be read is reported, and the others are searched;
-    then the exit code is 4.
+    match the whole path, as in 'vault ls', else the name. Snapshots that are no longer
+    to be kept are left out. Exit 2: nothing matches; 3: entries that break a rule
+    were stepped over; 4: a snapshot can't be read, or not to its end. Each is
+    reported, and the others are searched.
     Needs recovery.key.
     """
-    if not pattern:
-        raise click.UsageError("PATTERN is empty: no name is")
+    matches = path_matcher(os.fsencode(pattern))
     repository = invocation.open()
     ledger = repository.ledger
     records = owed(ledger, ledger.snapshots(), invocation.clock())
@@ -45,34 +45,45 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
     if not records:
         known = ", ".join(repository.ledger.datasets()) or "none"
         raise ConfigError("there is no snapshot to search", hint=f"datasets here: {known}")
-    search = _Search(invocation, repository, invocation.recovery_key(repository), pattern)
-    matches = search.run(records[::-1])
+    search = _Search(invocation, repository, invocation.recovery_key(repository), matches)
+    found = search.run(records[::-1])
     if invocation.options.json:
-        items = (_fields(record, entry) for record, entry in matches)
+        items = (_fields(record, entry) for record, entry in found)
         listing.emit_json_list(
             "vault/find/v1",
             {"pattern": pattern},
             "matches",
             items,
-            tail=lambda: {"failed": search.failed},
+            tail=lambda: {"failed": search.failed, "flaws": search.flaws},
         )
     else:
-        rows = (_row(record, entry) for record, entry in matches)
+        rows = (_row(record, entry) for record, entry in found)
         listing.emit_table(_HEADINGS, rows, right=_RIGHT)
-    return EXIT_INTEGRITY if search.failed else 0
+    if not search.matched:
+        searched = len(records) - len(search.failed)
+        invocation.warn(
+            f"nothing matches {pattern!r} in {render.plural(searched, 'snapshot')} searched"
+        )
+    return search.exit_code
 
 
 class _Search:
     """Goes through snapshots, whatever one of them has."""
 
     def __init__(
-        self, invocation: Invocation, repository: Repository, recovery: RecoveryKey, pattern: str
+        self,
+        invocation: Invocation,
+        repository: Repository,
+        recovery: RecoveryKey,
+        matches: Callable[[bytes], bool],
     ) -> None:
         self._invocation = invocation
         self._repository = repository
         self._recovery = recovery
-        self._matches = path_matcher(os.fsencode(pattern))
-        self.failed: list[int] = []  # snapshots that could not be searched
+        self._matches = matches
+        self.matched = False
+        self.failed: list[int] = []  # snapshots that could not be searched, or not to their end
+        self.flaws: list[dict[str, Any]] = []  # of each snapshot that has some
 
     def run(self, records: Sequence[Record]) -> Iterator[tuple[Record, Entry]]:
         for record in records:
@@ -82,11 +93,26 @@ class _Search:
                 self._invocation.warn(f"snapshot {record.seq} can't be searched: {error}")
                 self.failed.append(record.seq)
 
+    @property
+    def exit_code(self) -> int:
+        """The gravest of what was met: 4, 2, 3 (design.md 7)."""
+        if self.failed:
+            return EXIT_INTEGRITY
+        if not self.matched:
+            return EXIT_USAGE
+        return EXIT_DEGRADED if self.flaws else 0
+
     def _in(self, record: Record) -> Iterator[tuple[Record, Entry]]:
         with listing.view(self._invocation, self._repository, self._recovery, record) as view:
             for entry in view.tree:
                 if entry.path and self._matches(entry.path):
+                    self.matched = True
                     yield record, entry
+            if listing.report_flaws(self._invocation, record.seq, view.flaws) == EXIT_INTEGRITY:
+                self.failed.append(record.seq)
+            if view.flaws:
+                fields = listing.flaw_fields(view.flaws)
+                self.flaws.append({"snapshot": record.seq, **fields})
 
 
 def _row(record: Record, entry: Entry) -> Sequence[object]:

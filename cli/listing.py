@@ -11,16 +11,19 @@ from typing import Any, Final
 
 from cli import render
 from cli.context import Invocation
-from vault.browse import View
-from vault.errors import ConfigError
+from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY
+from vault.browse import View, tree_path
+from vault.errors import ConfigError, DigestMismatchError, FormatError
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
-from vault.model import EntryType
+from vault.model import EntryType, sort_key
 from vault.mount import TYPES
 from vault.repository import Repository
-from vault.tree import Entry
+from vault.selection import split_path
+from vault.tree import BadEntry, Entry, Flaws
 
 _BATCH: Final = 2_000  # rows that are aligned with one another, so that memory has a bound
+_SHOWN: Final = 20  # bad entries that are told one by one
 TYPE_NAMES: Final = {kind: kind.name.lower().replace("_", " ") for kind in EntryType}
 
 
@@ -34,10 +37,20 @@ def view(
 # --- paths ---
 
 
-def tree_path(text: str) -> bytes:
-    """PATH as written, as a tree has it: without ``/`` around it; ``.`` is the top."""
-    parts = os.fsencode(text).split(b"/")
-    return b"/".join(part for part in parts if part not in (b"", b"."))
+def split(spec: str, path: str = "") -> tuple[str, bytes]:
+    """SNAPSHOT and PATH, which may also be written in one: ``SNAPSHOT:/dir``.
+
+    Raises:
+        ConfigError: PATH is there twice.
+    """
+    snapshot, directory = split_path(spec)
+    if directory is None:
+        return spec, tree_path(os.fsencode(path))
+    if path:
+        raise ConfigError(
+            "the path is there twice", expected="SNAPSHOT PATH or SNAPSHOT:/PATH", found=repr(spec)
+        )
+    return snapshot, tree_path(os.fsencode(directory))
 
 
 def find(found: View, path: bytes) -> int:
@@ -45,23 +58,87 @@ def find(found: View, path: bytes) -> int:
 
     Raises:
         ConfigError: There is none.
+        FormatError: It is, or may be, one that can't be read.
     """
     number = found.tree.find(path)
-    if number is None:
-        raise ConfigError(
-            f"{render.path_text(path)} is not in snapshot {found.record.seq}",
-            hint=f"'vault find' looks in all snapshots, 'vault ls {found.record.seq}' at this one",
+    if number is not None:
+        return number
+    shown, seq = render.path_text(path), found.record.seq
+    if (bad := found.flaws.paths.get(path)) is not None:
+        raise FormatError(f"{shown} in snapshot {seq} can't be read: its entry {bad.text}")
+    end = found.flaws.end
+    if end is not None and sort_key(path) > sort_key(end.after):
+        raise DigestMismatchError(
+            f"{shown} is not in what can be read of snapshot {seq},"
+            f" which ends after {render.path_text(end.after) or 'its top'}",
+            found=end.error,
+            hint="'vault find' looks in all snapshots",
         )
-    return number
+    if end is None and not found.flaws.all_named:
+        raise FormatError(
+            f"{shown} is not in snapshot {seq}, but for entries whose names can't be read",
+            found=render.plural(found.flaws.count, "bad entry"),
+        )
+    raise ConfigError(
+        f"{shown} is not in snapshot {seq}",
+        hint=f"'vault find' looks in all snapshots, 'vault ls {seq}' at this one",
+    )
+
+
+# --- what can't be given ---
+
+
+def report_flaws(invocation: Invocation, seq: int, flaws: Flaws) -> int:
+    """Say what of a snapshot can't be given, on stderr.
+
+    Returns:
+        The exit code that this means: 0, 3 (entries were stepped over), 4 (the tree ends early).
+    """
+    for bad in flaws.named[:_SHOWN]:
+        what = "stepped over" if not bad.replaced else "given as a directory without attributes"
+        invocation.warn(f"snapshot {seq}: {_bad_name(bad)} is {what}: its entry {bad.text}")
+    if flaws.count > _SHOWN:
+        invocation.warn(
+            f"snapshot {seq}: {flaws.count - _SHOWN:,} more entries are bad; see --json"
+        )
+    if flaws.end is None:
+        return EXIT_DEGRADED if flaws.count else 0
+    invocation.warn(
+        f"snapshot {seq}: nothing after {render.path_text(flaws.end.after) or 'the top'} can be"
+        f" read: {flaws.end.error}"
+    )
+    return EXIT_INTEGRITY
+
+
+def _bad_name(bad: BadEntry) -> str:
+    if bad.path is None:
+        return f"an entry without a legible name, after {render.path_text(bad.after) or 'the top'},"
+    return render.path_text(bad.path) or "the top"
+
+
+def flaw_fields(flaws: Flaws) -> dict[str, Any]:
+    """What can't be given, for programs."""
+    return {
+        "stepped_over": [
+            {
+                **(render.path_fields(bad.path) if bad.path is not None else {"path": None}),
+                "problem": bad.text,
+                "replaced": bad.replaced,
+            }
+            for bad in flaws.named
+        ],
+        "stepped_over_count": flaws.count,
+        "ends_after": render.path_fields(flaws.end.after) if flaws.end else None,
+    }
+
+
+# --- entries ---
 
 
 def shown_path(entry: Entry) -> str:
     """For people: a directory ends in ``/``."""
     text = render.path_text(entry.path)
     return f"{text}/" if entry.type is EntryType.DIRECTORY else text
-
-
-# --- entries ---
 
 
 def mode_text(entry: Entry) -> str:

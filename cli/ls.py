@@ -21,25 +21,35 @@ _RIGHT = {2, 3}
 @click.option("-l", "--long", "is_long", is_flag=True, help="Modes, owners, sizes and times too.")
 @click.option("-R", "--recursive", is_flag=True, help="Everything below PATH.")
 @pass_invocation
-def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive: bool) -> None:
-    """List what SNAPSHOT holds, or its directory PATH.
+def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive: bool) -> int:
+    """List what SNAPSHOT holds, or its directory PATH, which may be written SNAPSHOT:/PATH.
 
     Needs recovery.key. Reads only the tree, and prints nothing before all of it was checked against
-    its signature. Names are escaped; --json has them as they are.
+    its signature. Names are escaped; --json has them as they are. Exit 3: entries
+    that break a rule were stepped over; 4: the tree is damaged, and what lies
+    before the damage is listed.
     """
+    spec, wanted = listing.split(spec, path)
     repository = invocation.open()
     record = select(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
     with listing.view(invocation, repository, recovery, record) as view:
-        number = listing.find(view, listing.tree_path(path))
+        number = listing.find(view, wanted)
         entries = map(view.tree.entry, _numbers(view.tree, number, recursive=recursive))
         if invocation.options.json:
             items = map(listing.entry_fields, entries)
-            listing.emit_json_list("vault/ls/v1", {"snapshot": record.seq}, "entries", items)
+            listing.emit_json_list(
+                "vault/ls/v1",
+                {"snapshot": record.seq},
+                "entries",
+                items,
+                tail=lambda: listing.flaw_fields(view.flaws),
+            )
         elif is_long:
             listing.emit_table(_HEADINGS, map(_row, entries), right=_RIGHT)
         else:
             listing.emit_lines(map(listing.shown_path, entries))
+        return listing.report_flaws(invocation, record.seq, view.flaws)
 
 
 def _numbers(tree: TreeIndex, number: int, *, recursive: bool) -> Iterable[int]:

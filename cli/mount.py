@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cli.context import Invocation, pass_invocation
+from cli.listing import report_flaws
 from vault.browse import View
 from vault.mount import check_mount_point, load_fuse, serve
 from vault.selection import select
@@ -15,13 +16,14 @@ from vault.selection import select
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--allow-other", is_flag=True, help="Other users may look too, as modes permit.")
 @pass_invocation
-def mount(invocation: Invocation, *, spec: str, directory: Path, allow_other: bool) -> None:
+def mount(invocation: Invocation, *, spec: str, directory: Path, allow_other: bool) -> int:
     """Mount SNAPSHOT read-only at the empty DIRECTORY.
 
     Stays in the foreground; Ctrl-C or 'umount DIRECTORY' ends it. Every byte is
-    verified as it is read: what is damaged is an input/output error, and the
-    reason is said here. Needs recovery.key, FUSE, and 'vault-backup[mount]' from
-    pip.
+    verified as it is read: what is damaged, or breaks a rule, is an input/output
+    error, and the reason is said here. Exit 3 at the end: entries break a rule; 4:
+    the tree is damaged, and what lies behind is not there. Needs recovery.key,
+    FUSE, and 'vault-backup[mount]' from pip.
     """
     if invocation.options.json:
         raise click.UsageError("mount prints nothing that could be JSON")
@@ -31,5 +33,7 @@ def mount(invocation: Invocation, *, spec: str, directory: Path, allow_other: bo
     record = select(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
     with View(repository, recovery, record, scratch=invocation.scratch, random_access=True) as view:
+        code = report_flaws(invocation, record.seq, view.flaws)
         invocation.note(f"snapshot {record.seq} is at {directory}; Ctrl-C unmounts it")
         serve(view, directory, allow_other=allow_other)
+    return code

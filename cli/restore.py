@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli import progress, render
+from cli import listing, progress, render
 from cli.context import TOOL, Invocation, pass_invocation
 from cli.exits import EXIT_DEGRADED
 from cli.values import format_age
@@ -15,6 +15,7 @@ from vault.model import from_rfc3339
 from vault.processes import spare_processors
 from vault.repository import Repository, snapshot_body
 from vault.restore import (
+    BadEntriesError,
     Outcome,
     ProofFailedError,
     RestoreReport,
@@ -72,7 +73,9 @@ def restore(
     Needs recovery.key. SNAPSHOT is DATASET, DATASET@latest, DATASET@TIME or a
     ledger number. TARGET is changed in one step, after everything was restored
     beside it, read back from the disk and compared with what was signed; if
-    anything is wrong TARGET stays as it was.
+    anything is wrong TARGET stays as it was. A snapshot with entries that break a
+    rule is not restored as a whole (exit 4, naming them); --include steps over
+    them (exit 3), and --include "*" gives all but them.
 
     Afterwards, with --replace: 'vault restore --finalize TARGET' removes the
     former state, 'vault restore --undo TARGET' exchanges it back.
@@ -98,6 +101,7 @@ def restore(
     _say_what(invocation, repository, request.record)
     _warn_of_leftovers(invocation, request.target)
     report = _run(invocation, repository, request)
+    listing.report_flaws(invocation, request.record.seq, report.flaws)
     invocation.remember(repository)
     fields = {
         **_fields(request.record, report),
@@ -170,12 +174,15 @@ def _run(invocation: Invocation, repository: Repository, request: RestoreRequest
             path = render.path_text(each.path)
             invocation.warn(f"{path}: {each.field}: expected {each.expected}, found {each.found}")
         raise
+    except BadEntriesError as error:
+        listing.report_flaws(invocation, request.record.seq, error.flaws)
+        raise
 
 
 def exit_code(report: RestoreReport) -> int:
     """3 where something could not be restored or recorded, else 0 (design.md 7)."""
     unrecorded = report.outcome is not Outcome.PLANNED and report.statement is None
-    return EXIT_DEGRADED if report.left_out or unrecorded else 0
+    return EXIT_DEGRADED if report.left_out or report.flaws or unrecorded else 0
 
 
 def _finalize(invocation: Invocation, target: Path) -> int:
@@ -211,6 +218,7 @@ def _fields(record: Record, report: RestoreReport) -> dict[str, object]:
         "size": report.size,
         "proof": _proof_fields(report.proof) if report.proof else None,
         "left_out": report.left_out,
+        **listing.flaw_fields(report.flaws),
         "atomic": report.atomic,
         "former_kept": report.former,
         "statement": str(report.statement.head) if report.statement else None,
@@ -245,6 +253,10 @@ def _text(record: Record, report: RestoreReport) -> str:
         )
     if report.left_out:
         facts["left out"] = ", ".join(f"{what}: {n:,}" for what, n in report.left_out.items())
+    if report.flaws:
+        first = report.flaws.named[0].path
+        name = f", first {render.path_text(first)}" if first is not None else ""
+        facts["stepped over"] = f"{render.plural(report.flaws.count, 'bad entry')}{name}"
     if report.outcome is not Outcome.PLANNED:
         facts["attested"] = _where_attested(report)
         facts["exchange"] = "in one step" if report.atomic else "not atomic"

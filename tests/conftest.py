@@ -3,18 +3,24 @@
 import base64
 import dataclasses
 import hashlib
+import hmac
 import json
 import os
 import random
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import pytest
 
+from vault import inventory
+from vault.codec import Sealer, Session
+from vault.crypto import chunk_id
 from vault.enrol import (
     InitRequest,
     add_writer,
@@ -32,9 +38,24 @@ from vault.keyfile import (
 )
 from vault.ledger import Record
 from vault.ledgermemory import LedgerMemory
-from vault.model import Digest, EntryType, LockMode, Parameters, Retention, from_rfc3339
+from vault.model import (
+    Counts,
+    Digest,
+    EntryType,
+    InventoryRef,
+    LockMode,
+    ObjectRef,
+    ObjectType,
+    Parameters,
+    Retention,
+    SnapshotBody,
+    TreeRef,
+    from_rfc3339,
+    to_rfc3339,
+)
+from vault.pack import PackWriter
 from vault.reader import Reader
-from vault.repository import Repository
+from vault.repository import Draft, Repository, domain_ref
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.memory import MemoryStore
@@ -328,6 +349,160 @@ def make_source(tmp_path: Path) -> MakeSource:
 def files_of() -> Callable[[Path], dict[str, bytes]]:
     """Bytes of the files below a directory, as `Lab.contents` gives those of a snapshot."""
     return on_disk
+
+
+# --- trees as no honest writer makes them ---
+
+Fields: TypeAlias = tuple[Any, ...]
+
+
+def forged_entry(
+    path: bytes,
+    kind: int = EntryType.FILE,
+    *,
+    data: bytes = b"",
+    mode: int = 0o755,
+    xattrs: Any = None,
+    link: Any = None,
+    chunks: bytes = b"",
+    ctime: int = 0,
+    holes: Any = None,
+    **changes: Any,
+) -> tuple[Fields, Fields]:
+    """Canonical and extra part of an entry as plain values; whatever they are, it is encoded."""
+    is_file = kind == EntryType.FILE
+    canonical: dict[str, Any] = {
+        "path": path,
+        "type": int(kind),
+        "mode": mode,
+        "uid": os.geteuid(),
+        "gid": os.getegid(),
+        "mtime": 10**18,
+        "size": len(data),
+        "sha256": hashlib.sha256(data).digest() if is_file else None,
+        "link": link,
+        "device": None,
+        "xattrs": xattrs,
+    }
+    canonical |= changes
+    return tuple(canonical.values()), (chunks, "", "", ctime, holes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForgedTree:
+    """What `forge_snapshot` published."""
+
+    record: Record
+    packs: tuple[str, ...]  # names: the one with data, then those of the tree, a chunk each
+
+
+def forge_snapshot(
+    repository: Repository,
+    key: WriterKey,
+    entries: Sequence[tuple[Fields, Fields] | bytes],
+    *,
+    data: Sequence[bytes] = (),
+    dataset: str = "data",
+    cuts: Sequence[int] = (),
+) -> ForgedTree:
+    """Publish a tree with the keys of a host and none of the writer's checks.
+
+    Args:
+        repository: Read up to its head.
+        key: Of the host.
+        entries: In this order; bytes are put into the stream as they are.
+        data: Chunks of files.
+        dataset: Whose snapshot it is.
+        cuts: Numbers of entries at which a new chunk of the tree, in a pack of its own, begins.
+    """
+    assert key.domain is not None
+    id_key = key.domain.id_key
+    session = Session.new(repository.id, repository.ledger.recipients)
+    refs: list[ObjectRef] = []
+
+    def store(kind: ObjectType, chunks: Sequence[bytes]) -> list[bytes]:
+        ids = [bytes(chunk_id(id_key, kind, hashlib.sha256(c).digest())) for c in chunks]
+        writer = PackWriter(Sealer.for_session(session, kind, repository.id), 3)
+        lengths = list(map(len, chunks))
+        writer.add(writer.seal_block(writer.next_counter(), b"".join(chunks), ids, lengths))
+        pack = writer.finish()
+        name = f"packs/{str(pack.pack_id)[:2]}/{pack.pack_id}"
+        refs.append(repository.put(name, pack.data, repository.clock()).ref)
+        return ids
+
+    if data:
+        store(ObjectType.DATA, list(data))
+    root, secret = hashlib.sha256(), b"k" * 32
+    header = msgspec.msgpack.encode((secret, True, (b"/source",)))
+    chunks = [b"VAULTTR1" + struct.pack("<I", len(header)) + header]
+    for number, entry in enumerate(entries):
+        if number in cuts:
+            chunks.append(b"")
+        if isinstance(entry, bytes):
+            chunks[-1] += entry
+            continue
+        canonical, extra = map(msgspec.msgpack.encode, entry)
+        root.update(canonical)
+        chunks[-1] += struct.pack("<II", len(canonical), len(extra)) + canonical + extra
+    ids = [store(ObjectType.TREE, [chunk])[0] for chunk in chunks]
+    packs = tuple(ref.name for ref in refs)
+    level = 0
+    if len(ids) > 1:
+        level, ids = 1, store(ObjectType.TREE, [b"".join(ids)])
+    record = _publish(
+        repository,
+        key,
+        refs,
+        TreeRef(
+            id=ids[0].hex(),
+            level=level,
+            commitment=hmac.digest(secret, root.digest(), "sha256").hex(),
+        ),
+        dataset,
+    )
+    return ForgedTree(record=record, packs=packs)
+
+
+def _publish(
+    repository: Repository, key: WriterKey, refs: list[ObjectRef], tree: TreeRef, dataset: str
+) -> Record:
+    writer = repository.ledger.writers[key.signing.public.id]
+    assert writer.domain is not None
+    needs = [*refs, domain_ref(writer.domain)]
+    text = inventory.encode(needs)
+    name = f"inventory/{Digest.of(text)}"
+    ref = repository.put(name, text, repository.clock()).ref
+    now = repository.clock()
+    body = SnapshotBody(
+        dataset=dataset,
+        created=to_rfc3339(now),
+        complete=True,
+        counts=Counts(),
+        tree=tree,
+        inventory=InventoryRef(
+            sha256=str(ref.sha256),
+            size=ref.size,
+            version=ref.version,
+            objects=len(needs),
+            bytes=sum(each.size for each in needs),
+        ),
+        mode=LockMode.NONE,
+        until=to_rfc3339(now + timedelta(days=20)),
+    )
+    draft = Draft(type="snapshot", subject=[(name, ref.sha256)], body=body)
+    return repository.append(lambda _: draft, [key.signing], tool="forger")
+
+
+@pytest.fixture
+def forge() -> Callable[..., ForgedTree]:
+    """Publishes trees without the writer's checks; see `forge_snapshot`."""
+    return forge_snapshot
+
+
+@pytest.fixture
+def entry() -> Callable[..., tuple[Fields, Fields]]:
+    """Makes an entry of such a tree; see `forged_entry`."""
+    return forged_entry
 
 
 # --- the invariants, by other means than the vault's own ---

@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final
 
 from vault.model import EntryType, sort_key
-from vault.tree import Entry
+from vault.tree import Entry, Flaws
 
 _METADATA: Final = ("mode", "uid", "gid", "mtime", "xattrs")
 
@@ -49,12 +49,27 @@ class Change:
         return self.new.size if self.new else 0
 
 
-def diff(old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[Change]:
+def diff(
+    old: Iterable[Entry], new: Iterable[Entry], *, flaws: Sequence[Flaws] = ()
+) -> Iterator[Change]:
     """Merge two trees, each in tree order, and give the paths that differ, in that order.
 
     A hard link has the content of its file: a change of that is told once, at the file.
+
+    Args:
+        old: One tree.
+        new: The other.
+        flaws: What of either could not be read. Nothing is said of the paths in it, nor of
+            those behind the end of a tree: an entry that can't be read is not removed.
     """
+    unknown = {path for each in flaws for path in each.paths}
+    end = min((sort_key(each.end.after) for each in flaws if each.end), default=None)
     for before, after in _merge(iter(old), iter(new)):
+        path = (before or after).path  # type: ignore[union-attr] # one of them is there
+        if end is not None and sort_key(path) > end:
+            return
+        if path in unknown:
+            continue
         if before is None or after is None:
             kind = ChangeKind.ADDED if before is None else ChangeKind.REMOVED
             yield Change(kind=kind, old=before, new=after)

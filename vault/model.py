@@ -12,6 +12,7 @@ import msgspec
 from vault.errors import ConfigError, FormatError
 
 FORMAT_VERSION = 1  # of docs/format.md; compared with the root's min_reader and min_writer
+LATEST = "latest"  # in place of a dataset's time, or of a dataset where there is one
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9._-]{0,62}")  # datasets, domains, hosts
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 LAST_LOCK = datetime(2100, 1, 1, tzinfo=UTC)  # I8: Ceph 16 wraps later dates and unlocks
@@ -386,6 +387,19 @@ def validate_label(text: str, what: str) -> str:
             f"{what} name is not allowed", expected=NAME_PATTERN.pattern, found=repr(text[:80])
         )
     return text
+
+
+def validate_dataset(text: str) -> str:
+    """The text itself, if a snapshot may be taken under that name.
+
+    Raises:
+        ConfigError: It may not: no label, or the word that means the newest one.
+    """
+    if text == LATEST:
+        raise ConfigError(
+            f"no dataset may be called {LATEST}", hint="the word means the newest snapshot"
+        )
+    return validate_label(text, "dataset")
 
 
 def body_from_json(fields: Any, shape: type[BodyT]) -> BodyT:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from vault.browse import OpenFile, View
-from vault.errors import ConfigError, IntegrityError, LocalError, VaultError
+from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, VaultError
 from vault.model import EntryType
-from vault.tree import Entry
+from vault.tree import Entry, is_plain
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +78,8 @@ class SnapshotFiles:
         self._open: dict[int, OpenFile] = {}
         self._handles = itertools.count(1)
         self._reported: set[str] = set()
+        self._bad = view.flaws.paths
+        self._ghosts = _ghosts(view)
 
     def report(self, path: str, error: VaultError) -> None:
         """Log why a path can't be read, once: a kernel asks again and again."""
@@ -113,6 +115,9 @@ class SnapshotFiles:
     ) -> Iterator[tuple[str, dict[str, int], int]]:
         """Members of a directory: name, type and inode, and where to go on after it.
 
+        Entries that break a rule are named, and nothing else can be had of them: who copies
+        the directory hears of them.
+
         Args:
             path: Of the directory.
             offset: 0, or where to go on.
@@ -128,6 +133,10 @@ class SnapshotFiles:
                 continue
             inode = self._tree.file_of(member) + 1
             yield os.fsdecode(name), {"st_mode": TYPES[entry.type], "st_ino": inode}, after
+        behind = len(self._tree) + _FIRST
+        for at, name in enumerate(self._ghosts.get(number, ()), start=behind + 1):
+            if offset < at:
+                yield os.fsdecode(name), {"st_mode": 0, "st_ino": 0}, at
 
     @_answering
     def _directory(self, path: str) -> int:
@@ -194,14 +203,32 @@ class SnapshotFiles:
         }
 
     def _number(self, path: str) -> int:
-        number = self._tree.find(os.fsencode(path).strip(b"/"))
-        if number is None:
-            raise _refused(errno.ENOENT)
-        return number
+        wanted = os.fsencode(path).strip(b"/")
+        number = self._tree.find(wanted)
+        if number is not None:
+            return number
+        if (bad := self._bad.get(wanted)) is not None:
+            raise FormatError(f"its entry {bad.text}")
+        raise _refused(errno.ENOENT)
 
     def _entry(self, path: str) -> Entry:
         """The entry, for a hard link that of its file."""
         return self._tree.entry(self._tree.file_of(self._number(path)))
+
+
+def _ghosts(view: View) -> dict[int, list[bytes]]:
+    """Names of bad entries that are in no other way there, by the number of their directory."""
+    found: dict[int, list[bytes]] = {}
+    for path in view.flaws.paths:
+        around, _, name = path.rpartition(b"/")
+        if not is_plain(path) or not name or len(name) > MAX_NAME:
+            continue
+        number = view.tree.find(around)
+        if number is None or view.tree.find(path) is not None:
+            continue
+        if view.tree.entry(number).type is EntryType.DIRECTORY:
+            found.setdefault(number, []).append(name)
+    return found
 
 
 _FIRST: Final = 2  # offsets 1 and 2 follow "." and ".."; from here on an entry's number is added

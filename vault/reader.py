@@ -13,7 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
 from vault import index
 from vault.cache import Cache, Location, PackRow
@@ -26,6 +26,7 @@ from vault.errors import (
     IntegrityError,
     LocalError,
     MissingObjectError,
+    VaultError,
     WrongKeyError,
 )
 from vault.index import IndexEntry
@@ -37,7 +38,16 @@ from vault.pack import Directory, open_block, read_directory
 from vault.pack import Location as Place
 from vault.repository import Repository, domain_ref, snapshot_body
 from vault.storage.base import Buffer
-from vault.tree import ContentRoot, Entry, TreeParser, commitment, expand_levels, split_ids
+from vault.tree import (
+    ContentRoot,
+    Entry,
+    Flaws,
+    TreeHeader,
+    TreeParser,
+    commitment,
+    expand_levels,
+    split_ids,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -317,6 +327,7 @@ class Reader:
         self._use_index = use_index
         self._seeds: dict[tuple[bytes, object], bytes] = {}
         self._readers: dict[int, PackReader] = {}
+        self.unreadable: dict[str, VaultError] = {}  # packs by name
         self.openers: _Recent[bytes, Opener] = _Recent(RECENT_PACKS)
         self.secrets = self._open_domain()
         self.directories = Directories(scratch)
@@ -351,8 +362,12 @@ class Reader:
     def load_packs(self) -> None:
         """Learn the directory of every pack needed; call once, before `find`.
 
+        A pack whose directory can't be read is left out, in `unreadable`: what lies in the
+        others can be had without it.
+
         Raises:
-            IntegrityError: A pack's directory can't be read.
+            WrongKeyError: Every one of several packs is sealed to other keys.
+            StorageError: The store failed.
         """
         needed = {
             PackId(ref.sha256): ref
@@ -365,7 +380,18 @@ class Reader:
                 self._learn(PackReader(self, ref, self.secrets.id_key, entry=entry))
                 del needed[entry.pack_id]
         for ref in needed.values():
-            self._learn(PackReader(self, ref, self.secrets.id_key))
+            try:
+                self._learn(PackReader(self, ref, self.secrets.id_key))
+            except _UNREADABLE as error:
+                _log.warning("%s is left out: %s", ref.name, error)
+                self.unreadable[ref.name] = error
+        self._refuse_other_keys()
+
+    def _refuse_other_keys(self) -> None:
+        """Packs that name no key of ours are no damage where all of them do."""
+        errors = list(self.unreadable.values())
+        if errors and not self._readers and all(isinstance(e, WrongKeyError) for e in errors):
+            raise errors[0]
 
     def _indexed(self) -> Iterator[IndexEntry]:
         """What index objects say, one object at a time; a bad one is ignored."""
@@ -409,13 +435,18 @@ class Reader:
         found = []
         for name, location in zip(chunk_ids, self._chunks.find_all(chunk_ids), strict=True):
             if location is None:
-                raise self.doubt(
-                    MissingObjectError(
-                        f"chunk {name.hex()} is in no pack that snapshot {self.record.seq} needs"
-                    )
-                )
+                raise self.doubt(self._missing(name))
             found.append(location)
         return found
+
+    def _missing(self, name: bytes) -> MissingObjectError:
+        """That no pack holds a chunk; it may be in one that can't be read."""
+        problem = f"chunk {name.hex()} is in no pack that snapshot {self.record.seq} needs"
+        for pack, error in self.unreadable.items():
+            return MissingObjectError(
+                f"{problem} and that can be read", found=f"{pack} can't be read: {error}"
+            )
+        return MissingObjectError(problem)
 
     def doubt(self, error: IntegrityError) -> IntegrityError:
         """The error itself if every pack was hashed; else that what was believed may be wrong."""
@@ -438,33 +469,66 @@ class Reader:
 
     # --- the tree ---
 
-    def tree(self) -> Iterator[tuple[Entry, bytes]]:
+    @overload
+    def tree(self, flaws: None = None) -> Iterator[tuple[Entry, bytes]]: ...
+
+    @overload
+    def tree(self, flaws: Flaws) -> Iterator[tuple[Entry | None, bytes]]: ...
+
+    def tree(self, flaws: Flaws | None = None) -> Iterator[tuple[Entry | None, bytes]]:
         """Entries with their canonical parts, in order; the signed commitment is checked last.
 
         What is yielded may be relied on only after the iterator ended without an error.
 
+        Args:
+            flaws: Takes what is stepped over: an entry that breaks a rule, in whose place
+                None is yielded, and where the tree ends because no more of it can be read.
+                What came before that end is right: the ids of its chunks lead up to the
+                one that was signed. What lies behind a missing chunk is not looked for:
+                bytes in it that look like entries may be what a user put into an
+                attribute. None: the first fault is raised.
+
         Raises:
-            IntegrityError: A chunk is missing or wrong, the stream breaks a rule,
-                or its content root is not the one that was signed.
+            IntegrityError: Nothing of the tree can be read, or its content root is not the
+                one that was signed; without ``flaws``, whatever is wrong.
         """
-        parser = TreeParser()
+        parser = TreeParser(flaws)
         root = ContentRoot()
-        ref = self.body.tree
-        for chunk in expand_levels(bytes.fromhex(ref.id), ref.level, self._tree_chunks()):
+        for chunk in self._chunks_of_tree(parser, flaws):
             for entry, canonical in parser.feed(chunk):
                 root.update(canonical)
                 yield entry, canonical
-        parser.finish()
+        if flaws is None or flaws.end is None:
+            parser.finish()
         header = parser.header
         assert header is not None
+        self.tree_header = header
+        if flaws is None or flaws.end is None:
+            self._check_commitment(header, root)
+
+    def _chunks_of_tree(self, parser: TreeParser, flaws: Flaws | None) -> Iterator[bytes]:
+        """The stream, to its end or to the first chunk that can't be had."""
+        ref = self.body.tree
+        try:
+            for chunk in expand_levels(bytes.fromhex(ref.id), ref.level, self._tree_chunks()):
+                yield chunk
+                if flaws is not None and flaws.end is not None:
+                    return
+        except StaleIndexError:
+            raise
+        except _UNREADABLE as error:
+            if flaws is None or not parser.has_entries:
+                raise
+            parser.end(flaws, error)
+
+    def _check_commitment(self, header: TreeHeader, root: ContentRoot) -> None:
         found = commitment(header.key, root.digest()).hex()
-        if not hmac.compare_digest(found, ref.commitment):
+        if not hmac.compare_digest(found, self.body.tree.commitment):
             raise DigestMismatchError(
                 f"the tree of snapshot {self.record.seq} is not the one that was signed",
-                expected=ref.commitment,
+                expected=self.body.tree.commitment,
                 found=found,
             )
-        self.tree_header = header
 
     def _tree_chunks(self) -> Callable[[bytes], bytes]:
         """Fetches tree chunks; the blocks last used stay open, as neighbours follow."""

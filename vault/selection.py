@@ -6,10 +6,19 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 from vault.errors import ConfigError, SignatureError
 from vault.ledger import Ledger, Record, Status
-from vault.model import SnapshotBody, from_rfc3339
+from vault.model import LATEST, SnapshotBody, from_rfc3339
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def split_path(spec: str) -> tuple[str, str | None]:
+    """SNAPSHOT, and the directory of ``SNAPSHOT:/dir`` with its slash; None where none is named.
+
+    The first ``:/`` divides: no dataset and no time has one.
+    """
+    snapshot, found, directory = spec.partition(":/")
+    return (snapshot, f"/{directory}") if found else (spec, None)
 
 
 def select(ledger: Ledger, spec: str, *, zone: tzinfo | None = None) -> Record:
@@ -18,7 +27,8 @@ def select(ledger: Ledger, spec: str, *, zone: tzinfo | None = None) -> Record:
     Args:
         ledger: Where to look.
         spec: ``DATASET``, ``DATASET@latest``, ``DATASET@TIME`` or a ledger number.
-            TIME is ISO 8601; a date means the end of that day.
+            TIME is ISO 8601; a date means the end of that day. ``latest`` alone means
+            that of the one dataset there is.
         zone: Of a TIME that has none; None is the zone of this machine.
 
     Raises:
@@ -27,13 +37,22 @@ def select(ledger: Ledger, spec: str, *, zone: tzinfo | None = None) -> Record:
     """
     if _NUMBER.fullmatch(spec):
         return _by_number(ledger, int(spec))
+    if split_path(spec)[1] is not None:
+        raise ConfigError(
+            "this takes a whole snapshot",
+            found=repr(spec[:80]),
+            hint="of 'ls', 'cat' and 'find', SNAPSHOT:/dir is one directory;"
+            " 'restore' takes --include '/dir'",
+        )
     dataset, at, moment = spec.partition("@")
+    if spec == LATEST:
+        dataset, at, moment = _only_dataset(ledger), "@", LATEST
     snapshots = ledger.snapshots(dataset)
     if not snapshots:
         raise _unknown_dataset(ledger, dataset)
     if not at:
         return _newest_or_refuse(dataset, snapshots)
-    if moment == "latest":
+    if moment == LATEST:
         return _newest_complete(dataset, snapshots, "")
     limit = parse_moment(moment, zone)
     earlier = [record for record in snapshots if _created(record) <= limit]
@@ -59,6 +78,22 @@ def parse_moment(text: str, zone: tzinfo | None) -> datetime:
             expected="for example 2026-01-31 or 2026-01-31T06:30",
             found=repr(text[:40]),
         ) from error
+
+
+def _only_dataset(ledger: Ledger) -> str:
+    """The one that ``latest`` alone means.
+
+    Raises:
+        ConfigError: There are several, or none.
+    """
+    names = ledger.datasets()
+    if len(names) == 1:
+        return names[0]
+    raise ConfigError(
+        f"'{LATEST}' alone does not say of which dataset",
+        found=f"datasets {', '.join(names[:10])}" if names else "no snapshot",
+        hint=f"say for example {names[0]}@{LATEST}" if names else None,
+    )
 
 
 def _by_number(ledger: Ledger, seq: int) -> Record:

@@ -4,6 +4,7 @@ Pure: no I/O and no clock. What is parsed here is untrusted: every malformed byt
 ends in a `FormatError`, and no more than one entry is held.
 """
 
+import dataclasses
 import hashlib
 import hmac
 import struct
@@ -14,14 +15,17 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from vault.errors import FormatError
+from vault.errors import FormatError, VaultError
 from vault.model import EntryType, sort_key
 
 __all__ = [
     "MAX_LEVEL",
+    "BadEntry",
     "ContentRoot",
     "Entry",
     "EntryType",
+    "Flaws",
+    "TreeEnd",
     "TreeHeader",
     "TreeOrder",
     "TreeParser",
@@ -53,6 +57,10 @@ MAX_HEADER = 1 << 20  # bytes
 MAX_PATH = 65_535  # bytes; also of a link
 MAX_NAME = 255  # bytes of an xattr's name; characters of a user's or group's
 MAX_LEVEL = 8
+MAX_NAMED = 10_000  # bad entries that a reader remembers by name; all are counted
+MAX_BAD = 1_000_000  # bad entries, and
+MAX_BAD_BYTES = 4 << 30  # bytes of them, after which a tree ends: a few chunks can repeat for ever
+MAX_STAND_INS = 64  # directories made for one entry whose own are missing
 ID_SIZE = 32
 
 _LENGTHS = struct.Struct("<II")
@@ -462,12 +470,14 @@ class _PathSet:
 class TreeOrder:
     """What entries of a tree owe each other: strictly ascending, each in a directory before it.
 
-    Readers and writers ask here. Holds the open directories.
+    Readers and writers ask here. Holds the open directories. An entry that is refused
+    changes nothing: those after it are judged as if it had not been there.
     """
 
     def __init__(self) -> None:
         self._last: bytes | None = None  # sort key of the entry before
         self._open: list[bytes] = []  # paths of the directories that may still get members
+        self.last_path = b""
 
     @property
     def has_top(self) -> bool:
@@ -478,22 +488,91 @@ class TreeOrder:
         """Why an entry can't come next, in words that follow "the entry …"; "": now it came."""
         key = sort_key(path)
         last = self._last
+        opened = self._open
         if last is None:
             if path or not is_directory:
                 return "comes before the top directory"
         elif key <= last:
             return "is out of order"
         else:
-            opened = self._open
             parent = path.rpartition(b"/")[0]
-            while opened and opened[-1] != parent:  # what it leaves gets no more members
-                opened.pop()
-            if not opened:
-                return "has no directory to be in"
+            if opened[-1] != parent:
+                around = self.depth(parent)
+                if not around:
+                    return "has no directory to be in"
+                del opened[around:]  # what it leaves gets no more members
         self._last = key
+        self.last_path = path
         if is_directory:
-            self._open.append(path)
+            opened.append(path)
         return ""
+
+    def depth(self, directory: bytes) -> int:
+        """How many open directories there are up to this one; 0 if it is not open."""
+        at = bisect_left(self._open, len(directory), key=len)  # each lies in the one before
+        return at + 1 if self._open[at : at + 1] == [directory] else 0
+
+    def may_come(self, path: bytes) -> bool:
+        """Whether a path is behind all that came."""
+        return self._last is None or sort_key(path) > self._last
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BadEntry:
+    """An entry that breaks a rule, and what can still be said of it. Everything is untrusted."""
+
+    path: bytes | None  # None: its own bytes don't tell
+    after: bytes  # path of the last good entry before it
+    problem: str  # "has impossible holes"; holds no name
+    found: str = ""
+    replaced: bool = False  # a bare directory is given in its place, for the sake of its members
+
+    @property
+    def text(self) -> str:
+        """What is wrong, without the path."""
+        return f"{self.problem}: found {self.found}" if self.found else self.problem
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TreeEnd:
+    """Where a tree can be read no further; what came before is proven by the ids of its chunks."""
+
+    after: bytes  # path of the last entry that was read
+    error: VaultError
+
+
+class Flaws:
+    """What was stepped over in reading a tree; the first ones by name."""
+
+    def __init__(self) -> None:
+        self.named: list[BadEntry] = []
+        self.count = 0
+        self.end: TreeEnd | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything of the tree is missing."""
+        return bool(self.count or self.end)
+
+    def add(self, bad: BadEntry) -> None:
+        """Step over one."""
+        self.count += 1
+        if len(self.named) < MAX_NAMED:
+            self.named.append(bad)
+
+    @property
+    def paths(self) -> dict[bytes, BadEntry]:
+        """The bad ones by path; of one that is bad more than once the first."""
+        found: dict[bytes, BadEntry] = {}
+        for bad in self.named:
+            if bad.path is not None:
+                found.setdefault(bad.path, bad)
+        return found
+
+    @property
+    def all_named(self) -> bool:
+        """Whether the path of everything that was stepped over is known."""
+        named = len(self.named) == self.count and all(b.path is not None for b in self.named)
+        return named and self.end is None
 
 
 class TreeParser:
@@ -503,34 +582,57 @@ class TreeParser:
     links to files that came before (by hash: a colliding path passes here and has
     no such file to link to in the consumer). Holds one entry, the open
     directories, and 8 bytes for every file.
+
+    Args:
+        flaws: Takes what breaks a rule, and the parser goes on after it: the lengths
+            in front of an entry say where the next one begins. A directory that is
+            missing, or bad and legible, is replaced by a bare one (mode 0700), as all
+            that lies in it would be lost otherwise. Lengths beyond their caps, and an
+            entry that is cut off, end the tree. None: the first fault is raised.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, flaws: Flaws | None = None) -> None:
         self.header: TreeHeader | None = None
+        self._flaws = flaws
         self._buffer = bytearray()
         self._order = TreeOrder()
         self._files = _PathSet()
+        self._bad_bytes = 0
 
-    def feed(self, data: bytes) -> list[tuple[Entry, bytes]]:
+    def feed(self, data: bytes) -> list[tuple[Entry | None, bytes]]:
         """Entries that are whole now, each with its canonical part for the content root.
+
+        None stands for an entry that was stepped over. A directory that stands in for a
+        missing one has no canonical part.
 
         Raises:
             FormatError: The stream breaks a rule; the parser is of no use afterwards.
         """
+        if self._flaws is not None and self._flaws.end:
+            return []
         self._buffer += data
         at = 0
         if self.header is None:
             at = self._parse_header()
             if self.header is None:
                 return []
-        entries: list[tuple[Entry, bytes]] = []
+        entries: list[tuple[Entry | None, bytes]] = []
         with memoryview(self._buffer) as view:
             while (end := self._entry_end(at)) is not None:
                 middle = at + _LENGTHS.size + _LENGTH.unpack_from(view, at)[0]
                 canonical = bytes(view[at + _LENGTHS.size : middle])
-                entry = decode_entry(canonical, bytes(view[middle:end]))
-                self._place(entry)
-                entries.append((entry, canonical))
+                extra = bytes(view[middle:end])
+                try:
+                    entry = decode_entry(canonical, extra)
+                    self._place(entry)
+                except FormatError as error:
+                    if self._flaws is None:
+                        raise
+                    entries += self._step_over(self._flaws, canonical, extra, error)
+                    if self._has_enough(self._flaws, end - at):
+                        break
+                else:
+                    entries.append((entry, canonical))
                 at = end
         del self._buffer[:at]
         return entries
@@ -539,10 +641,22 @@ class TreeParser:
         """Say that nothing follows.
 
         Raises:
-            FormatError: The stream ends within an entry or before the top directory.
+            FormatError: The stream ends before the top directory, or within an entry.
         """
         if self._buffer or not self._order.has_top:
-            raise FormatError("tree stream ends too early", found=f"{len(self._buffer)} bytes left")
+            error = FormatError("tree stream ends too early", found=f"{len(self._buffer)} bytes")
+            if self._flaws is None or not self._order.has_top:
+                raise error
+            self.end(self._flaws, error)
+
+    def end(self, flaws: Flaws, error: VaultError) -> None:
+        """Say that the rest can't be read; the first reason counts."""
+        flaws.end = flaws.end or TreeEnd(after=self._order.last_path, error=error)
+
+    @property
+    def has_entries(self) -> bool:
+        """Whether any entry was good."""
+        return self._order.has_top
 
     def _parse_header(self) -> int:
         """Where the entries begin; 0 while the header is not whole."""
@@ -564,23 +678,145 @@ class TreeParser:
         return int(start + length)
 
     def _entry_end(self, at: int) -> int | None:
-        """End of the entry at ``at``; None while it is not whole."""
+        """End of the entry at ``at``; None while it is not whole, or where the tree ends."""
         if len(self._buffer) - at < _LENGTHS.size:
             return None
         canonical, extra = _LENGTHS.unpack_from(self._buffer, at)
-        _check_caps(canonical, extra)
+        try:
+            _check_caps(canonical, extra)
+        except FormatError as error:
+            if self._flaws is None or not self._order.has_top:
+                raise
+            self.end(self._flaws, error)
+            return None
         end = int(at + _LENGTHS.size + canonical + extra)
         return end if end <= len(self._buffer) else None
 
     def _place(self, entry: Entry) -> None:
         """Check the entry against those before it, and remember it."""
+        if entry.type is EntryType.HARD_LINK and entry.link not in self._files:
+            raise _bad(entry, "is a hard link to no earlier file", repr(entry.link))
         flaw = self._order.flaw(entry.path, is_directory=entry.type is _DIRECTORY)
         if flaw:
             raise _bad(entry, flaw)
         if entry.type is _FILE:
             self._files.add(entry.path)
-        elif entry.type is EntryType.HARD_LINK and entry.link not in self._files:
-            raise _bad(entry, "is a hard link to no earlier file", repr(entry.link))
+            self._files.add(entry.path)
+
+    # --- what breaks a rule ---
+
+    def _has_enough(self, flaws: Flaws, size: int) -> bool:
+        """Whether the tree ends here, as so much of it is bad."""
+        self._bad_bytes += size
+        if flaws.count < MAX_BAD and self._bad_bytes < MAX_BAD_BYTES:
+            return False
+        error = FormatError("too many entries of the tree break a rule", found=f"{flaws.count:,}")
+        if not self._order.has_top:
+            raise error
+        self.end(flaws, error)
+        return True
+
+    def _step_over(
+        self, flaws: Flaws, canonical: bytes, extra: bytes, error: FormatError
+    ) -> "Iterator[tuple[Entry | None, bytes]]":
+        """What is given in place of a bad entry; says so in ``flaws``."""
+        first = _legible(canonical)
+        if first is not None and _is_placeable(first):
+            made = self._make_directories(flaws, first)
+            yield from ((entry, b"") for entry in made)
+            if made and (entry := self._again(canonical, extra)) is not None:
+                yield entry, canonical  # nothing but its directory was missing
+                return
+            stand_in = self._stand_in(first)
+            if stand_in is not None:
+                flaws.add(self._describe(first, error, replaced=True))
+                yield stand_in, canonical
+                return
+        flaws.add(self._describe(first, error))
+        yield None, canonical
+
+    def _again(self, canonical: bytes, extra: bytes) -> Entry | None:
+        try:
+            entry = decode_entry(canonical, extra)
+            self._place(entry)
+        except FormatError:
+            return None
+        return entry
+
+    def _stand_in(self, first: _Canonical) -> Entry | None:
+        """A bare directory in place of a bad one, if it may be there."""
+        if first.type != EntryType.DIRECTORY:
+            return None
+        try:
+            entry = _bare_directory(first)
+            self._place(entry)
+        except FormatError:
+            return None
+        return entry
+
+    def _make_directories(self, flaws: Flaws, first: _Canonical) -> list[Entry]:
+        """Bare directories where those around an entry are missing; the top, too."""
+        missing: list[bytes] = []
+        path = first.path
+        while path:
+            path = path.rpartition(b"/")[0]
+            if self._order.depth(path) or len(missing) > MAX_STAND_INS:
+                break
+            missing.append(path)
+        if len(missing) > MAX_STAND_INS or not all(map(self._order.may_come, missing)):
+            return []  # what has one of these names is no directory, or the entry is out of order
+        made = [_bare(path) for path in reversed(missing)]
+        for entry in made:
+            after = self._order.last_path
+            self._place(entry)
+            flaws.add(
+                BadEntry(
+                    path=entry.path,
+                    after=after,
+                    problem="is missing, and others lie in it",
+                    replaced=True,
+                )
+            )
+        return made
+
+    def _describe(
+        self, first: "_Canonical | None", error: FormatError, *, replaced: bool = False
+    ) -> BadEntry:
+        path = first.path if first is not None else None
+        prefix = f"tree entry {path[:200]!r} " if path is not None else ""
+        return BadEntry(
+            path=path,
+            after=self._order.last_path,
+            problem=error.message.removeprefix(prefix),
+            found="" if error.found is None else str(error.found)[:200],
+            replaced=replaced,
+        )
+
+
+def _legible(canonical: bytes) -> _Canonical | None:
+    """The fields of a bad entry, as far as they have their types."""
+    try:
+        return _canonical_decoder.decode(canonical)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return None
+
+
+def _is_placeable(first: _Canonical) -> bool:
+    return not first.path or (len(first.path) <= MAX_PATH and is_plain(first.path))
+
+
+def _bare(path: bytes, uid: int = 0, gid: int = 0, mtime: int = 0) -> Entry:
+    return Entry(path=path, type=EntryType.DIRECTORY, mode=0o700, uid=uid, gid=gid, mtime=mtime)
+
+
+def _bare_directory(first: _Canonical) -> Entry:
+    """Closed to others, as what its attributes allowed is not known; the owner's if legible."""
+    entry = _bare(first.path, first.uid, first.gid, first.mtime)
+    try:
+        check_entry(entry)
+    except FormatError:
+        return _bare(first.path)
+    return entry
 
 
 # --- content root ---

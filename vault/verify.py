@@ -21,10 +21,12 @@ from vault.progress import NO_PROGRESS, Progress
 from vault.reader import PackReader, Reader
 from vault.repository import Repository
 from vault.sampling import WHOLE, Sample
+from vault.tree import Flaws
 from vault.workers import Workers, in_order
 
 _LOOKED_UP = 512  # chunks at once
 _BAD_TOLD = 10_000  # packs that an attestation names; more would not fit
+_MAX_FLAWS = 1_000  # findings about entries of one tree
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,12 +238,21 @@ class _Run:
         entries, findings = self._entries, len(self._findings)
         try:
             reader.load_packs()
+            self._report_unreadable(reader)
             self._open_packs(reader)
             self._check_tree(reader)
         except IntegrityError as error:
             self._error(f"ledger {record.seq}", error)
         is_right = len(self._findings) == findings
         self._last_tree = (tree, self._entries - entries) if is_right else None
+
+    def _report_unreadable(self, reader: Reader) -> None:
+        """Packs whose directory can't be read; what lies in the others is checked all the same."""
+        for name, error in reader.unreadable.items():
+            if name not in self._bad:
+                self._error(name, error)
+            if isinstance(error, IntegrityError):
+                self._bad.add(name)
 
     def _open_packs(self, reader: Reader) -> None:
         """Every chunk of the packs that were read and not opened yet."""
@@ -262,14 +273,33 @@ class _Run:
     def _check_tree(self, reader: Reader) -> None:
         """The whole tree; every chunk that a file names lies in a pack that the snapshot needs."""
         names: list[bytes] = []
-        for entry, _ in reader.tree():
+        flaws = Flaws()
+        for entry, _ in reader.tree(flaws):
             self._entries += 1
+            if entry is None:
+                continue
             if entry.type is EntryType.FILE and entry.size:
                 names += reader.chunks_of(entry)
             if len(names) >= _LOOKED_UP:
                 self._check_chunks(reader, names)
                 names.clear()
         self._check_chunks(reader, names)
+        self._report_flaws(reader.record, flaws)
+
+    def _report_flaws(self, record: Record, flaws: Flaws) -> None:
+        """Names of files stay out of `Finding.problem`, which an attestation makes public."""
+        for bad in flaws.named[:_MAX_FLAWS]:
+            path = "a name that can't be read" if bad.path is None else repr(bad.path[:200])
+            self._finding(
+                f"ledger {record.seq}", f"a tree entry {bad.problem}", "", f"{path} {bad.found}"
+            )
+        if flaws.count > _MAX_FLAWS:
+            more = f"{flaws.count - _MAX_FLAWS} more entries of the tree are bad"
+            self._finding(f"ledger {record.seq}", more, "", "")
+        if flaws.end is not None:
+            after = repr(flaws.end.after[:200])
+            problem = f"the tree can't be read to its end: {flaws.end.error.message}"
+            self._finding(f"ledger {record.seq}", problem, "", f"what follows {after} is missing")
 
     def _check_chunks(self, reader: Reader, names: Sequence[bytes]) -> None:
         for number in {location.pack for location in reader.find_all(names)}:

@@ -268,7 +268,7 @@ def test_find_looks_in_all_snapshots(vault: Vault, vault_json: VaultJson, change
     assert sums[3] == hashlib.sha256((changed / "etc/hosts").read_bytes()).hexdigest()
     assert [item["snapshot"] for item in vault_json("find", "link")["matches"]] == [2]
     assert vault_json("find", "etc/*", "--dataset", "data")["matches"]
-    assert vault_json("find", "nothing")["matches"] == []
+    assert vault_json("find", "nothing", code=2)["matches"] == []
     assert vault("find", "*", "--dataset", "nobody")[0] == 2
     assert vault("find", "")[0] == 2
 

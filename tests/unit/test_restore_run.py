@@ -249,6 +249,7 @@ def test_the_disk_is_compared_with_the_signed_root(
 
     def changed(frame: bytes) -> tuple[Entry, bytes]:
         entry, canonical = decode(frame)
+        assert entry is not None
         if b"a/one" not in {entry.path, entry.link} or entry.type is EntryType.SYMLINK:
             return entry, canonical
         entry = replace_entry(entry, mode=0o4777)

@@ -112,6 +112,7 @@ def _taken(made: Recorded) -> Entry:
     entries = parser.feed(b"".join(parts))
     parser.finish()
     entry, canonical = entries[-1]
+    assert entry is not None
     assert (encode_canonical(entry), encode_extra(entry)) == (canonical, record.extra)
     root = ContentRoot()
     root.update(canonical)
@@ -338,5 +339,5 @@ def test_what_the_order_lets_pass_a_reader_takes(steps: list[tuple[bytes, bool]]
         parts.append(frame(*encode_entry(Entry(path=path, type=kind, mode=0))))
         passed.append(path)
     parser = TreeParser()
-    assert [entry.path for entry, _ in parser.feed(b"".join(parts))] == passed
+    assert [entry and entry.path for entry, _ in parser.feed(b"".join(parts))] == passed
     parser.finish()

@@ -64,7 +64,7 @@ def _parse(data: bytes, piece: int = 1 << 20) -> list[tuple[Entry, bytes]]:
     parser = TreeParser()
     entries = []
     for at in range(0, len(data), piece):
-        entries += parser.feed(data[at : at + piece])
+        entries += [(e, c) for e, c in parser.feed(data[at : at + piece]) if e is not None]
     parser.finish()
     return entries
 

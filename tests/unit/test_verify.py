@@ -162,16 +162,16 @@ def test_a_tree_that_did_not_change_is_gone_through_once(
     walked = []
     tree = Reader.tree
 
-    def counted(reader: Reader) -> Any:
+    def counted(reader: Reader, flaws: Any) -> Any:
         walked.append(reader.record.seq)
-        return tree(reader)
+        return tree(reader, flaws)
 
     monkeypatch.setattr(Reader, "tree", counted)
     report = _share(lab, 1, keys=True)
     assert report.passed
     assert report.entries == 3 * alone.entries
     assert walked == [records[0].seq]
-    monkeypatch.setattr(Reader, "tree", lambda reader: iter([_fail(reader)]))
+    monkeypatch.setattr(Reader, "tree", lambda reader, _: iter([_fail(reader)]))
     report = _share(lab, 1, keys=True)
     assert [finding.subject for finding in report.findings] == [
         f"ledger {record.seq}" for record in records

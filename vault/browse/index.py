@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from vault.errors import FormatError
+from vault.errors import ConfigError, FormatError
 from vault.model import EntryType, sort_key
 from vault.restore.spool import Spool
 from vault.tree import Entry
@@ -45,7 +45,7 @@ class TreeIndex:
     def __exit__(self, *error: object) -> None:
         self._spool.__exit__(*error)
 
-    def fill(self, entries: Iterable[tuple[Entry, bytes]]) -> None:
+    def fill(self, entries: Iterable[tuple[Entry | None, bytes]]) -> None:
         """Take in a whole tree; nothing can be looked up before all of it was verified.
 
         Raises:
@@ -154,12 +154,27 @@ class TreeIndex:
         return target
 
 
+def tree_path(text: bytes) -> bytes:
+    """A path as people write it, as a tree has it: without ``/`` around it; ``.`` is the top."""
+    return b"/".join(part for part in text.split(b"/") if part not in (b"", b"."))
+
+
 def path_matcher(pattern: bytes) -> Callable[[bytes], bool]:
     """Tells whether a path matches a glob: the whole of it where there is a ``/``, else its name.
 
-    ``*`` matches ``/`` too, as in find(1) ``-path``.
+    ``*`` matches ``/`` too, as in find(1) ``-path``. The glob may be written as paths are
+    elsewhere: with ``/`` or ``./`` around it.
+
+    Raises:
+        ConfigError: Nothing but ``/`` and ``.``: no name is like that.
     """
+    is_whole = b"/" in pattern
+    pattern = tree_path(pattern)
+    if not pattern:
+        raise ConfigError(
+            "the pattern is empty: no name is", hint="'*' matches everything, '*.conf' some names"
+        )
     matches = re.compile(fnmatch.translate(os.fsdecode(pattern))).match
-    if b"/" in pattern:
+    if is_whole:
         return lambda path: matches(os.fsdecode(path)) is not None
     return lambda path: matches(os.fsdecode(path.rpartition(b"/")[2])) is not None

@@ -15,7 +15,7 @@ from vault.keyfile import RecoveryKey
 from vault.ledger import Record
 from vault.reader import Reader, StaleIndexError
 from vault.repository import Repository, snapshot_body
-from vault.tree import Entry
+from vault.tree import Entry, Flaws
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ class View:
     """A snapshot for the holder of a recovery key. Use as a context manager.
 
     Where chunks lie is believed without proof first, as that costs least. What turns
-    out wrong is believed no more, and what was being read is read again.
+    out wrong is believed no more, and what was being read is read again. An entry that
+    breaks a rule, and what lies behind the end of a damaged tree, is in `flaws`.
 
     Args:
         repository: Read up to its head.
@@ -76,7 +77,7 @@ class View:
         max_cached: Bytes of open blocks to keep.
 
     Raises:
-        VaultError: On entering: the tree can't be read, or is not what was signed.
+        VaultError: On entering: nothing of the tree can be read, or it is not what was signed.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class View:
         self._reading = ExitStack()
         self._tree = ExitStack()
         self.tree: TreeIndex
+        self.flaws: Flaws  # what the tree has and can't be given
         self.blocks: Blocks
 
     def __enter__(self) -> Self:
@@ -130,7 +132,8 @@ class View:
     def _read_tree(self) -> None:
         self._tree.close()
         self.tree = self._tree.enter_context(TreeIndex(self._scratch))
-        self.tree.fill(self.blocks.reader.tree())
+        self.flaws = Flaws()
+        self.tree.fill(self.blocks.reader.tree(self.flaws))
 
     def retrying(self, work: Callable[[], _T]) -> _T:
         """What ``work`` gives, believing less each time that a belief turns out wrong.

@@ -2,6 +2,7 @@
 
 from vault.restore.promote import leftovers, undo
 from vault.restore.run import (
+    BadEntriesError,
     Outcome,
     ProofFailedError,
     RestoreReport,
@@ -11,6 +12,7 @@ from vault.restore.run import (
 )
 
 __all__ = [
+    "BadEntriesError",
     "Outcome",
     "ProofFailedError",
     "RestoreReport",

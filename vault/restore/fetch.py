@@ -156,6 +156,10 @@ class Plan:
         plan = self._packs[number] = _PackPlan()
         return plan
 
+    def pack_names(self) -> Iterator[str]:
+        """Objects that the plan needs."""
+        return (self._reader.pack(number).ref.name for number in self._packs)
+
     def packs(self) -> Iterator[_Work]:
         """Each pack with its work; a plan is dropped when taken."""
         for number in sorted(self._packs):

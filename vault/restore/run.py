@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from vault.crypto import SigningKey
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
+    FormatError,
     MissingObjectError,
     VaultError,
 )
@@ -50,7 +51,7 @@ from vault.restore.target import (
     open_space,
     staging_name,
 )
-from vault.tree import Entry, commitment, replace_entry
+from vault.tree import Entry, Flaws, commitment, replace_entry
 from vault.workers import Workers
 
 ENOUGH_FILES = 1_000  # for a process of its own to be worth its start
@@ -92,11 +93,28 @@ class RestoreReport:
     size: int  # bytes of content
     proof: ProofReport | None = None
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    flaws: Flaws = dataclasses.field(default_factory=Flaws)  # of the tree, stepped over
     atomic: bool = True
     former: bool = False  # the former state is kept until it is finalized
     attestation: bytes = b""
     statement: Record | None = None  # that recorded it; None: it is a file beside the target
     attestation_file: Path | None = None
+
+
+class BadEntriesError(FormatError):
+    """The whole of a snapshot was asked for, and not all of it can be given."""
+
+    def __init__(self, record: Record, flaws: Flaws) -> None:
+        first = flaws.named[0]
+        name = "one without a legible name" if first.path is None else repr(first.path[:200])
+        count = f"{flaws.count} entries" if flaws.count > 1 else "1 entry"
+        super().__init__(
+            f"snapshot {record.seq} has {count} that can't be restored, first {name}:"
+            f" it {first.text}; TARGET is as it was",
+            hint=f"'vault restore {record.seq} TARGET --include \"*\"' restores all others into a"
+            f" new or empty TARGET; 'vault verify {record.seq}' names the bad ones",
+        )
+        self.flaws = flaws
 
 
 class ProofFailedError(DigestMismatchError):
@@ -269,6 +287,7 @@ class _Restore:
         self._empty = array.array("Q")
         self._others = array.array("Q")
         self._kinds: set[EntryType] = set()
+        self._flaws = Flaws()
         self._copied: dict[bytes, tuple[int, Entry]] = {}  # files restored at another path
         self._size = 0
 
@@ -334,23 +353,65 @@ class _Restore:
     def _prepare(self) -> Selection:
         """Plan everything, and see that it is there and fits."""
         self._tools.progress.stage("planning")
-        self._check_present()
+        is_partial = self._request.wanted is not None
+        if not is_partial:
+            self._check_present(ref.name for ref in self._reader.inventory.objects)
         self._reader.load_packs()
-        self._spool.fill(self._reader.tree())
+        for error in self._reader.unreadable.values():
+            if not is_partial:
+                raise error
+        self._spool.fill(self._reader.tree(self._flaws))
+        self._check_flaws()
         selection = select(self._spool, self._request.wanted)
         space = open_space(self._target)
         self._make_plan(selection, space)
         if selection.is_partial and space.inodes <= 1:
-            raise ConfigError(
-                f"nothing in snapshot {self._request.record.seq} matches what is to be included",
-                hint="'vault ls' shows the paths, which patterns are relative to",
-            )
+            raise self._nothing_matches()
+        if is_partial:  # what else is missing does not concern it
+            self._check_present(self._plan.pack_names())
         check_space(self._target, space)
         return selection
 
-    def _check_present(self) -> None:
+    def _check_flaws(self) -> None:
+        """Entries may be stepped over only where not everything was asked for.
+
+        Raises:
+            BadEntriesError: Everything was.
+            IntegrityError: The tree can't be read to its end, so that nothing in it is proven.
+        """
+        seq = self._request.record.seq
+        end = self._flaws.end
+        if end is not None:
+            raise DigestMismatchError(
+                f"the tree of snapshot {seq} can't be read to its end, so no restore of it can"
+                f" be proven; TARGET is as it was: {end.error}",
+                hint=f"'vault list' shows other snapshots; 'vault ls {seq}', 'vault cat' and"
+                " 'vault mount' give what lies before the damage",
+            ) from end.error
+        if self._flaws and self._request.wanted is None:
+            raise BadEntriesError(self._request.record, self._flaws)
+
+    def _nothing_matches(self) -> VaultError:
+        """Why nothing would be restored: it is not there, or can't be given."""
+        seq, wanted = self._request.record.seq, self._request.wanted
+        assert wanted is not None
+        for path, bad in self._flaws.paths.items():
+            if wanted(path, False):
+                return FormatError(
+                    f"{path[:200]!r} of snapshot {seq} can't be restored: its entry {bad.text};"
+                    " TARGET is as it was",
+                    hint="'vault find' shows it in other snapshots",
+                )
+        return ConfigError(
+            f"nothing in snapshot {seq} matches what is to be included",
+            found=f"{self._flaws.count} entries that can't be read" if self._flaws else None,
+            hint="'vault ls' shows the paths, which patterns are relative to",
+        )
+
+    def _check_present(self, names: Iterable[str]) -> None:
         """Every needed object is there with its size, at some version."""
-        needed = {ref.name: ref for ref in self._reader.inventory.objects}
+        wanted = set(names)
+        needed = {ref.name: ref for ref in self._reader.inventory.objects if ref.name in wanted}
         found = {
             version.name
             for version in self._repository.store.versions("packs/")
@@ -488,8 +549,10 @@ class _Restore:
         return self._tools.workers.processes if enough else 0
 
     def _expected(self, selection: Selection) -> Iterator[tuple[Entry | None, bytes]]:
-        for entry, canonical in self._spool:
-            if selection.takes(entry):
+        for _, entry, canonical in self._spool.frames():
+            if entry is None:
+                yield None, canonical
+            elif selection.takes(entry):
                 yield self._as_restored(entry, selection), canonical
             else:
                 yield None, canonical
@@ -505,6 +568,7 @@ class _Restore:
             "size": self._size,
             "left_out": left_out,
             "findings": len(self._repository.findings),
+            **({"stepped_over": self._flaws.count} if self._flaws else {}),
         }
         if proof is None:
             return {**details, "proof": "none"}
@@ -535,6 +599,7 @@ class _Restore:
             target=Path(os.fsdecode(self._target.path)),
             files=len(self._plan.places),
             size=self._size,
+            flaws=self._flaws,
             **details,
         )
 

@@ -42,15 +42,15 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def fill(self, entries: Iterable[tuple[Entry, bytes]]) -> None:
-        """Write all entries.
+    def fill(self, entries: Iterable[tuple[Entry | None, bytes]]) -> None:
+        """Write all entries; None is one that was stepped over.
 
         Raises:
             LocalError: The disk is full or failed; whatever ``entries`` raises too.
         """
         try:
             for entry, canonical in entries:
-                self._add(canonical, keep_entry(entry))
+                self._add(canonical, b"" if entry is None else keep_entry(entry))
             self._file.flush()
         except OSError as error:
             raise LocalError("can't keep the tree on local disk", found=error.strerror) from error
@@ -66,6 +66,12 @@ class Spool:
 
     def places(self) -> Iterator[tuple[int, Entry, bytes]]:
         """As iterating, with the place of each entry for `at`."""
+        for place, entry, canonical in self.frames():
+            if entry is not None:
+                yield place, entry, canonical
+
+    def frames(self) -> Iterator[tuple[int, Entry | None, bytes]]:
+        """As `places`, with those that were stepped over."""
         place = 0
         while place < self._end:
             buffer = os.pread(self._file.fileno(), _READ, place)
@@ -82,9 +88,11 @@ class Spool:
 
     def at(self, place: int) -> Entry:
         """The entry at a place that `places` gave. Thread-safe."""
-        return self._one(place)[0]
+        entry = self._one(place)[0]
+        assert entry is not None
+        return entry
 
-    def _one(self, place: int) -> tuple[Entry, bytes, int]:
+    def _one(self, place: int) -> tuple[Entry | None, bytes, int]:
         start, buffer = self._window
         at = place - start
         end = _end_of(buffer, at) if at >= 0 else None
@@ -105,6 +113,7 @@ def _end_of(buffer: bytes, at: int) -> int | None:
     return end if end <= len(buffer) else None
 
 
-def _decode(frame: bytes) -> tuple[Entry, bytes]:
+def _decode(frame: bytes) -> tuple[Entry | None, bytes]:
     middle = _LENGTHS.size + _LENGTHS.unpack_from(frame)[0]
-    return kept_entry(frame[middle:]), frame[_LENGTHS.size : middle]
+    entry = kept_entry(frame[middle:]) if middle < len(frame) else None
+    return entry, frame[_LENGTHS.size : middle]

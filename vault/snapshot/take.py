@@ -13,7 +13,7 @@ from vault.cache import Cache, DamagedCacheError
 from vault.crypto import RecipientKey
 from vault.errors import BusyError, LedgerMovedError, LocalError
 from vault.keyfile import WriterKey
-from vault.model import validate_label
+from vault.model import validate_dataset
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository
 from vault.snapshot import chunkmap
@@ -56,7 +56,7 @@ def take_snapshot(
         LedgerMovedError: Others won every attempt, or packs went missing twice.
         VaultError: The store or the disk failed; nothing was published.
     """
-    validate_label(request.dataset, "dataset")
+    validate_dataset(request.dataset)
     writer = enrolled(repository, key, request.dataset)
     repository.check_skew()
     lists_dir = state_dir / repository.ledger.repository_id
@@ -102,7 +102,7 @@ def preview_snapshot(
     Raises:
         ConfigError: The host may not write that dataset, or the source is not as required.
     """
-    validate_label(request.dataset, "dataset")
+    validate_dataset(request.dataset)
     writer = enrolled(repository, key, request.dataset)
     lists_dir = state_dir / repository.ledger.repository_id
     with make_workers(0) as workers:
