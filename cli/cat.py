@@ -18,12 +18,13 @@ from vault.tree import Entry
 @click.argument("path", default="")
 @pass_invocation
 def cat(invocation: Invocation, *, spec: str, path: str) -> int:
-    """Write the file PATH of SNAPSHOT, also written SNAPSHOT:/PATH, to stdout.
+    """Write the file PATH of SNAPSHOT to stdout.
 
-    Needs recovery.key. Every byte is verified before it is written. Exit 4: the rest of the file is
-    missing or damaged, and what was written is its right beginning; or the file is
-    right, and what lies behind other damage can't be had. Exit 3: the file is
-    right, and other entries of the snapshot break a rule.
+    Both in one word are SNAPSHOT:/PATH. Needs recovery.key. Every byte is verified
+    before it is written. Exit 4: the rest of the file is missing or damaged, and what
+    was written is its right beginning; or the file is right, and what lies behind other
+    damage can't be had. Exit 3: the file is right, and other entries of the snapshot
+    break a rule.
     """
     if invocation.options.json:
         raise click.UsageError("cat writes the file itself: there is no JSON of it")

@@ -22,12 +22,12 @@ _RIGHT = {2, 3}
 @click.option("-R", "--recursive", is_flag=True, help="Everything below PATH.")
 @pass_invocation
 def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive: bool) -> int:
-    """List what SNAPSHOT holds, or its directory PATH, which may be written SNAPSHOT:/PATH.
+    """List what SNAPSHOT holds, or its directory PATH.
 
-    Needs recovery.key. Reads only the tree, and prints nothing before all of it was checked against
-    its signature. Names are escaped; --json has them as they are. Exit 3: entries
-    that break a rule were stepped over; 4: the tree is damaged, and what lies
-    before the damage is listed.
+    Both in one word are SNAPSHOT:/PATH. Needs recovery.key. Reads only the tree, and
+    prints nothing before all of it was checked against its signature. Names are
+    escaped; --json has them as they are. Exit 3: entries that break a rule were stepped
+    over; 4: the tree is damaged, and what lies before the damage is listed.
     """
     spec, wanted = listing.split(spec, path)
     repository = invocation.open()

@@ -380,6 +380,31 @@ def test_levels_that_explode(lab: "Lab", jail: Jail) -> None:
     assert not jail.target.exists()
 
 
+def test_a_tree_of_bad_entries_without_end_ends(
+    lab: "Lab", jail: Jail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2000 to the seventh repeated entries of a few kB: read as far as entries may be bad."""
+    monkeypatch.setattr("vault.tree.MAX_BAD", 5_000)
+    forger = Forger(lab)
+    header = encode_header(TreeHeader(key=KEY, relative=True, sources=()))
+    top = frame(encode_canonical(TOP), encode_extra(TOP))
+    chunks = [header + top, top]
+    for level in range(7):
+        repeated = forger.id_of(chunks[-1], ObjectType.TREE) * 2000
+        first = forger.id_of(header + top, ObjectType.TREE) if level == 6 else b""
+        chunks.append(first + repeated)
+    lists = [header + top]  # the same depth for what begins the stream
+    for _ in range(6):
+        lists.append(forger.id_of(lists[-1], ObjectType.TREE))
+    chunks[-1] = forger.id_of(lists[-1], ObjectType.TREE) + repeated
+    forger.store(ObjectType.TREE, [*chunks, *lists[1:]])
+    name = forger.id_of(chunks[-1], ObjectType.TREE)
+    record = forger.publish(TreeRef(id=name.hex(), level=7, commitment="00" * 32))
+    with pytest.raises(VaultError, match="too many entries of the tree break a rule"):
+        run(lab, record, jail.target)
+    assert not jail.target.exists()
+
+
 ODD: dict[str, dict[str, Any]] = {
     "far future": {"mtime": 2**63 - 1},
     "far past": {"mtime": -(2**63)},

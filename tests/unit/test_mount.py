@@ -16,6 +16,7 @@ import pytest
 
 from vault.browse import View
 from vault.errors import ConfigError, LocalError, StorageError
+from vault.model import EntryType
 from vault.mount import SnapshotFiles, check_mount_point, load_fuse, serve
 
 if TYPE_CHECKING:
@@ -197,6 +198,32 @@ def test_damage_is_an_io_error_and_a_line_that_names_the_pack(
         for _ in range(3):
             assert _error(files.read, "/dir0/file0", 12_000, 0, handle) == errno.EIO
     assert caplog.text.count(f"/dir0/file0 is damaged: {ref.name}") == 1
+
+
+def test_a_bad_entry_is_listed_and_an_io_error(
+    lab: "Lab", tmp_path: Path, forge: Any, entry: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So that a copy of the mounted snapshot fails there, and does not pass for whole."""
+    top, m = entry(b"", EntryType.DIRECTORY), entry(b"m", EntryType.DIRECTORY)
+    good = [entry(b"a", data=b"a"), m, entry(b"m/z", data=b"z")]
+    bad = [entry(b"m/b%03d" % i, EntryType.SYMLINK, link=b"") for i in range(300)]
+    outside = [entry(b"m/../x", data=b"a"), entry(b"a", data=b"z"), entry(b"a/x", data=b"a")]
+    made = forge(
+        lab.open(), lab.host.key, [top, *good[:2], *bad, good[2], *outside], data=[b"a", b"z"]
+    )
+    repository = lab.open()
+    with View(repository, lab.recovery, made.record, scratch=tmp_path, random_access=True) as view:
+        files = SnapshotFiles(view)
+        assert _listed(files, "/") == [".", "..", "a", "m"]
+        names = ["z", *(f"b{i:03}" for i in range(300))]
+        for step in (1, 7, 1_000):
+            assert _listed(files, "/m", step) == [".", "..", *names]
+        assert files.read("/m/z", 9, 0, files.open("/m/z", os.O_RDONLY)) == b"z"
+        assert files.read("/a", 9, 0, files.open("/a", os.O_RDONLY)) == b"a"
+        with caplog.at_level(logging.ERROR):
+            assert _error(files.getattr, "/m/b007") == errno.EIO
+        assert "/m/b007 is damaged: its entry has an impossible link target" in caplog.text
+        assert _error(files.getattr, "/m/c") == errno.ENOENT
 
 
 def test_an_unreachable_store_is_an_io_error(

@@ -20,7 +20,9 @@ from vault.tree import (
     ContentRoot,
     Entry,
     EntryType,
+    Flaws,
     TreeHeader,
+    TreeOrder,
     TreeParser,
     commitment,
     decode_entry,
@@ -30,6 +32,7 @@ from vault.tree import (
     expand_levels,
     fold_levels,
     frame,
+    replace_entry,
     sort_key,
     split_ids,
 )
@@ -231,6 +234,109 @@ def test_writer_refuses_what_the_reader_would() -> None:
         frame(b"x" * ((4 << 20) + 1), b"")
     with pytest.raises(FormatError, match="32 bytes"):
         encode_header(TreeHeader(key=b"", relative=True, sources=()))
+
+
+# --- stepping over ---
+
+
+def _sift(data: bytes, piece: int = 1 << 20) -> tuple[list[bytes], list[bytes | None], Flaws]:
+    """Paths of what is given, of what is stepped over, and all that is said of it."""
+    flaws = Flaws()
+    parser = TreeParser(flaws)
+    given = []
+    for at in range(0, len(data), piece):
+        given += [entry.path for entry, _ in parser.feed(data[at : at + piece]) if entry]
+    parser.finish()
+    return given, [bad.path for bad in flaws.named], flaws
+
+
+@pytest.mark.parametrize("name", sorted(NEGATIVE))
+def test_a_malformed_entry_costs_no_other(name: str) -> None:
+    """Of each negative stream what is well-formed is given, in whatever pieces it comes."""
+    data = (VECTORS / "tree" / "negative" / f"{name}.bin").read_bytes()
+    try:
+        given, bad, flaws = _sift(data)
+    except FormatError:  # no header, or nothing good at all
+        return
+    assert flaws
+    assert given == sorted(given, key=sort_key)
+    assert _sift(data, 1)[:2] == (given, bad)
+    tail = frame(encode_canonical(_file(b"\xff\xff")), encode_extra(_file(b"\xff\xff")))
+    if flaws.end is None:
+        assert _sift(data + tail)[:2] == ([*given, b"\xff\xff"], bad)
+
+
+@given(st.lists(st.tuples(paths, st.sampled_from([1, 2, 4])), max_size=12))
+def test_what_is_given_is_a_tree_whatever_came(found: list[tuple[bytes, int]]) -> None:
+    """Ascending, each in a directory that was given before it; nothing is lost silently."""
+    kinds = {1: EntryType.DIRECTORY, 2: EntryType.FILE, 4: EntryType.HARD_LINK}
+    entries = [
+        replace_entry(
+            _file(path),
+            type=kinds[kind],
+            sha256=hashlib.sha256(b"").digest() if kind == 2 else None,
+            link=found[0][0] if kind == 4 else None,
+        )
+        for path, kind in found
+    ]
+    flaws = Flaws()
+    parser = TreeParser(flaws)
+    sifted = parser.feed(_stream([_directory(b""), *entries]))
+    given = [entry for entry, _ in sifted if entry is not None]
+    assert [e.path for e in given] == sorted({e.path for e in given}, key=sort_key)
+    directories = {e.path for e in given if e.type is EntryType.DIRECTORY}
+    assert all(not e.path or e.path.rpartition(b"/")[0] in directories for e in given)
+    canonical = b"".join(part for _, part in sifted)
+    assert canonical == b"".join(encode_canonical(e) for e in [_directory(b""), *entries])
+    plain = [e for e in given if e in entries]
+    assert len(plain) + flaws.count >= len(entries)
+
+
+@settings(max_examples=400)
+@given(st.integers(0, len(STREAM) - 1), st.integers(1, 255))
+def test_a_flipped_byte_never_ends_a_sifting_reader_in_a_crash(at: int, flip: int) -> None:
+    """Flaws, a VaultError, or another content root."""
+    with contextlib.suppress(VaultError):
+        _sift(STREAM[:at] + bytes((STREAM[at] ^ flip,)) + STREAM[at + 1 :])
+
+
+def test_a_refused_entry_closes_no_directory() -> None:
+    """What comes after it is judged as if it had not been there; for writers, too."""
+    order = TreeOrder()
+    for path in (b"", b"a", b"a/b"):
+        assert not order.flaw(path, is_directory=True)
+    assert "no directory" in order.flaw(b"x/y", is_directory=False)
+    assert not order.flaw(b"a/b/c", is_directory=False)
+    assert not order.flaw(b"a/c", is_directory=False)
+
+
+def test_bad_entries_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some thousand chunks can stand for a stream that never ends; of good entries none repeats."""
+    monkeypatch.setattr("vault.tree.MAX_BAD", 100)
+    top = frame(encode_canonical(_directory(b"")), encode_extra(_directory(b"")))
+    flaws = Flaws()
+    parser = TreeParser(flaws)
+    parser.feed(encode_header(HEADER) + top)
+    for _ in range(200):
+        parser.feed(top)
+    assert flaws.count == 100
+    assert flaws.end is not None
+    assert "too many" in str(flaws.end.error)
+
+
+def test_names_of_bad_entries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are counted."""
+    monkeypatch.setattr("vault.tree.MAX_NAMED", 3)
+    orphans = [_file(b"a")] * 10
+    _, named, flaws = _sift(_stream([_directory(b""), *orphans]))
+    assert (len(named), flaws.count, flaws.all_named) == (3, 9, False)
+
+
+def test_directories_are_not_made_up_without_end() -> None:
+    """One entry of 65,535 bytes could ask for 32,768 of them."""
+    deep = b"/".join([b"d"] * 200)
+    given, bad, _ = _sift(_stream([_directory(b""), _file(deep), _file(b"e/f")]))
+    assert (given, bad) == ([b"", b"e", b"e/f"], [deep, b"e"])
 
 
 # --- levels ---
