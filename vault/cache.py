@@ -9,7 +9,8 @@ keeps numbers elsewhere (`vault.entrylist`) keeps the newest mark with them.
 
 Files: ``chunks`` chunk id (first 16 bytes) -> u32 pack number, u32 length, u16
 check; ``packs`` number -> row; ``ids`` pack id -> number; ``indexes`` names loaded;
-``unindexed`` number -> what no index object says yet;
+``unindexed`` number -> what no index object says yet; ``leftout`` pack id -> what is
+known of a bad one;
 ``meta`` identity, counter and marks. At most 20,000 inserts a transaction: more would
 hold that many dirty pages in memory.
 """
@@ -101,9 +102,11 @@ class Cache:
         self._env = env
         self._path = path
         self._lock = threading.RLock()  # the map can't grow while anyone reads
-        self._chunks, self._packs, self._ids, self._indexes, self._unindexed, self._meta = (
-            env.open_db(name)
-            for name in (b"chunks", b"packs", b"ids", b"indexes", b"unindexed", b"meta")
+        self._chunks, self._packs, self._ids, self._indexes = map(
+            env.open_db, (b"chunks", b"packs", b"ids", b"indexes")
+        )
+        self._unindexed, self._left_out, self._meta = map(
+            env.open_db, (b"unindexed", b"leftout", b"meta")
         )
         self._in_use = path / f"{_IN_USE}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.generation = ""  # numbers mean something only together with this
@@ -369,6 +372,16 @@ class Cache:
         keys = [_NUMBER.pack(number) for number in numbers]
         self._write(lambda txn: [txn.delete(key, db=self._unindexed) for key in keys])
 
+    # --- packs that were found wrong ---
+
+    def keep_left_out(self, pack_id: bytes, known: bytes) -> None:
+        """Keep what is known of a pack that is not to be relied on; durable on return."""
+        self._write(lambda txn: txn.put(pack_id, known, db=self._left_out))
+
+    def left_out(self, pack_id: bytes) -> bytes | None:
+        """What `keep_left_out` was given last."""
+        return self._get(pack_id, self._left_out)
+
     # --- transactions ---
 
     def _insert(self, packs: Iterable[tuple[int, PackRow, bytes, Sequence[int]]]) -> None:
@@ -544,7 +557,7 @@ def _scan(path: Path) -> None:
 
 
 def _environment(path: Path, map_size: int) -> lmdb.Environment:
-    return lmdb.open(os.fspath(path), map_size=map_size, max_dbs=6, mode=0o600, readahead=False)
+    return lmdb.open(os.fspath(path), map_size=map_size, max_dbs=7, mode=0o600, readahead=False)
 
 
 def _check_length(env: lmdb.Environment, path: Path) -> None:

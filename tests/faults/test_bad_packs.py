@@ -5,15 +5,16 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from vault import attest, badpacks
 from vault.badpacks import BadPackMemory
 from vault.ledger import Record
-from vault.model import LockMode, ObjectRef, ObjectType
+from vault.model import LockMode, ObjectRef, ObjectType, from_rfc3339
 from vault.snapshot import (
     Action,
     NamedStream,
@@ -458,3 +459,95 @@ def test_unsigned_words_bind_one_host_alone(lab: "Lab", source: Path) -> None:
     look(lab)
     theirs = there.snapshot(source, dataset="theirs")
     assert not is_free_of(lab, theirs, bad)
+
+
+# --- what older snapshots live on ---
+
+
+def locks_of(lab: "Lab", record: Record) -> dict[str, datetime]:
+    """Until when each pack of a snapshot is locked, by hex id."""
+    found = {}
+    for ref in packs_of(lab, record):
+        retention = lab.store.status(ref.name, ref.version).retention
+        assert retention is not None
+        found[ref.sha256.hex()] = retention.until
+    return found
+
+
+@pytest.mark.parametrize("kind", [DATA, TREE])
+def test_substitutes_are_locked_as_long_as_an_older_snapshot_needs_them(
+    make_repository: "MakeRepository", source: Path, kind: int
+) -> None:
+    """By whoever stores them; the packs that are no substitutes are not, which is the control."""
+    lab = make_repository(LockMode.GOVERNANCE)
+    first = lab.snapshot(source, retention=timedelta(days=90))
+    until = from_rfc3339(first.body.until)
+    refs = packs_of(lab, first.record, kind)
+    bad = spoil(lab, refs[:1])
+    attested(lab, lab.verify())
+    (source / "new").write_bytes(random.Random(77).randbytes(60_000))
+    second = lab.snapshot(source, retention=timedelta(days=7))
+    assert is_free_of(lab, second, bad)
+    locks = locks_of(lab, second.record)
+    others = [ref.sha256.hex() for ref in packs_of(lab, first.record)]
+    new = [until_ for pack, until_ in locks.items() if pack not in others]
+    assert max(new) >= until
+    if kind == DATA:
+        assert min(new) < until
+
+
+def test_what_another_host_stored_is_locked_too(
+    make_repository: "MakeRepository", source: Path
+) -> None:
+    """A substitute that nobody has to store: the run that reuses it locks it."""
+    lab = make_repository(LockMode.GOVERNANCE)
+    first = lab.snapshot(source, retention=timedelta(days=90))
+    until = from_rfc3339(first.body.until)
+    there = lab.with_host(lab.enrol("other", domain="default"))
+    bad = spoil(lab, packs_of(lab, first.record, DATA))
+    attested(lab, lab.verify())
+    theirs = there.snapshot(source, dataset="theirs", retention=timedelta(days=7))
+    data = {ref.sha256.hex() for ref in packs_of(lab, theirs.record, DATA)}
+    assert data.isdisjoint(bad)
+    locks = locks_of(lab, theirs.record)
+    assert min(locks[pack] for pack in data) >= until
+
+
+def test_substitutes_that_come_later_are_locked_then(
+    make_repository: "MakeRepository", source: Path
+) -> None:
+    """A file that was away during the first run: the next that meets it locks the rest."""
+    lab = make_repository(LockMode.GOVERNANCE)
+    first = lab.snapshot(source, retention=timedelta(days=90))
+    until = from_rfc3339(first.body.until)
+    bad = spoil(lab, packs_of(lab, first.record, DATA))
+    attested(lab, lab.verify())
+    (source / "d/f3").rename(source.parent / "f3")
+    lab.snapshot(source, retention=timedelta(days=7))
+    (source.parent / "f3").rename(source / "d/f3")
+    third = lab.snapshot(source, retention=timedelta(days=7))
+    assert is_free_of(lab, third, bad)
+    locks = locks_of(lab, third.record)
+    assert all(locks[ref.sha256.hex()] >= until for ref in packs_of(lab, third.record, DATA))
+
+
+def test_what_is_mended_is_looked_for_no_more(
+    make_repository: "MakeRepository", source: Path
+) -> None:
+    """Index objects are read once for it, not by every run while the old snapshot lives."""
+    lab = make_repository(LockMode.GOVERNANCE)
+    first = lab.snapshot(source)
+    spoil(lab, packs_of(lab, first.record, DATA)[:1])
+    attested(lab, lab.verify())
+    lab.snapshot(source)
+    lab.snapshot(source)  # learns of the index object that the one before stored
+    read: list[str] = []
+
+    def note(point: Any) -> None:
+        if point.operation == "get" and point.phase == "before":
+            read.append(point.name)
+
+    lab.store.fault = note
+    lab.snapshot(source)
+    lab.store.fault = None
+    assert not [name for name in read if name.startswith(("index/", "packs/"))]

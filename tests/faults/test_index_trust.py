@@ -12,6 +12,7 @@ import pytest
 from vault import index
 from vault.cache import Cache
 from vault.crypto import chunk_id
+from vault.domainpacks import index_objects
 from vault.enrol import find_writer, revoke_writer
 from vault.model import ObjectType
 from vault.pack import Block, Directory
@@ -43,7 +44,7 @@ def _poison(lab: "Lab", monkeypatch: pytest.MonkeyPatch) -> None:
     assert lab.host.key.domain is not None
     secrets, repository = lab.host.key.domain, lab.open()
     name = chunk_id(secrets.id_key, ObjectType.DATA, hashlib.sha256(WANTED).digest())
-    listed = chunkmap.index_objects(repository, "default")
+    listed = index_objects(repository, "default")
     honest = [
         entry
         for item in listed
@@ -154,7 +155,7 @@ def _indexed(lab: "Lab") -> set[str]:
     assert lab.host.key.domain is not None
     key = lab.host.key.domain.index_key
     names = set()
-    for listed in chunkmap.index_objects(repository, "default"):
+    for listed in index_objects(repository, "default"):
         for entry in index.open_index(repository.read(listed.ref), key, repository.id):
             names.add(f"packs/{str(entry.pack_id)[:2]}/{entry.pack_id}")
     return names

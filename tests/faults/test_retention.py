@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vault import inventory
+from vault.domainpacks import index_objects
 from vault.enrol import find_writer, revoke_writer
 from vault.envelope import build_statement, ledger_name, seal_envelope
 from vault.errors import (
@@ -30,7 +31,6 @@ from vault.model import (
     from_rfc3339,
 )
 from vault.repository import MAX_EVIDENCE, Draft, snapshot_body
-from vault.snapshot.chunkmap import index_objects
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:

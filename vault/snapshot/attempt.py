@@ -30,6 +30,7 @@ from vault.model import (
 from vault.repository import snapshot_body
 from vault.snapshot import chunkmap
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
+from vault.snapshot.mend import Mender
 from vault.snapshot.packer import Packer
 from vault.snapshot.preview import Planned, preview
 from vault.snapshot.publish import NeededPack, PacksGoneError, Publication, Publisher
@@ -285,6 +286,7 @@ class Attempt:
         packs = self._needed(numbers)
         indexed: list[int] = []
         new_index = self._publisher.store_index(self._unindexed(indexed))
+        self._mend()
         body = SnapshotBody(
             dataset=task.request.dataset,
             created=to_rfc3339(task.started),
@@ -314,6 +316,14 @@ class Attempt:
             reused_packs=len(packs) - len(numbers & stored),
             left=task.left,
         )
+
+    def _mend(self) -> None:
+        """Keep older snapshots alive that need what is bad, by what this run or another stored."""
+        task = self._task
+        if not task.bad_packs or self._repository.parameters.lock_mode is LockMode.NONE:
+            return
+        mender = Mender(self._repository, task.secrets, self._cache, task.bad_packs)
+        mender.done(self._publisher.lock_substitutes(mender.plan()))
 
     def _unindexed(self, numbers: list[int]) -> Iterator[IndexEntry]:
         """Packs that no index object names yet; their numbers are appended on the way."""

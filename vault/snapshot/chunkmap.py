@@ -1,26 +1,25 @@
 """What a host may believe of the chunk map, and how it learns it (I7, I10 of design.md 5).
 
 Own PUTs are believed. Index objects are believed when a valid snapshot of a
-trusted writer of the domain lists them. Once a writer is distrusted from a seq
-on, nothing is believed that was listed between that seq and its revocation, by
-anyone: an honest host may have merged the false rows into an index of its own.
+trusted writer of the domain lists them (`vault.domainpacks`).
 """
 
 import contextlib
 import dataclasses
 import logging
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from vault import index
 from vault.cache import Cache, PackRow
 from vault.crypto import RecipientKey
+from vault.domainpacks import Listed, distrusted_spans, index_objects
 from vault.errors import IntegrityError
 from vault.index import IndexEntry
 from vault.keyfile import DomainSecrets
-from vault.ledger import Ledger, Record, Status
-from vault.model import ObjectRef, SnapshotBody, WriterBody
+from vault.ledger import Record, Status
+from vault.model import ObjectRef, SnapshotBody
 from vault.pack import Directory
 from vault.reader import PackReader, Reader
 from vault.repository import Repository
@@ -28,54 +27,6 @@ from vault.repository import Repository
 _log = logging.getLogger(__name__)
 
 _HEADER_LENGTH = struct.Struct("<I")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """An index object, and the snapshot that vouches for it."""
-
-    ref: ObjectRef
-    seq: int
-
-
-def distrusted_spans(ledger: Ledger, domain: str) -> tuple[tuple[int, int], ...]:
-    """Seqs between which what a domain's snapshots list is not believed: (first, last)."""
-    spans = []
-    for record in ledger.valid("writer"):
-        body = record.body
-        assert isinstance(body, WriterBody)
-        if body.distrust_from is None:
-            continue
-        writers = (writer for writer in ledger.writers.values() if writer.name == body.name)
-        if any(writer.domain is not None and writer.domain.name == domain for writer in writers):
-            spans.append((body.distrust_from, record.seq))
-    return tuple(spans)
-
-
-def index_objects(repository: Repository, domain: str) -> list[Listed]:
-    """Index objects of a domain that count, each once, by name."""
-    ledger = repository.ledger
-    trusted = ledger.domain_writers(domain)
-    spans = distrusted_spans(ledger, domain)
-    listed: dict[str, Listed] = {}
-    for dataset in ledger.datasets():
-        own = [
-            record
-            for record in ledger.snapshots(dataset)
-            if record.key_id in trusted
-            and not any(first <= record.seq <= last for first, last in spans)
-        ]
-        for ref in _index_of(repository, own[-1]) if own else ():
-            listed[ref.name] = Listed(ref=ref, seq=own[-1].seq)
-    return [listed[name] for name in sorted(listed)]
-
-
-def _index_of(repository: Repository, record: Record) -> Sequence[ObjectRef]:
-    try:
-        return repository.inventory(record).index
-    except IntegrityError as error:
-        _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
-        return ()
 
 
 def refresh(

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from vault import index, inventory, locks
 from vault.cache import Cache, PackRow
+from vault.domainpacks import distrusted_spans, index_objects
 from vault.errors import (
     IntegrityError,
     MissingObjectError,
@@ -31,7 +32,7 @@ from vault.model import (
     to_rfc3339,
 )
 from vault.repository import Draft, Repository, domain_ref, snapshot_body
-from vault.snapshot.chunkmap import distrusted_spans, index_objects
+from vault.snapshot.mend import Mending
 from vault.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -246,6 +247,32 @@ class Publisher:
         self._extended.update(locked)
         if gone:
             raise PacksGoneError(gone)
+
+    def lock_substitutes(self, mendings: Sequence[Mending]) -> list[Mending]:
+        """Lock what older snapshots need instead of bad packs; returns what is so locked."""
+        needs: dict[int, datetime] = {}
+        for each in mendings:
+            for number in each.numbers:
+                needs[number] = max(each.until, needs.get(number, each.until))
+        packs = self._known_packs(needs)
+        results = self._workers.transfer.map(
+            lambda pack: self._lock_pack(pack, needs[pack.number]), packs
+        )
+        locked = {
+            pack.number: int(until.timestamp())
+            for pack, until in zip(packs, results, strict=True)
+            if until is not None
+        }
+        self._cache.set_locked(locked)
+        return [
+            each
+            for each in mendings
+            if all(locked.get(n, 0) >= each.until.timestamp() for n in each.numbers)
+        ]
+
+    def _known_packs(self, numbers: Iterable[int]) -> list[NeededPack]:
+        rows = ((number, self._cache.pack(number)) for number in sorted(numbers))
+        return [NeededPack(number=number, row=row) for number, row in rows if row is not None]
 
     def _lock_pack(self, pack: NeededPack, until: datetime) -> datetime | None:
         """The end of the lock afterwards; None when the pack counts as absent (I7)."""

@@ -1,0 +1,89 @@
+"""What packs a domain has, by what signed snapshots of its trusted writers say (I10, design.md 5).
+
+Once a writer is distrusted from a seq on, nothing is believed that was listed between
+that seq and its revocation, by anyone: an honest host may have merged the false rows
+into an index of its own.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+
+from vault import index
+from vault.errors import IntegrityError
+from vault.index import IndexEntry
+from vault.keyfile import DomainSecrets
+from vault.ledger import Ledger, Record
+from vault.model import ObjectRef, WriterBody
+from vault.repository import Repository
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """An index object, and the snapshot that vouches for it."""
+
+    ref: ObjectRef
+    seq: int
+
+
+def distrusted_spans(ledger: Ledger, domain: str) -> tuple[tuple[int, int], ...]:
+    """Seqs between which what a domain's snapshots list is not believed: (first, last)."""
+    spans = []
+    for record in ledger.valid("writer"):
+        body = record.body
+        assert isinstance(body, WriterBody)
+        if body.distrust_from is None:
+            continue
+        writers = (writer for writer in ledger.writers.values() if writer.name == body.name)
+        if any(writer.domain is not None and writer.domain.name == domain for writer in writers):
+            spans.append((body.distrust_from, record.seq))
+    return tuple(spans)
+
+
+def snapshots_of(ledger: Ledger, domain: str, dataset: str | None = None) -> list[Record]:
+    """Snapshots of a domain's trusted writers that are believed, by seq; of one dataset or all."""
+    trusted = ledger.domain_writers(domain)
+    spans = distrusted_spans(ledger, domain)
+    return [
+        record
+        for record in ledger.snapshots(dataset)
+        if record.key_id in trusted
+        and not any(first <= record.seq <= last for first, last in spans)
+    ]
+
+
+def index_objects(repository: Repository, domain: str) -> list[Listed]:
+    """Index objects of a domain that count, each once, by name."""
+    newest: dict[str, Record] = {}
+    for dataset in repository.ledger.datasets():
+        own = snapshots_of(repository.ledger, domain, dataset)
+        if own:
+            newest[dataset] = own[-1]
+    listed = {
+        ref.name: Listed(ref=ref, seq=record.seq)
+        for record in newest.values()
+        for ref in _index_of(repository, record)
+    }
+    return [listed[name] for name in sorted(listed)]
+
+
+def _index_of(repository: Repository, record: Record) -> Sequence[ObjectRef]:
+    try:
+        return repository.inventory(record).index
+    except IntegrityError as error:
+        _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
+        return ()
+
+
+def indexed_packs(repository: Repository, secrets: DomainSecrets) -> Iterator[IndexEntry]:
+    """What the index objects of a domain say, one object at a time; a bad one is ignored."""
+    for listed in index_objects(repository, secrets.name):
+        try:
+            data = repository.read(listed.ref)
+            entries = index.open_index(data, secrets.index_key, repository.id)
+        except IntegrityError as error:
+            _log.warning("%s is ignored: %s", listed.ref.name, error)
+            continue
+        yield from entries
