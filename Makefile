@@ -61,7 +61,7 @@ bench-scale: $(STAMP) ## how cost grows with files, bytes, snapshots, statements
 	$(BIN)/python tests/bench/scale.py
 
 vectors: $(STAMP) ## write the golden vectors again; git diff must stay empty
-	$(BIN)/python tests/vectors/ledger_vectors.py
+	rm -r tests/vectors/ledger && $(BIN)/python tests/vectors/ledger_vectors.py
 	$(BIN)/python tests/vectors/sealed_vectors.py
 	rm -r tests/vectors/tree && $(BIN)/python tests/vectors/tree_vectors.py tests/vectors/tree
 

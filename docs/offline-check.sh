@@ -1,81 +1,624 @@
 #!/bin/sh
-# Checks a repository with sh, openssl, sha256sum, sed and awk alone; needs no key and no vault.
+# Checks a repository with sh, awk, openssl and coreutils (sha256sum, od, sort …); needs no key, no vault.
 #
-#   sh docs/offline-check.sh STORE ROOT_DIGEST
+#   sh docs/offline-check.sh STORE ROOT_DIGEST [NOW]
 #
-# STORE is a directory store, or a bucket copied to a directory. ROOT_DIGEST is what `vault init`
-# printed after "0:". Per statement: it follows the one before, a key that the ledger lists signed
-# it, a root's key signed it if it adds keys; per snapshot in force: inventory and every object it
-# needs have their SHA-256. Not checked: roles, thresholds, revocations, locks, whether the store
-# shows its newest statement; of an inventory that is a delta, only its own lines. Of a name only
-# the first version is read: junk that was there first ends the check, though the vault steps over
-# it. tests/independent/verify_ledger.py (Python and openssl) does more.
-set -eu
-[ $# -eq 2 ] || { echo "usage: offline-check.sh STORE ROOT_DIGEST" >&2; exit 2; }
-store=$1 previous=$2
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-mkdir "$work/root" "$work/writer"
+# STORE is a directory store, or a bucket copied to a directory: object NAME is the file STORE/NAME,
+# its later versions are NAME~2, NAME~3. ROOT_DIGEST is what `vault init` printed after "0:". NOW is
+# a time such as 2026-11-28T00:00:00Z, by default the clock's; snapshots that ended before need nothing.
+#
+# The script walks the ledger as docs/format.md 2 says: of each name the oldest version that links,
+# with its signatures, roles, thresholds, patterns and revocations. Of each snapshot in force it
+# resolves the inventory and checks the SHA-256 of every object; of each event and prune plan, that the
+# evidence is there. Output, one line each:
+#
+#   SEQ TYPE VERDICT          valid, void (why), or not understood; "SEQ distrusted by …" may follow later
+#   fault CODE SUBJECT        junk-statement (a version at a ledger name that does not link: passed over),
+#                             no-root, void-statement, beyond-gap, inventory, missing, wrong-bytes
+#   head SEQ:DIGEST           of the last statement that links
+#   statements N: V valid, W void, U not understood; J junk; F faults
+#
+# Exit status 0 without faults, 1 with, 2 if it could not look. Not checked: locks, what packs hold,
+# what evidence says, and whether the store shows its newest statement: compare the head with one you know.
+# docs/format.md 2.6 has the same list; tests/independent/verify_ledger.py (Python) gives the same answers.
+set -u
+LC_ALL=C
+export LC_ALL
+case $# in 2 | 3) ;; *) echo "usage: offline-check.sh STORE ROOT_DIGEST [NOW]" >&2; exit 2 ;; esac
+store=$1 root=${2#0:} now=${3:-$(date -u +%Y-%m-%dT%H:%M:%SZ)}
+[ -d "$store" ] || { echo "offline-check: no directory $store" >&2; exit 2; }
+case $store in /*) ;; *) store=./$store ;; esac
+w=$(mktemp -d) || exit 2
+trap 'rm -rf "$w"' EXIT
+trap 'exit 2' HUP INT TERM
+mkdir "$w/key" "$w/patterns"
+for f in root writers revoked listed snapshots held void faults; do : > "$w/$f"; done
+tab=$(printf '\t')
+seq=0 previous='' repository='' valid=0 voided=0 unknown=0 junk=0
 
-fail() { echo "offline-check: $*" >&2; exit 1; }
-member() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" "$2"; }
-digest() { sha256sum < "$1" | cut -c 1-64; }
+sha() { sha256sum < "$1" | cut -c 1-64; }
+fault() { echo "fault $*" | tee -a "$w/faults"; }
 
-list_keys() { # of the payload, into directory $1, by key id
-    grep -o '"public":"[^"]*"' "$work/payload" | cut -d '"' -f 4 | while read -r public; do
-        echo "$public" | openssl base64 -d -A > "$work/der"
-        openssl pkey -pubin -inform DER -in "$work/der" -out "$work/pem" 2> /dev/null || continue
-        cp "$work/pem" "$work/$1/$(digest "$work/der")"
-    done
+# Canonical JSON (docs/format.md, preamble) as lines "PATH TAB TYPE TAB VALUE", read from the bytes that
+# od prints. TYPE is s n b z o a: string, number, boolean, null, object, array. The parts of a path end
+# with "/", which no name may hold. Bytes of a string outside plain ASCII, and \, are shown as \xHH.
+flatten='
+function refuse(t) { print "!\t!\t" t; exit 1 }
+function emit(path, type, text) { print path "\t" type "\t" text }
+function text(    out, part, c, more, low, high) {  # at the quote; returns what it says
+    out = part = ""
+    while ((c = b[++i]) != 34) {
+        if (c == "" || c < 32 || c == 127) refuse("control character or end in a string")
+        if (c == 92) {
+            c = b[++i]
+            if (c != 34 && c != 92) refuse("escape that is not needed")
+            part = part (c == 92 ? "\\x5c" : "\"")
+        } else if (c < 127) part = part plain[c]
+        else {
+            more = c < 194 ? -1 : c < 224 ? 1 : c < 240 ? 2 : c < 245 ? 3 : -1
+            if (more < 0) refuse("not UTF-8")
+            low = c == 224 ? 160 : c == 240 ? 144 : 128   # no overlong form,
+            high = c == 237 ? 159 : c == 244 ? 143 : 191  # no surrogate, nothing past U+10FFFF
+            part = part sprintf("\\x%02x", c)
+            while (more-- > 0) {
+                c = b[++i]
+                if (c == "" || c < low || c > high) refuse("not UTF-8")
+                low = 128; high = 191
+                part = part sprintf("\\x%02x", c)
+            }
+        }
+        if (length(part) > 200) { out = out part; part = "" }  # long texts stay linear
+    }
+    i++
+    return out part
 }
-
-check_signature() { # of the PAE, by a key in one of the directories given
-    member keyid "$statement" > "$work/id"
-    member sig "$statement" | openssl base64 -d -A > "$work/sig"
-    for kind in "$@"; do
-        key="$work/$kind/$(cat "$work/id")"
-        [ -f "$key" ] || continue
-        openssl dgst -sha256 -verify "$key" -signature "$work/sig" "$work/pae" > /dev/null && return
-    done
-    fail "statement $seq: no valid signature by a listed key"
+function word(    t) { t = ""; while (b[i] >= 97 && b[i] <= 122) t = t plain[b[i++]]; return t }
+function number(    t, digits) {
+    t = digits = ""
+    if (b[i] == 45) { t = "-"; i++ }
+    while (b[i] != "" && b[i] >= 48 && b[i] <= 57) digits = digits plain[b[i++]]
+    if (digits == "" || length(digits) > 16) refuse("number")
+    if (substr(digits, 1, 1) == "0" && (t digits) != "0") refuse("number with a zero in front")
+    if (length(digits) == 16 && ("x" digits) > "x9007199254740991") refuse("integer beyond 2^53-1")
+    return t digits
 }
-
-check_objects() { # of a snapshot that is in force
-    inventory=$(grep -o '"name":"inventory/[0-9a-f]*"' "$work/payload" | cut -d '"' -f 4)
-    [ "inventory/$(digest "$store/$inventory")" = "$inventory" ] || fail "$inventory was changed"
-    awk -F '\t' '/^# index/ { exit } /^[0-9a-f]/ { print $1 "  " $4 }' "$store/$inventory" \
-        > "$work/sums"
-    (cd "$store" && sha256sum --check --quiet "$work/sums") || fail "snapshot $seq is damaged"
-    objects=$(awk 'END { print NR }' "$work/sums")
+function value(path, depth,    c, name, last, count, t) {
+    c = b[i]
+    if (c == 123 || c == 91) {
+        if (++depth > 8) refuse("nested too deeply")
+        emit(path, c == 123 ? "o" : "a", "")
+        count = 0; last = ""
+        if (b[++i] == c + 2) { i++; return }
+        for (;;) {
+            if (c == 123) {
+                if (b[i] != 34) refuse("name expected")
+                name = text()
+                if (length(name) > 64 || name !~ /^[A-Za-z0-9._-]+$/) refuse("name " name)
+                if (count && ("x" name) <= ("x" last)) refuse("names are not ascending")
+                last = name
+                if (b[i++] != 58) refuse("colon expected")
+                value(path name "/", depth)
+            } else value(path count "/", depth)
+            count++
+            if (b[i] == c + 2) { i++; return }
+            if (b[i++] != 44) refuse("comma or end expected")
+        }
+    }
+    if (c == 34) emit(path, "s", text())
+    else if (c == 45 || (c != "" && c >= 48 && c <= 57)) emit(path, "n", number())
+    else {
+        t = word()
+        if (t == "true" || t == "false") emit(path, "b", t)
+        else if (t == "null") emit(path, "z", "")
+        else refuse("value expected")
+    }
 }
+BEGIN { for (c = 32; c < 127; c++) plain[c] = sprintf("%c", c) }
+{ for (f = 1; f <= NF; f++) b[++n] = $f + 0 }
+END { i = 1; value("", 0); if (i != n + 1) refuse("bytes after the value") }'
+flat() { od -An -v -tu1 "$1" | awk "$flatten" > "$2"; }
 
-seq=0
-for statement in "$store"/ledger/????????????????; do
-    [ "${statement##*/}" = "$(printf %016d "$seq")" ] || fail "statement $seq is missing"
-    member payload "$statement" | openssl base64 -d -A > "$work/payload"
-    printf 'DSSEv1 28 application/vnd.in-toto+json %d ' "$(wc -c < "$work/payload")" > "$work/pae"
-    cat "$work/payload" >> "$work/pae"
-    if [ "$seq" -eq 0 ]; then
-        [ "$(digest "$work/pae")" = "$previous" ] || fail "statement 0 is not the root named"
-        list_keys root
-    else
-        grep -q "\"prev\":{\"sha256\":\"$previous\"" "$work/payload" ||
-            fail "statement $seq does not follow statement $((seq - 1))"
-    fi
-    previous=$(digest "$work/pae")
-    type=$(member predicateType "$work/payload")
-    objects=
-    case $type in
-        urn:vault:root:v1) check_signature root && list_keys root ;;
-        urn:vault:writer:v1) check_signature root && list_keys writer ;;
-        urn:vault:snapshot:v1)
-            check_signature writer
-            printf '%s\n%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(member until "$work/payload")" |
-                sort -C && check_objects
-            ;;
-        *) check_signature root writer ;;
+# What awk programs below share: the members of one statement by path, and checks of shape. The first
+# thing wrong is printed as "bad TAB what" and ends the program.
+reader='
+function bad(t) { if (!ended) print "bad\t" t; ended = 1; exit 1 }
+function is(path, type) { if (kind[path] != type) bad(path " is malformed") }
+function may(path, type) { if ((path in kind) && kind[path] != type) bad(path " is malformed") }
+function hex(t, n) { return length(t) == n && t !~ /[^0-9a-f]/ }
+function digest(path) { is(path, "s"); if (!hex(val[path], 64)) bad(path " is no digest") }
+function label(path) { is(path, "s"); if (length(val[path]) > 63 || val[path] !~ /^[a-z][a-z0-9._-]*$/) bad(path " is no label") }
+function natural(path) { is(path, "n"); if (val[path] ~ /^-/) bad(path " is negative") }
+function positive(path) { natural(path); if (val[path] == "0") bad(path " is below 1") }
+function choice(path, list) { is(path, "s"); if (index(" " list " ", " " val[path] " ") == 0 || val[path] == "" || val[path] ~ / /) bad(path " is none of " list) }
+function list(path, type,    k) { is(path, "a"); for (k = 0; (path k "/") in kind; k++) is(path k "/", type); return k }
+function table(path, type,    k) { is(path, "o"); for (k in kind) if (index(k, path) == 1 && k != path && index(substr(k, length(path) + 1), "/") == length(k) - length(path)) is(k, type) }
+function time(path,    t, y, m, d, days) {
+    is(path, "s"); t = val[path]
+    if (t !~ /^[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z$/) bad(path " is no time")
+    y = substr(t, 1, 4) + 0; m = substr(t, 6, 2) + 0; d = substr(t, 9, 2) + 0
+    days = m == 2 ? 28 + ((y % 4 == 0 && y % 100 != 0) || y % 400 == 0) : m == 4 || m == 6 || m == 9 || m == 11 ? 30 : 31
+    if (y < 1 || m < 1 || m > 12 || d < 1 || d > days || substr(t, 12, 2) + 0 > 23) bad(path " is no time")
+}
+BEGIN { FS = "\t" }
+{ kind[$1] = $2; val[$1] = $3; order[++count] = $1 }'
+
+# An envelope: its payload, then "id KEYID TAB SIGNATURE" a line, in base64.
+envelope="$reader"'
+END {
+    is("", "o"); is("payload/", "s"); is("payloadType/", "s")
+    if (val["payloadType/"] != "application/vnd.in-toto+json") bad("another payload type")
+    n = list("signatures/", "o")
+    if (n < 1 || n > 16) bad("not 1 to 16 signatures")
+    for (k = 0; k < n; k++) { is("signatures/" k "/keyid/", "s"); is("signatures/" k "/sig/", "s") }
+    if (count != 4 + 3 * n) bad("another member in the envelope")
+    print val["payload/"]
+    for (k = 0; k < n; k++) print "id " val["signatures/" k "/keyid/"] "\t" val["signatures/" k "/sig/"]
+}'
+
+# The grammar that decides what links (docs/format.md 2.2): prints type, version, repository, flaw.
+grammar="$reader"'
+END {
+    p = "predicate/"
+    is("", "o"); is(p, "o"); is("_type/", "s")
+    if (val["_type/"] != "https://in-toto.io/Statement/v1") bad("another _type")
+    is(p "seq/", "n"); if (val[p "seq/"] != seq) bad("another seq")
+    is(p "repository/", "s"); if (!hex(val[p "repository/"], 32)) bad("no repository id")
+    if (repository != "" && val[p "repository/"] != repository) bad("another repository")
+    if (seq == 0) is(p "prev/", "z")
+    else { is(p "prev/", "o"); digest(p "prev/sha256/"); if (!loose && val[p "prev/sha256/"] != previous) bad("does not follow") }
+    t = val["predicateType/"]; type = version = "?"
+    if (kind["predicateType/"] == "s" && t ~ /^urn:vault:[a-z][a-z0-9-]*:v[1-9][0-9]*$/) {
+        split(t, part, ":"); name = part[3]; number = substr(part[4], 2)
+        if (length(name) <= 63 && length(number) <= 9) { type = name; version = number }
+    }
+    if (size + 0 > (type == "root" ? 65536 : 4096)) bad("too large")
+    if (stored + 0 > 2 * (type == "root" ? 65536 : 4096) + 8192) bad("too large")
+    print type "\t" version "\t" val[p "repository/"]
+}'
+
+# What else every statement must say, and the body of each type (docs/format.md 2.3): void without.
+# Prints what takes effect: keys, patterns, and so on, one line each.
+body="$reader"'
+function parameters(p,    k, n, names, f, one, two, three) {
+    is(p, "o"); choice(p "lock_mode/", "none governance compliance"); may(p "suite/", "n")
+    may(p "versions_ordered/", "b"); may(p "checksums_refused/", "b")
+    n = split("data_chunk tree_chunk", names, " ")
+    for (k = 1; k <= n; k++) if ((f = p names[k] "/") in kind) {
+        if (list(f, "n") != 3) bad(f " is malformed")
+        one = val[f "0/"] + 0; two = val[f "1/"] + 0; three = val[f "2/"] + 0
+        if (!(0 < one && one <= two && two <= three)) bad(f " is impossible")
+    }
+    n = split("block_size pack_size lock_grid min_retention default_retention max_retention", names, " ")
+    for (k = 1; k <= n; k++) if ((f = p names[k] "/") in kind) positive(f)
+}
+function packs(p,    n, k, names, f, total, named, id) {  # bad, bad_count, cleared
+    split("bad cleared", names, " "); total = named = 0
+    for (k = 1; k <= 2; k++) if ((f = p names[k] "/") in kind) {
+        if ((n = list(f, "s")) > 24) bad(f " is too long")
+        total += n; if (k == 1) named = n
+        while (n-- > 0) {
+            digest(f n "/"); id = val[f n "/"]
+            if (n && ("x" val[f (n - 1) "/"]) >= ("x" id)) bad(f " is not ascending")
+            if (id in once) bad("bad and cleared name one pack"); once[id] = 1
+        }
+    }
+    if (total > 32) bad("bad and cleared are too many")
+    if ((p "bad_count/") in kind) is(p "bad_count/", "n")
+    if (val[p "bad_count/"] + 0 < named) bad("bad_count is too small")
+}
+function before(path) { natural(path); if (val[path] + 0 >= seq + 0) bad("about statement " val[path] ", which does not precede it") }
+function event(p) {
+    choice(p "verdict/", "passed failed partial"); time(p "started/"); time(p "finished/"); digest(p "attestation/"); packs(p)
+    print "evidence\t" val[p "attestation/"]
+}
+function verification(p,    n, k, f, last) {
+    is(p "opened/", "b"); natural(p "read/"); natural(p "share/"); before(p "through/")
+    if (val[p "share/"] + 0 > 1000000) bad("share is over 1000000")
+    if ((f = p "slice/") in kind && kind[f] != "z") {
+        if (list(f, "n") != 2) bad("slice is malformed")
+        if (val[f "0/"] + 0 < 0 || val[f "0/"] + 0 >= val[f "1/"] + 0 || val[f "1/"] + 0 > 65536) bad("slice is impossible")
+    }
+    if ((f = p "nonce/") in kind) { is(f, "s"); if (val[f] != "" && !hex(val[f], 32)) bad("nonce is impossible") }
+    n = list(p "snapshots/", "a"); if (n < 1 || n > 16) bad("not 1 to 16 ranges")
+    last = -1
+    for (k = 0; k < n; k++) {
+        f = p "snapshots/" k "/"; if (list(f, "n") != 2) bad(f " is malformed")
+        if (val[f "0/"] + 0 <= last || val[f "1/"] + 0 < val[f "0/"] + 0 || val[f "1/"] + 0 > val[p "through/"] + 0) bad("ranges do not ascend")
+        last = val[f "1/"] + 0
+    }
+    event(p)
+}
+END {
+    p = "predicate/body/"
+    is("predicate/time/", "s"); time("predicate/time/"); is("predicate/tool/", "s"); is(p, "o")
+    n = list("subject/", "o")
+    for (k = 0; k < n; k++) { is("subject/" k "/name/", "s"); is("subject/" k "/digest/", "o"); digest("subject/" k "/digest/sha256/") }
+    if (type == "root") {
+        may(p "version/", "n"); may(p "min_reader/", "n"); may(p "min_writer/", "n")
+        parameters(p "parameters/")
+        table(p "thresholds/", "n")
+        for (k in kind) if (index(k, p "thresholds/") == 1 && k != p "thresholds/") { positive(k); t = substr(k, length(p "thresholds/") + 1); print "threshold\t" substr(t, 1, length(t) - 1) "\t" val[k] }
+        n = list(p "recipients/", "o"); if (n < 1 || n > 16) bad("not 1 to 16 recipients")
+        for (k = 0; k < n; k++) { is(p "recipients/" k "/name/", "s"); is(p "recipients/" k "/public/", "s"); print "base64\t" val[p "recipients/" k "/public/"] }
+        n = list(p "keys/", "o")
+        for (k = 0; k < n; k++) {
+            q = p "keys/" k "/"; is(q "name/", "s"); is(q "public/", "s"); m = list(q "roles/", "s"); roles = ""
+            for (j = 0; j < m; j++) { t = val[q "roles/" j "/"]; gsub(/ /, "\\x20", t); roles = roles " " t }
+            if (val[q "public/"] in seen) bad("a key is listed twice"); seen[val[q "public/"]] = 1
+            print "key\t" val[q "public/"] "\t" roles
+        }
+        print "version\t" ((p "version/") in kind ? val[p "version/"] : 1)
+    } else if (type == "writer") {
+        choice(p "action/", "add revoke"); is(p "name/", "s"); is(p "public/", "s"); may(p "recipient/", "s"); may(p "reason/", "s")
+        if ((p "datasets/") in kind) n = list(p "datasets/", "s"); else n = 0
+        from = ""
+        if ((p "distrust_from/") in kind && kind[p "distrust_from/"] != "z") { is(p "distrust_from/", "n"); from = val[p "distrust_from/"] }
+        has = (p "domain/") in kind && kind[p "domain/"] != "z"
+        if (has) { is(p "domain/", "o"); is(p "domain/name/", "s"); is(p "domain/object/", "s"); is(p "domain/sha256/", "s"); is(p "domain/size/", "n"); is(p "domain/version/", "s") }
+        if (val[p "action/"] == "add") {
+            label(p "name/")
+            print "base64\t" val[p "recipient/"]
+            for (k = 0; k < n; k++) { t = val[p "datasets/" k "/"]; if (length(t) > 63 || t !~ /^[a-z0-9._*?-]+$/) bad("impossible pattern " t); print "pattern\t" t }
+            if (has) { digest(p "domain/sha256/"); label(p "domain/name/"); if (val[p "domain/object/"] != "domains/" val[p "domain/name/"] "/" val[p "domain/sha256/"]) bad("impossible domain object") }
+        } else if (from ~ /^-/) bad("distrust_from is negative")
+        print val[p "action/"] "\t" val[p "public/"] "\t" has "\t" from
+    } else if (type == "snapshot") {
+        label(p "dataset/"); time(p "created/"); time(p "until/"); is(p "complete/", "b"); choice(p "mode/", "none governance compliance"); may(p "policy/", "s")
+        if ((p "previous/") in kind && kind[p "previous/"] != "z") is(p "previous/", "n")
+        is(p "counts/", "o"); n = split("files directories symlinks others size added_size added_bytes unreadable changed vanished sockets", names, " ")
+        for (k = 1; k <= n; k++) if ((p "counts/" names[k] "/") in kind) natural(p "counts/" names[k] "/")
+        is(p "tree/", "o"); digest(p "tree/id/"); digest(p "tree/commitment/"); natural(p "tree/level/"); if (val[p "tree/level/"] + 0 > 8) bad("impossible tree level")
+        q = p "inventory/"; is(q, "o"); digest(q "sha256/"); natural(q "size/"); natural(q "objects/"); natural(q "bytes/"); is(q "version/", "s")
+        t = val[q "version/"]; if (t ~ /\\x[89a-f]/) bad("impossible version id")
+        gsub(/\\x5c/, "/", t); if (t == "" || length(t) > 1024 || t ~ / /) bad("impossible version id")
+        print "snapshot\t" val[p "dataset/"] "\t" val[p "until/"] "\t" val[q "sha256/"] "\t" val[q "objects/"] "\t" val[q "bytes/"]
+    } else if (type == "heartbeat") { is(p "note/", "s"); may(p "accepted/", "s") }
+    else if (type == "restore" || type == "drill") { if ((p "snapshot/") in kind && kind[p "snapshot/"] != "z") before(p "snapshot/"); event(p) }
+    else if (type == "verification") verification(p)
+    else if (type == "policy") { digest(p "sha256/"); may(p "reason/", "s") }
+    else if (type == "hold") { choice(p "action/", "add release"); natural(p "snapshot/"); is(p "reason/", "s"); is(p "author/", "s"); print "hold\t" val[p "action/"] "\t" val[p "snapshot/"] }
+    else if (type == "prune") { choice(p "phase/", "plan result"); digest(p "plan/"); print "evidence\t" val[p "plan/"] }
+    print "well"
+}'
+
+# --- keys and signatures ---
+
+decode() { # TEXT FILE: base64 in its one form: padded, no other sign, no stray bits
+    letters=${1%%=*}
+    case $letters in *[!A-Za-z0-9+/]*) return 1 ;; esac
+    case $((${#1} % 4)):${1#"$letters"}:$letters in
+        0::* | 0:=:*[AEIMQUYcgkosw048] | 0:==:*[AQgw]) printf '%s' "$1" | openssl base64 -d -A > "$2" ;;
+        *) return 1 ;;
     esac
-    echo "$seq $type ok${objects:+, $objects objects}"
+}
+
+take_key() { # PUBLIC: keeps the P-256 key and sets kid, its id
+    decode "$1" "$w/der" && [ "$(wc -c < "$w/der")" -eq 91 ] || return 1
+    [ "$(od -An -v -tx1 "$w/der" | tr -d ' \n' | cut -c 1-54)" = \
+        3059301306072a8648ce3d020106082a8648ce3d03010703420004 ] || return 1
+    kid=$(sha "$w/der")
+    [ -f "$w/key/$kid" ] || openssl pkey -pubin -inform DER -in "$w/der" -out "$w/key/$kid" 2> /dev/null ||
+        { rm -f "$w/key/$kid"; return 1; }
+}
+
+among() { grep -qxF -e "$1" "$2"; }
+
+# Which keys of the file CANDIDATES signed $w/pae: the ids, into $w/signers. The id that an envelope
+# gives for a key only says which key to try first; it is compared with ids and never used as a path.
+find_signers() { # CANDIDATES
+    : > "$w/signers"
+    while IFS=$tab read -r hint signature; do
+        decode "$signature" "$w/sig" || return 1
+        { grep -xF -e "${hint#id }" "$1"; grep -vxF -e "${hint#id }" "$1"; } > "$w/order"
+        while read -r id; do
+            among "$id" "$w/signers" && continue
+            openssl dgst -sha256 -verify "$w/key/$id" -signature "$w/sig" "$w/pae" > /dev/null 2>&1 || continue
+            echo "$id" >> "$w/signers"
+            break
+        done < "$w/order"
+    done < "$w/signatures"
+}
+
+relist() { # keys that may sign: those of the root, and of writers that are not revoked
+    { cut -d ' ' -f 1 "$w/root"; grep -vxF -f "$w/revoked" "$w/writers"; } | sort -u > "$w/listed"
+}
+
+shortfall() { # ROLE DIRECTORY: what is missing among the signers; "root" lists keys, "thresholds" counts
+    needed=$(awk -v role="$1" '$1 == role { print $2 }' "$2/thresholds")
+    found=$(awk -v role="$1" 'NR == FNR { signed[$1] = 1; next }
+        $1 in signed { for (f = 2; f <= NF; f++) if ($f == role) { n++; break } }
+        END { print n + 0 }' "$w/signers" "$2/root")
+    [ "$found" -ge "${needed:-1}" ] || echo "$1 needs ${needed:-1} signatures, found $found"
+}
+
+# --- statements ---
+
+# Reads FILE as an envelope of statement $seq: $w/pae, $w/st (its members), $w/signatures; type, version.
+open_statement() { # FILE LOOSE
+    size=$(wc -c < "$1")
+    [ "$size" -le 139264 ] && flat "$1" "$w/flat" && awk "$envelope" "$w/flat" > "$w/envelope" || return 1
+    decode "$(head -n 1 "$w/envelope")" "$w/payload" || return 1
+    tail -n +2 "$w/envelope" > "$w/signatures"
+    flat "$w/payload" "$w/st" || return 1
+    { printf 'DSSEv1 28 application/vnd.in-toto+json %d ' "$(wc -c < "$w/payload")"; cat "$w/payload"; } > "$w/pae"
+    awk -v seq="$seq" -v previous="$previous" -v repository="$repository" -v loose="$2" \
+        -v size="$(wc -c < "$w/pae")" -v stored="$size" "$grammar" "$w/st" > "$w/type" || return 1
+    IFS=$tab read -r type version named < "$w/type"
+}
+
+# The body of $w/st, judged alone: effects into $w/body; fails with the reason in $problem.
+read_body() {
+    problem=
+    awk -v type="$type" -v seq="$seq" "$body" "$w/st" > "$w/body" || { problem=$(sed -n "s/^bad$tab//p" "$w/body"); return 1; }
+    while IFS=$tab read -r word text rest; do
+        [ "$word" = base64 ] && [ -n "$text" ] && { decode "$text" "$w/x" || problem="text is no base64"; }
+    done < "$w/body"
+    [ "$type" = writer ] && { take_key "$(awk -F "$tab" '$1 == "add" || $1 == "revoke" { print $2 }' "$w/body")" || problem="no P-256 key"; }
+    [ "$type" != root ] || read_root || problem=${problem:-"impossible root"}
+    [ -z "$problem" ]
+}
+
+read_root() { # keys and thresholds of the body, into $w/new
+    rm -rf "$w/new"; mkdir "$w/new"; : > "$w/new/root"
+    while IFS=$tab read -r word text rest; do
+        case $word in
+            key) take_key "$text" || return 1; echo "$kid$rest" >> "$w/new/root" ;;
+            threshold) echo "$text $rest" ;;
+        esac
+    done < "$w/body" > "$w/new/thresholds"
+    version_of_root=$(sed -n "s/^version$tab//p" "$w/body")
+    cut -d ' ' -f 1 "$w/new/root" > "$w/signers.new"
+    cp "$w/signers" "$w/signers.old" 2> /dev/null; cp "$w/signers.new" "$w/signers"
+    missing=$(shortfall root "$w/new"); cp "$w/signers.old" "$w/signers" 2> /dev/null
+    [ -z "$missing" ]
+}
+
+links() { # FILE: whether it is statement $seq
+    open_statement "$1" '' || return 1
+    if [ "$seq" -eq 0 ]; then
+        [ "$(sha "$w/pae")" = "$root" ] && [ "$type $version" = "root 1" ] && read_body || return 1
+        cut -d ' ' -f 1 "$w/new/root" > "$w/candidates"
+        find_signers "$w/candidates" && [ -z "$(shortfall root "$w/new")" ] && repository=$named
+        return
+    fi
+    cp "$w/listed" "$w/candidates"
+    [ "$type $version" != "root 1" ] || { read_body && cut -d ' ' -f 1 "$w/new/root" >> "$w/candidates"; }
+    sort -u -o "$w/candidates" "$w/candidates"
+    find_signers "$w/candidates" && grep -qxF -f "$w/listed" "$w/signers"
+}
+
+# --- what a linked statement says ---
+
+judge() { # sets verdict and, where it is void, problem; takes effect where it is valid
+    problem='' verdict=valid key=$(head -n 1 "$w/signers")
+    case "$type $version" in
+        'snapshot 1' | 'heartbeat 1') role=writer ;;
+        'restore 1' | 'drill 1' | 'verification 1') role=restorer ;;
+        'policy 1' | 'hold 1') role=policy ;;
+        'root 1') role=root ;;
+        'writer 1') role=enroller ;;
+        'prune 1') role=pruner ;;
+        *) verdict='not understood'; unknown=$((unknown + 1)); return ;;
+    esac
+    if read_body; then
+        if [ $role = writer ]; then may_write; elif [ "$seq" -gt 0 ]; then problem=$(shortfall $role "$w"); fi
+    fi
+    [ -n "$problem" ] || take_effect
+    if [ -z "$problem" ]; then
+        valid=$((valid + 1))
+    else
+        verdict="void ($problem)"
+        voided=$((voided + 1))
+    fi
+}
+
+may_write() { # the first signer that is a writer, not revoked, and may write this dataset
+    problem="not signed by a writer"
+    dataset=$(sed -n "s/^snapshot$tab\([^$tab]*\)$tab.*/\1/p" "$w/body")
+    while read -r id; do
+        among "$id" "$w/writers" && ! among "$id" "$w/revoked" || continue
+        key=$id
+        [ "$type" = heartbeat ] && problem='' && return
+        problem="dataset $dataset is outside the writer's patterns"
+        [ -f "$w/patterns/$id" ] || continue # enrolled without a domain
+        while read -r pattern; do
+            # shellcheck disable=SC2254  # it is a pattern, of a-z 0-9 . _ - * ? alone
+            case $dataset in $pattern) problem=''; return ;; esac
+        done < "$w/patterns/$id"
+    done < "$w/signers"
+}
+
+take_effect() {
+    case $type in
+        root) change_root ;;
+        writer) change_writer ;;
+        snapshot) sed -n "s/^snapshot$tab/$seq$tab$key$tab/p" "$w/body" >> "$w/snapshots" ;;
+        heartbeat) echo "$seq $key" >> "$w/heartbeats" ;;
+        hold)
+            number=$(sed -n "s/^hold$tab[a-z]*$tab//p" "$w/body")
+            grep -vxF -e "$number" "$w/held" > "$w/x"
+            ! grep -q "^hold${tab}add" "$w/body" || echo "$number" >> "$w/x"
+            mv "$w/x" "$w/held"
+            ;;
+        restore | drill | verification | prune)
+            sed -n "s|^evidence$tab\(.*\)|evidence/\1|p" "$w/body" >> "$w/cited"
+            ;;
+    esac
+}
+
+change_root() {
+    if [ "$seq" -gt 0 ]; then
+        [ "$version_of_root" = $((root_version + 1)) ] || { problem="root version skipped"; return; }
+        problem=$(shortfall root "$w/new")
+        [ -z "$problem" ] || return
+    fi
+    root_version=$version_of_root
+    mv "$w/new/root" "$w/root"
+    mv "$w/new/thresholds" "$w/thresholds"
+    relist
+}
+
+change_writer() {
+    IFS=$tab read -r action public domain from <<EOT
+$(grep -e "^add$tab" -e "^revoke$tab" "$w/body")
+EOT
+    take_key "$public"
+    if [ "$action" = add ]; then
+        ! among "$kid" "$w/writers" && ! among "$kid" "$w/listed" || { problem="the key was listed before"; return; }
+        echo "$kid" >> "$w/writers"
+        [ "$domain" = 0 ] || sed -n "s/^pattern$tab//p" "$w/body" > "$w/patterns/$kid"
+    else
+        among "$kid" "$w/writers" || { problem="no such writer"; return; }
+        if among "$kid" "$w/revoked"; then
+            known=$(awk -v id="$kid" '$1 == id { at = $2 } END { print at }' "$w/distrusted" 2> /dev/null)
+            [ -n "$from" ] && { [ -z "$known" ] || [ "$from" -lt "$known" ]; } || { problem="the key is revoked already"; return; }
+        fi
+        among "$kid" "$w/revoked" || echo "$kid" >> "$w/revoked"
+        [ -z "$from" ] || distrust
+    fi
+    relist
+}
+
+distrust() { # what the key $kid wrote from statement $from on is void
+    echo "$kid $from" >> "$w/distrusted"
+    for file in snapshots heartbeats; do
+        [ -f "$w/$file" ] || continue
+        awk -v id="$kid" -v from="$from" '$2 == id && $1 >= from + 0 { print $1 }' "$w/$file" > "$w/x"
+        while read -r number; do
+            echo "$number distrusted by statement $seq"
+            valid=$((valid - 1)) voided=$((voided + 1))
+        done < "$w/x"
+        awk -v id="$kid" -v from="$from" '!($2 == id && $1 >= from + 0)' "$w/$file" > "$w/x" && mv "$w/x" "$w/$file"
+    done
+}
+
+# --- versions of a name: NAME, NAME~2, NAME~3 … oldest first ---
+
+versions() { # NAME
+    [ ! -f "$store/$1" ] || echo "$store/$1"
+    for file in "$store/$1"~*; do
+        [ ! -f "$file" ] || echo "${file##*~} $file"
+    done | awk '$1 ~ /^[1-9][0-9]*$/' | sort -n | cut -d ' ' -f 2-
+}
+
+# --- the chain ---
+
+: > "$w/cited"
+: > "$w/distrusted"
+while :; do
+    name=ledger/$(printf %016d "$seq")
+    linked=
+    versions "$name" > "$w/versions"
+    while read -r file; do
+        if links "$file"; then linked=1; break; fi
+        fault "junk-statement ${file#"$store"/}"
+        junk=$((junk + 1))
+    done < "$w/versions"
+    [ -n "$linked" ] || break
+    digest=$(sha "$w/pae")
+    judge
+    echo "$seq $type $verdict"
+    case $verdict in void*) fault "void-statement ledger $seq" ;; esac
+    previous=$digest
     seq=$((seq + 1))
 done
-echo "head $((seq - 1)):$previous"
+[ "$seq" -gt 0 ] || fault "no-root ledger 0"
+
+# What stands beyond the head must not be signed by a key that is listed.
+end=$seq
+for file in "$store"/ledger/*; do
+    number=${file##*/}
+    number=${number%%~*}
+    case $number in *[!0-9]*) continue ;; esac
+    [ ${#number} -eq 16 ] || continue
+    seq=$(echo "$number" | sed 's/^0*\(.\)/\1/')
+    [ "$seq" -ge "$end" ] && [ "$end" -gt 0 ] || continue
+    open_statement "$file" 1 && find_signers "$w/listed" && [ -s "$w/signers" ] && fault "beyond-gap ${file#"$store"/}"
+done
+
+# --- objects ---
+
+check_object() { # SHA256 NAME: any version may be the right one
+    found=
+    versions "$2" > "$w/versions"
+    while read -r file; do
+        found=1
+        [ "$(sha "$file")" != "$1" ] || { right=$file; return 0; }
+    done < "$w/versions"
+    fault "${found:+wrong-bytes}${found:-missing} $2" | sed 's/wrong-bytes1/wrong-bytes/'
+    return 1
+}
+
+sort -u "$w/cited" > "$w/x"
+while read -r name; do check_object "${name#evidence/}" "$name"; done < "$w/x"
+
+# Resolves inventories (docs/format.md 7): FILES from the oldest base on; prints SHA256 TAB NAME.
+resolve='
+function refuse() { wrong = 1; exit 1 }
+function check(line,    n, f, k, part) {  # one line; its name is kept in called
+    n = split(line, f, "\t")
+    if (n != 4 || length(f[1]) != 64 || f[1] ~ /[^0-9a-f]/) refuse()
+    if (f[2] !~ /^(0|[1-9][0-9]*)$/ || length(f[2]) > 15) refuse()
+    if (f[3] == "" || length(f[3]) > 1024 || f[3] ~ /[^!-~]/ || length(f[4]) > 512) refuse()
+    n = split(f[4], part, "/")
+    if (!n) refuse()
+    for (k = 1; k <= n; k++) if (part[k] !~ /^[a-z0-9][a-z0-9._-]*$/) refuse()
+    called = f[4]; size = f[2]
+}
+function ascend(line) { check(line); if (last != "" && ("x" called) <= ("x" last)) refuse(); last = called }
+function take(line, minus) {
+    ascend(line)
+    if (minus) { if (line != object[called]) refuse(); delete object[called]; count--; total -= size }
+    else { if (called in object) refuse(); object[called] = line; count++; total += size }
+}
+{ lines = FNR }
+FNR == 1 { if (files++) sums(); if ($0 != "# vault-inventory 1") refuse(); index_from = 0; next }
+FNR == 2 { if ($0 !~ /^# objects (0|[1-9][0-9]*)$/ || length($0) > 25) refuse(); stated = substr($0, 11); next }
+FNR == 3 { if ($0 !~ /^# bytes (0|[1-9][0-9]*)$/ || length($0) > 23) refuse(); sum = substr($0, 9); next }
+FNR == 4 && /^# base / { if (files == 1) refuse(); check(substr($0, 8)); next }
+index_from { ascend($0); next }
+$0 == "# index" { index_from = FNR; last = ""; next }
+/^-/ { if (files == 1) refuse(); hold[++held] = substr($0, 2); next }
+{ if (held) refuse(); add[++adds] = $0 }
+function sums(    k) {
+    last = ""; for (k = 1; k <= held; k++) take(hold[k], 1)
+    last = ""; for (k = 1; k <= adds; k++) take(add[k], 0)
+    if (stated + 0 != count + 0 || sum + 0 != total + 0) refuse()
+    held = adds = 0
+}
+END {
+    if (wrong || !files || lines < 3) exit 1
+    sums()
+    if (count != objects + 0 || total != bytes + 0) exit 1
+    for (name in object) { split(object[name], f, "\t"); print f[1] "\t" name }
+}'
+
+needs() { # of the snapshot at statement $number: inventory $inventory with $objects, $bytes
+    set --
+    next=$inventory
+    while [ -n "$next" ]; do
+        [ $# -le 16 ] && check_object "$next" "inventory/$next" || { fault "inventory ledger $number"; return; }
+        set -- "$right" "$@"
+        [ "$(tail -c 1 "$right" | od -An -tu1 | tr -d ' ')" = 10 ] || { fault "inventory ledger $number"; return; }
+        next=$(sed -n "4s/^# base \([0-9a-f]*\)$tab[0-9]*$tab[!-~][!-~]*${tab}inventory\/\([0-9a-f]*\)\$/\1 \2/p" "$right")
+        [ -z "$next" ] || [ "${next% *}" = "${next#* }" ] || { fault "inventory ledger $number"; return; }
+        next=${next% *}
+    done
+    awk -v objects="$objects" -v bytes="$bytes" "$resolve" "$@" > "$w/objects" ||
+        { fault "inventory ledger $number"; return; }
+    cat "$w/objects" >> "$w/needed"
+    echo "snapshot $number needs $objects objects"
+}
+
+: > "$w/needed"
+while IFS=$tab read -r number key dataset until inventory objects bytes; do
+    # times of this one form are in the order of their text
+    if among "$number" "$w/held" || [ "$(printf '%s\n' "$now" "$until" | sort | head -n 1)" != "$until" ]; then needs; fi
+done < "$w/snapshots"
+sort -u -k 2 "$w/needed" > "$w/x"
+while IFS=$tab read -r sum name; do check_object "$sum" "$name"; done < "$w/x"
+
+faults=$(awk 'END { print NR }' "$w/faults")
+[ "$end" -eq 0 ] || echo "head $((end - 1)):$previous"
+echo "statements $end: $valid valid, $voided void, $unknown not understood; $junk junk; $faults faults"
+[ "$faults" -eq 0 ]

@@ -30,6 +30,7 @@ from vault.model import (
     body_from_json,
     from_rfc3339,
     validate_label,
+    validate_pattern,
 )
 
 _MAX_TREE_LEVEL = 8
@@ -149,6 +150,8 @@ def _check_writer(body: WriterBody) -> None:
             _at_least_zero(body.distrust_from, "distrust_from")
         return
     validate_label(body.name, "host")
+    for pattern in body.datasets:
+        validate_pattern(pattern)
     b64decode_strict(body.recipient)
     if body.domain is not None:
         domain = body.domain

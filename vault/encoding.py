@@ -1,6 +1,7 @@
-"""Strict JSON and strict base64 (docs/format.md, preamble).
+"""Canonical JSON, strict JSON and strict base64 (docs/format.md, preamble).
 
-Verified bytes are the bytes used: nothing is canonicalised in order to verify.
+Verified bytes are the bytes used. What is signed is *canonical*: a value has one spelling only,
+so that no two readers can see different values in the same bytes.
 """
 
 import base64
@@ -13,6 +14,8 @@ from vault.errors import FormatError
 
 _MAX_INTEGER = 2**53 - 1
 _MAX_DEPTH = 8
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OTHER_ESCAPE = re.compile(rb'\\[^"\\]')
 _OPENING = frozenset({b"[", b"{"})
 _CLOSING = frozenset({b"]", b"}"})
 # strings as a whole, so that brackets in them don't count; an unterminated one ends the scan
@@ -74,8 +77,41 @@ def loads_strict(data: bytes) -> Any:
     return value
 
 
+def loads_canonical(data: bytes) -> Any:
+    r"""Parse canonical JSON: strict JSON in its only spelling.
+
+    Names are 1 to 64 of ``A-Z a-z 0-9 . _ -`` and strictly ascending; there is no white space
+    outside strings; strings hold no control character and escape only ``\"`` and ``\\``.
+
+    Raises:
+        FormatError: Anything else.
+    """
+    value = loads_strict(data)
+    if b"\x7f" in data or _OTHER_ESCAPE.search(data.replace(rb"\\", b"")):
+        raise FormatError("JSON has a control character or an escape that is not needed")
+    _check_names(value)
+    if dumps(value) != data:
+        raise FormatError("JSON is not in its one canonical form")
+    return value
+
+
+def _check_names(value: Any) -> None:
+    """Depth was bounded by the parser."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            if not _NAME.fullmatch(name):
+                raise FormatError("JSON has a name that is not allowed", found=repr(name[:80]))
+            _check_names(member)
+    elif isinstance(value, list):
+        for member in value:
+            _check_names(member)
+
+
 def dumps(value: Any) -> bytes:
-    """Sorted names, no white space, UTF-8: the same value always gives the same bytes."""
+    """Sorted names, no white space, UTF-8: the same value always gives the same bytes.
+
+    They are canonical unless a name or a text holds what `loads_canonical` refuses.
+    """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode("utf-8")

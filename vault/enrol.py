@@ -42,6 +42,7 @@ from vault.model import (
     RootBody,
     WriterBody,
     validate_label,
+    validate_pattern,
 )
 from vault.repository import Clock, Draft, Repository, domain_ref
 from vault.storage.base import ObjectStore
@@ -226,9 +227,11 @@ def request_key(
         domain: An existing domain to share; None for one of its own, named as the host.
 
     Raises:
-        ConfigError: The host's name is taken, or no such domain exists.
+        ConfigError: The host's name is taken, a pattern is not allowed, or no such domain exists.
     """
     validate_label(name, "host")
+    for pattern in datasets:
+        validate_pattern(pattern)
     taken = {writer.name for writer in repository.ledger.writers.values()}
     if name in taken:
         raise ConfigError(f"a host named {name} is enrolled already", hint="choose another --name")

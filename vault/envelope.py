@@ -1,8 +1,9 @@
 """Signed statements as bytes: DSSE envelopes and the statement grammar (docs/format.md 2.1, 2.2).
 
-A statement's identity is the SHA-256 of its PAE, never of its envelope: white space,
-added signatures and the second form of an ECDSA signature change the envelope of what
-is still the same statement. This grammar is frozen; it decides who owns a seq.
+Envelope and payload are canonical JSON: whatever is spelled otherwise is no statement. A
+statement's identity is still the SHA-256 of its PAE, never of its envelope: added signatures
+and the second form of an ECDSA signature change the envelope of what is the same statement.
+This grammar decides who owns a seq.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from vault.crypto import SigningKey
-from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
+from vault.encoding import b64decode_strict, b64encode, dumps, loads_canonical
 from vault.errors import ConfigError, FormatError
 from vault.model import Body, Digest, body_to_json, from_rfc3339, to_rfc3339
 
@@ -25,6 +26,8 @@ MAX_PAE = 4096  # bytes; what a KMS signs in one call
 MAX_ROOT_PAE = 65_536  # bytes
 MAX_SIGNATURES = 16
 
+_ENVELOPE = frozenset({"payload", "payloadType", "signatures"})
+_SIGNATURE = frozenset({"keyid", "sig"})
 _PREDICATE = re.compile(r"urn:vault:([a-z][a-z0-9-]{0,62}):v([1-9][0-9]{0,8})")
 _REPOSITORY = re.compile(r"[0-9a-f]{32}")
 _LEDGER_NAME = re.compile(r"ledger/([0-9]{16})")
@@ -143,7 +146,7 @@ def parse_envelope(data: bytes, *, limit: int = MAX_ROOT_PAE) -> Envelope:
     """
     if len(data) > max_envelope(limit):
         raise FormatError("envelope is too large", expected=max_envelope(limit), found=len(data))
-    fields = _mapping(loads_strict(data), "envelope")
+    fields = _members(loads_canonical(data), "envelope", _ENVELOPE)
     if fields.get("payloadType") != PAYLOAD_TYPE:
         raise FormatError(
             "envelope has another payload type",
@@ -165,12 +168,12 @@ def parse_envelope(data: bytes, *, limit: int = MAX_ROOT_PAE) -> Envelope:
 def _parse_signatures(value: Any) -> tuple[Signature, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_SIGNATURES:
         raise FormatError("envelope must have 1 to 16 signatures")
-    return tuple(_parse_signature(_mapping(item, "signature")) for item in value)
+    return tuple(_parse_signature(_members(item, "signature", _SIGNATURE)) for item in value)
 
 
 def _parse_signature(fields: dict[str, Any]) -> Signature:
     return Signature(
-        keyid=_text(fields.get("keyid", ""), "keyid"),
+        keyid=_text(fields.get("keyid"), "keyid"),
         sig=b64decode_strict(_text(fields.get("sig"), "sig")),
     )
 
@@ -282,7 +285,7 @@ def parse_statement(payload: bytes) -> Statement:
         FormatError: It breaks the frozen grammar: strict JSON, ``_type``,
             ``repository``, ``seq`` or ``prev.sha256``.
     """
-    fields = _mapping(loads_strict(payload), "statement")
+    fields = _mapping(loads_canonical(payload), "statement")
     if fields.get("_type") != STATEMENT_TYPE:
         raise FormatError("statement has another _type", expected=STATEMENT_TYPE)
     predicate = _mapping(fields.get("predicate"), "predicate")
@@ -368,6 +371,16 @@ def _mapping(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FormatError(f"{what} must be a JSON object", found=type(value).__name__)
     return value
+
+
+def _members(value: Any, what: str, names: frozenset[str]) -> dict[str, Any]:
+    """A JSON object of exactly these names: nothing may ride along unsigned."""
+    fields = _mapping(value, what)
+    if fields.keys() != names:
+        raise FormatError(
+            f"{what} has other members", expected=sorted(names), found=str(sorted(fields))[:80]
+        )
+    return fields
 
 
 def _text(value: Any, what: str) -> str:

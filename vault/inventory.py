@@ -23,7 +23,7 @@ _DELTA_FROM = 1000  # objects; a shorter list is cheaper than a second read
 
 _MAGIC = "# vault-inventory 1"
 _INDEX = "# index"
-_NUMBER = r"(0|[1-9][0-9]{0,18})"
+_NUMBER = r"(0|[1-9][0-9]{0,14})"
 _COUNT = re.compile(rf"# objects {_NUMBER}")
 _BYTES = re.compile(rf"# bytes {_NUMBER}")
 _OBJECT = re.compile(rf"([0-9a-f]{{64}})\t{_NUMBER}\t([!-~]{{1,1024}})\t([!-~]+)")

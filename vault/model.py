@@ -14,6 +14,7 @@ from vault.errors import ConfigError, FormatError
 FORMAT_VERSION = 1  # of docs/format.md; compared with the root's min_reader and min_writer
 LATEST = "latest"  # in place of a dataset's time, or of a dataset where there is one
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9._-]{0,62}")  # datasets, domains, hosts
+_DATASET_PATTERN = re.compile(r"[a-z0-9._*?-]{1,63}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 LAST_LOCK = datetime(2100, 1, 1, tzinfo=UTC)  # I8: Ceph 16 wraps later dates and unlocks
 
@@ -400,6 +401,23 @@ def validate_dataset(text: str) -> str:
             f"no dataset may be called {LATEST}", hint="the word means the newest snapshot"
         )
     return validate_label(text, "dataset")
+
+
+def validate_pattern(text: str) -> str:
+    """The text itself, if it may be a pattern of datasets: characters of labels, ``*`` and ``?``.
+
+    Brackets are refused: Python, shells and locales read them differently.
+
+    Raises:
+        ConfigError: It may not.
+    """
+    if not _DATASET_PATTERN.fullmatch(text):
+        raise ConfigError(
+            "dataset pattern is not allowed",
+            expected="1 to 63 of a-z, 0-9, '.', '_', '-', '*', '?'",
+            found=repr(text[:80]),
+        )
+    return text
 
 
 def body_from_json(fields: Any, shape: type[BodyT]) -> BodyT:

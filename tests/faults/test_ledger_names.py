@@ -40,7 +40,7 @@ def test_the_smallest_envelope_that_parses_is_large_enough_to_be_read() -> None:
     parts = {
         "payload": b64encode(payload),
         "payloadType": PAYLOAD_TYPE,
-        "signatures": [{"sig": ""}],
+        "signatures": [{"keyid": "", "sig": ""}],
     }
     envelope = dumps(parts)
     assert parse_envelope(envelope).payload == payload

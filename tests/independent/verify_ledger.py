@@ -3,24 +3,23 @@
 
 A second reading of docs/format.md that shares no code with the program it checks.
 
-    verify_ledger.py STORE ROOT_DIGEST
+    verify_ledger.py STORE ROOT_DIGEST [NOW]
 
 STORE is a directory store, or a bucket copied to a directory: object NAME is the file
-STORE/NAME, its later versions are NAME~2, NAME~3. Only public keys are needed. Prints one
-finding a line; exit status 0 if there is none, 1 otherwise.
+STORE/NAME, its later versions are NAME~2, NAME~3. Only public keys are needed. Prints what
+docs/format.md 2.6 says: faults, head, counts; exit status 0 if there is no fault, 1 otherwise.
 """
 
 import base64
 import hashlib
-import json
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,34 +36,110 @@ ROLE_OF = {
     "hold": "policy",
     "prune": "pruner",
 }
-EVENT: dict[str, type] = {"verdict": str, "started": str, "finished": str, "attestation": str}
-NEEDED: dict[str, dict[str, type]] = {  # members of bodies that this program reads, and their types
-    "root": {"version": int, "keys": list, "thresholds": dict},
-    "writer": {"action": str, "public": str},
-    "snapshot": {"dataset": str, "until": str, "inventory": dict, "complete": bool},
-    "heartbeat": {"note": str},
-    "hold": {"action": str, "snapshot": int},
-    "prune": {"plan": str, "phase": str},
-    "restore": EVENT,
-    "drill": EVENT,
+PARAMETERS = {
+    "suite?": "integer",
+    "lock_mode": "mode",
+    "data_chunk?": "sizes",
+    "tree_chunk?": "sizes",
+    "block_size?": "positive",
+    "pack_size?": "positive",
+    "lock_grid?": "positive",
+    "min_retention?": "positive",
+    "default_retention?": "positive",
+    "max_retention?": "positive",
+    "versions_ordered?": "boolean",
+    "checksums_refused?": "boolean",
+}
+EVENT = {
+    "verdict": "verdict",
+    "started": "time",
+    "finished": "time",
+    "attestation": "digest",
+    "bad?": "packs",
+    "bad_count?": "integer",
+    "cleared?": "packs",
+}
+COUNTS = "files directories symlinks others size added_size added_bytes unreadable changed vanished"
+SHAPES: dict[str, dict[str, Any]] = {  # docs/format.md 2.3; "?": may be absent, "??": or null
+    "root": {
+        "version?": "integer",
+        "parameters": PARAMETERS,
+        "keys": [{"name": "text", "public": "key", "roles": ["text"]}],
+        "thresholds": "counts",
+        "recipients": [{"name": "text", "public": "base64"}],
+        "min_reader?": "integer",
+        "min_writer?": "integer",
+    },
+    "writer": {
+        "action": "enrolment",
+        "name": "text",
+        "public": "key",
+        "recipient?": "text",
+        "datasets?": ["text"],
+        "domain??": {
+            "name": "text",
+            "object": "text",
+            "sha256": "text",
+            "size": "integer",
+            "version": "text",
+        },
+        "distrust_from??": "integer",
+        "reason?": "text",
+    },
+    "snapshot": {
+        "dataset": "label",
+        "created": "time",
+        "complete": "boolean",
+        "counts": {f"{name}?": "natural" for name in (*COUNTS.split(), "sockets")},
+        "tree": {"id": "digest", "level": "level", "commitment": "digest"},
+        "inventory": {
+            "sha256": "digest",
+            "size": "natural",
+            "version": "version id",
+            "objects": "natural",
+            "bytes": "natural",
+        },
+        "mode": "mode",
+        "until": "time",
+        "policy?": "text",
+        "previous??": "integer",
+    },
+    "heartbeat": {"note": "text", "accepted?": "text"},
+    "restore": {**EVENT, "snapshot??": "natural"},
+    "drill": {**EVENT, "snapshot??": "natural"},
     "verification": {
         **EVENT,
-        "snapshots": list,
-        "share": int,
-        "opened": bool,
-        "read": int,
-        "through": int,
+        "snapshots": [["integer"]],
+        "share": "share",
+        "slice??": ["integer"],
+        "nonce?": "nonce",
+        "opened": "boolean",
+        "read": "natural",
+        "through": "natural",
     },
+    "policy": {"sha256": "digest", "reason?": "text"},
+    "hold": {"action": "holding", "snapshot": "natural", "reason": "text", "author": "text"},
+    "prune": {"phase": "phase", "plan": "digest"},
 }
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 Json = dict[str, Any]
 Objects = dict[str, tuple[str, int]]  # name -> digest, size
-TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"
-LINE = re.compile(r"([0-9a-f]{64})\t([0-9]+)\t([!-~]{1,1024})\t([!-~]+)")
+TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+HEX = re.compile("[0-9a-f]{64}")
+LABEL = re.compile("[a-z][a-z0-9._-]{0,62}")
+PATTERN = re.compile("[a-z0-9._*?-]{1,63}")
+PREDICATE = re.compile("urn:vault:([a-z][a-z0-9-]{0,62}):v([1-9][0-9]{0,8})")
+SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")  # of P-256
+LINE = re.compile(r"([0-9a-f]{64})\t(0|[1-9][0-9]{0,14})\t([!-~]{1,1024})\t([!-~]+)")
+OBJECT = re.compile("[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 
 
 class BadError(Exception):
-    """These bytes are not what they should be."""
+    """These bytes are not what they should be; `code` is what a fault of it is called, or empty."""
+
+    def __init__(self, problem: str, code: str = "") -> None:
+        super().__init__(problem)
+        self.code = code
 
 
 def require(condition: object, problem: str) -> None:
@@ -88,30 +163,84 @@ def unbase64(text: str) -> bytes:
     return data
 
 
-def strict_json(data: bytes) -> Json:
-    """One JSON object without floats, duplicate names or huge integers."""
+class Canonical:
+    """Reads canonical JSON (docs/format.md, preamble), a byte at a time and nothing else."""
 
-    def refuse(text: str) -> None:
-        raise BadError(f"number {text[:20]} in JSON")
+    TEXT = re.compile(rb'"((?:[^"\\\x00-\x1f\x7f]|\\["\\])*)"')
+    NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+    NUMBER = re.compile(rb"0|-?[1-9][0-9]{0,15}")
+    WORDS: Mapping[bytes, object] = {b"true": True, b"false": False, b"null": None}
 
-    def integer(text: str) -> int:
-        require(len(text) < 18 and abs(int(text)) < 2**53, "integer beyond 2^53-1")
-        return int(text)
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
 
-    def unique(pairs: list[tuple[str, Any]]) -> Json:
-        require(len(dict(pairs)) == len(pairs), "duplicate name in JSON")
-        return dict(pairs)
+    @classmethod
+    def read(cls, data: bytes) -> Json:
+        """One JSON object, and nothing after it."""
+        reader = cls(data)
+        value = reader.value(0)
+        require(reader.at == len(data), "bytes after the JSON value")
+        if not isinstance(value, dict):
+            raise BadError("not a JSON object")
+        return value
 
-    value = json.loads(
-        data.decode("utf-8"),
-        parse_float=refuse,
-        parse_constant=refuse,
-        parse_int=integer,
-        object_pairs_hook=unique,
-    )
-    if not isinstance(value, dict):
-        raise BadError("not a JSON object")
-    return value
+    def take(self, wanted: bytes) -> bool:
+        """Step over these bytes if they come next."""
+        found = self.data.startswith(wanted, self.at)
+        self.at += len(wanted) if found else 0
+        return found
+
+    def match(self, pattern: re.Pattern[bytes], what: str) -> re.Match[bytes]:
+        """Step over what the pattern takes."""
+        found = pattern.match(self.data, self.at)
+        if found is None:
+            raise BadError(f"JSON has no {what} at byte {self.at}")
+        self.at = found.end()
+        return found
+
+    def text(self) -> str:
+        """A string: of UTF-8, with the two escapes that are needed."""
+        raw = self.match(self.TEXT, "text")[1]
+        return re.sub(rb"\\(.)", rb"\1", raw).decode("utf-8")
+
+    def value(self, depth: int) -> object:
+        """Whatever comes next."""
+        if self.take(b"{"):
+            return self.members(depth + 1)
+        if self.take(b"["):
+            return self.items(depth + 1)
+        if self.data[self.at : self.at + 1] == b'"':
+            return self.text()
+        for word, meaning in self.WORDS.items():
+            if self.take(word):
+                return meaning
+        number = int(self.match(self.NUMBER, "value")[0])
+        require(abs(number) < 2**53, "integer beyond 2^53-1")
+        return number
+
+    def items(self, depth: int) -> list[object]:
+        """A list, after its bracket."""
+        require(depth <= 8, "JSON is nested too deeply")
+        found: list[object] = []
+        while not self.take(b"]"):
+            require(not found or self.take(b","), "JSON list lacks a comma")
+            found.append(self.value(depth))
+        return found
+
+    def members(self, depth: int) -> Json:
+        """An object, after its brace."""
+        require(depth <= 8, "JSON is nested too deeply")
+        found: Json = {}
+        last = ""
+        while not self.take(b"}"):
+            require(not found or self.take(b","), "JSON object lacks a comma")
+            name = self.text()
+            require(self.NAME.fullmatch(name) and name > last, "JSON names are not ascending")
+            require(self.take(b":"), "JSON object lacks a colon")
+            found[name] = self.value(depth)
+            last = name
+        return found
 
 
 def openssl_verifies(public: str, signature: bytes, message: bytes) -> bool:
@@ -140,186 +269,222 @@ class Store:
         """Oldest first."""
         require(not {"", ".", ".."} & set(name.split("/")), f"impossible object name {name!r}")
         paths = [self.root / name]
-        paths += sorted(paths[0].parent.glob(f"{paths[0].name}~*"), key=_version_number)
+        later = paths[0].parent.glob(f"{paths[0].name}~*")
+        paths += sorted(filter(_version_number, later), key=_version_number)
         return (path for path in paths if path.is_file())
 
-    def find(self, name: str, digest: str) -> bytes:
-        """The bytes of any version that has this digest."""
-        for path in self.versions(name):
-            if sha256(data := path.read_bytes()) == digest:
-                return data
-        raise BadError(f"{name} is missing or has other bytes")
-
-    def has(self, name: str, size: int, digest: str) -> str:
-        """What is wrong with an object that is too large to be read at once; empty if nothing."""
+    def find(self, name: str, digest: str) -> Path:
+        """The oldest version that has this digest."""
         paths = list(self.versions(name))
         for path in paths:
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if (path.stat().st_size, found) == (size, digest):
-                return ""
-        return f"{name} has other bytes" if paths else f"{name} is missing"
+                if hashlib.file_digest(file, "sha256").hexdigest() == digest:
+                    return path
+        code, what = ("wrong-bytes", "has other bytes") if paths else ("missing", "is missing")
+        raise BadError(f"{name} {what}", code)
 
 
 def _version_number(path: Path) -> int:
+    """2 and more; 0 for what is no version."""
     number = path.name.rpartition("~")[2]
-    return int(number) if number.isdecimal() else sys.maxsize
+    return int(number) if re.fullmatch("[1-9][0-9]{0,17}", number) else 0
 
 
 # --- the ledger ---
 
 
 class Verifier:
-    """Walks the chain from the pinned root and collects findings."""
+    """Walks the chain from the pinned root; keeps faults, head and counts."""
 
     def __init__(self, store: Path, root_digest: str, now: datetime) -> None:
         self.store = Store(store)
         self.pinned = root_digest
         self.now = now
-        self.findings: list[str] = []
+        self.faults: dict[str, str] = {}  # "CODE SUBJECT" -> what is wrong, in their order
+        self.notes: list[str] = []
+        self.status: list[str] = []  # of each linked statement: valid, void or unknown
+        self.junk = 0  # versions passed over
         self.root: Json = {}
         self.writers: dict[str, Json] = {}  # base64 public key -> body of its enrolment
-        self.revoked: set[str] = set()
+        self.revoked: dict[str, int | None] = {}  # -> distrusted from
         self.prev = ""
         self.repository = ""
-        self.snapshots: dict[int, tuple[str, Json]] = {}  # seq -> (public key, body)
+        self.written: dict[int, str] = {}  # seq of a valid snapshot or heartbeat -> public key
+        self.snapshots: dict[int, Json] = {}  # seq -> body
         self.held: set[int] = set()
+        self.cited: set[str] = set()  # digests of evidence
 
-    def run(self) -> list[str]:
-        """All findings."""
-        seq = 0
-        while self.link(seq):
-            seq += 1
-        if seq == 0:
-            self.findings.append("ledger 0: no version is the pinned root")
-        self.check_beyond(seq)
-        for number, (_, body) in sorted(self.snapshots.items()):
-            self.guard(f"ledger {number}", partial(self.check_needs, number, body))
-        return self.findings
+    def run(self) -> None:
+        """Look at everything."""
+        while self.link(len(self.status)):
+            pass
+        if not self.status:
+            self.fault("no-root", "ledger 0", "no version is the pinned root")
+            return
+        self.check_beyond(len(self.status))
+        for digest in sorted(self.cited):
+            self.check_object(f"evidence/{digest}", digest)
+        needed: dict[str, str] = {}
+        for seq, body in sorted(self.snapshots.items()):
+            try:
+                needed |= self.needs(seq, body)
+            except (BadError, *BROKEN) as error:
+                self.fault("inventory", f"ledger {seq}", str(error))
+        for name, digest in sorted(needed.items()):
+            self.check_object(name, digest)
 
-    def guard(self, subject: str, action: Callable[[], None]) -> None:
-        """Turn what fails into a finding."""
+    def fault(self, code: str, subject: str, problem: str) -> None:
+        """Keep one; the same code and subject once."""
+        self.faults.setdefault(f"{code} {subject}", problem)
+
+    def check_object(self, name: str, digest: str) -> Path | None:
+        """The version that has this digest; its absence is a fault."""
         try:
-            action()
-        except (BadError, *BROKEN) as error:
-            self.findings.append(f"{subject}: {error!s}")
+            return self.store.find(name, digest)
+        except BadError as error:
+            self.fault(error.code, name, str(error))
+            return None
 
     def link(self, seq: int) -> bool:
         """Take the oldest link-valid version of the next name."""
         for path in self.store.versions(f"ledger/{seq:016d}"):
             try:
                 pae, statement, signers = self.check_link(path.read_bytes(), seq)
-            except (BadError, *BROKEN):
+            except (BadError, *BROKEN) as error:
+                self.junk += 1
+                name = str(path.relative_to(self.store.root))
+                self.fault("junk-statement", name, f"does not link: {error}")
                 continue
             self.prev = sha256(pae)
             self.repository = statement["predicate"]["repository"]
-            self.guard(f"ledger {seq}", partial(self.take_effect, seq, statement, signers))
+            self.status.append("valid")
+            try:
+                self.take_effect(seq, statement, signers)
+            except (BadError, *BROKEN) as error:
+                self.status[seq] = "void"
+                self.fault("void-statement", f"ledger {seq}", f"void: {error}")
             return True
         return False
 
     def check_beyond(self, end: int) -> None:
         """What stands after the head must not be signed by a key we know."""
-        for path in sorted((self.store.root / "ledger").glob("[0-9]" * 16 + "*")):
-            if int(path.name[:16]) >= end:
-                try:
-                    _, statement, signers = self.open(path.read_bytes())
-                except (BadError, *BROKEN):
-                    continue
-                if signers and statement["predicate"]["seq"] == int(path.name[:16]):
-                    self.findings.append(f"ledger {path.name}: signed, but beyond a gap")
+        for path in sorted((self.store.root / "ledger").glob("*")):
+            if not re.fullmatch("[0-9]{16}(~.*)?", path.name) or int(path.name[:16]) < end:
+                continue
+            try:
+                _, _, signers = self.open(path.read_bytes(), int(path.name[:16]))
+            except (BadError, *BROKEN):
+                continue
+            if set(signers) & self.listed():
+                self.fault("beyond-gap", f"ledger/{path.name}", "signed, but beyond a gap")
 
     def listed(self) -> set[str]:
         """Public keys that may sign anything, in base64."""
-        return {key["public"] for key in self.root.get("keys", ())} | (
-            set(self.writers) - self.revoked
+        return {key["public"] for key in self.root["keys"]} | (
+            set(self.writers) - set(self.revoked)
         )
 
-    def open(self, envelope: bytes) -> tuple[bytes, Json, set[str]]:
-        """PAE, statement and the public keys whose signatures hold."""
-        fields = strict_json(envelope)
+    def open(self, envelope: bytes, seq: int) -> tuple[bytes, Json, list[str]]:
+        """PAE, statement and the public keys whose signatures hold: all but its place."""
+        require(len(envelope) <= 2 * 65536 + 8192, "too large")
+        fields = Canonical.read(envelope)
+        require(set(fields) == {"payload", "payloadType", "signatures"}, "another member")
         require(fields["payloadType"] == PAYLOAD_TYPE, "another payload type")
         payload = unbase64(fields["payload"])
         kind = PAYLOAD_TYPE.encode()
         pae = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
-        statement = strict_json(payload)
-        require(1 <= len(fields["signatures"]) <= 16, "not 1 to 16 signatures")
-        limit = 65536 if ":root:" in str(statement["predicateType"]) else 4096
+        statement = Canonical.read(payload)
+        name, version = type_of(statement)
+        limit = 65536 if name == "root" else 4096
         require(len(pae) <= limit and len(envelope) <= 2 * limit + 8192, "too large")
-        candidates = self.listed()
-        if statement["predicateType"] == "urn:vault:root:v1":
+        check_grammar(statement, seq)
+        repository = statement["predicate"]["repository"]
+        require(self.repository in ("", repository), "another repository")
+        candidates = self.listed() if self.root else set()
+        if (name, version) == ("root", 1):
             candidates |= keys_of_root(statement)
         return pae, statement, self.signers(fields["signatures"], pae, candidates)
 
     @staticmethod
-    def signers(signatures: list[Json], pae: bytes, candidates: set[str]) -> set[str]:
-        """Unique public keys; the key id only says which one to try first."""
-        found: set[str] = set()
-        for entry in signatures:
-            signature, hint = unbase64(entry["sig"]), entry.get("keyid", "")
-            order = sorted(candidates - found, key=lambda k: sha256(unbase64(k)) != hint)
-            for public in order:
-                if openssl_verifies(public, signature, pae):
-                    found.add(public)
-                    break
+    def signers(entries: list[Json], pae: bytes, candidates: set[str]) -> list[str]:
+        """Unique public keys, as signed; the key id only says which one to try first."""
+        require(1 <= len(entries) <= 16, "not 1 to 16 signatures")
+        for entry in entries:
+            require(set(entry) == {"keyid", "sig"}, "another member of a signature")
+            require(type(entry["keyid"]) is str, "key id is no text")
+        found: list[str] = []
+        for entry in entries:
+            signature, hint = unbase64(entry["sig"]), entry["keyid"]
+            order = sorted(candidates - set(found), key=lambda k: (key_id(k) != hint, key_id(k)))
+            found += next(([k] for k in order if openssl_verifies(k, signature, pae)), [])
         return found
 
-    def check_link(self, envelope: bytes, seq: int) -> tuple[bytes, Json, set[str]]:
-        """The frozen grammar: docs/format.md 2.2."""
-        pae, statement, signers = self.open(envelope)
-        predicate = statement["predicate"]
-        require(statement["_type"] == "https://in-toto.io/Statement/v1", "another _type")
-        require(type(predicate["seq"]) is int and predicate["seq"] == seq, "another seq")
+    def check_link(self, envelope: bytes, seq: int) -> tuple[bytes, Json, list[str]]:
+        """The grammar that decides what links: docs/format.md 2.2."""
+        pae, statement, signers = self.open(envelope, seq)
         if seq == 0:
-            require(sha256(pae) == self.pinned and predicate["prev"] is None, "not the pinned root")
-            require(statement["predicateType"] == "urn:vault:root:v1", "not a root")
-            self.require_role("root", signers, predicate["body"])
+            require(sha256(pae) == self.pinned, "not the pinned root")
+            require(type_of(statement) == ("root", 1), "not a root")
+            body = statement["predicate"]["body"]
+            check_body("root", statement, seq)
+            self.require_role("root", signers, body)
         else:
-            require(predicate["repository"] == self.repository, "another repository")
-            require(predicate["prev"]["sha256"] == self.prev, "does not follow")
-            require(signers & self.listed(), "not signed by a listed key")
+            require(statement["predicate"]["prev"]["sha256"] == self.prev, "does not follow")
+            require(set(signers) & self.listed(), "not signed by a listed key")
         return pae, statement, signers
 
-    def require_role(self, role: str, signers: set[str], root: Json) -> None:
+    def require_role(self, role: str, signers: Collection[str], root: Json) -> None:
         """Enough unique keys with the role must have signed."""
         able = {key["public"] for key in root["keys"] if role in key["roles"]}
         needed = root["thresholds"].get(role, 1)
-        require(len(able & signers) >= needed, f"void: {role} needs {needed} signatures")
+        require(len(able & set(signers)) >= needed, f"{role} needs {needed} signatures")
 
-    def take_effect(self, seq: int, statement: Json, signers: set[str]) -> None:
+    def take_effect(self, seq: int, statement: Json, signers: list[str]) -> None:
         """What a linked statement changes; `BadError` when it is void."""
-        match = re.fullmatch(r"urn:vault:([a-z]+):v1", str(statement["predicateType"]))
-        role = ROLE_OF.get(match[1]) if match else None
-        if match is None or role is None:
-            return  # not understood: chained over
+        kind, version = type_of(statement)
+        role = ROLE_OF.get(kind) if version == 1 else None
+        if role is None:
+            self.status[seq] = "unknown"
+            return
+        check_body(kind, statement, seq)
         body = statement["predicate"]["body"]
-        check_shape(match[1], body)
         if role == "writer":
-            able = sorted((signers & set(self.writers)) - self.revoked)
-            require(able, "void: not signed by a writer")
+            self.written[seq] = self.writer_of(kind, body, signers)
         elif seq:
             self.require_role(role, signers, self.root)
-        match match[1]:
+        match kind:
             case "root":
                 self.change_root(seq, body, signers)
             case "writer":
                 self.change_writer(seq, body)
             case "snapshot":
-                self.add_snapshot(seq, body, able)
+                self.snapshots[seq] = body
             case "hold":
                 change = self.held.add if body["action"] == "add" else self.held.discard
                 change(body["snapshot"])
             case "restore" | "drill" | "verification":
-                check_event(match[1], body, seq)
-                self.store.find(f"evidence/{body['attestation']}", body["attestation"])
+                self.cited.add(body["attestation"])
             case "prune":
-                self.store.find(f"evidence/{body['plan']}", body["plan"])
+                self.cited.add(body["plan"])
             case _:
                 pass  # a heartbeat
 
-    def change_root(self, seq: int, body: Json, signers: set[str]) -> None:
+    def writer_of(self, kind: str, body: Json, signers: list[str]) -> str:
+        """The first signer that is a writer, not revoked, and may write this dataset."""
+        able = [key for key in signers if key in self.writers and key not in self.revoked]
+        require(able, "not signed by a writer")
+        for public in able:
+            writer = self.writers[public]
+            patterns = writer.get("datasets", ()) if writer.get("domain") else ()
+            if kind != "snapshot" or any(fnmatchcase(body["dataset"], p) for p in patterns):
+                return public
+        raise BadError(f"dataset {body['dataset']} is outside the writer's patterns")
+
+    def change_root(self, seq: int, body: Json, signers: list[str]) -> None:
         """Root N+1 follows root N and satisfies both thresholds."""
         if seq:
-            require(body["version"] == self.root["version"] + 1, "void: root version skipped")
+            before = self.root.get("version", 1)
+            require(body.get("version", 1) == before + 1, "root version skipped")
             self.require_role("root", signers, body)
         self.root = body
 
@@ -327,105 +492,211 @@ class Verifier:
         """Enrol or revoke one writer key."""
         public = body["public"]
         if body["action"] == "add":
-            require(public not in self.writers, "void: the key was enrolled before")
-            require(public not in self.listed(), "void: the key is listed already")
+            require(public not in self.writers, "the key was enrolled before")
+            require(public not in self.listed(), "the key is listed already")
             self.writers[public] = body
             return
-        require(body["action"] == "revoke" and public in self.writers, "void: no such writer")
-        self.revoked.add(public)
+        require(public in self.writers, "no such writer")
         start = body.get("distrust_from")
+        if public in self.revoked:
+            known = self.revoked[public]
+            is_more = start is not None and (known is None or start < known)
+            require(is_more, "the key is revoked already")
+        self.revoked[public] = start
         if start is None:
             return
-        for number, (writer, _) in list(self.snapshots.items()):
-            if writer == public and number >= start:
-                del self.snapshots[number]
-                self.findings.append(f"ledger {number}: void, distrusted by statement {seq}")
-
-    def add_snapshot(self, seq: int, body: Json, able: list[str]) -> None:
-        """A snapshot counts within its writer's patterns."""
-        for public in able:
-            writer = self.writers[public]
-            if writer.get("domain") and any(
-                fnmatchcase(body["dataset"], pattern) for pattern in writer["datasets"]
-            ):
-                self.snapshots[seq] = (public, body)
-                return
-        raise BadError(f"void: dataset {body['dataset']} is outside the writer's patterns")
+        for number in [n for n, key in self.written.items() if key == public and n >= start]:
+            del self.written[number]
+            self.snapshots.pop(number, None)
+            self.status[number] = "void"
+            self.notes.append(f"{number} distrusted by statement {seq}")
 
     # --- objects ---
 
-    def check_needs(self, seq: int, body: Json) -> None:
-        """Every object that a live or held snapshot needs has its bytes."""
+    def needs(self, seq: int, body: Json) -> dict[str, str]:
+        """Objects of a snapshot that is live or held, by name; nothing of one that ended."""
         until = datetime.strptime(body["until"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
         if until <= self.now and seq not in self.held:
-            return  # no longer owed
+            return {}
         stated = body["inventory"]
         name = f"inventory/{stated['sha256']}"
-        objects, chain = self.resolve(name, stated["sha256"], 0)
+        objects = self.resolve(name, stated["sha256"], 0)
         total = sum(size for _, size in objects.values())
         require(
             (len(objects), total) == (stated["objects"], stated["bytes"]),
             f"{name} has not the count or bytes that the snapshot states",
         )
-        require(chain <= 16, f"{name} has a chain of {chain} bases")
-        for wanted, (digest, size) in sorted(objects.items()):
-            if problem := self.store.has(wanted, size, digest):
-                self.findings.append(f"ledger {seq}: {problem}")
+        return {wanted: digest for wanted, (digest, _) in objects.items()}
 
-    def resolve(self, name: str, digest: str, depth: int) -> tuple[Objects, int]:
-        """Objects by name, and how many bases it took."""
+    def resolve(self, name: str, digest: str, depth: int) -> Objects:
+        """Objects by name, with those of the bases."""
         require(depth <= 16, f"{name} has too many bases")
-        text = self.store.find(name, digest).decode("ascii")
+        path = self.check_object(name, digest)
+        require(path, f"{name} can't be read")
+        assert path
+        text = path.read_bytes().decode("ascii")
         require(text.endswith("\n"), f"{name} ends within a line")
-        lines = text.partition("# index\n")[0].splitlines()
+        lines = text[:-1].split("\n")
         require(lines[0] == "# vault-inventory 1", f"{name} is not an inventory")
         objects: Objects = {}
-        chain, rest = 0, lines[3:]
+        count, total, *rest = lines[1:]
         if rest and rest[0].startswith("# base "):
             base_digest, _, base_name = parse_line(rest.pop(0).removeprefix("# base "))
             require(base_name == f"inventory/{base_digest}", f"{name} has an impossible base")
-            objects, chain = self.resolve(base_name, base_digest, depth + 1)
-            chain += 1
+            objects = self.resolve(base_name, base_digest, depth + 1)
+        elif any(line.startswith("-") for line in rest):
+            raise BadError(f"{name} removes lines and has no base")
+        if "# index" in rest:
+            at = rest.index("# index")
+            check_ascending(name, [parse_line(line) for line in rest[at + 1 :]])
+            rest = rest[:at]
         apply_lines(name, objects, rest)
-        header = (f"# objects {len(objects)}", f"# bytes {sum(s for _, s in objects.values())}")
-        require((lines[1], lines[2]) == header, f"{name} does not add up")
-        return objects, chain
+        sums = (f"# objects {len(objects)}", f"# bytes {sum(s for _, s in objects.values())}")
+        require((count, total) == sums, f"{name} does not add up")
+        return objects
 
 
-def check_shape(kind: str, body: Json) -> None:
-    """A body that lacks what its type says is void."""
-    for name, wanted in NEEDED.get(kind, {}).items():
-        require(type(body.get(name)) is wanted, f"void: {name} is malformed")  # bool is no int
+# --- what a statement may say ---
+
+
+def type_of(statement: Json) -> tuple[str, int]:
+    """Type and version; empty and 0 where it is no type of ours."""
+    text = statement.get("predicateType")
+    match = PREDICATE.fullmatch(text) if isinstance(text, str) else None
+    return (match[1], int(match[2])) if match else ("", 0)
+
+
+def check_grammar(statement: Json, seq: int) -> None:
+    """What must be right for a statement to link, but for its place in the chain."""
+    require(statement["_type"] == "https://in-toto.io/Statement/v1", "another _type")
+    predicate = statement["predicate"]
+    require(type(predicate["seq"]) is int and predicate["seq"] == seq, "another seq")
+    require(re.fullmatch("[0-9a-f]{32}", predicate["repository"]), "no repository id")
+    prev = predicate["prev"]
+    require(prev is None if seq == 0 else HEX.fullmatch(prev["sha256"]), "impossible prev")
+
+
+def is_time(text: str) -> bool:
+    """RFC 3339 in UTC, whole seconds, of a day that is."""
+    if not TIME.fullmatch(text):
+        return False
+    datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)  # ValueError where not
+    return True
+
+
+def is_key(text: str) -> bool:
+    """A P-256 key in DER, uncompressed, in base64."""
+    der = unbase64(text)
+    return len(der) == 91 and der.startswith(SPKI)
+
+
+WORDS: dict[str, tuple[type, Callable[[Any], object]]] = {
+    "text": (str, lambda _: True),
+    "label": (str, LABEL.fullmatch),
+    "digest": (str, HEX.fullmatch),
+    "time": (str, is_time),
+    "base64": (str, lambda text: unbase64(text) is not None),
+    "key": (str, is_key),
+    "version id": (str, re.compile("[!-~]{1,1024}").fullmatch),
+    "nonce": (str, re.compile("([0-9a-f]{32})?").fullmatch),
+    "mode": (str, ("none", "governance", "compliance").__contains__),
+    "verdict": (str, ("passed", "failed", "partial").__contains__),
+    "enrolment": (str, ("add", "revoke").__contains__),
+    "holding": (str, ("add", "release").__contains__),
+    "phase": (str, ("plan", "result").__contains__),
+    "boolean": (bool, lambda _: True),
+    "integer": (int, lambda _: True),
+    "natural": (int, lambda n: n >= 0),
+    "positive": (int, lambda n: n >= 1),
+    "level": (int, lambda n: 0 <= n <= 8),
+    "share": (int, lambda n: 0 <= n <= 1_000_000),
+    "counts": (dict, lambda m: all(type(n) is int and n >= 1 for n in m.values())),
+    "sizes": (
+        list,
+        lambda s: [type(n) for n in s] == [int] * 3 and 0 < s[0] <= s[1] <= s[2],
+    ),
+    "packs": (
+        list,
+        lambda ids: len(ids) <= 24 and ids == sorted(set(ids)) and all(map(HEX.fullmatch, ids)),
+    ),
+}
+
+
+def check_shape(value: Any, shape: Any, where: str) -> None:
+    """Raise `BadError` where a value has not the shape."""
+    if isinstance(shape, str):
+        wanted, rule = WORDS[shape]
+        require(type(value) is wanted and rule(value), f"{where} is no {shape}")
+    elif isinstance(shape, list):
+        require(type(value) is list, f"{where} is no list")
+        for item in value:
+            check_shape(item, shape[0], where)
+    else:
+        require(type(value) is dict, f"{where} is no object")
+        for name, part in shape.items():
+            found = value.get(name.rstrip("?"))
+            absent = name.rstrip("?") not in value if not name.endswith("??") else found is None
+            if not (name.endswith("?") and absent):
+                check_shape(found, part, name.rstrip("?"))
+
+
+def check_body(kind: str, statement: Json, seq: int) -> None:
+    """All that a well-formed statement of this type must say; `BadError` makes it void."""
+    predicate = statement["predicate"]
+    check_shape(predicate, {"time": "time", "tool": "text", "body": {}}, "predicate")
+    check_shape(statement["subject"], [{"name": "text", "digest": {"sha256": "digest"}}], "subject")
+    body = predicate["body"]
+    check_shape(body, SHAPES[kind], "body")
+    if kind == "root":
+        check_root(body)
+    elif kind == "writer":
+        check_writer(body)
+    elif "attestation" in body and kind in ("restore", "drill", "verification"):
+        check_event(kind, body, seq)
+
+
+def check_root(body: Json) -> None:
+    """A root can satisfy itself."""
+    keys = [key["public"] for key in body["keys"]]
+    require(len(keys) == len(set(keys)), "root lists a key twice")
+    require(1 <= len(body["recipients"]) <= 16, "not 1 to 16 recipients")
+    able = sum("root" in key["roles"] for key in body["keys"])
+    require(able >= body["thresholds"].get("root", 1), "fewer root keys than the threshold")
+
+
+def check_writer(body: Json) -> None:
+    """Name, patterns and domain of a host that is added."""
+    if body["action"] == "revoke":
+        require((body.get("distrust_from") or 0) >= 0, "distrust_from is negative")
+        return
+    require(LABEL.fullmatch(body["name"]), "impossible name")
+    unbase64(body.get("recipient", ""))
+    require(all(map(PATTERN.fullmatch, body.get("datasets", ()))), "impossible pattern")
+    if domain := body.get("domain"):
+        require(HEX.fullmatch(domain["sha256"]), "impossible domain object")
+        require(LABEL.fullmatch(domain["name"]), "impossible domain")
+        wanted = f"domains/{domain['name']}/{domain['sha256']}"
+        require(domain["object"] == wanted, "impossible domain object")
 
 
 def check_event(kind: str, body: Json, seq: int) -> None:
-    """What a restore, drill or verification may say (docs/format.md 2.3); `BadError`: void."""
-    require(body["verdict"] in ("passed", "failed", "partial"), "void: another verdict")
-    for name in ("started", "finished"):
-        require(re.fullmatch(TIME, body[name]), f"void: {name} is no time")
-    about = body.get("snapshot")
-    if kind == "verification":
-        about = check_ranges(body)
-        share, part, nonce = body["share"], body.get("slice"), body.get("nonce", "")
-        require(0 <= share <= 1_000_000 and body["read"] >= 0, "void: impossible share")
-        require(not part or 0 <= part[0] < part[1] <= 65_536, "void: impossible slice")
-        require(re.fullmatch("([0-9a-f]{32})?", nonce), "void: impossible nonce")
-    require(about is None or 0 <= about < seq, "void: about a statement that does not precede it")
+    """What a restore, drill or verification says is of what precedes it, and adds up."""
+    about = check_ranges(body) if kind == "verification" else body.get("snapshot")
+    require(about is None or about < seq, "about a statement that does not precede it")
     bad, cleared = body.get("bad", []), body.get("cleared", [])
-    for ids in (bad, cleared):
-        require(len(ids) <= 24 and ids == sorted(set(ids)), "void: pack ids are not sorted")
-        require(all(re.fullmatch("[0-9a-f]{64}", each) for each in ids), "void: no pack id")
-    require(len(bad) + len(cleared) <= 32 and not set(bad) & set(cleared), "void: too many ids")
-    require(body.get("bad_count", 0) >= len(bad), "void: bad_count is too small")
+    require(len(bad) + len(cleared) <= 32 and not set(bad) & set(cleared), "too many ids")
+    require(body.get("bad_count", 0) >= len(bad), "bad_count is too small")
 
 
 def check_ranges(body: Json) -> int:
     """The snapshots that a verification covers, up to the head it read, which is returned."""
     through: int = body["through"]
-    require(1 <= len(body["snapshots"]) <= 16, "void: not 1 to 16 ranges")
+    if (part := body.get("slice")) is not None:
+        require(len(part) == 2 and 0 <= part[0] < part[1] <= 65_536, "impossible slice")
+    require(1 <= len(body["snapshots"]) <= 16, "not 1 to 16 ranges")
     before = -1
     for first, last in body["snapshots"]:
-        require(before < first <= last <= through, "void: ranges do not ascend")
+        require(before < first <= last <= through, "ranges do not ascend")
         before = last
     return through
 
@@ -433,10 +704,15 @@ def check_ranges(body: Json) -> int:
 def keys_of_root(statement: Json) -> set[str]:
     """Keys that a new root brings along: they must sign it too."""
     try:
-        keys = {key["public"] for key in statement["predicate"]["body"]["keys"]}
-        return {public for public in keys if len(unbase64(public)) == 91}
+        check_body("root", statement, 0)
     except (BadError, *BROKEN):
         return set()
+    return {key["public"] for key in statement["predicate"]["body"]["keys"]}
+
+
+def key_id(public: str) -> str:
+    """SHA-256 of the DER form."""
+    return sha256(unbase64(public))
 
 
 def parse_line(line: str) -> tuple[str, int, str]:
@@ -444,16 +720,24 @@ def parse_line(line: str) -> tuple[str, int, str]:
     match = LINE.fullmatch(line)
     require(match, f"malformed inventory line {line[:80]!r}")
     assert match
+    require(len(match[4]) <= 512 and OBJECT.fullmatch(match[4]), "impossible object name")
     return match[1], int(match[2]), match[4]
 
 
+def check_ascending(name: str, lines: list[tuple[str, int, str]]) -> None:
+    """Sorted by name, without repeats."""
+    names = [entry[2] for entry in lines]
+    require(names == sorted(set(names)), f"{name} is not sorted")
+
+
 def apply_lines(name: str, objects: Objects, lines: list[str]) -> None:
-    """Removed lines first, then the others; both sorted without repeats."""
-    added = [parse_line(line) for line in lines if not line.startswith("-")]
-    removed = [parse_line(line[1:]) for line in lines if line.startswith("-")]
+    """Added lines, then the removed ones, which take effect first; both sorted."""
+    turn = next((i for i, line in enumerate(lines) if line.startswith("-")), len(lines))
+    added = [parse_line(line) for line in lines[:turn]]
+    require(all(line.startswith("-") for line in lines[turn:]), f"{name} adds after removing")
+    removed = [parse_line(line[1:]) for line in lines[turn:]]
     for part in (added, removed):
-        names = [entry[2] for entry in part]
-        require(names == sorted(set(names)), f"{name} is not sorted")
+        check_ascending(name, part)
     for digest, size, wanted in removed:
         require(objects.pop(wanted, None) == (digest, size), f"{name} removes what is not there")
     for digest, size, wanted in added:
@@ -461,25 +745,45 @@ def apply_lines(name: str, objects: Objects, lines: list[str]) -> None:
         objects[wanted] = (digest, size)
 
 
+def report(verifier: Verifier) -> list[str]:
+    """The lines of docs/format.md 2.6."""
+    counts = Counter(verifier.status)
+    end = len(verifier.status)
+    summary = (
+        f"statements {end}: {counts['valid']} valid, {counts['void']} void,"
+        f" {counts['unknown']} not understood; {verifier.junk} junk; {len(verifier.faults)} faults"
+    )
+    return [
+        *verifier.notes,
+        *(f"fault {fault}: {problem}" for fault, problem in verifier.faults.items()),
+        *([f"head {end - 1}:{verifier.prev}"] if end else []),
+        summary,
+    ]
+
+
 def verify(store: Path, root_digest: str, *, now: datetime | None = None) -> list[str]:
-    """All findings of a repository in a directory; empty if it is sound.
+    """All faults of a repository in a directory; empty if it is sound.
 
     Args:
         store: The directory.
         root_digest: Of statement 0, known from elsewhere.
         now: Snapshots that ended before need nothing any more; by default the clock.
     """
-    return Verifier(store, root_digest, now or datetime.now(UTC)).run()
+    verifier = Verifier(store, root_digest, now or datetime.now(UTC))
+    verifier.run()
+    return [f"{fault}: {problem}" for fault, problem in verifier.faults.items()]
 
 
 def main() -> int:
     """The command."""
-    if len(sys.argv) != 3:
-        print(__doc__)
+    if len(sys.argv) not in (3, 4) or not Path(sys.argv[1]).is_dir():
+        print(__doc__, file=sys.stderr)
         return 2
-    findings = verify(Path(sys.argv[1]), sys.argv[2].removeprefix("0:"))
-    print("\n".join(findings) or "no findings")
-    return 1 if findings else 0
+    now = datetime.fromisoformat(sys.argv[3]) if len(sys.argv) == 4 else datetime.now(UTC)
+    verifier = Verifier(Path(sys.argv[1]), sys.argv[2].removeprefix("0:"), now)
+    verifier.run()
+    print("\n".join(report(verifier)))
+    return 1 if verifier.faults else 0
 
 
 if __name__ == "__main__":

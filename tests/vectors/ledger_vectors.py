@@ -299,10 +299,12 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
         attestation="ab" * 32,
     )
     later = writer.statement("restore", event)
+    packs_domain = ObjectRef(
+        name=f"domains/default/{_sha(b'')}", sha256=_sha(b""), size=0, version="1"
+    )
     return {
         "payload-bit-flipped": (2, _tampered(snapshot, _flip_payload), "SignatureError"),
         "high-s-twin": (2, _tampered(snapshot, _high_s), "valid"),
-        "white-space": (2, json.dumps(json.loads(snapshot), indent=1).encode(), "valid"),
         "not-the-pinned-root": (0, signed(first, "root-b"), "DigestMismatchError"),
         "signed-by-stranger": (end, signed(beat, "stranger"), "SignatureError"),
         "signed-by-revoked-writer": (end, signed(beat, "beta"), "SignatureError"),
@@ -330,7 +332,98 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
             signed(writer.statement("verification", _verification()), "alpha"),
             "void",
         ),
+        **_spellings(beat, good, raw),
+        "pattern-with-a-bracket": (
+            end,
+            signed(
+                writer.statement("writer", _enrol("stranger", packs_domain, "db-[12]")), "enroller"
+            ),
+            "void",
+        ),
         "unknown-version": (end, raw(beat.replace(b":heartbeat:v1", b":heartbeat:v2")), "unknown"),
+    }
+
+
+def _spellings(
+    beat: bytes, good: bytes, raw: Callable[[bytes], bytes]
+) -> dict[str, tuple[int, bytes, str]]:
+    """Canonical JSON (docs/format.md, preamble): each rule, at its limit and beyond it."""
+    after = json.loads(beat)["predicate"]["seq"]
+
+    def note(text: bytes) -> bytes:
+        return raw(beat.replace(b'"note":"x"', b'"note":"%s"' % text))
+
+    def member(text: bytes) -> bytes:  # a further member of the predicate, behind all others
+        end = beat.index(b'},"predicateType"')
+        return raw(beat[:end] + b"," + text + beat[end:])
+
+    def envelope(old: bytes, new: bytes) -> bytes:
+        assert old in good
+        return good.replace(old, new, 1)
+
+    fine = {
+        "text-with-quote-and-backslash": note(rb"\"\\"),
+        "text-with-every-length-of-utf-8": note("é€😀\u2028\u0080\uffff".encode()),
+        "text-in-two-normal-forms": note("é e\u0301".encode()),
+        "text-with-a-slash": note(b"a/b"),
+        "depth-8": member(b'"zz":[[[[[[1]]]]]]'),
+        "integer-greatest": member(b'"zz":9007199254740991'),
+        "integer-least": member(b'"zz":-9007199254740991'),
+        "name-of-64": member(b'"z%s":1' % (b"Z" * 63)),
+        "name-with-every-sign": member(b'"z.Z_9-":1'),
+        "empty-object-and-list": member(b'"zz":{},"zzz":[]'),
+        "key-id-of-nothing": _tampered(good, lambda e: e["signatures"][0].update(keyid="")),
+        "key-id-that-climbs": _tampered(good, lambda e: e["signatures"][0].update(keyid="../x")),
+    }
+    wrong = {
+        "text-with-tab": note(b"\t"),
+        "text-with-escaped-line-end": note(rb"\n"),
+        "text-with-escaped-letter": note(rb"\u0041"),
+        "text-with-escaped-slash": note(rb"\/"),
+        "text-with-delete": note(b"\x7f"),
+        "text-with-escaped-nul": note(rb"\u0000"),
+        "text-with-surrogate": note(b"\xed\xa0\x80"),
+        "text-with-escaped-surrogate": note(rb"\ud800"),
+        "text-in-overlong-utf-8": note(b"\xc0\xaf"),
+        "text-in-latin-1": note(b"\xe9"),
+        "text-past-unicode": note(b"\xf4\x90\x80\x80"),
+        "text-cut": note(b"\xe2\x82"),
+        "depth-9": member(b'"zz":[[[[[[[1]]]]]]]'),
+        "integer-too-great": member(b'"zz":9007199254740992'),
+        "integer-too-small": member(b'"zz":-9007199254740992'),
+        "integer-with-zero-in-front": member(b'"zz":01'),
+        "integer-minus-zero": member(b'"zz":-0'),
+        "integer-with-plus": member(b'"zz":+1'),
+        "exponent": member(b'"zz":1e3'),
+        "word-that-is-none": member(b'"zz":NaN'),
+        "name-of-65": member(b'"z%s":1' % (b"Z" * 64)),
+        "name-of-nothing": raw(beat.replace(b'"predicate":{', b'"predicate":{"":1,')),
+        "name-with-a-space": member(b'"z z":1'),
+        "name-with-a-colon": member(b'"z:z":1'),
+        "name-not-ascii": member('"zé":1'.encode()),
+        "names-descend": member(b'"aa":1'),
+        "name-twice": member(b'"time":"2026-01-01T00:00:00Z"'),
+        "white-space-in-the-payload": raw(beat.replace(b'":', b'": ', 1)),
+        "line-end-behind-the-payload": raw(beat + b"\n"),
+        "comma-before-the-end": member(b'"zz":[1,]'),
+        "white-space": envelope(b'","payloadType', b'", "payloadType'),
+        "line-end-behind-the-envelope": good + b"\n",
+        "envelope-with-another-member": _tampered(good, lambda e: e.update(zz=1)),
+        "signature-with-another-member": _tampered(good, lambda e: e["signatures"][0].update(zz=1)),
+        "signature-without-key-id": _tampered(good, lambda e: e["signatures"][0].pop("keyid")),
+        "envelope-out-of-order": json.dumps(
+            dict(reversed(json.loads(good).items())), separators=(",", ":")
+        ).encode(),
+        "envelope-with-escape": envelope(b'"application/vnd', rb'"application\/vnd'),
+        "no-signature": _tampered(good, lambda e: e.update(signatures=[])),
+        "17-signatures": _tampered(good, lambda e: e.update(signatures=e["signatures"] * 17)),
+        "base64-with-stray-bits": envelope(b'fQ==","payloadType', b'fR==","payloadType')
+        if b'fQ=="' in good
+        else envelope(b'","payloadType', b'=","payloadType'),
+    }
+    return {
+        **{f"spelled-{name}": (after, data, "valid") for name, data in fine.items()},
+        **{f"misspelled-{name}": (after, data, "FormatError") for name, data in wrong.items()},
     }
 
 

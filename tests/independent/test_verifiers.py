@@ -1,0 +1,493 @@
+"""The vault, the second verifier and the shell script give the same verdict on every ledger.
+
+A ledger here is a directory store with what must be said of it: its head, how many statements
+are valid, void and not understood, and its faults. All of that follows from how the ledger was
+built, or is written beside it; none of the three judges is asked.
+"""
+
+import base64
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from vault.audit import audit
+from vault.errors import VaultError
+from vault.model import Digest, Severity
+from vault.repository import Repository
+from vault.sampling import WHOLE
+from vault.storage.local import LocalStore
+from vault.workers import make_workers
+
+HERE = Path(__file__).parent
+VECTORS = HERE.parent / "vectors" / "ledger"
+SCRIPT = HERE.parents[1] / "docs" / "offline-check.sh"
+EXPECTED = json.loads((VECTORS / "ledger.json").read_text())
+STATUS = [each["status"] for each in EXPECTED["statements"]]
+NEGATIVE = {path.stem: json.loads(path.read_text()) for path in (VECTORS / "negative").iterdir()}
+LINKING = ("valid", "void", "unknown")
+SIGNED_BEYOND = {"other-prev"}  # what does not link, and yet a listed key signed it for that name
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
+AWKS = {"mawk": ["mawk"], "gawk": ["gawk"], "busybox": ["busybox", "awk"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a judge says of a ledger."""
+
+    head: str  # SEQ:DIGEST; empty without one
+    counts: tuple[int, int, int]  # valid, void, not understood
+    faults: frozenset[str]  # "CODE SUBJECT"
+
+
+def _loaded(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles of it look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    """What writes the vectors: it holds the keys."""
+    return _loaded("ledger_vectors_for_verifiers", VECTORS.parent / "ledger_vectors.py")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A copy of the vectors' store to do harm to."""
+    return Path(shutil.copytree(VECTORS / "store", tmp_path / "store"))
+
+
+def expected(linked: int, *faults: str, more: str = "", digest: str = "") -> Verdict:
+    """Of so many statements of the vectors, and one ``more`` of that status and digest."""
+    counts = Counter([*STATUS[:linked], *([more] if more else [])])
+    head = f"{linked}:{digest}"
+    if not more:
+        head = f"{linked - 1}:{EXPECTED['statements'][linked - 1]['digest']}" if linked else ""
+    return Verdict(
+        head=head,
+        counts=(counts["valid"], counts["void"], counts["unknown"]),
+        faults=frozenset(faults),
+    )
+
+
+# --- the three judges ---
+
+
+def _parsed(output: str) -> Verdict:
+    head = re.search(r"^head (.*)$", output, re.MULTILINE)
+    counts = re.search(r": (\d+) valid, (\d+) void, (\d+) not understood;", output)
+    assert counts, output
+    return Verdict(
+        head=head[1] if head else "",
+        counts=(int(counts[1]), int(counts[2]), int(counts[3])),
+        faults=frozenset(
+            re.findall(r"^fault (\S+ (?:ledger \d+|\S+?))(?:: .*)?$", output, re.MULTILINE)
+        ),
+    )
+
+
+def by_python(store: Path, root: str = EXPECTED["root"]) -> Verdict:
+    """`verify_ledger.py`."""
+    command = [sys.executable, *map(str, (HERE / "verify_ledger.py", store, root, NOW.isoformat()))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    verdict = _parsed(done.stdout)
+    assert done.returncode == bool(verdict.faults), done.stderr
+    return verdict
+
+
+def by_shell(
+    store: Path, root: str = EXPECTED["root"], shell: str = "dash", path: str = ""
+) -> Verdict:
+    """`offline-check.sh`."""
+    now = NOW.strftime("%Y-%m-%dT%H:%M:%SZ")
+    environment = os.environ | ({"PATH": path} if path else {})
+    done = subprocess.run(
+        [*SHELLS[shell], SCRIPT, store, root, now],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.stderr == ""
+    verdict = _parsed(done.stdout)
+    assert done.returncode == bool(verdict.faults)
+    return verdict
+
+
+COMPARED = {"void-statement", "beyond-gap", "inventory", "missing", "wrong-bytes", "wrong-size"}
+OBJECT = re.compile("missing|wrong-bytes|wrong-size")
+
+
+def by_vault(store: Path, root: str = EXPECTED["root"]) -> Verdict:
+    """`vault audit --read-data all`."""
+    try:
+        repository = Repository(
+            LocalStore(store, clock=lambda: NOW),
+            Digest.parse(root),
+            clock=lambda: NOW,
+            tolerant=True,
+        )
+    except VaultError:
+        return Verdict(head="", counts=(0, 0, 0), faults=frozenset({"no-root ledger 0"}))
+    with make_workers(0) as workers:
+        found = audit(repository, sample=WHOLE, workers=workers).findings
+    counts = Counter(record.status.value for record in repository.ledger.records)
+    faults = {
+        f"{code} {each.subject}"
+        for each in found
+        if (code := each.code.value) in COMPARED and each.severity is Severity.ERROR
+    }
+    return Verdict(
+        head=str(repository.head),
+        counts=(counts["valid"], counts["void"], counts["unknown"]),
+        faults=frozenset(faults),
+    )
+
+
+JUDGES = [by_python, by_shell, by_vault]
+
+
+def require_verdict(store: Path, wanted: Verdict, root: str = EXPECTED["root"]) -> None:
+    """All three say it."""
+    for judge in (by_python, by_shell):
+        assert judge(store, root) == wanted, judge.__name__
+    assert _of_objects(by_vault(store, root)) == _of_objects(without_junk(wanted))
+
+
+def without_junk(verdict: Verdict) -> Verdict:
+    """The vault has several words for what does not link; test_audit.py looks at them."""
+    kept = {each for each in verdict.faults if not each.startswith("junk-statement")}
+    return replace(verdict, faults=frozenset(kept))
+
+
+def junk(after: int, count: int) -> list[str]:
+    """Faults of so many versions of a name, the first of them."""
+    name = f"ledger/{after:016d}"
+    return [f"junk-statement {name}", *(f"junk-statement {name}~{n}" for n in range(2, count + 1))][
+        :count
+    ]
+
+
+def _of_objects(verdict: Verdict) -> Verdict:
+    """The vault says more of an object that is wrong than the others; one word here."""
+    return replace(verdict, faults=frozenset(OBJECT.sub("object", each) for each in verdict.faults))
+
+
+# --- statements, one by one ---
+
+
+def _digest(envelope: bytes) -> str:
+    payload = base64.b64decode(json.loads(envelope)["payload"])
+    kind = b"application/vnd.in-toto+json"
+    return str(Digest.of(b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)))
+
+
+def _offer(store: Path, after: int, *envelopes: bytes) -> None:
+    """The vectors' ledger cut, and versions of the next name."""
+    for later in sorted((store / "ledger").iterdir())[after:]:
+        later.unlink()
+    for number, envelope in enumerate(envelopes, start=1):
+        suffix = "" if number == 1 else f"~{number}"
+        (store / "ledger" / f"{after:016d}{suffix}").write_bytes(envelope)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, v in NEGATIVE.items() if v["expect"] in LINKING))
+def test_a_statement_that_links_is_judged_the_same(store: Path, name: str) -> None:
+    """Valid, void or not understood, for all three."""
+    vector = NEGATIVE[name]
+    after, envelope = vector["after"], base64.b64decode(vector["envelope"])
+    _offer(store, after, envelope)
+    faults = [f"void-statement ledger {after}"] if vector["expect"] == "void" else []
+    require_verdict(
+        store, expected(after, *faults, more=vector["expect"], digest=_digest(envelope))
+    )
+
+
+def _refused(after: int) -> dict[str, bytes]:
+    return {
+        name: base64.b64decode(vector["envelope"])
+        for name, vector in sorted(NEGATIVE.items())
+        if vector["expect"] not in LINKING and vector["after"] == after
+    }
+
+
+AFTERS: list[int] = [after for after in range(1, len(STATUS) + 1) if _refused(after)]
+
+
+@pytest.mark.parametrize("after", AFTERS)
+def test_what_does_not_link_is_passed_over_and_the_next_version_owns_the_name(
+    store: Path, after: int
+) -> None:
+    """Every refused envelope before a good one: the good one links."""
+    good = (
+        (VECTORS / "store" / "ledger" / f"{after:016d}").read_bytes()
+        if after < len(STATUS)
+        else (base64.b64decode(NEGATIVE["spelled-text-with-a-slash"]["envelope"]))
+    )
+    refused = _refused(after)
+    _offer(store, after, *refused.values(), good)
+    faults = junk(after, len(refused))
+    status = STATUS[after] if after < len(STATUS) else "valid"
+    require_verdict(store, expected(after, *faults, more=status, digest=_digest(good)))
+
+
+@pytest.mark.parametrize("after", AFTERS)
+def test_what_does_not_link_is_no_head(store: Path, after: int) -> None:
+    """Every refused envelope alone: the ledger ends before it."""
+    refused = _refused(after)
+    _offer(store, after, *refused.values())
+    beyond = [
+        f"beyond-gap ledger/{after:016d}{'' if number == 1 else f'~{number}'}"
+        for number, name in enumerate(refused, start=1)
+        if name in SIGNED_BEYOND
+    ]
+    wanted = expected(after, *beyond, *junk(after, len(refused)))
+    assert by_python(store) == by_shell(store) == wanted
+    found = by_vault(store)  # it names the object, not the version
+    assert (found.head, found.counts) == (wanted.head, wanted.counts)
+    assert bool(found.faults) is bool(beyond)
+
+
+def test_another_root_is_no_root(store: Path) -> None:
+    """Signed well, by a key that it lists itself: the pinned digest decides."""
+    _offer(store, 0, base64.b64decode(NEGATIVE["not-the-pinned-root"]["envelope"]))
+    wanted = expected(0, "no-root ledger 0", *junk(0, 1))
+    require_verdict(store, wanted)
+    require_verdict(store, wanted, root="0" * 64)
+
+
+# --- shells and awks ---
+
+
+@pytest.fixture
+def awk_path(tmp_path: Path) -> Callable[[str], str]:
+    """A PATH on which ``awk`` is the one named."""
+
+    def make(name: str) -> str:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        program, *rest = AWKS[name]
+        found = shutil.which(program)
+        assert found, f"{program} is not installed"
+        (folder / "awk").write_text(f'#!/bin/sh\nexec {" ".join([found, *rest])} "$@"\n')
+        (folder / "awk").chmod(0o755)
+        return f"{folder}:{os.environ['PATH']}"
+
+    return make
+
+
+def _combinations() -> Iterator[tuple[str, str]]:
+    return ((shell, awk) for shell in SHELLS for awk in AWKS)
+
+
+@pytest.mark.parametrize(("shell", "awk"), list(_combinations()))
+def test_the_script_says_the_same_under_every_shell_and_awk(
+    store: Path, awk_path: Callable[[str], str], shell: str, awk: str
+) -> None:
+    """All that does not link, then a good statement; a pack with other bytes."""
+    end = len(STATUS)
+    good = base64.b64decode(NEGATIVE["spelled-text-with-every-length-of-utf-8"]["envelope"])
+    refused = _refused(end)
+    _offer(store, end, *refused.values(), good)
+    pack = _name(store, "packs/*/*")
+    pack.write_bytes(b"junk")
+    faults = [f"wrong-bytes {pack.relative_to(store)}", *junk(end, len(refused))]
+    wanted = expected(end, *faults, more="valid", digest=_digest(good))
+    assert by_shell(store, shell=shell, path=awk_path(awk)) == wanted
+
+
+# --- objects ---
+
+
+def _name(store: Path, pattern: str, index: int = 0) -> Path:
+    return sorted(store.glob(pattern))[index]
+
+
+def _append_byte(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+HARM: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "pack changed": ("packs/*/*", _append_byte, "wrong-bytes"),
+    "pack missing": ("packs/*/*", Path.unlink, "missing"),
+    "domain object missing": ("domains/*/*", Path.unlink, "missing"),
+    "attestation changed": ("evidence/*", _append_byte, "wrong-bytes"),
+    "attestation missing": ("evidence/*", Path.unlink, "missing"),
+}
+
+
+@pytest.mark.parametrize("name", HARM)
+def test_harm_to_an_object_is_named_by_all(store: Path, name: str) -> None:
+    """Each is one fault, of that object."""
+    pattern, harm, code = HARM[name]
+    path = _name(store, pattern)
+    harm(path)
+    require_verdict(store, expected(len(STATUS), f"{code} {path.relative_to(store)}"))
+
+
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_a_hole_ends_the_ledger_and_is_told(store: Path, at: int) -> None:
+    """Statements beyond it that a key of the head signed are named."""
+    (store / "ledger" / f"{at:016d}").unlink()
+    found = {judge.__name__: judge(store) for judge in JUDGES}
+    assert found["by_python"] == found["by_shell"]
+    head, counts = expected(at).head, expected(at).counts
+    assert {(each.head, each.counts) for each in found.values()} == {(head, counts)}
+    assert any(fault.startswith("beyond-gap") for fault in found["by_shell"].faults)
+    assert any(fault.startswith("beyond-gap") for fault in found["by_vault"].faults)
+
+
+def test_right_bytes_under_a_later_version_are_found(store: Path) -> None:
+    """The digest decides, not the place in the list; version 10 comes after 2."""
+    statement = _name(store, "ledger/*", 5)
+    for path in (
+        _name(store, "packs/*/*"),
+        _name(store, "inventory/*"),
+        statement,
+    ):
+        path.rename(path.with_name(path.name + "~10"))
+        path.with_name(path.name + "~2").write_bytes(b"junk")
+    wanted = expected(len(STATUS), f"junk-statement {statement.relative_to(store)}~2")
+    assert by_python(store) == by_shell(store) == wanted
+
+
+def test_expired_snapshots_are_owed_nothing(store: Path) -> None:
+    """What was pruned after its time is no fault."""
+    shutil.rmtree(store / "packs")
+    command = [*SHELLS["dash"], SCRIPT, store, EXPECTED["root"], "2100-01-01T00:00:00Z"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+# --- inventories ---
+
+LINES: dict[str, Callable[[list[str]], list[str]]] = {  # what a writer may sign and no reader takes
+    "unsorted": lambda lines: [*lines[:3], *lines[:2:-1]],
+    "line twice": lambda lines: [*lines, lines[-1]],
+    "other magic": lambda lines: ["# vault-inventory 2", *lines[1:]],
+    "count too great": lambda lines: [lines[0], "# objects 5", *lines[2:]],
+    "count with a zero in front": lambda lines: [
+        lines[0],
+        lines[1].replace("s ", "s 0"),
+        *lines[2:],
+    ],
+    "bytes too few": lambda lines: [*lines[:2], "# bytes 1", *lines[3:]],
+    "name that climbs": lambda lines: [*lines[:-1], lines[-1].rpartition("/")[0] + "/../x"],
+    "name with a space": lambda lines: [*lines[:-1], lines[-1] + " x"],
+    "name in upper case": lambda lines: [*lines[:-1], lines[-1] + "X"],
+    "line end of another system": lambda lines: [line + "\r" for line in lines],
+    "vertical tab": lambda lines: [*lines[:3], "\v".join(lines[3:])],
+    "removes without a base": lambda lines: [*lines, "-" + lines[-1]],
+    "base of another name": lambda lines: [
+        *lines[:3],
+        "# base " + lines[3].rpartition("\t")[0] + "\tpacks/x",
+        *lines[4:],
+    ],
+    "base missing": lambda lines: [
+        *lines[:3],
+        "# base " + "ab" * 32 + "\t1\t1\tinventory/" + "ab" * 32,
+        *lines[3:],
+    ],
+    "index twice": lambda lines: [*lines, "# index", "# index"],
+    "index unsorted": lambda lines: [*lines, "# index", lines[4], lines[3]],
+    "digest too short": lambda lines: [*lines[:3], lines[3][1:], *lines[4:]],
+    "size negative": lambda lines: [*lines[:3], lines[3].replace("\t", "\t-", 1), *lines[4:]],
+    "version missing": lambda lines: [
+        *lines[:3],
+        re.sub("\t1-[0-9a-f]*", "\t", lines[3]),
+        *lines[4:],
+    ],
+    "no lines": lambda lines: [],
+    "two lines": lambda lines: lines[:2],
+}
+
+
+@pytest.fixture
+def written(generator: ModuleType, tmp_path: Path) -> Any:
+    """The vectors' ledger, with the keys to go on."""
+    return generator._build_store(tmp_path / "written")
+
+
+def _publish(generator: ModuleType, writer: Any, text: bytes, **changes: Any) -> Path:
+    """Append a snapshot with that inventory; it states the counts of the text, if any."""
+    numbers = re.findall(rb"# (?:objects|bytes) (\d+)", text)
+    count, size = map(int, [*numbers, 0, 0][:2])
+    listed = generator._inventory(writer, text)
+    body = generator._snapshot("web", listed, [])
+    stated = generator.replace_body(body.inventory, objects=count, bytes=size, **changes)
+    writer.append("snapshot", generator.replace_body(body, inventory=stated), "alpha")
+    return Path(writer.store)
+
+
+def _lines(store: Path) -> list[str]:
+    return next(
+        text
+        for path in sorted(store.glob("inventory/*"))
+        if "# base" not in (text_ := path.read_text()) and (text := text_[:-1].split("\n"))
+    )
+
+
+def test_a_further_snapshot_is_sound(generator: ModuleType, written: Any) -> None:
+    """The control of what follows: the same steps with a right inventory."""
+    text = "".join(f"{line}\n" for line in [*_lines(written.store), "# index"]).encode()
+    store = _publish(generator, written, text)
+    root, head = str(_root(store)), str(written.head)
+    for judge in JUDGES:
+        found = judge(store, root)
+        assert (found.head, found.faults) == (head, frozenset()), judge.__name__
+
+
+def _root(store: Path) -> str:
+    return _digest((store / "ledger" / f"{0:016d}").read_bytes())
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_an_inventory_that_breaks_a_rule_is_a_fault_of_its_snapshot(
+    generator: ModuleType, written: Any, name: str
+) -> None:
+    """Signed, in the ledger, and taken by none of the three."""
+    lines = _lines(written.store)
+    text = "".join(f"{line}\n" for line in LINES[name](lines)).encode() or b"\n"
+    store = _publish(generator, written, text)
+    root, seq = _root(store), len(written.envelopes) - 1
+    for judge in JUDGES:
+        found = judge(store, root)
+        assert f"inventory ledger {seq}" in found.faults, (judge.__name__, found.faults)
+
+
+@pytest.mark.parametrize("field", ["objects", "bytes"])
+def test_sums_that_the_snapshot_states_must_be_those_of_its_inventory(
+    generator: ModuleType, written: Any, field: str
+) -> None:
+    """An inventory may add up and still not be what was signed."""
+    text = "".join(f"{line}\n" for line in _lines(written.store)).encode()
+    store = _publish(generator, written, text)
+    seq = len(written.envelopes)
+    listed = generator._inventory(written, text)
+    body = generator._snapshot("web", listed, [])
+    numbers = dict(
+        zip(("objects", "bytes"), map(int, re.findall(rb"# \w+ (\d+)", text)), strict=False)
+    )
+    numbers[field] += 1
+    stated = generator.replace_body(body.inventory, **numbers)
+    written.append("snapshot", generator.replace_body(body, inventory=stated), "alpha")
+    for judge in JUDGES:
+        found = judge(store, _root(store))
+        assert found.faults == {f"inventory ledger {seq}"}, judge.__name__
