@@ -279,7 +279,8 @@ class Invocation:
 
     def report_findings(self, repository: Repository) -> None:
         """Say on stderr what was seen in the ledger that should not be there."""
-        self.report((*repository.ledger.findings, *repository.findings))
+        ledger = repository.ledger
+        self.report((*ledger.findings, *ledger.overclaims(), *repository.findings))
 
     def report(self, findings: Iterable[Finding]) -> None:
         """Say findings on stderr."""

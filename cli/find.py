@@ -12,8 +12,8 @@ from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_USAGE
 from vault.browse import path_matcher
 from vault.errors import ConfigError, IntegrityError, StorageError, WrongKeyError
 from vault.keyfile import RecoveryKey
-from vault.ledger import Record
-from vault.model import from_rfc3339
+from vault.ledger import Ledger, Record
+from vault.model import to_rfc3339
 from vault.repository import Repository, snapshot_body
 from vault.stats import owed
 from vault.tree import Entry
@@ -48,7 +48,7 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
     search = _Search(invocation, repository, invocation.recovery_key(repository), matches)
     found = search.run(records[::-1])
     if invocation.options.json:
-        items = (_fields(record, entry) for record, entry in found)
+        items = (_fields(ledger, record, entry) for record, entry in found)
         listing.emit_json_list(
             "vault/find/v1",
             {"pattern": pattern},
@@ -57,7 +57,7 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
             tail=lambda: {"failed": search.failed, "flaws": search.flaws},
         )
     else:
-        rows = (_row(record, entry) for record, entry in found)
+        rows = (_row(ledger, record, entry) for record, entry in found)
         listing.emit_table(_HEADINGS, rows, right=_RIGHT)
     if not search.matched:
         searched = len(records) - len(search.failed)
@@ -115,22 +115,21 @@ class _Search:
                 self.flaws.append({"snapshot": record.seq, **fields})
 
 
-def _row(record: Record, entry: Entry) -> Sequence[object]:
-    body = snapshot_body(record)
+def _row(ledger: Ledger, record: Record, entry: Entry) -> Sequence[object]:
     return (
         record.seq,
-        render.moment(from_rfc3339(body.created)),
+        render.moment(ledger.when(record)),
         listing.local_time(entry.mtime),
         f"{entry.size:,}",
         listing.shown_path(entry),
     )
 
 
-def _fields(record: Record, entry: Entry) -> dict[str, Any]:
+def _fields(ledger: Ledger, record: Record, entry: Entry) -> dict[str, Any]:
     body = snapshot_body(record)
     return {
         "snapshot": record.seq,
         "dataset": body.dataset,
-        "created": body.created,
+        "created": to_rfc3339(ledger.when(record)),
         "entry": listing.entry_fields(entry),
     }

@@ -9,7 +9,7 @@ from cli import render
 from cli.context import Invocation, pass_invocation, signer_name
 from vault.errors import ConfigError
 from vault.ledger import Record
-from vault.model import body_to_json, from_rfc3339
+from vault.model import body_to_json, to_rfc3339
 from vault.repository import Repository, snapshot_body
 
 _HEADINGS = ("seq", "created", "dataset", "complete", "files", "size", "added", "until", "host")
@@ -43,12 +43,17 @@ def list_snapshots(invocation: Invocation, dataset: str | None) -> None:
 
 def snapshot_fields(repository: Repository, record: Record) -> dict[str, Any]:
     """A snapshot for JSON: its manifest, where it stands and who wrote it."""
-    body = body_to_json(snapshot_body(record))
+    ledger, body = repository.ledger, snapshot_body(record)
+    created, until = to_rfc3339(ledger.when(record)), to_rfc3339(ledger.effective_until(record))
+    is_overclaimed = (created, until) != (body.created, body.until)
     return {
         "seq": record.seq,
         "head": str(record.head),
         "host": signer_name(repository, record.key_id),
-        **body,
+        **body_to_json(body),
+        "created": created,
+        "until": until,
+        "claimed": {"created": body.created, "until": body.until} if is_overclaimed else None,
     }
 
 
@@ -64,12 +69,12 @@ def _row(repository: Repository, record: Record) -> tuple[object, ...]:
     counts = body.counts
     return (
         record.seq,
-        render.moment(from_rfc3339(body.created)),
+        render.moment(repository.ledger.when(record)),
         body.dataset,
         "yes" if body.complete else "NO",
         f"{counts.files:,}",
         render.size(counts.size),
         render.size(counts.added_bytes),
-        render.moment(from_rfc3339(body.until)),
+        render.moment(repository.ledger.effective_until(record)),
         signer_name(repository, record.key_id),
     )

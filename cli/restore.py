@@ -11,7 +11,6 @@ from cli.context import TOOL, Invocation, pass_invocation
 from cli.exits import EXIT_DEGRADED
 from cli.values import format_age
 from vault.ledger import Record
-from vault.model import from_rfc3339
 from vault.processes import spare_processors
 from vault.repository import Repository, snapshot_body
 from vault.restore import (
@@ -129,10 +128,10 @@ def _protected(invocation: Invocation, repository: Repository) -> list[Path]:
 def _say_what(invocation: Invocation, repository: Repository, record: Record) -> None:
     """Which snapshot was meant; and that nobody vouches for it being the newest."""
     body = snapshot_body(record)
-    created = from_rfc3339(body.created)
-    invocation.note(f"snapshot {record.seq} of {body.dataset}, taken {render.moment(created)}")
+    taken = render.moment(repository.ledger.when(record))
+    invocation.note(f"snapshot {record.seq} of {body.dataset}, taken {taken}")
     if not _has_floor(invocation):
-        age = invocation.clock() - repository.ledger.records[-1].modified
+        age = invocation.clock() - repository.ledger.stored(repository.ledger.records[-1])
         invocation.warn(
             f"not proven newest: the ledger ends with {repository.head.seq}, which is"
             f" {format_age(max(age, timedelta()))} old; --trust SEQ:DIGEST names a later"

@@ -13,7 +13,7 @@ from cli.exits import EXIT_RETENTION
 from cli.values import format_age
 from vault.audit.protection import Protection, protections
 from vault.ledger import Record
-from vault.model import from_rfc3339, to_rfc3339
+from vault.model import to_rfc3339
 from vault.repository import Repository, snapshot_body
 from vault.stats import DatasetStatus, Event, owed, status_of
 from vault.workers import make_workers
@@ -70,7 +70,7 @@ def status(invocation: Invocation, *, locks: bool) -> int:
     gaps = [(record, found) for record, found in protected if found is not None and found.has_gap]
     for record, found in gaps:
         _warn_of_gap(invocation, record, found, now)
-    head_age = max(now - ledger.records[-1].modified, timedelta())
+    head_age = max(now - ledger.stored(ledger.records[-1]), timedelta())
     fields = {
         "repository": {
             "id": ledger.repository_id,
@@ -80,7 +80,7 @@ def status(invocation: Invocation, *, locks: bool) -> int:
             "head_age": int(head_age.total_seconds()),
         },
         "datasets": [_fields(repository, state) for state in states],
-        "snapshots": [_lock_fields(record, found, now) for record, found in protected],
+        "snapshots": [_lock_fields(repository, record, found, now) for record, found in protected],
     }
     rows = [_lock_row(record, found, now) for record, found in protected if found is not None]
     text = _text(repository, states, head_age, rows)
@@ -120,15 +120,15 @@ def _warn(invocation: Invocation, state: DatasetStatus) -> None:
 
 
 def _fields(repository: Repository, state: DatasetStatus) -> dict[str, Any]:
-    newest = state.newest
+    newest, ledger = state.newest, repository.ledger
     return {
         "dataset": state.dataset,
         "snapshots": state.snapshots,
         "owed": state.owed,
         "newest": newest.seq if newest else None,
-        "created": snapshot_body(newest).created if newest else None,
+        "created": to_rfc3339(ledger.when(newest)) if newest else None,
         "age": int(state.age.total_seconds()) if state.age is not None else None,
-        "until": snapshot_body(newest).until if newest else None,
+        "until": to_rfc3339(ledger.effective_until(newest)) if newest else None,
         "host": signer_name(repository, newest.key_id) if newest else None,
         "size": snapshot_body(newest).counts.size if newest else None,
         "incomplete": state.incomplete.seq if state.incomplete else None,
@@ -137,12 +137,13 @@ def _fields(repository: Repository, state: DatasetStatus) -> dict[str, Any]:
     }
 
 
-def _lock_fields(record: Record, found: Protection | None, now: datetime) -> dict[str, Any]:
-    body = snapshot_body(record)
+def _lock_fields(
+    repository: Repository, record: Record, found: Protection | None, now: datetime
+) -> dict[str, Any]:
     return {
         "seq": record.seq,
-        "dataset": body.dataset,
-        "until": body.until,
+        "dataset": snapshot_body(record).dataset,
+        "until": to_rfc3339(repository.ledger.effective_until(record)),
         "protection": protection_fields(found, now),
     }
 
@@ -183,14 +184,13 @@ def _text(
 
 
 def _row(repository: Repository, state: DatasetStatus) -> Sequence[object]:
-    newest = state.newest
-    body = snapshot_body(newest) if newest else None
+    newest, ledger = state.newest, repository.ledger
     return (
         state.dataset,
         newest.seq if newest else "none",
-        render.moment(from_rfc3339(body.created)) if body else "",
+        render.moment(ledger.when(newest)) if newest else "",
         format_age(max(state.age, timedelta())) if state.age is not None else "",
-        render.moment(from_rfc3339(body.until)) if body else "",
+        render.moment(ledger.effective_until(newest)) if newest else "",
         signer_name(repository, newest.key_id) if newest else "",
         f"{state.snapshots:,}",
         _event_text(state.verification),
@@ -199,9 +199,9 @@ def _row(repository: Repository, state: DatasetStatus) -> Sequence[object]:
 
 
 def _lock_row(record: Record, protection: Protection, now: datetime) -> Sequence[str]:
-    body = snapshot_body(record)
-    until = render.moment(from_rfc3339(body.until))
-    return (str(record.seq), body.dataset, until, *protection_cells(protection, now))
+    dataset = snapshot_body(record).dataset
+    until = render.moment(protection.promised)
+    return (str(record.seq), dataset, until, *protection_cells(protection, now))
 
 
 def _event_text(event: Event | None) -> str:

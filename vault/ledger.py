@@ -12,14 +12,16 @@ import bisect
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from typing import Final
 
 from vault.bodies import KINDS, MAX_RANGES, Authority, parse_body, parse_writer_key
 from vault.crypto import VerifyKey
 from vault.envelope import Envelope, Head, Signature, Statement, parse_envelope, parse_statement
 from vault.errors import ConfigError, DigestMismatchError, FormatError, SignatureError, VaultError
+from vault.locks import MAX_SKEW, RUN_MARGIN
 from vault.model import (
     FORMAT_VERSION,
     Body,
@@ -34,7 +36,11 @@ from vault.model import (
     SnapshotBody,
     VerificationBody,
     WriterBody,
+    from_rfc3339,
+    to_rfc3339,
 )
+
+_MAX_SPAN: Final = 100 * 366 * 86_400  # seconds: more is for ever
 
 
 class Status(StrEnum):
@@ -58,6 +64,7 @@ class Record:
     key_id: str  # the key it counts for
     time: datetime | None  # the signer's claim
     modified: datetime  # the store's time
+    is_dated: bool = True  # whether that is when it was stored, and not when that was begun
     version: str  # the store's id of the version read
     envelope: bytes  # as stored; empty where only the judgement was remembered
     critical: bool
@@ -111,6 +118,8 @@ class Ledger:
         self._authorities: list[tuple[int, Authority]] = []  # with the seq that brought it
         self._listed: dict[str, VerifyKey] = {}
         self._datasets: dict[str, list[int]] = {}
+        self._dates = _Earliest()
+        self._longest: list[tuple[int, int]] = []  # seq of a root, and what it allows; seconds
 
     # --- what is in force ---
 
@@ -208,13 +217,16 @@ class Ledger:
             raise SignatureError(f"ledger statement {seq} is not signed by a listed key")
         return Candidate(envelope=parsed, statement=statement, digest=digest, signers=signers)
 
-    def link(self, envelope: bytes, *, version: str, modified: datetime) -> Record:
+    def link(
+        self, envelope: bytes, *, version: str, modified: datetime, is_dated: bool = True
+    ) -> Record:
         """Append the next statement.
 
         Args:
             envelope: As stored, untrusted.
             version: The store's id of the version read.
             modified: The store's time of it.
+            is_dated: Whether that time can't lie before the statement was stored.
 
         Raises:
             IntegrityError: It is not link-valid, as `check` says; nothing changed.
@@ -232,6 +244,7 @@ class Ledger:
             key_id=key_id,
             time=statement.time,
             modified=modified,
+            is_dated=is_dated,
             version=version,
             envelope=envelope,
             critical=statement.critical,
@@ -246,6 +259,8 @@ class Ledger:
         It must be of this ledger's next seq, and from a place that is trusted as a signature is.
         """
         self.records.append(record)
+        if record.is_dated:
+            self._dates.add(record.seq, record.modified)
         if record.status is Status.VALID:
             self._take_effect(record)
         else:
@@ -299,6 +314,63 @@ class Ledger:
             return list(self.valid("snapshot"))
         listed = (self.records[seq] for seq in self._datasets.get(dataset, ()))
         return [record for record in listed if record.status is Status.VALID]
+
+    # --- times (docs/format.md 2.6) ---
+
+    def stored(self, record: Record) -> datetime:
+        """When the store took a statement: the earliest time of it and its successors.
+
+        Each of those names it, so none is older; and nobody can date one back.
+        """
+        return self._dates.since(record.seq) or record.modified
+
+    def when(self, record: Record) -> datetime:
+        """When a snapshot was taken, or an event ended: its claim, unless that lies in the future.
+
+        Claims later than the store's time count as that: else one of 2099 would be the newest
+        for good.
+        """
+        stored, claimed = self.stored(record), _claimed_time(record)
+        return claimed if claimed <= _later(stored, MAX_SKEW) else stored
+
+    def effective_until(self, record: Record) -> datetime:
+        """Until when a snapshot is owed: its claim, as far as the root of that time allowed it.
+
+        Raises:
+            FormatError: The record is no snapshot.
+        """
+        claimed = from_rfc3339(_snapshot(record).until)
+        at = bisect.bisect_left(self._longest, (record.seq, 0))
+        longest = timedelta(seconds=min(self._longest[at - 1][1], _MAX_SPAN))
+        return min(claimed, _later(self.stored(record), longest + RUN_MARGIN + MAX_SKEW))
+
+    def overclaims(self) -> list[Finding]:
+        """Snapshots that claim a time which does not count."""
+        found: list[Finding] = []
+        for record in self.snapshots():
+            body, subject = _snapshot(record), f"ledger {record.seq}"
+            when, until = to_rfc3339(self.when(record)), to_rfc3339(self.effective_until(record))
+            if when != body.created:
+                found.append(
+                    Finding(
+                        severity=Severity.WARNING,
+                        subject=subject,
+                        problem="snapshot claims to be taken after it was stored,"
+                        f" and counts as taken at {when}",
+                        found=body.created,
+                    )
+                )
+            if until != body.until:
+                found.append(
+                    Finding(
+                        severity=Severity.WARNING,
+                        subject=subject,
+                        problem="snapshot claims to be kept longer than the root allows,"
+                        f" and is owed until {until}",
+                        found=body.until,
+                    )
+                )
+        return found
 
     def datasets(self) -> list[str]:
         """Names of datasets with a snapshot that counts, sorted."""
@@ -502,6 +574,7 @@ class Ledger:
         match record.body:
             case RootBody() as body:
                 self._authority = Authority.of(body)
+                self._longest.append((record.seq, body.parameters.max_retention))
                 self._authorities.append((record.seq, self._authority))
                 self._relist()
             case WriterBody(action="add") as body:
@@ -568,6 +641,55 @@ class Ledger:
                 found=f"key {record.key_id}",
             )
         )
+
+
+class _Earliest:
+    """The earliest of the times from a number on, for every number; times come in their order."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []  # ascending; none has a later one with an earlier time
+        self._times: list[datetime] = []
+
+    def add(self, number: int, moment: datetime) -> None:
+        """The time of the next number."""
+        while self._times and self._times[-1] >= moment:
+            self._times.pop()
+            self._numbers.pop()
+        self._numbers.append(number)
+        self._times.append(moment)
+
+    def since(self, number: int) -> datetime | None:
+        """The earliest time of this number and all after it; None if they have none."""
+        at = bisect.bisect_left(self._numbers, number)
+        return self._times[at] if at < len(self._times) else None
+
+
+def _claimed_time(record: Record) -> datetime:
+    """The time that a statement is about; its signer says so.
+
+    Raises:
+        FormatError: It is about none.
+    """
+    match record.body:
+        case SnapshotBody() as body:
+            return from_rfc3339(body.created)
+        case EventBody() | VerificationBody() as body:
+            return from_rfc3339(body.finished)
+        case _:
+            raise FormatError(f"ledger {record.seq} is about no time", found=record.type)
+
+
+def _snapshot(record: Record) -> SnapshotBody:
+    if not isinstance(record.body, SnapshotBody):
+        raise FormatError(f"ledger {record.seq} is not a snapshot", found=record.type)
+    return record.body
+
+
+def _later(moment: datetime, span: timedelta) -> datetime:
+    try:
+        return moment + span
+    except OverflowError:  # a store may state any time
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _parse_sized(parsed: Envelope) -> Statement:

@@ -48,6 +48,7 @@ class _Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key_id: str
     time: datetime | None
     modified: datetime
+    is_dated: bool
     version: str
     critical: bool
     envelope: bytes  # of the types in `_PROOF`; else empty
@@ -84,7 +85,9 @@ class Remembered:
         """
         for seq, row in enumerate(self.rows[:-1]):
             if row.type in _PROOF:
-                ledger.link(row.envelope, version=row.version, modified=row.modified)
+                ledger.link(
+                    row.envelope, version=row.version, modified=row.modified, is_dated=row.is_dated
+                )
             else:
                 ledger.relink(_record(seq, row))
             if ledger.records[seq].digest != row.digest:
@@ -184,6 +187,7 @@ def _rows(records: Sequence[Record]) -> Iterator[_Row]:
             key_id=record.key_id,
             time=record.time,
             modified=record.modified,
+            is_dated=record.is_dated,
             version=record.version,
             critical=record.critical,
             envelope=record.envelope if record.type in _PROOF else b"",
@@ -221,6 +225,7 @@ def _record(seq: int, row: _Row) -> Record:
         key_id=row.key_id,
         time=row.time,
         modified=row.modified,
+        is_dated=row.is_dated,
         version=row.version,
         envelope=b"",
         critical=row.critical,

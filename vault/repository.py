@@ -219,17 +219,18 @@ class Repository:
         used = 0
         if most == 0:
             return used
+        listed = _Listed(_by_name(self.store.versions("ledger/")))
         for name, versions in _by_name(self.store.versions("ledger-page/")):
             if name != pages.page_name(used):
                 continue
-            if not any(self._link_page(used, version) for version in versions):
+            if not any(self._link_page(used, version, listed) for version in versions):
                 break
             used += 1
             if used == most:
                 break
         return used
 
-    def _link_page(self, number: int, version: ObjectVersion) -> bool:
+    def _link_page(self, number: int, version: ObjectVersion, listed: "_Listed") -> bool:
         """Link the statements of one version of a page; False if it can't be believed."""
         if version.marker or version.size > pages.MAX_PAGE:
             return False
@@ -241,25 +242,23 @@ class Repository:
             return False
         if paged[0].statement.prev != (self.ledger.head.digest if self.ledger.head else None):
             return False
-        following = [item.statement.prev_version for item in paged[1:]]
-        for item, stored in zip(paged, [*following, ""], strict=True):
-            if not self._link_paged(item, stored, version.modified):
-                return False
-        return True
+        last = paged[-1]
+        return all(self._link_paged(item, version, listed, is_last=item is last) for item in paged)
 
-    def _link_paged(self, item: pages.PagedStatement, version: str, written: datetime) -> bool:
-        """Link one statement; its version is what its successor says, its time its own claim."""
-        seq = item.statement.seq
-        if item.statement.type == "root" or not version:  # all signatures, the right version
-            name = ledger_name(seq)
-            return self._link_oldest(name, list(self._exact_versions(name)))
-        try:
-            claimed = min(item.statement.time or written, written)
-            self.ledger.link(item.envelope, version=version, modified=claimed)
-        except IntegrityError as error:
-            _log.debug("statement %d of a page does not link: %s", seq, error)
-            return False
-        return True
+    def _link_paged(
+        self, item: pages.PagedStatement, page: ObjectVersion, listed: "_Listed", *, is_last: bool
+    ) -> bool:
+        """Link one statement of a page; version and time are those that the store lists.
+
+        It is read from its own object where the list leaves a doubt which version that is.
+        """
+        name = ledger_name(item.statement.seq)
+        versions = listed.take(name)
+        is_plain = len(versions) == 1 and versions[0].size == len(item.envelope)
+        if item.statement.type == "root" or is_last or (versions and not is_plain):
+            return self._link_oldest(name, versions)
+        shown = versions[0] if versions else dataclasses.replace(page, name=name)
+        return self._link(item.envelope, shown)
 
     def _exact_versions(self, name: str) -> Iterator[ObjectVersion]:
         return (version for version in self.store.versions(name) if version.name == name)
@@ -304,7 +303,12 @@ class Repository:
     def _link(self, envelope: bytes, version: ObjectVersion) -> bool:
         """Link the next statement; False if this is none."""
         try:
-            self.ledger.link(envelope, version=version.version, modified=version.modified)
+            self.ledger.link(
+                envelope,
+                version=version.version,
+                modified=version.modified,
+                is_dated=not version.in_parts,
+            )
         except IntegrityError as error:
             _log.debug("%s is not link-valid: %s", version.name, error)
             return False
@@ -710,6 +714,20 @@ def _by_name(
         group.append(version)
     if group:
         yield group[0].name, group
+
+
+class _Listed:
+    """Versions of names that are asked for in the order of the list."""
+
+    def __init__(self, groups: Iterator[tuple[str, list[ObjectVersion]]]) -> None:
+        self._groups = groups
+        self._next: tuple[str, list[ObjectVersion]] | None = ("", [])
+
+    def take(self, name: str) -> list[ObjectVersion]:
+        """Of that name, oldest first; none of names before it can be had any more."""
+        while self._next is not None and self._next[0] < name:
+            self._next = next(self._groups, None)
+        return self._next[1] if self._next is not None and self._next[0] == name else []
 
 
 def _predecessor(record: Record) -> str:

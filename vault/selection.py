@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 from vault.errors import ConfigError, SignatureError
 from vault.ledger import Ledger, Record, Status
-from vault.model import LATEST, SnapshotBody, from_rfc3339
+from vault.model import LATEST, SnapshotBody
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -55,7 +55,7 @@ def select(ledger: Ledger, spec: str, *, zone: tzinfo | None = None) -> Record:
     if moment == LATEST:
         return _newest_complete(dataset, snapshots, "")
     limit = parse_moment(moment, zone)
-    earlier = [record for record in snapshots if _created(record) <= limit]
+    earlier = [record for record in snapshots if ledger.when(record) <= limit]
     return _newest_complete(dataset, earlier, f" at or before {limit.isoformat()}")
 
 
@@ -143,10 +143,6 @@ def _unknown_dataset(ledger: Ledger, dataset: str) -> ConfigError:
         if near
         else f"datasets here: {', '.join(names[:10]) or 'none'}",
     )
-
-
-def _created(record: Record) -> datetime:
-    return from_rfc3339(_body(record).created)
 
 
 def _body(record: Record) -> SnapshotBody:

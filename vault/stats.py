@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from vault.ledger import Ledger, Record
-from vault.model import EventBody, VerificationBody, from_rfc3339
+from vault.model import EventBody, VerificationBody
 from vault.repository import Repository, snapshot_body
 
 _CHECKS = ("verification", "restore", "drill")
@@ -68,9 +68,7 @@ def owed(ledger: Ledger, records: Iterable[Record], now: datetime) -> list[Recor
     """Those that are still to be kept, or held; the others may be gone."""
     held = ledger.holds()
     return [
-        record
-        for record in records
-        if record.seq in held or from_rfc3339(snapshot_body(record).until) > now
+        record for record in records if record.seq in held or ledger.effective_until(record) > now
     ]
 
 
@@ -107,14 +105,13 @@ def status_of(ledger: Ledger, dataset: str, now: datetime) -> DatasetStatus:
     records = ledger.snapshots(dataset)
     newest = next((record for record in reversed(records) if snapshot_body(record).complete), None)
     last = records[-1] if records else None
-    created = from_rfc3339(snapshot_body(newest).created) if newest else None
     return DatasetStatus(
         dataset=dataset,
         snapshots=len(records),
         owed=len(owed(ledger, records, now)),
         newest=newest,
         incomplete=last if last is not newest else None,
-        age=now - created if created else None,
+        age=max(now - ledger.when(newest), timedelta()) if newest else None,
         verification=_last_event(ledger, records, "verification"),
         restore=_last_event(ledger, records, "restore", "drill"),
     )
@@ -148,7 +145,7 @@ def _last_event(
                 seq=record.seq,
                 type=record.type,
                 verdict=body.verdict,
-                finished=from_rfc3339(body.finished),
+                finished=ledger.when(record),
                 snapshot=_only_snapshot(body),
             )
     return None

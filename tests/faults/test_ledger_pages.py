@@ -1,6 +1,8 @@
 """Cold reads by pages: fewer requests, and never another history than the statements tell."""
 
+import dataclasses
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -183,3 +185,77 @@ def test_a_page_that_is_too_young_does_not_spoil_the_others(lab: "Lab") -> None:
     asked = _requests(lab)["get"]
     assert asked < 4 * LENGTH
     assert lab.open().head.seq == 4 * LENGTH + 2
+
+
+# --- times ---
+
+
+def _dates(lab: "Lab") -> list[datetime]:
+    """When each statement was stored, as a cold client has it."""
+    ledger = lab.open().ledger
+    return [ledger.stored(record) for record in ledger.records]
+
+
+def _without_pages(lab: "Lab") -> list[datetime]:
+    twin = dataclasses.replace(lab, store=lab.store.copy())
+    for version in list(twin.store.versions("ledger-page/")):
+        twin.store.remove(version.name, version.version)
+    return _dates(twin)
+
+
+def test_times_are_the_stores_whether_or_not_pages_are_read(lab: "Lab") -> None:
+    """Not those that signers claim in a page: one of 1970 would end what all before it promise."""
+    start = lab.clock()
+    for _ in range(2 * LENGTH):
+        lab.clock.advance(hours=1)
+        _beat_dated(lab, datetime(1970, 1, 1, tzinfo=UTC))
+    _vouch(lab)
+    assert _requests(lab)["get"] < 3 * LENGTH, "pages were read"
+    assert _dates(lab) == _without_pages(lab)
+    assert min(_dates(lab)) == start
+
+
+def test_junk_put_at_names_to_come_dates_nothing(lab: "Lab") -> None:
+    """It is older than the statement that owns the name later, and of the same length."""
+    junk = b"x" * len(lab.open().ledger.records[-1].envelope)
+    for seq in range(lab.open().head.seq + 1, 3 * LENGTH):
+        for size in range(-8, 9):
+            lab.store.plant(ledger_name(seq), junk + b"x" * size if size > 0 else junk[:size])
+    lab.clock.advance(days=300)
+    _beat(lab, 2 * LENGTH)
+    _vouch(lab)
+    assert _dates(lab) == _without_pages(lab)
+    assert sum(moment == lab.clock() for moment in _dates(lab)) >= 2 * LENGTH
+
+
+def test_a_page_line_for_a_name_that_is_gone_dates_nothing(lab: "Lab") -> None:
+    """The statement is known by the page; its time is at least not later than its successors'."""
+    _beat(lab, LENGTH)
+    lab.clock.advance(days=1)
+    _beat(lab, LENGTH)
+    _vouch(lab)
+    before = _dates(lab)
+    name = ledger_name(LENGTH + 3)
+    (version,) = (item for item in lab.store.versions(name) if item.name == name)
+    lab.store.remove(name, version.version)
+    assert _dates(lab) == before
+
+
+def _beat_dated(lab: "Lab", claimed: datetime) -> None:
+    """A heartbeat of a signer whose clock says anything."""
+    repository = lab.open()
+    payload = build_statement(
+        type="heartbeat",
+        repository=repository.ledger.repository_id,
+        seq=repository.head.seq + 1,
+        prev=repository.head,
+        time=claimed,
+        tool="t",
+        subject=[("repository", Digest.of(repository.id))],
+        body=HeartbeatBody(note="alive"),
+    )
+    envelope = seal_envelope(payload, [lab.host.key.signing])
+    name = ledger_name(repository.head.seq + 1)
+    lab.store.put(name, envelope, sha256=Digest.of(envelope))
+    repository.refresh()
+    repository._write_pages(repository.head.seq)

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -50,6 +51,7 @@ from vault.model import (
     body_from_json,
     body_to_json,
     replace_body,
+    to_rfc3339,
 )
 
 REPOSITORY = "ab" * 16
@@ -169,10 +171,14 @@ class Chain:
         fields["predicate"] |= predicate
         return seal_envelope(dumps(fields), [KEY[name] for name in signers], limit=65536)
 
-    def link(self, envelope: bytes) -> Record:
+    def link(self, envelope: bytes, *, modified: datetime = NOW, is_dated: bool = True) -> Record:
         """Link what is given."""
         self.envelopes.append(envelope)
-        return self.ledger.link(envelope, version="v", modified=NOW)
+        return self.ledger.link(envelope, version="v", modified=modified, is_dated=is_dated)
+
+    def store(self, kind: str, body: Body, signer: str, at: datetime, **how: bool) -> Record:
+        """Seal and link, as stored at a time."""
+        return self.link(self.sealed(kind, body, signer), modified=at, **how)
 
     def add(self, kind: str, body: Body, /, *signers: str, **changes: Any) -> Record:
         """Seal and link."""
@@ -983,3 +989,88 @@ def test_a_root_with_a_role_of_the_future_is_understood_as_far_as_known() -> Non
     listed = PublicKey(name="x", public="", roles=("auditor-of-2030",))
     fields = body_to_json(listed)
     assert body_from_json(fields, PublicKey) == listed
+
+
+# --- times ---
+
+
+YEAR_2099 = "2099-01-01T00:00:00Z"
+
+
+def test_a_statement_is_no_younger_than_any_that_follows_it(chain: Chain) -> None:
+    """Whatever times a store lists, against the plain reading of the rule."""
+    random = Random(7)
+    times = [NOW, NOW]
+    for number in range(200):
+        at = NOW + timedelta(minutes=number + random.randint(-90, 90))
+        times.append(at)
+        chain.store("heartbeat", HeartbeatBody(note="x"), "alpha", at)
+        for record in chain.ledger.records:
+            assert chain.ledger.stored(record) == min(times[record.seq :])
+
+
+def test_a_time_at_which_an_upload_began_dates_nothing(chain: Chain) -> None:
+    """Who begins an upload in parts today and ends it in a year would date it back by a year."""
+    first = chain.store("snapshot", snapshot(), "alpha", NOW)
+    early = NOW - timedelta(days=300)
+    begun = chain.store("heartbeat", HeartbeatBody(note="x"), "alpha", early, is_dated=False)
+    assert chain.ledger.stored(first) == NOW
+    assert chain.ledger.stored(begun) == early, "nothing better is known of it"
+    later = NOW + timedelta(hours=1)
+    chain.store("heartbeat", HeartbeatBody(note="x"), "alpha", later)
+    assert chain.ledger.stored(begun) == later
+
+
+@pytest.mark.parametrize(
+    ("minutes", "counts"), [(-600, True), (0, True), (5, True), (5.1, False), (10_000_000, False)]
+)
+def test_a_claim_later_than_the_store_counts_as_the_stores(
+    chain: Chain, minutes: float, *, counts: bool
+) -> None:
+    """Five minutes are what clocks may differ; of snapshots and of events."""
+    at = NOW.replace(microsecond=0)
+    claimed = at + timedelta(minutes=minutes)
+    text = to_rfc3339(claimed)
+    taken = chain.store("snapshot", snapshot(created=text), "alpha", at)
+    proven = chain.store("drill", replace_body(EVENT, finished=text), "restorer", at)
+    for record in (taken, proven):
+        assert chain.ledger.when(record) == (claimed if counts else at)
+
+
+def test_a_snapshot_is_owed_no_longer_than_its_root_allowed(chain: Chain) -> None:
+    """The root in force at its own place: no later one changes what was promised."""
+    ledger, allowed = chain.ledger, timedelta(days=400)
+    margin = timedelta(hours=24, minutes=5)
+    honest = chain.store("snapshot", snapshot(), "alpha", NOW)
+    forged = chain.store("snapshot", snapshot(until=YEAR_2099), "alpha", NOW)
+    assert ledger.effective_until(honest) == datetime(2026, 2, 1, tzinfo=UTC)
+    assert ledger.effective_until(forged) == NOW + allowed + margin
+    less = replace_body(ledger.root.parameters, max_retention=3600, min_retention=1)
+    chain.add("root", replace_body(root_body(2), parameters=less), "root")
+    after = chain.store("snapshot", snapshot(until=YEAR_2099), "alpha", NOW)
+    assert ledger.root.version == 2
+    assert ledger.effective_until(forged) == NOW + allowed + margin
+    assert ledger.effective_until(after) == NOW + timedelta(hours=1) + margin
+
+
+def test_impossible_times_of_a_store_are_no_reason_to_stop() -> None:
+    """The last moment there is, and a root that allows for ever."""
+    ever = Parameters(lock_mode=LockMode.NONE, max_retention=2**53 - 1)
+    chain = Chain(replace_body(root_body(), parameters=ever))
+    last = datetime.max.replace(tzinfo=UTC)
+    chain.add("writer", enrol(), "enroller")
+    record = chain.store("snapshot", snapshot(until=YEAR_2099), "alpha", last)
+    ledger = chain.ledger
+    assert to_rfc3339(ledger.effective_until(record)) == YEAR_2099
+    assert to_rfc3339(ledger.when(record)) == "2026-01-01T00:00:00Z"
+
+
+def test_claims_that_do_not_count_are_told(chain: Chain) -> None:
+    """Both, with what counts instead; control: an honest snapshot gives no finding."""
+    chain.store("snapshot", snapshot(), "alpha", NOW)
+    assert chain.ledger.overclaims() == []
+    chain.store("snapshot", snapshot(created=YEAR_2099, until=YEAR_2099), "alpha", NOW)
+    taken, kept = chain.ledger.overclaims()
+    assert (taken.subject, kept.subject) == ("ledger 3", "ledger 3")
+    assert (taken.found, kept.found) == (YEAR_2099, YEAR_2099)
+    assert to_rfc3339(NOW) in taken.problem

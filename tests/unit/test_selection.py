@@ -101,6 +101,13 @@ def test_older_incomplete_snapshot_does_not_matter(history: History) -> None:
     assert select(history.ledger, "web") == newest
 
 
+def test_a_time_in_the_future_is_no_time(history: History) -> None:
+    """A snapshot that says 2099 counts as taken when it was stored."""
+    newest = history.snapshot("2099-01-01T00:00:00Z")
+    assert select(history.ledger, "web@2026-01-09", zone=UTC).seq == 5
+    assert select(history.ledger, "web@2026-01-10", zone=UTC) == newest
+
+
 def test_void_snapshots_are_not_chosen(history: History) -> None:
     """Nor do they hide the one before, and by number they are an error."""
     void = history.snapshot("2026-01-04T03:00:00Z", void=True)

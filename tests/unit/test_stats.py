@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vault import attest
-from vault.model import replace_body, to_rfc3339
-from vault.repository import Repository, snapshot_body
+from vault.model import Digest, EventBody, replace_body, to_rfc3339
+from vault.repository import Draft, Repository, snapshot_body
 from vault.stats import Stats, measure, owed, status_of
 
 if TYPE_CHECKING:
@@ -68,6 +68,44 @@ def test_expired_snapshots_are_not_owed(lab: "Lab") -> None:
     when = lab.clock() + timedelta(days=30, hours=12)
     assert owed(repository.ledger, [first, *later], lab.clock()) == [first, *later]
     assert owed(repository.ledger, [first, *later], when) == later
+
+
+def test_claims_beyond_what_is_allowed_buy_no_time(lab: "Lab") -> None:
+    """Who holds a writer key can neither be the youngest for good nor be owed for ever."""
+    _publish(lab, created="2099-01-01T00:00:00Z", until="2099-01-01T00:00:00Z")
+    ledger = lab.open().ledger
+    forged = ledger.snapshots("data")[-1]
+    lab.clock.advance(days=300)
+    assert status_of(ledger, "data", lab.clock()).age == timedelta(days=300)
+    assert owed(ledger, [forged], lab.clock()) == [forged]
+    lab.clock.advance(days=102)
+    assert owed(ledger, [forged], lab.clock()) == []
+
+
+def test_an_event_that_ends_in_the_future_ended_when_it_was_stored(lab: "Lab") -> None:
+    """Else it would be the last proof for good."""
+    taken = lab.open().ledger.snapshots("data")[-1]
+    at = lab.clock()
+    body = EventBody(
+        verdict="passed",
+        snapshot=taken.seq,
+        started=to_rfc3339(at),
+        finished="2099-01-01T00:00:00Z",
+        attestation="ab" * 32,
+    )
+    draft = Draft(type="drill", subject=[("x", Digest(bytes(32)))], body=body)
+    lab.open().append(lambda _: draft, [lab.recovery.restorer], tool="t")
+    state = status_of(lab.open().ledger, "data", lab.clock())
+    assert state.restore is not None
+    assert state.restore.finished == at
+
+
+def _publish(lab: "Lab", **changes: object) -> None:
+    """The newest snapshot again, with another claim."""
+    repository = lab.open()
+    body = replace_body(snapshot_body(repository.ledger.snapshots("data")[-1]), **changes)
+    draft = Draft(type="snapshot", subject=[("x", Digest(bytes(32)))], body=body)
+    repository.append(lambda _: draft, [lab.host.key.signing], tool="t")
 
 
 def test_status_of_a_dataset(lab: "Lab") -> None:

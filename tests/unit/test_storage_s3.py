@@ -355,6 +355,15 @@ def test_versions_are_turned_round_by_name_across_pages() -> None:
     assert listed == [("a", "1"), ("a", "2"), *(("b", str(n)) for n in (1, 2, 3, 4)), ("c", "1")]
 
 
+@pytest.mark.parametrize(("etag", "in_parts"), [('"9e10"', False), ('"9e10-2"', True), ("", False)])
+def test_what_was_put_together_of_parts_is_marked(etag: str, *, in_parts: bool) -> None:
+    """Its time may be that at which the first part was begun."""
+    item = {"Key": "some/prefix/a", "VersionId": "1", "LastModified": NOW, "ETag": etag}
+    listing = answer(Versions=[item], VaultListingOrder=[b"Version"])
+    (found,) = store_on(Server(list_object_versions=listing)).versions("")
+    assert found.in_parts is in_parts
+
+
 def test_a_listing_that_makes_no_sense_is_refused() -> None:
     """Endless, out of the prefix, or not to be put in order."""
     endless = page(("a", "1", False), more=("a", "1"))

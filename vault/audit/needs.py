@@ -14,7 +14,7 @@ from vault.audit.findings import Code, Findings
 from vault.envelope import ledger_name
 from vault.errors import IntegrityError, ObjectNotFoundError
 from vault.inventory import Inventory, Resolver
-from vault.ledger import Record
+from vault.ledger import Ledger, Record
 from vault.model import (
     Digest,
     EventBody,
@@ -23,7 +23,6 @@ from vault.model import (
     PruneBody,
     SnapshotBody,
     VerificationBody,
-    from_rfc3339,
     to_rfc3339,
 )
 from vault.repository import Repository, domain_ref, snapshot_body
@@ -134,10 +133,10 @@ class _Demand:
     held: bool
 
     @classmethod
-    def of(cls, record: Record, *, held: bool) -> Self:
-        """By its manifest."""
-        body = snapshot_body(record)
-        return cls(until=from_rfc3339(body.until), mode=body.mode, held=held)
+    def of(cls, ledger: Ledger, record: Record, *, held: bool) -> Self:
+        """By its manifest, as far as the root allows what that claims."""
+        mode = snapshot_body(record).mode
+        return cls(until=ledger.effective_until(record), mode=mode, held=held)
 
 
 class Collector:
@@ -164,7 +163,10 @@ class Collector:
         Those that demand the longest lock come first: what another one needs as well then has
         its row, and is not looked at again for each of a thousand snapshots.
         """
-        owing = [(_Demand.of(record, held=record.seq in self._held), record) for record in records]
+        ledger, held = self._repository.ledger, self._held
+        owing = [
+            (_Demand.of(ledger, record, held=record.seq in held), record) for record in records
+        ]
         told: dict[tuple[LockMode, bool], dict[str, ObjectRef]] = {}
         sound: list[Record] = []
         for demand, record in sorted(owing, key=lambda pair: pair[0].until, reverse=True):
@@ -264,10 +266,10 @@ class Collector:
     def add_ledger(self, owed: Sequence[Record]) -> None:
         """Every statement, needed by every snapshot that is owed from it on."""
         until = NEVER
-        bodies = {record.seq: snapshot_body(record) for record in owed}
+        owing = {record.seq for record in owed}
         for record in reversed(self._repository.ledger.records):
-            if record.seq in bodies:
-                until = max(until, from_rfc3339(bodies[record.seq].until))
+            if record.seq in owing:
+                until = max(until, self._repository.ledger.effective_until(record))
             self.needs.add(
                 ledger_name(record.seq),
                 record.digest,

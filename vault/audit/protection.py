@@ -9,9 +9,9 @@ from vault.audit.needs import NEVER, Collector, Need, Needs
 from vault.audit.versions import Inspector
 from vault.envelope import ledger_name
 from vault.errors import IntegrityError, ObjectNotFoundError
-from vault.ledger import Record
-from vault.model import LockMode, ObjectRef, from_rfc3339
-from vault.repository import Repository, snapshot_body
+from vault.ledger import Ledger, Record
+from vault.model import LockMode, ObjectRef
+from vault.repository import Repository
 from vault.workers import Workers, in_order, make_workers
 
 IN_FLIGHT = 32  # questions to the store at the same time, as far as there are threads
@@ -42,11 +42,13 @@ class Ends:
 
     Args:
         needs: With `locked_until` filled in.
-        statements: How many the ledger has.
+        ledger: Says what a snapshot promises.
+        statements: How many of its statements the needs hold.
     """
 
-    def __init__(self, needs: Needs, statements: int) -> None:
+    def __init__(self, needs: Needs, ledger: Ledger, statements: int) -> None:
         self._needs = needs
+        self._promised = ledger.effective_until
         self._ledger: list[tuple[datetime, str]] = []  # the weakest of statements 0 … n
         weakest = (datetime.max.replace(tzinfo=NEVER.tzinfo), "")
         for seq in range(statements):
@@ -69,7 +71,7 @@ class Ends:
         return Protection(
             until=None if until == NEVER else until,
             weakest=weakest,
-            promised=from_rfc3339(snapshot_body(record).until),
+            promised=self._promised(record),
         )
 
 
@@ -99,7 +101,7 @@ def protections(
         raise IntegrityError(f"{wrong.subject}: {wrong.problem}", found=wrong.found or None)
     collector.add_ledger(records)
     _look_up(repository, collector.needs, workers)
-    ends = Ends(collector.needs, len(repository.ledger.records))
+    ends = Ends(collector.needs, repository.ledger, len(repository.ledger.records))
     return [ends.of(record, collector.refs(record)) for record in records]
 
 

@@ -22,7 +22,7 @@ from vault.errors import (
     RollbackError,
 )
 from vault.ledger import Record, Status
-from vault.model import Digest, LockMode, ObjectRef, from_rfc3339
+from vault.model import Digest, LockMode, ObjectRef
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository, snapshot_body
 from vault.sampling import NO_PACKS, Sample
@@ -433,7 +433,7 @@ class _Audit:
 
     def report(self) -> AuditReport:
         """All of it."""
-        ends = Ends(self._collector.needs, self._head.seq + 1)
+        ends = Ends(self._collector.needs, self._ledger, self._head.seq + 1)
         bad = {need.name for need in self._collector.needs if need.is_bad}
         snapshots = tuple(self._snapshot(record, ends, bad) for record in self._owed)
         advisory = self._mode is LockMode.NONE or not self._store.traits.enforces_retention
@@ -467,10 +467,10 @@ class _Audit:
         return SnapshotAudit(
             seq=record.seq,
             dataset=body.dataset,
-            created=from_rfc3339(body.created),
+            created=self._ledger.when(record),
             complete=body.complete,
             held=record.seq in self._held,
-            until=from_rfc3339(body.until),
+            until=self._ledger.effective_until(record),
             objects=body.inventory.objects,
             bytes=body.inventory.bytes,
             readable=readable,

@@ -15,8 +15,7 @@ from vault.domainpacks import indexed_packs, snapshots_of
 from vault.errors import IntegrityError
 from vault.inventory import Resolver
 from vault.keyfile import DomainSecrets
-from vault.model import from_rfc3339
-from vault.repository import Repository, snapshot_body
+from vault.repository import Repository
 
 _LOOKED_UP: Final = 4_096  # chunks at once
 _KEPT = struct.Struct("<?QQ")  # done, need, through; then the chunk ids
@@ -113,7 +112,7 @@ class Mender:
         for record in snapshots_of(self._repository.ledger, self._secrets.name):
             if record.seq <= first:
                 continue
-            until = int(from_rfc3339(snapshot_body(record).until).timestamp())
+            until = int(self._repository.ledger.effective_until(record).timestamp())
             try:
                 objects = resolver.resolve(self._repository.inventory_ref(record)).objects
             except IntegrityError:

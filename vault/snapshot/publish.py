@@ -31,7 +31,7 @@ from vault.model import (
     replace_body,
     to_rfc3339,
 )
-from vault.repository import Draft, Repository, domain_ref, snapshot_body
+from vault.repository import Draft, Repository, domain_ref
 from vault.snapshot.mend import Mending
 from vault.workers import Workers
 
@@ -336,7 +336,7 @@ class Publisher:
         previous = self._repository.ledger.snapshots(dataset)
         if not previous or self._repository.unreadable_plans():
             return None, None
-        until = from_rfc3339(snapshot_body(previous[-1]).until)
+        until = self._repository.ledger.effective_until(previous[-1])
         if not locks.reusable(until, self._repository.clock()):
             return None, None
         ref = self._repository.inventory_ref(previous[-1])

@@ -39,6 +39,7 @@ class ObjectVersion:
     size: int  # bytes as stored
     modified: datetime  # aware, UTC; the store's clock
     marker: bool = False  # a delete marker: no bytes, hides older versions from plain reads
+    in_parts: bool = False  # put together of parts: `modified` may be when they were begun
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

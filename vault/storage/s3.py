@@ -519,6 +519,7 @@ class S3Store:
             size=item.get("Size", 0),
             modified=item["LastModified"].astimezone(UTC),
             marker=marker,
+            in_parts="-" in str(item.get("ETag", "")),  # what every server says of such a one
         )
 
     # --- locks ---
