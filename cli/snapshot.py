@@ -16,7 +16,7 @@ from cli.list import snapshot_fields
 from cli.sources import read_paths, read_rules, source_options
 from cli.values import parse_duration
 from vault.badpacks import Word
-from vault.errors import ConfigError
+from vault.errors import ConfigError, StorageError
 from vault.keyfile import WriterKey
 from vault.model import from_rfc3339, to_rfc3339
 from vault.processes import spare_processors
@@ -35,7 +35,7 @@ from vault.snapshot import (
     take_snapshot,
 )
 from vault.snapshot.task import MANY
-from vault.stats import failed_check
+from vault.standing import Check, Cited, failed_check
 from vault.workers import make_workers
 
 _SHOWN = 100  # problems on stderr; --json lists them all
@@ -154,14 +154,23 @@ def _take(
     _report_problems(invocation, report.problems)
     if report.left is not None:
         _warn_of_bad_packs(invocation, repository, report.left)
-    failed = failed_check(repository.ledger, request.dataset)
+    failed = _failed_check(invocation, repository, request.dataset)
     if failed is not None:
         invocation.warn(
             f"the last {failed.type} of {request.dataset} failed (ledger {failed.seq},"
             f" {render.moment(failed.finished)}), and none has passed since: run 'vault verify'"
         )
-    invocation.emit("vault/snapshot/v1", _report_fields(repository, report), _text(report))
+    invocation.emit("vault/snapshot/v1", _report_fields(repository, report, failed), _text(report))
     return exit_code(report, strict=strict)
+
+
+def _failed_check(invocation: Invocation, repository: Repository, dataset: str) -> Check | None:
+    """What was found wrong with the dataset; the snapshot is published whatever becomes of this."""
+    try:
+        return failed_check(repository.ledger, dataset, Cited(repository))
+    except StorageError as error:
+        invocation.warn(f"whether the last check of {dataset} failed can't be told: {error}")
+        return None
 
 
 def _preview(
@@ -295,8 +304,9 @@ def _left_fields(repository: Repository, left: LeftPacks | None) -> dict[str, ob
     }
 
 
-def _report_fields(repository: Repository, report: SnapshotReport) -> dict[str, object]:
-    failed = failed_check(repository.ledger, report.body.dataset)
+def _report_fields(
+    repository: Repository, report: SnapshotReport, failed: Check | None
+) -> dict[str, object]:
     return {
         "snapshot": snapshot_fields(repository, report.record),
         "new_packs": report.packs,

@@ -1,6 +1,6 @@
 """`vault status`: how the repository and its datasets stand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -9,13 +9,15 @@ import click
 from cli import render
 from cli.audit import protection_cells, protection_fields
 from cli.context import Invocation, pass_invocation, signer_name
-from cli.exits import EXIT_RETENTION
-from cli.values import format_age
+from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION, gravest
+from cli.values import format_age, parse_duration
 from vault.audit.protection import Protection, protections
+from vault.bodies import WHOLE_SHARE
 from vault.ledger import Record
 from vault.model import to_rfc3339
 from vault.repository import Repository, snapshot_body
-from vault.stats import DatasetStatus, Event, owed, status_of
+from vault.standing import Check, Cited, DatasetStatus, Trouble, status_of
+from vault.stats import owed
 from vault.workers import make_workers
 
 Protected: TypeAlias = tuple[Record, Protection | None]  # None under lock mode none
@@ -40,6 +42,11 @@ _LOCK_HEADINGS = (
     "gap in days",
     "weakest object",
 )
+EXITS = {
+    Trouble.FAILED: EXIT_INTEGRITY,
+    Trouble.OBJECTIVE: EXIT_OBJECTIVE,
+    Trouble.INCOMPLETE: EXIT_DEGRADED,
+}
 _TRANSFERS = 8  # questions to the store at the same time
 
 
@@ -49,29 +56,47 @@ _TRANSFERS = 8  # questions to the store at the same time
     is_flag=True,
     help="Show for how long each snapshot is protected; asks the store about every object.",
 )
+@click.option("--check", is_flag=True, help="End with an exit code that says what is wrong.")
+@click.option(
+    "--max-age",
+    type=parse_duration,
+    metavar="AGE",
+    help="With --check: how old the newest complete snapshot of each dataset may be: 26h.",
+)
 @pass_invocation
-def status(invocation: Invocation, *, locks: bool) -> int:
+def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedelta | None) -> int:
     """Show how every dataset stands: newest snapshot, last proof.
 
-    Needs no key. Restored is the last restore or drill. Warns of incomplete snapshots, of what
-    should not be in the ledger, and while recovery.key or root.key lie beside
-    writer.key. With --locks, exit 5: a lock ends before a snapshot that needs it does.
+    Needs no key. Verified and restored (or drilled) are about the newest complete snapshot, or name
+    the one they are about. A failure stays until the same snapshot passes; what only looked at a
+    part replaces no whole check. Warns of incomplete snapshots, of what should not be in the
+    ledger, of events whose attestation does not bear them out, and while recovery.key or root.key
+    lie beside writer.key. With --locks, exit 5: a lock ends before a snapshot that needs it does.
+    With --check, the gravest of 4: a check of a newest snapshot failed; 5; 6: one is older than
+    --max-age, or there is none; 3: the newest is incomplete.
     """
     repository = invocation.open()
     now = invocation.clock()
     ledger = repository.ledger
-    states = [status_of(ledger, dataset, now) for dataset in ledger.datasets()]
+    cited = Cited(repository)
+    states = [status_of(ledger, dataset, now, cited) for dataset in ledger.datasets()]
     invocation.report_findings(repository)
     invocation.report(repository.unreadable_plans())
+    invocation.report(cited.findings)
     invocation.warn_of_keys_together()
     for state in states:
-        _warn(invocation, state)
+        _warn(invocation, state, max_age)
     protected = _protected(repository, now) if locks else []
     gaps = [(record, found) for record, found in protected if found is not None and found.has_gap]
     for record, found in gaps:
         _warn_of_gap(invocation, record, found, now)
     head_age = max(now - ledger.stored(ledger.records[-1]), timedelta())
+    troubles = {trouble for state in states for trouble in state.troubles(max_age)}
+    if max_age is not None and not states:
+        troubles.add(Trouble.OBJECTIVE)
+    codes = [*(EXITS[trouble] for trouble in troubles), EXIT_RETENTION if gaps else 0]
     fields = {
+        "exit_code": gravest(codes),
         "repository": {
             "id": ledger.repository_id,
             "url": repository.store.url,
@@ -79,12 +104,14 @@ def status(invocation: Invocation, *, locks: bool) -> int:
             "head": str(repository.head),
             "head_age": int(head_age.total_seconds()),
         },
-        "datasets": [_fields(repository, state) for state in states],
+        "datasets": [_fields(repository, state, max_age) for state in states],
         "snapshots": [_lock_fields(repository, record, found, now) for record, found in protected],
     }
     rows = [_lock_row(record, found, now) for record, found in protected if found is not None]
-    text = _text(repository, states, head_age, rows)
-    invocation.emit("vault/status/v1", fields, text)
+    facts = {**_outcome(states, max_age), **_facts(repository, head_age)}
+    invocation.emit("vault/status/v1", fields, _text(repository, states, facts, rows))
+    if check or max_age is not None:
+        return gravest(codes)
     return EXIT_RETENTION if gaps else 0
 
 
@@ -107,19 +134,72 @@ def _warn_of_gap(
     )
 
 
-def _warn(invocation: Invocation, state: DatasetStatus) -> None:
+def _warn(invocation: Invocation, state: DatasetStatus, max_age: timedelta | None) -> None:
+    for check in state.failures:
+        invocation.warn(f"{_failure(check)} of {state.dataset} failed (ledger {check.seq})")
+    if Trouble.OBJECTIVE in state.troubles(max_age):
+        invocation.warn(f"{state.dataset}: {_age_text(state)}, older than asked for")
     if state.incomplete is not None:
         seq = state.incomplete.seq
         newest = (
             f"newest complete one is {state.newest.seq}" if state.newest else "none is complete"
         )
         invocation.warn(f"snapshot {seq} of {state.dataset} is incomplete; the {newest}")
-    for event in (state.verification, state.restore):
-        if event is not None and event.verdict == "failed":
-            invocation.warn(f"the last {event.type} of {state.dataset} failed (ledger {event.seq})")
 
 
-def _fields(repository: Repository, state: DatasetStatus) -> dict[str, Any]:
+def _failure(check: Check) -> str:
+    return f"the last {check.type} of snapshot {check.snapshot}"
+
+
+def _age_text(state: DatasetStatus) -> str:
+    if state.newest is None or state.age is None:
+        return "no snapshot is complete"
+    age = format_age(max(state.age, timedelta()))
+    return f"the newest complete snapshot, {state.newest.seq}, is {age} old"
+
+
+def _outcome(states: Sequence[DatasetStatus], max_age: timedelta | None) -> dict[str, str]:
+    """What is wrong, in one line, and the command to try next; no more than is known."""
+    failed = [state for state in states if state.failures]
+    old = [state for state in states if Trouble.OBJECTIVE in state.troubles(max_age)]
+    incomplete = [state for state in states if state.incomplete is not None]
+    parts = [
+        f"{problem}: {', '.join(state.dataset for state in group)}"
+        for problem, group in (
+            ("a check of the newest snapshot failed", failed),
+            ("no complete snapshot young enough", old),
+            ("the newest snapshot is incomplete", incomplete),
+        )
+        if group
+    ]
+    if not states:
+        return {"state": "no snapshots yet"}
+    if not parts:
+        unchecked = [state.dataset for state in states if not _is_checked(state)]
+        known = "nothing is known to be wrong"
+        return {"state": known + (f"; not verified: {', '.join(unchecked)}" if unchecked else "")}
+    facts = {"wrong": "; ".join(parts)}
+    if failed:
+        seq = failed[0].failures[0].snapshot
+        facts["next"] = f"'vault verify {seq}' says what is wrong, and which snapshots are whole"
+    elif old or incomplete:
+        facts["next"] = f"'vault snapshot' of {(old or incomplete)[0].dataset}, and what it says"
+    return facts
+
+
+def _is_checked(state: DatasetStatus) -> bool:
+    """Whether a whole verification of the newest complete snapshot passed."""
+    check = state.verification
+    return (
+        check is not None
+        and state.newest is not None
+        and (check.snapshot, check.verdict) == (state.newest.seq, "passed")
+    )
+
+
+def _fields(
+    repository: Repository, state: DatasetStatus, max_age: timedelta | None
+) -> dict[str, Any]:
     newest, ledger = state.newest, repository.ledger
     return {
         "dataset": state.dataset,
@@ -132,8 +212,9 @@ def _fields(repository: Repository, state: DatasetStatus) -> dict[str, Any]:
         "host": signer_name(repository, newest.key_id) if newest else None,
         "size": snapshot_body(newest).counts.size if newest else None,
         "incomplete": state.incomplete.seq if state.incomplete else None,
-        "verification": _event_fields(state.verification),
-        "restore": _event_fields(state.restore),
+        "verification": _check_fields(state.verification),
+        "restore": _check_fields(state.restore),
+        "troubles": sorted(trouble.value for trouble in state.troubles(max_age)),
     }
 
 
@@ -148,36 +229,40 @@ def _lock_fields(
     }
 
 
-def _event_fields(event: Event | None) -> dict[str, Any] | None:
-    if event is None:
+def _check_fields(check: Check | None) -> dict[str, Any] | None:
+    if check is None:
         return None
     return {
-        "seq": event.seq,
-        "type": event.type,
-        "verdict": event.verdict,
-        "finished": to_rfc3339(event.finished),
-        "snapshot": event.snapshot,
+        "seq": check.seq,
+        "type": check.type,
+        "verdict": check.verdict,
+        "finished": to_rfc3339(check.finished),
+        "snapshot": check.snapshot,
+        "share": check.share,
+        "slice": list(check.slice) if check.slice else None,
+        "opened": check.opened,
+    }
+
+
+def _facts(repository: Repository, head_age: timedelta) -> dict[str, str]:
+    return {
+        "repository": repository.store.url,
+        "head": f"{repository.head}, {format_age(head_age)} old",
+        "locks": repository.parameters.lock_mode.value,
     }
 
 
 def _text(
     repository: Repository,
     states: Sequence[DatasetStatus],
-    head_age: timedelta,
+    facts: Mapping[str, str],
     locks: Sequence[Sequence[str]],
 ) -> str:
-    facts = render.facts(
-        {
-            "repository": repository.store.url,
-            "head": f"{repository.head}, {format_age(head_age)} old",
-            "locks": repository.parameters.lock_mode.value,
-        }
-    )
     if not states:
-        return f"{facts}\n\nno snapshots yet"
+        return render.facts(facts)
     rows = [_row(repository, state) for state in states]
     width = render.terminal_width()
-    parts = [facts, render.table(_HEADINGS, rows, right=_RIGHT, width=width)]
+    parts = [render.facts(facts), render.table(_HEADINGS, rows, right=_RIGHT, width=width)]
     if locks:
         parts.append(render.table(_LOCK_HEADINGS, locks, right={0, 4}, width=width))
     return "\n\n".join(parts)
@@ -193,8 +278,8 @@ def _row(repository: Repository, state: DatasetStatus) -> Sequence[object]:
         render.moment(ledger.effective_until(newest)) if newest else "",
         signer_name(repository, newest.key_id) if newest else "",
         f"{state.snapshots:,}",
-        _event_text(state.verification),
-        _event_text(state.restore),
+        _check_text(state.verification, newest),
+        _check_text(state.restore, newest),
     )
 
 
@@ -204,5 +289,17 @@ def _lock_row(record: Record, protection: Protection, now: datetime) -> Sequence
     return (str(record.seq), dataset, until, *protection_cells(protection, now))
 
 
-def _event_text(event: Event | None) -> str:
-    return f"{render.moment(event.finished)} {event.verdict}" if event else "never"
+def _check_text(check: Check | None, newest: Record | None) -> str:
+    """When, how it ended, how much of it was looked at, and of which snapshot if not the newest."""
+    if check is None:
+        return "never"
+    text = f"{render.moment(check.finished)} {check.verdict}"
+    if check.slice is not None:
+        text += f", slice {check.slice[0] + 1} of {check.slice[1]}"
+    elif check.share < WHOLE_SHARE and not check.failed:
+        text += f", {check.share * 100 // WHOLE_SHARE or 'under 1'} % read"
+    if not check.opened:
+        text += ", not opened"
+    if newest is None or check.snapshot != newest.seq:
+        text += f" (snapshot {check.snapshot})"
+    return text

@@ -208,7 +208,7 @@ function packs(p,    n, k, names, f, total, named, id) {  # bad, bad_count, clea
 }
 function before(path) { natural(path); if (val[path] + 0 >= seq + 0) bad("about statement " val[path] ", which does not precede it") }
 function event(p) {
-    choice(p "verdict/", "passed failed partial"); time(p "started/"); time(p "finished/"); digest(p "attestation/"); packs(p)
+    choice(p "verdict/", "passed failed partial inconclusive"); time(p "started/"); time(p "finished/"); digest(p "attestation/"); packs(p)
     print "evidence\t" val[p "attestation/"]
 }
 function verification(p,    n, k, f, last) {

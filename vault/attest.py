@@ -17,7 +17,14 @@ from vault.bodies import parse_body
 from vault.crypto import SigningKey
 from vault.encoding import dumps, loads_strict
 from vault.envelope import STATEMENT_TYPE, Envelope, parse_envelope, seal_envelope
-from vault.errors import ConfigError, FormatError, SignatureError, VaultError
+from vault.errors import (
+    ConfigError,
+    FormatError,
+    IntegrityError,
+    RollbackError,
+    SignatureError,
+    VaultError,
+)
 from vault.ledger import Ledger, Record
 from vault.model import (
     Body,
@@ -40,7 +47,7 @@ class Attestation(Body, frozen=True, kw_only=True):
 
     repository: str  # id, hex
     kind: str  # one of KINDS
-    verdict: str  # "passed", "partial", "failed"
+    verdict: str  # of `EventBody`
     snapshot: int | None = None  # seq
     manifest: str = ""  # digest of that statement
     head: str  # SEQ:DIGEST of the ledger as it was read
@@ -252,6 +259,17 @@ def is_recorded(repository: Repository, data: bytes) -> Record | None:
         if item.body.attestation == digest:
             return item
     return None
+
+
+def verdict_of(error: VaultError) -> str:
+    """How a restore or drill that an error ended is attested.
+
+    Failed: what is stored, or what was restored, is not what was signed. Anything else (a full
+    disk, a store that did not answer, another history than the one remembered) says nothing of
+    the snapshot, and must not stand against it.
+    """
+    is_about_it = isinstance(error, IntegrityError) and not isinstance(error, RollbackError)
+    return "failed" if is_about_it else "inconclusive"
 
 
 def describe(

@@ -214,7 +214,7 @@ def _check_ranges(ranges: tuple[tuple[int, int], ...], through: int) -> None:
 
 def _check_findings(body: EventBody | VerificationBody) -> None:
     """What every kind of event says of its time and of packs."""
-    _choice(body.verdict, "verdict", "passed", "failed", "partial")
+    _choice(body.verdict, "verdict", "passed", "failed", "partial", "inconclusive")
     from_rfc3339(body.started)
     from_rfc3339(body.finished)
     Digest.parse(body.attestation)

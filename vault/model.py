@@ -297,7 +297,7 @@ class HeartbeatBody(Body, frozen=True, kw_only=True):
 class EventBody(Body, frozen=True, kw_only=True):
     """A restore or drill."""
 
-    verdict: str  # "passed", "failed" or "partial"
+    verdict: str  # "passed", "partial", "failed", or "inconclusive": says nothing of the snapshot
     snapshot: int | None = None  # seq
     started: str
     finished: str
@@ -310,7 +310,7 @@ class EventBody(Body, frozen=True, kw_only=True):
 class VerificationBody(Body, frozen=True, kw_only=True):
     """What was read of some snapshots, and what was wrong."""
 
-    verdict: str  # "passed", "failed" or "partial"
+    verdict: str  # "passed", "partial", "failed", or "inconclusive": says nothing of the snapshot
     snapshots: tuple[tuple[int, int], ...]  # covered: first and last seq of each range, ascending
     started: str
     finished: str

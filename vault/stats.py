@@ -1,19 +1,15 @@
-"""Sizes, deduplication and the state of every dataset, from public data alone.
+"""Sizes, deduplication and what is owed, from public data alone.
 
 Manifests and inventories are signed and readable without a key, so whoever looks
 after backups needs none (design.md 4, Objects).
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from vault.ledger import Ledger, Record
-from vault.model import EventBody, VerificationBody
 from vault.repository import Repository, snapshot_body
-
-_CHECKS = ("verification", "restore", "drill")
-_VERDICTS = frozenset({"passed", "partial", "failed"})
 
 # --- sizes ---
 
@@ -72,96 +68,7 @@ def owed(ledger: Ledger, records: Iterable[Record], now: datetime) -> list[Recor
     ]
 
 
-# --- state ---
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """The last restore, drill or verification that says something of a dataset."""
-
-    seq: int
-    type: str
-    verdict: str
-    finished: datetime
-    snapshot: int | None  # seq; None: it is about several
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetStatus:
-    """How a dataset stands."""
-
-    dataset: str
-    snapshots: int  # that count, expired ones too
-    owed: int  # of them, still to be kept or held
-    newest: Record | None  # complete
-    incomplete: Record | None  # newer than that one
-    age: timedelta | None  # of the newest complete one, since its run began
-    verification: Event | None
-    restore: Event | None  # or drill
-
-
-def status_of(ledger: Ledger, dataset: str, now: datetime) -> DatasetStatus:
-    """By what the ledger says."""
-    records = ledger.snapshots(dataset)
-    newest = next((record for record in reversed(records) if snapshot_body(record).complete), None)
-    last = records[-1] if records else None
-    return DatasetStatus(
-        dataset=dataset,
-        snapshots=len(records),
-        owed=len(owed(ledger, records, now)),
-        newest=newest,
-        incomplete=last if last is not newest else None,
-        age=max(now - ledger.when(newest), timedelta()) if newest else None,
-        verification=_last_event(ledger, records, "verification"),
-        restore=_last_event(ledger, records, "restore", "drill"),
-    )
-
-
-def failed_check(ledger: Ledger, dataset: str) -> Event | None:
-    """The newest failed check of a dataset, unless one has passed since; a sample passes nothing.
-
-    Checks are verifications, restores and drills. One of several snapshots at once that
-    failed may have failed for another dataset's sake.
-    """
-    records = ledger.snapshots(dataset)
-    last = _last_event(ledger, records, *_CHECKS, verdicts={"passed", "failed"})
-    return last if last is not None and last.verdict == "failed" else None
-
-
-def _last_event(
-    ledger: Ledger,
-    records: Sequence[Record],
-    *types: str,
-    verdicts: Collection[str] = _VERDICTS,
-) -> Event | None:
-    """The newest of one of the snapshots, or of all there were at that time."""
-    numbers = {record.seq for record in records}
-    first = min(numbers, default=len(ledger.records))
-    for record in reversed(list(ledger.valid(*types))):
-        body = record.body
-        assert isinstance(body, EventBody | VerificationBody)
-        if body.verdict in verdicts and _is_about(body, numbers, was_there=first < record.seq):
-            return Event(
-                seq=record.seq,
-                type=record.type,
-                verdict=body.verdict,
-                finished=ledger.when(record),
-                snapshot=_only_snapshot(body),
-            )
-    return None
-
-
-def _is_about(
-    body: EventBody | VerificationBody, numbers: Collection[int], *, was_there: bool
-) -> bool:
-    if isinstance(body, VerificationBody):
-        return any(first <= seq <= last for first, last in body.snapshots for seq in numbers)
-    return body.snapshot in numbers or (body.snapshot is None and was_there)
-
-
-def _only_snapshot(body: EventBody | VerificationBody) -> int | None:
-    """The one snapshot that it is about; None of several."""
-    if isinstance(body, EventBody):
-        return body.snapshot
-    first, last = body.snapshots[0][0], body.snapshots[-1][1]
-    return first if first == last else None
+def newest_complete(ledger: Ledger, dataset: str) -> Record | None:
+    """The newest snapshot of a dataset that misses nothing; None if none is complete."""
+    records = reversed(ledger.snapshots(dataset))
+    return next((record for record in records if snapshot_body(record).complete), None)

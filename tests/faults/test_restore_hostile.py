@@ -289,13 +289,14 @@ def test_bad_tree(lab: "Lab", forger: Forger, jail: Jail, name: str) -> None:
     if name == "8 EiB of hole":
         entries[1] = replace_entry(entries[1], chunks=forger.id_of(CONTENT))
     before = jail.around()
-    with pytest.raises(VaultError):
+    with pytest.raises(VaultError) as refused:
         run(lab, forger.publish_entries(entries), jail.target)
     assert jail.around() == before
     assert not jail.target.exists()
     (statement,) = lab.open().ledger.valid("restore")
     assert isinstance(statement.body, EventBody)
-    assert statement.body.verdict == "failed"
+    is_wrong = isinstance(refused.value, IntegrityError)  # else a file system had no room for it
+    assert statement.body.verdict == ("failed" if is_wrong else "inconclusive")
 
 
 def _several(forger: Forger, *chunks: bytes, kind: ObjectType = ObjectType.DATA) -> bytes:

@@ -226,7 +226,7 @@ def test_one_failing_call(
     *,
     forward: bool,
 ) -> None:
-    """The call fails once. Before the exchange: cleaned up, as before, and attested as failed."""
+    """The call fails once. Before the exchange: cleaned up, as before, attested as inconclusive."""
 
     def once(at: int) -> bool:
         own = lab.with_store(lab.store.copy())
@@ -238,7 +238,7 @@ def test_one_failing_call(
             assert isinstance(outcome, LocalError) or "can't hold" in str(outcome)
             if unfinished(room.target) is None:
                 room.assert_clean()
-                assert verdicts(own) == ["failed"] * isinstance(outcome, LocalError)
+                assert verdicts(own) == ["inconclusive"] * isinstance(outcome, LocalError)
         else:
             assert read(room.target) == new
             # a file system's lack of something is no failure, an owner's must be told
@@ -359,7 +359,7 @@ def test_store_that_fails_once(
         except StorageUnavailableError:
             own.store.fault = None
             room.assert_clean()
-            assert verdicts(own) in (["failed"], [])
+            assert verdicts(own) in (["inconclusive"], [])
         else:
             own.store.fault = None
             assert read(room.target) == new

@@ -600,7 +600,7 @@ WORDS: dict[str, tuple[type, Callable[[Any], object]]] = {
     "version id": (str, re.compile("[!-~]{1,1024}").fullmatch),
     "nonce": (str, re.compile("([0-9a-f]{32})?").fullmatch),
     "mode": (str, ("none", "governance", "compliance").__contains__),
-    "verdict": (str, ("passed", "failed", "partial").__contains__),
+    "verdict": (str, ("passed", "failed", "partial", "inconclusive").__contains__),
     "enrolment": (str, ("add", "revoke").__contains__),
     "holding": (str, ("add", "release").__contains__),
     "phase": (str, ("plan", "result").__contains__),

@@ -1,8 +1,10 @@
 """`vault audit`, `vault heal` and `vault status --locks` as users run them."""
 
 import hashlib
+import random
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,6 +12,9 @@ import pytest
 
 from vault.enrol import existing_root
 from vault.errors import StorageError
+from vault.keyfile import load_recovery
+from vault.model import EventBody, to_rfc3339
+from vault.repository import Draft, Repository
 from vault.storage.local import LocalStore
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
@@ -314,3 +319,160 @@ def test_an_audit_of_a_hole_in_the_ledger(
     result = vault_json("audit", code=4)["audit"]
     assert {"beyond-gap", "other-history"} <= {each["code"] for each in result["findings"]}
     assert result["head"].startswith("1:")
+
+
+# --- status --check ---
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the program's clock ahead."""
+
+    def ahead(**span: float) -> None:
+        then = datetime.now(UTC) + timedelta(**span)
+        monkeypatch.setattr("cli.context.wall_clock", lambda: then)
+
+    return ahead
+
+
+@pytest.fixture
+def forge_event(stored: Path, keys: Path) -> Callable[..., int]:
+    """Appends an event by the restorer's own key that cites bytes of no attestation."""
+
+    def forge(kind: str, **fields: Any) -> int:
+        recovery = load_recovery(keys / "recovery.key", b"correct horse")
+        store = LocalStore(stored)
+        root = existing_root(store)
+        assert root is not None
+        repository = Repository(store, root, clock=lambda: datetime.now(UTC))
+        digest = repository.put_evidence(b"no envelope at all")
+        now = to_rfc3339(repository.clock())
+        body = EventBody(started=now, finished=now, attestation=str(digest), **fields)
+        draft = Draft(type=kind, subject=[(f"evidence/{digest}", digest)], body=body)
+        return repository.append(lambda _: draft, [recovery.restorer], tool="test").seq
+
+    return forge
+
+
+def flip(path: Path) -> None:
+    """Change a byte of a file that the vault made read-only."""
+    path.chmod(0o600)
+    data = path.read_bytes()
+    half = len(data) // 2
+    path.write_bytes(data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :])
+
+
+@pytest.fixture
+def damaged(vault: Vault, stored: Path, source: Path) -> Path:
+    """Two snapshots; a pack that only the newest needs is damaged, and was found so."""
+    before = set(packs(stored))
+    (source / "more").write_bytes(bytes(random.Random(7).randbytes(50_000)))
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    flip(max(set(packs(stored)) - before, key=lambda path: path.stat().st_size))
+    assert vault("verify")[0] == 4
+    return stored
+
+
+def test_a_failed_check_of_the_newest_stays_until_it_passes(
+    vault: Vault, vault_json: VaultJson, damaged: Path, home: Path
+) -> None:
+    """Whatever passes of older ones; plain status ends with 0 and says it."""
+    assert vault("verify", "2")[0] == 0
+    assert vault("restore", "2", home / "target")[0] == 0
+    code, out, err = vault("status")
+    assert code == 0
+    assert out.splitlines()[0].startswith("wrong ")
+    assert "a check of the newest snapshot failed: data" in out.splitlines()[0]
+    assert "'vault verify 3'" in out.splitlines()[1]
+    assert "the last verification of snapshot 3 of data failed" in err
+    assert "(snapshot 2)" in out.splitlines()[-1]  # what was restored is named
+    assert vault("status", "--check")[0] == 4
+    (state,) = vault_json("status")["datasets"]
+    assert (state["verification"]["verdict"], state["verification"]["snapshot"]) == ("failed", 3)
+    assert (state["restore"]["verdict"], state["restore"]["snapshot"]) == ("passed", 2)
+    assert vault_json("status")["exit_code"] == 4
+
+
+def test_a_sample_hides_no_failure(vault: Vault, damaged: Path) -> None:
+    """Samples that happen to miss what is damaged pass; the failure stays."""
+    seeds = (f"{number:032x}" for number in range(12))
+    missed = [vault("verify", "3", "--read-data", "30%", "--seed", seed)[0] for seed in seeds]
+    assert 0 in missed
+    assert vault("status", "--check")[0] == 4
+
+
+def test_a_restore_that_ended_for_a_local_reason_stands_against_nothing(
+    vault: Vault, vault_json: VaultJson, stored: Path, home: Path
+) -> None:
+    """An occupied target, a wrong passphrase, a full disk: none is about the snapshot."""
+    assert vault("restore", "data", home / "first")[0] == 0
+    assert vault("restore", "data", home / "first")[0] == 2
+    with pytest.MonkeyPatch.context() as patch:
+        (home / "wrong").write_text("another passphrase, quite long\n")
+        (home / "wrong").chmod(0o600)
+        patch.setenv("VAULT_PASSPHRASE_FILE", str(home / "wrong"))
+        assert vault("restore", "data", home / "second")[0] == 12
+    with pytest.MonkeyPatch.context() as patch:
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr("vault.restore.run.Spool", full)
+        assert vault("restore", "data", home / "third")[0] == 14
+    code, out, err = vault("status", "--check")
+    assert (code, "failed" in out, "failed" in err) == (0, False, False)
+    (state,) = vault_json("status")["datasets"]
+    assert state["restore"]["verdict"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--check",), 0),
+        (("--check", "--locks"), 5),
+        (("--locks",), 5),
+        (("--check", "--max-age", "26h"), 0),
+        (("--max-age", "26h"), 0),
+        (("--check", "--locks", "--max-age", "26h"), 5),
+        ((), 0),
+    ],
+)
+def test_what_is_asked_for_ends_it(
+    vault: Vault, locked: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    """Locks are looked at only when they are asked for."""
+    pack = packs(locked)[0]
+    (locked / ".retention" / pack.relative_to(locked)).unlink()
+    assert vault("status", *arguments)[0] == code
+
+
+def test_an_age_is_an_objective(
+    vault: Vault, vault_json: VaultJson, repository: Path, source: Path, later: Callable[..., None]
+) -> None:
+    """Also where there is no snapshot at all."""
+    assert vault("status", "--check")[0] == 0
+    assert vault("status", "--check", "--max-age", "26h")[0] == 6
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    assert vault("status", "--check", "--max-age", "26h")[0] == 0
+    later(hours=27)
+    assert vault("status", "--check")[0] == 0
+    code, out, err = vault("status", "--check", "--max-age", "26h")
+    assert code == 6
+    assert "no complete snapshot young enough: data" in out.splitlines()[0]
+    assert "older than asked for" in err
+    assert vault_json("status", "--max-age", "26h", code=6)["datasets"][0]["troubles"] == [
+        "objective"
+    ]
+    assert vault("status", "--max-age", "soon")[0] == 2
+
+
+def test_a_drill_that_cites_junk_is_not_shown_as_passed(
+    vault: Vault, vault_json: VaultJson, stored: Path, forge_event: Callable[..., int]
+) -> None:
+    """Audit reports it, status believes the honest restore."""
+    forged = forge_event("drill", snapshot=2, verdict="passed")
+    code, out, err = vault("status")
+    assert code == 0
+    assert f"ledger {forged}: drill is not believed" in err
+    assert vault_json("status")["datasets"][0]["restore"] is None
+    assert out.splitlines()[-1].endswith("never")

@@ -223,7 +223,8 @@ def _build_store(directory: Path) -> _Writer:
         verdict="failed", attestation=event.attestation, bad=(wrong, other), bad_count=2
     )
     writer.append("verification", failed, "restorer")
-    writer.append("drill", replace_body(event, cleared=(wrong,)), "restorer")
+    drill = replace_body(event, verdict="inconclusive", cleared=(wrong,))
+    writer.append("drill", drill, "restorer")
     return writer
 
 

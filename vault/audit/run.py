@@ -26,7 +26,7 @@ from vault.model import Digest, LockMode, ObjectRef
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository, snapshot_body
 from vault.sampling import NO_PACKS, Sample
-from vault.stats import owed, status_of
+from vault.stats import newest_complete, owed
 from vault.storage.base import ObjectStatus, ObjectVersion
 from vault.storage.rules import is_weaker
 from vault.trust import check_floor
@@ -479,10 +479,11 @@ class _Audit:
         )
 
     def _age(self, dataset: str) -> DatasetAge:
-        state = status_of(self._ledger, dataset, self._now)
-        return DatasetAge(
-            dataset=dataset, newest=state.newest.seq if state.newest else None, age=state.age
-        )
+        newest = newest_complete(self._ledger, dataset)
+        if newest is None:
+            return DatasetAge(dataset=dataset, newest=None, age=None)
+        age = max(self._now - self._ledger.when(newest), timedelta())
+        return DatasetAge(dataset=dataset, newest=newest.seq, age=age)
 
 
 def described(version: ObjectVersion) -> str:

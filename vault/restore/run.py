@@ -207,7 +207,7 @@ class _Witness:
 
     def sign(self, verdict: str, details: dict[str, Any]) -> bytes:
         """An attestation of what just ended."""
-        self._promoted = verdict != "failed"
+        self._promoted = verdict not in ("failed", "inconclusive")
         seconds = (self._repository.clock() - self._started).total_seconds()
         attestation = attest.describe(
             self._repository,
@@ -239,7 +239,7 @@ class _Witness:
         details: dict[str, Any] = {"error": type(error).__name__}
         if isinstance(error, ProofFailedError):
             details |= proof_details(error.proof)
-        self.record(self.sign("failed", details))
+        self.record(self.sign(attest.verdict_of(error), details))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

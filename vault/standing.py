@@ -1,0 +1,355 @@
+"""How datasets stand by what the ledger says of their newest snapshots (design.md 7, status).
+
+A verdict is about one snapshot. A failed one stays until the same snapshot passes, and a sample
+never replaces a whole check. What failed for a reason of the machine it ran on says nothing of the
+snapshot and is attested as inconclusive. The decisions are pure; `Cited` reads what
+they rest on: no event is believed whose attestation does not bear it out.
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from vault.attest import Attestation, objections, open_attestation
+from vault.badpacks import words
+from vault.bodies import WHOLE_SHARE
+from vault.errors import IntegrityError
+from vault.ledger import Ledger, Record
+from vault.model import Digest, EventBody, Finding, Severity, VerificationBody
+from vault.repository import Repository
+from vault.stats import newest_complete, owed
+
+BUDGET = 200  # attestations that one status opens; what is not opened is not believed to be good
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What one restore, drill or verification says of one snapshot."""
+
+    seq: int  # of the statement
+    type: str
+    verdict: str  # "passed", "partial" or "failed"
+    finished: datetime
+    snapshot: int  # seq
+    share: int = WHOLE_SHARE  # of the objects that were read, in parts per million
+    slice: tuple[int, int] | None = None
+    opened: bool = True  # blocks were opened, not only hashed
+
+    @property
+    def failed(self) -> bool:
+        """Whether something is wrong with the snapshot."""
+        return self.verdict == "failed"
+
+
+class Facts(Protocol):
+    """What the decisions ask about statements."""
+
+    def believes(self, record: Record) -> bool:
+        """Whether the attestation that an event cites bears it out."""
+
+    def concerns(self, record: Record, snapshot: Record) -> bool:
+        """Whether what a failed verification of several snapshots found concerns this one."""
+
+    def bad_since(self, snapshot: Record) -> Record | None:
+        """The last statement that calls something bad that the snapshot needs, if one does."""
+
+
+# --- one snapshot; pure ---
+
+
+def verified(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
+    """What verifications say of a snapshot: a failure that stands, else the last whole pass.
+
+    A pass that only hashed ciphertext takes back no failure to open it.
+    """
+    failed, passed, sample = None, None, None
+    for record, body in _verifications(ledger, snapshot):
+        if body.verdict == "failed":
+            if passed is not None and (passed.opened or not body.opened):
+                continue
+            if _is_about(record, snapshot, facts) and facts.believes(record):
+                failed = _check_of(ledger, record, snapshot)
+                break
+        elif not facts.believes(record):
+            continue
+        elif body.verdict == "passed" and body.share == WHOLE_SHARE and body.slice is None:
+            passed = passed or _check_of(ledger, record, snapshot)
+            if body.opened:
+                break
+        else:
+            sample = sample or _check_of(ledger, record, snapshot)
+    return failed or _spoiled(ledger, snapshot, passed, facts) or passed or sample
+
+
+def restored(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
+    """What restores and drills say of exactly this snapshot: as `verified`."""
+    part: Check | None = None
+    for record in reversed(list(ledger.valid("restore", "drill"))):
+        body = record.body
+        assert isinstance(body, EventBody)
+        if body.snapshot != snapshot.seq or body.verdict not in ("passed", "partial", "failed"):
+            continue
+        if not facts.believes(record):
+            continue
+        check = _check_of(ledger, record, snapshot)
+        if body.verdict != "partial":
+            return check
+        part = part or check
+    return part
+
+
+def sound(ledger: Ledger, snapshot: Record, facts: Facts) -> bool:
+    """Whether nothing that is known speaks against restoring this snapshot."""
+    checks = (verified(ledger, snapshot, facts), restored(ledger, snapshot, facts))
+    return not any(check is not None and check.failed for check in checks)
+
+
+def failed_check(ledger: Ledger, dataset: str, facts: Facts) -> Check | None:
+    """The last failed check of any snapshot of a dataset, unless a whole one passed since.
+
+    Weaker than `verified`: it tells who takes the next snapshot that something was found wrong.
+    """
+    known = {record.seq: record for record in ledger.snapshots(dataset)}
+    for record in reversed(list(ledger.valid("verification", "restore", "drill"))):
+        body = record.body
+        assert isinstance(body, EventBody | VerificationBody)
+        seq = _last_covered(record, known) if body.verdict in ("passed", "failed") else None
+        if seq is None or not _is_whole_or_failed(record, known[seq], facts):
+            continue
+        if facts.believes(record):
+            return _check_of(ledger, record, known[seq]) if body.verdict == "failed" else None
+    return None
+
+
+def _is_whole_or_failed(record: Record, snapshot: Record, facts: Facts) -> bool:
+    body = record.body
+    if isinstance(body, EventBody):
+        return True
+    assert isinstance(body, VerificationBody)
+    if body.verdict == "failed":
+        return _is_about(record, snapshot, facts)
+    return body.share == WHOLE_SHARE and body.slice is None
+
+
+def _verifications(ledger: Ledger, snapshot: Record) -> Iterator[tuple[Record, VerificationBody]]:
+    """Those that read something of it or found something wrong, newest first."""
+    for record in reversed(list(ledger.valid("verification"))):
+        body = record.body
+        assert isinstance(body, VerificationBody)
+        if not any(first <= snapshot.seq <= last for first, last in body.snapshots):
+            continue
+        if body.verdict == "failed" or (body.verdict in ("passed", "partial") and body.share):
+            yield record, body
+
+
+def _is_about(record: Record, snapshot: Record, facts: Facts) -> bool:
+    body = record.body
+    assert isinstance(body, VerificationBody)
+    return body.snapshots == ((snapshot.seq, snapshot.seq),) or facts.concerns(record, snapshot)
+
+
+def _spoiled(ledger: Ledger, snapshot: Record, passed: Check | None, facts: Facts) -> Check | None:
+    """What calls something bad that the snapshot needs, unless it was read right since."""
+    record = facts.bad_since(snapshot)
+    if record is None or (passed is not None and passed.seq > record.seq):
+        return None
+    return dataclasses.replace(_check_of(ledger, record, snapshot), verdict="failed")
+
+
+def _check_of(ledger: Ledger, record: Record, snapshot: Record) -> Check:
+    body = record.body
+    assert isinstance(body, EventBody | VerificationBody)
+    check = Check(
+        seq=record.seq,
+        type=record.type,
+        verdict=body.verdict,
+        finished=ledger.when(record),
+        snapshot=snapshot.seq,
+    )
+    if isinstance(body, EventBody):
+        return check
+    return dataclasses.replace(check, share=body.share, slice=body.slice, opened=body.opened)
+
+
+# --- what the decisions rest on ---
+
+
+class Cited:
+    """`Facts` from a repository: opens each attestation once, reads inventories where it must.
+
+    Args:
+        repository: Read up to its head.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._opened: dict[int, Attestation | None] = {}
+        self._bad: dict[str, int] | None = None
+        self._needs: dict[int, frozenset[str]] = {}
+        self.findings: list[Finding] = []  # events that are not believed, and why
+
+    def believes(self, record: Record) -> bool:
+        """See `Facts`; a failure that could not be looked at any more is believed."""
+        if record.seq not in self._opened and len(self._opened) >= BUDGET:
+            assert isinstance(record.body, EventBody | VerificationBody)
+            return record.body.verdict == "failed"
+        return self._attestation(record) is not None
+
+    def concerns(self, record: Record, snapshot: Record) -> bool:
+        """See `Facts`; where it can't be told, it does."""
+        attestation = self._attestation(record) if len(self._opened) < BUDGET else None
+        if attestation is None:
+            return True
+        hits = attestation.details.get("hits")
+        if isinstance(hits, list) and len(hits) == attestation.details.get("hit_count"):
+            return any(
+                isinstance(hit, dict) and hit.get("snapshot") == snapshot.seq for hit in hits
+            )
+        body = record.body
+        assert isinstance(body, EventBody | VerificationBody)
+        named = attestation.details.get("bad_packs")
+        if not isinstance(named, list) or not named or len(named) != body.bad_count:
+            return True
+        return not self._needs_of(snapshot).isdisjoint(map(str, named))
+
+    def bad_since(self, snapshot: Record) -> Record | None:
+        """See `Facts`."""
+        if self._bad is None:
+            self._bad = {pack: word.seq for pack, word in words(self._repository).items()}
+        if not self._bad:
+            return None
+        said = {self._bad[each] for each in self._needs_of(snapshot) & self._bad.keys()}
+        records = [self._repository.ledger.records[seq] for seq in sorted(said, reverse=True)]
+        return next((record for record in records if self.believes(record)), None)
+
+    def _needs_of(self, snapshot: Record) -> frozenset[str]:
+        """Ids of the packs that it needs; none where its inventory can't be read."""
+        if snapshot.seq not in self._needs:
+            try:
+                objects = self._repository.inventory(snapshot).objects
+            except IntegrityError:
+                objects = ()
+            packs = (ref.name for ref in objects if ref.name.startswith("packs/"))
+            self._needs[snapshot.seq] = frozenset(name.rpartition("/")[2] for name in packs)
+        return self._needs[snapshot.seq]
+
+    def _attestation(self, record: Record) -> Attestation | None:
+        if record.seq not in self._opened:
+            self._opened[record.seq] = self._open(record)
+        return self._opened[record.seq]
+
+    def _open(self, record: Record) -> Attestation | None:
+        assert isinstance(record.body, EventBody | VerificationBody)
+        ledger = self._repository.ledger
+        try:
+            data = self._repository.read_evidence(Digest.parse(record.body.attestation))
+            problems = [str(each) for each in objections(data, record, ledger)]
+            if not problems:
+                return open_attestation(data, ledger, seq=record.seq)
+        except IntegrityError as error:
+            problems = [str(error)]
+        self.findings.append(
+            Finding(
+                severity=Severity.WARNING,
+                subject=f"ledger {record.seq}",
+                problem=f"{record.type} is not believed: what it cites does not bear it out",
+                found=problems[0],
+            )
+        )
+        return None
+
+
+# --- datasets ---
+
+
+class Trouble(StrEnum):
+    """What may be wrong with a dataset."""
+
+    FAILED = "failed"  # a check of its newest snapshot
+    OBJECTIVE = "objective"  # its newest complete snapshot is too old
+    INCOMPLETE = "incomplete"  # its newest snapshot is
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetStatus:
+    """How a dataset stands."""
+
+    dataset: str
+    snapshots: int  # that count, expired ones too
+    owed: int  # of them, still to be kept or held
+    newest: Record | None  # complete
+    incomplete: Record | None  # newer than that one
+    age: timedelta | None  # of the newest complete one, since its run began
+    verification: Check | None  # of the newest; where none is, of an older snapshot that it names
+    restore: Check | None  # or drill; the same
+    failures: tuple[Check, ...]  # of the newest complete one, and of an incomplete one after it
+
+    def troubles(self, max_age: timedelta | None = None) -> set[Trouble]:
+        """What is wrong.
+
+        Args:
+            max_age: Of the newest complete snapshot; None: of any age.
+        """
+        found: set[Trouble] = set()
+        if self.failures:
+            found.add(Trouble.FAILED)
+        if max_age is not None and (self.age is None or self.age > max_age):
+            found.add(Trouble.OBJECTIVE)
+        if self.incomplete is not None:
+            found.add(Trouble.INCOMPLETE)
+        return found
+
+
+def status_of(ledger: Ledger, dataset: str, now: datetime, facts: Facts) -> DatasetStatus:
+    """By what the ledger says, as far as it is believed."""
+    records = ledger.snapshots(dataset)
+    newest = newest_complete(ledger, dataset)
+    last = records[-1] if records else None
+    incomplete = last if last is not newest else None
+    watched = [record for record in (incomplete, newest) if record is not None]
+    checks = [find(ledger, record, facts) for record in watched for find in (verified, restored)]
+    return DatasetStatus(
+        dataset=dataset,
+        snapshots=len(records),
+        owed=len(owed(ledger, records, now)),
+        newest=newest,
+        incomplete=incomplete,
+        age=max(now - ledger.when(newest), timedelta()) if newest else None,
+        verification=_shown(ledger, records, newest, facts, verified),
+        restore=_shown(ledger, records, newest, facts, restored),
+        failures=tuple(check for check in checks if check is not None and check.failed),
+    )
+
+
+class _Find(Protocol):
+    def __call__(self, ledger: Ledger, snapshot: Record, facts: Facts, /) -> Check | None: ...
+
+
+def _shown(
+    ledger: Ledger, records: Sequence[Record], newest: Record | None, facts: Facts, find: _Find
+) -> Check | None:
+    """Of the newest complete snapshot; else of the last one that anything was said of."""
+    known = {record.seq: record for record in records}
+    if newest is not None:
+        check = find(ledger, newest, facts)
+        if check is not None:
+            return check
+        del known[newest.seq]
+    types = ("verification",) if find is verified else ("restore", "drill")
+    for event in reversed(list(ledger.valid(*types))):
+        seq = _last_covered(event, known)
+        check = find(ledger, known.pop(seq), facts) if seq is not None else None
+        if check is not None:
+            return check
+    return None
+
+
+def _last_covered(event: Record, known: Collection[int]) -> int | None:
+    body = event.body
+    if isinstance(body, VerificationBody):
+        covered = (seq for seq in known if any(a <= seq <= b for a, b in body.snapshots))
+        return max(covered, default=None)
+    assert isinstance(body, EventBody)
+    return body.snapshot if body.snapshot in known else None
