@@ -103,7 +103,9 @@ class _Search:
         return EXIT_DEGRADED if self.flaws else 0
 
     def _in(self, record: Record) -> Iterator[tuple[Record, Entry]]:
-        with listing.view(self._invocation, self._repository, self._recovery, record) as view:
+        with listing.view(
+            self._invocation, self._repository, self._recovery, record, is_one_of_many=True
+        ) as view:
             for entry in view.tree:
                 if entry.path and self._matches(entry.path):
                     self.matched = True

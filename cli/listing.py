@@ -18,7 +18,7 @@ from vault.keyfile import RecoveryKey
 from vault.ledger import Record
 from vault.model import EntryType, sort_key
 from vault.mount import TYPES
-from vault.repository import Repository
+from vault.repository import Repository, snapshot_body
 from vault.selection import split_path
 from vault.tree import BadEntry, Entry, Flaws
 
@@ -28,10 +28,27 @@ TYPE_NAMES: Final = {kind: kind.name.lower().replace("_", " ") for kind in Entry
 
 
 def view(
-    invocation: Invocation, repository: Repository, recovery: RecoveryKey, record: Record
+    invocation: Invocation,
+    repository: Repository,
+    recovery: RecoveryKey,
+    record: Record,
+    *,
+    is_one_of_many: bool = False,
 ) -> View:
-    """A snapshot to look into, with scratch files in the usual place."""
+    """A snapshot to look into, with scratch files in the usual place; says if it is incomplete."""
+    if not is_one_of_many:
+        warn_of_gaps(invocation, record)
     return View(repository, recovery, record, scratch=invocation.scratch)
+
+
+def warn_of_gaps(invocation: Invocation, record: Record) -> None:
+    """Say so where a snapshot is not all that its source was."""
+    body = snapshot_body(record)
+    if not body.complete:
+        invocation.warn(
+            f"snapshot {record.seq} of {body.dataset} is incomplete:"
+            f" {body.counts.unreadable:,} unreadable when it was taken"
+        )
 
 
 # --- paths ---

@@ -130,6 +130,7 @@ def _say_what(invocation: Invocation, repository: Repository, record: Record) ->
     body = snapshot_body(record)
     taken = render.moment(repository.ledger.when(record))
     invocation.note(f"snapshot {record.seq} of {body.dataset}, taken {taken}")
+    listing.warn_of_gaps(invocation, record)
     if not _has_floor(invocation):
         age = invocation.clock() - repository.ledger.stored(repository.ledger.records[-1])
         invocation.warn(

@@ -235,6 +235,8 @@ def _content(reader: Reader, entry: Entry) -> bytes:
         ((_, raw),) = pack.blocks([place.block])
         parts.append(raw[place.offset : place.offset + place.length])
     data = b"".join(parts)
+    for offset, length in entry.holes or ():
+        data = data[:offset] + bytes(length) + data[offset:]
     assert hashlib.sha256(data).digest() == entry.sha256
     return data
 

@@ -18,6 +18,8 @@ import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
+from vault.model import SYMLINK_MODE
+
 OWNER = "owner"
 SETID = "setid"
 ACCESS = "access"
@@ -138,7 +140,7 @@ def read_xattrs(place: Place, problems: list[str] | None = None) -> Xattrs | Non
 def read_meta(place: Place, status: os.stat_result) -> Meta:
     """Attributes of the object behind ``place``, whose status was just taken."""
     return Meta(
-        mode=status.st_mode & MODE_BITS,
+        mode=SYMLINK_MODE if stat.S_ISLNK(status.st_mode) else status.st_mode & MODE_BITS,
         uid=status.st_uid,
         gid=status.st_gid,
         mtime=status.st_mtime_ns,
@@ -149,7 +151,8 @@ def read_meta(place: Place, status: os.stat_result) -> Meta:
 def read_holes(fd: int, size: int) -> tuple[tuple[int, int], ...]:
     """Holes of a regular file as (offset, length); () where the file system keeps none.
 
-    Moves the descriptor's position.
+    Ascending and disjoint, whatever the file system says: where it says nothing
+    that leads on, the rest counts as data. Moves the descriptor's position.
     """
     holes: list[tuple[int, int]] = []
     position = 0
@@ -157,14 +160,17 @@ def read_holes(fd: int, size: int) -> tuple[tuple[int, int], ...]:
         data = _seek(fd, position, os.SEEK_DATA, size)
         if data > position:
             holes.append((position, data - position))
-        position = _seek(fd, data, os.SEEK_HOLE, size) if data < size else size
+        end = _seek(fd, data, os.SEEK_HOLE, size) if data < size else size
+        if end == position:
+            break
+        position = end
     return tuple(holes)
 
 
 def _seek(fd: int, offset: int, whence: int, size: int) -> int:
-    """Where data or a hole begins, at most ``size``; ENXIO says there is none up to the end."""
+    """Where data or a hole begins, from ``offset`` to ``size``; ENXIO says there is none."""
     try:
-        return min(os.lseek(fd, offset, whence), size)
+        return max(offset, min(os.lseek(fd, offset, whence), size))
     except OSError as error:
         if error.errno == errno.ENXIO:
             return size

@@ -5,7 +5,7 @@ import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -370,6 +370,12 @@ def from_rfc3339(text: str) -> datetime:
     except ValueError as error:
         problem = error
     raise FormatError("time is not RFC 3339 in UTC with Z", found=text[:40]) from problem
+
+
+MAX_PATH: Final = 65_535  # bytes of a path in a tree, and of a link's target (docs/format.md 8)
+
+
+SYMLINK_MODE: Final = 0o777  # of every symlink: Linux keeps no other, nor could one be set
 
 
 def sort_key(path: bytes) -> bytes:

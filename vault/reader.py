@@ -453,8 +453,8 @@ class Reader:
         return error if self._hashed else StaleIndexError(f"{error}, by what was believed")
 
     def chunks_of(self, entry: Entry) -> Sequence[bytes]:
-        """Chunk ids of a file with content, in order."""
-        if entry.chunks:
+        """Chunk ids of a file, in order; none where it is empty, or a hole and nothing else."""
+        if entry.chunks or entry.holes is not None or not entry.size:
             return split_ids(entry.chunks)
         assert entry.sha256 is not None
         return [chunk_id(self.secrets.id_key, ObjectType.DATA, entry.sha256)]

@@ -110,9 +110,9 @@ def _by_number(ledger: Ledger, seq: int) -> Record:
 
 
 def _newest_or_refuse(dataset: str, snapshots: list[Record]) -> Record:
-    """The newest, unless it is incomplete: then the caller must say which one is meant."""
+    """The newest, unless it is incomplete and a complete one is there: which one is meant?"""
     newest = snapshots[-1]
-    if _body(newest).complete:
+    if _body(newest).complete or not any(_body(record).complete for record in snapshots):
         return newest
     complete = _newest_complete(dataset, snapshots, "")
     raise ConfigError(

@@ -23,7 +23,7 @@ from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore import GitIgnorePatternError
 
 from vault.errors import ConfigError
-from vault.model import EntryType, sort_key
+from vault.model import MAX_PATH, EntryType, sort_key
 
 _log = logging.getLogger(__name__)
 
@@ -52,11 +52,11 @@ _SYMLINK, _TYPE_DIRECTORY = EntryType.SYMLINK, EntryType.DIRECTORY  # looked up 
 MAX_NAMES = 1 << 24  # in one directory; more are taken for a list without an end
 _NAMES = 1 << 16  # listed at once: a signal is heard in between
 _NAME = operator.attrgetter("name")
-_MAX_PATH = 65_535  # bytes in the tree, docs/format.md 8
 
 _CACHE_TAG = b"CACHEDIR.TAG"
 _CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 _LONG_PATH = 4_000  # bytes; the kernel takes 4,096 at once
+_LONG_LINK = 4_096  # bytes that `os.readlink` reads at most; no system makes one so long
 
 
 class SourceItem(NamedTuple):
@@ -335,12 +335,13 @@ def _show(path: bytes) -> str:
 
 
 def _walk_one(root: bytes, chooser: "_Chooser") -> Iterator[SourceItem]:
-    if _look(b"", root, root, None).type is EntryType.DIRECTORY:
+    found = _look_at_root(b"", root)
+    if found.type is EntryType.DIRECTORY or found.error is not None:
         yield from _walk_root(root, b"", chooser)
         return
     above, name = os.path.split(root)
     yield _look(b"", above, above, None)
-    yield _look(name, root, root, None)
+    yield _look_at_root(name, root)
 
 
 def _walk_several(roots: Sequence[bytes], chooser: "_Chooser") -> Iterator[SourceItem]:
@@ -356,8 +357,16 @@ def _walk_several(roots: Sequence[bytes], chooser: "_Chooser") -> Iterator[Sourc
         yield from _walk_root(root, root[1:], chooser)
 
 
-def _walk_root(root: bytes, path: bytes, chooser: "_Chooser") -> Iterator[SourceItem]:
+def _look_at_root(path: bytes, root: bytes) -> SourceItem:
+    """What a PATH is; one that is gone was there when the run began, unlike a member."""
     item = _look(path, root, root, None)
+    if item.vanished:
+        return item._replace(vanished=False, error="it is gone since the run began")
+    return item
+
+
+def _walk_root(root: bytes, path: bytes, chooser: "_Chooser") -> Iterator[SourceItem]:
+    item = _look_at_root(path, root)
     if item.type is not EntryType.DIRECTORY:
         yield item
         return
@@ -461,6 +470,11 @@ class _Walker:
 
     def _member(self, level: _Level, name: bytes) -> SourceItem | None:
         path, full = level.path + name, level.full + name
+        if len(path) > MAX_PATH:
+            problem = (
+                f"its path has over {MAX_PATH:,} bytes: neither it nor what it holds is stored"
+            )
+            return SourceItem(path, full, None, None, error=problem)
         if level.problem is not None:
             return _failed(SourceItem(path, full, None, None), level.problem)
         item = _look(path, full, name, level.fd)
@@ -488,7 +502,7 @@ def _list(fd: int, item: SourceItem) -> tuple[list[bytes], str]:
     Raises:
         OSError: It can't be read, or has no end.
     """
-    if len(item.path) > _MAX_PATH - 2:
+    if len(item.path) > MAX_PATH - 2:
         raise OSError(errno.ENAMETOOLONG, "its members' paths are too long to be stored")
     names: list[bytes] = []
     is_sound = True
@@ -521,7 +535,9 @@ def _look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceIt
         found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         kind = _TYPES.get(stat.S_IFMT(found.st_mode))
         if kind is _SYMLINK:
-            return SourceItem(path, full, found, kind, os.readlink(name, dir_fd=dir_fd))
+            link = os.readlink(name, dir_fd=dir_fd)
+            problem = None if len(link) < _LONG_LINK else "the end of its target can't be read"
+            return SourceItem(path, full, None if problem else found, kind, link, problem)
     except OSError as error:
         return _failed(SourceItem(path, full, None, None), error)
     return SourceItem(path, full, found, kind)

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 
 from vault.errors import FormatError, VaultError
-from vault.model import EntryType, sort_key
+from vault.model import MAX_PATH, SYMLINK_MODE, EntryType, sort_key
 
 __all__ = [
     "MAX_LEVEL",
@@ -54,7 +54,6 @@ MAGIC = b"VAULTTR1"
 MAX_CANONICAL = 4 << 20  # bytes
 MAX_EXTRA = 64 << 20  # bytes
 MAX_HEADER = 1 << 20  # bytes
-MAX_PATH = 65_535  # bytes; also of a link
 MAX_NAME = 255  # bytes of an xattr's name; characters of a user's or group's
 MAX_LEVEL = 8
 MAX_NAMED = 10_000  # bad entries that a reader remembers by name; all are counted
@@ -354,6 +353,8 @@ def _link_flaw(entry: Entry) -> Flaw:
         return _path_flaw(link, "target")
     if not link or b"\0" in link or len(link) > MAX_PATH:
         return "has an impossible link target", repr(link[:200])
+    if entry.mode != SYMLINK_MODE:
+        return "is a symlink with a mode of its own", f"{entry.mode:04o}"
     return None
 
 

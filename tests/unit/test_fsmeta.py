@@ -221,6 +221,31 @@ def test_unreadable_attributes_are_told(file: int, monkeypatch: pytest.MonkeyPat
     assert problems == []
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda offset, whence: offset,  # data and a hole begin at the same place
+        lambda offset, whence: 0,  # always back to the beginning
+        lambda offset, whence: offset - 1,
+        lambda offset, whence: 2**63 - 1,
+        lambda offset, whence: offset + 7 if whence == os.SEEK_DATA else offset,
+        lambda offset, whence: offset + 1,
+    ],
+    ids=["same", "beginning", "back", "far", "only-holes", "on"],
+)
+def test_holes_of_a_file_system_that_contradicts_itself_come_to_an_end(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[int, int], int]
+) -> None:
+    """Ascending, disjoint, inside the file; what it says nothing sensible of is data."""
+    monkeypatch.setattr(os, "lseek", lambda _, offset, whence: answer(offset, whence))
+    end = 0
+    for offset, length in fsmeta.read_holes(0, 100):
+        assert offset >= end
+        assert length > 0
+        end = offset + length
+    assert end <= 100
+
+
 def test_holes(file: int) -> None:
     """Between, before and after data; none in a plain file."""
     block = 1 << 16

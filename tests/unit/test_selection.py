@@ -165,13 +165,15 @@ def test_malformed_times_are_usage_errors(history: History, time: str) -> None:
         select(history.ledger, f"web@{time}", zone=timezone(timedelta(hours=-1)))
 
 
-def test_dataset_with_only_incomplete_snapshots_names_them() -> None:
-    """They can be restored by number."""
+def test_dataset_with_only_incomplete_snapshots_is_the_newest_of_them() -> None:
+    """Nothing better is passed over; who asks for a complete one is refused."""
     history = History()
     history.snapshot("2026-01-01T00:00:00Z", complete=False)
-    for spec in ("web", "web@latest"):
-        with pytest.raises(ConfigError, match=r"no complete snapshot.*incomplete 1"):
-            select(history.ledger, spec)
+    history.snapshot("2026-01-02T00:00:00Z", complete=False)
+    assert select(history.ledger, "web").seq == 2
+    for spec in ("web@latest", "web@2026-01-03"):
+        with pytest.raises(ConfigError, match=r"no complete snapshot.*incomplete 1, 2"):
+            select(history.ledger, spec, zone=UTC)
     assert select(history.ledger, "1").seq == 1
 
 

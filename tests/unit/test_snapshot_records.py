@@ -178,6 +178,7 @@ def test_anything_else_as_a_kernel_shows_it_comes_back_without_a_problem(
         entry = _taken(made)
     assert (made.lost, made.altered) == ((), ())
     assert (entry.path, entry.type, entry.xattrs) == (path, kind, xattrs)
+    assert entry.mode == (0o777 if kind is EntryType.SYMLINK else stat.st_mode % 0o10000)
     assert entry.link == (item.link or first)
     is_device = kind in {EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE}
     assert entry.device == (stat.st_rdev % 2**64 if is_device else None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vault import fsmeta, tree
 from vault import source as walking
 from vault.errors import BusyError, ConfigError
 from vault.snapshot import reading, run
@@ -287,6 +288,102 @@ def test_a_large_file_that_shrinks_while_it_is_read_is_listed(
     assert file.read_bytes() == data[:20_000]
 
 
+@pytest.mark.parametrize(
+    ("cut", "regrown"),
+    [
+        (1, None),  # in the first data
+        (400_000, None),  # in the second hole
+        (700_000, None),  # before the last hole
+        (700_000, 2_000_000),  # and it has other holes since
+        (0, 1_000_000),
+        (1_000_000, None),  # the control: nothing is cut
+    ],
+)
+def test_a_sparse_file_that_is_cut_while_it_is_read_can_be_restored(
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, regrown: int | None
+) -> None:
+    """Its holes end with what was read (libarchive/libarchive#2125); the other file is whole."""
+    monkeypatch.setattr(reading, "PIECE", 8192)
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "other").write_bytes(b"other")
+    file = top / "file"
+
+    def plant() -> None:
+        with file.open("wb") as image:
+            for at in (0, 500_000, 600_000):
+                image.seek(at)
+                image.write(os.urandom(20_000))
+            image.truncate(1_000_000)
+
+    def act(_: int) -> None:
+        if file.stat().st_size == 1_000_000 and cut < 1_000_000:
+            os.truncate(file, cut)
+            if regrown:
+                os.truncate(file, regrown)
+
+    plant()
+    _between_reads(monkeypatch, act)
+    real_open = reading.FileReader.open_in_pieces
+
+    def open_anew(reader: reading.FileReader, item: Any) -> reading.LargeFile:
+        plant()
+        return real_open(reader, item)
+
+    monkeypatch.setattr(reading.FileReader, "open_in_pieces", open_anew)
+    report = lab.snapshot(top)
+    assert report.body.counts.changed == (cut < 1_000_000)
+    assert report.body.complete
+    stored = lab.contents(report.record)
+    assert stored["other"] == b"other"
+    monkeypatch.undo()
+    if cut == 1_000_000:
+        assert stored["file"] == file.read_bytes()
+    assert lab.contents(lab.snapshot(top).record)["file"] == file.read_bytes()
+
+
+def test_holes_that_a_file_system_invents_cost_nothing(
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unordered, overlapping, beyond the end: what is no hole by then is read."""
+    top = tmp_path / "top"
+    top.mkdir()
+    file = top / "file"
+    with file.open("wb") as image:
+        image.write(b"data" * 5000)
+        image.truncate(900_000)
+    holes = ((800_000, 300_000), (100_000, 50_000), (120_000, 10), (140_000, 60_000), (7, 0))
+    monkeypatch.setattr(fsmeta, "read_holes", lambda *_: holes)
+    report = lab.snapshot(top)
+    assert report.body.complete
+    assert not report.problems
+    assert lab.contents(report.record) == {"file": file.read_bytes()}
+
+
+def test_attributes_that_were_not_stored_are_missing_next_time_too(
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that did not change since is no reason to call the snapshot complete."""
+    top = tmp_path / "top"
+    (top / "inside").mkdir(parents=True)
+    (top / "file").write_bytes(b"small")
+    (top / "large").write_bytes(bytes(9_000_000))
+    (top / "link").symlink_to("file")
+    real = fsmeta.read_xattrs
+
+    def refused(place: Any, problems: list[str]) -> Any:
+        problems.append("xattrs: Permission denied")
+        return real(place, problems)
+
+    monkeypatch.setattr(fsmeta, "read_xattrs", refused)
+    for _ in range(3):
+        report = lab.snapshot(top)
+        assert not report.body.complete
+        assert report.body.counts.unreadable == 5
+    monkeypatch.undo()
+    assert lab.snapshot(top).body.complete
+
+
 def test_a_log_that_grows_without_end_holds_nobody_up(
     lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,3 +483,99 @@ def test_attributes_are_those_of_what_the_walk_met(
     assert [(problem.path, problem.kind) for problem in report.problems] == [
         (b"above/inner", "unreadable")
     ]
+
+
+# --- what no tree can hold ---
+
+
+def test_a_path_too_long_is_a_problem_and_what_it_holds_is_not_walked(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One problem for a directory, however much is in it; all else is stored."""
+    monkeypatch.setattr(walking, "MAX_PATH", 60)
+    source = make_source()
+    deep = source / "dir0" / ("n" * 70)
+    deep.mkdir()
+    for number in range(20):
+        (deep / str(number)).write_bytes(b"out of reach")
+    (source / ("m" * 61)).write_bytes(b"out of reach")
+    (source / ("m" * 60)).write_bytes(b"within")
+    report = lab.snapshot(source)
+    assert not report.body.complete
+    assert [(problem.path, problem.kind) for problem in report.problems] == [
+        (b"dir0/" + b"n" * 70, "unreadable"),
+        (b"m" * 61, "unreadable"),
+    ]
+    stored = lab.contents(report.record)
+    assert stored["m" * 60] == b"within"
+    assert "dir0/file2" in stored
+
+
+def test_problems_with_long_paths_are_listed_as_far_as_memory_allows(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are all counted."""
+    monkeypatch.setattr(walking, "MAX_PATH", 60)
+    monkeypatch.setattr(run, "MAX_PROBLEM_SIZE", 300)
+    source = make_source()
+    for number in range(10):
+        (source / ("%070d" % number)).write_bytes(b"")  # noqa: UP031 - shorter
+    report = lab.snapshot(source)
+    assert report.body.counts.unreadable == 10
+    assert len(report.problems) == 4
+
+
+def test_a_link_target_that_was_cut_off_is_not_stored_as_if_it_were_all(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python reads 4,096 bytes of it and does not say that there are more."""
+    source = make_source()
+    for name in ("cut", "kept"):
+        (source / name).symlink_to("t")
+    real = os.readlink
+
+    def readlink(name: Any, **options: Any) -> Any:
+        return {b"cut": b"t" * 4096, b"kept": b"t" * 4095}.get(name) or real(name, **options)
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    report = lab.snapshot(source)
+    assert [(problem.path, problem.kind) for problem in report.problems] == [(b"cut", "unreadable")]
+    assert report.body.counts.symlinks == 2  # with the one that was there
+
+
+def test_a_source_that_is_gone_when_it_is_walked_publishes_nothing(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree without a top can't be read, so none is published."""
+    source = make_source()
+    head = lab.open().head
+    real = walking.locate
+
+    def locate(path: Any) -> bytes:
+        found = real(path)
+        calls.append(found)
+        if len(calls) == 2:  # the walk has begun
+            shutil.rmtree(source)
+        return found
+
+    calls: list[bytes] = []
+    monkeypatch.setattr(walking, "locate", locate)
+    with pytest.raises(ConfigError, match="can't be read") as refused:
+        lab.snapshot(source)
+    assert "nothing was published" in str(refused.value.hint)
+    assert lab.open().head == head
+
+
+def test_more_paths_than_a_tree_can_name_are_refused_before_anything_is_stored(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree's head names its sources and has its limit; a list of files may be longer."""
+    monkeypatch.setattr(tree, "MAX_HEADER", 200)
+    source = make_source()
+    before = list(lab.store.versions(""))
+    paths = [source / f"dir0/file{number}" for number in (0, 2, 4)]
+    with pytest.raises(ConfigError, match="3 PATHs are more than one snapshot can name"):
+        lab.snapshot(*paths)
+    assert list(lab.store.versions("")) == before
+    monkeypatch.undo()
+    assert lab.snapshot(*paths).body.complete

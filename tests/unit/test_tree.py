@@ -147,7 +147,12 @@ entries_of_all_types = st.one_of(
         chunks=st.sampled_from([b"", b"x" * 64]),
         **common,
     ),
-    st.builds(Entry, type=st.just(EntryType.SYMLINK), link=names, **common),
+    st.builds(
+        Entry,
+        type=st.just(EntryType.SYMLINK),
+        link=names,
+        **{**common, "mode": st.just(0o777)},
+    ),
     st.builds(Entry, type=st.just(EntryType.HARD_LINK), link=paths, **common),
     st.builds(
         Entry, type=st.just(EntryType.BLOCK_DEVICE), device=st.integers(0, 2**64 - 1), **common

@@ -69,6 +69,19 @@ def test_sound_snapshot(lab: "Lab", record: Record) -> None:
     assert (without.verdict, without.chunks, without.entries) == ("passed", 0, 0)
 
 
+def test_a_file_that_is_one_hole_is_sound(lab: "Lab", tmp_path: Path) -> None:
+    """It has no chunk, so none is missing; a file of data and holes is as sound."""
+    top = tmp_path / "sparse"
+    top.mkdir()
+    for name, data in (("hole", b""), ("both", b"data"), ("empty", b"")):
+        with (top / name).open("wb") as file:
+            file.write(data)
+            file.truncate(1_000_000 if name != "empty" else 0)
+    report = lab.verify(lab.snapshot(top).record)
+    assert report.verdict == "passed"
+    assert not report.findings
+
+
 def test_a_sample_is_partial_and_drawn_by_a_nonce(lab: "Lab", record: Record) -> None:
     """So many packs as asked for, and all that is no pack; another nonce draws others."""
     first = _share(lab, 0.3)

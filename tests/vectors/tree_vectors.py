@@ -128,7 +128,7 @@ def _negatives() -> dict[str, tuple[bytes, str]]:
         ),
         "no-parent": (_in_top(b"a/b", 5), "no directory to be in"),
         "parent-is-a-symlink": (
-            _stream(TOP, _fields(b"a", 3, link=b"/etc"), _fields(b"a/b", 5)),
+            _stream(TOP, _fields(b"a", 3, link=b"/etc", mode=0o777), _fields(b"a/b", 5)),
             "no directory to be in",
         ),
         "parent-was-left": (
@@ -149,6 +149,7 @@ def _negatives() -> dict[str, tuple[bytes, str]]:
         "size": (_in_top(b"b", 2, size=2**63), "size out of range"),
         "symlink-empty": (_in_top(b"b", 3, link=b""), "impossible link"),
         "symlink-nul": (_in_top(b"b", 3, link=b"a\0"), "impossible link"),
+        "symlink-with-a-mode": (_in_top(b"b", 3, link=b"a", mode=0o755), "mode of its own"),
         "symlink-without-link": (_in_top(b"b", 3), "has a link"),
         "file-with-link": (_in_top(b"b", 2, link=b"a"), "has a link"),
         "hard-link-outside": (_in_top(b"b", 4, link=b"../a"), "target that is not relative"),

@@ -158,7 +158,7 @@ class FileReader:
             ids,
             None,
             xattrs,
-            read_ns if outcome is _READ else 0,
+            read_ns if outcome is _READ and not problems else 0,
         )
         if record is None:
             return _unstorable(lost)
@@ -245,7 +245,7 @@ class LargeFile(Pieces):
             ids,
             fitting_holes(self._holes, self._size),  # it may have been cut while it was read
             xattrs,
-            self._read_ns if outcome is _READ else 0,
+            self._read_ns if outcome is _READ and not problems else 0,
         )
         if record is None:
             return _unstorable(lost)

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from vault import fsmeta, source
 from vault.entrylist import ListRecord
 from vault.errors import FormatError
-from vault.model import EntryType
+from vault.model import SYMLINK_MODE, EntryType
 from vault.tree import (
     ID_SIZE,
     MAX_CANONICAL,
@@ -25,7 +25,7 @@ from vault.tree import (
     replace_entry,
 )
 
-_FILE = EntryType.FILE  # looked up once, not for every file
+_FILE, _SYMLINK = EntryType.FILE, EntryType.SYMLINK  # looked up once, not for every file
 _DEVICES = frozenset((EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE))
 _U32, _U64 = 2**32 - 1, 2**64 - 1
 _NAMED = 5  # attributes in a message
@@ -72,7 +72,8 @@ def file_record(  # noqa: PLR0917 - one call for every file
         ids: Of its chunks.
         holes: None without any.
         xattrs: None without any.
-        read_ns: When reading began; 0 if its times say nothing about what was read.
+        read_ns: When reading began; 0 if its times say nothing about what was read, or if
+            not all of it could be: then the next run reads it again, and says so again.
     """
     uid, gid = stat.st_uid & _U32, stat.st_gid & _U32  # Python says -1 for the last of them
     user, group = source.owner_names(uid, gid)
@@ -111,7 +112,7 @@ def other_record(
     entry = Entry(
         path=item.path,
         type=kind,
-        mode=stat.st_mode & fsmeta.MODE_BITS,
+        mode=SYMLINK_MODE if kind is _SYMLINK else stat.st_mode & fsmeta.MODE_BITS,
         uid=uid,
         gid=gid,
         mtime=stat.st_mtime_ns,
@@ -165,7 +166,7 @@ def recorded(entry: Entry, stat: os.stat_result, read_ns: int) -> Recorded:
         entry.ctime,
         stat.st_ino & _U64,
         stat.st_dev & _U64,
-        read_ns,
+        0 if lost else read_ns,
         b"",
         canonical,
         extra,
@@ -175,7 +176,7 @@ def recorded(entry: Entry, stat: os.stat_result, read_ns: int) -> Recorded:
 
 def _why_not(entry: Entry, error: FormatError) -> str:
     broken = broken_rule(entry)
-    return f"it {broken[0]}, which can't be stored" if broken else str(error)
+    return f"it {broken[0]} ({broken[1]}), which can't be stored" if broken else str(error)
 
 
 # --- mending ---

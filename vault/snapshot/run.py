@@ -32,7 +32,7 @@ from vault.snapshot.reading import (
     failed,
     is_in_pieces,
 )
-from vault.snapshot.records import other_record, stream_record
+from vault.snapshot.records import Recorded, other_record, stream_record
 from vault.snapshot.sharing import BATCH_SIZE, Contents, Reading, WholeFiles, sharing
 from vault.snapshot.stream import StreamFile
 from vault.source import SourceItem
@@ -47,6 +47,7 @@ _FILE, _DIRECTORY, _READ = EntryType.FILE, EntryType.DIRECTORY, Outcome.READ  # 
 _HARD_LINK = EntryType.HARD_LINK
 RACY_NS = 60 * 10**9  # design.md 6: mtime alone proves nothing for the last 60 s
 MAX_PROBLEMS = 10_000  # listed; the counts go on
+MAX_PROBLEM_SIZE = 16 * 1_048_576  # bytes of their paths, which may be long
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +141,7 @@ class SourceRun:
         self.packs: set[int] = set()
         self.root = ContentRoot()
         self.problems: list[Problem] = []
+        self._problem_size = 0  # bytes of the paths of all
         self.complete = True
 
     @property
@@ -260,7 +262,8 @@ class SourceRun:
         self._problem(path, "unreadable", detail)
 
     def _problem(self, path: bytes, kind: str, detail: str) -> None:
-        if len(self.problems) < MAX_PROBLEMS:
+        self._problem_size += len(path)
+        if len(self.problems) < MAX_PROBLEMS and self._problem_size <= MAX_PROBLEM_SIZE:
             self.problems.append(Problem(path=path, kind=kind, detail=detail))
 
     # --- batches ---
@@ -344,6 +347,9 @@ class SourceRun:
             except OSError as error:
                 self._is_stored(item, failed(error))
                 return
+            if content.record is None:
+                self._is_stored(item, content)
+                return
             if content.outcome is Outcome.READ or attempt == 2:
                 if first is None or not self._is_link_to(first, item, content):
                     self._is_stored(item, content)
@@ -425,35 +431,47 @@ class SourceRun:
             xattrs = _xattrs_of(item, problems, state)
         except OSError:
             return False
-        self._emit_other(item, _HARD_LINK, first, xattrs, problems)
+        made = self._record_of(item, _HARD_LINK, first, xattrs, is_read=not problems)
+        if made.lost:  # a link's attributes are those of the file, whatever room its paths leave
+            return False
+        self._emit_other(item, _HARD_LINK, made, problems)
         return True
 
     def _store_other(self, item: SourceItem) -> None:
         """A directory, a symlink, or something else without content."""
         problems: list[str] = []
+        is_read = True
         try:
             xattrs = _xattrs_of(item, problems)
         except OSError as error:
             self._is_stored(item, failed(error))
             if item.type is not EntryType.DIRECTORY:
                 return
-            xattrs = None  # its members may be on their way: they need it
+            xattrs, is_read = None, False  # its members may be on their way: they need it
         assert item.type is not None
-        self._emit_other(item, item.type, None, xattrs, problems)
+        is_read = is_read and not problems
+        made = self._record_of(item, item.type, None, xattrs, is_read=is_read)
+        self._emit_other(item, item.type, made, problems)
 
-    def _emit_other(
+    def _record_of(
         self,
         item: SourceItem,
         kind: EntryType,
         link: bytes | None,
         xattrs: fsmeta.Xattrs | None,
-        problems: list[str],
+        *,
+        is_read: bool,
+    ) -> Recorded:
+        """The record of what has no content; the next run looks again unless all was read."""
+        read_ns = self._reader.clock_ns() if is_read else 0
+        return other_record(item, kind, link=link, xattrs=xattrs, read_ns=read_ns)
+
+    def _emit_other(
+        self, item: SourceItem, kind: EntryType, made: Recorded, problems: Sequence[str]
     ) -> None:
-        read_ns = self._reader.clock_ns()
-        record, lost, altered = other_record(item, kind, link=link, xattrs=xattrs, read_ns=read_ns)
-        self._note(item, [*problems, *lost], altered)
-        if record is not None:
-            self._records.append(record)
+        self._note(item, [*problems, *made.lost], made.altered)
+        if made.record is not None:
+            self._records.append(made.record)
             self._tally[_COUNTED[kind]] += 1
 
     def _emit_unchanged(
@@ -532,6 +550,7 @@ def is_unchanged(stat: os.stat_result, record: ListRecord, tmpfs: frozenset[int]
         and record.ctime == stat.st_ctime_ns
         and record.inode == stat.st_ino
         and record.size == stat.st_size
+        and record.read_ns != 0  # times before 1970 are below it
         and max(record.mtime, record.ctime) + RACY_NS < record.read_ns
         and stat.st_dev not in tmpfs
     )

@@ -12,7 +12,7 @@ from vault import badpacks, locks, source
 from vault.badpacks import BadPackMemory, Word
 from vault.cache import Cache
 from vault.domain import open_domain
-from vault.errors import ConfigError, IntegrityError, WrongKeyError
+from vault.errors import ConfigError, FormatError, IntegrityError, WrongKeyError
 from vault.keyfile import DomainSecrets, WriterKey
 from vault.ledger import Record, WriterInfo
 from vault.model import SnapshotBody
@@ -20,6 +20,7 @@ from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository, domain_ref
 from vault.snapshot.run import Problem
 from vault.snapshot.stream import NamedStream
+from vault.tree import MAX_HEADER, TreeHeader, encode_header
 from vault.workers import Workers
 
 MANY = 0.05  # of the packs of the dataset's last snapshot
@@ -176,6 +177,21 @@ def domain_secrets(repository: Repository, key: WriterKey, writer: WriterInfo) -
 
 
 def _sources(request: SnapshotRequest) -> tuple[bytes, ...]:
+    """What the tree names as its sources.
+
+    Raises:
+        ConfigError: A PATH is missing, or a tree can't name so many.
+    """
     if request.stream is not None:
         return (os.fsencode(request.stream.name),)
-    return tuple(sorted(map(source.locate, request.paths)))
+    found = tuple(sorted(map(source.locate, request.paths)))
+    try:
+        encode_header(TreeHeader(key=bytes(32), relative=False, sources=found))
+    except FormatError as error:
+        raise ConfigError(
+            f"{len(found):,} PATHs are more than one snapshot can name",
+            expected=f"names of at most {MAX_HEADER} bytes together",
+            found=error.found,
+            hint="name the directories that hold them, or take several snapshots",
+        ) from error
+    return found
