@@ -218,6 +218,7 @@ def _fields(record: Record, report: RestoreReport) -> dict[str, object]:
         "size": report.size,
         "proof": _proof_fields(report.proof) if report.proof else None,
         "left_out": report.left_out,
+        "bad_packs": [name.rpartition("/")[2] for name in report.bad_packs],
         **listing.flaw_fields(report.flaws),
         "atomic": report.atomic,
         "former_kept": report.former,
@@ -253,6 +254,10 @@ def _text(record: Record, report: RestoreReport) -> str:
         )
     if report.left_out:
         facts["left out"] = ", ".join(f"{what}: {n:,}" for what, n in report.left_out.items())
+    if report.bad_packs:
+        facts["damaged"] = (
+            f"{render.plural(len(report.bad_packs), 'pack')}; what they held came from others"
+        )
     if report.flaws:
         first = report.flaws.named[0].path
         name = f", first {render.path_text(first)}" if first is not None else ""

@@ -11,15 +11,16 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar, overload
 
 from vault import index
-from vault.cache import Cache, Location, PackRow
+from vault.cache import Cache, Location
 from vault.codec import MAX_HEADER, Header, Opener, open_seed
 from vault.crypto import RecipientKey, chunk_id
 from vault.domain import open_domain
+from vault.domainpacks import indexed_packs, snapshots_of
 from vault.errors import (
     DigestMismatchError,
     FormatError,
@@ -30,14 +31,15 @@ from vault.errors import (
     WrongKeyError,
 )
 from vault.index import IndexEntry
-from vault.inventory import Inventory
+from vault.inventory import Inventory, Resolver
 from vault.keyfile import DomainSecrets
 from vault.ledger import Record
-from vault.model import ObjectRef, ObjectType, PackId
+from vault.model import Digest, ObjectRef, ObjectType, PackId
 from vault.pack import Directory, open_block, read_directory
 from vault.pack import Location as Place
 from vault.repository import Repository, domain_ref, snapshot_body
 from vault.storage.base import Buffer
+from vault.substitutes import Substitutes, row_of
 from vault.tree import (
     ContentRoot,
     Entry,
@@ -161,6 +163,7 @@ class PackReader:
         self._reader = reader
         self._id_key = id_key
         self._kept: tuple[int, int] | None = None
+        self.is_given_up = False
         self.ref = ref
         if entry is not None:
             self._directory: Directory | None = entry.directory
@@ -179,7 +182,8 @@ class PackReader:
 
     def put_aside(self) -> None:
         """Move the directory to local disk: of all packs together they are large."""
-        assert self._directory is not None
+        if self._directory is None:
+            return
         self._kept = self._reader.directories.add(self._directory)
         self._directory = None
 
@@ -241,7 +245,13 @@ class PackReader:
                 yield number, raw
         except _UNREADABLE as error:
             _log.warning("%s is read again: %s", self.ref.name, error)
-            yield from self._blocks_of_whole(pending)
+            try:
+                yield from self._blocks_of_whole(pending)
+            except StaleIndexError:
+                raise
+            except _UNREADABLE as again:
+                self._reader.give_up(self, again)
+                raise
 
     def _fetch(self, wanted: Sequence[int]) -> Iterator[tuple[int, memoryview]]:
         """Stored bytes of blocks, unverified, in few calls to the store."""
@@ -326,18 +336,29 @@ class Reader:
         self._hashed = by_digest and not use_index  # all that is believed of packs was hashed
         self._use_index = use_index
         self._seeds: dict[tuple[bytes, object], bytes] = {}
-        self._readers: dict[int, PackReader] = {}
+        self._readers: dict[int, PackReader] = {}  # the substitutes among them
+        self._own: dict[int, PackReader] = {}
+        self._giving_up = threading.Lock()
         self.unreadable: dict[str, VaultError] = {}  # packs by name
+        self.bad: dict[str, IntegrityError] = {}  # packs by name: read twice, and wrong
+        self.substitutes: dict[str, ObjectRef] = {}  # that were looked at; by name
         self.openers: _Recent[bytes, Opener] = _Recent(RECENT_PACKS)
         self.secrets = self._open_domain()
         self.directories = Directories(scratch)
         self._chunks = Cache.open(
             scratch / "chunks", repository_id=repository.id, domain=self.secrets.name
         )
+        self._others = Substitutes(
+            scratch / "others",
+            repository_id=repository.id,
+            domain=self.secrets.name,
+            packs=self._other_packs,
+        )
 
     def close(self) -> None:
-        """Close the map of chunks; the scratch directory is the caller's to remove."""
+        """Close the maps of chunks; the scratch directory is the caller's to remove."""
         self._chunks.close()
+        self._others.close()
         self.directories.close()
 
     # --- keys ---
@@ -359,33 +380,75 @@ class Reader:
 
     # --- where chunks lie ---
 
-    def load_packs(self) -> None:
+    def load_packs(self, *, missing: Collection[str] = ()) -> None:
         """Learn the directory of every pack needed; call once, before `find`.
 
         A pack whose directory can't be read is left out, in `unreadable`: what lies in the
-        others can be had without it.
+        others can be had without it. What lies in one that is bad by the ledger is looked
+        for in other packs of the domain first.
+
+        Args:
+            missing: Names of packs that a list does not show as they must be.
 
         Raises:
             WrongKeyError: Every one of several packs is sealed to other keys.
             StorageError: The store failed.
         """
+        doubted = self.repository.ledger.bad_packs()
+        last: list[PackReader] = []
+        for pack in self._needed_packs(missing):
+            if pack.ref.sha256.hex() in doubted:
+                last.append(pack)
+            else:
+                self._own[self._enter(pack)] = pack
+        for pack in last:
+            self._own[self._substitute(pack)] = pack
+        self._refuse_other_keys()
+
+    def _needed_packs(self, missing: Collection[str]) -> Iterator[PackReader]:
+        """Each that can be read; by an index object where one says what it holds."""
+        packs = (ref for ref in self.inventory.objects if ref.name.startswith("packs/"))
         needed = {
             PackId(ref.sha256): ref
-            for ref in self.inventory.objects
-            if ref.name.startswith("packs/")
+            for ref in packs
+            if ref.name not in missing or not self._is_wrong(ref)
         }
         for entry in self._indexed() if self._use_index else ():
-            ref = needed.get(entry.pack_id)
-            if ref is not None and ref.size == entry.size:
-                self._learn(PackReader(self, ref, self.secrets.id_key, entry=entry))
+            found = needed.get(entry.pack_id)
+            if found is not None and found.size == entry.size:
+                yield PackReader(self, found, self.secrets.id_key, entry=entry)
                 del needed[entry.pack_id]
         for ref in needed.values():
-            try:
-                self._learn(PackReader(self, ref, self.secrets.id_key))
-            except _UNREADABLE as error:
-                _log.warning("%s is left out: %s", ref.name, error)
-                self.unreadable[ref.name] = error
-        self._refuse_other_keys()
+            read = self._read_directory(ref)
+            if read is not None:
+                yield read
+
+    def _read_directory(self, ref: ObjectRef) -> PackReader | None:
+        """A needed pack; None, and it is noted, if it can't be read twice."""
+        try:
+            return PackReader(self, ref, self.secrets.id_key)
+        except _UNREADABLE as error:
+            _log.warning("%s is read again: %s", ref.name, error)
+        try:
+            return PackReader(self, ref, self.secrets.id_key)
+        except _UNREADABLE as error:
+            self._note(ref, error)
+        return None
+
+    def _is_wrong(self, ref: ObjectRef) -> bool:
+        """Whether a pack that a list does not show right can't be read either."""
+        try:
+            self.repository.read(ref)
+        except IntegrityError as error:
+            self._note(ref, error)
+            return True
+        return False
+
+    def _note(self, ref: ObjectRef, error: VaultError) -> None:
+        _log.warning("%s is left out: %s", ref.name, error)
+        self.unreadable[ref.name] = error
+        if isinstance(error, IntegrityError):
+            self.bad[ref.name] = error
 
     def _refuse_other_keys(self) -> None:
         """Packs that name no key of ours are no damage where all of them do."""
@@ -404,17 +467,119 @@ class Reader:
                 continue
             yield from entries
 
-    def _learn(self, pack: PackReader) -> None:
+    def _enter(
+        self, pack: PackReader, ids: bytes | None = None, lengths: Sequence[int] = ()
+    ) -> int:
+        """Enter a pack, or some of its chunks, where they are found nowhere yet."""
+        if ids is None:
+            ids, lengths = pack.directory.ids, pack.directory.lengths
         number = self._chunks.reserve_pack()
-        row = PackRow(
-            pack_id=PackId(pack.ref.sha256),
-            size=pack.ref.size,
-            version=pack.ref.version,
-            type=pack.kind,
-        )
-        self._chunks.add_pack(number, row, pack.directory.ids, pack.directory.lengths)
+        self._chunks.add_pack(number, row_of(pack), ids, lengths)
         pack.put_aside()
         self._readers[number] = pack
+        return number
+
+    # --- substitutes ---
+
+    def give_up(self, pack: PackReader, error: VaultError) -> None:
+        """Look elsewhere for what a pack holds, as it can't be read; for any thread.
+
+        What lies nowhere else is found where it was.
+        """
+        with self._giving_up:
+            if pack.is_given_up:
+                return
+            pack.is_given_up = True
+            if isinstance(error, IntegrityError):
+                self.bad[pack.ref.name] = error
+            numbers = [number for number, known in self._readers.items() if known is pack]
+            self._chunks.drop_packs(numbers)
+            if pack.ref.name in self.substitutes:
+                self._others.give_up(pack)
+            self._substitute(pack)
+
+    def _substitute(self, pack: PackReader) -> int:
+        """Enter where else the chunks of a pack lie; where nowhere else, the pack itself."""
+        held: dict[int, tuple[PackReader, bytearray, list[int]]] = {}
+        names = list(pack.directory.iter_ids())
+        lengths = pack.directory.lengths
+        for name, length, other in zip(names, lengths, self._others.find(names), strict=True):
+            if other is not None and other is not pack:
+                _, into, of = held.setdefault(id(other), (other, bytearray(), []))
+                into += name
+                of.append(length)
+        for other, into, of in held.values():
+            self._enter(other, bytes(into), of)
+            self.substitutes[other.ref.name] = other.ref
+        return self._enter(pack)
+
+    def _other_packs(self) -> Iterator[PackReader]:
+        """Packs of the domain that are not needed by themselves; those that are bad come last."""
+        own = {ref.name for ref in self.inventory.objects}
+        doubted = self.repository.ledger.bad_packs()
+        last: list[PackReader] = []
+        seen: set[bytes] = set()
+        for entry in indexed_packs(self.repository, self.secrets):
+            ref = _ref_of(entry)
+            if ref.name in own or entry.pack_id in seen:
+                continue
+            seen.add(entry.pack_id)
+            pack = PackReader(self, ref, self.secrets.id_key, entry=entry)
+            if ref.sha256.hex() in doubted:
+                last.append(pack)
+            else:
+                yield pack
+        yield from self._unindexed_packs(own, seen, doubted)
+        yield from last
+
+    def _unindexed_packs(
+        self, own: Collection[str], seen: Collection[bytes], doubted: Collection[str]
+    ) -> Iterator[PackReader]:
+        """Packs of later snapshots that no index object tells of, as far as they can be read."""
+        known = set(seen)
+        resolver = Resolver(self.repository.read)
+        for record in reversed(snapshots_of(self.repository.ledger, self.secrets.name)):
+            if record.seq <= self.record.seq:
+                return
+            try:
+                objects = resolver.resolve(self.repository.inventory_ref(record)).objects
+            except IntegrityError as error:
+                _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
+                continue
+            for ref in objects:
+                if not ref.name.startswith("packs/") or ref.name in own or ref.sha256 in known:
+                    continue
+                known.add(ref.sha256)
+                if ref.sha256.hex() in doubted:
+                    continue
+                try:
+                    yield PackReader(self, ref, self.secrets.id_key)
+                except _UNREADABLE as error:
+                    _log.warning("%s is no substitute: %s", ref.name, error)
+
+    def find_again(self, chunk_ids: Sequence[bytes]) -> list[Location] | None:
+        """Where chunks lie in packs that were not given up; None if one lies nowhere else."""
+        found = self._chunks.find_all(chunk_ids)
+        if any(at is None or self._readers[at.pack].is_given_up for at in found):
+            return None
+        return [at for at in found if at is not None]
+
+    def wherever(self, chunk_id: bytes, read: Callable[[bytes], _V]) -> _V:
+        """What ``read`` makes of a chunk; again, from a substitute, if its pack was given up.
+
+        Raises:
+            IntegrityError: What ``read`` raises, where the chunk lies nowhere else.
+        """
+        while True:
+            try:
+                return read(chunk_id)
+            except StaleIndexError:
+                raise
+            except _UNREADABLE:
+                if self.find_again([chunk_id]) is None:
+                    raise
+
+    # --- finding ---
 
     def find(self, chunk_id: bytes) -> Location:
         """The number of the pack that holds a chunk, and the chunk's length.
@@ -432,12 +597,24 @@ class Reader:
             MissingObjectError: No pack that the snapshot needs holds one of them.
             StaleIndexError: The same, unless everything was hashed.
         """
-        found = []
-        for name, location in zip(chunk_ids, self._chunks.find_all(chunk_ids), strict=True):
-            if location is None:
-                raise self.doubt(self._missing(name))
-            found.append(location)
-        return found
+        found = self._chunks.find_all(chunk_ids)
+        if None in found:
+            found = self._find_in_others(chunk_ids, found)
+        return found  # type: ignore[return-value]  # none is missing
+
+    def _find_in_others(
+        self, chunk_ids: Sequence[bytes], found: Sequence[Location | None]
+    ) -> list[Location | None]:
+        """`find_all` where some are in none of the packs that are known so far."""
+        missing = [name for name, at in zip(chunk_ids, found, strict=True) if at is None]
+        with self._giving_up:
+            for name, other in zip(missing, self._others.find(missing), strict=True):
+                if other is None:
+                    raise self.doubt(self._missing(name))
+                if self._chunks.find(name) is None:  # all of it: neighbours are often wanted too
+                    self._enter(other)
+                    self.substitutes[other.ref.name] = other.ref
+        return self._chunks.find_all(chunk_ids)
 
     def _missing(self, name: bytes) -> MissingObjectError:
         """That no pack holds a chunk; it may be in one that can't be read."""
@@ -449,8 +626,12 @@ class Reader:
         return MissingObjectError(problem)
 
     def doubt(self, error: IntegrityError) -> IntegrityError:
-        """The error itself if every pack was hashed; else that what was believed may be wrong."""
-        return error if self._hashed else StaleIndexError(f"{error}, by what was believed")
+        """The error itself if every pack was hashed; else that what was believed may be wrong.
+
+        Where packs are bad that is what explains it, and hashing all others would take long.
+        """
+        is_sure = self._hashed or (self.bad and not self._use_index)
+        return error if is_sure else StaleIndexError(f"{error}, by what was believed")
 
     def chunks_of(self, entry: Entry) -> Sequence[bytes]:
         """Chunk ids of a file, in order; none where it is empty, or a hole and nothing else."""
@@ -465,7 +646,7 @@ class Reader:
 
     def packs(self) -> Mapping[int, PackReader]:
         """All packs that the snapshot needs, by number."""
-        return self._readers
+        return self._own
 
     # --- the tree ---
 
@@ -553,12 +734,21 @@ class Reader:
             blocks.move_to_end(key)
             return blocks[key][place.offset : place.offset + place.length]
 
-        return fetch
+        return lambda chunk_id: self.wherever(chunk_id, fetch)
 
 
 def pack_name(pack_id: bytes) -> str:
     """Where a pack is stored."""
     return f"packs/{pack_id.hex()[:2]}/{pack_id.hex()}"
+
+
+def _ref_of(entry: IndexEntry) -> ObjectRef:
+    return ObjectRef(
+        name=pack_name(entry.pack_id),
+        sha256=Digest(entry.pack_id),
+        size=entry.size,
+        version=entry.version,
+    )
 
 
 def _consecutive(numbers: Sequence[int]) -> Iterator[list[int]]:

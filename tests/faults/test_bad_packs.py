@@ -13,8 +13,12 @@ import pytest
 
 from vault import attest, badpacks
 from vault.badpacks import BadPackMemory
+from vault.browse import View
+from vault.browse.content import FileContent
+from vault.errors import IntegrityError
 from vault.ledger import Record
 from vault.model import LockMode, ObjectRef, ObjectType, from_rfc3339
+from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
 from vault.snapshot import (
     Action,
     NamedStream,
@@ -24,6 +28,7 @@ from vault.snapshot import (
     preview_snapshot,
 )
 from vault.verify import VerifyReport
+from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Host, Lab, MakeRepository
@@ -551,3 +556,160 @@ def test_what_is_mended_is_looked_for_no_more(
     lab.snapshot(source)
     lab.store.fault = None
     assert not [name for name in read if name.startswith(("index/", "packs/"))]
+
+
+# --- readers of older snapshots ---
+
+
+def restored(lab: "Lab", record: Record, target: Path, **options: Any) -> RestoreReport:
+    """A real restore, proven."""
+    request = RestoreRequest(record=record, target=target, tool="vault test", **options)
+    scratch = lab.base / "scratch"
+    scratch.mkdir(exist_ok=True)
+    with make_workers(0) as workers:
+        return restore(lab.open(), lab.recovery, request, scratch=scratch, workers=workers)
+
+
+def drop_index(lab: "Lab") -> None:
+    """Lose every index object: directories of packs are all there is."""
+    for version in list(lab.store.versions("index/")):
+        lab.store.remove(version.name, version.version)
+
+
+@pytest.mark.parametrize("index", [True, False], ids=["index", "no index"])
+@pytest.mark.parametrize("kind", [DATA, TREE])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_an_older_snapshot_is_restored_by_substitutes(  # noqa: PLR0917 - parameters
+    lab: "Lab",
+    source: Path,
+    tmp_path: Path,
+    damage: str,
+    kind: int,
+    index: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """Once its chunks exist again, by whichever damage; its content is that of then."""
+    first = lab.snapshot(source)
+    then = files(source)
+    bad = spoil(lab, packs_of(lab, first.record, kind)[:1], damage)
+    if damage == "a bit of the directory":  # of no use to who has an index, and not looked at
+        attested(lab, lab.verify())
+    else:
+        with pytest.raises(IntegrityError):
+            restored(lab, first.record, tmp_path / "before")
+    assert lab.open().ledger.bad_packs().keys() == set(bad)
+    second = lab.snapshot(source)
+    assert is_free_of(lab, second, bad)
+    if not index:
+        drop_index(lab)
+    report = restored(lab, first.record, tmp_path / "after")
+    assert report.outcome is Outcome.RECOVERED
+    assert files(tmp_path / "after") == then
+    assert (tmp_path / "after/second name").stat().st_ino == (tmp_path / "after/big").stat().st_ino
+
+
+@pytest.mark.parametrize("kind", [DATA, TREE])
+def test_damage_that_nobody_knew_of_is_stepped_around_and_attested(
+    lab: "Lab", source: Path, tmp_path: Path, kind: int
+) -> None:
+    """Another host stored the chunks; the restore finds the damage itself, goes on, and says so."""
+    first = lab.snapshot(source)
+    bad = [ref.sha256.hex() for ref in packs_of(lab, first.record, kind)]
+    say(lab, bad)  # so that all is stored twice
+    lab.snapshot(source)
+    say(lab, cleared=bad)
+    assert not lab.open().ledger.bad_packs()
+    spoil(lab, packs_of(lab, first.record, kind))
+    report = restored(lab, first.record, tmp_path / "back")
+    assert files(tmp_path / "back") == files(source)
+    assert {name.rpartition("/")[2] for name in report.bad_packs} == set(bad)
+    assert report.statement is not None
+    assert report.statement.body.verdict == "passed"  # type: ignore[union-attr]
+    assert lab.open().ledger.bad_packs().keys() == set(bad)
+
+
+def test_a_substitute_that_is_damaged_too_gives_way_to_a_third(
+    lab: "Lab", source: Path, tmp_path: Path
+) -> None:
+    """Known to the ledger, and not."""
+    first = lab.snapshot(source)
+    known = spoil(lab, packs_of(lab, first.record, DATA))
+    attested(lab, lab.verify(first.record))
+    second = lab.snapshot(source)
+    again = [ref.sha256.hex() for ref in packs_of(lab, second.record, DATA)]
+    say(lab, again)
+    third = lab.snapshot(source)
+    assert is_free_of(lab, third, {*known, *again})
+    say(lab, cleared=again)
+    spoil(lab, packs_of(lab, second.record, DATA))
+    restored(lab, first.record, tmp_path / "unknown")
+    assert files(tmp_path / "unknown") == files(source)
+    restored(lab, second.record, tmp_path / "now known")
+    assert files(tmp_path / "now known") == files(source)
+
+
+def test_one_wrong_answer_of_a_store_is_no_word(
+    lab: "Lab", source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that are wrong once are read again: nothing is called bad."""
+    first = lab.snapshot(source)
+    get = type(lab.store).get
+    wrong: set[str] = set()
+
+    def once_wrong(self: Any, name: str, *rest: Any, **options: Any) -> bytes:
+        data: bytes = get(self, name, *rest, **options)
+        if name.startswith("packs/") and name not in wrong:
+            wrong.add(name)
+            return bit(data)
+        return data
+
+    monkeypatch.setattr(type(lab.store), "get", once_wrong)
+    report = restored(lab, first.record, tmp_path / "back")
+    assert wrong
+    assert not report.bad_packs
+    assert files(tmp_path / "back") == files(source)
+    assert not lab.open().ledger.bad_packs()
+
+
+def test_a_file_that_lies_nowhere_else_is_lost_and_the_others_are_not(
+    lab: "Lab", source: Path, tmp_path: Path
+) -> None:
+    """A selection gives what there is; all of it is refused, and the reason names the pack."""
+    first = lab.snapshot(source)
+    then = files(source)
+    bad = spoil(lab, packs_of(lab, first.record, DATA))
+    attested(lab, lab.verify())
+    (source / "d/f0").unlink()
+    lab.snapshot(source)
+    with pytest.raises(IntegrityError, match="packs/"):
+        restored(lab, first.record, tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+    restored(lab, first.record, tmp_path / "some", wanted=lambda path, _: path == b"d/f5")
+    assert (tmp_path / "some/d/f5").read_bytes() == then["d/f5"]
+    assert bad
+
+
+@pytest.mark.parametrize("kind", [DATA, TREE])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_whoever_looks_into_an_older_snapshot_reads_substitutes(
+    lab: "Lab", source: Path, tmp_path: Path, kind: int, damage: str
+) -> None:
+    """`ls`, `cat` and `mount`: names and bytes, whether the damage was known or not."""
+    first = lab.snapshot(source)
+    then = files(source)
+    refs = packs_of(lab, first.record, kind)
+    bad = [ref.sha256.hex() for ref in refs]
+    say(lab, bad)
+    lab.snapshot(source)
+    for known in (True, False):
+        if not known:
+            say(lab, cleared=bad)
+        else:
+            spoil(lab, refs, damage)
+        scratch = tmp_path / f"scratch {known}"
+        scratch.mkdir()
+        with View(lab.open(), lab.recovery, first.record, scratch=scratch) as view:
+            for path, content in then.items():
+                number = view.tree.find(path.encode())
+                assert number is not None
+                entry = view.tree.entry(view.tree.file_of(number))
+                assert FileContent(view.blocks, entry).read(0, entry.size) == content

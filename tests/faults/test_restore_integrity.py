@@ -458,7 +458,12 @@ def test_failure_is_attested_by_the_class_of_its_error(
     (statement,) = lab.open().ledger.valid("restore")
     _, attestation = _attestation(lab, statement)
     assert attestation.verdict == "failed"
-    assert attestation.details == {"seconds": 0, "error": "DigestMismatchError"}
+    assert attestation.details == {
+        "seconds": 0,
+        "error": "DigestMismatchError",
+        "bad_packs": [ref.sha256.hex()],
+    }
+    assert statement.body.bad == (ref.sha256.hex(),)  # type: ignore[union-attr]
 
 
 def test_dry_run_says_nothing_even_of_damage(lab: "Lab", record: Record, target: Path) -> None:

@@ -66,11 +66,15 @@ class Blocks:
         Raises:
             IntegrityError: It is missing or damaged.
         """
-        place = self._place(chunk_id)
-        if place.key not in self._open:
-            self._fetch(place, following)
-        self._open.move_to_end(place.key)
-        return memoryview(self._open[place.key])[place.offset : place.offset + place.length]
+
+        def read(chunk_id: bytes) -> memoryview:
+            place = self._place(chunk_id)
+            if place.key not in self._open:
+                self._fetch(place, following)
+            self._open.move_to_end(place.key)
+            return memoryview(self._open[place.key])[place.offset : place.offset + place.length]
+
+        return self.reader.wherever(chunk_id, read)
 
     def length(self, chunk_id: bytes) -> int:
         """Bytes of a chunk, as the directory of its pack says."""

@@ -12,11 +12,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from vault.errors import DigestMismatchError, FormatError
+from vault.errors import (
+    DigestMismatchError,
+    FormatError,
+    IntegrityError,
+    VaultError,
+    WrongKeyError,
+)
 from vault.model import ObjectType
 from vault.processes import Helper, start
 from vault.progress import Progress
-from vault.reader import PackReader, Reader
+from vault.reader import PackReader, Reader, StaleIndexError
 from vault.restore.spool import Spool
 from vault.restore.stage import Stager
 from vault.tree import Entry, split_ids
@@ -78,6 +84,16 @@ class _Work:
             for at in self._range(number)
             for chunk in (self._chunks[at],)
         ]
+
+    def left(
+        self, blocks: Sequence[int]
+    ) -> Iterator[tuple[list[bytes], Sequence[int], Sequence[int]]]:
+        """Ids, files and offsets of what these blocks have to deliver, block by block."""
+        for number in blocks:
+            at = self._range(number)
+            chunks = self._chunks[at.start : at.stop]
+            ids = [self.pack.directory.chunk_id(place) for place in chunks]
+            yield ids, self._files[at.start : at.stop], self._offsets[at.start : at.stop]
 
     def _range(self, number: int) -> range:
         """Where a block's chunks are in the arrays."""
@@ -156,14 +172,37 @@ class Plan:
         plan = self._packs[number] = _PackPlan()
         return plan
 
-    def pack_names(self) -> Iterator[str]:
-        """Objects that the plan needs."""
-        return (self._reader.pack(number).ref.name for number in self._packs)
+    def again(self, work: _Work, failed: "_Failed") -> None:
+        """Plan what a pack did not give from others that hold the same chunks.
+
+        Raises:
+            IntegrityError: What was wrong with the pack, if one of them lies nowhere else.
+        """
+        for ids, files, offsets in work.left(failed.blocks):
+            locations = self._reader.find_again(ids)
+            if locations is None:
+                raise failed.error
+            for name, at, file, offset in zip(ids, locations, files, offsets, strict=True):
+                plan = self._packs.get(at.pack) or self._begin(at.pack)
+                plan.ids += name
+                plan.files.append(file)
+                plan.offsets.append(offset)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything left to fetch."""
+        return bool(self._packs)
 
     def packs(self) -> Iterator[_Work]:
         """Each pack with its work; a plan is dropped when taken."""
         for number in sorted(self._packs):
             yield _Work(self._reader.pack(number), self._packs.pop(number))
+
+
+class _Failed(NamedTuple):
+    """A pack that could not be read, and its blocks that are still wanted."""
+
+    error: VaultError
+    blocks: Sequence[int]
 
 
 class _Written(NamedTuple):
@@ -221,6 +260,17 @@ class Fetcher:
             IntegrityError: A pack can't be had with the right bytes.
             LocalError: The disk failed.
         """
+        with contextlib.ExitStack() as stack:
+            self._helpers = start(stack, self._processes, self._helper)  # no threads yet
+            while self._plan:
+                self._fetch_all()
+            for helper in self._helpers:
+                while helper.busy:
+                    self._count(helper.take())
+                self._stager.add_left_out(helper.finish())
+
+    def _fetch_all(self) -> None:
+        """Everything planned; what a pack does not give is planned anew, from substitutes."""
         blocks = streamed(
             self._workers.compute,
             _open_blocks,
@@ -228,15 +278,16 @@ class Fetcher:
             limit=self._workers.in_flight,
             ahead=BLOCKS_AHEAD,
         )
-        with contextlib.ExitStack() as stack:
-            self._helpers = start(stack, self._processes, self._helper)  # no threads yet
-            stack.enter_context(contextlib.closing(blocks))
-            for work, (block, raw) in blocks:
-                self._write_block(work.parts(block), memoryview(raw))
-            for helper in self._helpers:
-                while helper.busy:
-                    self._count(helper.take())
-                self._stager.add_left_out(helper.finish())
+        failed: list[tuple[_Work, _Failed]] = []
+        with contextlib.closing(blocks):
+            for work, opened in blocks:
+                if isinstance(opened, _Failed):
+                    failed.append((work, opened))
+                else:
+                    block, raw = opened
+                    self._write_block(work.parts(block), memoryview(raw))
+        for work, why in failed:
+            self._plan.again(work, why)
 
     def _helper(self) -> _Helper:
         before = Counter(self._stager.left_out)
@@ -296,8 +347,16 @@ class Fetcher:
         return self._stager.create_file(path)
 
 
-def _open_blocks(work: _Work) -> Iterator[tuple[int, bytes]]:
-    return work.pack.blocks(work.blocks())
+def _open_blocks(work: _Work) -> Iterator[tuple[int, bytes] | _Failed]:
+    left = work.blocks()
+    try:
+        for number, raw in work.pack.blocks(work.blocks()):
+            yield number, raw
+            left.remove(number)
+    except StaleIndexError:
+        raise
+    except (IntegrityError, WrongKeyError) as error:
+        yield _Failed(error, left)
 
 
 def _segments(entry: Entry) -> Iterator[tuple[int, int]]:

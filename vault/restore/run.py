@@ -11,12 +11,13 @@ import dataclasses
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
 from vault import attest
+from vault.bodies import name_packs
 from vault.crypto import SigningKey
 from vault.errors import (
     ConfigError,
@@ -54,6 +55,7 @@ from vault.restore.target import (
 from vault.tree import Entry, Flaws, commitment, replace_entry
 from vault.workers import Workers
 
+MAX_TOLD = 10_000  # bad packs in an attestation
 ENOUGH_FILES = 1_000  # for a process of its own to be worth its start
 
 _log = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class RestoreReport:
     size: int  # bytes of content
     proof: ProofReport | None = None
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    bad_packs: tuple[str, ...] = ()  # by name; what was wanted of them came from others
     flaws: Flaws = dataclasses.field(default_factory=Flaws)  # of the tree, stepped over
     atomic: bool = True
     former: bool = False  # the former state is kept until it is finalized
@@ -180,6 +183,7 @@ def restore(
                     by_digest=by_digest,
                 ) as run,
             ):
+                witness.bad = run.bad_packs
                 return run.run(witness)
         except StaleIndexError as error:
             _log.warning("%s", error)
@@ -204,6 +208,7 @@ class _Witness:
         self._request = request
         self._started = repository.clock()
         self._promoted = False
+        self.bad: Mapping[str, VaultError] = {}  # packs by name: as the attempt at hand found them
 
     def sign(self, verdict: str, details: dict[str, Any]) -> bytes:
         """An attestation of what just ended."""
@@ -216,9 +221,18 @@ class _Witness:
             snapshot=self._request.record,
             started=self._started,
             tool=self._request.tool,
-            details={"seconds": round(seconds), **details},
+            details={
+                "seconds": round(seconds),
+                "bad_packs": self._bad_ids[:MAX_TOLD],
+                **details,
+            },
+            claims=name_packs(self._bad_ids, ()),
         )
         return attest.sign(attestation, self._key)
+
+    @property
+    def _bad_ids(self) -> list[str]:
+        return sorted(name.rpartition("/")[2] for name in self.bad)
 
     def record(self, data: bytes) -> Record | None:
         """Append it to the ledger; None where the store can't be written."""
@@ -297,6 +311,11 @@ class _Restore:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    @property
+    def bad_packs(self) -> Mapping[str, VaultError]:
+        """Packs that were read twice and are wrong, by name; it grows while the restore runs."""
+        return self._reader.bad
+
     def run(self, witness: _Witness) -> RestoreReport:
         """All of it."""
         selection = self._prepare()
@@ -353,22 +372,18 @@ class _Restore:
     def _prepare(self) -> Selection:
         """Plan everything, and see that it is there and fits."""
         self._tools.progress.stage("planning")
-        is_partial = self._request.wanted is not None
-        if not is_partial:
-            self._check_present(ref.name for ref in self._reader.inventory.objects)
-        self._reader.load_packs()
-        for error in self._reader.unreadable.values():
-            if not is_partial:
-                raise error
-        self._spool.fill(self._reader.tree(self._flaws))
-        self._check_flaws()
-        selection = select(self._spool, self._request.wanted)
+        missing = self._missing_packs()
+        self._reader.load_packs(missing=missing)
         space = open_space(self._target)
-        self._make_plan(selection, space)
+        try:
+            self._spool.fill(self._reader.tree(self._flaws))
+            self._check_flaws()
+            selection = select(self._spool, self._request.wanted)
+            self._make_plan(selection, space)
+        except MissingObjectError as error:
+            raise self._explained(error, missing) from error
         if selection.is_partial and space.inodes <= 1:
             raise self._nothing_matches()
-        if is_partial:  # what else is missing does not concern it
-            self._check_present(self._plan.pack_names())
         check_space(self._target, space)
         return selection
 
@@ -408,25 +423,29 @@ class _Restore:
             hint="'vault ls' shows the paths, which patterns are relative to",
         )
 
-    def _check_present(self, names: Iterable[str]) -> None:
-        """Every needed object is there with its size, at some version."""
-        wanted = set(names)
-        needed = {ref.name: ref for ref in self._reader.inventory.objects if ref.name in wanted}
+    def _explained(self, error: VaultError, missing: Collection[str]) -> VaultError:
+        """Which packs are at fault for a chunk that lies nowhere."""
+        lost = sorted(self._reader.unreadable.keys() & set(missing))
+        if lost:
+            return MissingObjectError(
+                f"{len(lost)} of {len(self._reader.inventory.objects)} objects that snapshot"
+                f" {self._request.record.seq} needs are missing or cut short, and not all that"
+                " they held lies elsewhere",
+                found=lost[0],
+                hint="run 'vault verify' for all of them",
+            )
+        return next(iter(self._reader.unreadable.values()), error)
+
+    def _missing_packs(self) -> set[str]:
+        """Needed packs that no version in the store's list is as large as."""
+        packs = (r for r in self._reader.inventory.objects if r.name.startswith("packs/"))
+        sizes = {ref.name: ref.size for ref in packs}
         found = {
             version.name
             for version in self._repository.store.versions("packs/")
-            if not version.marker
-            and version.name in needed
-            and version.size == needed[version.name].size
+            if not version.marker and version.size == sizes.get(version.name)
         }
-        missing = sorted(name for name in needed if name.startswith("packs/") and name not in found)
-        if missing:
-            raise MissingObjectError(
-                f"{len(missing)} of {len(needed)} objects that snapshot"
-                f" {self._request.record.seq} needs are missing or cut short",
-                found=missing[0],
-                hint="run 'vault verify' for all of them",
-            )
+        return sizes.keys() - found
 
     def _make_plan(self, selection: Selection, space: Space) -> None:
         """Sort entries into directories, content and the rest; add up what they take."""
@@ -599,6 +618,7 @@ class _Restore:
             target=Path(os.fsdecode(self._target.path)),
             files=len(self._plan.places),
             size=self._size,
+            bad_packs=tuple(sorted(self.bad_packs)),
             flaws=self._flaws,
             **details,
         )
