@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cli import progress, render
-from cli.context import Invocation, finding_text, pass_invocation
+from cli.context import Invocation, finding_text, look_twice, pass_invocation
 from cli.exits import EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION, EXIT_STORAGE
 from cli.page import Section, page
 from cli.sample import sample_of
@@ -22,7 +22,6 @@ from vault.model import Severity, to_rfc3339
 from vault.repository import Repository
 from vault.stats import owed
 from vault.storage import open_store
-from vault.trust import HeadMemory
 from vault.workers import make_workers
 
 _TRANSFERS = 8  # questions to the store at the same time
@@ -87,7 +86,7 @@ def audit(
     return _EXITS[result.gravest]
 
 
-def _open(invocation: Invocation) -> tuple[Repository, list[Head]]:
+def _open(invocation: Invocation) -> tuple[Repository, Sequence[Head]]:
     """The repository, holes in its ledger and all; and the heads that it must contain."""
     if invocation.options.accept_head is not None:
         raise ConfigError(
@@ -97,9 +96,12 @@ def _open(invocation: Invocation) -> tuple[Repository, list[Head]]:
     location = invocation.location()
     assert location is not None
     store = open_store(location.url, endpoint=location.endpoint)
-    repository = Repository(store, invocation.pinned_root(), clock=invocation.clock, tolerant=True)
-    known = HeadMemory(invocation.places.state).recall(repository.ledger.repository_id)
-    return repository, [*invocation.floors, *([known] if known else [])]
+    root = invocation.pinned_root()
+    floors = invocation.all_floors(root)
+    repository = look_twice(
+        lambda: Repository(store, root, clock=invocation.clock, tolerant=True), floors
+    )
+    return repository, floors
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import getpass
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -22,6 +22,7 @@ from cli import render
 from cli.options import Options
 from cli.scratch import scratch_directory
 from vault import ledgermemory
+from vault.answers import ask_twice
 from vault.enrol import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
 from vault.envelope import Head
 from vault.errors import ConfigError, LocalError, RollbackError, VaultError, WrongKeyError
@@ -210,20 +211,29 @@ class Invocation:
         assert location is not None
         root = self.pinned_root()
         store = open_store(location.url, endpoint=location.endpoint)
-        afresh = afresh or self.options.accept_head is not None
+        accepted = self.options.accept_head and parse_trust(self.options.accept_head)
+        afresh = afresh or bool(accepted)
         remembered = None if afresh else self._ledgers.recall(root)
-        repository = Repository(store, root, clock=self.clock, remembered=remembered)
-        for floor in self.floors:
+        floors = self.floors if accepted else self.all_floors(root)
+        known = iter((remembered, None))
+        repository = look_twice(
+            lambda: Repository(store, root, clock=self.clock, remembered=next(known)), floors
+        )
+        for floor in floors:
             check_floor(repository.ledger, floor)
-        if self.options.accept_head is not None:
-            self._accept(repository, parse_trust(self.options.accept_head))
-        else:
-            known = self._memory.recall(repository.ledger.repository_id)
-            if known is not None:
-                check_floor(repository.ledger, known)
+        if accepted:
+            self._accept(repository, accepted)
         self.remember(repository)
         self._remember_ledger(repository, remembered)
         return repository
+
+    def all_floors(self, root: Digest) -> tuple[Head, ...]:
+        """What ``--trust`` names, and the head that is remembered.
+
+        To be asked for before the store is listed (`HeadMemory.recall`).
+        """
+        known = self._memory.recall(root)
+        return self.floors if known is None else (*self.floors, known)
 
     def _remember_ledger(self, repository: Repository, remembered: Remembered | None) -> None:
         """Keep what was verified, once it is enough to be worth a file."""
@@ -250,7 +260,7 @@ class Invocation:
         """Raise the remembered head as far as it can't be undone by a lost race."""
         head = settled_head(repository, self.clock())
         try:
-            self._memory.remember(repository.ledger.repository_id, head)
+            self._memory.remember(repository.ledger.records[0].digest, head)
         except LocalError as error:
             self.warn(f"the head of the ledger is not remembered: {error}")
 
@@ -264,7 +274,7 @@ class Invocation:
                 found=f"{head.seq}:{found}" if found else repository.head,
             )
         self._attest_acceptance(repository, head)
-        self._memory.replace(repository.ledger.repository_id, head)
+        self._memory.replace(repository.ledger.records[0].digest, head)
 
     def _attest_acceptance(self, repository: Repository, head: Head) -> None:
         body = HeartbeatBody(note="accepted a head of the ledger", accepted=str(head))
@@ -451,6 +461,15 @@ def settled_head(repository: Repository, now: datetime) -> Head:
     if ordered or len(records) == 1 or records[-1].modified + SETTLED <= now:
         return repository.head
     return records[-2].head
+
+
+def look_twice(read: Callable[[], Repository], floors: Sequence[Head]) -> Repository:
+    """The repository, read again if its ledger lacks one of these heads: a list may lag behind."""
+
+    def contains(repository: Repository) -> bool:
+        return all(repository.ledger.digest_at(floor.seq) == floor.digest for floor in floors)
+
+    return ask_twice("ledger", read, contains, is_list=True)
 
 
 def finding_text(finding: Finding) -> str:

@@ -12,8 +12,10 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from vault import inventory, locks, pages
+from vault.answers import ask_twice
 from vault.crypto import SigningKey
 from vault.envelope import (
     Head,
@@ -267,18 +269,38 @@ class Repository:
         """Read and verify every statement that follows the head.
 
         A name belongs to its oldest link-valid version (I4); anything else at it
-        is junk or a lost race, and reported.
+        is junk or a lost race, and reported. What looks like a hole, or no ledger at
+        all, is looked at twice.
 
         Raises:
             RollbackError: A statement signed by a known key stands beyond a gap.
         """
+        known = len(self.findings)
+
+        def follow() -> RollbackError | None:
+            del self.findings[known:]
+            return self._follow()
+
+        def is_right(gap: RollbackError | None) -> bool:
+            return gap is None and self.ledger.head is not None
+
+        gap = ask_twice("ledger", follow, is_right, is_list=True)
+        if gap is not None and not self._tolerant:
+            raise gap
+
+    def _follow(self) -> RollbackError | None:
+        """Link what the store lists after the head; what proves a gap, if anything does."""
         head = self.ledger.head
         start = ledger_name(head.seq) if head else ""
+        gap: RollbackError | None = None
         for name, versions in _by_name(self.store.versions("ledger/", after=start)):
             expected = ledger_name(self._next_seq())
             if name == expected and self._link_oldest(name, versions):
                 continue
-            self._not_linked(name, versions)
+            gap = gap or self._gap_at(name, versions)
+            if gap is not None and not self._tolerant:
+                break
+        return gap
 
     def _next_seq(self) -> int:
         return self.ledger.head.seq + 1 if self.ledger.head else 0
@@ -286,11 +308,14 @@ class Repository:
     def _link_oldest(self, name: str, versions: Sequence[ObjectVersion]) -> bool:
         """Link the oldest link-valid version; False if there is none."""
         for version in versions:
-            envelope = self._read_envelope(version)
-            if envelope is not None and self._link(envelope, version):
+            if ask_twice(name, partial(self._link_version, version), bool):
                 return True
             self._note(Severity.WARNING, name, "junk version at a ledger name", version.version)
         return False
+
+    def _link_version(self, version: ObjectVersion) -> bool:
+        envelope = self._read_envelope(version)
+        return envelope is not None and self._link(envelope, version)
 
     def _read_envelope(self, version: ObjectVersion) -> bytes | None:
         if version.marker or not may_be_statement(version.size):
@@ -314,14 +339,18 @@ class Repository:
             return False
         return True
 
-    def _not_linked(self, name: str, versions: Sequence[ObjectVersion]) -> None:
+    def _gap_at(self, name: str, versions: Sequence[ObjectVersion]) -> RollbackError | None:
         """Report what stands beside the chain; a signed statement there is a broken chain."""
         seq = parse_ledger_name(name)
         for version in versions:
             envelope = self._read_envelope(version)
-            if seq is not None and envelope is not None and not self._tolerant:
-                check_gap(self.ledger, [(seq, envelope)])
             self._note(Severity.WARNING, name, "junk at a ledger name", version.version)
+            if seq is not None and envelope is not None:
+                try:
+                    check_gap(self.ledger, [(seq, envelope)])
+                except RollbackError as error:
+                    return error
+        return None
 
     def _no_root(self, root_digest: Digest) -> Exception:
         if next(iter(self.store.versions(ledger_name(0))), None) is None:
@@ -460,11 +489,18 @@ class Repository:
             MissingObjectError: Nowhere; nothing may be built on it.
         """
         name = ledger_name(record.seq)
-        for version in self._exact_versions(name):
-            envelope = self._read_envelope(version)
-            if envelope is not None and _digest_of(envelope) == record.digest:
-                return version.version, envelope
-        raise MissingObjectError(f"{name} is missing", expected=f"version {record.version}")
+
+        def ask() -> tuple[str, bytes] | None:
+            for version in self._exact_versions(name):
+                envelope = self._read_envelope(version)
+                if envelope is not None and _digest_of(envelope) == record.digest:
+                    return version.version, envelope
+            return None
+
+        found = ask_twice(name, ask, bool)
+        if found is None:
+            raise MissingObjectError(f"{name} is missing", expected=f"version {record.version}")
+        return found
 
     def ledger_need(self) -> datetime:
         """`locks.ledger_until` for what is stored now."""
@@ -540,6 +576,13 @@ class Repository:
             MissingObjectError: No version of the name is left.
             DigestMismatchError: Versions are there, none has these bytes.
         """
+        found = ask_twice(ref.name, lambda: self._find(ref), _is_found)
+        if isinstance(found, IntegrityError):
+            raise found
+        return found
+
+    def _find(self, ref: ObjectRef) -> bytes | IntegrityError:
+        """The bytes, from whichever version has them, or what the store has instead."""
         data = self._read_version(ref, ref.version)
         if data is not None and _matches(data, ref):
             return data
@@ -548,7 +591,15 @@ class Repository:
             if other is not None and _matches(other, ref):
                 self._note(Severity.WARNING, ref.name, "read from another version", version.version)
                 return other
-        raise _unreadable(ref, data)
+        return _unreadable(ref, data)
+
+    def sizes(self, ref: ObjectRef) -> set[int]:
+        """Of the versions of an object, as the store lists them; none: it is missing."""
+
+        def ask() -> set[int]:
+            return {each.size for each in self._exact_versions(ref.name) if not each.marker}
+
+        return ask_twice(ref.name, ask, lambda sizes: ref.size in sizes, is_list=True)
 
     def other_versions(self, ref: ObjectRef) -> Iterator[ObjectVersion]:
         """Versions of the object, other than the pinned one, that have its size."""
@@ -583,6 +634,12 @@ class Repository:
             FormatError: It is larger than evidence may be.
         """
         name = f"evidence/{digest}"
+        found = ask_twice(name, lambda: self._find_evidence(name, digest), _is_found)
+        if isinstance(found, IntegrityError):
+            raise found
+        return found
+
+    def _find_evidence(self, name: str, digest: Digest) -> bytes | IntegrityError:
         sizes: list[int] = []
         for version in self._exact_versions(name):
             if version.marker:
@@ -592,11 +649,11 @@ class Repository:
             if data is not None and hashlib.sha256(data).digest() == digest:
                 return data
         if not sizes:
-            raise MissingObjectError(f"{name} is missing")
+            return MissingObjectError(f"{name} is missing")
         if min(sizes) > MAX_EVIDENCE:
             limit = f"at most {MAX_EVIDENCE} bytes"
-            raise FormatError(f"{name} is too large", expected=limit, found=f"{min(sizes)} bytes")
-        raise DigestMismatchError(f"{name} has other bytes", expected=digest)
+            return FormatError(f"{name} is too large", expected=limit, found=f"{min(sizes)} bytes")
+        return DigestMismatchError(f"{name} has other bytes", expected=digest)
 
     def _evidence_version(self, version: ObjectVersion) -> bytes | None:
         """The bytes of one version; None if it is too large or gone."""
@@ -746,6 +803,10 @@ def _digest_of(envelope: bytes) -> Digest | None:
         return parse_envelope(envelope).digest
     except FormatError:
         return None
+
+
+def _is_found(answer: bytes | IntegrityError) -> bool:
+    return isinstance(answer, bytes)
 
 
 def _matches(data: bytes, ref: ObjectRef) -> bool:

@@ -5,11 +5,12 @@ root, the highest head ever seen here, and the head an operator names with ``--t
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,6 @@ from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, R
 from vault.model import Digest
 
 _TRUST = re.compile(r"(0|[1-9][0-9]{0,15}):([0-9a-f]{64})")
-_REPOSITORY = re.compile(r"[0-9a-f]{32}")
 _MAX_MEMORY_FILE = 4096  # bytes
 
 
@@ -95,19 +95,29 @@ def check_gap(ledger: History, beyond: Iterable[tuple[int, bytes]]) -> None:
 
 
 class HeadMemory:
-    """The highest head seen of each repository, one small file each."""
+    """The highest head seen of each repository, one small file each.
+
+    Any number of processes may use it at once: what one has remembered, no other lowers.
+    """
 
     def __init__(self, state_dir: Path) -> None:
+        self._state = state_dir
         self._directory = state_dir / "heads"
 
-    def recall(self, repository_id: str) -> Head | None:
-        """The remembered head, None if this repository was never seen here.
+    def recall(self, root: Digest) -> Head | None:
+        """The remembered head, None if the repository was never seen here.
+
+        Asked before the store is listed, so that what another process of this machine
+        appends and remembers meanwhile is no older history.
+
+        Args:
+            root: Digest of the repository's statement 0.
 
         Raises:
             IntegrityError: The file is damaged, so that nothing can be said.
             LocalError: It can't be read.
         """
-        path = self._path(repository_id)
+        path = self._path(root)
         try:
             with path.open("rb") as file:
                 data = file.read(_MAX_MEMORY_FILE + 1)
@@ -124,34 +134,59 @@ class HeadMemory:
                 hint="name the head you trust with --accept-head SEQ:DIGEST to write it anew",
             ) from error
 
-    def remember(self, repository_id: str, head: Head) -> None:
-        """Raise the remembered head; an older one leaves it as it is.
+    def remember(self, root: Digest, head: Head) -> None:
+        """Raise the remembered head, durably; an older one leaves it as it is.
 
         Raises:
             IntegrityError: The file is damaged.
             LocalError: It can't be written.
         """
-        known = self.recall(repository_id)
-        if known is None or head.seq > known.seq:
-            self.replace(repository_id, head)
+        if not self._is_higher(root, head):
+            return  # most often, and also where nothing can be written
+        with self._locked():
+            if self._is_higher(root, head):
+                self._write(root, head)
 
-    def replace(self, repository_id: str, head: Head) -> None:
+    def replace(self, root: Digest, head: Head) -> None:
         """Remember this head whatever was remembered before (``--accept-head``).
 
         Raises:
             LocalError: It can't be written.
         """
-        path = self._path(repository_id)
+        with self._locked():
+            self._write(root, head)
+
+    def _is_higher(self, root: Digest, head: Head) -> bool:
+        known = self.recall(root)
+        return known is None or head.seq > known.seq
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold what is remembered against other processes; the kernel lets go if we die."""
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self._state / "heads.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unwritable(self._directory, error) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _write(self, root: Digest, head: Head) -> None:
+        path = self._path(root)
+        try:
             _write_durably(path, _encode(head))
         except OSError as error:
-            raise LocalError(f"can't write the remembered head {path}", found=error) from error
+            raise _unwritable(path, error) from error
 
-    def _path(self, repository_id: str) -> Path:
-        if not _REPOSITORY.fullmatch(repository_id):
-            raise ConfigError("repository id must be 32 hex digits", found=repr(repository_id[:80]))
-        return self._directory / f"{repository_id}.json"
+    def _path(self, root: Digest) -> Path:
+        return self._directory / f"{root}.json"
+
+
+def _unwritable(path: Path, error: OSError) -> LocalError:
+    return LocalError(f"can't write the remembered head {path}", found=error)
 
 
 def _encode(head: Head) -> bytes:

@@ -177,14 +177,9 @@ class _Run:
         self._read_all(sorted(sample))
 
     def _check_presence(self, names: Iterable[str]) -> None:
-        store = self._repository.store
         for name in names:
             ref = self._needed[name]
-            sizes = {
-                version.size
-                for version in store.versions(name)
-                if version.name == name and not version.marker
-            }
+            sizes = self._repository.sizes(ref)
             if ref.size not in sizes:
                 problem = "object has the wrong size" if sizes else "object is missing"
                 self._finding(name, problem, str(ref.size), ", ".join(map(str, sizes)))

@@ -2,13 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
 from vault import ledgermemory
+from vault.envelope import Head
+from vault.model import Digest
+from vault.storage.base import ObjectVersion
+from vault.storage.local import LocalStore
+from vault.trust import HeadMemory
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -130,7 +135,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_warning(
     def refuse(*_: object) -> None:
         raise LocalError("read-only file system")
 
-    monkeypatch.setattr(HeadMemory, "replace", refuse)
+    monkeypatch.setattr(HeadMemory, "_write", refuse)
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "fresh"))
     code, _, err = vault("list")
     assert code == 0
@@ -151,3 +156,78 @@ def test_whoever_proves_something_reads_every_statement(
     for command in (["verify"], ["audit"], ["restore", "data", home / "target"]):
         assert vault(*command)[0] == 4, command
     assert not (home / "target").exists()
+
+
+# --- commands of one host at the same time ---
+
+
+@pytest.fixture
+def known(vault: Vault, vault_json: VaultJson, repository: Path, source: Path) -> str:
+    """The head of a ledger with a snapshot, which this host has seen."""
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    head: str = vault_json("list")["head"]
+    return head
+
+
+def _hide_newest(monkeypatch: pytest.MonkeyPatch, *, lasting: bool) -> list[str]:
+    """The store's list lacks the newest statement; the names that were left out."""
+    real = LocalStore.versions
+    hidden: list[str] = []
+
+    def versions(self: LocalStore, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
+        items = list(real(self, prefix, after=after))
+        if prefix == "ledger/" and items and (lasting or not hidden):
+            hidden.append(items.pop().name)
+        return iter(items)
+
+    monkeypatch.setattr(LocalStore, "versions", versions)
+    return hidden
+
+
+@pytest.mark.parametrize("command", [("list",), ("status",), ("verify", "--no-key"), ("audit",)])
+def test_a_list_that_lags_behind_once_is_no_older_history(
+    vault: Vault, known: str, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """It is asked for again before anything is called tampering."""
+    before = vault(*command)
+    hidden = _hide_newest(monkeypatch, lasting=False)
+    code, _, err = vault(*command)
+    assert hidden, "the list was asked for"
+    assert code == before[0], err
+    assert "history" not in err
+
+
+@pytest.mark.parametrize("command", [("list",), ("audit",)])
+def test_a_list_that_lacks_it_for_good_is_an_older_history(
+    vault: Vault, known: str, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """Control."""
+    hidden = _hide_newest(monkeypatch, lasting=True)
+    code, out, err = vault(*command)
+    assert code == 4
+    assert "older history" in out + err
+    assert len(hidden) > 1, "it was looked at twice"
+
+
+def test_what_another_command_remembers_meanwhile_is_not_held_against_the_store(
+    vault: Vault, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered is recalled before the store is listed."""
+    order: list[str] = []
+    recall, versions = HeadMemory.recall, LocalStore.versions
+
+    def noted_recall(self: HeadMemory, root: Digest) -> Head | None:
+        order.append("recall")
+        return recall(self, root)
+
+    def noted_versions(self: LocalStore, prefix: str, *, after: str = "") -> Any:
+        order.append("list")
+        return versions(self, prefix, after=after)
+
+    monkeypatch.setattr(HeadMemory, "recall", noted_recall)
+    monkeypatch.setattr(LocalStore, "versions", noted_versions)
+    assert vault("list")[0] == 0
+    assert order[0] == "recall"
+    order.clear()
+    vault("audit")
+    assert order[0] == "recall"

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from vault.errors import ConfigError, IntegrityError, LocalError, RollbackError,
 from vault.model import Digest
 from vault.trust import HeadMemory, check_floor, check_gap, parse_trust
 
-REPOSITORY = "ab" * 16
+ROOT = Digest(b"\xab" * 32)
 
 
 def digest(number: int) -> Digest:
@@ -103,34 +105,34 @@ def test_junk_beyond_the_head_is_anybodys() -> None:
 
 def test_nothing_is_remembered_of_a_repository_never_seen(tmp_path: Path) -> None:
     """The first contact needs the pinned root."""
-    assert HeadMemory(tmp_path).recall(REPOSITORY) is None
+    assert HeadMemory(tmp_path).recall(ROOT) is None
 
 
 def test_highest_head_is_remembered(tmp_path: Path) -> None:
     """An older one never lowers it, and repositories do not mix."""
     memory = HeadMemory(tmp_path / "state")
-    memory.remember(REPOSITORY, head(5))
-    memory.remember(REPOSITORY, head(4))
-    assert HeadMemory(tmp_path / "state").recall(REPOSITORY) == head(5)
-    memory.remember(REPOSITORY, head(6))
-    assert memory.recall(REPOSITORY) == head(6)
-    assert memory.recall("cd" * 16) is None
+    memory.remember(ROOT, head(5))
+    memory.remember(ROOT, head(4))
+    assert HeadMemory(tmp_path / "state").recall(ROOT) == head(5)
+    memory.remember(ROOT, head(6))
+    assert memory.recall(ROOT) == head(6)
+    assert memory.recall(Digest(b"\xcd" * 32)) is None
 
 
 def test_accepted_head_replaces_a_higher_one(tmp_path: Path) -> None:
     """Only the explicit way goes back."""
     memory = HeadMemory(tmp_path)
-    memory.remember(REPOSITORY, head(5))
-    memory.replace(REPOSITORY, head(2))
-    assert memory.recall(REPOSITORY) == head(2)
+    memory.remember(ROOT, head(5))
+    memory.replace(ROOT, head(2))
+    assert memory.recall(ROOT) == head(2)
 
 
 def test_memory_is_private_and_leaves_no_temporary_files(tmp_path: Path) -> None:
     """Mode 0600 in a directory of mode 0700."""
     memory = HeadMemory(tmp_path / "state")
-    memory.remember(REPOSITORY, head(5))
+    memory.remember(ROOT, head(5))
     (path,) = (tmp_path / "state" / "heads").iterdir()
-    assert path.name == f"{REPOSITORY}.json"
+    assert path.name == f"{ROOT}.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
@@ -140,15 +142,15 @@ def test_crash_before_the_exchange_keeps_the_old_head(
 ) -> None:
     """The old file or the new one, never a part; the new one is synced before it takes over."""
     memory = HeadMemory(tmp_path)
-    memory.remember(REPOSITORY, head(5))
+    memory.remember(ROOT, head(5))
 
     def fail(_descriptor: int) -> None:
         raise OSError(5, "I/O error")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(LocalError, match="remembered head"):
-        memory.remember(REPOSITORY, head(6))
-    assert memory.recall(REPOSITORY) == head(5)
+        memory.remember(ROOT, head(6))
+    assert memory.recall(ROOT) == head(5)
     assert len(list((tmp_path / "heads").iterdir())) == 1
 
 
@@ -168,28 +170,76 @@ DAMAGED = [
 def test_damaged_memory_is_an_error_that_says_how_to_go_on(tmp_path: Path, data: bytes) -> None:
     """Forgetting silently would let a rollback pass."""
     memory = HeadMemory(tmp_path)
-    memory.remember(REPOSITORY, head(5))
-    (tmp_path / "heads" / f"{REPOSITORY}.json").write_bytes(data)
+    memory.remember(ROOT, head(5))
+    (tmp_path / "heads" / f"{ROOT}.json").write_bytes(data)
     for use in (memory.recall, lambda name: memory.remember(name, head(6))):
         with pytest.raises(IntegrityError, match="damaged") as caught:
-            use(REPOSITORY)
+            use(ROOT)
         assert "--accept-head" in str(caught.value.hint)
-    memory.replace(REPOSITORY, head(6))
-    assert memory.recall(REPOSITORY) == head(6)
+    memory.replace(ROOT, head(6))
+    assert memory.recall(ROOT) == head(6)
 
 
 def test_unreadable_memory_is_a_local_error(tmp_path: Path) -> None:
     """A directory where the file should be."""
-    (tmp_path / "heads" / f"{REPOSITORY}.json").mkdir(parents=True)
+    (tmp_path / "heads" / f"{ROOT}.json").mkdir(parents=True)
     with pytest.raises(LocalError, match="can't read"):
-        HeadMemory(tmp_path).recall(REPOSITORY)
+        HeadMemory(tmp_path).recall(ROOT)
 
 
-@pytest.mark.parametrize("name", ["", "../x", "AB" * 16, "ab" * 16 + "\n"])
-def test_repository_id_never_becomes_another_path(tmp_path: Path, name: str) -> None:
-    """It names a file."""
-    with pytest.raises(ConfigError):
-        HeadMemory(tmp_path).recall(name)
+def test_processes_that_remember_at_once_never_lower_it(tmp_path: Path) -> None:
+    """Each looks and writes under a lock: whoever comes last, the highest stays."""
+    memory = HeadMemory(tmp_path)
+    gate = threading.Barrier(8)
+
+    def remember(number: int) -> None:
+        gate.wait()
+        for seq in range(number, 160, 8):
+            memory.remember(ROOT, head(seq))
+            found = memory.recall(ROOT)
+            assert found is not None
+            assert found.seq >= seq
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(remember, range(8)))
+    assert memory.recall(ROOT) == head(159)
+
+
+def test_a_slow_writer_does_not_lower_what_another_remembered_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has looked; before it holds the lock, the other one is done."""
+    memory, other = HeadMemory(tmp_path), HeadMemory(tmp_path)
+    memory.remember(ROOT, head(1))
+    real = HeadMemory._is_higher
+    done: list[bool] = []
+
+    def overtaken(self: HeadMemory, root: Digest, wanted: Head) -> bool:
+        higher = real(self, root, wanted)
+        if not done:
+            done.append(True)
+            other.remember(ROOT, head(9))
+        return higher
+
+    monkeypatch.setattr(HeadMemory, "_is_higher", overtaken)
+    memory.remember(ROOT, head(5))
+    assert memory.recall(ROOT) == head(9)
+
+
+def test_a_head_that_is_remembered_already_needs_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is to be written, so a directory that can't be written is no trouble."""
+    memory = HeadMemory(tmp_path)
+    memory.remember(ROOT, head(5))
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    memory.remember(ROOT, head(4))
+    with pytest.raises(LocalError, match="remembered head"):
+        memory.remember(ROOT, head(6))
 
 
 @given(st.binary(max_size=200))

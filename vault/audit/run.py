@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from vault import locks
+from vault.answers import ask_twice
 from vault.audit.findings import Code, Findings
 from vault.audit.needs import NEVER, TERM_PREFIXES, Collector, Need, when
 from vault.audit.protection import IN_FLIGHT, Ends
@@ -314,12 +315,15 @@ class _Audit:
         self._progress.stage("locks")
         rows = [need for need in self._collector.needs if need.located]
 
-        def status(need: Need) -> ObjectStatus | None:
+        def ask(need: Need) -> ObjectStatus | None:
             assert need.located is not None
             try:
                 return self._store.status(need.name, need.located.version)
             except ObjectNotFoundError:
                 return None
+
+        def status(need: Need) -> ObjectStatus | None:
+            return ask_twice(need.name, lambda: ask(need), bool)
 
         for need, answer in self._each(status, rows):
             if answer is None:
@@ -405,10 +409,17 @@ class _Audit:
     def _hash(self, need: Need) -> Digest:
         ref = need.located
         assert ref is not None
-        try:
-            return Digest.of(self._store.get(ref.name, ref.version, length=ref.size + 1))
-        except ObjectNotFoundError as error:
-            raise MissingObjectError(f"{ref.name} is missing", expected=ref.version) from error
+
+        def ask() -> Digest | None:
+            try:
+                return Digest.of(self._store.get(ref.name, ref.version, length=ref.size + 1))
+            except ObjectNotFoundError:
+                return None
+
+        found = ask_twice(ref.name, ask, lambda answer: answer == need.sha256)
+        if found is None:
+            raise MissingObjectError(f"{ref.name} is missing", expected=ref.version)
+        return found
 
     def _take_hash(self, need: Need, future: Future[Digest]) -> None:
         try:

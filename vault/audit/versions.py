@@ -9,10 +9,12 @@ import dataclasses
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum, auto
+from functools import partial
 
 from vault import pages
+from vault.answers import ask_twice
 from vault.audit.needs import Need, Needs
 from vault.bodies import Authority
 from vault.crypto import VerifyKey
@@ -163,8 +165,10 @@ class Inspector:
             yield from self._judge_statements(seq, versions)
         elif page := _PAGE.fullmatch(name):
             for version in versions:
-                yield self._read(
-                    version, lambda data: self._is_page(int(page[1]), data), pages.MAX_PAGE
+                yield ask_twice(
+                    name,
+                    partial(self._judge_page, int(page[1]), version),
+                    lambda answer: answer.verdict is not Verdict.OTHER,
                 )
         else:
             yield from self._judge_objects(name, versions)
@@ -201,7 +205,11 @@ class Inspector:
 
     def _judge_bytes(self, version: ObjectVersion, digest: Digest) -> Judged:
         try:
-            found = stated_or_read(self._store, version)
+            found = ask_twice(
+                version.name,
+                lambda: stated_or_read(self._store, version),
+                lambda answer: answer == digest,
+            )
         except ObjectNotFoundError:
             return Judged(version=version, verdict=Verdict.OTHER)
         except StorageUnavailableError:
@@ -216,7 +224,11 @@ class Inspector:
     def _judge_statements(self, seq: int, versions: Sequence[ObjectVersion]) -> Iterator[Judged]:
         owned = False
         for version in versions:
-            judged = self._judge_statement(seq, version, owned=owned)
+            judged = ask_twice(
+                version.name,
+                partial(self._judge_statement, seq, version, owned=owned),
+                lambda answer: answer.verdict is not Verdict.OTHER,
+            )
             owned = owned or judged.verdict is Verdict.RIGHT
             yield judged
 
@@ -274,12 +286,12 @@ class Inspector:
             return False
         return all(item.digest == self._ledger.digest_at(item.statement.seq) for item in paged)
 
-    def _read(self, version: ObjectVersion, check: Callable[[bytes], bool], limit: int) -> Judged:
+    def _judge_page(self, number: int, version: ObjectVersion) -> Judged:
         if version.marker:
             return Judged(version=version, verdict=Verdict.MARKER)
         try:
-            is_right = version.size <= limit and check(
-                self._store.get(version.name, version.version, length=limit)
+            is_right = version.size <= pages.MAX_PAGE and self._is_page(
+                number, self._store.get(version.name, version.version, length=pages.MAX_PAGE)
             )
         except ObjectNotFoundError:
             is_right = False
