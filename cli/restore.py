@@ -256,7 +256,8 @@ def _text(record: Record, report: RestoreReport) -> str:
         facts["left out"] = ", ".join(f"{what}: {n:,}" for what, n in report.left_out.items())
     if report.bad_packs:
         facts["damaged"] = (
-            f"{render.plural(len(report.bad_packs), 'pack')}; what they held came from others"
+            f"{render.plural(len(report.bad_packs), 'pack')}; what was wanted of"
+            f" {'it' if len(report.bad_packs) == 1 else 'them'} came from others"
         )
     if report.flaws:
         first = report.flaws.named[0].path

@@ -280,6 +280,10 @@ def _bad_packs(left: LeftPacks) -> str:
     )
 
 
+def _damaged(left: LeftPacks) -> str:
+    return render.plural(len(left.packs), "damaged pack")
+
+
 def _teller(repository: Repository, word: Word) -> str:
     if word.is_own:
         return "a verification on this host"
@@ -339,7 +343,7 @@ def _text(report: SnapshotReport) -> str:
             f" ({render.share(counts.added_size, counts.size)})"
             f", stored as {render.size(counts.added_bytes)}",
             "packs": f"{report.packs} new, {report.reused_packs} reused"
-            + (f", {len(report.left.packs)} damaged ones replaced" if report.left else ""),
+            + (f", {_damaged(report.left)} replaced" if report.left else ""),
             "kept until": render.moment(from_rfc3339(body.until)),
             "head": str(report.record.head),
         }

@@ -341,6 +341,7 @@ class Reader:
         self._giving_up = threading.Lock()
         self.unreadable: dict[str, VaultError] = {}  # packs by name
         self.bad: dict[str, IntegrityError] = {}  # packs by name: read twice, and wrong
+        self.replaced: set[str] = set()  # names of packs for which others are looked at
         self.substitutes: dict[str, ObjectRef] = {}  # that were looked at; by name
         self.openers: _Recent[bytes, Opener] = _Recent(RECENT_PACKS)
         self.secrets = self._open_domain()
@@ -447,6 +448,7 @@ class Reader:
     def _note(self, ref: ObjectRef, error: VaultError) -> None:
         _log.warning("%s is left out: %s", ref.name, error)
         self.unreadable[ref.name] = error
+        self.replaced.add(ref.name)
         if isinstance(error, IntegrityError):
             self.bad[ref.name] = error
 
@@ -500,6 +502,7 @@ class Reader:
 
     def _substitute(self, pack: PackReader) -> int:
         """Enter where else the chunks of a pack lie; where nowhere else, the pack itself."""
+        self.replaced.add(pack.ref.name)
         held: dict[int, tuple[PackReader, bytearray, list[int]]] = {}
         names = list(pack.directory.iter_ids())
         lengths = pack.directory.lengths

@@ -56,7 +56,7 @@ def test_the_text_names_packs_and_teller(vault: Vault, damaged: str, source: Pat
     assert "1 of 2 packs that snapshot" in err
     assert "stored anew" in err
     assert "more than 5% of its packs" in err
-    assert "1 damaged ones replaced" in out
+    assert "1 damaged pack replaced" in out
 
 
 def test_a_look_without_a_key_is_remembered_on_this_host(

@@ -95,7 +95,7 @@ class RestoreReport:
     size: int  # bytes of content
     proof: ProofReport | None = None
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-    bad_packs: tuple[str, ...] = ()  # by name; what was wanted of them came from others
+    bad_packs: tuple[str, ...] = ()  # needed ones, by name; what was wanted came from others
     flaws: Flaws = dataclasses.field(default_factory=Flaws)  # of the tree, stepped over
     atomic: bool = True
     former: bool = False  # the former state is kept until it is finalized
@@ -618,7 +618,7 @@ class _Restore:
             target=Path(os.fsdecode(self._target.path)),
             files=len(self._plan.places),
             size=self._size,
-            bad_packs=tuple(sorted(self.bad_packs)),
+            bad_packs=tuple(sorted(self._reader.replaced)),
             flaws=self._flaws,
             **details,
         )
