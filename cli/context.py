@@ -25,7 +25,14 @@ from vault import ledgermemory
 from vault.answers import ask_twice
 from vault.enrol import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
 from vault.envelope import Head
-from vault.errors import ConfigError, LocalError, RollbackError, VaultError, WrongKeyError
+from vault.errors import (
+    ConfigError,
+    FormatError,
+    LocalError,
+    RollbackError,
+    VaultError,
+    WrongKeyError,
+)
 from vault.keyfile import (
     RecoveryKey,
     RepositoryAddress,
@@ -187,11 +194,20 @@ class Invocation:
 
     @functools.cached_property
     def _addresses(self) -> dict[str, RepositoryAddress]:
-        found = {}
+        """Of each key file that can be read; one that can't stops only who needs that one."""
+        found: dict[str, RepositoryAddress] = {}
+        failed: list[VaultError] = []
         for name in _KEY_FILES:
             path = self.places.keys / name
             if path.exists():
-                _, found[name] = peek(path)
+                try:
+                    _, found[name] = peek(path)
+                except (FormatError, LocalError) as error:
+                    failed.append(error)
+        if failed and not found:
+            raise failed[0]
+        for each in failed:
+            self.warn(f"a key file is left out: {each}")
         return found
 
     # --- the repository ---

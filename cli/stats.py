@@ -7,6 +7,7 @@ import click
 
 from cli import render
 from cli.context import Invocation, pass_invocation
+from cli.exits import EXIT_INTEGRITY
 from vault.ledger import Record
 from vault.repository import Repository, snapshot_body
 from vault.selection import select
@@ -29,13 +30,14 @@ _ALL = "(all)"
 @click.command()
 @click.argument("spec", metavar="[SNAPSHOT]", required=False)
 @pass_invocation
-def stats(invocation: Invocation, *, spec: str | None) -> None:
+def stats(invocation: Invocation, *, spec: str | None) -> int:
     """Show sizes, deduplication and compression by dataset.
 
     Needs no key. Content is what restoring every snapshot would write, stored is what their
     objects take together, each counted once; dedup is the first by the second, so
     it includes compression, which by itself is new content by the bytes it was
-    stored as. Snapshots that are no longer to be kept are left out.
+    stored as. Snapshots that are no longer to be kept are left out, and those whose
+    inventory can't be read (exit 4).
     """
     repository = invocation.open()
     if spec is not None:
@@ -55,6 +57,9 @@ def stats(invocation: Invocation, *, spec: str | None) -> None:
         rows.append(_row(_ALL, total))
     text = render.table(_HEADINGS, rows, right=_RIGHT, width=render.terminal_width())
     invocation.emit("vault/stats/v1", fields, text)
+    for seq, error in total.failed.items():
+        invocation.warn(f"snapshot {seq} is left out: {error}")
+    return EXIT_INTEGRITY if total.failed else 0
 
 
 def _by_dataset(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -76,6 +81,7 @@ def _total(
 def _fields(each: Stats) -> dict[str, Any]:
     return {
         "snapshots": list(each.snapshots),
+        "failed": list(each.failed),
         "files": each.files,
         "size": each.size,
         "objects": each.objects,

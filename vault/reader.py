@@ -657,9 +657,13 @@ class Reader:
     def tree(self, flaws: None = None) -> Iterator[tuple[Entry, bytes]]: ...
 
     @overload
-    def tree(self, flaws: Flaws) -> Iterator[tuple[Entry | None, bytes]]: ...
+    def tree(
+        self, flaws: Flaws, kept: Iterator[bool] | None = None
+    ) -> Iterator[tuple[Entry | None, bytes]]: ...
 
-    def tree(self, flaws: Flaws | None = None) -> Iterator[tuple[Entry | None, bytes]]:
+    def tree(
+        self, flaws: Flaws | None = None, kept: Iterator[bool] | None = None
+    ) -> Iterator[tuple[Entry | None, bytes]]:
         """Entries with their canonical parts, in order; the signed commitment is checked last.
 
         What is yielded may be relied on only after the iterator ended without an error.
@@ -671,12 +675,13 @@ class Reader:
                 one that was signed. What lies behind a missing chunk is not looked for:
                 bytes in it that look like entries may be what a user put into an
                 attribute. None: the first fault is raised.
+            kept: See `TreeParser`.
 
         Raises:
             IntegrityError: Nothing of the tree can be read, or its content root is not the
                 one that was signed; without ``flaws``, whatever is wrong.
         """
-        parser = TreeParser(flaws)
+        parser = TreeParser(flaws, kept)
         root = ContentRoot()
         for chunk in self._chunks_of_tree(parser, flaws):
             for entry, canonical in parser.feed(chunk):

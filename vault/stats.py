@@ -5,9 +5,10 @@ after backups needs none (design.md 4, Objects).
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from vault.errors import IntegrityError
 from vault.ledger import Ledger, Record
 from vault.repository import Repository, snapshot_body
 
@@ -19,6 +20,7 @@ class Stats:
     """Sizes of some snapshots; bytes."""
 
     snapshots: tuple[int, ...]  # seq
+    failed: Mapping[int, IntegrityError]  # by seq: left out, as their inventory can't be read
     files: int  # of all snapshots, each counted where it is
     size: int  # of the content of all snapshots: what restoring each of them would write
     objects: int  # that are needed, each counted once
@@ -40,17 +42,24 @@ class Stats:
 def measure(repository: Repository, records: Sequence[Record]) -> Stats:
     """Sizes of these snapshots together; an object that many need counts once.
 
-    Raises:
-        IntegrityError: An inventory is missing or wrong.
+    One whose inventory is missing or wrong is left out.
     """
     needed: dict[str, int] = {}
+    readable: list[Record] = []
+    failed: dict[int, IntegrityError] = {}
     for record in records:
-        inventory = repository.inventory(record)
+        try:
+            inventory = repository.inventory(record)
+        except IntegrityError as error:
+            failed[record.seq] = error
+            continue
+        readable.append(record)
         refs = (repository.inventory_ref(record), *inventory.bases, *inventory.objects)
         needed.update((ref.name, ref.size) for ref in refs)
-    counts = [snapshot_body(record).counts for record in records]
+    counts = [snapshot_body(record).counts for record in readable]
     return Stats(
-        snapshots=tuple(record.seq for record in records),
+        snapshots=tuple(record.seq for record in readable),
+        failed=failed,
         files=sum(each.files for each in counts),
         size=sum(each.size for each in counts),
         objects=len(needed),

@@ -44,6 +44,7 @@ __all__ = [
     "is_plain",
     "keep_entry",
     "kept_entry",
+    "legible_path",
     "replace_entry",
     "sort_key",
     "split_ids",
@@ -548,6 +549,7 @@ class Flaws:
     def __init__(self) -> None:
         self.named: list[BadEntry] = []
         self.count = 0
+        self.misplaced = 0  # of them, those that are not behind all that came before
         self.end: TreeEnd | None = None
 
     def __bool__(self) -> bool:
@@ -590,11 +592,15 @@ class TreeParser:
             missing, or bad and legible, is replaced by a bare one (mode 0700), as all
             that lies in it would be lost otherwise. Lengths beyond their caps, and an
             entry that is cut off, end the tree. None: the first fault is raised.
+        kept: Of each entry in turn, whether it is in its place; what is not, is stepped
+            over, so that one early entry with a late path does not displace all others.
+            None: each is in its place that is behind all before it.
     """
 
-    def __init__(self, flaws: Flaws | None = None) -> None:
+    def __init__(self, flaws: Flaws | None = None, kept: Iterator[bool] | None = None) -> None:
         self.header: TreeHeader | None = None
         self._flaws = flaws
+        self._kept = kept
         self._buffer = bytearray()
         self._order = TreeOrder()
         self._files = _PathSet()
@@ -623,13 +629,16 @@ class TreeParser:
                 middle = at + _LENGTHS.size + _LENGTH.unpack_from(view, at)[0]
                 canonical = bytes(view[at + _LENGTHS.size : middle])
                 extra = bytes(view[middle:end])
+                refused = self._kept is not None and not next(self._kept, True)
                 try:
                     entry = decode_entry(canonical, extra)
-                    self._place(entry)
+                    self._place(entry, refused=refused)
                 except FormatError as error:
                     if self._flaws is None:
                         raise
-                    entries += self._step_over(self._flaws, canonical, extra, error)
+                    entries += self._step_over(
+                        self._flaws, canonical, extra, error, refused=refused
+                    )
                     if self._has_enough(self._flaws, end - at):
                         break
                 else:
@@ -693,8 +702,10 @@ class TreeParser:
         end = int(at + _LENGTHS.size + canonical + extra)
         return end if end <= len(self._buffer) else None
 
-    def _place(self, entry: Entry) -> None:
+    def _place(self, entry: Entry, *, refused: bool = False) -> None:
         """Check the entry against those before it, and remember it."""
+        if refused:
+            raise _bad(entry, "is out of order")
         if entry.type is EntryType.HARD_LINK and entry.link not in self._files:
             raise _bad(entry, "is a hard link to no earlier file", repr(entry.link))
         flaw = self._order.flaw(entry.path, is_directory=entry.type is _DIRECTORY)
@@ -718,11 +729,12 @@ class TreeParser:
         return True
 
     def _step_over(
-        self, flaws: Flaws, canonical: bytes, extra: bytes, error: FormatError
+        self, flaws: Flaws, canonical: bytes, extra: bytes, error: FormatError, *, refused: bool
     ) -> "Iterator[tuple[Entry | None, bytes]]":
         """What is given in place of a bad entry; says so in ``flaws``."""
         first = _legible(canonical)
-        if first is not None and _is_placeable(first):
+        if first is not None and _is_placeable(first) and not refused:
+            flaws.misplaced += not self._order.may_come(first.path)
             made = self._make_directories(flaws, first)
             yield from ((entry, b"") for entry in made)
             if made and (entry := self._again(canonical, extra)) is not None:
@@ -800,6 +812,12 @@ def _legible(canonical: bytes) -> _Canonical | None:
         return _canonical_decoder.decode(canonical)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
         return None
+
+
+def legible_path(canonical: bytes) -> bytes | None:
+    """The path in an entry's canonical part, if it has one that a tree may hold."""
+    first = _legible(canonical)
+    return first.path if first is not None and _is_placeable(first) else None
 
 
 def _is_placeable(first: _Canonical) -> bool:

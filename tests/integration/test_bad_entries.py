@@ -250,6 +250,28 @@ def test_one_bad_entry_does_not_make_others_bad(
     assert (code, out) == (3, "a\nm/\nm/z\nn\n")
 
 
+def test_one_entry_in_the_wrong_place_displaces_no_other(
+    vault: Vault, forger: Forge, entry: MakeEntry, home: Path
+) -> None:
+    """A well-formed one, or a whole directory, far before its place; the shorter row gives way."""
+    late = [
+        entry(b"zz", DIRECTORY),
+        *(entry(b"zz/%03d" % number, data=GOOD) for number in range(2)),
+    ]
+    for count in (1, 3):
+        record = forger(*forger.tree(*late[:count], at=1)).record
+        code, out, err = vault("--json", "ls", record.seq, "-R")
+        assert code == 3
+        assert [each["path"] for each in json.loads(out)["entries"]] == ["a", "m", "m/z", "n"]
+        assert json.loads(out)["stepped_over_count"] == count
+        assert "zz is stepped over: its entry is out of order" in err
+        assert vault("cat", record.seq, "m/z")[:2] == (3, OTHER.decode())
+        target = home / f"target{count}"
+        assert vault("restore", record.seq, target, "--include", "*")[0] == 3
+        assert (target / "m/z").read_bytes() == OTHER
+        assert not (target / "zz").exists()
+
+
 def test_diff_says_nothing_of_what_it_can_not_read(
     vault: Vault, forger: Forge, entry: MakeEntry
 ) -> None:
@@ -376,6 +398,58 @@ def _spoil(path: Path, damage: str) -> None:
     data = bytearray(path.read_bytes())
     data[20] ^= 1
     path.write_bytes(data)
+
+
+# --- what else one bad thing must not take with it ---
+
+
+def test_one_missing_inventory_leaves_the_other_snapshots(
+    vault: Vault, vault_json: Any, repository: Path, source: Path
+) -> None:
+    """Of stats, list, and all that looks into one of them."""
+    for number in range(3):
+        (source / "new").write_bytes(os.urandom(1_000 + number))
+        assert vault("snapshot", source, "--name", "data")[0] == 0
+    whole = vault_json("stats")["total"]
+    bad = vault_json("list")["snapshots"][1]
+    _spoil(repository / "inventory" / bad["inventory"]["sha256"], "gone")
+    found = vault_json("stats", code=4)
+    assert found["total"]["failed"] == found["datasets"][0]["failed"] == [bad["seq"]]
+    assert found["total"]["snapshots"] == [n for n in whole["snapshots"] if n != bad["seq"]]
+    assert 0 < found["total"]["stored"] < whole["stored"]
+    _, out, err = vault("stats")
+    assert "data" in out
+    assert f"snapshot {bad['seq']} is left out" in err
+    assert vault("list")[0] == 0
+    for number in found["total"]["snapshots"]:
+        assert vault("ls", number)[0] == 0
+    assert vault("ls", bad["seq"])[0] == 4
+
+
+@pytest.mark.parametrize("name", ["writer.key", "recovery.key", "root.key"])
+def test_one_bad_key_file_stops_only_who_needs_it(
+    vault: Vault, repository: Path, keys: Path, source: Path, name: str
+) -> None:
+    """The others still say where the repository is."""
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    key = keys / name
+    kept = key.read_bytes()
+    key.write_text("{junk")
+    needs = {
+        ("list",): "",
+        ("ls", "data"): "recovery.key",
+        ("snapshot", source, "--name", "data"): "writer.key",
+        ("verify", "--no-key"): "",
+    }
+    for command, needed in needs.items():
+        code, _, err = vault(*command)
+        assert (code == 0) == (needed != name), (command, err)
+        assert name in err
+    for other in keys.glob("*.key"):
+        other.write_text("{junk")
+    assert vault("list")[0] == 4
+    key.write_bytes(kept)
+    assert vault("list")[0] == 0
 
 
 # --- how a snapshot and a path in it are written ---

@@ -1,14 +1,28 @@
 """The tree on local disk: what goes in comes out, from any place, of any size."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vault.errors import LocalError
-from vault.restore.spool import Spool
-from vault.tree import Entry, EntryType, encode_canonical
+from vault.restore.spool import Spool, Tree
+from vault.tree import (
+    Entry,
+    EntryType,
+    Flaws,
+    TreeHeader,
+    TreeParser,
+    encode_canonical,
+    encode_extra,
+    encode_header,
+    frame,
+)
 
 
 def _entries(*lengths: int) -> list[tuple[Entry, bytes]]:
@@ -73,3 +87,59 @@ def test_errors_of_the_source_pass_through(tmp_path: Path) -> None:
 
     with Spool(tmp_path) as spool, pytest.raises(ValueError, match="broken off"):
         spool.fill(broken())  # type: ignore[arg-type]  # an iterator of entries
+
+
+# --- entries that don't ascend ---
+
+
+def _stream(paths: list[bytes]) -> bytes:
+    top = Entry(path=b"", type=EntryType.DIRECTORY, mode=0o755)
+    entries = [top, *(Entry(path=path, type=EntryType.FIFO, mode=0o644) for path in paths)]
+    return encode_header(TreeHeader(key=bytes(32), relative=True, sources=())) + b"".join(
+        frame(encode_canonical(entry), encode_extra(entry)) for entry in entries
+    )
+
+
+def _tree(paths: list[bytes]) -> Tree:
+    """A tree that can be read again, of FIFOs at these paths."""
+
+    def read(flaws: Flaws, kept: Iterator[bool] | None) -> list[tuple[Entry | None, bytes]]:
+        parser = TreeParser(flaws, kept)
+        return parser.feed(_stream(paths))
+
+    return read
+
+
+def _longest(numbers: list[int]) -> int:
+    """By trying every row: an oracle for short lists."""
+    best = [1] * len(numbers)
+    for at, number in enumerate(numbers):
+        best[at] += max((best[i] for i in range(at) if numbers[i] < number), default=0)
+    return max(best, default=0)
+
+
+@given(st.lists(st.integers(0, 9), max_size=12))
+def test_the_longest_ascending_row_is_kept(numbers: list[int]) -> None:
+    """One that comes too early displaces no others; all entries still count for the root."""
+    paths = [b"%d" % number for number in numbers]
+    with TemporaryDirectory() as scratch, Spool(Path(scratch)) as spool:
+        flaws = spool.sift(_tree(paths))
+        given_paths = [entry.path for entry, _ in spool][1:]
+        assert given_paths == sorted(set(given_paths))
+        assert len(given_paths) == _longest(numbers)
+        assert len(given_paths) + flaws.count == len(paths)
+        canonical = [part for _, _, part in spool.frames()]
+        assert len(canonical) == len(paths) + 1
+
+
+def test_a_tree_in_order_is_read_once(tmp_path: Path) -> None:
+    """Reading it again is for those that are not."""
+    read = []
+
+    def counted(flaws: Flaws, kept: Iterator[bool] | None) -> list[tuple[Entry | None, bytes]]:
+        read.append(kept)
+        return list(_tree([b"a", b"b", b"c"])(flaws, kept))
+
+    with Spool(tmp_path) as spool:
+        assert not spool.sift(counted)
+    assert read == [None]

@@ -50,7 +50,14 @@ def test_objects_that_many_need_count_once(lab: "Lab") -> None:
 def test_ratios(lab: "Lab") -> None:
     """Deduplication includes compression; of nothing there is none."""
     some = Stats(
-        snapshots=(1,), files=1, size=100, objects=1, stored=20, added_size=50, added_bytes=25
+        snapshots=(1,),
+        failed={},
+        files=1,
+        size=100,
+        objects=1,
+        stored=20,
+        added_size=50,
+        added_bytes=25,
     )
     assert (some.deduplication, some.compression) == (5, 2)
     nothing = measure(lab.open(), [])

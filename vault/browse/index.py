@@ -14,8 +14,8 @@ from typing import Final, Self
 
 from vault.errors import ConfigError, FormatError
 from vault.model import EntryType, sort_key
-from vault.restore.spool import Spool
-from vault.tree import Entry
+from vault.restore.spool import Spool, Tree
+from vault.tree import Entry, Flaws
 
 _MAX_KEYS: Final = 16_384  # sort keys kept: the first steps of every search are the same
 _MAX_KEY: Final = 1_024  # bytes; longer ones are read again
@@ -53,6 +53,20 @@ class TreeIndex:
             IntegrityError: The tree is not what was signed.
         """
         self._spool.fill(entries)
+        self._learn()
+
+    def sift(self, tree: Tree) -> Flaws:
+        """As `fill`, with what can be given of a tree; returns what can't.
+
+        Raises:
+            LocalError: The disk is full or failed.
+            IntegrityError: The tree is not what was signed.
+        """
+        flaws = self._spool.sift(tree)
+        self._learn()
+        return flaws
+
+    def _learn(self) -> None:
         above: list[tuple[int, bytes]] = []  # directories that may still get members
         for place, entry, _ in self._spool.places():
             number = len(self._places)

@@ -132,8 +132,7 @@ class View:
     def _read_tree(self) -> None:
         self._tree.close()
         self.tree = self._tree.enter_context(TreeIndex(self._scratch))
-        self.flaws = Flaws()
-        self.tree.fill(self.blocks.reader.tree(self.flaws))
+        self.flaws = self.tree.sift(self.blocks.reader.tree)
 
     def retrying(self, work: Callable[[], _T]) -> _T:
         """What ``work`` gives, believing less each time that a belief turns out wrong.

@@ -376,7 +376,7 @@ class _Restore:
         self._reader.load_packs(missing=missing)
         space = open_space(self._target)
         try:
-            self._spool.fill(self._reader.tree(self._flaws))
+            self._flaws = self._spool.sift(self._reader.tree)
             self._check_flaws()
             selection = select(self._spool, self._request.wanted)
             self._make_plan(selection, space)

@@ -6,12 +6,18 @@ The file has no name: it is gone with the process. Memory does not grow with the
 import os
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 from vault.errors import LocalError
-from vault.tree import Entry, keep_entry, kept_entry
+from vault.model import sort_key
+from vault.tree import Entry, Flaws, keep_entry, kept_entry, legible_path
+
+Tree: TypeAlias = Callable[[Flaws, Iterator[bool] | None], Iterable[tuple[Entry | None, bytes]]]
+"""`Reader.tree`, which can be read again."""
 
 _LENGTHS = struct.Struct("<II")
 _READ = 1 << 20  # bytes
@@ -43,17 +49,45 @@ class Spool:
         self._file.close()
 
     def fill(self, entries: Iterable[tuple[Entry | None, bytes]]) -> None:
-        """Write all entries; None is one that was stepped over.
+        """Write all entries, in place of any that were there; None is one that was stepped over.
 
         Raises:
             LocalError: The disk is full or failed; whatever ``entries`` raises too.
         """
         try:
+            self._file.seek(0)
+            self._file.truncate()
+            self._end, self._window = 0, (0, b"")
             for entry, canonical in entries:
                 self._add(canonical, b"" if entry is None else keep_entry(entry))
             self._file.flush()
         except OSError as error:
             raise LocalError("can't keep the tree on local disk", found=error.strerror) from error
+
+    def sift(self, tree: Tree) -> Flaws:
+        """Write what can be given of a tree, as much of it as fits together.
+
+        An entry that comes too early displaces all that should have come before it. Where
+        that happened the longest ascending row of entries is looked for, and the tree is
+        read again without those that are not in it.
+
+        Raises:
+            LocalError: As `fill`; and what ``tree`` raises.
+        """
+        flaws = Flaws()
+        self.fill(tree(flaws, None))
+        if not flaws.misplaced:
+            return flaws
+        kept = _longest_row(self)
+        if kept.count(0) >= flaws.misplaced:
+            return flaws
+        flaws = Flaws()
+        self.fill(tree(flaws, map(bool, kept)))
+        return flaws
+
+    def canonical(self, place: int) -> bytes:
+        """The canonical part of what lies at a place."""
+        return self._one(place)[1]
 
     def _add(self, canonical: bytes, kept: bytes) -> None:
         lengths = _LENGTHS.pack(len(canonical), len(kept))
@@ -117,3 +151,49 @@ def _decode(frame: bytes) -> tuple[Entry | None, bytes]:
     middle = _LENGTHS.size + _LENGTHS.unpack_from(frame)[0]
     entry = kept_entry(frame[middle:]) if middle < len(frame) else None
     return entry, frame[_LENGTHS.size : middle]
+
+
+def _longest_row(spool: Spool) -> bytearray:
+    """Of each entry that came, 1 if it is in the longest row of ascending paths, or has no path.
+
+    By patience sorting; 25 bytes of memory for each entry, its path is read again where two
+    must be compared.
+    """
+    places, before = array("Q"), array("q")  # of each entry; the one before it in its row
+    ends = array("Q")  # entries that end the rows of length 1, 2, …
+    kept = bytearray()
+    last = b""
+
+    def key_of(number: int) -> bytes:
+        path = legible_path(spool.canonical(places[number]))
+        assert path is not None
+        return sort_key(path)
+
+    for place, entry, canonical in spool.frames():
+        if entry is not None and not canonical:
+            continue  # made by the parser
+        number = len(places)
+        places.append(place)
+        before.append(-1)
+        path = legible_path(canonical)
+        kept.append(path is None)
+        if path is None:
+            continue
+        key = sort_key(path)
+        at = len(ends)
+        if ends and key <= last:
+            at = bisect_left(ends, key, key=key_of)
+            if key_of(ends[at]) == key:
+                continue  # the first of a name counts
+        before[number] = ends[at - 1] if at else -1
+        if at == len(ends):
+            ends.append(number)
+        else:
+            ends[at] = number
+        if at == len(ends) - 1:
+            last = key
+    number = ends[-1] if ends else -1
+    while number >= 0:
+        kept[number] = 1
+        number = before[number]
+    return kept
