@@ -67,7 +67,7 @@ _LENGTHS = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
 _NOT_A_PART = frozenset((b"", b".", b".."))
 _MODE = 0o7777
-_U32 = (1 << 32) - 1
+MAX_OWNER = (1 << 32) - 2  # to chown(2) the number above means "leave it"
 _U64 = (1 << 64) - 1
 _I63 = (1 << 63) - 1
 MIN_TIME, MAX_TIME = -_I63 - 1, _I63  # ns since 1970: the years 1677 and 2262
@@ -335,7 +335,7 @@ def _path_flaw(path: bytes, what: str = "path") -> Flaw:
 def _numbers_flaw(entry: Entry) -> Flaw:
     if not 0 <= entry.mode <= _MODE:
         return "has a mode out of range", entry.mode
-    if not (0 <= entry.uid <= _U32 and 0 <= entry.gid <= _U32):
+    if not (0 <= entry.uid <= MAX_OWNER and 0 <= entry.gid <= MAX_OWNER):
         return "has an owner out of range", (entry.uid, entry.gid)
     if not (MIN_TIME <= entry.mtime <= MAX_TIME and MIN_TIME <= entry.ctime <= MAX_TIME):
         return "has a time out of range", (entry.mtime, entry.ctime)

@@ -221,3 +221,24 @@ def test_an_attribute_that_is_listed_twice_comes_back_once(
     restored = place.parent / "out/dup"
     assert sorted(os.listxattr(restored)) == ["user.a", "user.b"]
     assert os.getxattr(restored, "user.b") == b"v"
+
+
+def test_names_that_no_file_system_here_can_have_are_left_out_of_a_restore(
+    vault: Vault, repository: Path, mounted: Mount
+) -> None:
+    """All else is restored; what they hold is stored, and can be had by `cat` (I11)."""
+    long, deep = "n" * 300, "d" * 260
+    odd = f'Odd.directories = {{"/", "/{deep}"}}; '
+    odd += f'Odd.files = {{"/a": b"first", "/{long}": b"long", "/{deep}/b": b"below"}}'
+    with mounted(odd) as place:
+        code, _, err = vault("snapshot", place, "--name", "odd")
+        assert code == 0, err
+    assert vault("cat", "odd", long)[:2] == (0, "long")
+    code, out, err = vault("restore", "odd", place.parent / "out")
+    assert code == 3, err
+    assert "names: 3" in out
+    assert "3 names with a part of over 255 bytes" in err
+    assert [path.name for path in (place.parent / "out").iterdir()] == ["a"]
+    code, out, err = vault("restore", "odd", place.parent / "some", "--include", "a")
+    assert code == 0, err
+    assert "left out" not in out

@@ -3,7 +3,7 @@
 import hashlib
 
 from vault.model import EntryType
-from vault.restore.selection import Selection, select
+from vault.restore.selection import Selection, nameable, select
 from vault.tree import Entry, encode_canonical
 
 _SHA = hashlib.sha256(b"x").digest()
@@ -69,3 +69,20 @@ def test_patterns_are_told_what_is_a_directory() -> None:
 def test_nothing_wanted_leaves_the_top() -> None:
     """TARGET itself always has attributes."""
     assert _taken(select(_tree(), lambda *_: False)) == [b""]
+
+
+def test_a_link_whose_file_can_be_given_no_name_becomes_that_file() -> None:
+    """As where its file was not asked for; what lies below a long name goes with it."""
+    long = b"n" * 256
+    tree = [
+        (Entry(path=b"", type=EntryType.DIRECTORY, mode=0o755), b""),
+        (Entry(path=long, type=EntryType.FILE, mode=0o644, sha256=bytes(32)), b""),
+        (Entry(path=b"x", type=EntryType.DIRECTORY, mode=0o755), b""),
+        (Entry(path=b"x/" + long + b"/y", type=EntryType.FIFO, mode=0o644), b""),
+        (Entry(path=b"z", type=EntryType.HARD_LINK, mode=0o644, link=long), b""),
+    ]
+    found = select(tree, nameable(None))
+    assert [entry.path for entry, _ in tree if found.takes(entry)] == [b"", b"x", b"z"]
+    assert found.files == {long: b"z"}
+    only = select(tree, nameable(lambda path, _: path == b"x"))
+    assert [entry.path for entry, _ in tree if only.takes(entry)] == [b"", b"x"]

@@ -51,12 +51,15 @@ any_times = (
 )
 
 
-def _statuses(times: st.SearchStrategy[int]) -> st.SearchStrategy[os.stat_result]:
+def _statuses(
+    times: st.SearchStrategy[int], lowest_owner: int = 0
+) -> st.SearchStrategy[os.stat_result]:
+    owners = st.integers(lowest_owner, 2**32 - 2)
     fields = st.fixed_dictionaries(
         {
             "st_mode": st.integers(0, 2**32 - 1),
-            "st_uid": st.integers(-1, 2**32 - 2),  # as Python says it: the last one is -1
-            "st_gid": st.integers(-1, 2**32 - 2),
+            "st_uid": owners,
+            "st_gid": owners,
             "st_mtime_ns": times,
             "st_ctime_ns": times,
             "st_size": st.integers(0, 2**63 - 1),
@@ -152,7 +155,7 @@ def test_a_file_as_a_kernel_shows_it_comes_back_without_a_problem(
     assert (entry.holes, entry.xattrs) == (holes, xattrs)
     assert (entry.mtime, entry.ctime) == (stat.st_mtime_ns, stat.st_ctime_ns)
     assert entry.mode == stat.st_mode % 0o10000
-    assert (entry.uid, entry.gid) == (stat.st_uid % 2**32, stat.st_gid % 2**32)
+    assert (entry.uid, entry.gid) == (stat.st_uid, stat.st_gid)
 
 
 @settings(deadline=None)
@@ -191,7 +194,7 @@ def test_anything_else_as_a_kernel_shows_it_comes_back_without_a_problem(
 @settings(deadline=None)
 @given(
     path=paths,
-    stat=_statuses(any_times),
+    stat=_statuses(any_times, -1),
     size=st.integers(0, 100) | st.integers(0, 2**63 - 1),
     ids=st.integers(0, 3).map(lambda count: [bytes(32)] * count),
     holes=any_holes,
@@ -213,7 +216,9 @@ def test_a_broken_file_is_mended_or_is_a_problem_of_its_own(
         tuple((name, next(v for n, v in xattrs if n == name)) for name in sorted(good)) or None
     )
     assert bool(made.lost) == (good != {name for name, _ in xattrs})
-    assert bool(made.altered) == (not MIN_TIME <= stat.st_mtime_ns <= MAX_TIME)
+    is_owned = min(stat.st_uid, stat.st_gid) >= 0
+    assert bool(made.altered) == (not MIN_TIME <= stat.st_mtime_ns <= MAX_TIME or not is_owned)
+    assert entry.uid == (65_534 if stat.st_uid == -1 else stat.st_uid)
     assert entry.mtime == max(MIN_TIME, min(stat.st_mtime_ns, MAX_TIME))
     assert entry.ctime == max(MIN_TIME, min(stat.st_ctime_ns, MAX_TIME))
     assert entry.holes == fitting
@@ -221,7 +226,7 @@ def test_a_broken_file_is_mended_or_is_a_problem_of_its_own(
 
 
 @settings(deadline=None)
-@given(path=paths, stat=_statuses(any_times), link=st.binary(max_size=20), xattrs=any_xattrs)
+@given(path=paths, stat=_statuses(any_times, -1), link=st.binary(max_size=20), xattrs=any_xattrs)
 def test_a_link_to_nowhere_is_a_problem_and_any_other_is_stored(
     path: bytes, stat: os.stat_result, link: bytes, xattrs: Any
 ) -> None:

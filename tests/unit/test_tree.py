@@ -127,8 +127,8 @@ words = st.text(st.characters(codec="utf-8"), max_size=10)
 common = {
     "path": paths,
     "mode": st.integers(0, 0o7777),
-    "uid": st.integers(0, 2**32 - 1),
-    "gid": st.integers(0, 2**32 - 1),
+    "uid": st.integers(0, 2**32 - 2),
+    "gid": st.integers(0, 2**32 - 2),
     "mtime": times,
     "ctime": times,
     "user": words,

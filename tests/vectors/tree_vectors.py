@@ -47,7 +47,7 @@ ENTRIES = [
     _entry(b"a/hello", EntryType.FILE, size=6, sha256=HELLO, mode=0o4755),
     _entry(b"a/hello.again", EntryType.HARD_LINK, link=b"a/hello"),
     _entry(b"a.b", EntryType.SYMLINK, link=b"../\xff", mode=0o777, mtime=-1),
-    _entry(b"null", EntryType.CHARACTER_DEVICE, device=259, uid=2**32 - 1),
+    _entry(b"null", EntryType.CHARACTER_DEVICE, device=259, uid=2**32 - 2),
     _entry(b"pipe", EntryType.FIFO),
     _entry(b"sda", EntryType.BLOCK_DEVICE, device=2048),
     _entry(
@@ -144,6 +144,7 @@ def _negatives() -> dict[str, tuple[bytes, str]]:
         "path-too-long": (_in_top(b"a" * 65_536, 5), "path of over 65,535 bytes"),
         "type": (_in_top(b"b", 8), "unknown type"),
         "mode": (_in_top(b"b", 5, mode=0o10000), "mode out of range"),
+        "uid-of-nobody": (_in_top(b"b", 5, uid=2**32 - 1), "owner out of range"),
         "uid": (_in_top(b"b", 5, uid=-1), "owner out of range"),
         "mtime": (_in_top(b"b", 5, mtime=2**63), "time out of range"),
         "size": (_in_top(b"b", 2, size=2**63), "size out of range"),

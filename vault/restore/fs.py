@@ -161,6 +161,14 @@ def inode_at(directory: int, name: bytes) -> int | None:
         return None
 
 
+def is_nameable(path: bytes) -> bool:
+    """Whether a file system of Linux's own can have each part of it as a name.
+
+    Some that a snapshot is taken of can have longer ones: FUSE, CIFS, NTFS.
+    """
+    return len(path) <= MAX_NAME or max(map(len, path.split(b"/"))) <= MAX_NAME
+
+
 def check_path(path: bytes) -> bytes:
     """The path itself, if it stays below the directory it is relative to.
 
@@ -169,11 +177,7 @@ def check_path(path: bytes) -> bytes:
     Raises:
         FormatError: Absolute, too long, with NUL, empty, ``.`` or ``..`` parts.
     """
-    if path and (
-        len(path) > MAX_PATH
-        or not is_plain(path)
-        or (len(path) > MAX_NAME and max(map(len, path.split(b"/"))) > MAX_NAME)
-    ):
+    if path and (len(path) > MAX_PATH or not is_plain(path) or not is_nameable(path)):
         raise FormatError("path can't be restored", found=repr(path[:200]))
     return path
 

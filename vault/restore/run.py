@@ -33,12 +33,12 @@ from vault.progress import NO_PROGRESS, Progress
 from vault.reader import Reader, StaleIndexError
 from vault.repository import Repository
 from vault.restore.fetch import Fetcher, Plan
-from vault.restore.fs import Fs, local_error
+from vault.restore.fs import MAX_NAME, Fs, is_nameable, local_error
 from vault.restore.journal import Journal, State
 from vault.restore.probe import Capabilities, probe
 from vault.restore.promote import Promotion, finalize
 from vault.restore.prove import ProofReport, Verdict, prove
-from vault.restore.selection import Selection, Wanted, select
+from vault.restore.selection import NAMES, Selection, Wanted, nameable, select
 from vault.restore.spool import Spool
 from vault.restore.stage import Stager, Staging
 from vault.restore.target import (
@@ -302,6 +302,7 @@ class _Restore:
         self._others = array.array("Q")
         self._kinds: set[EntryType] = set()
         self._flaws = Flaws()
+        self._unnameable = 0
         self._copied: dict[bytes, tuple[int, Entry]] = {}  # files restored at another path
         self._size = 0
 
@@ -376,9 +377,9 @@ class _Restore:
         self._reader.load_packs(missing=missing)
         space = open_space(self._target)
         try:
-            self._flaws = self._spool.sift(self._reader.tree)
+            self._flaws = self._spool.sift(self._tree)
             self._check_flaws()
-            selection = select(self._spool, self._request.wanted)
+            selection = select(self._spool, self._wanted())
             self._make_plan(selection, space)
         except MissingObjectError as error:
             raise self._explained(error, missing) from error
@@ -386,6 +387,30 @@ class _Restore:
             raise self._nothing_matches()
         check_space(self._target, space)
         return selection
+
+    def _tree(
+        self, flaws: Flaws, kept: Iterator[bool] | None
+    ) -> Iterator[tuple[Entry | None, bytes]]:
+        """The tree; counts what is wanted and can be given no name in the target."""
+        self._unnameable = 0
+        wanted = self._request.wanted
+        for entry, canonical in self._reader.tree(flaws, kept):
+            if entry is not None and not is_nameable(entry.path):
+                is_directory = entry.type is EntryType.DIRECTORY
+                self._unnameable += wanted is None or wanted(entry.path, is_directory)
+            yield entry, canonical
+
+    def _wanted(self) -> Wanted | None:
+        """What was asked for, as far as it can have its name."""
+        if not self._unnameable:
+            return self._request.wanted
+        _log.warning(
+            "left out: %d names with a part of over %d bytes, which the target can't have;"
+            " 'vault cat' gives what is in such files",
+            self._unnameable,
+            MAX_NAME,
+        )
+        return nameable(self._request.wanted)
 
     def _check_flaws(self) -> None:
         """Entries may be stepped over only where not everything was asked for.
@@ -409,6 +434,13 @@ class _Restore:
     def _nothing_matches(self) -> VaultError:
         """Why nothing would be restored: it is not there, or can't be given."""
         seq, wanted = self._request.record.seq, self._request.wanted
+        if self._unnameable:
+            kind = FormatError if wanted is None else ConfigError  # a snapshot of nothing else
+            return kind(
+                f"nothing that is wanted of snapshot {seq} can have its name in the target",
+                expected=f"names of at most {MAX_NAME} bytes",
+                hint="'vault cat' gives what is in such files",
+            )
         assert wanted is not None
         for path, bad in self._flaws.paths.items():
             if wanted(path, False):
@@ -500,6 +532,8 @@ class _Restore:
         self._tools.progress.expect(files=len(self._plan.places), size=self._size)
         drop = self._request.drop_privileges
         stager = Stager(staging.fd, self._tools.fs, drop_privileges=drop)
+        if self._unnameable:
+            stager.add_left_out({NAMES: self._unnameable})
         try:
             for place in self._directories:
                 stager.mkdir(self._spool.at(place).path)

@@ -2,9 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from vault.model import EntryType
+from vault.restore.fs import is_nameable
 from vault.tree import Entry
+
+NAMES: Final = "names"  # an omission: of over 255 bytes, which the target can't have
 
 Wanted = Callable[[bytes, bool], bool]  # path, is a directory -> was asked for
 
@@ -33,6 +37,13 @@ class Selection:
             return True
         is_directory = entry.type is EntryType.DIRECTORY
         return entry.path in self.around or self.wanted(entry.path, is_directory)
+
+
+def nameable(wanted: Wanted | None) -> Wanted:
+    """What is wanted, without what no name can be given to."""
+    return lambda path, is_directory: (
+        is_nameable(path) and (wanted is None or wanted(path, is_directory))
+    )
 
 
 def select(entries: Iterable[tuple[Entry, bytes]], wanted: Wanted | None) -> Selection:

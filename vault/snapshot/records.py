@@ -27,7 +27,8 @@ from vault.tree import (
 
 _FILE, _SYMLINK = EntryType.FILE, EntryType.SYMLINK  # looked up once, not for every file
 _DEVICES = frozenset((EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE))
-_U32, _U64 = 2**32 - 1, 2**64 - 1
+_U64 = 2**64 - 1
+_NO_OWNER = 65_534  # what the kernel shows for an owner that it can't name
 _NAMED = 5  # attributes in a message
 
 Holes: TypeAlias = tuple[tuple[int, int], ...]
@@ -75,7 +76,7 @@ def file_record(  # noqa: PLR0917 - one call for every file
         read_ns: When reading began; 0 if its times say nothing about what was read, or if
             not all of it could be: then the next run reads it again, and says so again.
     """
-    uid, gid = stat.st_uid & _U32, stat.st_gid & _U32  # Python says -1 for the last of them
+    uid, gid = stat.st_uid, stat.st_gid
     user, group = source.owner_names(uid, gid)
     entry = Entry(
         path=path,
@@ -107,7 +108,7 @@ def other_record(
     """Of a directory, a link, or something else without content."""
     stat = item.stat
     assert stat is not None
-    uid, gid = stat.st_uid & _U32, stat.st_gid & _U32
+    uid, gid = stat.st_uid, stat.st_gid
     user, group = source.owner_names(uid, gid)
     entry = Entry(
         path=item.path,
@@ -186,19 +187,24 @@ def mend(entry: Entry) -> Mended:
     """The entry with what no reader takes put right, where it is obvious what is right.
 
     Times become the nearest that can be stored, holes are ordered, merged and cut to the
-    size, an owner's name that is too long becomes an unknown one. Of attributes with one
-    name the first stays. What has no obvious value stays as it is: `encode_entry` refuses it.
+    size, an owner's name that is too long becomes an unknown one, and -1 nobody's number. Of
+    attributes with one name the first stays. What has no obvious value stays as it is:
+    `encode_entry` refuses it.
     """
     altered = []
     if not MIN_TIME <= entry.mtime <= MAX_TIME:
         altered.append("its mtime lies beyond what can be stored")
     if len(entry.user) > MAX_NAME or len(entry.group) > MAX_NAME:
         altered.append("its owner's name is too long to be stored")
+    if min(entry.uid, entry.gid) == -1:  # as Python shows the last number
+        altered.append("its owner's number is none that an owner can have")
     xattrs, lost = _mended_xattrs(entry.xattrs)
     holes = fitting_holes(entry.holes or (), entry.size)
     is_whole = holes is None and len(entry.chunks) == ID_SIZE  # then its SHA-256 gives the id
     entry = replace_entry(
         entry,
+        uid=_NO_OWNER if entry.uid == -1 else entry.uid,
+        gid=_NO_OWNER if entry.gid == -1 else entry.gid,
         mtime=_clamped(entry.mtime),
         ctime=_clamped(entry.ctime),
         user=entry.user if len(entry.user) <= MAX_NAME else "",
