@@ -134,6 +134,7 @@ def _fields(repository: Repository, report: AuditReport) -> dict[str, Any]:
         "bytes_read": totals.bytes_read,
         "packs": totals.packs,
         "packs_read": totals.packs_read,
+        "headers": totals.headers,
         "names": totals.names,
         "versions": totals.versions,
         "repeated": totals.repeated,
@@ -259,7 +260,8 @@ def _facts(report: AuditReport) -> dict[str, str]:
         "needed": f"{render.plural(totals.needed, 'object')}, {render.size(totals.bytes)}",
         "checksums": stated,
         "read": f"{render.plural(totals.read, 'object')}, {render.size(totals.bytes_read)},"
-        f" {totals.packs_read:,} of {render.plural(totals.packs, 'pack')}",
+        f" {totals.packs_read:,} of {render.plural(totals.packs, 'pack')},"
+        f" headers of {totals.headers:,}",
         "listed": f"{totals.names:,} names, {render.plural(totals.versions, 'version')},"
         f" {totals.repeated:,} of them repeated",
         "not needed": unneeded,

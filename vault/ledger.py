@@ -25,6 +25,7 @@ from vault.locks import MAX_SKEW, RUN_MARGIN
 from vault.model import (
     FORMAT_VERSION,
     Body,
+    Code,
     Digest,
     DomainRef,
     EventBody,
@@ -358,6 +359,7 @@ class Ledger:
                         problem="snapshot claims to be taken after it was stored,"
                         f" and counts as taken at {when}",
                         found=body.created,
+                        code=Code.OVERCLAIM,
                     )
                 )
             if until != body.until:
@@ -368,6 +370,7 @@ class Ledger:
                         problem="snapshot claims to be kept longer than the root allows,"
                         f" and is owed until {until}",
                         found=body.until,
+                        code=Code.OVERCLAIM,
                     )
                 )
         return found
@@ -629,11 +632,13 @@ class Ledger:
 
     def _report(self, record: Record) -> None:
         known = record.status is Status.VOID
+        void = Code.VOID if record.distrusted_by is None else Code.DISTRUSTED
         self.findings.append(
             Finding(
                 severity=Severity.ERROR
                 if known and record.distrusted_by is None
                 else Severity.WARNING,
+                code=void if known else Code.NOT_UNDERSTOOD,
                 subject=f"ledger {record.seq}",
                 problem=f"{record.type} statement is void: {record.reason}"
                 if known

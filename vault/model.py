@@ -129,6 +129,45 @@ class Severity(StrEnum):
     ERROR = "error"
 
 
+class Code(StrEnum):
+    """What was found; stable, for programs (docs/json.md, vault/audit/v1)."""
+
+    VOID = "void-statement"
+    DISTRUSTED = "distrusted-statement"
+    NOT_UNDERSTOOD = "statement-not-understood"
+    OTHER_HISTORY = "other-history"
+    BEYOND_GAP = "beyond-gap"
+    FORK = "fork"
+    UNLISTED_KEY = "unlisted-key"
+    JUNK_STATEMENT = "junk-statement"
+    LOST_RACE = "lost-race"
+    WRONG_PAGE = "wrong-page"
+    UNREADABLE_PLAN = "unreadable-plan"
+    INVENTORY = "inventory"
+    MISSING = "missing"
+    WRONG_SIZE = "wrong-size"
+    WRONG_CHECKSUM = "wrong-checksum"
+    WRONG_BYTES = "wrong-bytes"
+    RELOCATED = "relocated"
+    MARKER = "delete-marker"
+    OTHER_BYTES = "other-bytes"
+    NOT_READ = "not-read"
+    REFUSED = "refused"
+    FOREIGN_NAME = "foreign-name"
+    LOCK_GAP = "lock-gap"
+    LOCK_MODE = "lock-mode"
+    NO_HOLD = "no-legal-hold"
+    ADVISORY = "advisory-locks"
+    CLOCK = "clock"
+    ATTESTATION = "attestation"
+    NOT_SEALED_TO = "not-sealed-to"
+    TIME_SKEW = "time-skew"
+    TIME_ORDER = "time-order"
+    DATED_BACK = "dated-back"
+    OVERCLAIM = "overclaim"
+    MODE_WEAK = "mode-weak"
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Something seen that differs from what is owed. Data, not an exception."""
@@ -138,6 +177,7 @@ class Finding:
     problem: str
     expected: str = ""
     found: str = ""
+    code: str = ""  # of `Code`; empty where nothing but a look by people can tell
 
 
 class Role(StrEnum):

@@ -48,6 +48,7 @@ from vault.ledger import Ledger, Record, Status
 from vault.ledgermemory import Remembered
 from vault.model import (
     Body,
+    Code,
     Digest,
     DomainRef,
     Finding,
@@ -310,7 +311,13 @@ class Repository:
         for version in versions:
             if ask_twice(name, partial(self._link_version, version), bool):
                 return True
-            self._note(Severity.WARNING, name, "junk version at a ledger name", version.version)
+            self._note(
+                Severity.WARNING,
+                name,
+                "junk version at a ledger name",
+                version.version,
+                Code.JUNK_STATEMENT,
+            )
         return False
 
     def _link_version(self, version: ObjectVersion) -> bool:
@@ -344,7 +351,13 @@ class Repository:
         seq = parse_ledger_name(name)
         for version in versions:
             envelope = self._read_envelope(version)
-            self._note(Severity.WARNING, name, "junk at a ledger name", version.version)
+            self._note(
+                Severity.WARNING,
+                name,
+                "junk at a ledger name",
+                version.version,
+                Code.JUNK_STATEMENT,
+            )
             if seq is not None and envelope is not None:
                 try:
                     check_gap(self.ledger, [(seq, envelope)])
@@ -589,7 +602,13 @@ class Repository:
         for version in self.other_versions(ref):
             other = self._read_version(ref, version.version)
             if other is not None and _matches(other, ref):
-                self._note(Severity.WARNING, ref.name, "read from another version", version.version)
+                self._note(
+                    Severity.WARNING,
+                    ref.name,
+                    "read from another version",
+                    version.version,
+                    Code.RELOCATED,
+                )
                 return other
         return _unreadable(ref, data)
 
@@ -704,6 +723,7 @@ class Repository:
                 subject=f"ledger {seq}",
                 problem="the prune plan can't be read, so it permits no deletion",
                 found=str(plan),
+                code=Code.UNREADABLE_PLAN,
             )
             for seq, plan in self._plans().items()
             if isinstance(plan, VaultError)
@@ -727,9 +747,9 @@ class Repository:
             return error
         return frozenset((ref.name, ref.version) for ref in plan)
 
-    def _note(self, severity: Severity, subject: str, problem: str, found: str) -> None:
+    def _note(self, severity: Severity, subject: str, problem: str, found: str, code: Code) -> None:
         self.findings.append(
-            Finding(severity=severity, subject=subject, problem=problem, found=found)
+            Finding(severity=severity, subject=subject, problem=problem, found=found, code=code)
         )
 
 

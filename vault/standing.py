@@ -17,7 +17,7 @@ from vault.badpacks import words
 from vault.bodies import WHOLE_SHARE
 from vault.errors import IntegrityError
 from vault.ledger import Ledger, Record
-from vault.model import Digest, EventBody, Finding, Severity, VerificationBody
+from vault.model import Code, Digest, EventBody, Finding, Severity, VerificationBody
 from vault.repository import Repository
 from vault.stats import newest_complete, owed
 
@@ -256,6 +256,7 @@ class Cited:
                 subject=f"ledger {record.seq}",
                 problem=f"{record.type} is not believed: what it cites does not bear it out",
                 found=problems[0],
+                code=Code.ATTESTATION,
             )
         )
         return None

@@ -12,9 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from vault.audit import Concern, audit
-from vault.audit.findings import Code
 from vault.ledger import Record
-from vault.model import LockMode
+from vault.model import Code, LockMode
 from vault.repository import Repository
 from vault.restore import Outcome, RestoreRequest, restore
 from vault.storage import s3

@@ -13,10 +13,11 @@ finding. `protection` tells until when one snapshot is protected.
     run          one audit from beginning to end
 """
 
-from vault.audit.findings import AuditFinding, Code, Concern
+from vault.audit.findings import AuditFinding, Concern
 from vault.audit.protection import Protection, protection
 from vault.audit.report import AuditReport, DatasetAge, SnapshotAudit
 from vault.audit.run import audit
+from vault.model import Code
 
 __all__ = [
     "AuditFinding",

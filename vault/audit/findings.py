@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 
-from vault.model import Finding, Severity
+from vault.model import Code, Finding, Severity
 
 LIMIT = 10_000  # findings of one code that are kept; an attacker makes any number of versions
 
@@ -18,38 +18,6 @@ class Concern(StrEnum):
     ACCESS = "access"  # the store refuses to show it
     OBJECTIVE = "objective"
     NONE = "none"
-
-
-class Code(StrEnum):
-    """What was found; stable, for programs."""
-
-    VOID = "void-statement"
-    DISTRUSTED = "distrusted-statement"
-    NOT_UNDERSTOOD = "statement-not-understood"
-    OTHER_HISTORY = "other-history"
-    BEYOND_GAP = "beyond-gap"
-    FORK = "fork"
-    UNLISTED_KEY = "unlisted-key"
-    JUNK_STATEMENT = "junk-statement"
-    LOST_RACE = "lost-race"
-    WRONG_PAGE = "wrong-page"
-    UNREADABLE_PLAN = "unreadable-plan"
-    INVENTORY = "inventory"
-    MISSING = "missing"
-    WRONG_SIZE = "wrong-size"
-    WRONG_CHECKSUM = "wrong-checksum"
-    WRONG_BYTES = "wrong-bytes"
-    RELOCATED = "relocated"
-    MARKER = "delete-marker"
-    OTHER_BYTES = "other-bytes"
-    NOT_READ = "not-read"
-    REFUSED = "refused"
-    FOREIGN_NAME = "foreign-name"
-    LOCK_GAP = "lock-gap"
-    LOCK_MODE = "lock-mode"
-    NO_HOLD = "no-legal-hold"
-    ADVISORY = "advisory-locks"
-    CLOCK = "clock"
 
 
 _INTEGRITY = (Severity.ERROR, Concern.INTEGRITY)
@@ -85,6 +53,13 @@ JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.NO_HOLD: _RETENTION,
     Code.ADVISORY: _INFO,
     Code.CLOCK: _WARNING,
+    Code.ATTESTATION: _INTEGRITY,
+    Code.NOT_SEALED_TO: _INTEGRITY,
+    Code.TIME_SKEW: _WARNING,
+    Code.TIME_ORDER: _WARNING,
+    Code.DATED_BACK: _INTEGRITY,
+    Code.OVERCLAIM: _WARNING,
+    Code.MODE_WEAK: _RETENTION,
 }
 
 
@@ -93,7 +68,7 @@ HIDING = frozenset({Code.MARKER, Code.OTHER_BYTES, Code.JUNK_STATEMENT})  # `hea
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFinding(Finding):
-    """A finding with what it is, for programs."""
+    """A finding with the promise that it is about."""
 
     code: Code
 

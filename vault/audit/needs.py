@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Self
 
-from vault.audit.findings import Code, Findings
+from vault.audit.findings import Findings
 from vault.envelope import ledger_name
 from vault.errors import IntegrityError, ObjectNotFoundError
 from vault.inventory import Inventory, Resolver
 from vault.ledger import Ledger, Record
 from vault.model import (
+    Code,
     Digest,
     EventBody,
     LockMode,
@@ -61,6 +62,11 @@ class Need:
     def is_pack(self) -> bool:
         """Whether content lies in it."""
         return self.name.startswith("packs/")
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it begins with a header that says who can open it."""
+        return self.name.startswith(("packs/", "domains/"))
 
     @property
     def is_statement(self) -> bool:

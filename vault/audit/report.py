@@ -54,6 +54,7 @@ class Totals:
     bytes_read: int = 0
     packs: int = 0  # of the needed objects; all content is in them
     packs_read: int = 0  # of them, those whose bytes were hashed
+    headers: int = 0  # of them, those whose header was seen
     repeated: int = 0  # further versions with the right bytes
     unneeded: int = 0  # names that nothing needs: of expired snapshots and killed runs
     unneeded_bytes: int = 0

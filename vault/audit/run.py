@@ -3,27 +3,26 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from vault import locks
 from vault.answers import ask_twice
-from vault.audit.findings import Code, Findings
+from vault.audit.findings import Findings
 from vault.audit.needs import NEVER, TERM_PREFIXES, Collector, Need, when
 from vault.audit.protection import IN_FLIGHT, Ends
+from vault.audit.reading import Reading
 from vault.audit.report import AuditReport, DatasetAge, SnapshotAudit, Totals
+from vault.audit.statements import check_modes, check_times
 from vault.audit.versions import Inspector, Judged, Verdict, View, groups
 from vault.envelope import Head, ledger_name, parse_ledger_name
 from vault.errors import (
     ConfigError,
-    IntegrityError,
-    MissingObjectError,
     ObjectNotFoundError,
     RollbackError,
 )
 from vault.ledger import Record, Status
-from vault.model import Digest, LockMode, ObjectRef
+from vault.model import Code, LockMode, ObjectRef
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository, snapshot_body
 from vault.sampling import NO_PACKS, Sample
@@ -119,6 +118,10 @@ class _Audit:
         for record in self._ledger.records:
             if record.status is not Status.VALID:
                 self._add_statement(record)
+        check_times(self._ledger, self._findings)
+        check_modes(self._ledger, self._owed, self._findings)
+        for claim in self._ledger.overclaims():
+            self._findings.add(Code.OVERCLAIM, claim.subject, claim.problem, found=claim.found)
         for plan in self._repository.unreadable_plans():
             self._findings.add(Code.UNREADABLE_PLAN, plan.subject, plan.problem, found=plan.found)
         for floor in floors:
@@ -393,52 +396,21 @@ class _Audit:
     # --- bytes ---
 
     def read(self, sample: Sample) -> None:
-        """Hash a sample of the packs, and everything else that was not read already."""
+        """What was sampled, everything small, headers, and what events cite."""
         self._progress.stage("reading")
-        needs = list(self._collector.needs)
-        rows = [need for need in needs if need.located and not need.is_hashed]
-        chosen = sample.choose([need.name for need in rows])
-        wanted = [need for need in rows if need.name in chosen]
-        self._progress.expect(files=len(wanted), size=sum(need.stored_size for need in wanted))
-        for need, future in in_order(
-            self._workers.transfer, self._hash, wanted, limit=self._workers.in_flight
-        ):
-            self._take_hash(need, future)
-        self._count(read=sum(need.is_hashed for need in needs))
-
-    def _hash(self, need: Need) -> Digest:
-        ref = need.located
-        assert ref is not None
-
-        def ask() -> Digest | None:
-            try:
-                return Digest.of(self._store.get(ref.name, ref.version, length=ref.size + 1))
-            except ObjectNotFoundError:
-                return None
-
-        found = ask_twice(ref.name, ask, lambda answer: answer == need.sha256)
-        if found is None:
-            raise MissingObjectError(f"{ref.name} is missing", expected=ref.version)
-        return found
-
-    def _take_hash(self, need: Need, future: Future[Digest]) -> None:
-        try:
-            found = future.result()
-        except IntegrityError as error:
-            need.is_bad = True
-            self._findings.add(Code.MISSING, need.name, error.message, expected=str(error.expected))
-            return
-        self._progress.advance(files=1, size=need.stored_size)
-        self._count(read=1, bytes_read=need.stored_size, packs_read=int(need.is_pack))
-        if found != need.sha256:
-            need.is_bad = True
-            self._findings.add(
-                Code.WRONG_BYTES,
-                need.name,
-                "stored bytes are not what was signed",
-                expected=need.sha256,
-                found=found,
-            )
+        needs = self._collector.needs
+        reading = Reading(
+            self._repository,
+            needs,
+            self._findings,
+            workers=self._workers,
+            progress=self._progress,
+        )
+        already = sum(need.is_hashed for need in needs)
+        reading.check_events()
+        reading.read(sample)
+        self._count(**dataclasses.asdict(reading.totals))
+        self._count(read=already)
 
     # --- the whole ---
 

@@ -1,0 +1,368 @@
+"""An audit opens what statements cite, and looks at times, locks and recipients they promise."""
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from vault import attest
+from vault.audit import AuditReport, Code, Concern, audit
+from vault.audit.sealing import Recipients, sealed_to
+from vault.crypto import RecipientKey, SigningKey, recipient_id
+from vault.encoding import b64encode
+from vault.envelope import build_statement, ledger_name, seal_envelope
+from vault.errors import FormatError, StorageError
+from vault.ledger import Record
+from vault.model import (
+    Digest,
+    EventBody,
+    HeartbeatBody,
+    LockMode,
+    Recipient,
+    replace_body,
+    to_rfc3339,
+)
+from vault.repository import Draft, Repository
+from vault.sampling import NO_PACKS, WHOLE, Sample
+from vault.storage.memory import FaultPoint
+from vault.workers import make_workers
+
+if TYPE_CHECKING:
+    from tests.conftest import Lab, MakeRepository, MakeSource
+
+
+@pytest.fixture
+def lab(make_repository: "MakeRepository") -> "Lab":
+    """A repository with locks that hold."""
+    made: Lab = make_repository(LockMode.COMPLIANCE)
+    return made
+
+
+@pytest.fixture
+def record(lab: "Lab", make_source: "MakeSource") -> Record:
+    """A snapshot of several packs."""
+    return lab.snapshot(make_source(files=10)).record
+
+
+def look(lab: "Lab", sample: Sample = NO_PACKS) -> AuditReport:
+    """One audit, as the command line makes it."""
+    repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    with make_workers(0) as pool:
+        return audit(repository, sample=sample, workers=pool)
+
+
+def found(report: AuditReport) -> list[tuple[Code, str]]:
+    """What was found of what."""
+    return [(each.code, each.subject) for each in report.findings]
+
+
+# --- attestations ---
+
+
+def attested(lab: "Lab", record: Record, key: SigningKey | None = None, **changes: Any) -> bytes:
+    """An attestation of a restore of that snapshot, with some things otherwise."""
+    repository = lab.open()
+    honest = attest.describe(
+        repository,
+        kind="restore",
+        verdict="passed",
+        snapshot=record,
+        started=lab.clock(),
+        tool="vault test",
+        details={},
+    )
+    return attest.sign(replace_body(honest, **changes), key or lab.recovery.restorer)
+
+
+def cite(lab: "Lab", record: Record, data: bytes, kind: str = "restore", **changes: Any) -> int:
+    """A statement by the restorer's key that cites these bytes, whatever they are."""
+    repository = lab.open()
+    digest = repository.put_evidence(data)
+    now = to_rfc3339(lab.clock())
+    body = EventBody(
+        verdict="passed",
+        snapshot=record.seq,
+        started=now,
+        finished=now,
+        attestation=str(digest),
+    )
+    draft = Draft(
+        type=kind,
+        subject=[(f"evidence/{digest}", digest)],
+        body=replace_body(body, **changes),
+    )
+    return repository.append(lambda _: draft, [lab.recovery.restorer], tool="test").seq
+
+
+def test_an_honest_event_has_no_finding(lab: "Lab", record: Record) -> None:
+    """The control of what follows."""
+    cite(lab, record, attested(lab, record))
+    assert found(look(lab, WHOLE)) == []
+
+
+@pytest.mark.parametrize(
+    ("cited", "stated"),
+    [
+        (b"no envelope at all", {}),
+        ({"kind": "drill"}, {}),
+        ({"verdict": "partial"}, {}),
+        ({"verdict": "failed"}, {}),
+        ({"snapshot": None, "manifest": ""}, {}),
+        ({"manifest": "ab" * 32}, {}),
+        ({"repository": "ab" * 16}, {}),
+        ({"head": "1:" + "ab" * 32}, {}),
+        ({"head": "9999:" + "ab" * 32}, {}),
+        ({"started": "2020-01-01T00:00:00Z"}, {}),
+        ({"finished": "2020-01-01T00:00:00Z"}, {}),
+        ({}, {"cleared": ("ab" * 32,)}),
+        ("stranger", {}),
+        ("writer", {}),
+        ("root", {}),
+    ],
+)
+def test_an_event_is_believed_only_as_far_as_it_is_attested(
+    lab: "Lab", record: Record, cited: Any, stated: dict[str, Any]
+) -> None:
+    """Whatever is signed by the restorer's own key: verdict, times, snapshot, kind, signer."""
+    signers = {
+        "stranger": SigningKey.generate(),
+        "writer": lab.host.key.signing,
+        "root": lab.root_key.root,
+    }
+    match cited:
+        case bytes():
+            data = cited
+        case str():
+            data = attested(lab, record, signers[cited])
+        case _:
+            data = attested(lab, record, **cited)
+    seq = cite(lab, record, data, **stated)
+    report = look(lab)
+    assert found(report) == [(Code.ATTESTATION, f"ledger {seq}")]
+    assert report.gravest is Concern.INTEGRITY
+
+
+def test_missing_and_rotten_evidence_is_told_as_that(lab: "Lab", record: Record) -> None:
+    """Not twice."""
+    data = attested(lab, record)
+    seq = cite(lab, record, data)
+    (item,) = lab.store.versions(f"evidence/{Digest.of(data)}")
+    twin = lab.with_store(lab.store.copy())
+    twin.store.remove(item.name, item.version)
+    assert found(look(twin)) == [(Code.MISSING, item.name)]
+    lab.store.corrupt(item.name, item.version, data[:-1] + b"!")
+    assert found(look(lab)) == [(Code.ATTESTATION, f"ledger {seq}")]
+
+
+# --- recipients ---
+
+
+def seal_to(lab: "Lab", monkeypatch: pytest.MonkeyPatch, recipients: Sequence[bytes]) -> None:
+    """Packs of this host are sealed to others from now on."""
+    from vault.codec import Session
+
+    real = Session.new
+    monkeypatch.setattr(
+        "vault.snapshot.attempt.Session.new", lambda id_, _: real(id_, list(recipients))
+    )
+
+
+@pytest.mark.parametrize("sample", [NO_PACKS, WHOLE])
+def test_a_snapshot_sealed_to_nobody_is_found(
+    lab: "Lab",
+    record: Record,
+    make_source: "MakeSource",
+    monkeypatch: pytest.MonkeyPatch,
+    sample: Sample,
+) -> None:
+    """By the headers, which are read also where packs are not; and which snapshot it is."""
+    assert found(look(lab, sample)) == []
+    with monkeypatch.context() as patch:
+        seal_to(lab, patch, [RecipientKey.generate().public_raw])
+        lost = lab.snapshot(make_source("lost", seed=3), dataset="lost").record
+    report = look(lab, sample)
+    assert {code for code, _ in found(report)} == {Code.NOT_SEALED_TO}
+    assert all(name.startswith("packs/") for _, name in found(report))
+    assert report.gravest is Concern.INTEGRITY
+    assert [each.seq for each in report.snapshots if each.is_hit] == [lost.seq]
+    assert report.totals.headers == report.totals.packs
+
+
+def test_one_sealed_to_others_as_well_is_right(
+    lab: "Lab", record: Record, make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More recipients than the root lists are for the site to know."""
+    with monkeypatch.context() as patch:
+        seal_to(lab, patch, [*lab.open().ledger.recipients, RecipientKey.generate().public_raw])
+        lab.snapshot(make_source("more", seed=3), dataset="more")
+    assert found(look(lab)) == []
+
+
+def test_who_may_not_read_packs_sees_no_headers(lab: "Lab", record: Record) -> None:
+    """The auditor's role: no finding, and the count says that none was seen."""
+
+    def refuse(point: FaultPoint) -> None:
+        if point.operation == "get" and point.name.startswith("packs/"):
+            raise StorageError("403")
+
+    lab.store.fault = refuse
+    report = look(lab)
+    assert found(report) == []
+    assert (report.totals.headers, report.totals.packs_read) == (0, 0)
+
+
+def test_a_pack_without_a_header(lab: "Lab", record: Record) -> None:
+    """What names no recipient opens for nobody."""
+    ref = next(ref for ref in lab.open().inventory(record).objects if ref.name.startswith("packs/"))
+    data = lab.store.get(ref.name, ref.version)
+    lab.store.corrupt(ref.name, ref.version, b"X" + data[1:])
+    assert found(look(lab)) == [(Code.NOT_SEALED_TO, ref.name)]
+    assert found(look(lab, WHOLE)) == [(Code.WRONG_BYTES, ref.name)]
+    for junk in (b"", b"VAULTOBJ", data[:200]):
+        with pytest.raises(FormatError):
+            sealed_to(lambda size, junk=junk: junk[:size])  # type: ignore[misc]
+
+
+def test_recipients_of_a_later_root_are_asked_of_later_packs_only(
+    lab: "Lab", record: Record
+) -> None:
+    """A run that began under the old root may end under the new one."""
+    from vault.model import RootBody
+
+    repository = lab.open()
+    old = repository.ledger.root
+    other = RecipientKey.generate()
+    added = Recipient(name="second", public=b64encode(other.public_raw))
+    lab.clock.advance(days=30)
+    body = replace_body(old, version=2, recipients=(*old.recipients, added))
+    assert isinstance(body, RootBody)
+    draft = Draft(type="root", subject=[("repository", lab.root)], body=body)
+    changed = repository.append(lambda _: draft, [lab.root_key.root], tool="test")
+    recipients = Recipients(lab.open().ledger)
+    first = frozenset(map(recipient_id, lab.open().ledger.recipients[:1]))
+    both = first | {recipient_id(other.public_raw)}
+    at = changed.modified
+    for modified, sealed, missing in (
+        (at - timedelta(days=1), first, ""),
+        (at + timedelta(days=6), first, ""),
+        (at + timedelta(days=8), first, "second"),
+        (at + timedelta(days=8), both, ""),
+        (at - timedelta(days=1), frozenset([recipient_id(other.public_raw)]), "second"),
+    ):
+        objection = recipients.objection(sealed, modified)
+        assert bool(objection) is bool(missing), (modified, objection)
+
+
+# --- times ---
+
+
+def plant(lab: "Lab", claimed: timedelta) -> Record:
+    """A heartbeat that claims another time than it is stored at."""
+    repository = lab.open()
+    head = repository.head
+    payload = build_statement(
+        type="heartbeat",
+        repository=repository.ledger.repository_id,
+        seq=head.seq + 1,
+        prev=head,
+        time=lab.clock() + claimed,
+        tool="test",
+        subject=[("repository", lab.root)],
+        body=HeartbeatBody(note="x"),
+    )
+    span = lab.clock() + repository.parameters.ledger_span
+    repository.put(ledger_name(head.seq + 1), seal_envelope(payload, [lab.host.key.signing]), span)
+    return lab.open().ledger.records[head.seq + 1]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "codes"),
+    [
+        (timedelta(), set()),
+        (timedelta(minutes=14), set()),
+        (timedelta(minutes=-14), {Code.TIME_ORDER}),
+        (timedelta(minutes=-4), set()),
+        (timedelta(minutes=16), {Code.TIME_SKEW}),
+        (timedelta(days=200), {Code.TIME_SKEW}),
+        (timedelta(days=-200), {Code.TIME_SKEW, Code.TIME_ORDER}),
+    ],
+)
+def test_times_that_the_store_denies_are_warned_of(
+    lab: "Lab", record: Record, claimed: timedelta, codes: set[Code]
+) -> None:
+    """Each statement by its number; what follows it is not blamed."""
+    seq = plant(lab, claimed).seq
+    plant(lab, timedelta())
+    report = look(lab)
+    assert {code for code, _ in found(report)} == codes
+    assert {subject for _, subject in found(report)} <= {f"ledger {seq}"}
+    assert report.gravest is Concern.NONE
+
+
+def test_a_copied_store_says_nothing_of_times(lab: "Lab", record: Record) -> None:
+    """All of its objects are from the day of the copy."""
+    lab.clock.advance(days=90)
+    twin = lab.with_store(lab.store.copy())
+    for item in list(twin.store.versions("")):
+        data = twin.store.get(item.name, item.version)
+        twin.store.remove(item.name, item.version)
+        twin.store.plant(item.name, data)
+    codes = {code for code, _ in found(look(twin))}
+    assert codes.isdisjoint({Code.TIME_SKEW, Code.TIME_ORDER, Code.DATED_BACK})
+    assert Code.NOT_SEALED_TO not in codes
+
+
+@pytest.mark.parametrize(("back", "is_told"), [(0, False), (5, False), (60, True)])
+def test_a_snapshot_dated_back_before_the_one_it_follows(
+    lab: "Lab",
+    record: Record,
+    monkeypatch: pytest.MonkeyPatch,
+    make_source: "MakeSource",
+    *,
+    back: int,
+    is_told: bool,
+) -> None:
+    """Else DATASET@TIME could be made to restore it; clocks may differ by some minutes."""
+    real = Repository.append
+
+    def append(self: Repository, draft: Any, *rest: Any, **options: Any) -> Any:
+        def changed(ledger: Any) -> Any:
+            made = draft(ledger)
+            if made.type != "snapshot":
+                return made
+            created = to_rfc3339(lab.clock() - timedelta(minutes=back))
+            return dataclasses.replace(made, body=replace_body(made.body, created=created))
+
+        return real(self, changed, *rest, **options)
+
+    monkeypatch.setattr(Repository, "append", append)
+    seq = lab.snapshot(make_source("again", seed=8)).record.seq
+    report = look(lab)
+    assert found(report) == ([(Code.DATED_BACK, f"ledger {seq}")] if is_told else [])
+    assert report.gravest is (Concern.INTEGRITY if is_told else Concern.NONE)
+
+
+# --- locks that are promised ---
+
+
+def test_a_snapshot_that_promises_a_weaker_lock_than_its_root(
+    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch, make_source: "MakeSource"
+) -> None:
+    """Its packs may be locked well all the same; what it promises is what prune goes by."""
+    real = Repository.append
+
+    def append(self: Repository, draft: Any, *rest: Any, **options: Any) -> Any:
+        def changed(ledger: Any) -> Any:
+            made = draft(ledger)
+            return dataclasses.replace(made, body=replace_body(made.body, mode=LockMode.GOVERNANCE))
+
+        return real(self, changed, *rest, **options)
+
+    assert found(look(lab)) == []
+    monkeypatch.setattr(Repository, "append", append)
+    seq = lab.snapshot(make_source("weak", seed=8), dataset="weak").record.seq
+    report = look(lab)
+    assert found(report) == [(Code.MODE_WEAK, f"ledger {seq}")]
+    assert report.gravest is Concern.RETENTION

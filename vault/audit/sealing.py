@@ -1,0 +1,75 @@
+"""To whom packs and domain objects are sealed, by their headers (docs/format.md 3).
+
+A header is not secret and says for whom the key is in it. That the key in it is the right one
+is for `verify` to tell, which opens it.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+
+from vault.audit.statements import is_copy
+from vault.codec import Header, header_length
+from vault.crypto import recipient_id
+from vault.encoding import b64decode_strict
+from vault.errors import FormatError
+from vault.ledger import Ledger
+from vault.model import Id, RootBody
+
+HEAD = 4096  # bytes: a header with three recipients
+_LONG_RUN = timedelta(days=7)  # a run seals to the root that it began with
+
+
+class Recipients:
+    """Whom an object of some age must be sealed to.
+
+    Args:
+        ledger: Its roots say.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._roots: list[tuple[datetime, Mapping[Id, str]]] = []  # stored, recipient and name
+        for record in ledger.valid("root"):
+            assert isinstance(record.body, RootBody)
+            listed = {
+                recipient_id(b64decode_strict(each.public)): each.name
+                for each in record.body.recipients
+            }
+            self._roots.append((ledger.stored(record), listed))
+        self._is_copy = is_copy(ledger)
+
+    def objection(self, sealed: frozenset[Id], modified: datetime) -> str:
+        """Names of those whom it should be sealed to and is not; empty if it is. Pure.
+
+        Args:
+            sealed: To whom, by the object's header.
+            modified: When the store got it; of a copy that says nothing.
+        """
+        missing = ""
+        for number, (_, listed) in enumerate(self._roots):
+            later = self._roots[number + 1][0] if number + 1 < len(self._roots) else None
+            if later is not None and not self._is_copy and later + _LONG_RUN < modified:
+                continue  # another root was in force long before it was stored
+            lacking = [name for key, name in listed.items() if key not in sealed]
+            if not lacking:
+                return ""
+            missing = ", ".join(lacking)
+        return missing
+
+
+def sealed_to(read: Callable[[int], bytes]) -> frozenset[Id]:
+    """To whom an object is sealed.
+
+    Args:
+        read: Gives so many bytes of its beginning, fewer if it is shorter.
+
+    Raises:
+        FormatError: It has no header.
+    """
+    head = read(HEAD)
+    length = header_length(head)
+    if length > len(head):
+        head = read(length)
+    header = Header.parse(head)
+    if not header.sealed:
+        raise FormatError("sealed to no recipient")
+    return frozenset(name for name, _ in header.sealed)
