@@ -11,6 +11,7 @@ from vault import attest as attestations
 from vault.errors import ConfigError, LocalError, VaultError, naming
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
+from vault.model import EventBody, VerificationBody
 from vault.repository import MAX_EVIDENCE, Repository
 
 
@@ -35,6 +36,7 @@ def push(invocation: Invocation, file: Path) -> None:
     if record is None:
         key = invocation.recovery_key(repository).restorer
         record = attestations.record(repository, data, key, tool=TOOL)
+        invocation.did(recorded_text(record))
         invocation.remember(repository)
     fields = {
         "kind": attestation.kind,
@@ -70,11 +72,27 @@ def record_or_keep(
     try:
         record = attestations.record(repository, data, recovery.restorer, tool=TOOL)
     except VaultError as error:
-        path = invocation.places.state / "attestations" / f"{hashlib.sha256(data).hexdigest()}.json"
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_bytes(data)
         invocation.warn(f"the attestation is not recorded: {error}")
-        invocation.warn(f"'vault attest push {path}' records it once the store can be written")
+        _keep(invocation, data)
         return None
+    invocation.did(recorded_text(record))
     invocation.remember(repository)
     return record
+
+
+def recorded_text(record: Record) -> str:
+    """That an event stands in the ledger, and how it ended."""
+    assert isinstance(record.body, EventBody | VerificationBody)
+    return f"the {record.type} is recorded as {record.body.verdict}, head {record.head}"
+
+
+def _keep(invocation: Invocation, data: bytes) -> None:
+    """Leave an attestation on this machine, for `vault attest push`."""
+    path = invocation.places.state / "attestations" / f"{hashlib.sha256(data).hexdigest()}.json"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        invocation.warn(f"nor can it be kept as {path}: {error.strerror}")
+        return
+    invocation.warn(f"'vault attest push {path}' records it once the store can be written")

@@ -9,7 +9,14 @@ import click
 
 from cli import progress, render
 from cli.context import Invocation, finding_text, look_twice, pass_invocation
-from cli.exits import EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION, EXIT_STORAGE
+from cli.exits import (
+    EXIT_INTEGRITY,
+    EXIT_LOCAL,
+    EXIT_OBJECTIVE,
+    EXIT_RETENTION,
+    EXIT_STORAGE,
+    gravest,
+)
 from cli.page import Section, page
 from cli.sample import sample_of
 from cli.values import ReadData, format_age, parse_read_data
@@ -77,13 +84,19 @@ def audit(
         )
     if result.gravest is not Concern.INTEGRITY:
         invocation.remember(repository)
-    if report is not None:
-        _write(report, _page(repository, result))
     if sample.seed:
         invocation.note(f"packs were drawn by seed {sample.seed}")
+    invocation.did(f"the audit's verdict is: {result.verdict}")
     fields = {**_fields(repository, result), "seed": sample.seed}
     invocation.emit("vault/audit/v1", {"audit": fields}, _text(result))
-    return _EXITS[result.gravest]
+    codes = [_EXITS[result.gravest]]
+    if report is not None:
+        try:
+            _write(report, _page(repository, result))
+        except LocalError as error:  # what was found is said all the same
+            render.message("error", str(error))
+            codes.append(EXIT_LOCAL)
+    return gravest(codes)
 
 
 def _open(invocation: Invocation) -> tuple[Repository, Sequence[Head]]:

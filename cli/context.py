@@ -19,6 +19,7 @@ import click
 
 import vault
 from cli import render
+from cli.exits import EXIT_LOCAL, gravest
 from cli.options import Options
 from cli.scratch import scratch_directory
 from vault import ledgermemory
@@ -113,6 +114,8 @@ class Invocation:
         self.places = Places.of(environment, home=_home(environment), is_root=os.geteuid() == 0)
         self._environment = environment
         self._stack = contextlib.ExitStack()
+        self._done: list[str] = []
+        self.unprinted = False  # the result could not be printed
 
     def __enter__(self) -> Self:
         return self
@@ -277,7 +280,7 @@ class Invocation:
         head = settled_head(repository, self.clock())
         try:
             self._memory.remember(repository.ledger.records[0].digest, head)
-        except LocalError as error:
+        except VaultError as error:
             self.warn(f"the head of the ledger is not remembered: {error}")
 
     def _accept(self, repository: Repository, head: Head) -> None:
@@ -290,6 +293,7 @@ class Invocation:
                 found=f"{head.seq}:{found}" if found else repository.head,
             )
         self._attest_acceptance(repository, head)
+        self.did(f"{head} is accepted as a head of the ledger")
         self._memory.replace(repository.ledger.records[0].digest, head)
 
     def _attest_acceptance(self, repository: Repository, head: Head) -> None:
@@ -434,12 +438,30 @@ class Invocation:
 
     # --- output ---
 
+    def did(self, text: str) -> None:
+        """Note what is done for good: it is said on stderr should the result not be printed."""
+        self._done.append(text)
+
+    def tell_done(self) -> None:
+        """Say what is done and was not yet told."""
+        for text in self._done:
+            render.message("done", text)
+        self._done.clear()
+
     def emit(self, schema: str, fields: Mapping[str, object], text: str) -> None:
-        """Print the result: the object under ``--json``, else the text."""
-        if self.options.json:
-            render.emit_json(schema, **fields)
-        else:
-            render.emit(text)
+        """Print the result: the object under ``--json``, else the text.
+
+        Where it can't be printed, that is an error of its own beside what the command did.
+        """
+        try:
+            taken = render.emit_json(schema, **fields) if self.options.json else render.emit(text)
+        except LocalError as error:
+            render.message("error", str(error))
+            self.unprinted = True
+            taken = False
+        if taken:
+            self._done.clear()
+        self.tell_done()
 
     def warn(self, text: str) -> None:
         """Advice on stderr; not an error."""
@@ -453,14 +475,22 @@ class Invocation:
 
 def pass_invocation(
     command: Callable[Concatenate[Invocation, _P], _T],
-) -> Callable[_P, _T]:
+) -> Callable[_P, _T | int]:
     """Hand a click command the invocation that its global options make."""
 
     @functools.wraps(command)
-    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T | int:
         options = click.get_current_context().find_object(Options) or Options()
         with Invocation(options, os.environ) as invocation:
-            return command(invocation, *args, **kwargs)
+            try:
+                result = command(invocation, *args, **kwargs)
+            except BaseException:
+                invocation.tell_done()
+                raise
+            if invocation.unprinted:
+                codes = (EXIT_LOCAL, result if isinstance(result, int) else 0)
+                return gravest(codes)
+            return result
 
     return wrapper
 

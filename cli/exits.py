@@ -8,6 +8,7 @@ EXIT_DEGRADED: Final = 3  # done, and something is not as it should be
 EXIT_INTEGRITY: Final = 4  # findings
 EXIT_RETENTION: Final = 5  # a lock is weaker than required, or a store can't keep one
 EXIT_OBJECTIVE: Final = 6  # an objective is missed
+EXIT_LOCAL: Final = 14  # the disk, or stdout, did not take something
 EXIT_STORAGE: Final = 13  # the store did not show what was to be looked at
 
 # The order of gravity. It is no order of numbers: a lost byte before a lock, before a bug, before

@@ -49,6 +49,9 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
         healer = Healer(repository, workers)
         plan = healer.plan()
         report = healer.execute(plan) if is_execution else None
+    if report is not None:
+        carried_out = sum(not each.refusal for each in report.done)
+        invocation.did(f"{carried_out} of {render.plural(len(report.done), 'step')} carried out")
     statement = None
     if not covered:
         recovery = None  # a verification is of some snapshot

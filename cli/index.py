@@ -38,6 +38,7 @@ def rebuild(invocation: Invocation, *, from_packs: bool) -> None:
             tool=TOOL,
             recipient=recovery.recipient if recovery else None,
         )
+    invocation.did("the chunk map is made anew")
     invocation.emit(
         "vault/index-rebuild/v1",
         {"index": {"packs": packs}},

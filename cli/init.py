@@ -110,6 +110,8 @@ def init(
         repository = _finish_killed_init(invocation, wish, found)
     else:
         repository = _create(invocation, wish, confirmed=yes)
+    root = repository.ledger.records[0].head
+    invocation.did(f"the repository {wish.url} is made, root {root}, keys in {wish.keys}")
     invocation.remember(repository)
     _report(invocation, wish, repository)
 

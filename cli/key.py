@@ -81,6 +81,7 @@ def request(
         raise ConfigError(f"this host has a key already: {path}")
     writer, wanted = request_key(repository, address, name=name, datasets=datasets, domain=domain)
     _save_both(path, writer, out, wanted)
+    invocation.did(f"the key of this host is made, {path}, and the request {out}")
     fields = {**_wanted_fields(wanted), "file": str(out), "key_file": str(path)}
     text = render.facts(
         {
@@ -145,6 +146,7 @@ def add(invocation: Invocation, file: Path, share_domain: str | None) -> None:
         share=share_domain,
         tool=TOOL,
     )
+    invocation.did(f"host {wanted.name} is enrolled, head {record.head}")
     invocation.remember(repository)
     fields = {**_wanted_fields(wanted), **_place(record)}
     text = render.facts(
@@ -269,6 +271,7 @@ def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reaso
         reason=reason,
         tool=TOOL,
     )
+    invocation.did(f"key {found.key.id} of {found.name} is revoked, head {record.head}")
     invocation.remember(repository)
     fields = {
         "name": found.name,

@@ -3,6 +3,7 @@
 Commands are loaded when they are called, so that `vault --help` starts at once.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import gc
@@ -318,10 +319,8 @@ def _tell(failure: Failure, options: Options) -> None:
         fields = dataclasses.asdict(failure)
         del fields["text"]
         fields["exit_code"] = fields.pop("code")
-        try:
+        with contextlib.suppress(LocalError):  # stdout itself is what failed; stderr has it
             render.emit_json("vault/error/v1", error=fields)
-        except OSError:  # stdout itself is what failed; stderr has it
-            render.discard_stdout()
 
 
 # --- the process ---

@@ -17,6 +17,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TextIO
 
+from vault.errors import LocalError
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _ELLIPSIS = "…"
 _SHOWN_RANGES = 20
@@ -191,15 +193,24 @@ def facts(pairs: Mapping[str, str]) -> str:
 # --- output ---
 
 
-def emit(text: str) -> None:
-    """Print data to stdout; what a reader who has left no longer takes is dropped."""
+def emit(text: str) -> bool:
+    """Print data to stdout; what a reader who has left no longer takes is dropped.
+
+    Returns:
+        Whether it was taken.
+
+    Raises:
+        LocalError: It can't be written.
+    """
     with ignore_closed_stdout():
         print(text, flush=True)  # noqa: T201 - the one place that prints data
+        return True
+    return False
 
 
-def emit_json(schema: str, **fields: Any) -> None:
-    """Print one object. ASCII only, so no string in it can steer a terminal."""
-    emit(json.dumps(_without_surrogates({"schema": schema, **fields})))
+def emit_json(schema: str, **fields: Any) -> bool:
+    """Print one object, as `emit`. ASCII only, so no string in it can steer a terminal."""
+    return emit(json.dumps(_without_surrogates({"schema": schema, **fields})))
 
 
 def _without_surrogates(value: Any) -> Any:
@@ -221,11 +232,17 @@ def ignore_closed_stdout() -> Iterator[None]:
 
     The exit code then still says what the command did: a snapshot that was
     published is not a failure because nobody read the report.
+
+    Raises:
+        LocalError: It can't be written for another reason: it is on a full disk.
     """
     try:
         yield
     except BrokenPipeError:
         discard_stdout()
+    except OSError as error:
+        discard_stdout()  # what is buffered would fail again
+        raise LocalError("can't write to stdout", found=error.strerror) from error
 
 
 def discard_stdout() -> None:

@@ -18,9 +18,10 @@ from cli.values import parse_duration
 from vault.badpacks import Word
 from vault.errors import ConfigError, StorageError
 from vault.keyfile import WriterKey
+from vault.ledger import Record
 from vault.model import from_rfc3339, to_rfc3339
 from vault.processes import spare_processors
-from vault.repository import Repository
+from vault.repository import Repository, snapshot_body
 from vault.snapshot import (
     Action,
     Command,
@@ -148,6 +149,11 @@ def _take(
             state_dir=invocation.places.state,
             workers=workers,
             progress=shown,
+            published=lambda record: invocation.did(_published_text(record)),
+        )
+    for trouble in report.trouble:
+        invocation.warn(
+            f"snapshot {report.record.seq} is published; the next run takes longer: {trouble}"
         )
     invocation.remember(repository)
     invocation.report(repository.unreadable_plans())
@@ -171,6 +177,11 @@ def _failed_check(invocation: Invocation, repository: Repository, dataset: str) 
     except StorageError as error:
         invocation.warn(f"whether the last check of {dataset} failed can't be told: {error}")
         return None
+
+
+def _published_text(record: Record) -> str:
+    dataset = snapshot_body(record).dataset
+    return f"snapshot {record.seq} of {dataset} is published, head {record.head}"
 
 
 def _preview(
@@ -324,6 +335,7 @@ def _report_fields(
         }
         if failed
         else None,
+        "trouble": list(report.trouble),
         "problems": [
             {**render.path_fields(problem.path), "kind": problem.kind, "detail": problem.detail}
             for problem in report.problems

@@ -83,6 +83,7 @@ def verify(
     _remember(invocation, repository, records, report, is_signed=statement is not None)
     for finding in report.findings:
         invocation.warn(finding_text(finding))
+    invocation.did(f"the verification ended: {report.verdict}")
     fields = {"verification": _fields(report, statement)}
     invocation.emit("vault/verify/v1", fields, _text(report, statement))
     if not report.passed:

@@ -397,7 +397,7 @@ class Repository:
             self.ledger.may_write()
             record = self._try_append(draft(self.ledger), signers, tool=tool)
             if record is not None:
-                self._write_pages(record.seq)
+                self._write_due_pages(record.seq)
                 return record
             self._pause(_backoff(attempt))
         raise LedgerMovedError(
@@ -423,8 +423,15 @@ class Repository:
         envelope = seal_envelope(payload, signers)
         digest = self.ledger.check(envelope, seq).digest
         self._extend_predecessors()
-        self._put_statement(seq, envelope)
-        self.refresh()
+        try:
+            self._put_statement(seq, envelope)
+            self.refresh()
+        except StorageError as error:
+            error.hint = (
+                f"whether statement {seq} was stored is not known: 'vault list' shows it"
+                + (f"; {error.hint}" if error.hint else "")
+            )
+            raise
         owner = self.ledger.records[seq] if len(self.ledger.records) > seq else None
         return owner if owner is not None and owner.digest == digest else None
 
@@ -442,6 +449,13 @@ class Repository:
                     self.put(name, envelope, need)
             return
         self.put(name, envelope, need)
+
+    def _write_due_pages(self, head: int) -> None:
+        """As `_write_pages`; the next run owes what fails, and the statement stands."""
+        try:
+            self._write_pages(head)
+        except VaultError as error:
+            _log.warning("statement %d is stored; a page of the ledger is not: %s", head, error)
 
     def _write_pages(self, head: int) -> None:
         """Store pages that are whole and not there: this run's, or one that a killed run owes."""

@@ -70,7 +70,7 @@ class Attempt:
         self._data = self._packer(ObjectType.DATA)
         self._tree = self._packer(ObjectType.TREE)
 
-    def run(self) -> SnapshotReport:
+    def run(self) -> None:
         """Walk, store, publish."""
         self._expect()
         self._task.progress.stage("reading")
@@ -88,10 +88,10 @@ class Attempt:
             _log_problem(problem)
             stack.enter_context(journal)
             entries = stack.enter_context(EntryListWriter(self._list_path, head))
-            report = self._store_and_publish(head, last, journal, entries)
-            entries.commit(self._cache.mark())
-            journal.delete()
-        return report
+            self._store_and_publish(head, last, journal, entries)
+            with self._task.afterwards():  # until the list is there, the journal says the same
+                entries.commit(self._cache.mark())
+                journal.delete()
 
     def preview(self) -> Iterator[Planned]:
         """What `run` would do, without reading or storing."""
@@ -116,7 +116,7 @@ class Attempt:
         last: EntryListReader | None,
         journal: Journal,
         entries: EntryListWriter,
-    ) -> SnapshotReport:
+    ) -> None:
         chunks = ChunkStore(self._cache, self._data, self._is_usable)
         tree = self._begin_tree(head, fresh=False)
         known = merge(last.records() if last else (), journal)
@@ -152,7 +152,7 @@ class Attempt:
             added_size=chunks.added_size,
             added_bytes=self._data.stored_bytes + self._tree.stored_bytes,
         )
-        return self._publish(run, run.packs | tree.packs, ref, counts)
+        self._publish(run, run.packs | tree.packs, ref, counts)
 
     def _walk(self, run: SourceRun, last: EntryListReader | None) -> None:
         empty = set(self._tops)
@@ -277,9 +277,7 @@ class Attempt:
         counts = snapshot_body(previous[-1]).counts
         return set(empty) if counts.files + counts.symlinks + counts.others else set()
 
-    def _publish(
-        self, run: SourceRun, numbers: set[int], tree: TreeRef, counts: Counts
-    ) -> SnapshotReport:
+    def _publish(self, run: SourceRun, numbers: set[int], tree: TreeRef, counts: Counts) -> None:
         task = self._task
         task.progress.stage("publishing")
         stored = self._data.stored | self._tree.stored
@@ -307,15 +305,18 @@ class Attempt:
                 started=task.started,
             )
         )
-        self._cache.forget_unindexed(indexed)
-        return SnapshotReport(
-            record=record,
-            body=snapshot_body(record),
-            problems=tuple(run.problems),
-            packs=len(stored),
-            reused_packs=len(packs) - len(numbers & stored),
-            left=task.left,
+        task.publish(
+            SnapshotReport(
+                record=record,
+                body=snapshot_body(record),
+                problems=tuple(run.problems),
+                packs=len(stored),
+                reused_packs=len(packs) - len(numbers & stored),
+                left=task.left,
+            )
         )
+        with task.afterwards():
+            self._cache.forget_unindexed(indexed)
 
     def _mend(self) -> None:
         """Keep older snapshots alive that need what is bad, by what this run or another stored."""

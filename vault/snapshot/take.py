@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vault import badpacks
@@ -13,6 +13,7 @@ from vault.cache import Cache, DamagedCacheError
 from vault.crypto import RecipientKey
 from vault.errors import BusyError, LedgerMovedError, LocalError
 from vault.keyfile import WriterKey
+from vault.ledger import Record
 from vault.model import validate_dataset
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository
@@ -35,6 +36,7 @@ def take_snapshot(
     state_dir: Path,
     workers: Workers,
     progress: Progress = NO_PROGRESS,
+    published: Callable[[Record], None] = lambda _: None,
 ) -> SnapshotReport:
     """Store what is new in ``request.paths`` and publish the manifest.
 
@@ -49,6 +51,8 @@ def take_snapshot(
         state_dir: For entry list and journal; may be lost at the cost of time.
         workers: Executors.
         progress: Told how it goes.
+        published: Told the statement as soon as it stands in the ledger. What fails after
+            that is in the report.
 
     Raises:
         ConfigError: The host may not write that dataset, or the source is not as required.
@@ -63,17 +67,28 @@ def take_snapshot(
     with _only_one(lists_dir, request.dataset):
         memory = BadPackMemory(state_dir)
         task = Task(
-            repository, key, writer, request, workers=workers, progress=progress, memory=memory
+            repository,
+            key,
+            writer,
+            request,
+            workers=workers,
+            progress=progress,
+            memory=memory,
+            published=published,
         )
-        try:
-            return _run(task, cache_dir, lists_dir)
-        except DamagedCacheError as error:
-            _log.warning("%s; it is made again", error)
-            Cache.discard(task.cache_path(cache_dir))
-            return _run(task, cache_dir, lists_dir)
+        with task.afterwards():
+            try:
+                _run(task, cache_dir, lists_dir)
+            except DamagedCacheError as error:
+                if task.report is not None:
+                    raise
+                _log.warning("%s; it is made again", error)
+                Cache.discard(task.cache_path(cache_dir))
+                _run(task, cache_dir, lists_dir)
+        return task.finished()
 
 
-def _run(task: Task, cache_dir: Path, lists_dir: Path) -> SnapshotReport:
+def _run(task: Task, cache_dir: Path, lists_dir: Path) -> None:
     """Attempts: a second one if packs turn out to be gone (I7)."""
     with task.open_cache(cache_dir) as cache:
         for attempt in (1, 2) if task.request.stream is None else (1,):
@@ -82,7 +97,8 @@ def _run(task: Task, cache_dir: Path, lists_dir: Path) -> SnapshotReport:
                 task.bad_indexes = chunkmap.refresh(
                     task.repository, task.secrets, cache, task.bad_packs
                 )
-                return Attempt(task, cache, lists_dir).run()
+                Attempt(task, cache, lists_dir).run()
+                return  # noqa: TRY300 - what it raises is handled here
             except PacksGoneError as gone:
                 _log.warning("attempt %d: %d packs are gone", attempt, len(gone.numbers))
                 cache.drop_packs(gone.numbers)

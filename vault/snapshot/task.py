@@ -1,9 +1,10 @@
 """What is asked of a snapshot, what came of it, and what its attempts share."""
 
+import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,7 +13,7 @@ from vault import badpacks, locks, source
 from vault.badpacks import BadPackMemory, Word
 from vault.cache import Cache
 from vault.domain import open_domain
-from vault.errors import ConfigError, FormatError, IntegrityError, WrongKeyError
+from vault.errors import ConfigError, FormatError, IntegrityError, VaultError, WrongKeyError
 from vault.keyfile import DomainSecrets, WriterKey
 from vault.ledger import Record, WriterInfo
 from vault.model import SnapshotBody
@@ -67,6 +68,7 @@ class SnapshotReport:
     packs: int  # new
     reused_packs: int
     left: LeftPacks | None = None  # bad ones that the dataset's last snapshot needs
+    trouble: tuple[str, ...] = ()  # what failed afterwards and only costs the next run time
 
 
 class Task:
@@ -82,6 +84,7 @@ class Task:
         workers: Workers,
         progress: Progress = NO_PROGRESS,
         memory: BadPackMemory | None = None,
+        published: Callable[[Record], None] = lambda _: None,
     ) -> None:
         self.repository = repository
         self._memory = memory
@@ -94,11 +97,34 @@ class Task:
         self.bad_indexes: frozenset[str] = frozenset()
         self.bad_packs: Mapping[str, Word] = {}  # hex id to who says so
         self.left: LeftPacks | None = None
+        self.report: SnapshotReport | None = None  # once it is published
+        self._trouble: list[str] = []
+        self._published = published
         self.started = repository.clock()
         parameters = repository.parameters
         asked = request.retention
         seconds = parameters.default_retention if asked is None else int(asked.total_seconds())
         self.retention = timedelta(seconds=locks.check_retention(seconds, parameters))
+
+    def publish(self, report: SnapshotReport) -> None:
+        """Say that it is published: from here on nothing can fail any more."""
+        self.report = report
+        self._published(report.record)
+
+    @contextlib.contextmanager
+    def afterwards(self) -> Iterator[None]:
+        """Around what may fail once the snapshot is published: it is told, and is no failure."""
+        try:
+            yield
+        except (VaultError, OSError) as error:
+            if self.report is None:
+                raise
+            self._trouble.append(str(error))
+
+    def finished(self) -> SnapshotReport:
+        """The report, with what failed after publishing."""
+        assert self.report is not None
+        return dataclasses.replace(self.report, trouble=tuple(self._trouble))
 
     def look_for_bad_packs(self) -> None:
         """Learn which packs must not be built upon, as the ledger and this host have it now."""
