@@ -49,8 +49,8 @@ _EXITS = {
     metavar="SHARE",
     default="0%",
     show_default=True,
-    help="How many of the packs to read and hash: all, a sample such as 5%, or slice: the one in"
-    " thirty whose turn it is.",
+    help="How many of the packs to read and hash: all, a sample such as 5%, or slice: one in"
+    " thirty, by chance.",
 )
 @click.option("--seed", metavar="HEX", help="Draw the sample that an earlier run drew.")
 @click.option(
@@ -74,7 +74,7 @@ def audit(
     repository, floors = _open(invocation)
     ledger = repository.ledger
     records = owed(ledger, ledger.snapshots(), invocation.clock())
-    sample = sample_of(read_data, seed, ledger, records)
+    sample = sample_of(read_data, seed, ledger, records, is_recorded=False)
     with (
         make_workers(1, transfers=_TRANSFERS, in_flight=_IN_FLIGHT) as workers,
         progress.shown(quiet=invocation.options.quiet) as shown,

@@ -6,13 +6,35 @@ from collections.abc import Sequence
 from cli.values import ReadData
 from vault.errors import ConfigError
 from vault.ledger import Ledger, Record
-from vault.sampling import NO_PACKS, NONCE_SIZE, WHOLE, Sample, draw, draw_again, next_slice
+from vault.sampling import (
+    NO_PACKS,
+    NONCE_SIZE,
+    SLICES,
+    WHOLE,
+    Sample,
+    draw,
+    draw_again,
+    next_slice,
+)
 
 
 def sample_of(
-    read_data: ReadData, seed: str | None, ledger: Ledger, records: Sequence[Record]
+    read_data: ReadData,
+    seed: str | None,
+    ledger: Ledger,
+    records: Sequence[Record],
+    *,
+    is_recorded: bool,
 ) -> Sample:
     """What is to be read of these snapshots.
+
+    Args:
+        read_data: How much was asked for.
+        seed: What ``--seed`` says.
+        ledger: As it is read.
+        records: The snapshots.
+        is_recorded: The ledger will tell of it, so that the next slice has its turn next time;
+            else chance chooses the slice, or it would be the same one for ever.
 
     Raises:
         ConfigError: There is a seed and nothing to draw, or it is not one.
@@ -27,15 +49,18 @@ def sample_of(
             found="--seed without a share to draw",
             hint="say how much to read, for example --read-data 5%",
         )
+    if read_data.in_turn and not is_recorded:
+        return Sample(slice=(secrets.randbelow(SLICES), SLICES))
     if read_data.in_turn:
         return next_slice(ledger, records)
     return WHOLE if read_data.share else NO_PACKS
 
 
-def sample_text(sample: Sample) -> str:
+def sample_text(sample: Sample, *, is_recorded: bool) -> str:
     """How it was chosen, for people."""
     if sample.slice is not None:
-        return f"slice {sample.slice[0] + 1} of {sample.slice[1]}, whose turn it was"
+        how = "whose turn it was" if is_recorded else "by chance: no turn without recovery.key"
+        return f"slice {sample.slice[0] + 1} of {sample.slice[1]}, {how}"
     if sample.nonce:
         return f"{100 * sample.share:.6g} % of the packs, drawn by seed {sample.seed}"
     return "" if sample.is_whole else "no packs"

@@ -1,26 +1,28 @@
 """`vault verify`: stored bytes against what was signed."""
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import click
 
-from cli import progress, render
+from cli import progress, render, verified
 from cli.attest import record_or_keep
-from cli.context import TOOL, Invocation, finding_fields, finding_text, pass_invocation
-from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY
-from cli.sample import sample_of, sample_text
+from cli.context import TOOL, Invocation, finding_text, pass_invocation
+from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_STORAGE
+from cli.sample import sample_of
 from cli.values import ReadData, parse_read_data
 from vault import attest
 from vault.badpacks import BadPackMemory
-from vault.errors import LocalError
+from vault.errors import IntegrityError, LocalError, StorageError
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
 from vault.repository import Repository
+from vault.sampling import Sample
 from vault.selection import select
 from vault.stats import owed
-from vault.verify import VerifyReport
-from vault.verify import verify as verify_records
+from vault.verify import Verification, VerifyReport
 from vault.workers import make_workers
 
 
@@ -52,7 +54,9 @@ def verify(
 
     Without SNAPSHOT, every snapshot that is still to be kept. With recovery.key
     every block is opened too, and the result is attested in the ledger; without
-    it sizes and SHA-256 are checked. Exit 4: something is missing or wrong.
+    it sizes and SHA-256 are checked. Exit 4: something is missing or wrong; it is said
+    which snapshots and files that concerns, and which are whole. Exit 13: the store did
+    not give all of it, which says nothing of the bytes, and is not attested.
     """
     repository = invocation.open(afresh=True)
     records = (
@@ -60,13 +64,34 @@ def verify(
         if spec
         else owed(repository.ledger, repository.ledger.snapshots(), invocation.clock())
     )
-    sample = sample_of(read_data, seed, repository.ledger, records)
+    has_key = bool(records) and invocation.has_recovery_key() and not no_key
+    sample = sample_of(read_data, seed, repository.ledger, records, is_recorded=has_key)
     started = invocation.clock()
-    recovery = None
-    if invocation.has_recovery_key() and not no_key:
-        recovery = invocation.recovery_key(repository)
+    recovery = invocation.recovery_key(repository) if has_key else None
+    report = _run(invocation, repository, records, sample, recovery)
+    statement = None
+    is_recorded = recovery is not None and seed is None and report.verdict != "unfinished"
+    if recovery is not None and is_recorded:
+        data = _attestation(repository, records, recovery, report, started)
+        statement = record_or_keep(invocation, repository, data, recovery)
+    _remember(invocation, repository, records, report, is_signed=statement is not None)
+    _tell(invocation, report, statement, repository)
+    if not report.passed:
+        return EXIT_INTEGRITY
+    if report.unread_count:
+        return EXIT_STORAGE
+    return EXIT_DEGRADED if is_recorded and statement is None else 0
+
+
+def _run(
+    invocation: Invocation,
+    repository: Repository,
+    records: Sequence[Record],
+    sample: Sample,
+    recovery: RecoveryKey | None,
+) -> VerifyReport:
     with make_workers() as workers, progress.shown(quiet=invocation.options.quiet) as shown:
-        report = verify_records(
+        verification = Verification(
             repository,
             records,
             sample=sample,
@@ -75,20 +100,43 @@ def verify(
             workers=workers,
             progress=shown,
         )
-    statement = None
-    is_recorded = recovery is not None and bool(records) and seed is None
-    if recovery is not None and is_recorded:
-        data = _attestation(repository, records, recovery, report, started)
-        statement = record_or_keep(invocation, repository, data, recovery)
-    _remember(invocation, repository, records, report, is_signed=statement is not None)
-    for finding in report.findings:
-        invocation.warn(finding_text(finding))
-    invocation.did(f"the verification ended: {report.verdict}")
-    fields = {"verification": _fields(report, statement)}
-    invocation.emit("vault/verify/v1", fields, _text(report, statement))
-    if not report.passed:
-        return EXIT_INTEGRITY
-    return EXIT_DEGRADED if is_recorded and statement is None else 0
+        with _saying_how_far(invocation, verification), _each_thing_once(invocation):
+            return verification.run()
+
+
+@contextlib.contextmanager
+def _each_thing_once(invocation: Invocation) -> Iterator[None]:
+    """What readers say of a bad pack, for each snapshot again, the report says once."""
+    reader = logging.getLogger("vault.reader")
+    reader.setLevel(logging.NOTSET if invocation.options.verbose else logging.ERROR)
+    try:
+        yield
+    finally:
+        reader.setLevel(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _saying_how_far(invocation: Invocation, verification: Verification) -> Iterator[None]:
+    """What ends a run before its time does not take away what was found until then.
+
+    Raises:
+        IntegrityError: The store failed, after something was found wrong: that is graver.
+    """
+    try:
+        yield
+    except StorageError as error:
+        state = verification.so_far()
+        invocation.warn(verified.so_far(state))
+        if state.wrong:
+            raise IntegrityError(
+                f"verification failed, and could not be finished: {state.first_wrong}",
+                found=f"then the store failed: {error}",
+                hint="run 'vault verify' again once the store answers: it names what is hit",
+            ) from error
+        raise
+    except BaseException:
+        invocation.warn(verified.so_far(verification.so_far()))
+        raise
 
 
 def _remember(
@@ -105,10 +153,33 @@ def _remember(
     """
     memory = BadPackMemory(invocation.places.state)
     bad = () if is_signed else report.bad
+    whole = report.sample.is_whole and not report.unread_count
     try:
-        memory.note(repository, records, bad, whole=report.sample.is_whole)
+        memory.note(repository, records, bad, whole=whole)
     except LocalError as error:
         invocation.warn(f"{error}: the snapshots of this host go on building on them")
+
+
+def _tell(
+    invocation: Invocation, report: VerifyReport, statement: Record | None, repository: Repository
+) -> None:
+    """The result; and last, where something is wrong, what an operator needs first."""
+    told = report.findings[: verified.NAMED]
+    for finding in told:
+        invocation.warn(finding_text(finding))
+    if report.finding_count > len(told):
+        invocation.warn(f"and {render.plural(report.finding_count - len(told), 'finding')} more")
+    for name, problem in report.unread[: verified.NAMED]:
+        invocation.warn(f"{name} was not read: {problem}")
+    invocation.did(f"the verification ended: {report.verdict}")
+    fields = {"verification": verified.fields(report, statement)}
+    invocation.emit("vault/verify/v1", fields, verified.text(report, statement))
+    if not report.passed:
+        for level, text in verified.complaints(report, repository.ledger):
+            render.message(level, text)
+    elif report.unread_count:
+        render.message("error", f"verification {verified.verdict(report)}")
+        render.message("hint", "run 'vault verify' again once the store gives them")
 
 
 def _attestation(
@@ -129,36 +200,3 @@ def _attestation(
         claims=report.claims(),
     )
     return attest.sign(attestation, recovery.restorer)
-
-
-def _fields(report: VerifyReport, statement: Record | None) -> dict[str, object]:
-    return {
-        "verdict": report.verdict,
-        "snapshots": list(report.snapshots),
-        "objects": report.objects,
-        "bytes": report.bytes,
-        "objects_read": report.objects_read,
-        "bytes_read": report.bytes_read,
-        "chunks": report.chunks,
-        "entries": report.entries,
-        "seed": report.sample.seed,
-        "findings": [finding_fields(finding) for finding in report.findings],
-        "statement": str(statement.head) if statement else None,
-    }
-
-
-def _text(report: VerifyReport, statement: Record | None) -> str:
-    opened = "not opened (no recovery.key)"
-    if report.chunks or report.entries:
-        opened = f"{report.chunks:,} chunks, {report.entries:,} entries"
-    return render.facts(
-        {
-            "verdict": report.verdict,
-            "snapshots": ", ".join(map(str, report.snapshots)) or "none",
-            "read": f"{report.objects_read:,} of {render.plural(report.objects, 'object')},"
-            f" {render.size(report.bytes_read)} of {render.size(report.bytes)}",
-            "sample": sample_text(report.sample) or "none: all of it",
-            "opened": opened,
-            "attested": str(statement.head) if statement else "no",
-        }
-    )

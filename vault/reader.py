@@ -253,6 +253,26 @@ class PackReader:
                 self._reader.give_up(self, again)
                 raise
 
+    def faulty_blocks(self) -> list[int]:
+        """Numbers of the blocks that the pinned version does not give; it is read once.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        numbers = range(len(self.directory.blocks))
+        try:
+            stored = dict(self._cut(memoryview(self._range(0, self.ref.size)), numbers))
+        except _UNREADABLE:
+            return list(numbers)
+        return [number for number in numbers if not self._opens(number, stored[number])]
+
+    def _opens(self, number: int, stored: memoryview) -> bool:
+        try:
+            self._open(number, stored)
+        except _UNREADABLE:
+            return False
+        return True
+
     def _fetch(self, wanted: Sequence[int]) -> Iterator[tuple[int, memoryview]]:
         """Stored bytes of blocks, unverified, in few calls to the store."""
         blocks = self.directory.blocks

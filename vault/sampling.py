@@ -158,7 +158,7 @@ def next_slice(ledger: Ledger, records: Iterable[Record]) -> Sample:
     """
     read = slices_read(ledger, [record.seq for record in records])
     part = min(range(SLICES), key=lambda k: (read[k].seq if k in read else -1, k))
-    return Sample(share=1 / SLICES, slice=(part, SLICES))
+    return Sample(slice=(part, SLICES))
 
 
 def slices_read(ledger: Ledger, seqs: Collection[int]) -> Mapping[int, Record]:

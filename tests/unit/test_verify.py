@@ -1,18 +1,35 @@
 """Verification: what is owed is there, is right, opens; and what is not is told, all of it."""
 
+import dataclasses
+import hashlib
 import os
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault.errors import DigestMismatchError
-from vault.ledger import Record
-from vault.model import ObjectRef
+from vault import attest
+from vault.codec import compress
+from vault.crypto import RecipientKey
+from vault.encoding import b64encode
+from vault.errors import (
+    DigestMismatchError,
+    MissingObjectError,
+    StorageError,
+    StorageUnavailableError,
+    WrongKeyError,
+)
+from vault.ledger import Ledger, Record
+from vault.model import Digest, ObjectRef, ObjectType, PackId, Recipient, replace_body
+from vault.pack import DIRECTORY_COUNTER, Directory, FinishedPack, PackWriter
 from vault.reader import Reader
+from vault.repository import Draft, Repository
 from vault.sampling import NONCE_SIZE, draw
 from vault.tree import Entry, encode_entry, replace_entry
 from vault.verify import VerifyReport, verify
+from vault.verify.found import KEPT, NAMED, Found
 from vault.workers import make_workers
 
 if TYPE_CHECKING:
@@ -174,7 +191,7 @@ def test_a_tree_that_did_not_change_is_gone_through_once(
     walked = []
     tree = Reader.tree
 
-    def counted(reader: Reader, flaws: Any) -> Any:
+    def counted(reader: Reader, flaws: Any = None) -> Any:
         walked.append(reader.record.seq)
         return tree(reader, flaws)
 
@@ -183,7 +200,7 @@ def test_a_tree_that_did_not_change_is_gone_through_once(
     assert report.passed
     assert report.entries == 3 * alone.entries
     assert walked == [records[0].seq]
-    monkeypatch.setattr(Reader, "tree", lambda reader, _: iter([_fail(reader)]))
+    monkeypatch.setattr(Reader, "tree", lambda reader, _=None: iter([_fail(reader)]))
     report = _share(lab, 1, keys=True)
     assert [finding.subject for finding in report.findings] == [
         f"ledger {record.seq}" for record in records
@@ -202,3 +219,424 @@ def test_details_fit_an_attestation(lab: "Lab", record: Record) -> None:
     assert details["finding_count"] == len(_packs(lab, record)) + 1
     assert all(len(line) <= 200 for line in details["findings"])
     assert "file0" not in str(details)
+
+
+# --- what is wrong, whom it concerns, what is whole ---
+
+
+def _datasets(lab: "Lab", tmp_path: Path) -> tuple[Record, Record]:
+    """Two datasets that share nothing; the first has a file of many chunks and a small one."""
+    for name, sizes in {"www": {"big": 40_000, "small": 10}, "db": {"table": 9_000}}.items():
+        top = tmp_path / name
+        top.mkdir()
+        for file, size in sizes.items():
+            (top / file).write_bytes(os.urandom(size))
+    first = lab.snapshot(tmp_path / "www", dataset="www").record
+    return first, lab.snapshot(tmp_path / "db", dataset="db").record
+
+
+def _of_kind(lab: "Lab", record: Record, kind: ObjectType) -> list[ObjectRef]:
+    return [ref for ref in _packs(lab, record) if lab.store.get(ref.name)[14] == kind]
+
+
+def _spoil(lab: "Lab", ref: ObjectRef, how: str) -> None:
+    data = lab.store.get(ref.name, ref.version)
+    if how == "missing":
+        lab.store.remove(ref.name, ref.version)
+    else:
+        at = {"block": len(data) // 2, "header": 20, "directory": len(data) - 30}[how]
+        lab.store.corrupt(ref.name, ref.version, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+@pytest.mark.parametrize("how", ["missing", "block", "header", "directory"])
+def test_files_that_are_hit_are_named_and_what_is_whole_is_told(
+    lab: "Lab", tmp_path: Path, how: str
+) -> None:
+    """A file is hit exactly if its bytes can't be had; the other dataset is whole."""
+    hit, whole = _datasets(lab, tmp_path)
+    assert lab.verify().whole == (hit.seq, whole.seq)
+    ref = _of_kind(lab, hit, ObjectType.DATA)[0]
+    _spoil(lab, ref, how)
+    report = lab.verify()
+    assert (report.verdict, report.whole, report.hit_count) == ("failed", (whole.seq,), 1)
+    (found,) = report.hits
+    assert (found.seq, found.dataset, found.object_count) == (hit.seq, "www", 1)
+    assert set(found.files) <= {b"big", b"small"}
+    assert b"big" in found.files
+    assert found.file_count == len(found.files)
+    assert report.bad == (str(ref.sha256),)
+    without = lab.verify(keys=False)
+    assert (without.whole, without.hits[0].file_count) == ((whole.seq,), None)
+    assert without.hits[0].objects == found.objects
+
+
+def test_only_files_in_the_damaged_block_are_hit(lab: "Lab", tmp_path: Path) -> None:
+    """One flipped bit in the first block of a pack: files of its other blocks can be had."""
+    top = tmp_path / "top"
+    top.mkdir()
+    for n in range(12):
+        (top / f"f{n:02d}").write_bytes(os.urandom(1900))  # some four chunks a block
+    record = lab.snapshot(top).record
+    ref = _of_kind(lab, record, ObjectType.DATA)[0]
+    data = lab.store.get(ref.name, ref.version)
+    at = len(data) // 20 + 1300  # behind the header, in the first block
+    lab.store.corrupt(ref.name, ref.version, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    (hit,) = lab.verify().hits
+    assert hit.file_count is not None
+    assert 0 < hit.file_count < 12
+
+
+@pytest.mark.parametrize("how", ["missing", "block"])
+def test_a_tree_that_ends_early_says_after_what(
+    lab: "Lab", make_source: "MakeSource", tmp_path: Path, how: str
+) -> None:
+    """Or that none of it can be read; the other dataset is whole all the same."""
+    hit = lab.snapshot(make_source(files=300, size=10), dataset="www").record
+    other = lab.snapshot(make_source("other", seed=5), dataset="db").record
+    trees = _of_kind(lab, hit, ObjectType.TREE)
+    _spoil(lab, trees[-1], how)
+    report = lab.verify()
+    assert (report.verdict, report.whole) == ("failed", (other.seq,))
+    (found,) = report.hits
+    assert found.file_count is None or found.after is not None
+
+
+def test_many_that_are_hit_are_counted_and_the_first_told() -> None:
+    """Memory is bounded, however much is wrong."""
+    found = Found()
+    for n in range(5000):
+        found.note(f"packs/{n}", "is missing")
+        found.is_wrong((f"packs/{n}", bytes(32), n), MissingObjectError(f"packs/{n} is missing"))
+    assert (len(found.findings), found.finding_count, len(found.wrong)) == (KEPT, 10_000, 5000)
+
+
+def test_what_is_hit_is_capped(lab: "Lab", record: Record) -> None:
+    """Names of a snapshot's objects and files are the first twenty; their counts are of all."""
+    found = Found()
+    names = tuple(map(str, range(100)))
+    files = tuple(name.encode() for name in names)
+    found.concerns(record, "x", objects=names, object_count=100)
+    found.concerns(record, "y", files=files, file_count=100)
+    hit = found.hits[record.seq]
+    assert (len(hit.objects), hit.object_count, len(hit.files), hit.file_count) == (
+        NAMED,
+        100,
+        NAMED,
+        100,
+    )
+    assert hit.problem == "x"
+
+
+def test_an_attestation_names_no_files(lab: "Lab", tmp_path: Path) -> None:
+    """It is public: counts, digests and object names."""
+    hit, _ = _datasets(lab, tmp_path)
+    _spoil(lab, _of_kind(lab, hit, ObjectType.DATA)[0], "block")
+    report = lab.verify()
+    assert b"big" in report.hits[0].files
+    assert "big" not in str(report.details())
+    assert report.details()["hits"][0]["files"] == report.hits[0].file_count
+
+
+# --- packs that hash right and are wrong all the same ---
+
+
+def test_a_pack_of_wrong_chunks_is_found_by_the_key(
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored as signed, every tag right, and the chunks are not what their ids say."""
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "file").write_bytes(os.urandom(20_000))
+    control = lab.snapshot(top, dataset="right").record
+    (top / "file").write_bytes(os.urandom(20_000))
+    monkeypatch.setattr(
+        "vault.snapshot.reading.chunk_id", lambda key, kind, digest: hashlib.sha256(digest).digest()
+    )
+    record = lab.snapshot(top, dataset="wrong").record
+    assert lab.verify(keys=False).passed
+    report = lab.verify()
+    assert (report.verdict, report.whole) == ("failed", (control.seq,))
+    assert report.hits[0].files == (b"file",)
+    wrong = {str(ref.sha256) for ref in _of_kind(lab, record, ObjectType.DATA)}
+    assert set(report.bad) == wrong
+    assert {finding.subject for finding in report.findings} >= {
+        ref.name for ref in _of_kind(lab, record, ObjectType.DATA)
+    }
+
+
+def _with_wrong_directory(writer: PackWriter) -> FinishedPack:
+    """What `PackWriter.finish` gives, but the sealed directory has its first two ids changed."""
+    right = Directory(writer._blocks, writer._lengths, bytes(writer._ids))
+    ids = bytes(writer._ids)
+    lengths = writer._lengths
+    kind = writer._sealer.header.type
+    stored = right
+    if kind is ObjectType.DATA:
+        stored = Directory(writer._blocks, lengths, ids[32:64] + ids[:32] + ids[64:])
+    frame = compress(stored.encode(), writer._level)
+    sealed = writer._sealer.seal(DIRECTORY_COUNTER, frame, final=True)
+    data = bytearray(writer._data + sealed + struct.pack(">I8s", len(sealed), b"VAULTDIR"))
+    return FinishedPack(
+        PackId(hashlib.sha256(data).digest()), data, right, writer._sealer.header.length, kind
+    )
+
+
+def test_a_wrong_directory_beside_a_right_index_is_found(
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore falls back to the directory, so it is what is checked; by the index all is well."""
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "file").write_bytes(os.urandom(30_000))
+    monkeypatch.setattr(PackWriter, "finish", _with_wrong_directory)
+    record = lab.snapshot(top).record
+    assert lab.contents(record)["file"] == (top / "file").read_bytes()  # the control: by the index
+    assert lab.verify(keys=False).passed
+    report = lab.verify()
+    assert report.verdict == "failed"
+    assert report.bad
+
+
+# --- what this key can't open ---
+
+
+def test_a_snapshot_sealed_to_nobody_does_not_hide_the_others(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, its packs are bad, and what is stored before and after is checked."""
+    before = lab.snapshot(make_source("one", seed=1), dataset="one").record
+    with monkeypatch.context() as patch:
+        stranger = RecipientKey.generate().public_raw
+        patch.setattr(Ledger, "recipients", property(lambda _: [stranger]))
+        lost = lab.snapshot(make_source("two", seed=2), dataset="two").record
+    after = lab.snapshot(make_source("three", seed=3), dataset="three").record
+    assert lab.verify(keys=False).passed
+    report = lab.verify()
+    assert (report.verdict, report.whole) == ("failed", (before.seq, after.seq))
+    assert [(hit.seq, hit.dataset) for hit in report.hits] == [(lost.seq, "two")]
+    assert "sealed" in report.hits[0].problem
+    assert set(report.bad) == {str(ref.sha256) for ref in _packs(lab, lost)}
+    _spoil(lab, _of_kind(lab, before, ObjectType.DATA)[0], "block")
+    assert [hit.seq for hit in lab.verify().hits] == [before.seq, lost.seq]
+
+
+def _recover_with(lab: "Lab", *added: RecipientKey) -> None:
+    """Append root N+1, which lists more recipients."""
+    repository = lab.open()
+    root = repository.ledger.root
+    more = [
+        Recipient(name=f"r{n}", public=b64encode(key.public_raw)) for n, key in enumerate(added)
+    ]
+    body = replace_body(root, version=root.version + 1, recipients=(*root.recipients, *more))
+    draft = Draft(type="root", subject=[("repository", Digest.of(repository.id))], body=body)
+    repository.append(lambda _: draft, [lab.root_key.root], tool="vault test")
+
+
+def test_what_was_sealed_before_a_key_was_listed_is_no_fault(
+    lab: "Lab", make_source: "MakeSource"
+) -> None:
+    """Nothing is called wrong or bad; the verdict says that it was not opened."""
+    lab.snapshot(make_source())
+    late = RecipientKey.generate()
+    _recover_with(lab, late)
+    holder = dataclasses.replace(lab, recovery=dataclasses.replace(lab.recovery, recipient=late))
+    report = holder.verify()
+    assert (report.passed, report.verdict, report.unopened) == (True, "partial", 1)
+    assert (report.bad, report.hits, report.whole) == ((), (), ())
+    assert lab.verify().verdict == "passed"
+
+
+def test_a_key_of_no_recipient_is_refused(lab: "Lab", record: Record) -> None:
+    """That it opens nothing is no finding about the repository."""
+    stranger = dataclasses.replace(lab.recovery, recipient=RecipientKey.generate())
+    with pytest.raises(WrongKeyError):
+        dataclasses.replace(lab, recovery=stranger).verify()
+
+
+# --- a store that errs, and one that does not answer ---
+
+
+class _Troubled:
+    """The store, but what it gives of some names is another matter."""
+
+    def __init__(self, store: Any, trouble: Callable[[str, Callable[[], Any]], Any]) -> None:
+        self._store = store
+        self._trouble = trouble
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def get(self, name: str, *rest: Any, **options: Any) -> Any:
+        return self._trouble(name, lambda: self._store.get(name, *rest, **options))
+
+    def versions(self, name: str, **options: Any) -> Any:
+        return self._store.versions(name, **options)
+
+
+def _troubled(lab: "Lab", trouble: Callable[[str, Callable[[], Any]], Any]) -> "Lab":
+    store: Any = _Troubled(lab.store, trouble)
+    return lab.with_store(store)
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_wrong_answer_is_asked_again_before_it_is_a_word(
+    lab: "Lab", record: Record, times: int
+) -> None:
+    """A bit that flips on the way is no damage; one that is flipped each time is."""
+    name = _packs(lab, record)[0].name
+    asked: list[str] = []
+
+    def flip(which: str, give: Callable[[], bytes]) -> bytes:
+        data = give()
+        if which != name or len(asked) >= times:
+            return data
+        asked.append(which)
+        return data[:-1] + bytes([data[-1] ^ 1])
+
+    report = _troubled(lab, flip).verify(keys=False)
+    assert report.verdict == ("passed" if times == 1 else "failed")
+    assert asked
+
+
+def test_a_stale_list_is_asked_again(
+    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object that is not in one answer, and in the next, is there."""
+    name = _packs(lab, record)[0].name
+    versions = lab.store.versions
+    hidden: list[str] = []
+
+    def stale(prefix: str, **options: Any) -> Any:
+        if prefix == name and len(hidden) < 1:
+            hidden.append(prefix)
+            return iter(())
+        return versions(prefix, **options)
+
+    monkeypatch.setattr(lab.store, "versions", stale)
+    assert _share(lab, 0).passed
+    assert hidden
+
+
+@pytest.mark.parametrize("error", [StorageUnavailableError, StorageError])
+def test_what_the_store_does_not_give_is_not_wrong(
+    lab: "Lab", tmp_path: Path, error: type[StorageError]
+) -> None:
+    """The others are checked; nothing is said about its bytes, and what needs it is not whole."""
+    first, second = _datasets(lab, tmp_path)
+    name = _of_kind(lab, first, ObjectType.DATA)[0].name
+
+    def refuse(which: str, give: Callable[[], bytes]) -> bytes:
+        if which == name:
+            raise error("input/output error")
+        return give()
+
+    report = _troubled(lab, refuse).verify()
+    assert (report.verdict, report.passed, report.bad) == ("unfinished", True, ())
+    assert [each for each, _ in report.unread] == [name]
+    assert report.whole == (second.seq,)
+    assert not report.hits
+
+
+def test_a_store_that_gives_nothing_ends_it(lab: "Lab", record: Record) -> None:
+    """Unreachable is no verdict."""
+
+    def refuse(which: str, give: Callable[[], bytes]) -> bytes:
+        if which.startswith("packs/"):
+            raise StorageUnavailableError("no answer")
+        return give()
+
+    with pytest.raises(StorageUnavailableError):
+        _troubled(lab, refuse).verify(keys=False)
+
+
+def test_a_name_that_two_sign_differently_hides_nothing(
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile inventory says other digests of an honest pack's name; both are looked at."""
+    honest, hostile = _datasets(lab, tmp_path)
+    ref = _of_kind(lab, honest, ObjectType.DATA)[0]
+    inventory = Repository.inventory
+
+    def lying(repository: Repository, record: Record) -> Any:
+        found = inventory(repository, record)
+        if record.seq != hostile.seq:
+            return found
+        planted = dataclasses.replace(ref, sha256=Digest.of(b"x"))
+        return dataclasses.replace(found, objects=(*found.objects, planted))
+
+    monkeypatch.setattr(Repository, "inventory", lying)
+    report = lab.verify(keys=False)
+    assert (report.verdict, report.whole) == ("failed", (honest.seq,))
+    assert report.bad == ()  # the pack is right, and that name is no pack's of that digest
+    _spoil(lab, ref, "block")
+    assert str(ref.sha256) in lab.verify(keys=False).bad
+
+
+def _record(lab: "Lab", report: VerifyReport) -> None:
+    """Sign and record a verification, as the command does."""
+    repository = lab.open()
+    attestation = attest.describe(
+        repository,
+        kind="verification",
+        verdict=report.verdict,
+        snapshot=None,
+        started=lab.clock(),
+        tool="vault test",
+        details=report.details(),
+        claims=report.claims(),
+    )
+    signed = attest.sign(attestation, lab.recovery.restorer)
+    record = attest.record(repository, signed, lab.recovery.restorer, tool="vault test")
+    assert attest.objections(signed, record, lab.open().ledger) == []
+
+
+@pytest.mark.parametrize("kind", [ObjectType.DATA, ObjectType.TREE])
+@pytest.mark.parametrize("how", ["missing", "block", "directory"])
+def test_a_mended_snapshot_is_told_from_one_that_is_hit(
+    lab: "Lab", tmp_path: Path, how: str, kind: ObjectType
+) -> None:
+    """Its pack stays bad; all of it can be had, once a later snapshot stored it anew."""
+    first, _ = _datasets(lab, tmp_path)
+    spoilt = _of_kind(lab, first, kind)
+    for ref in spoilt:
+        _spoil(lab, ref, how)
+    report = lab.verify()
+    assert [hit.is_mended for hit in report.hits] == [False]
+    _record(lab, report)
+    second = lab.snapshot(tmp_path / "www", dataset="www").record
+    report = lab.verify()
+    assert report.verdict == "failed"
+    assert set(report.bad) == {str(ref.sha256) for ref in spoilt}
+    assert [(hit.seq, hit.is_mended) for hit in report.hits] == [(first.seq, True)]
+    assert second.seq in report.whole
+    for ref in set(_packs(lab, second)) - set(_packs(lab, first)):
+        _spoil(lab, ref, "missing")
+    if how != "directory":  # blocks behind a broken directory still open, by the index
+        assert [hit.is_mended for hit in lab.verify().hits] == [False, False]
+
+
+def test_packs_once_bad_and_now_right_are_cleared(lab: "Lab", record: Record) -> None:
+    """With the key, which opens them; a share of the packs clears only what it read."""
+    ref = _packs(lab, record)[0]
+    data = lab.store.get(ref.name, ref.version)
+    _spoil(lab, ref, "block")
+    report = lab.verify()
+    assert report.bad == (str(ref.sha256),)
+    _record(lab, report)
+    assert set(lab.open().ledger.bad_packs()) == {str(ref.sha256)}
+    assert lab.verify().cleared == ()
+    lab.store.corrupt(ref.name, ref.version, data)
+    assert lab.verify(keys=False).cleared == ()
+    assert lab.verify().cleared == (str(ref.sha256),)
+
+
+def test_the_share_is_of_bytes_too(lab: "Lab", tmp_path: Path) -> None:
+    """Ten small packs of eleven are no ten elevenths of what is stored."""
+    _datasets(lab, tmp_path)
+    report = _share(lab, 0)
+    assert report.share == min(
+        report.objects_read * 1_000_000 // report.objects,
+        report.bytes_read * 1_000_000 // report.bytes,
+    )
+    assert lab.verify().share == 1_000_000
+    assert report.claims()["share"] < 1_000_000

@@ -1,0 +1,125 @@
+"""What one verification has found so far; bounded, however much is wrong."""
+
+import dataclasses
+from typing import Final, TypeAlias
+
+from vault.errors import StorageError, VaultError
+from vault.ledger import Record
+from vault.model import Finding, ObjectRef, Severity
+from vault.repository import snapshot_body
+from vault.verify.report import Hit
+
+KEPT: Final = 1_000  # findings, snapshots that are hit, objects that were not read
+NAMED: Final = 20  # objects and files of one snapshot
+_STORE_IS_GONE: Final = 3  # objects in a row that it does not give
+
+Key: TypeAlias = tuple[str, bytes, int]  # name, SHA-256, size: two may be signed of a name
+
+
+def key_of(ref: ObjectRef) -> Key:
+    """What one object is known by."""
+    return ref.name, ref.sha256, ref.size
+
+
+class Found:
+    """Findings, objects that are wrong, snapshots that are hit."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.finding_count = 0
+        self.wrong: dict[Key, str] = {}  # what is wrong with an object; or it is missing
+        self.unread: dict[Key, str] = {}  # what the store did not give, and why
+        self.hits: dict[int, Hit] = {}  # by seq; of the first ones
+        self.hit: set[int] = set()  # seq of all of them
+        self.doubtful: set[int] = set()  # seq of snapshots of which something was not read
+        self.unopened: set[int] = set()  # seq of snapshots that this recovery key need not open
+        self._in_a_row = 0
+
+    # --- findings ---
+
+    def error(self, subject: str, error: VaultError, *, severity: Severity = Severity.ERROR) -> str:
+        """Note what an exception says of a subject; returns its problem."""
+        problem = error.message.removeprefix(f"{subject} ")
+        self.note(
+            subject,
+            problem,
+            expected="" if error.expected is None else str(error.expected),
+            found="" if error.found is None else str(error.found),
+            severity=severity,
+        )
+        return problem
+
+    def note(
+        self,
+        subject: str,
+        problem: str,
+        *,
+        expected: str = "",
+        found: str = "",
+        severity: Severity = Severity.ERROR,
+    ) -> None:
+        """Note a finding."""
+        self.finding_count += 1
+        if len(self.findings) < KEPT:
+            self.findings.append(
+                Finding(
+                    severity=severity,
+                    subject=subject,
+                    problem=problem,
+                    expected=expected,
+                    found=found,
+                )
+            )
+
+    def is_wrong(self, key: Key, error: VaultError) -> None:
+        """An object is not what was signed, or is not there."""
+        if key not in self.wrong:
+            self.wrong[key] = self.error(key[0], error)
+
+    # --- what the store does not give ---
+
+    def gave(self) -> None:
+        """The store answered."""
+        self._in_a_row = 0
+
+    def is_unread(self, key: Key, error: StorageError) -> None:
+        """An object was not given; that says nothing of its bytes.
+
+        Raises:
+            StorageError: Nor were the ones before: this is no matter of one object.
+        """
+        self._in_a_row += 1
+        if self._in_a_row >= _STORE_IS_GONE:
+            raise error
+        self.unread[key] = str(error)
+
+    # --- snapshots ---
+
+    def concerns(
+        self,
+        record: Record,
+        problem: str,
+        *,
+        objects: tuple[str, ...] = (),
+        object_count: int = 0,
+        files: tuple[bytes, ...] = (),
+        file_count: int | None = None,
+        after: bytes | None = None,
+    ) -> None:
+        """Something wrong concerns a snapshot; what is said later adds to what was said."""
+        self.hit.add(record.seq)
+        known = self.hits.get(record.seq)
+        if known is None and len(self.hits) >= KEPT:
+            return
+        if known is None:
+            dataset = snapshot_body(record).dataset
+            known = Hit(seq=record.seq, dataset=dataset, problem=problem)
+        self.hits[record.seq] = dataclasses.replace(
+            known,
+            problem=problem if objects else known.problem or problem,
+            objects=objects[:NAMED] or known.objects,
+            object_count=object_count or known.object_count,
+            files=files[:NAMED] or known.files,
+            file_count=known.file_count if file_count is None else file_count,
+            after=known.after if after is None else after,
+        )

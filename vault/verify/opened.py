@@ -1,0 +1,390 @@
+"""What the recovery key can check: blocks open, chunks are what their ids say, trees are whole.
+
+One snapshot that can't be opened is no reason not to open the others.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from vault.cache import Location
+from vault.encoding import b64encode
+from vault.errors import FormatError, IntegrityError, StorageError, VaultError, WrongKeyError
+from vault.keyfile import RecoveryKey
+from vault.ledger import Ledger, Record
+from vault.model import EntryType, ObjectType, RootBody, Severity
+from vault.progress import Progress
+from vault.reader import PackReader, Reader
+from vault.repository import Repository
+from vault.tree import Entry, Flaws
+from vault.verify.found import NAMED, Found, Key, key_of
+from vault.verify.stored import Objects
+from vault.workers import Workers, in_order
+
+_LOOKED_UP: Final = 512  # chunks at once
+_UNREADABLE: Final = (IntegrityError, WrongKeyError)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """What opening all blocks of a pack gave."""
+
+    chunks: int  # that are right
+    faulty: frozenset[int]  # numbers of the blocks that do not open
+    error: VaultError | None  # what is wrong with one of them
+
+
+def _open(pack: PackReader) -> _Opened:
+    """Open every block; the next one too if one does not open."""
+    blocks = pack.directory.blocks
+    try:
+        for _ in pack.blocks(range(len(blocks))):
+            pass
+    except _UNREADABLE as error:
+        faulty = frozenset(pack.faulty_blocks())
+        right = sum(block.chunks for n, block in enumerate(blocks) if n not in faulty)
+        return _Opened(chunks=right, faulty=faulty, error=error)
+    return _Opened(chunks=len(pack.directory.lengths), faulty=frozenset(), error=None)
+
+
+def require_recipient(ledger: Ledger, recovery: RecoveryKey) -> None:
+    """Refuse a key that nothing was ever sealed to: that it opens nothing is no finding.
+
+    Raises:
+        WrongKeyError: No root lists it.
+    """
+    if not any(_lists(root, recovery) for root in _roots(ledger)):
+        raise WrongKeyError(
+            "this recovery key is no recipient of the repository",
+            hint="--no-key checks sizes and SHA-256 without it",
+        )
+
+
+def _roots(ledger: Ledger, until: int | None = None) -> Iterator[RootBody]:
+    for record in ledger.valid("root"):
+        assert isinstance(record.body, RootBody)
+        if until is None or record.seq < until:
+            yield record.body
+
+
+def _lists(root: RootBody, recovery: RecoveryKey) -> bool:
+    public = b64encode(recovery.recipient.public_raw)
+    return any(recipient.public == public for recipient in root.recipients)
+
+
+@dataclasses.dataclass(slots=True)
+class _Walk:
+    """What going through one tree gave."""
+
+    entries: int = 0
+    files: list[bytes] = dataclasses.field(default_factory=list)  # hit; the first of them
+    file_count: int = 0
+    problem: str = ""
+    after: bytes | None = None
+    listed: bool = True  # whether any of the tree could be read
+
+    @property
+    def what(self) -> str:
+        """What can't be had, in words that hold no names."""
+        if not self.listed:
+            return "its tree can't be read"
+        if self.after is not None:
+            return "its tree can't be read to its end"
+        return f"the content of {self.file_count} of its files can't be had"
+
+    def add(self, path: bytes, problem: str) -> None:
+        """One file is hit."""
+        self.file_count += 1
+        self.problem = self.problem or problem
+        if len(self.files) < NAMED:
+            self.files.append(path)
+
+
+class _Elsewhere:
+    """Whether what damaged packs do not give can be had from others of the domain.
+
+    Args:
+        reader: Of a snapshot some of whose packs are wrong.
+        faulty: Ids of chunks in blocks of its own packs that do not open.
+    """
+
+    def __init__(self, reader: Reader, faulty: set[bytes]) -> None:
+        self._reader = reader
+        self._faulty = faulty
+        self._own = {pack.ref.name for pack in reader.packs().values()}
+        self._right: set[tuple[int, int]] = set()  # blocks, by pack, that were opened here
+        self._blocks: dict[int, dict[bytes, int]] = {}  # of a pack: which block holds a chunk
+
+    def problem_of(self, entry: Entry) -> str:
+        """Why the content of a file can't be had; empty if it can."""
+        if entry.type is not EntryType.FILE or not entry.size:
+            return ""
+        names = self._reader.chunks_of(entry)
+        try:
+            places = _check_chunks(self._reader, names)
+            for name, location in zip(names, places, strict=True):
+                known = self._reader.pack(location.pack).ref.name in self._own
+                if not known or name in self._faulty:
+                    self._reader.wherever(name, self._open)
+        except _UNREADABLE as error:
+            return error.message
+        return ""
+
+    def _open(self, name: bytes) -> None:
+        """Open the block that holds a chunk, wherever that is by now."""
+        number = self._reader.find(name).pack
+        pack = self._reader.pack(number)
+        if number not in self._blocks:
+            self._blocks[number] = {place.id: place.block for place in pack.directory.iter_chunks()}
+        block = self._blocks[number][name]
+        if (number, block) not in self._right:
+            for _ in pack.blocks([block]):
+                self._right.add((number, block))
+
+
+class Contents:
+    """Opens what was read, snapshot by snapshot.
+
+    Args:
+        repository: Read up to its head.
+        objects: What was read.
+        recovery: Opens it.
+        scratch: Directory on local disk for temporary files.
+        workers: Executors.
+        progress: Told entries of trees.
+        found: Takes what is wrong.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        objects: Objects,
+        recovery: RecoveryKey,
+        *,
+        scratch: Path,
+        workers: Workers,
+        progress: Progress,
+        found: Found,
+    ) -> None:
+        self._repository = repository
+        self._objects = objects
+        self._recovery = recovery
+        self._scratch = scratch
+        self._workers = workers
+        self._progress = progress
+        self._found = found
+        self._faulty: dict[Key, frozenset[int]] = {}  # blocks of packs that do not open
+        self._last_tree: tuple[Any, int] | None = None  # what the last one was; its entries
+        self.opened: set[Key] = set()  # packs whose blocks were all tried
+        self.chunks = 0
+        self.entries = 0
+
+    def check(self, record: Record) -> None:
+        """Every chunk of the packs that were read and not opened yet, and the whole tree."""
+        try:
+            self._check(record)
+        except _UNREADABLE as error:
+            self._is_closed(record, error)
+        except StorageError as error:
+            self._found.is_unread((f"ledger {record.seq}", b"", 0), error)
+            self._found.doubtful.add(record.seq)
+
+    def _check(self, record: Record) -> None:
+        with tempfile.TemporaryDirectory(dir=self._scratch) as directory:
+            # not by the index: what a restore would fall back to is what is checked
+            reader = Reader(
+                self._repository,
+                self._recovery.recipient,
+                record,
+                scratch=Path(directory),
+                use_index=False,
+            )
+            try:
+                if any(key_of(ref) in self._found.unread for ref in reader.inventory.objects):
+                    self._found.doubtful.add(record.seq)  # the store would not give it here either
+                else:
+                    self._check_snapshot(reader, record)
+            finally:
+                reader.close()
+
+    def _is_closed(self, record: Record, error: VaultError) -> None:
+        """Nothing of a snapshot can be opened."""
+        subject = f"ledger {record.seq}"
+        if isinstance(error, WrongKeyError) and not self._must_open(record):
+            self._is_unopened(record)
+            return
+        problem = _sealed_otherwise(error) or error.message
+        self._found.note(subject, problem)
+        self._found.concerns(record, problem)
+
+    def _is_unopened(self, record: Record) -> None:
+        """It was sealed when no root listed this recovery key: no fault, and not checked."""
+        if record.seq not in self._found.unopened:
+            self._found.unopened.add(record.seq)
+            problem = "not opened: the repository did not list this recovery key from its beginning"
+            self._found.note(f"ledger {record.seq}", problem, severity=Severity.WARNING)
+
+    def _must_open(self, record: Record) -> bool:
+        """Whether all that a snapshot needs must be sealed to this key: each root lists it."""
+        roots = _roots(self._repository.ledger, record.seq)
+        return all(_lists(root, self._recovery) for root in roots)
+
+    def _check_snapshot(self, reader: Reader, record: Record) -> None:
+        tree = (reader.body.tree, tuple(reader.inventory.objects))
+        if self._last_tree is not None and tree == self._last_tree[0]:
+            self.entries += self._last_tree[1]  # was right, and nothing changed since
+            return
+        self._last_tree = None
+        try:
+            reader.load_packs()
+        finally:
+            self._note_unreadable(reader, record)
+        if record.seq in self._found.unopened:
+            return
+        self._open_packs(reader)
+        walk = self._walk(reader)
+        self.entries += walk.entries
+        if record.seq not in self._found.hit and not walk.problem:
+            self._last_tree = (tree, walk.entries)
+
+    def _note_unreadable(self, reader: Reader, record: Record) -> None:
+        """Packs whose directory can't be read; what lies in others is checked all the same."""
+        refs = {ref.name: ref for ref in reader.inventory.objects}
+        for name, error in reader.unreadable.items():
+            problem = _sealed_otherwise(error)
+            if problem and not self._must_open(record):
+                self._is_unopened(record)
+            else:
+                wrong = IntegrityError(f"{name} {problem}") if problem else error
+                self._found.is_wrong(key_of(refs[name]), wrong)
+
+    # --- packs ---
+
+    def _open_packs(self, reader: Reader) -> None:
+        """Every chunk of the packs that were read and not opened yet."""
+        tried = self._objects.right.union(self._found.wrong)
+        packs = (
+            pack
+            for pack in reader.packs().values()
+            if key_of(pack.ref) in tried and key_of(pack.ref) not in self.opened
+        )
+        workers = self._workers
+        for pack, future in in_order(workers.compute, _open, packs, limit=workers.in_flight):
+            key = key_of(pack.ref)
+            try:
+                result = future.result()
+            except StorageError as error:
+                self._found.is_unread(key, error)
+                continue
+            self._found.gave()
+            self.opened.add(key)
+            self.chunks += result.chunks
+            if result.error is not None:
+                self._faulty[key] = result.faulty
+                self._found.is_wrong(key, result.error)
+
+    def _faulty_chunks(self, reader: Reader) -> set[bytes]:
+        """Ids of the chunks in blocks that do not open."""
+        ids: set[bytes] = set()
+        for pack in reader.packs().values():
+            faulty = self._faulty.get(key_of(pack.ref))
+            if faulty:
+                ids.update(
+                    place.id for place in pack.directory.iter_chunks() if place.block in faulty
+                )
+        return ids
+
+    # --- trees ---
+
+    def _walk(self, reader: Reader) -> _Walk:
+        """The whole tree; every chunk that a file names must lie in a pack that opens."""
+        faulty = self._faulty_chunks(reader)
+        if not faulty and not reader.unreadable:
+            try:
+                return _Walk(entries=self._walk_fast(reader))
+            except IntegrityError as error:
+                first = error
+        else:
+            first = None
+        walk = self._walk_carefully(reader, faulty)
+        if first is not None:
+            walk.problem = walk.problem or first.message
+        if walk.problem:
+            subject = f"ledger {reader.record.seq}"
+            self._found.note(subject, f"{walk.what}: {walk.problem}")
+        self._found.concerns(
+            reader.record,
+            walk.problem,
+            files=tuple(walk.files),
+            file_count=walk.file_count if walk.listed else None,
+            after=walk.after,
+        )
+        return walk
+
+    def _walk_fast(self, reader: Reader) -> int:
+        """Entries of a tree; raises at the first thing that is wrong."""
+        names: list[bytes] = []
+        entries = 0
+        for entry, _ in reader.tree():
+            assert entry is not None
+            entries += 1
+            if entry.type is EntryType.FILE and entry.size:
+                names += reader.chunks_of(entry)
+            if len(names) >= _LOOKED_UP:
+                _check_chunks(reader, names)
+                names.clear()
+        _check_chunks(reader, names)
+        return entries
+
+    def _walk_carefully(self, reader: Reader, faulty: set[bytes]) -> _Walk:
+        """Every file that is hit, in a tree of which something is wrong."""
+        walk = _Walk()
+        flaws = Flaws()
+        elsewhere = _Elsewhere(reader, faulty)
+        last: bytes | None = None
+        try:
+            for entry, _ in reader.tree(flaws):
+                walk.entries += 1
+                if entry is None:
+                    continue
+                last = entry.path
+                problem = elsewhere.problem_of(entry)
+                if problem:
+                    walk.add(entry.path, problem)
+        except IntegrityError as error:
+            walk.problem = walk.problem or error.message
+            walk.after = last
+            walk.listed = last is not None
+        self._note_flaws(walk, flaws)
+        return walk
+
+    @staticmethod
+    def _note_flaws(walk: _Walk, flaws: Flaws) -> None:
+        """Entries that were stepped over, and where the tree ends early."""
+        for bad in flaws.named:
+            walk.add(bad.path or b"?", f"a tree entry {bad.problem}")
+        walk.file_count += flaws.count - len(flaws.named)
+        if flaws.end is not None:
+            walk.after = flaws.end.after
+            walk.problem = walk.problem or flaws.end.error.message
+
+
+def _sealed_otherwise(error: VaultError) -> str:
+    """What is wrong with what names no key of ours; empty of anything else."""
+    return "is not sealed to this recovery key" if isinstance(error, WrongKeyError) else ""
+
+
+def _check_chunks(reader: Reader, names: Sequence[bytes]) -> list[Location]:
+    """Where the chunks lie, all of them in data packs.
+
+    Raises:
+        IntegrityError: One does not.
+    """
+    found = reader.find_all(names)
+    for number in {location.pack for location in found}:
+        pack = reader.pack(number)
+        if pack.kind is not ObjectType.DATA:
+            raise FormatError(f"file content lies in {pack.ref.name}, a pack of another type")
+    return found

@@ -1,0 +1,137 @@
+"""What a verification found: for people, for programs, and for an attestation. Pure."""
+
+import dataclasses
+from typing import Any, Final
+
+from vault.bodies import WHOLE_SHARE, name_packs
+from vault.model import Finding, Severity
+from vault.sampling import Sample
+
+_TOLD: Final = 100  # findings and snapshots in an attestation
+_PACKS_TOLD: Final = 10_000  # pack ids in an attestation: 0.7 MB of the 2 it may have
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One snapshot that something wrong concerns."""
+
+    seq: int
+    dataset: str
+    problem: str  # the first thing that is wrong with it
+    objects: tuple[str, ...] = ()  # wrong or missing ones that it needs; the first of them
+    object_count: int = 0
+    files: tuple[bytes, ...] = ()  # whose content can't be had; the first of them
+    file_count: int | None = None  # None: not looked at, which takes the recovery key
+    after: bytes | None = None  # nothing that follows this path in the tree can be read
+
+    @property
+    def is_mended(self) -> bool:
+        """Whether all of it can be had all the same, as other packs hold what these do not give."""
+        return self.file_count == 0 and self.after is None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What was looked at and what was found."""
+
+    snapshots: tuple[int, ...]  # seq
+    objects: int  # that the snapshots need
+    bytes: int  # of those
+    objects_read: int  # whose bytes were read and are right
+    bytes_read: int
+    objects_tried: int  # that were read, or found missing
+    bytes_tried: int
+    chunks: int  # opened and checked against their ids; 0 without a recovery key
+    entries: int  # of trees that were gone through
+    opened: bool  # packs were opened with the recovery key
+    sample: Sample  # which packs were to be read
+    through: int  # seq of the head when it was read
+    ranges: tuple[tuple[int, int], ...]  # of seqs that hold these snapshots and no other
+    bad: tuple[str, ...]  # ids of packs found wrong
+    cleared: tuple[str, ...]  # of packs that a statement calls bad and that were read right
+    wrong: int  # objects that are wrong or missing
+    first_wrong: str  # one of them, and what is wrong with it
+    unread: tuple[tuple[str, str], ...]  # what the store did not give, and why; the first of them
+    unread_count: int
+    unopened: int  # snapshots that were sealed before this recovery key was listed
+    hits: tuple[Hit, ...]  # the first of them
+    hit_count: int
+    whole: tuple[int, ...]  # seqs of snapshots about which nothing wrong was found
+    findings: tuple[Finding, ...]  # the first of them
+    finding_count: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong, as far as it was read."""
+        return not self.hit_count and not any(
+            finding.severity is Severity.ERROR for finding in self.findings
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Of "nothing" (to verify), "failed", "unfinished", "partial" (not all was read), "passed".
+
+        "unfinished" is no word about the bytes: the store did not give some of them.
+        """
+        if not self.snapshots:
+            return "nothing"
+        if not self.passed:
+            return "failed"
+        if self.unread_count:
+            return "unfinished"
+        is_whole = self.objects_read == self.objects and not self.unopened
+        return "passed" if is_whole else "partial"
+
+    @property
+    def share(self) -> int:
+        """Parts per million that were read: of objects or of bytes, whichever is less."""
+        if not self.objects:
+            return 0
+        objects = self.objects_tried * WHOLE_SHARE // self.objects
+        return min(objects, self.bytes_tried * WHOLE_SHARE // (self.bytes or 1))
+
+    def claims(self) -> dict[str, Any]:
+        """What the statement about it says."""
+        return {
+            "snapshots": self.ranges,
+            "share": self.share,
+            "slice": self.sample.slice,
+            "nonce": self.sample.nonce.hex(),
+            "opened": self.opened,
+            "read": self.bytes_read,
+            "through": self.through,
+            **name_packs(self.bad, self.cleared),
+        }
+
+    def details(self) -> dict[str, Any]:
+        """For an attestation: public, so no names of files."""
+        return {
+            "bad_packs": list(self.bad[:_PACKS_TOLD]),
+            "snapshots": len(self.snapshots),
+            "objects": self.objects,
+            "bytes": self.bytes,
+            "objects_read": self.objects_read,
+            "bytes_read": self.bytes_read,
+            "chunks": self.chunks,
+            "entries": self.entries,
+            "wrong": self.wrong,
+            "unread": self.unread_count,
+            "unopened": self.unopened,
+            "hits": [_public(hit) for hit in self.hits[:_TOLD]],
+            "hit_count": self.hit_count,
+            "findings": [
+                f"{finding.severity}: {finding.subject}: {finding.problem}"[:200]
+                for finding in self.findings[:_TOLD]
+            ],
+            "finding_count": self.finding_count,
+        }
+
+
+def _public(hit: Hit) -> dict[str, Any]:
+    """A snapshot that is hit, in counts."""
+    return {
+        "snapshot": hit.seq,
+        "objects": hit.object_count,
+        "files": hit.file_count,
+        "mended": hit.is_mended,
+    }

@@ -1,0 +1,183 @@
+"""One verification from beginning to end; never stops at the first finding."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from vault.keyfile import RecoveryKey
+from vault.ledger import Record
+from vault.progress import NO_PROGRESS, Progress
+from vault.reader import pack_name
+from vault.repository import Repository
+from vault.sampling import WHOLE, Sample
+from vault.verify.found import KEPT, Found
+from vault.verify.opened import Contents, require_recipient
+from vault.verify.report import VerifyReport
+from vault.verify.stored import Objects
+from vault.workers import Workers
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SoFar:
+    """How far a verification has come, for whoever ends it."""
+
+    doing: str
+    objects: int  # read
+    objects_left: int
+    bytes_left: int
+    wrong: int  # objects
+    first_wrong: str
+
+
+class Verification:
+    """Checks what snapshots need.
+
+    Args:
+        repository: Read up to its head.
+        records: Valid snapshots.
+        sample: Which packs to read; everything else always is.
+        recovery: Opens what is read.
+        scratch: Directory on local disk for temporary files.
+        workers: Executors.
+        progress: Told objects and bytes.
+
+    Raises:
+        WrongKeyError: The recovery key is of no recipient.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        records: Sequence[Record],
+        *,
+        sample: Sample = WHOLE,
+        recovery: RecoveryKey | None = None,
+        scratch: Path,
+        workers: Workers,
+        progress: Progress = NO_PROGRESS,
+    ) -> None:
+        self._repository = repository
+        self._records = records
+        self._sample = sample
+        self._through = repository.head.seq
+        self._progress = progress
+        self._found = Found()
+        self._objects = Objects(repository, workers, progress, self._found)
+        self._contents = None
+        self._doing = "reading inventories"
+        if recovery is not None:
+            require_recipient(repository.ledger, recovery)
+            self._contents = Contents(
+                repository,
+                self._objects,
+                recovery,
+                scratch=scratch,
+                workers=workers,
+                progress=progress,
+                found=self._found,
+            )
+
+    def run(self) -> VerifyReport:
+        """Look at all of it.
+
+        Raises:
+            StorageError: The store gives nothing any more; what it did not give is no finding.
+        """
+        self._objects.collect(self._records)
+        self._doing = "reading objects"
+        self._objects.check(self._sample)
+        unlisted = set(self._found.hit) | self._found.doubtful  # their inventories can't be read
+        if self._contents is not None:
+            self._progress.stage("opening snapshots")
+            for record in self._records:
+                self._doing = f"opening snapshot {record.seq}"
+                if record.seq not in unlisted:
+                    self._contents.check(record)
+        self._doing = "finding the snapshots that are hit"
+        self._objects.concern(self._records)
+        return self._report()
+
+    def so_far(self) -> SoFar:
+        """What is being done, and how much of it is left; at any time."""
+        objects, size = self._objects.expected
+        done = len(self._objects.right)
+        return SoFar(
+            doing=self._doing,
+            objects=done,
+            objects_left=max(0, objects - done),
+            bytes_left=max(0, size - self._objects.bytes_right),
+            wrong=len(self._found.wrong),
+            first_wrong=self._first_wrong(),
+        )
+
+    def _first_wrong(self) -> str:
+        key = next(iter(self._found.wrong), None)
+        return f"{key[0]} {self._found.wrong[key]}" if key is not None else ""
+
+    def _bad_packs(self) -> set[str]:
+        """Ids of packs that are wrong; not of one that another snapshot names rightly."""
+        wrong = {key[1] for key in self._found.wrong if key[0] == pack_name(key[1])}
+        right = {key[1] for key in self._objects.right.difference(self._found.wrong)}
+        return {each.hex() for each in wrong - right}
+
+    def _report(self) -> VerifyReport:
+        found, objects, ledger = self._found, self._objects, self._repository.ledger
+        seqs = tuple(record.seq for record in self._records)
+        tried = objects.right.union(found.wrong)
+        opened = self._contents.opened if self._contents is not None else set()
+        right = {key[1].hex() for key in opened.difference(found.wrong)}
+        others = tuple(self._repository.findings)
+        return VerifyReport(
+            snapshots=seqs,
+            objects=len(objects.needed),
+            bytes=sum(size for _, _, size in objects.needed),
+            objects_read=len(objects.right),
+            bytes_read=objects.bytes_right,
+            objects_tried=len(tried),
+            bytes_tried=sum(size for _, _, size in tried),
+            chunks=self._contents.chunks if self._contents is not None else 0,
+            entries=self._contents.entries if self._contents is not None else 0,
+            opened=self._contents is not None and bool(opened or self._contents.entries),
+            sample=self._sample,
+            through=self._through,
+            ranges=ledger.ranges(set(seqs)),
+            bad=tuple(sorted(self._bad_packs())),
+            cleared=tuple(sorted(right & ledger.bad_packs().keys())),
+            wrong=len(found.wrong),
+            first_wrong=self._first_wrong(),
+            unread=tuple((key[0], problem) for key, problem in found.unread.items())[:KEPT],
+            unread_count=len(found.unread),
+            unopened=len(found.unopened),
+            hits=tuple(found.hits[seq] for seq in sorted(found.hits)),
+            hit_count=len(found.hit),
+            whole=tuple(s for s in seqs if s not in found.hit | found.doubtful | found.unopened),
+            findings=(*found.findings, *others),
+            finding_count=found.finding_count + len(others),
+        )
+
+
+def verify(
+    repository: Repository,
+    records: Sequence[Record],
+    *,
+    sample: Sample = WHOLE,
+    recovery: RecoveryKey | None = None,
+    scratch: Path,
+    workers: Workers,
+    progress: Progress = NO_PROGRESS,
+) -> VerifyReport:
+    """Check what the snapshots need, as `Verification` does.
+
+    Raises:
+        WrongKeyError: The recovery key is of no recipient.
+        StorageError: The store gives nothing any more.
+    """
+    return Verification(
+        repository,
+        records,
+        sample=sample,
+        recovery=recovery,
+        scratch=scratch,
+        workers=workers,
+        progress=progress,
+    ).run()

@@ -1,0 +1,146 @@
+"""What anybody can check: that objects are there, as large and with the SHA-256 as was signed."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+from vault.errors import DigestMismatchError, IntegrityError, MissingObjectError, StorageError
+from vault.ledger import Record
+from vault.model import ObjectRef
+from vault.progress import Progress
+from vault.repository import Repository
+from vault.sampling import Sample
+from vault.verify.found import NAMED, Found, Key, key_of
+from vault.workers import Workers, in_order
+
+_T = TypeVar("_T")
+
+
+class Objects:
+    """The objects that snapshots need, and which of them were read.
+
+    Args:
+        repository: Read up to its head.
+        workers: Executors.
+        progress: Told objects and bytes.
+        found: Takes what is wrong.
+    """
+
+    def __init__(
+        self, repository: Repository, workers: Workers, progress: Progress, found: Found
+    ) -> None:
+        self._repository = repository
+        self._workers = workers
+        self._progress = progress
+        self._found = found
+        self.needed: dict[Key, ObjectRef] = {}
+        self.right: set[Key] = set()  # what was read and has the bytes that were signed
+        self.bytes_right = 0
+        self.expected = (0, 0)  # objects and bytes that are to be read
+
+    # --- what is needed ---
+
+    def collect(self, records: Iterable[Record]) -> None:
+        """Read all inventories; a snapshot whose own can't be read is hit."""
+        self._progress.stage("reading inventories")
+        for record in records:
+            for ref in self._refs(record):
+                self.needed.setdefault(key_of(ref), ref)
+
+    def _refs(self, record: Record) -> Sequence[ObjectRef]:
+        """What a snapshot needs; nothing, and it is noted, if its inventory can't be read."""
+        subject = f"ledger {record.seq}"
+        try:
+            inventory = twice(partial(self._repository.inventory, record))
+        except IntegrityError as error:
+            if record.seq not in self._found.hit:
+                self._found.concerns(record, self._found.error(subject, error))
+            return ()
+        except StorageError as error:
+            self._found.is_unread((subject, b"", 0), error)
+            self._found.doubtful.add(record.seq)
+            return ()
+        return [self._repository.inventory_ref(record), *inventory.bases, *inventory.objects]
+
+    # --- looking ---
+
+    def check(self, sample: Sample) -> None:
+        """Read the sample; see of the rest that it is there and as large as it must be."""
+        chosen = sample.choose({name for name, _, _ in self.needed})
+        to_read = sorted(key for key in self.needed if key[0] in chosen)
+        self.expected = (len(to_read), sum(size for _, _, size in to_read))
+        self._progress.expect(files=self.expected[0], size=self.expected[1])
+        self._progress.stage("looking for objects")
+        for _ in self._each(self._look, (key for key in self.needed if key[0] not in chosen)):
+            pass
+        self._progress.stage("reading objects")
+        for key in self._each(self._hash, to_read):
+            self.right.add(key)
+            self.bytes_right += key[2]
+            self._progress.advance(files=1, size=key[2])
+
+    def _each(self, work: Callable[[Key], None], keys: Iterable[Key]) -> Iterator[Key]:
+        """Those of the objects that the work finds nothing wrong about."""
+        workers = self._workers
+        for key, future in in_order(workers.transfer, work, keys, limit=workers.in_flight):
+            try:
+                future.result()
+            except IntegrityError as error:
+                self._found.is_wrong(key, error)
+            except StorageError as error:
+                self._found.is_unread(key, error)
+                continue
+            else:
+                yield key
+            self._found.gave()
+
+    def _look(self, key: Key) -> None:
+        """See that an object is listed with its size."""
+        twice(partial(self._look_once, self.needed[key]))
+
+    def _look_once(self, ref: ObjectRef) -> None:
+        sizes = self._repository.sizes(ref)
+        if not sizes:
+            raise MissingObjectError(f"{ref.name} is missing", expected=f"{ref.size} bytes")
+        if ref.size not in sizes:
+            raise DigestMismatchError(
+                f"{ref.name} has the wrong size",
+                expected=f"{ref.size} bytes",
+                found=", ".join(f"{size} bytes" for size in sorted(sizes)[:NAMED]),
+            )
+
+    def _hash(self, key: Key) -> None:
+        """Read an object: whichever version has the bytes that were signed."""
+        twice(partial(self._repository.read, self.needed[key]))
+
+    # --- whom it concerns ---
+
+    def concern(self, records: Sequence[Record]) -> None:
+        """Say of every snapshot which wrong objects it needs; inventories are read once more."""
+        found = self._found
+        if not found.wrong and not found.unread:
+            return
+        self._progress.stage("finding the snapshots that are hit")
+        for record in records:
+            keys = [key_of(ref) for ref in self._refs(record)]
+            if any(key in found.unread for key in keys):
+                found.doubtful.add(record.seq)
+            wrong = [key for key in keys if key in found.wrong]
+            if wrong:
+                found.concerns(
+                    record,
+                    f"{wrong[0][0]} {found.wrong[wrong[0]]}",
+                    objects=tuple(name for name, _, _ in wrong[:NAMED]),
+                    object_count=len(wrong),
+                )
+
+
+def twice(work: Callable[[], _T]) -> _T:
+    """What the store did not give it may give when it is asked again.
+
+    Bytes that are wrong are asked for twice where they are read (`vault.answers`).
+    """
+    try:
+        return work()
+    except StorageError:
+        return work()
