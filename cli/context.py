@@ -48,6 +48,7 @@ from vault.ledgermemory import LedgerMemory, Remembered
 from vault.model import Digest, Finding, HeartbeatBody
 from vault.repository import Clock, Draft, Repository
 from vault.storage import open_store
+from vault.storage.urls import is_same_bucket, scheme_of
 from vault.trust import HeadMemory, check_floor, parse_trust
 
 TOOL = f"vault {vault.__version__}"
@@ -58,6 +59,8 @@ _MAX_PASSPHRASE = 4096  # bytes
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+_ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # that boto3 obeys
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +139,7 @@ class Invocation:
             said = self._environment.get("VAULT_REPO") or None
         known = self._known()
         if said is not None:
-            same = known is not None and known.url == said
-            endpoint = self.options.endpoint_url or (known.endpoint if known and same else "")
-            return Location(url=said, endpoint=endpoint)
+            return Location(url=said, endpoint=self.endpoint_for(said))
         if known is not None:
             return Location(url=known.url, endpoint=self.options.endpoint_url or known.endpoint)
         if not required:
@@ -147,6 +148,30 @@ class Invocation:
             "which repository?",
             found=f"neither --repo nor VAULT_REPO, and no key file in {self.places.keys}",
             hint="name it with --repo, or the directory of your key files with VAULT_KEYS",
+        )
+
+    def endpoint_for(self, url: str) -> str:
+        """The server to ask for a place that is named by its URL; "" leaves it to boto3.
+
+        A key file's server serves its whole bucket. For another bucket there is no telling, and a
+        request signed for one service must not go to Amazon because nothing else was said.
+
+        Raises:
+            ConfigError: The key files name a server for another bucket, and nothing says for this.
+        """
+        if self.options.endpoint_url:
+            return self.options.endpoint_url
+        known = self._known()
+        if known is None or not known.endpoint or scheme_of(url) != "s3":
+            return ""
+        if is_same_bucket(known.url, url):
+            return known.endpoint
+        if any(self._environment.get(name) for name in _ENDPOINT_VARIABLES):
+            return ""
+        raise ConfigError(
+            f"which server has {url}?",
+            found=f"the key files name {known.endpoint}, for {known.url} only",
+            hint=f"--endpoint-url {known.endpoint}, or --endpoint-url https://s3.amazonaws.com",
         )
 
     def pinned_root(self) -> Digest:

@@ -27,6 +27,7 @@ from vault.keyfile import DEFAULT_COST, load_root, load_writer, peek
 from vault.model import NAME_PATTERN, Digest, LockMode, Parameters, replace_body, to_rfc3339
 from vault.repository import Repository
 from vault.storage import open_store
+from vault.storage.urls import normalized, scheme_of
 
 COST: Final = DEFAULT_COST  # of the passphrase
 
@@ -98,7 +99,7 @@ def init(
         raise ConfigError("which repository is to be made?", hint="vault init URL")
     wish = _Wish(
         url=_absolute(address),
-        endpoint=invocation.options.endpoint_url or "",
+        endpoint=invocation.endpoint_for(address),
         lock=LockMode(lock) if lock else _default_lock(address),
         retain=retain,
         max_retain=max_retain,
@@ -118,11 +119,11 @@ def init(
 
 def _absolute(url: str) -> str:
     """A key file must name its repository wherever it is used from."""
-    return url if "://" in url else str(Path(url).absolute())
+    return normalized(url)
 
 
 def _default_lock(url: str) -> LockMode:
-    return LockMode.GOVERNANCE if url.startswith("s3://") else LockMode.NONE
+    return LockMode.GOVERNANCE if scheme_of(url) == "s3" else LockMode.NONE
 
 
 def host_label(hostname: str) -> str:
@@ -161,7 +162,7 @@ def _observe(invocation: Invocation, wish: _Wish, parameters: Parameters) -> Par
     Raises:
         RetentionError: It can't keep what the lock mode promises.
     """
-    if not wish.url.startswith("s3://"):
+    if scheme_of(wish.url) != "s3":
         return parameters
     from vault.storage.check import check_store, require  # noqa: PLC0415 - boto3 only when used
     from vault.storage.s3 import S3Store  # noqa: PLC0415
@@ -171,10 +172,18 @@ def _observe(invocation: Invocation, wish: _Wish, parameters: Parameters) -> Par
     invocation.note(f"checking what {store.url} really does")
     report = check_store(store, clock=invocation.clock)
     require(report, parameters.lock_mode)
+    extend = parameters.lock_mode is LockMode.NONE or report.keeps_locks_from_extenders
+    if not extend:
+        invocation.warn(
+            f"{store.url}: who may extend a lock can undo it there, so this repository extends"
+            " none: give hosts no PutObjectRetention ('vault store iam --no-extend'), and expect"
+            " everything to be stored anew every 90 days or so"
+        )
     return replace_body(
         parameters,
         versions_ordered=report.observed.orders_versions_by_commit,
         checksums_refused=report.observed.refuses_wrong_checksums,
+        extend=extend,
     )
 
 

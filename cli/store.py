@@ -12,6 +12,7 @@ from vault.errors import ConfigError
 from vault.model import LockMode, Parameters
 from vault.storage import open_store
 from vault.storage.iam import AccessRole, Dialect, bucket_policy, role_policy
+from vault.storage.urls import parse_s3
 
 
 @click.group()
@@ -38,7 +39,7 @@ def check(invocation: Invocation, *, url: str, lock: str) -> int:
     from vault.storage.check import check_store  # noqa: PLC0415 - boto3 only when used
     from vault.storage.s3 import S3Store  # noqa: PLC0415
 
-    opened = open_store(url, endpoint=invocation.options.endpoint_url or "")
+    opened = open_store(url, endpoint=invocation.endpoint_for(url))
     if not isinstance(opened, S3Store):
         raise ConfigError(
             "only buckets need a check: the program itself keeps a directory's promises",
@@ -111,6 +112,12 @@ def check(invocation: Invocation, *, url: str, lock: str) -> int:
     help="The lock mode of the repository.",
 )
 @click.option("--read-data", is_flag=True, help="Let the auditor read packs too.")
+@click.option(
+    "--extend/--no-extend",
+    default=None,
+    help="Whether hosts may extend locks; 'vault store check' and 'vault init' say where they"
+    " must not. Default: not with --dialect ceph, whose version 16 lets them undo locks so.",
+)
 def iam(
     url: str,
     *,
@@ -121,21 +128,21 @@ def iam(
     administrator: str,
     lock: str,
     read_data: bool,
+    extend: bool | None,
 ) -> None:
     """Print least-privilege JSON for the bucket at URL."""
-    from vault.storage.s3 import parse_url  # noqa: PLC0415 - boto3 only when used
-
-    bucket, prefix = parse_url(url)
+    bucket, prefix = parse_s3(url)
     if whole == (role is not None):
         raise ConfigError("give either --role or --bucket-policy")
+    extends = Dialect(dialect) is not Dialect.CEPH if extend is None else extend
     if role is not None:
-        policy = role_policy(AccessRole(role), bucket, prefix, read_data=read_data)
+        policy = role_policy(AccessRole(role), bucket, prefix, read_data=read_data, extend=extends)
     else:
         policy = bucket_policy(
             bucket,
             prefix,
             dialect=Dialect(dialect),
-            parameters=Parameters(lock_mode=LockMode(lock)),
+            parameters=Parameters(lock_mode=LockMode(lock), extend=extends),
             principals=_by_role(principals),
             administrator=administrator,
             read_data=read_data,

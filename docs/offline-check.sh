@@ -181,7 +181,7 @@ END {
 body="$reader"'
 function parameters(p,    k, n, names, f, one, two, three) {
     is(p, "o"); choice(p "lock_mode/", "none governance compliance"); may(p "suite/", "n")
-    may(p "versions_ordered/", "b"); may(p "checksums_refused/", "b")
+    may(p "versions_ordered/", "b"); may(p "checksums_refused/", "b"); may(p "extend/", "b")
     n = split("data_chunk tree_chunk", names, " ")
     for (k = 1; k <= n; k++) if ((f = p names[k] "/") in kind) {
         if (list(f, "n") != 3) bad(f " is malformed")

@@ -9,6 +9,7 @@ REUSE_GRACE = timedelta(days=5)  # a pack may be reused this long after its lock
 PRUNE_GRACE = timedelta(days=7)  # and is deleted only this long after; the gap is for slow runs
 RUN_MARGIN = timedelta(hours=24)  # a run that publishes within it still gives the full retention
 MAX_SKEW = timedelta(minutes=5)
+SPARE = timedelta(days=90)  # beyond what a pack is needed for, where its lock can't be extended
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -83,6 +84,17 @@ def ledger_until(now: datetime, parameters: Parameters) -> datetime:
         parameters: Say how long the term is.
     """
     return now + MAX_SKEW + parameters.ledger_span
+
+
+def pack_need(until: datetime, parameters: Parameters) -> datetime:
+    """Until when to lock a pack that a snapshot needs until ``until``.
+
+    Where locks are never extended, later snapshots may reuse it only while its lock lasts: the
+    spare time decides how often everything is stored anew, some four times a year.
+    """
+    if parameters.extend:
+        return until
+    return max(until, min(until + SPARE, LAST_LOCK))
 
 
 def check_retention(seconds: int, parameters: Parameters) -> int:

@@ -166,6 +166,7 @@ class Code(StrEnum):
     DATED_BACK = "dated-back"
     OVERCLAIM = "overclaim"
     MODE_WEAK = "mode-weak"
+    BUCKET_RULE = "bucket-rule"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +217,7 @@ class Parameters(Body, frozen=True, kw_only=True):
     max_retention: int = 34_560_000  # seconds: 400 days
     versions_ordered: bool = False  # `store check` saw versions listed in commit order
     checksums_refused: bool = False  # it saw a body with a wrong checksum refused
+    extend: bool = True  # locks may be extended; false where whoever may extend could shorten
 
     @property
     def ledger_term(self) -> int:

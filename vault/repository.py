@@ -59,9 +59,11 @@ from vault.model import (
     Retention,
     Severity,
     SnapshotBody,
+    to_rfc3339,
 )
 from vault.storage import observing
 from vault.storage.base import Buffer, ObjectStore, ObjectVersion
+from vault.storage.rules import is_weaker
 from vault.trust import check_gap
 
 _log = logging.getLogger(__name__)
@@ -473,10 +475,11 @@ class Repository:
     def _extend_predecessors(self) -> None:
         """Lock the head for the full term, older statements from half the term on (I2).
 
-        Before its successor is stored, which needs them all: a run killed after
-        that leaves nothing undone. Older ones once a quarter of the term, by
-        whoever appends first in it; all of them at once where the head was copied
-        here, perhaps without locks.
+        Before its successor is stored, which needs them all: a run killed after that leaves
+        nothing undone. Older ones once a quarter of the term, by whoever appends first in it;
+        all of them at once where the head was copied here, perhaps without locks. Where locks
+        are never extended the head keeps the one of its PUT, and an older statement is stored
+        once more: the same bytes under a new lock.
         """
         if self.parameters.lock_mode is LockMode.NONE:
             return
@@ -490,12 +493,16 @@ class Repository:
             is_due = quarter >= 2 and quarter > (head.modified - extended) // (term / 4)
             if is_copied or is_due:
                 self._lock_again(record, self.ledger_need())
-        self._lock_again(head, self.ledger_need())
+        if self.parameters.extend or is_copied:
+            self._lock_again(head, self.ledger_need())
 
     def _lock_again(self, record: Record, need: datetime) -> None:
         name = ledger_name(record.seq)
         retention = self.retention_for(Digest.of(self.envelope_of(record)), need)
         assert retention is not None
+        if not self.parameters.extend:  # a copy of the same bytes carries the new lock
+            self.put(name, self.envelope_of(record), need)
+            return
         try:
             self.store.extend(name, record.version, retention)
         except ObjectNotFoundError:  # a page of a copied bucket tells the first one's versions
@@ -579,6 +586,22 @@ class Repository:
             return None
         until = locks.lock_target(need, digest, self.parameters.lock_grid)
         return Retention(mode=self.parameters.lock_mode, until=until)
+
+    def lock_until(self, ref: ObjectRef, need: datetime) -> datetime:
+        """See that an object is locked at least until ``need``: the end of its lock afterwards.
+
+        Raises:
+            ObjectNotFoundError: It is not there, or its lock ends before and is never extended.
+            RetentionError: The store keeps no such lock.
+        """
+        retention = self.retention_for(ref.sha256, need)
+        assert retention is not None
+        if self.parameters.extend:
+            return self.store.extend(ref.name, ref.version, retention)
+        found = self.store.status(ref.name, ref.version).retention
+        if found is None or found.until < need or is_weaker(found.mode, retention.mode):
+            raise ObjectNotFoundError(f"{ref.name} has no lock until {to_rfc3339(need)}")
+        return found.until
 
     def put_evidence(self, data: bytes) -> Digest:
         """Store what a statement is about to cite, locked for the ledger term.

@@ -30,6 +30,7 @@ from vault.storage import s3
 from vault.storage.base import ObjectStore
 from vault.storage.local import LocalStore
 from vault.storage.memory import MemoryStore
+from vault.storage.urls import parse_s3
 
 _TLS_ENDPOINT = os.environ.get("VAULT_TEST_S3_TLS_ENDPOINT", "")
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -159,7 +160,7 @@ def _s3_tls(path: Path) -> Iterator[StoreUnderTest]:
 
 def _at(endpoint: str) -> StoreUnderTest:
     """A prefix of its own in the given bucket: what is locked there can't be cleared away."""
-    bucket, prefix = s3.parse_url(os.environ["VAULT_TEST_S3_URL"])
+    bucket, prefix = parse_s3(os.environ["VAULT_TEST_S3_URL"])
     prefix = f"{prefix}/contract-{secrets.token_hex(8)}".lstrip("/")
     client = _connected(endpoint)
     return _s3_under_test(s3.S3Store(client, bucket, prefix), client)

@@ -49,6 +49,7 @@ PARAMETERS = {
     "max_retention?": "positive",
     "versions_ordered?": "boolean",
     "checksums_refused?": "boolean",
+    "extend?": "boolean",
 }
 EVENT = {
     "verdict": "verdict",

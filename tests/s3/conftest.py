@@ -20,6 +20,7 @@ import pytest
 from vault.model import LockMode, Retention
 from vault.storage import s3
 from vault.storage.check import Outcome, check_store
+from vault.storage.urls import parse_s3
 
 MakeStore: TypeAlias = Callable[..., s3.S3Store]
 LockFor: TypeAlias = Callable[..., Retention]
@@ -48,7 +49,7 @@ def client(endpoint: str) -> Any:
 @pytest.fixture
 def make_store(endpoint: str, client: Any) -> MakeStore:
     """Makes stores with a new prefix, or the one given; settings as of `S3Store`."""
-    bucket, base = s3.parse_url(os.environ["VAULT_TEST_S3_URL"])
+    bucket, base = parse_s3(os.environ["VAULT_TEST_S3_URL"])
 
     def make(prefix: str = "", **options: Any) -> s3.S3Store:
         prefix = prefix or f"{base}/test-{secrets.token_hex(8)}".lstrip("/")

@@ -25,6 +25,7 @@ from vault.errors import RetentionError
 from vault.model import Digest
 from vault.repository import Repository
 from vault.storage import s3
+from vault.storage.urls import parse_s3
 
 pytestmark = [
     pytest.mark.s3,
@@ -122,7 +123,7 @@ def put_policy(client: Any, administrator: Any, url: str, *options: str) -> None
         "--administrator=arn:aws:iam:::user/vault",
     )
     policy = json.dumps(json.loads(printed.stdout))
-    client.put_bucket_policy(Bucket=s3.parse_url(url)[0], Policy=policy)
+    client.put_bucket_policy(Bucket=parse_s3(url)[0], Policy=policy)
 
 
 def test_the_writers_commands(office: Office, endpoint: str) -> None:

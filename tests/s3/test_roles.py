@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def store_of(endpoint: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> Sto
         bucket,
         "repository",
         dialect=Dialect.CEPH,
-        parameters=Parameters(lock_mode=LockMode.GOVERNANCE),
+        parameters=Parameters(lock_mode=LockMode.GOVERNANCE, extend=False),
         principals={role: [f"arn:aws:iam:::user/vault-{role}"] for role in AccessRole},
     )
     client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
@@ -57,7 +57,7 @@ def store_of(endpoint: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> Sto
 @pytest.fixture
 def lab(store_of: StoreOf, make_repository: Callable[..., Any]) -> Any:
     """A repository that the bucket's owner made."""
-    return make_repository(LockMode.GOVERNANCE, store=store_of("vault"))
+    return make_repository(LockMode.GOVERNANCE, store=store_of("vault"), extend=False)
 
 
 def attempts(store: s3.S3Store, item: ObjectVersion) -> dict[str, Callable[[], object]]:
@@ -67,6 +67,7 @@ def attempts(store: s3.S3Store, item: ObjectVersion) -> dict[str, Callable[[], o
     def call(operation: str, **arguments: Any) -> Callable[[], object]:
         return lambda: store.request("attack", item.name, operation, **arguments)
 
+    wrapped = {"Mode": "GOVERNANCE", "RetainUntilDate": datetime(2106, 2, 7, 7, tzinfo=UTC)}
     short = {"Mode": "GOVERNANCE", "RetainUntilDate": store.now()}
     return {
         "read": lambda: store.get(item.name, item.version),
@@ -76,6 +77,9 @@ def attempts(store: s3.S3Store, item: ObjectVersion) -> dict[str, Callable[[], o
         "shorten": call(
             "put_object_retention", Retention=short, BypassGovernanceRetention=True, **at
         ),
+        "extend": call("put_object_retention", Retention=wrapped, **at),
+        "publish": call("put_object_acl", ACL="public-read", **at),
+        "publish anew": call("put_object", Key=at["Key"], Body=b"x", ACL="public-read"),
         "hold": call("put_object_legal_hold", LegalHold={"Status": "ON"}, **at),
         "policy": call("delete_bucket_policy"),
         "suspend": call("put_bucket_versioning", VersioningConfiguration={"Status": "Suspended"}),
@@ -99,7 +103,7 @@ def allowed(store: s3.S3Store, item: ObjectVersion) -> set[str]:
 def test_the_writer_takes_snapshots_and_can_do_no_harm(
     lab: Any, store_of: StoreOf, make_source: MakeSource
 ) -> None:
-    """It extends what it may not read."""
+    """It stores what it may not read."""
     writer = store_of("vault-writer")
     source = make_source()
     record = lab.with_store(writer).snapshot(source).record

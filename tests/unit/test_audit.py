@@ -799,6 +799,24 @@ def test_integrity_is_graver_than_a_gap(lab: "Lab", unextended: Record) -> None:
     assert report.gravest is Concern.INTEGRITY
 
 
+def test_what_the_store_would_do_by_itself_is_told(
+    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lifecycle rule needs no key and leaves no statement; who may not ask is told that."""
+    assert not look(lab).findings
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.store, "hazards", lambda: ["lifecycle rule 'tidy' expires objects"])
+        report = look(lab)
+        assert [finding.code for finding in report.findings] == [Code.BUCKET_RULE]
+        assert report.gravest is Concern.RETENTION
+
+    def refuse() -> list[str]:
+        raise StorageError("denied")
+
+    monkeypatch.setattr(lab.store, "hazards", refuse)
+    assert [finding.code for finding in look(lab).findings] == [Code.NOT_READ]
+
+
 def test_a_clock_that_is_ahead_hides_nothing(lab: "Lab", record: Record) -> None:
     """What is owed goes by the earlier of two clocks, and the difference is told."""
 

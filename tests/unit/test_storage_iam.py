@@ -75,7 +75,8 @@ def test_the_auditor_reads_packs_when_asked_to() -> None:
 @pytest.mark.parametrize("role", AccessRole)
 def test_no_role_bypasses_hides_or_weakens(role: AccessRole) -> None:
     """Nor does any use a wildcard for actions, or reach out of its prefix."""
-    for statement in role_policy(role, "bucket", "some/prefix")["Statement"]:
+    granted = role_policy(role, "bucket", "some/prefix")["Statement"]
+    for statement in (each for each in granted if each["Effect"] == "Allow"):
         assert not {"s3:BypassGovernanceRetention", "s3:DeleteObject"} & set(statement["Action"])
         assert not any("*" in action for action in statement["Action"])
         for resource in statement["Resource"]:
@@ -109,7 +110,8 @@ def test_aws_forbids_what_a_stolen_role_could_try() -> None:
     (delete,) = denials(policy, DELETE)
     spared = delete["Condition"]["ArnNotEquals"]["aws:PrincipalArn"]
     assert spared == ["arn:aws:iam::1:role/pruner", "arn:aws:iam::1:role/admin"]
-    mode, shortest, longest = (item["Condition"] for item in denials(policy, ADD))
+    public, mode, shortest, longest = (item["Condition"] for item in denials(policy, ADD))
+    assert "public-read" in public["StringEquals"]["s3:x-amz-acl"]
     days = "s3:object-lock-remaining-retention-days"
     assert mode == {"StringNotEquals": {"s3:object-lock-mode": "COMPLIANCE"}}
     assert shortest == {"NumericLessThan": {days: "6"}}
@@ -125,7 +127,8 @@ def test_a_repository_without_locks_has_no_rules_about_them() -> None:
         parameters=Parameters(lock_mode=LockMode.NONE),
         principals=PRINCIPALS,
     )
-    assert denials(policy, ADD) == []
+    (public,) = denials(policy, ADD)
+    assert list(public["Condition"]["StringEquals"]) == ["s3:x-amz-acl"]
     assert denials(policy, DELETE)
 
 
@@ -135,10 +138,50 @@ def test_ceph_gets_grants_by_user_and_no_conditions_it_would_not_enforce() -> No
     policy = bucket_policy(
         "bucket", dialect=Dialect.CEPH, parameters=PARAMETERS, principals=principals
     )
-    assert not any("Condition" in statement for statement in policy["Statement"])
+    conditions = [s["Condition"] for s in policy["Statement"] if "Condition" in s]
+    assert [list(each["StringEquals"]) for each in conditions] == [["s3:x-amz-acl"]]  # is enforced
     assert all("Principal" in statement for statement in policy["Statement"])
     (read,) = denials(policy, READ)
     assert "arn:aws:iam:::user/writer" in read["Principal"]["AWS"]
     assert read["Resource"] == ["arn:aws:s3:::bucket/packs/*"]
     (delete,) = denials(policy, DELETE)
     assert "arn:aws:iam:::user/pruner" not in delete["Principal"]["AWS"]
+
+
+@pytest.mark.parametrize("role", AccessRole)
+def test_no_role_makes_buckets(role: AccessRole) -> None:
+    """A bucket of its own would be outside of all that is denied here."""
+    denied = [s for s in role_policy(role, "bucket")["Statement"] if s["Effect"] == "Deny"]
+    assert [statement["Action"] for statement in denied] == [["s3:CreateBucket"]]
+
+
+def test_without_extends_nobody_may_change_a_lock() -> None:
+    """Where the right to extend is the right to undo: neither granted nor left to owners."""
+    for role in AccessRole:
+        policy = role_policy(role, "bucket", "some/prefix", extend=False)
+        assert not any(allows(policy, EXTEND, name) for name in NAMES.values())
+    parameters = Parameters(lock_mode=LockMode.COMPLIANCE, extend=False)
+    for dialect in Dialect:
+        policy = bucket_policy(
+            "bucket", "some/prefix", dialect=dialect, parameters=parameters, principals=PRINCIPALS
+        )
+        assert any(
+            statement["Effect"] == "Deny" and EXTEND in statement["Action"]
+            for statement in policy["Statement"]
+            if "Condition" not in statement or "ArnNotEquals" in statement["Condition"]
+        )
+        assert not allows(policy, EXTEND, NAMES["pack"])
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_no_object_is_made_public(dialect: Dialect) -> None:
+    """Neither by a canned list of access at its PUT nor afterwards."""
+    policy = bucket_policy("bucket", dialect=dialect, parameters=PARAMETERS, principals=PRINCIPALS)
+    denials = [s for s in policy["Statement"] if s["Effect"] == "Deny"]
+    canned = [
+        s for s in denials if "s3:x-amz-acl" in s.get("Condition", {}).get("StringEquals", {})
+    ]
+    assert canned
+    assert canned[0]["Action"] == ["s3:PutObject"]
+    for action in ("s3:PutObjectAcl", "s3:PutObjectVersionAcl", "s3:PutBucketAcl"):
+        assert any(action in statement["Action"] for statement in denials)

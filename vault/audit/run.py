@@ -20,6 +20,8 @@ from vault.errors import (
     ConfigError,
     ObjectNotFoundError,
     RollbackError,
+    StorageError,
+    StorageUnavailableError,
 )
 from vault.ledger import Record, Status
 from vault.model import Code, LockMode, ObjectRef
@@ -135,12 +137,26 @@ class _Audit:
                     expected=error.expected,
                     found=error.found,
                 )
+        self._check_store()
         try:
             locks.check_skew(self._repository.clock(), self._store.now())
         except ConfigError as error:
             self._findings.add(
                 Code.CLOCK, "clock", error.message, expected=error.expected, found=error.found
             )
+
+    def _check_store(self) -> None:
+        """What the store would do to objects by itself; an auditor who may not ask is told so."""
+        try:
+            hazards = self._store.hazards()
+        except StorageUnavailableError:
+            raise
+        except StorageError as error:
+            problem = "rules of the bucket that expire objects can't be asked for"
+            self._findings.add(Code.NOT_READ, self._store.url, problem, found=error)
+            return
+        for hazard in hazards:
+            self._findings.add(Code.BUCKET_RULE, self._store.url, hazard)
 
     def _add_statement(self, record: Record) -> None:
         void = record.status is Status.VOID

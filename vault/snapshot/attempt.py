@@ -200,7 +200,7 @@ class Attempt:
             cache=self._cache,
             workers=self._task.workers,
             level=self._task.request.level,
-            need=self._need,
+            need=lambda: locks.pack_need(self._need(), self._repository.parameters),
         )
 
     def _need(self) -> datetime:
@@ -238,6 +238,8 @@ class Attempt:
         if self._repository.parameters.lock_mode is LockMode.NONE or not row.locked_until:
             return True  # presence, or the lock the store states, is checked before publishing
         until = datetime.fromtimestamp(row.locked_until, UTC)
+        if not self._repository.parameters.extend:
+            return until >= self._need()
         return locks.reusable(until, self._repository.clock())
 
     def _expect(self) -> None:

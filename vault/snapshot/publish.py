@@ -279,7 +279,7 @@ class Publisher:
         try:
             if not locks.reusable(self._locked_until(pack), self._repository.clock()):
                 return None
-            return self._extend(pack.ref, until)
+            return self._repository.lock_until(pack.ref, until)
         except ObjectNotFoundError:
             return None
 
@@ -297,9 +297,18 @@ class Publisher:
             return
         for ref in refs:
             try:
-                self._extend(ref, until)
+                self._repository.lock_until(ref, until)
             except ObjectNotFoundError:
-                self._extend(self._relocated(ref), until)
+                self._lock_elsewhere(ref, until)
+
+    def _lock_elsewhere(self, ref: ObjectRef, until: datetime) -> None:
+        """Lock another version of the same bytes, or store one where locks are never extended."""
+        try:
+            self._repository.lock_until(self._relocated(ref), until)
+        except (ObjectNotFoundError, MissingObjectError):
+            if self._repository.parameters.extend:
+                raise
+            self._repository.put(ref.name, self._repository.read(ref), until)
 
     def _relocated(self, ref: ObjectRef) -> ObjectRef:
         """The same bytes under another version id, as in a copied bucket (design.md 4).
@@ -314,11 +323,6 @@ class Publisher:
             if Digest.of(data) == ref.sha256:
                 return other
         raise MissingObjectError(f"{ref.name} is missing", expected=f"version {ref.version}")
-
-    def _extend(self, ref: ObjectRef, until: datetime) -> datetime:
-        retention = self._repository.retention_for(ref.sha256, until)
-        assert retention is not None
-        return self._repository.store.extend(ref.name, ref.version, retention)
 
     def _domain_object(self) -> ObjectRef:
         writer = self._repository.ledger.writers[self._key.signing.public.id]

@@ -1,17 +1,13 @@
 """Object stores: the interface in `base`, one module per implementation."""
 
-import re
 import stat
 from collections.abc import Callable
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from vault.errors import ConfigError, RepositoryNotFoundError, StorageError
 from vault.model import Parameters
 from vault.storage.base import ObjectStore
 from vault.storage.local import LocalStore
-
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+from vault.storage.urls import parse_local, parse_s3, scheme_of
 
 
 def open_store(url: str, *, endpoint: str = "", create: bool = False) -> ObjectStore:
@@ -27,9 +23,7 @@ def open_store(url: str, *, endpoint: str = "", create: bool = False) -> ObjectS
         RepositoryNotFoundError: Nothing is there, and ``create`` is false.
         StorageError: The store can't be reached or made.
     """
-    match = _SCHEME.match(url)
-    scheme = match[1].lower() if match else "file"
-    opener = _OPENERS.get(scheme)
+    opener = _OPENERS.get(scheme_of(url))
     if opener is None or not url:
         known = ", ".join(sorted(_OPENERS))
         raise ConfigError(
@@ -42,7 +36,7 @@ def open_store(url: str, *, endpoint: str = "", create: bool = False) -> ObjectS
 
 def observing(store: ObjectStore, parameters: Parameters) -> ObjectStore:
     """The same store, told what ``store check`` saw of it when the repository was made."""
-    if not store.url.startswith("s3://"):
+    if scheme_of(store.url) != "s3":
         return store
     from vault.storage import s3  # noqa: PLC0415 - as below
 
@@ -57,7 +51,7 @@ def observing(store: ObjectStore, parameters: Parameters) -> ObjectStore:
 def _open_local(url: str, endpoint: str, create: bool) -> ObjectStore:  # noqa: FBT001 - one shape for all openers
     if endpoint:
         raise ConfigError("a local repository has no endpoint", found=endpoint)
-    path = _local_path(url)
+    path = parse_local(url)
     if create:
         return LocalStore.create(path)
     try:
@@ -75,21 +69,10 @@ def _open_local(url: str, endpoint: str, create: bool) -> ObjectStore:  # noqa: 
     return LocalStore(path)
 
 
-def _local_path(url: str) -> Path:
-    if not _SCHEME.match(url):
-        return Path(url)
-    parts = urlsplit(url)
-    if parts.netloc not in {"", "localhost"} or parts.query or parts.fragment or not parts.path:
-        raise ConfigError(
-            "file URL must name a local path", expected="file:///path", found=repr(url[:200])
-        )
-    return Path(unquote(parts.path))
-
-
 def _open_s3(url: str, endpoint: str, create: bool) -> ObjectStore:  # noqa: ARG001, FBT001 - as above
     from vault.storage import s3  # noqa: PLC0415 - boto3 takes 0.3 s to import; only when used
 
-    bucket, prefix = s3.parse_url(url)
+    bucket, prefix = parse_s3(url)
     return s3.S3Store(s3.connect(endpoint), bucket, prefix)
 
 

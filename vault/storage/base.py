@@ -144,6 +144,13 @@ class ObjectStore(Protocol):
             ObjectNotFoundError: No such version.
         """
 
+    def hazards(self) -> list[str]:
+        """What the store itself would do to objects, unasked: expire, hide, move; in words.
+
+        Raises:
+            StorageError: It can't be asked, or not by this caller.
+        """
+
     def delete(self, name: str, version: str) -> None:
         """Remove one version for ever.
 

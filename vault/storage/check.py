@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -26,11 +26,17 @@ from vault.errors import (
 )
 from vault.model import LockMode, Retention, to_rfc3339
 from vault.storage.base import ObjectVersion
-from vault.storage.s3 import Observed, S3Store
+from vault.storage.s3 import DeniedError, Observed, S3Store
 
 LOCK = timedelta(seconds=60)
 _MAX_SKEW = timedelta(minutes=5)  # I9
 _RACERS, _RACES = 8, 8
+_FAR_DATES = (
+    datetime(2038, 1, 19, 3, 14, 8, tzinfo=UTC),  # past 31 bits of seconds
+    datetime(2106, 2, 7, 6, 28, 16, tzinfo=UTC),  # past 32 bits
+    datetime(2262, 4, 11, 23, 47, 17, tzinfo=UTC),  # past 63 bits of nanoseconds
+    datetime(9999, 12, 31, tzinfo=UTC),
+)
 _DATA = b"vault store check\n" * 4096  # 72 KiB: more than a socket takes at once
 
 
@@ -98,6 +104,11 @@ class StoreReport:
             refuses_wrong_checksums=self.outcome("checksum") is Outcome.KEPT,
         )
 
+    @property
+    def keeps_locks_from_extenders(self) -> bool:
+        """Whether the right to extend a lock is no way to undo it: the root's ``extend``."""
+        return self.outcome("shorten") is not Outcome.SHORTFALL
+
 
 def require(report: StoreReport, mode: LockMode) -> None:
     """Pass if the store can keep what a repository of that lock mode promises.
@@ -140,7 +151,16 @@ def check_store(store: S3Store, *, clock: Callable[[], datetime]) -> StoreReport
 
 
 class _Shortfall(Exception):  # noqa: N818 - an outcome of a probe, no error
-    """The promise is not kept; the text says what was seen."""
+    """The promise is not kept; the text says what was seen.
+
+    Args:
+        text: For the report.
+        remedy: In place of the row's, where the vault makes up for this way of falling short.
+    """
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        super().__init__(text)
+        self.remedy = remedy
 
 
 class _Bench:
@@ -196,6 +216,8 @@ def _probe(bench: _Bench, row: Row, attempt: Callable[[_Bench], str]) -> Probe:
     try:
         found = attempt(bench)
     except _Shortfall as shortfall:
+        if shortfall.remedy:
+            row = dataclasses.replace(row, need=Need.NONE, remedy=shortfall.remedy)
         return Probe(row=row, outcome=Outcome.SHORTFALL, found=str(shortfall))
     except StorageUnavailableError:
         raise
@@ -255,7 +277,26 @@ def _shorten(bench: _Bench) -> str:
         refused = _is_refused(lambda v=version, s=shorter: bench.set_lock(v, s))  # type: ignore[misc]
         if not refused or bench.lock_of(version) != retention:
             raise _Shortfall(f"a lock in {mode} mode was shortened")
-    return "refused in both modes"
+    for mode in (LockMode.COMPLIANCE, LockMode.GOVERNANCE):
+        for date in _FAR_DATES:
+            _try_far_date(bench, mode, date)
+    return "refused in both modes, and no far date wraps around"
+
+
+def _try_far_date(bench: _Bench, mode: LockMode, date: datetime) -> None:
+    """Ceph 16 keeps a lock's date in 32 bits: a later one wraps around and unlocks at once."""
+    version, retention = bench.locked(mode)
+    far = Retention(mode=mode, until=date)
+    _is_refused(lambda: bench.set_lock(version, far))
+    found = bench.lock_of(version)
+    if found is None or found.until < retention.until:
+        raise _Shortfall(
+            f"a lock in {mode} mode was undone by setting it to {to_rfc3339(date)}: it became"
+            f" {_text(found)}",
+            remedy="gives hosts no right to change a lock (see 'vault store iam'): packs are locked"
+            " for 90 days more when they are stored, and stored anew after that; who"
+            " administers the bucket can still undo locks, in compliance mode too",
+        )
 
 
 def _downgrade(bench: _Bench) -> str:
@@ -294,7 +335,8 @@ def _extend(bench: _Bench) -> str:
 
 def _extend_version(bench: _Bench) -> str:
     name = bench.name()
-    first, second = bench.put(name, b"1"), bench.put(name, b"2")
+    # with locks of their own: the bucket's default, where it has one, may be longer
+    first, second = (bench.put(name, data, bench.lock()) for data in (b"1", b"2"))
     before = bench.lock_of(second)
     retention = bench.lock(span=2 * LOCK)
     bench.set_lock(first, retention)
@@ -392,6 +434,19 @@ def _default_retention(bench: _Bench) -> str:
         return "none"
     span = f"{rule['Days']} days" if "Days" in rule else f"{rule.get('Years')} years"
     raise _Shortfall(f"{rule.get('Mode')}, {span}")
+
+
+def _lifecycle(bench: _Bench) -> str:
+    try:
+        found = bench.store.hazards()
+    except DeniedError:
+        raise _Shortfall(
+            "these credentials may not ask for the bucket's lifecycle rules",
+            remedy="none: have the bucket's administrator run this check",
+        ) from None
+    if found:
+        raise _Shortfall("; ".join(found))
+    return "no rule expires, hides or archives objects"
 
 
 def _is_refused(attempt: Callable[[], object]) -> bool:
@@ -544,5 +599,14 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
             remedy="explicit locks come first; only what is stored without one gets it",
         ),
         _default_retention,
+    ),
+    (
+        Row(
+            name="lifecycle",
+            promise="no lifecycle rule of the bucket expires, hides or archives its objects",
+            need=Need.ALL,
+            remedy="refuses the store: remove the rule, or leave this prefix out of it",
+        ),
+        _lifecycle,
     ),
 )

@@ -25,7 +25,8 @@ _EVIDENCE = ("evidence/*",)
 _PRUNED = ("packs/*", "index/*", "inventory/*")
 _WRITTEN = (*_LEDGER, *_EVIDENCE, *_PRUNED, "domains/*")
 _READ = ("s3:GetObject", "s3:GetObjectVersion")
-_ADD = ("s3:PutObject", "s3:PutObjectRetention")
+_EXTEND = "s3:PutObjectRetention"
+_ADD = ("s3:PutObject", _EXTEND)
 _LOCKS = ("s3:GetObjectRetention", "s3:GetObjectLegalHold")
 _LIST = "s3:ListBucketVersions"
 _CONFIGURATION = (
@@ -47,9 +48,16 @@ _WEAKENING = (
     "s3:PutReplicationConfiguration",
     "s3:PutBucketPolicy",
     "s3:DeleteBucketPolicy",
+    "s3:PutBucketAcl",
     "s3:DeleteBucket",
 )
-_AWS_WEAKENING = (*_WEAKENING, "s3:PutEncryptionConfiguration")  # no action of Ceph 16
+_AWS_WEAKENING = (  # these are no actions of Ceph 16
+    *_WEAKENING,
+    "s3:PutEncryptionConfiguration",
+    "s3:PutBucketPublicAccessBlock",
+    "s3:PutBucketOwnershipControls",
+)
+_PUBLIC = ("public-read", "public-read-write", "authenticated-read")  # canned lists of access
 _CEPH_ADMINISTERING = (
     *_READ,
     *_ADD,
@@ -79,7 +87,12 @@ _BLIND = {AccessRole.WRITER, AccessRole.AUDITOR, AccessRole.PRUNER}  # see no pa
 
 
 def role_policy(
-    role: AccessRole, bucket: str, prefix: str = "", *, read_data: bool = False
+    role: AccessRole,
+    bucket: str,
+    prefix: str = "",
+    *,
+    read_data: bool = False,
+    extend: bool = True,
 ) -> Json:
     """The least that a role needs in the bucket; to be attached to the role on AWS.
 
@@ -88,8 +101,11 @@ def role_policy(
         bucket: Its name.
         prefix: Of the repository, without a slash at its end.
         read_data: Lets the auditor read packs too, for ``audit --read-data``.
+        extend: Of the repository's parameters: whether locks are extended.
     """
-    return _document(_grants(role, bucket, prefix, read_data=read_data))
+    grants = _grants(role, bucket, prefix, read_data=read_data, extend=extend)
+    makes = _statement("Deny", ["s3:CreateBucket"], ["arn:aws:s3:::*"])
+    return _document([*grants, makes])
 
 
 def bucket_policy(
@@ -116,14 +132,22 @@ def bucket_policy(
     """
     if dialect is Dialect.CEPH:
         statements = _ceph_statements(
-            bucket, prefix, principals, administrator, read_data=read_data
+            bucket,
+            prefix,
+            principals,
+            administrator,
+            read_data=read_data,
+            extend=parameters.extend,
         )
         return _document(statements)
     return _document(_aws_statements(bucket, prefix, parameters, principals, administrator))
 
 
-def _grants(role: AccessRole, bucket: str, prefix: str, *, read_data: bool = False) -> list[Json]:
+def _grants(
+    role: AccessRole, bucket: str, prefix: str, *, read_data: bool, extend: bool
+) -> list[Json]:
     """Allow statements of one role."""
+    add = _ADD if extend else _ADD[:1]
 
     def allow(actions: Sequence[str], names: Sequence[str]) -> Json:
         return _statement("Allow", actions, _objects(bucket, prefix, names))
@@ -141,9 +165,9 @@ def _grants(role: AccessRole, bucket: str, prefix: str, *, read_data: bool = Fal
     match role:
         case AccessRole.WRITER:
             readable = (*recorded, "index/*", "inventory/*", "domains/*")
-            return [*common, allow(_ADD, _WRITTEN), allow(_READ, readable)]
+            return [*common, allow(add, _WRITTEN), allow(_READ, readable)]
         case AccessRole.RESTORER:
-            return [*common, allow(_READ, ["*"]), allow(_ADD, recorded)]
+            return [*common, allow(_READ, ["*"]), allow(add, recorded)]
         case AccessRole.AUDITOR:
             public = (*recorded, "index/*", "inventory/*", "domains/*")
             return [*common, allow(_READ, ["*"] if read_data else public)]
@@ -151,7 +175,7 @@ def _grants(role: AccessRole, bucket: str, prefix: str, *, read_data: bool = Fal
             return [
                 *common,
                 allow(_READ, (*recorded, "inventory/*")),
-                allow(_ADD, recorded),
+                allow(add, recorded),
                 allow(["s3:DeleteObjectVersion"], _PRUNED),
             ]
 
@@ -163,11 +187,12 @@ def _ceph_statements(
     administrator: str,
     *,
     read_data: bool,
+    extend: bool,
 ) -> list[Json]:
     """Grants by user, then the denials: Ceph lets owners do what nobody forbids them."""
     statements: list[Json] = []
     for role, users in principals.items():
-        for grant in _grants(role, bucket, prefix, read_data=read_data):
+        for grant in _grants(role, bucket, prefix, read_data=read_data, extend=extend):
             grant.pop("Condition", None)
             statements.append({**grant, "Principal": {"AWS": list(users)}})
     if administrator:  # owning the bucket does not let it read what others stored
@@ -178,7 +203,11 @@ def _ceph_statements(
     objects = _objects(bucket, prefix, ["*"])
     statements.append(_deny("*", ["s3:BypassGovernanceRetention"], objects))
     if routine:
-        statements.append(_deny(routine, _HARMFUL, objects))
+        # who stored an object may do with it whatever nobody forbids: its access list says so
+        harmful = _HARMFUL if extend else (*_HARMFUL, _EXTEND)
+        statements.append(_deny(routine, harmful, objects))
+        public = {"StringEquals": {"s3:x-amz-acl": list(_PUBLIC)}}
+        statements.append(_deny(routine, ["s3:PutObject"], objects, public))
         statements.append(_deny(routine, _WEAKENING, [_bucket(bucket)]))
     sighted = {AccessRole.AUDITOR} if read_data else set()
     blind = sorted({user for role in _BLIND - sighted for user in principals.get(role, ())})
@@ -203,6 +232,8 @@ def _aws_statements(
         _deny("*", ["s3:BypassGovernanceRetention", "s3:DeleteObject"], objects),
         _deny("*", ["s3:DeleteObjectVersion"], objects, _unless(pruners)),
         _deny("*", ["s3:PutObjectLegalHold"], objects, _unless(administrators)),
+        _deny("*", _HARMFUL[2:], objects, _unless(administrators)),
+        _deny("*", ["s3:PutObject"], objects, {"StringEquals": {"s3:x-amz-acl": list(_PUBLIC)}}),
         _deny("*", _AWS_WEAKENING, [_bucket(bucket)], _unless(administrators)),
     ]
     if parameters.lock_mode is LockMode.NONE:
@@ -212,6 +243,8 @@ def _aws_statements(
     days = "s3:object-lock-remaining-retention-days"
     shortest = parameters.min_retention // _DAY - 1
     longest = (parameters.ledger_term + parameters.lock_grid) // _DAY + _SLACK
+    if not parameters.extend:
+        statements.append(_deny("*", [_EXTEND], objects, _unless(administrators)))
     return [
         *statements,
         _deny("*", ["s3:PutObject"], written, mode),

@@ -240,6 +240,10 @@ class LocalStore:
         """See `ObjectStore.set_legal_hold`."""
         self._change_lock(name, version, lambda lock: Lock(retention=lock.retention, hold=on))
 
+    def hazards(self) -> list[str]:
+        """See `ObjectStore.hazards`."""
+        return []
+
     def delete(self, name: str, version: str) -> None:
         """See `ObjectStore.delete`."""
         with (

@@ -190,6 +190,10 @@ class MemoryStore:
             lock = dataclasses.replace(found.lock, hold=on)
             self._replace(name, dataclasses.replace(found, lock=lock))
 
+    def hazards(self) -> list[str]:
+        """See `ObjectStore.hazards`."""
+        return []
+
     def delete(self, name: str, version: str) -> None:
         """See `ObjectStore.delete`; removes delete markers, too."""
         with self._call("delete", name):

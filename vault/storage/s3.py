@@ -58,6 +58,7 @@ from vault.errors import (
     VaultError,
 )
 from vault.model import LockMode, Retention, to_rfc3339
+from vault.storage import lifecycle
 from vault.storage.base import (
     Buffer,
     ObjectStatus,
@@ -73,9 +74,7 @@ ATTEMPTS = 8  # per request; boto3 waits longer after each
 READ_ATTEMPTS = 4  # of a body that broke off: boto3 repeats requests, not bodies
 CONNECT_TIMEOUT, READ_TIMEOUT = 5, 60  # seconds
 MAX_KEY = 1024  # bytes, of all servers
-MAX_PREFIX = 400  # bytes; leaves room for the longest name
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")
 _LISTED = re.compile(rb"<(Version|DeleteMarker)>")
 _ORDER = "VaultListingOrder"  # our addition to the parsed answer
@@ -109,6 +108,10 @@ _MISCONFIGURED = (
 
 class DeniedError(StorageError):
     """The server refused: these credentials may not do that, or a lock forbids it."""
+
+
+class _NoLifecycleError(StorageError):
+    """The bucket has no lifecycle rules."""
 
 
 class _NoLockError(StorageError):
@@ -168,22 +171,6 @@ def connect(endpoint: str = "", *, attempts: int = ATTEMPTS, observed: Observed 
         ) from error
     client.meta.events.register("before-parse.s3.ListObjectVersions", _keep_order)
     return client
-
-
-def parse_url(url: str) -> tuple[str, str]:
-    """Bucket and prefix of ``s3://bucket/prefix``; the prefix has no slash at its ends.
-
-    Raises:
-        ConfigError: Anything else.
-    """
-    parts = urlsplit(url)
-    bucket, prefix = parts.netloc, parts.path.strip("/")
-    strange = parts.scheme != "s3" or parts.query or parts.fragment
-    if strange or not _BUCKET.fullmatch(bucket) or len(prefix) > MAX_PREFIX:
-        raise ConfigError(
-            "S3 URL must name a bucket", expected="s3://bucket/prefix", found=repr(url[:200])
-        )
-    return bucket, validate_name(prefix) if prefix else ""
 
 
 class S3Store:
@@ -605,6 +592,18 @@ class S3Store:
                 )
         raise ObjectNotFoundError(f"no object {name}", expected=version)
 
+    def hazards(self) -> list[str]:
+        """See `ObjectStore.hazards`.
+
+        Raises:
+            DeniedError: These credentials may not ask for the bucket's lifecycle rules.
+        """
+        try:
+            answer = self.request("inspect", "", "get_bucket_lifecycle_configuration")
+        except _NoLifecycleError:
+            return []
+        return lifecycle.hazards(answer.get("Rules", ()), self._prefix)
+
     def _bucket_has_lock(self) -> bool:
         if self._has_lock is None:
             try:
@@ -732,6 +731,10 @@ def _refusal(what: str, error: ClientError) -> VaultError:
 
 _MEANINGS = (
     (_GONE, lambda what, found: ObjectNotFoundError(what, found=found)),
+    (
+        {"NoSuchLifecycleConfiguration"},
+        lambda what, found: _NoLifecycleError(what, found=found),
+    ),
     (_NO_LOCK, lambda what, found: _NoLockError(what, found=found)),
     (_BUSY, lambda what, found: StorageUnavailableError(what, found=found)),
     ({"PreconditionFailed"}, lambda what, found: NameTakenError(what, found=found)),
