@@ -136,7 +136,7 @@ class SnapshotFiles:
         behind = len(self._tree) + _FIRST
         for at, name in enumerate(self._ghosts.get(number, ()), start=behind + 1):
             if offset < at:
-                yield os.fsdecode(name), {"st_mode": 0, "st_ino": 0}, at
+                yield os.fsdecode(name), {"st_mode": 0, "st_ino": at}, at  # 0 would not be shown
 
     @_answering
     def _directory(self, path: str) -> int:

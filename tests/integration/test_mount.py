@@ -11,10 +11,16 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
+
+from vault.keyfile import load_writer
+from vault.model import Digest, EntryType
+from vault.repository import Repository
+from vault.storage import open_store
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 Process: TypeAlias = Callable[..., "subprocess.Popen[str]"]
@@ -212,6 +218,38 @@ def test_a_signal_unmounts(
         assert (place / "readme").read_text() == "read me\n"
     assert running.returncode == 0
     assert list((home / "cache/vault").glob("tmp*")) == []
+
+
+@pytest.fixture
+def forged(repository: Path, keys: Path, forge: Callable[..., Any]) -> Callable[..., Any]:
+    """Publishes a tree of these entries without the writer's checks."""
+    key = load_writer(keys / "writer.key")
+    root = Digest.parse(key.repository.root)
+    opened = Repository(open_store(str(repository)), root, clock=lambda: datetime.now(UTC))
+    return lambda *entries: forge(opened, key, entries, data=[b"good"])
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_bad_entry_makes_a_copy_fail_and_the_exit_code_tell(
+    mounted: Mounted,
+    place: Path,
+    forged: Callable[..., Any],
+    entry: Callable[..., Any],
+    status: int,
+) -> None:
+    """All others are copied; the bad one is an I/O error, not a file that was never there."""
+    bad = [entry(b"m", data=b"good", holes=((0, 100),))] if status else []
+    top = entry(b"", EntryType.DIRECTORY)
+    forged(top, entry(b"a", data=b"good"), *bad, entry(b"z", data=b"good"))
+    target = place.parent / "copy"
+    with mounted() as running:
+        copy = subprocess.run(["cp", "-r", place, target], capture_output=True, check=False)
+        assert (copy.returncode != 0) == bool(status), copy.stderr
+        assert [(target / name).read_bytes() for name in "az"] == [b"good", b"good"]
+    assert running.returncode == status
+    messages = (place.parent / "messages").read_text()
+    assert ("m is stepped over: its entry has impossible holes" in messages) == bool(status)
+    assert ("/m is damaged" in messages) == bool(status)
 
 
 def test_unmounting_ends_it(process: Process, taken: Path, place: Path) -> None:
