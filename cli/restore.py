@@ -100,6 +100,9 @@ def restore(
     _say_what(invocation, repository, request.record)
     _warn_of_leftovers(invocation, request.target)
     report = _run(invocation, repository, request)
+    if report.outcome is not Outcome.PLANNED:
+        shown = render.printable(report.target)
+        invocation.did(f"{shown} is {report.outcome}, attested {_where_attested(report)}")
     listing.report_flaws(invocation, request.record.seq, report.flaws)
     invocation.remember(repository)
     fields = {
@@ -190,9 +193,10 @@ def _finalize(invocation: Invocation, target: Path) -> int:
     recovery = invocation.recovery_key(repository)
     with make_workers() as workers:
         journal = finalize_restore(repository, recovery, target, workers=workers, tool=TOOL)
+    text = f"restore of snapshot {journal.snapshot} to {render.printable(target)} is final"
+    invocation.did(text)
     invocation.remember(repository)
     fields = {"target": str(target.absolute()), "snapshot": journal.snapshot}
-    text = f"restore of snapshot {journal.snapshot} to {render.printable(target)} is final"
     invocation.emit("vault/restore-finalize/v1", {"restore": fields}, text)
     return 0
 
@@ -205,6 +209,7 @@ def _undo(invocation: Invocation, target: Path) -> int:
     text = f"{shown} is as it was before the restore"
     if kept:
         text += "; --finalize exchanges again, --undo removes what was restored"
+    invocation.did(text)
     invocation.emit("vault/restore-undo/v1", {"restore": fields}, text)
     return 0
 

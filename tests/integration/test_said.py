@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     ),
     "key add": (["key", "add", "{home}/third.request"], "host third is enrolled, head "),
     "key revoke": (["key", "revoke", "first"], "is revoked, head "),
+    "restore": (["restore", "data", "{home}/target"], "is recovered, attested "),
     "verify": (["verify"], "the verification is recorded as passed, head "),
     "verify without key": (["verify", "--no-key"], "the verification ended: passed"),
     "audit": (["audit"], "the audit's verdict is: passed"),
