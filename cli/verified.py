@@ -56,6 +56,7 @@ def _hit_fields(hit: Hit) -> dict[str, Any]:
         "files": [render.path_fields(path) for path in hit.files],
         "file_count": hit.file_count,
         "mended": hit.is_mended,
+        "loose": hit.loose,
         "after": render.path_fields(hit.after) if hit.after is not None else None,
     }
 
@@ -174,7 +175,10 @@ def _files_text(hit: Hit) -> str:
     if hit.after is not None:
         parts.append(f"nothing that follows {render.path_text(hit.after) or '/'} can be read")
     if not parts:
-        parts.append(f"all of it can be restored all the same, from other packs: {hit.problem}")
+        loose = f", {hit.loose:,} of which may go before it does" if hit.loose else ""
+        parts.append(
+            f"all of it can be restored all the same, from other packs{loose}: {hit.problem}"
+        )
     return "; ".join(parts)
 
 
@@ -186,7 +190,7 @@ def _advice(report: VerifyReport, ledger: Ledger) -> Iterator[str]:
         whole[snapshot_body(ledger.records[seq]).dataset] = seq
     names = list(hit_datasets)[:NAMED]
     for hit in report.hits:
-        if hit.is_mended:
+        if hit.is_elsewhere:
             whole[hit.dataset] = max(hit.seq, whole.get(hit.dataset, 0))
     if names:
         yield (

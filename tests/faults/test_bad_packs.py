@@ -713,3 +713,28 @@ def test_whoever_looks_into_an_older_snapshot_reads_substitutes(
                 assert number is not None
                 entry = view.tree.entry(view.tree.file_of(number))
                 assert FileContent(view.blocks, entry).read(0, entry.size) == content
+
+
+@pytest.mark.parametrize("kind", [DATA, TREE])
+def test_verify_calls_a_snapshot_mended_only_while_its_substitutes_last(
+    make_repository: "MakeRepository",
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: int,
+) -> None:
+    """All of it can be had either way; the difference is whether anything keeps it so."""
+    found = []
+    for locks in (True, False):
+        lab = make_repository(LockMode.GOVERNANCE, name=f"locks {locks}")
+        first = lab.snapshot(source, retention=timedelta(days=90))
+        spoil(lab, packs_of(lab, first.record, kind))
+        attested(lab, lab.verify())
+        if not locks:
+            monkeypatch.setattr("vault.snapshot.attempt.Attempt._mend", lambda _: None)
+        lab.snapshot(source, retention=timedelta(days=7))
+        report = lab.verify()
+        assert report.verdict == "failed"
+        (hit,) = report.hits
+        assert hit.seq == first.record.seq
+        found.append((hit.is_elsewhere, hit.is_mended, hit.loose > 0))
+    assert found == [(True, True, False), (True, False, True)]

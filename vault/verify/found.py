@@ -105,6 +105,7 @@ class Found:
         files: tuple[bytes, ...] = (),
         file_count: int | None = None,
         after: bytes | None = None,
+        loose: int = 0,
     ) -> None:
         """Something wrong concerns a snapshot; what is said later adds to what was said."""
         self.hit.add(record.seq)
@@ -122,4 +123,5 @@ class Found:
             files=files[:NAMED] or known.files,
             file_count=known.file_count if file_count is None else file_count,
             after=known.after if after is None else after,
+            loose=loose or known.loose,
         )

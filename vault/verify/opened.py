@@ -6,15 +6,31 @@ One snapshot that can't be opened is no reason not to open the others.
 import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from vault.cache import Location
 from vault.encoding import b64encode
-from vault.errors import FormatError, IntegrityError, StorageError, VaultError, WrongKeyError
+from vault.errors import (
+    FormatError,
+    IntegrityError,
+    ObjectNotFoundError,
+    StorageError,
+    VaultError,
+    WrongKeyError,
+)
 from vault.keyfile import RecoveryKey
 from vault.ledger import Ledger, Record
-from vault.model import EntryType, ObjectType, RootBody, Severity
+from vault.model import (
+    EntryType,
+    LockMode,
+    ObjectRef,
+    ObjectType,
+    RootBody,
+    Severity,
+    from_rfc3339,
+)
 from vault.progress import Progress
 from vault.reader import PackReader, Reader
 from vault.repository import Repository
@@ -320,8 +336,23 @@ class Contents:
             files=tuple(walk.files),
             file_count=walk.file_count if walk.listed else None,
             after=walk.after,
+            loose=0 if walk.file_count or walk.after is not None else self._loose(reader),
         )
         return walk
+
+    def _loose(self, reader: Reader) -> int:
+        """How many of the packs that are read instead are locked for less long than is needed."""
+        if self._repository.parameters.lock_mode is LockMode.NONE:
+            return 0  # as everything is
+        until = from_rfc3339(reader.body.until)
+        return sum(not self._lasts(ref, until) for ref in reader.substitutes.values())
+
+    def _lasts(self, ref: ObjectRef, until: datetime) -> bool:
+        try:
+            retention = self._repository.store.status(ref.name, ref.version).retention
+        except ObjectNotFoundError:
+            return False
+        return retention is not None and retention.until >= until
 
     def _walk_fast(self, reader: Reader) -> int:
         """Entries of a tree; raises at the first thing that is wrong."""

@@ -24,10 +24,17 @@ class Hit:
     file_count: int | None = None  # None: not looked at, which takes the recovery key
     after: bytes | None = None  # nothing that follows this path in the tree can be read
 
+    loose: int = 0  # packs that it is read from instead and whose lock ends before it may go
+
     @property
-    def is_mended(self) -> bool:
+    def is_elsewhere(self) -> bool:
         """Whether all of it can be had all the same, as other packs hold what these do not give."""
         return self.file_count == 0 and self.after is None
+
+    @property
+    def is_mended(self) -> bool:
+        """Whether that is so for as long as the snapshot is to be kept."""
+        return self.is_elsewhere and not self.loose
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
