@@ -1,6 +1,5 @@
 """`vault attest`: record what could not be recorded at once."""
 
-import hashlib
 from pathlib import Path
 
 import click
@@ -88,11 +87,9 @@ def recorded_text(record: Record) -> str:
 
 def _keep(invocation: Invocation, data: bytes) -> None:
     """Leave an attestation on this machine, for `vault attest push`."""
-    path = invocation.places.state / "attestations" / f"{hashlib.sha256(data).hexdigest()}.json"
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        invocation.warn(f"nor can it be kept as {path}: {error.strerror}")
+        path = attestations.keep(invocation.places.state, data)
+    except LocalError as error:
+        invocation.warn(f"nor can it be kept: {error}")
         return
     invocation.warn(f"'vault attest push {path}' records it once the store can be written")

@@ -1,7 +1,35 @@
-"""Exit codes of results, and which of several is told; those of errors are in `cli.main`."""
+"""Exit codes of errors and of results, and which of several is told (design.md 7)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
+
+from vault.errors import (
+    BusyError,
+    ConfigError,
+    IntegrityError,
+    LedgerMovedError,
+    LocalError,
+    RepositoryNotFoundError,
+    RetentionError,
+    SourceCommandError,
+    StorageError,
+    VaultError,
+    WrongKeyError,
+)
+
+EXIT_CODES: Final[Mapping[type[VaultError], int]] = {
+    VaultError: 1,
+    ConfigError: 2,
+    IntegrityError: 4,
+    RetentionError: 5,
+    RepositoryNotFoundError: 10,
+    LedgerMovedError: 11,
+    WrongKeyError: 12,
+    StorageError: 13,
+    LocalError: 14,
+    BusyError: 15,
+    SourceCommandError: 16,
+}
 
 EXIT_USAGE: Final = 2  # also: nothing is as was asked for
 EXIT_DEGRADED: Final = 3  # done, and something is not as it should be
@@ -19,3 +47,8 @@ GRAVITY: Final = (4, 5, 1, 12, 10, 13, 14, 2, 16, 11, 17, 6, 3, 15)
 def gravest(codes: Iterable[int]) -> int:
     """The one code that a command ends with which has several to tell; 0 of none."""
     return min((code for code in codes if code), key=GRAVITY.index, default=0)
+
+
+def exit_code_of(error: VaultError) -> int:
+    """By the error's nearest ancestor in the table."""
+    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)

@@ -23,34 +23,10 @@ import click
 
 import vault
 from cli import render
+from cli.exits import EXIT_CODES, exit_code_of
 from cli.options import Options
-from vault.errors import (
-    BusyError,
-    ConfigError,
-    IntegrityError,
-    LedgerMovedError,
-    LocalError,
-    RepositoryNotFoundError,
-    RetentionError,
-    SourceCommandError,
-    StorageError,
-    VaultError,
-    WrongKeyError,
-)
+from vault.errors import LocalError, VaultError
 
-EXIT_CODES: Mapping[type[VaultError], int] = {  # design.md 7
-    VaultError: 1,
-    ConfigError: 2,
-    IntegrityError: 4,
-    RetentionError: 5,
-    RepositoryNotFoundError: 10,
-    LedgerMovedError: 11,
-    WrongKeyError: 12,
-    StorageError: 13,
-    LocalError: 14,
-    BusyError: 15,
-    SourceCommandError: 16,
-}
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -210,11 +186,6 @@ class TerminatedError(BaseException):
     """SIGTERM arrived; passes through every ``except Exception`` so that all cleans up."""
 
 
-def exit_code(error: VaultError) -> int:
-    """By the error's nearest ancestor in the table."""
-    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """How a command that failed is reported."""
@@ -259,7 +230,7 @@ def _bug(error: BaseException) -> Failure:
 
 def _vault_failure(error: VaultError) -> Failure:
     return Failure(
-        code=exit_code(error),
+        code=exit_code_of(error),
         kind=type(error).__name__,
         message=error.message,
         expected=None if error.expected is None else str(error.expected),

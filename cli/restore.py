@@ -1,5 +1,8 @@
 """`vault restore`: put a snapshot's content at a target, proven or not at all."""
 
+import os
+import platform
+import pwd
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -8,13 +11,18 @@ import click
 
 from cli import listing, progress, render
 from cli.context import TOOL, Invocation, pass_invocation
-from cli.exits import EXIT_DEGRADED
+from cli.exits import EXIT_DEGRADED, exit_code_of, gravest
 from cli.values import format_age
+from vault.errors import ConfigError
+from vault.keyfile import RecoveryKey
 from vault.ledger import Record
 from vault.processes import spare_processors
 from vault.repository import Repository, snapshot_body
 from vault.restore import (
     BadEntriesError,
+    Exchange,
+    Finalized,
+    Local,
     Outcome,
     ProofFailedError,
     RestoreReport,
@@ -22,16 +30,20 @@ from vault.restore import (
     finalize_restore,
     leftovers,
     undo,
+    undo_from,
 )
 from vault.restore import restore as restore_snapshot
 from vault.restore.prove import ProofReport
+from vault.restore.witness import NOT_REPEATED
 from vault.selection import select
 from vault.source import matcher
 from vault.workers import make_workers
 
+_MAX_NAMED = 5  # of what lies beside TARGET
+
 
 @click.command()
-@click.argument("arguments", metavar="[SNAPSHOT] TARGET", nargs=-1, required=True)
+@click.argument("arguments", metavar="[SNAPSHOT] TARGET", nargs=-1)
 @click.option(
     "--verify/--no-verify",
     default=True,
@@ -51,9 +63,22 @@ from vault.workers import make_workers
     is_flag=True,
     help="Leave out set-uid and set-gid bits and capabilities of files.",
 )
+@click.option(
+    "--shared-parent",
+    is_flag=True,
+    help="Others can write the directory around TARGET: compare who owns what, and attest it.",
+)
 @click.option("--dry-run", is_flag=True, help="Check and plan; make nothing.")
 @click.option("--finalize", is_flag=True, help="Go on with a restore, or remove the former state.")
+@click.option("--prove", is_flag=True, help="With --finalize: read TARGET back again first.")
 @click.option("--undo", "undoing", is_flag=True, help="Exchange back to the former state.")
+@click.option(
+    "--from",
+    "note",
+    metavar="NOTE",
+    help="With --undo: the journal is lost; exchange the names as this note beside TARGET says.",
+)
+@click.option("--yes", is_flag=True, help="With --from: do not ask.")
 @pass_invocation
 def restore(
     invocation: Invocation,
@@ -63,9 +88,13 @@ def restore(
     replace: bool,
     includes: tuple[str, ...],
     drop_privileges: bool,
+    shared_parent: bool,
     dry_run: bool,
     finalize: bool,
+    prove: bool,
     undoing: bool,
+    note: str | None,
+    yes: bool,
 ) -> int:
     """Put SNAPSHOT's content at TARGET, proven from disk.
 
@@ -77,13 +106,19 @@ def restore(
     them (exit 3), and --include "*" gives all but them.
 
     Afterwards, with --replace: 'vault restore --finalize TARGET' removes the
-    former state, 'vault restore --undo TARGET' exchanges it back.
+    former state, 'vault restore --undo TARGET' exchanges it back. Both go by a
+    journal in the state directory of the user who restored. Where that is lost,
+    'vault restore --undo --from NOTE' asks, and exchanges the two names as the
+    note beside TARGET says; nothing is removed.
     """
-    if finalize and undoing:
-        raise click.UsageError("--finalize and --undo exclude each other")
+    _check_combination(finalize=finalize, prove=prove, undoing=undoing, note=note, yes=yes)
+    if note is not None:
+        return _undo_from(invocation, Path(note), arguments, yes=yes)
     if finalize or undoing:
-        (target,) = _exactly(arguments, 1, "TARGET")
-        return _finalize(invocation, Path(target)) if finalize else _undo(invocation, Path(target))
+        (given,) = _exactly(arguments, 1, "TARGET")
+        if finalize:
+            return _finalize(invocation, Path(given), again=prove)
+        return _undo(invocation, Path(given))
     spec, target = _exactly(arguments, 2, "SNAPSHOT and TARGET")
     repository = invocation.open(afresh=True)
     request = RestoreRequest(
@@ -95,6 +130,7 @@ def restore(
         drop_privileges=drop_privileges,
         dry_run=dry_run,
         wanted=matcher(includes) if includes else None,
+        shared_parent=shared_parent,
         protected=_protected(invocation, repository),
     )
     _say_what(invocation, repository, request.record)
@@ -111,7 +147,22 @@ def restore(
         "proven_newest": _has_floor(invocation),
     }
     invocation.emit("vault/restore/v1", {"restore": fields}, _text(request.record, report))
+    for trouble in report.troubles:
+        invocation.warn(f"TARGET is the new state, but: {trouble}")
     return exit_code(report)
+
+
+def _check_combination(
+    *, finalize: bool, prove: bool, undoing: bool, note: str | None, yes: bool
+) -> None:
+    if finalize and undoing:
+        raise click.UsageError("--finalize and --undo exclude each other")
+    if prove and not finalize:
+        raise click.UsageError("--prove belongs to --finalize")
+    if note is not None and not undoing:
+        raise click.UsageError("--from belongs to --undo")
+    if yes and note is None:
+        raise click.UsageError("--yes belongs to --undo --from")
 
 
 def _exactly(arguments: Sequence[str], count: int, what: str) -> Sequence[str]:
@@ -145,11 +196,22 @@ def _say_what(invocation: Invocation, repository: Repository, record: Record) ->
 
 def _warn_of_leftovers(invocation: Invocation, target: Path) -> None:
     """They take room, and nothing else tells of them."""
-    for left in leftovers(target):
+    left = leftovers(target, state=invocation.places.state)
+    for path in left.killed:
         invocation.warn(
-            f"a restore that was killed, or still runs, has {render.path_text(left)};"
+            f"a restore that was killed, or still runs, has {path};"
             " 'vault restore --undo TARGET' removes it once none runs"
         )
+    for each in left.unknown[:_MAX_NAMED]:
+        said = ""
+        if each.note is not None:
+            said = f" (its note says: by user {each.note.user} on {each.note.host})"
+        invocation.warn(
+            f"{each.path} is of a restore that this user has no journal of{said}; it may be"
+            " the former state of TARGET, and is left alone"
+        )
+    if len(left.unknown) > _MAX_NAMED:
+        invocation.warn(f"and {len(left.unknown) - _MAX_NAMED:,} more beside it")
 
 
 def _has_floor(invocation: Invocation) -> bool:
@@ -168,6 +230,7 @@ def _run(invocation: Invocation, repository: Repository, request: RestoreRequest
                 repository,
                 recovery,
                 request,
+                local=_local(invocation),
                 scratch=invocation.scratch,
                 workers=workers,
                 progress=shown,
@@ -182,36 +245,136 @@ def _run(invocation: Invocation, repository: Repository, request: RestoreRequest
         raise
 
 
+def _local(invocation: Invocation) -> Local:
+    """Where this user keeps journals, and what notes and attestations say of him."""
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = str(os.geteuid())
+    return Local(state=invocation.places.state, host=platform.node(), user=user)
+
+
 def exit_code(report: RestoreReport) -> int:
-    """3 where something could not be restored or recorded, else 0 (design.md 7)."""
+    """That of what failed after the exchange; 3 where something is left out or unrecorded."""
     unrecorded = report.outcome is not Outcome.PLANNED and report.statement is None
-    return EXIT_DEGRADED if report.left_out or report.flaws or unrecorded else 0
+    degraded = EXIT_DEGRADED if report.left_out or report.flaws or unrecorded else 0
+    return gravest([degraded, *map(exit_code_of, report.troubles)])
 
 
-def _finalize(invocation: Invocation, target: Path) -> int:
-    repository = invocation.open(afresh=True)
-    recovery = invocation.recovery_key(repository)
+def _finalize(invocation: Invocation, target: Path, *, again: bool) -> int:
+    def keys() -> tuple[Repository, RecoveryKey]:
+        opened = invocation.open(afresh=True)
+        repositories.append(opened)
+        return opened, invocation.recovery_key(opened)
+
+    repositories: list[Repository] = []
     with make_workers() as workers:
-        journal = finalize_restore(repository, recovery, target, workers=workers, tool=TOOL)
-    text = f"restore of snapshot {journal.snapshot} to {render.printable(target)} is final"
+        final = finalize_restore(
+            keys,
+            target,
+            local=_local(invocation),
+            scratch=lambda: invocation.scratch,
+            workers=workers,
+            tool=TOOL,
+            again=again,
+        )
+    text = f"restore of snapshot {final.journal.subject.snapshot} to {render.printable(target)} is final"
+    if final.not_repeated:
+        text += f"; attested as partial: {NOT_REPEATED} ({render.printable(final.not_repeated)})"
     invocation.did(text)
-    invocation.remember(repository)
-    fields = {"target": str(target.absolute()), "snapshot": journal.snapshot}
+    for repository in repositories:
+        invocation.remember(repository)
+    seq = final.journal.subject.snapshot
+    fields = {
+        "target": str(target.absolute()),
+        "snapshot": seq,
+        "verdict": final.verdict,
+        "not_repeated": final.not_repeated,
+        "statement": str(final.statement.head) if final.statement else None,
+        "attestation_file": str(final.attestation_file) if final.attestation_file else None,
+    }
     invocation.emit("vault/restore-finalize/v1", {"restore": fields}, text)
-    return 0
+    if final.attestation_file:
+        invocation.warn(f"not recorded; 'vault attest push {final.attestation_file}' does it later")
+    return EXIT_DEGRADED if _is_less(final) else 0
+
+
+def _is_less(final: Finalized) -> bool:
+    """Whether less is attested than a finished restore should have."""
+    return final.not_repeated is not None or final.attestation_file is not None
 
 
 def _undo(invocation: Invocation, target: Path) -> int:
-    journal = undo(target)
-    kept = journal is not None
-    fields = {"target": str(target.absolute()), "kept": kept}
+    undone = undo(target, state=invocation.places.state)
+    fields = {
+        "target": str(target.absolute()),
+        "kept": undone.journal is not None,
+        "beside": str(undone.beside) if undone.beside else None,
+    }
     shown = render.printable(target)
     text = f"{shown} is as it was before the restore"
-    if kept:
-        text += "; --finalize exchanges again, --undo removes what was restored"
+    if undone.beside is not None:
+        beside = render.printable(undone.beside)
+        text += f"; what was restored is {beside}: --finalize exchanges again, --undo removes it"
     invocation.did(text)
     invocation.emit("vault/restore-undo/v1", {"restore": fields}, text)
     return 0
+
+
+def _undo_from(invocation: Invocation, note: Path, arguments: Sequence[str], *, yes: bool) -> int:
+    """Without a journal a person decides."""
+    targets = {str(Path(each).resolve()) for each in arguments}
+
+    def agree(exchange: Exchange) -> None:
+        if targets - {str(exchange.target)}:
+            raise ConfigError(
+                "the note is of another target",
+                expected=", ".join(sorted(targets)),
+                found=exchange.target,
+            )
+        if yes and exchange.shared is not None and exchange.note_owner != os.geteuid():
+            raise ConfigError(
+                "the note could be anybody's, so --yes is not enough",
+                found=f"a note of user {exchange.note_owner}; {exchange.shared}",
+                hint="look at both directories, and say it on a terminal without --yes",
+            )
+        for line in _exchange_lines(exchange):
+            invocation.note(line)
+        if not yes:
+            invocation.confirm("exchange them?", instead="--yes does not ask")
+
+    done = undo_from(note, state=invocation.places.state, agree=agree)
+    if done is not None:
+        invocation.did(f"{render.printable(done.target)} was exchanged")
+    fields = {
+        "note": str(note.absolute()),
+        "target": str(done.target) if done else None,
+        "moved": done is not None,
+    }
+    if done is None:
+        text = "the target is the former state already; nothing was moved"
+    else:
+        text = f"{render.printable(done.target)} is what the note calls the former state;"
+        text += " what was there lies beside it, and nothing was removed"
+    invocation.emit("vault/restore-undo-from/v1", {"restore": fields}, text)
+    return 0
+
+
+def _exchange_lines(exchange: Exchange) -> list[str]:
+    note = exchange.note
+    said = (
+        f"the note (of user {exchange.note_owner}) says: restore of snapshot {note.snapshot} by"
+        f" user {note.user} on {note.host}, journal in {note.state}"
+    )
+    lines = [said]
+    if exchange.other is None:
+        lines.append(f"{exchange.target} goes beside its place: nothing was there before")
+    else:
+        mode = f"mode {exchange.other_mode or 0:04o}, of user {exchange.other_owner}"
+        lines.append(f"{exchange.other} ({mode}) becomes {exchange.target}, and the other way")
+    if exchange.shared is not None:
+        lines.append(f"others could have put both there: {exchange.shared}")
+    return lines
 
 
 def _fields(record: Record, report: RestoreReport) -> dict[str, object]:
@@ -229,6 +392,7 @@ def _fields(record: Record, report: RestoreReport) -> dict[str, object]:
         "former_kept": report.former,
         "statement": str(report.statement.head) if report.statement else None,
         "attestation_file": str(report.attestation_file) if report.attestation_file else None,
+        "troubles": [str(each) for each in report.troubles],
     }
 
 
@@ -279,4 +443,6 @@ def _text(record: Record, report: RestoreReport) -> str:
 def _where_attested(report: RestoreReport) -> str:
     if report.statement is not None:
         return str(report.statement.head)
+    if report.attestation_file is None:
+        return "not recorded; 'vault restore --finalize' does it later"
     return f"not recorded; 'vault attest push {report.attestation_file}' does it later"

@@ -56,6 +56,7 @@ from vault.model import (
 from vault.pack import PackWriter
 from vault.reader import Reader
 from vault.repository import Draft, Repository, domain_ref
+from vault.restore import Local
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.memory import MemoryStore
@@ -137,6 +138,11 @@ class Lab:
             ledger = repository.ledger
             memory.remember(self.root, ledger, repository.findings, until=repository.head)
         return repository
+
+    @property
+    def local(self) -> Local:
+        """Where this user keeps what he knows of his restores, and who he is."""
+        return Local(state=self.host.state, host="here", user="me")
 
     def warmed(self) -> "Lab":
         """The same, and the host remembers the ledger from now on."""

@@ -1,13 +1,16 @@
 """Attestations: signed records that an event took place (design.md 2 and 4).
 
 An attestation is public: it carries digests, counts and times, never file names.
-It is stored under ``evidence/`` and cited by a statement; where the store is
-read-only it stays a file beside the target until `push` records it.
+It is stored under ``evidence/`` and cited by a statement; where the store can't be
+written it is kept as a file of this user until `push` records it.
 """
 
 import dataclasses
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +24,7 @@ from vault.errors import (
     ConfigError,
     FormatError,
     IntegrityError,
+    LocalError,
     RollbackError,
     SignatureError,
     VaultError,
@@ -35,6 +39,7 @@ from vault.model import (
     body_to_json,
     to_rfc3339,
 )
+from vault.privacy import make_private, sync_directory
 from vault.repository import MAX_EVIDENCE, Draft, Repository
 from vault.trust import parse_trust
 
@@ -308,3 +313,28 @@ def describe(
         claims=dict(claims or {}),
         details=dict(details),
     )
+
+
+def keep(state: Path, data: bytes) -> Path:
+    """Keep an attestation that can't be recorded now as a file of this user, durably.
+
+    Args:
+        state: The state directory of this user.
+        data: The attestation.
+
+    Raises:
+        LocalError: It can't be written.
+    """
+    path = state / "attestations" / f"{Digest.of(data)}.json"
+    try:
+        make_private(path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=".attestation-", dir=path.parent)  # mode 0600
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise LocalError(f"can't keep the attestation as {path}", found=error.strerror) from error
+    return path

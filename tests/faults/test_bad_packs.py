@@ -567,7 +567,9 @@ def restored(lab: "Lab", record: Record, target: Path, **options: Any) -> Restor
     scratch = lab.base / "scratch"
     scratch.mkdir(exist_ok=True)
     with make_workers(0) as workers:
-        return restore(lab.open(), lab.recovery, request, scratch=scratch, workers=workers)
+        return restore(
+            lab.open(), lab.recovery, request, local=lab.local, scratch=scratch, workers=workers
+        )
 
 
 def drop_index(lab: "Lab") -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cli.main import exit_code
+from cli.exits import exit_code_of
 from vault import inventory, pages
 from vault.errors import ConfigError, IntegrityError, LedgerMovedError, RetentionError
 from vault.ledger import Record
@@ -632,7 +632,7 @@ def test_a_host_that_is_suspended_again_in_its_second_attempt_gives_up(
     acting = _Acting("publishing", *[lambda: clock.advance(days=50)] * 2)
     with pytest.raises(LedgerMovedError, match="vanished") as caught:
         _take(lab, source, progress=acting)
-    assert exit_code(caught.value) == 11
+    assert exit_code_of(caught.value) == 11
     assert len(lab.open().ledger.snapshots()) == 1
     record = _take(lab, source).record
     assert lab.contents(record) == files_of(source)
@@ -666,7 +666,7 @@ def test_a_retention_over_the_maximum_exits_2_and_stores_nothing(
     before = list(lab.store.versions(""))
     with pytest.raises(ConfigError, match="maximum") as caught:
         _take(lab, source, retention=most + timedelta(seconds=1))
-    assert exit_code(caught.value) == 2
+    assert exit_code_of(caught.value) == 2
     assert list(lab.store.versions("")) == before
     record = _take(lab, source, retention=most).record
     assert _until(record) == lab.clock.now + most + DAY
@@ -691,7 +691,7 @@ def test_no_lock_ends_later_than_the_last_date_that_every_store_keeps(
     before = list(lab.store.versions(""))
     with pytest.raises(RetentionError, match="later than any lock") as caught:
         _take(lab, source)
-    assert exit_code(caught.value) == 5
+    assert exit_code_of(caught.value) == 5
     assert list(lab.store.versions("")) == before
     assert lab.verify(record).verdict == "passed"
 
@@ -759,6 +759,6 @@ def test_a_host_whose_clock_is_six_minutes_off_stores_nothing(
     before = list(lab.store.versions(""))
     with pytest.raises(ConfigError, match="clock") as caught:
         _take(other, source, repository=_with_clock(lab, minutes=minutes))
-    assert exit_code(caught.value) == 2
+    assert exit_code_of(caught.value) == 2
     assert list(lab.store.versions("")) == before
     _take(lab, source)

@@ -98,7 +98,9 @@ def run(lab: "Lab", record: Record, target: Path, **options: Any) -> RestoreRepo
         record=record, target=target, tool="vault test", replace=True, **options
     )
     with make_workers(0) as workers:
-        return restore(repository, lab.recovery, request, scratch=scratch, workers=workers)
+        return restore(
+            repository, lab.recovery, request, local=lab.local, scratch=scratch, workers=workers
+        )
 
 
 def needs(lab: "Lab", record: Record) -> dict[str, list[ObjectRef]]:

@@ -97,6 +97,7 @@ def run(lab: "Lab", record: Record, target: Path, fs: Fs, processes: int = 2) ->
             lab.open(),
             lab.recovery,
             RestoreRequest(record=record, target=target, tool="vault test"),
+            local=lab.local,
             scratch=scratch,
             workers=workers,
             fs=fs,

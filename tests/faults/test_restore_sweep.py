@@ -21,8 +21,8 @@ from vault.restore import (
     restore,
     undo,
 )
+from vault.restore.finish import unfinished
 from vault.restore.fs import Fs
-from vault.restore.promote import unfinished
 from vault.storage.memory import FaultPoint
 from vault.workers import make_workers
 
@@ -103,6 +103,7 @@ def run(lab: "Lab", record: Record, room: Room, fs: Fs | None = None, **options:
             RestoreRequest(
                 record=record, target=room.target, tool="vault test", replace=True, **options
             ),
+            local=lab.local,
             scratch=scratch,
             workers=workers,
             fs=fs,
@@ -112,7 +113,14 @@ def run(lab: "Lab", record: Record, room: Room, fs: Fs | None = None, **options:
 def run_finalize(lab: "Lab", room: Room) -> None:
     """End what is unfinished."""
     with make_workers(0) as workers:
-        finalize_restore(lab.open(), lab.recovery, room.target, workers=workers, tool="vault test")
+        finalize_restore(
+            lambda: (lab.open(), lab.recovery),
+            room.target,
+            local=lab.local,
+            scratch=lambda: lab.base,
+            workers=workers,
+            tool="vault test",
+        )
 
 
 def verdicts(lab: "Lab") -> list[str]:
@@ -186,17 +194,17 @@ def check_either(lab: "Lab", record: Record, room: Room, new: State, *, forward:
     found = read(room.target)
     assert found in (room.before, new)
     assert all(name.startswith(".target.vault-") for name in room.beside)
-    journal = unfinished(room.target)
+    journal = unfinished(room.target, state=lab.host.state)
     can_go_on = journal is not None and journal.state not in {"staged", "discarded"}
     no_way_back = journal is not None and journal.state == "finalized"
     if (forward and can_go_on) or no_way_back:
         run_finalize(lab, room)
         assert read(room.target) == new
     elif room.beside:
-        while undo(room.target) is not None:
+        while undo(room.target, state=lab.host.state).journal is not None:
             assert read(room.target) == room.before
         assert read(room.target) == room.before
-    assert [name for name in room.beside if not name.endswith(".attestation.json")] == []
+    assert room.beside == []
 
 
 def sweep(call: Callable[[int], bool], *, step: int = 1) -> int:
@@ -236,7 +244,7 @@ def test_one_failing_call(
         if isinstance(outcome, VaultError):
             # what fails while it is tried out is taken for what the file system can't
             assert isinstance(outcome, LocalError) or "can't hold" in str(outcome)
-            if unfinished(room.target) is None:
+            if unfinished(room.target, state=lab.host.state) is None:
                 room.assert_clean()
                 assert verdicts(own) == ["inconclusive"] * isinstance(outcome, LocalError)
         else:
@@ -301,7 +309,7 @@ def test_killed(
                 os._exit(code)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert code in {0, KILLED}
-        journal = unfinished(room.target)
+        journal = unfinished(room.target, state=lab.host.state)
         check_either(own, record, room, new, forward=forward)
         if forward and journal is not None and journal.state in {"proven", "exchanged"}:
             assert verdicts(own) == ["passed"]  # nobody else had attested it
@@ -354,7 +362,12 @@ def test_store_that_fails_once(
         try:
             with make_workers(0) as workers:
                 report = restore(
-                    repository, own.recovery, request, scratch=scratch, workers=workers
+                    repository,
+                    own.recovery,
+                    request,
+                    local=lab.local,
+                    scratch=scratch,
+                    workers=workers,
                 )
         except StorageUnavailableError:
             own.store.fault = None

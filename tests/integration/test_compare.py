@@ -83,6 +83,7 @@ def run(lab: "Lab", record: Record, target: Path) -> RestoreReport:
             lab.open(),
             lab.recovery,
             RestoreRequest(record=record, target=target, tool="vault test"),
+            local=lab.local,
             scratch=scratch,
             workers=workers,
         )

@@ -10,7 +10,8 @@ import pytest
 
 import cli.list
 import cli.snapshot
-from cli.main import EXIT_CODES, TerminatedError
+from cli.exits import EXIT_CODES
+from cli.main import TerminatedError
 from vault import errors
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]

@@ -180,18 +180,20 @@ def test_a_full_target_needs_replace_and_can_be_undone(vault: Vault, taken: Path
     assert not list(Path().glob(".target*"))
 
 
-def test_what_killed_runs_left_is_named_or_removed(vault: Vault, taken: Path, home: Path) -> None:
-    """Staging beside TARGET is told of, for `--undo`; scratch files are nobody's any more."""
+def test_what_lies_beside_a_target_is_named_and_left(vault: Vault, taken: Path, home: Path) -> None:
+    """Without a journal it may be a former state; scratch files are nobody's any more."""
     (home / ".target.vault-0123abcd").mkdir()
     (home / "cache/vault/scratch/killed").mkdir(parents=True)
     code, _, err = vault("restore", "data", "target")
     assert code == 0
-    assert ".target.vault-0123abcd; 'vault restore --undo TARGET' removes it" in err
+    assert ".target.vault-0123abcd is of a restore that this user has no journal of" in err
     assert list((home / "cache/vault/scratch").iterdir()) == []
-    assert vault("restore", "--undo", "target")[0] == 0
-    assert not (home / ".target.vault-0123abcd").exists()
+    for way in ("--undo", "--finalize"):
+        code, _, err = vault("restore", way, "target")
+        assert code == 2
+        assert "left alone" in err
+    assert (home / ".target.vault-0123abcd").exists()
     assert (home / "target/readme").exists()
-    assert ".vault-" not in vault("restore", "data", "target", "--replace")[2]
 
 
 def test_include_restores_only_what_matches(vault: Vault, taken: Path) -> None:

@@ -217,6 +217,7 @@ def run_restore(lab: Any, record: "Record", target: Path, **options: Any) -> Res
             lab.open(),
             lab.recovery,
             RestoreRequest(record=record, target=target, tool="vault test", **options),
+            local=lab.local,
             scratch=scratch,
             workers=workers,
         )

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cli.main import exit_code
+from cli.exits import exit_code_of
 from vault.errors import StorageError
 from vault.model import LockMode
 from vault.storage import s3
@@ -294,7 +294,7 @@ def test_what_stays_broken_fails_clean(
         try:
             told = through(2).snapshot(source, retention=LONGER).record
         except StorageError as error:
-            assert exit_code(error) == EXIT_STORE  # noqa: PT017 - whether it fails depends on the fault
+            assert exit_code_of(error) == EXIT_STORE  # noqa: PT017 - whether it fails depends on the fault
             assert proxy.broken
         else:
             assert told.digest in {r.digest for r in lab.open().ledger.snapshots()}
@@ -324,7 +324,7 @@ def test_a_network_that_ends_at_any_write_loses_nothing(
         try:
             told.append(through(1).snapshot(source, dataset=f"d{last}").record.digest)
         except StorageError as error:
-            assert exit_code(error) == EXIT_STORE  # noqa: PT017 - the last run succeeds
+            assert exit_code_of(error) == EXIT_STORE  # noqa: PT017 - the last run succeeds
         if not proxy.broken:
             break
         shutil.rmtree(lab.host.base)

@@ -40,7 +40,9 @@ def assert_restored(lab: Any, record: Record, source: Path) -> None:
     scratch.mkdir()
     request = RestoreRequest(record=record, target=target, tool="vault test")
     with make_workers(2) as workers:
-        report = restore(lab.open(), lab.recovery, request, scratch=scratch, workers=workers)
+        report = restore(
+            lab.open(), lab.recovery, request, local=lab.local, scratch=scratch, workers=workers
+        )
     assert report.outcome is Outcome.RECOVERED
     assert report.statement is not None
     assert tree(target) == tree(source)

@@ -129,6 +129,7 @@ def test_the_restorer_restores_and_records_it(
             lab.with_store(restorer).open(),
             lab.recovery,
             request,
+            local=lab.local,
             scratch=tmp_path,
             workers=workers,
         )

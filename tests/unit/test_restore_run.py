@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cli.restore import exit_code
 from vault import attest
 from vault.errors import (
     ConfigError,
@@ -28,6 +29,7 @@ from vault.errors import (
 from vault.ledger import Record
 from vault.model import EntryType, EventBody, LockMode
 from vault.restore import (
+    Finalized,
     Outcome,
     ProofFailedError,
     RestoreReport,
@@ -37,8 +39,8 @@ from vault.restore import (
     spool,
     undo,
 )
+from vault.restore.finish import unfinished
 from vault.restore.fs import Fs
-from vault.restore.promote import unfinished
 from vault.restore.prove import ProofReport, Verdict, prove
 from vault.source import matcher
 from vault.storage.memory import FaultPoint
@@ -114,16 +116,25 @@ def run(
             lab.open(),
             lab.recovery,
             RestoreRequest(record=record, target=target, tool="vault test", **options),
+            local=lab.local,
             scratch=scratch,
             workers=executors,
             fs=fs,
         )
 
 
-def end(lab: "Lab", target: Path) -> None:
+def end(lab: "Lab", target: Path, **options: Any) -> Finalized:
     """Finalize."""
     with make_workers(0) as workers:
-        finalize_restore(lab.open(), lab.recovery, target, workers=workers, tool="vault test")
+        return finalize_restore(
+            lambda: (lab.open(), lab.recovery),
+            target,
+            local=lab.local,
+            scratch=lambda: lab.base,
+            workers=workers,
+            tool="vault test",
+            **options,
+        )
 
 
 def look(top: Path) -> dict[str, object]:
@@ -301,7 +312,7 @@ def test_replace_undo_finalize(
     assert look(target) == look(source)
     with pytest.raises(ConfigError, match="not finished"):
         run(lab, record, target, replace=True)
-    assert undo(target) is not None
+    assert undo(target, state=lab.host.state).journal is not None
     assert look(target) == former
     end(lab, target)
     assert look(target) == look(source)
@@ -314,7 +325,7 @@ def test_changed_while_it_waited(lab: "Lab", record: Record, target: Path) -> No
     target.mkdir()
     (target / "mine").write_text("mine")
     run(lab, record, target, replace=True)
-    undo(target)
+    undo(target, state=lab.host.state)
     (staged,) = [p for p in target.parent.glob(".target.vault-*") if p.is_dir()]
     (staged / "a/one").write_bytes(b"0ne")
     with pytest.raises(DigestMismatchError):
@@ -329,10 +340,10 @@ def test_finalize_needs_the_snapshot_it_was(
     target.mkdir()
     (target / "mine").write_text("mine")
     run(lab, record, target, replace=True)
-    undo(target)
+    undo(target, state=lab.host.state)
     other = make_repository(name="other")
     with pytest.raises(ConfigError, match="another repository"):
-        end(other, target)
+        end(other.with_host(lab.host), target)
     lab.store.remove(f"ledger/{record.seq:016d}", record.version)
     for seq in range(record.seq + 1, record.seq + 2):
         name = f"ledger/{seq:016d}"
@@ -434,7 +445,9 @@ def test_plain_user(lab: "Lab", source: Path, target: Path) -> None:
     lab.base.joinpath("scratch").chmod(0o777)
     for folder in target.parents:
         if folder.owner() == "root" and "pytest" in str(folder):
-            folder.chmod(0o755 if folder != target.parent else 0o777)
+            folder.chmod(0o755 if folder != target.parent else 0o1777)
+    lab.host.state.mkdir(exist_ok=True)
+    os.chown(lab.host.state, 65534, 65534)
     child = os.fork()
     if child == 0:
         code = 1
@@ -457,7 +470,7 @@ def test_plain_user(lab: "Lab", source: Path, target: Path) -> None:
 
 
 def test_read_only_store(lab: "Lab", record: Record, source: Path, target: Path) -> None:
-    """The attestation lies beside TARGET, signed, and can be recorded later."""
+    """The attestation is kept by this user, signed, and can be recorded later."""
 
     def refuse(point: FaultPoint) -> None:
         if point.operation in {"put", "extend"}:
@@ -469,8 +482,8 @@ def test_read_only_store(lab: "Lab", record: Record, source: Path, target: Path)
     assert report.statement is None
     assert report.attestation_file is not None
     assert look(target) == look(source)
-    assert beside(target) == [report.attestation_file.name]
-    assert report.attestation_file.name.startswith(".target.vault-")
+    assert beside(target) == []
+    assert report.attestation_file.parent == lab.host.state / "attestations"
     lab.store.fault = None
     data = report.attestation_file.read_bytes()
     repository = lab.open()
@@ -485,16 +498,17 @@ def test_read_only_store_and_finalize(lab: "Lab", record: Record, target: Path) 
     target.mkdir()
     (target / "mine").write_text("mine")
     run(lab, record, target, replace=True)
-    undo(target)
+    undo(target, state=lab.host.state)
 
     def refuse(point: FaultPoint) -> None:
         if point.operation == "put":
             raise StorageUnavailableError("no answer")
 
     lab.store.fault = refuse
-    end(lab, target)
-    (name,) = beside(target)
-    data = (target.parent / name).read_bytes()
+    final = end(lab, target)
+    assert beside(target) == []
+    assert final.attestation_file is not None
+    data = final.attestation_file.read_bytes()
     assert attest.open_attestation(data, lab.open().ledger).verdict == "passed"
 
 
@@ -510,6 +524,7 @@ def test_errors_of_the_system_come_in_the_vaults_words(
             lab.open(),
             lab.recovery,
             RestoreRequest(record=record, target=target, tool="t"),
+            local=lab.local,
             scratch=lab.base / "nowhere",
             workers=workers,
         )
@@ -591,10 +606,12 @@ def test_failure_after_the_exchange_is_not_called_a_failed_restore(
 
     target.mkdir()
     (target / "mine").write_text("mine")
-    with pytest.raises(LocalError):
-        run(lab, record, target, fs=Late(), replace=True)
+    report = run(lab, record, target, fs=Late(), replace=True)
+    assert [type(trouble) for trouble in report.troubles] == [LocalError]
+    assert exit_code(report) == 14
     assert look(target) == look(source)
     assert verdicts(lab) == ["passed"]
-    assert unfinished(target) is not None
+    assert unfinished(target, state=lab.host.state) is not None
     end(lab, target)
+    assert verdicts(lab) == ["passed"]
     assert beside(target) == []

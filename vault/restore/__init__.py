@@ -1,24 +1,24 @@
 """Restore: stage beside the target, prove from disk, promote in one step (design.md 6)."""
 
-from vault.restore.promote import leftovers, undo
-from vault.restore.run import (
-    BadEntriesError,
-    Outcome,
-    ProofFailedError,
-    RestoreReport,
-    RestoreRequest,
-    finalize_restore,
-    restore,
-)
+from vault.restore.finish import Exchange, Leftovers, Undone, leftovers, undo, undo_from
+from vault.restore.journal import Local
+from vault.restore.run import BadEntriesError, Outcome, RestoreReport, RestoreRequest, restore
+from vault.restore.witness import Finalized, ProofFailedError, finalize_restore
 
 __all__ = [
     "BadEntriesError",
+    "Exchange",
+    "Finalized",
+    "Leftovers",
+    "Local",
     "Outcome",
     "ProofFailedError",
     "RestoreReport",
     "RestoreRequest",
+    "Undone",
     "finalize_restore",
     "leftovers",
     "restore",
     "undo",
+    "undo_from",
 ]

@@ -7,7 +7,6 @@ the n-th call fail or be the last one.
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import stat
 from collections import OrderedDict
@@ -108,6 +107,10 @@ class Fs:
     def chmod(self, fd: int, mode: int) -> None:
         """Set the mode of an open object."""
         os.chmod(fd, mode)
+
+    def chown(self, fd: int, user: int) -> None:
+        """Set the owner of an open object."""
+        os.chown(fd, user, -1)
 
     def close(self, fd: int) -> None:
         """Close a written file; some file systems report a lost write only here."""
@@ -339,12 +342,3 @@ def list_names(directory: int) -> list[bytes]:
 def join(path: bytes, name: bytes) -> bytes:
     """Path of a name in a directory below the root."""
     return path + b"/" + name if path else name
-
-
-def try_lock(fd: int) -> bool:
-    """Hold a directory against other runs until ``fd`` is closed; False if one holds it."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

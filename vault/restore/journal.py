@@ -1,37 +1,70 @@
-"""What a restore has done so far, durably beside TARGET, so that it can go on or go back.
+"""What a restore has done so far, so that it can go on or go back (ADR 0009).
 
-The file ``.<name>.vault-<id>.journal`` is replaced whole, never edited: after a
-crash it is the one before or the one after. It is local and its loss costs no data.
+Journals lie in the state directory of the user who restores (`vault.restore.private`), one
+file each, and are replaced whole, never edited: after a crash it is the one before or the
+one after. What a journal says is checked here before it is used; what is attested never
+rests on it alone.
 """
 
+import contextlib
+import dataclasses
+import hashlib
 import os
+import re
 from enum import StrEnum
-from typing import Any, Final
+from pathlib import Path
+from typing import Final, Self
 
 from vault import fsmeta
 from vault.encoding import dumps, loads_strict
-from vault.errors import FormatError, naming
+from vault.errors import BusyError, FormatError, LocalError, naming
 from vault.model import Body, body_from_json, body_to_json, replace_body
-from vault.restore.fs import Fs, local_error
+from vault.restore.fs import Fs
+from vault.restore.private import PrivateDirectory
 
 _VERSION: Final = 1
 _MAX_SIZE: Final = 16 << 20  # bytes; the names at the top of a mount point are in it
-_SUFFIX: Final = b".journal"
+_ROOM: Final = "restores"
+_ID: Final = re.compile(r"[0-9a-f]{8}")
+_NUMBER: Final = re.compile(r"[0-9]{1,20}")
+_KEY_LENGTH: Final = 32  # hex digits
 
 
 class State(StrEnum):
     """How far a restore went."""
 
+    STARTED = "started"  # staging is being built; nothing but staging and the note was made
     STAGED = "staged"  # all is in staging, nothing is proven
-    PROVEN = "proven"  # what is in staging was read back; TARGET may be half exchanged
+    PROVEN = "proven"  # what is in staging was read back and attested; TARGET may be half exchanged
     EXCHANGED = "exchanged"  # TARGET is the new state, the former one is kept
-    RECORDED = "recorded"  # and an attestation says so
+    RECORDED = "recorded"  # and the ledger has the attestation
+    UNDONE = "undone"  # TARGET is the former state again, what was restored is kept
     FINALIZED = "finalized"  # the former state is being removed: no way back
     DISCARDED = "discarded"  # staging is being removed: no way forward
 
 
+EXCHANGED: Final = frozenset({State.EXCHANGED, State.RECORDED})  # TARGET is the new state
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Local:
+    """Where and by whom a restore is done: for its journal, its note, its attestation."""
+
+    state: Path  # the state directory of this user
+    host: str
+    user: str
+
+
+class Subject(Body, frozen=True, kw_only=True):
+    """What is restored."""
+
+    repository: str  # id, hex
+    snapshot: int  # seq of the manifest
+    digest: str  # hex, of the manifest's PAE
+
+
 class KeptMeta(Body, frozen=True, kw_only=True):
-    """Attributes of a mount point: it can't be exchanged, so they are written down."""
+    """Attributes of one directory."""
 
     mode: int
     uid: int
@@ -40,7 +73,7 @@ class KeptMeta(Body, frozen=True, kw_only=True):
     xattrs: tuple[tuple[str, str], ...]  # hex
 
     @classmethod
-    def of(cls, meta: fsmeta.Meta) -> "KeptMeta":
+    def of(cls, meta: fsmeta.Attributes) -> "KeptMeta":
         """Of what was read from disk."""
         pairs = tuple((name.hex(), value.hex()) for name, value in meta.xattrs or ())
         return cls(mode=meta.mode, uid=meta.uid, gid=meta.gid, mtime=str(meta.mtime), xattrs=pairs)
@@ -65,8 +98,11 @@ class MountPoint(Body, frozen=True, kw_only=True):
     """What a restore into an empty mount point needs to know to go back."""
 
     before: KeptMeta
-    after: KeptMeta
-    names: tuple[str, ...]  # at the top of the new state; bytes as Latin-1
+    names: tuple[str, ...] = ()  # at the top of the new state; bytes as Latin-1
+
+    def replace(self, **changes: object) -> "MountPoint":
+        """A copy with some fields changed."""
+        return replace_body(self, **changes)
 
 
 class Journal(Body, frozen=True, kw_only=True):
@@ -74,63 +110,126 @@ class Journal(Body, frozen=True, kw_only=True):
 
     version: int = _VERSION
     id: str  # 8 hex digits
+    target: str  # absolute path; bytes as Latin-1
     state: State
-    repository: str  # hex
-    snapshot: int  # seq of the manifest
-    digest: str  # hex, of the manifest's PAE
-    new: str  # inode number of the staging directory, decimal
-    old: str | None  # of the former state; None where TARGET was missing
+    subject: Subject
+    new: str | None = None  # inode number of the staging directory, decimal; None until it is made
+    old: str | None = None  # of the former state; None where TARGET was missing
     mount: MountPoint | None = None  # set where TARGET is a mount point
-    disk_root: str = ""  # hex; content root as read back, once proven
-    details: dict[str, Any] = {}  # noqa: RUF012 - strict JSON for the attestation; msgspec copies it
+    top: KeptMeta | None = None  # attributes that the new state's top gets as it is exchanged
+    newest: str = ""  # ns; no inode below the new state's top had changed later before the exchange
+    atomic: bool = True  # the exchange was one step
+    attestation: str = ""  # signed before the exchange by the process that proved
 
-    def replace(self, **changes: Any) -> "Journal":
+    @property
+    def place(self) -> bytes:
+        """Path of TARGET."""
+        return self.target.encode("latin-1")
+
+    def replace(self, **changes: object) -> "Journal":
         """A copy with some fields changed."""
         return replace_body(self, **changes)
 
 
-class JournalFile:
-    """Where one journal is kept.
+def is_id(text: str) -> bool:
+    """Whether a text names a restore."""
+    return _ID.fullmatch(text) is not None
+
+
+def is_number(text: str | None) -> bool:
+    """Whether a text can be an inode number, or there is none."""
+    return text is None or _NUMBER.fullmatch(text) is not None
+
+
+def decode(data: bytes, *, target: bytes, restore_id: str) -> Journal:
+    """A journal, if that is what the bytes are, and of that restore.
+
+    Raises:
+        FormatError: They are not.
+    """
+    journal = body_from_json(loads_strict(data), Journal)
+    if journal.version != _VERSION:
+        raise FormatError("restore journal is not understood", found=f"version {journal.version}")
+    if journal.id != restore_id or journal.target != target.decode("latin-1"):
+        raise FormatError(
+            "restore journal is of another restore",
+            expected=f"{restore_id} to {os.fsdecode(target)!r}",
+            found=f"{journal.id[:40]!r} to {journal.target[:200]!r}",
+        )
+    if not all(map(is_number, (journal.new, journal.old, journal.newest or None))):
+        raise FormatError("restore journal is damaged", found="an inode number that is none")
+    for name in journal.mount.names if journal.mount else ():
+        if not _is_plain_name(name):
+            raise FormatError("restore journal is damaged", found=f"a name that is none: {name!r}")
+    return journal
+
+
+def _is_plain_name(name: str) -> bool:
+    return bool(name) and name not in {".", ".."} and not set("/\0") & set(name) and name < "\u0100"
+
+
+class Journals:
+    """The journals of this user's restores to one TARGET, held against other runs of his.
+
+    A context manager. The lock lies in the private directory: others can't take it.
 
     Args:
-        directory: Descriptor of the directory around TARGET; stays the caller's.
-        staging: Name of the staging directory.
+        state: The state directory of this user.
+        target: Absolute path of TARGET (`target.locate`).
         fs: System calls.
+
+    Raises:
+        BusyError: A run of this user has them.
+        ConfigError: The directory is not this user's alone.
+        LocalError: It can't be made.
     """
 
-    def __init__(self, directory: int, staging: bytes, fs: Fs) -> None:
-        self._directory = directory
-        self._name = staging + _SUFFIX
-        self._fs = fs
+    def __init__(self, state: Path, target: bytes, fs: Fs) -> None:
+        self.target = target
+        self._key = _key(target)
+        with contextlib.ExitStack() as stack:
+            room = PrivateDirectory.make(state / _ROOM, fs)
+            stack.callback(room.close)
+            lock = room.lock(f"{self._key}.lock")
+            if lock is None:
+                raise BusyError(f"a restore to {os.fsdecode(target)!r} is running")
+            self._lock = lock
+            self._room = room
+            stack.pop_all()
+        self._sweep()
 
-    def load(self) -> Journal:
-        """The journal.
+    def _sweep(self) -> None:
+        """Remove what a run left that was killed while it wrote a journal."""
+        with contextlib.suppress(LocalError):
+            for name in self._room.names():
+                if name.startswith(self._key) and name.endswith(".json.new"):
+                    self._room.remove(name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        keep = True
+        try:
+            with contextlib.suppress(OSError):
+                keep = bool(_ids(self._room, self._key))
+            with contextlib.suppress(OSError):
+                self._room.unlock(self._lock, keep=keep)
+        finally:
+            self._room.close()
+
+    def load(self) -> list[Journal]:
+        """All of them, by id.
 
         Raises:
-            FormatError: It was damaged.
-            LocalError: It can't be read.
+            ConfigError: One is no plain file of this user.
+            FormatError: One is damaged.
+            LocalError: One can't be read.
         """
-        try:
-            fd = os.open(
-                self._name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory
-            )
-            with os.fdopen(fd, "rb") as file:
-                data = file.read(_MAX_SIZE + 1)
-        except OSError as error:
-            raise local_error("read", self._name, error) from error
-        if len(data) > _MAX_SIZE:
-            raise FormatError("restore journal is too long", found=len(data))
-        with naming(f"restore journal {os.fsdecode(self._name)!r}"):
-            journal = body_from_json(loads_strict(data), Journal)
-        numbers = [journal.new] if journal.old is None else [journal.new, journal.old]
-        if journal.version != _VERSION or not all(text.isdecimal() for text in numbers):
-            raise FormatError(
-                "restore journal is not understood", found=f"version {journal.version}"
-            )
-        return journal
+        return _load(self._room, self.target)
 
     def save(self, journal: Journal) -> Journal:
-        """Replace it, durably; returns it.
+        """Put one in place of the one before, durably; returns it.
 
         Raises:
             LocalError: It could not be written; the one before is still there.
@@ -138,41 +237,52 @@ class JournalFile:
         data = dumps(body_to_json(journal))
         if len(data) > _MAX_SIZE:
             raise FormatError("too much for a restore journal", found=f"{len(data)} bytes")
-        try:
-            self._replace(data)
-        except OSError as error:
-            raise local_error("write", self._name, error) from error
+        self._room.replace(_name(self._key, journal.id), data)
         return journal
 
-    def remove(self) -> None:
-        """Remove it, durably; nothing happens where there is none.
+    def remove(self, journal: Journal) -> None:
+        """Remove one, durably; nothing happens where there is none.
 
         Raises:
             LocalError: It could not be removed.
         """
-        try:
-            for name in (self._name + b".new", self._name):
-                self._unlink(name)
-            self._fs.fsync(self._directory)
-        except OSError as error:
-            raise local_error("remove", self._name, error) from error
+        self._room.remove(_name(self._key, journal.id))
 
-    def _replace(self, data: bytes) -> None:
-        fresh = self._name + b".new"
-        self._unlink(fresh)
-        fd = self._fs.create(self._directory, fresh)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._fs.pwrite(fd, rest, len(data) - len(rest)) :]
-            self._fs.fsync(fd)
-        finally:
-            os.close(fd)
-        self._fs.rename(self._directory, fresh, self._directory, self._name)
-        self._fs.fsync(self._directory)
 
-    def _unlink(self, name: bytes) -> None:
-        try:
-            self._fs.unlink(self._directory, name)
-        except FileNotFoundError:
-            return
+def look(state: Path, target: bytes, fs: Fs) -> list[Journal]:
+    """The journals of this user's restores to TARGET, without holding them; changes nothing.
+
+    Raises:
+        ConfigError, FormatError, LocalError: As of `Journals`.
+    """
+    room = PrivateDirectory.open(state / _ROOM, fs)
+    if room is None:
+        return []
+    try:
+        return _load(room, target)
+    finally:
+        room.close()
+
+
+def _load(room: PrivateDirectory, target: bytes) -> list[Journal]:
+    key = _key(target)
+    found = []
+    for restore_id in _ids(room, key):
+        data = room.read(_name(key, restore_id), _MAX_SIZE)
+        if data is not None:
+            with naming(f"restore journal {room.path / _name(key, restore_id)}"):
+                found.append(decode(data, target=target, restore_id=restore_id))
+    return found
+
+
+def _ids(room: PrivateDirectory, key: str) -> list[str]:
+    pattern = re.compile(rf"{key}\.([0-9a-f]{{8}})\.json")
+    return [match[1] for name in room.names() if (match := pattern.fullmatch(name))]
+
+
+def _name(key: str, restore_id: str) -> str:
+    return f"{key}.{restore_id}.json"
+
+
+def _key(target: bytes) -> str:
+    return hashlib.sha256(target).hexdigest()[:_KEY_LENGTH]

@@ -11,14 +11,13 @@ import dataclasses
 import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from vault import attest
-from vault.bodies import name_packs
-from vault.crypto import SigningKey
+from vault import attest, fsmeta
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -32,15 +31,18 @@ from vault.model import EntryType
 from vault.progress import NO_PROGRESS, Progress
 from vault.reader import Reader, StaleIndexError
 from vault.repository import Repository
+from vault.restore import top as _top
 from vault.restore.fetch import Fetcher, Plan
+from vault.restore.finish import finalize, refuse_unfinished
 from vault.restore.fs import MAX_NAME, Fs, is_nameable, local_error
-from vault.restore.journal import Journal, State
+from vault.restore.journal import Journal, Journals, Local, Subject
 from vault.restore.probe import Capabilities, probe
-from vault.restore.promote import Promotion, finalize
+from vault.restore.promote import Promotion
 from vault.restore.prove import ProofReport, Verdict, prove
 from vault.restore.selection import NAMES, Selection, Wanted, nameable, select
 from vault.restore.spool import Spool
 from vault.restore.stage import Stager, Staging
+from vault.restore.still import Stillness
 from vault.restore.target import (
     Space,
     Target,
@@ -50,12 +52,11 @@ from vault.restore.target import (
     locate,
     new_id,
     open_space,
-    staging_name,
 )
+from vault.restore.witness import ProofFailedError, Witness, proof_details
 from vault.tree import Entry, Flaws, commitment, replace_entry
 from vault.workers import Workers
 
-MAX_TOLD = 10_000  # bad packs in an attestation
 ENOUGH_FILES = 1_000  # for a process of its own to be worth its start
 
 _log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class RestoreRequest:
     dry_run: bool = False
     wanted: Wanted | None = None  # None: everything
     drop_privileges: bool = False  # set-uid, set-gid and capabilities of files
+    shared_parent: bool = False  # others may be able to swap TARGET or staging
     protected: Sequence[Path] = ()  # places of the vault's own
 
 
@@ -100,8 +102,9 @@ class RestoreReport:
     atomic: bool = True
     former: bool = False  # the former state is kept until it is finalized
     attestation: bytes = b""
-    statement: Record | None = None  # that recorded it; None: it is a file beside the target
+    statement: Record | None = None  # that recorded it; None: it is kept in a file
     attestation_file: Path | None = None
+    troubles: tuple[VaultError, ...] = ()  # what failed once TARGET was the new state
 
 
 class BadEntriesError(FormatError):
@@ -120,25 +123,12 @@ class BadEntriesError(FormatError):
         self.flaws = flaws
 
 
-class ProofFailedError(DigestMismatchError):
-    """What is on the disk is not what was signed."""
-
-    def __init__(self, proof: ProofReport) -> None:
-        first = proof.mismatches[0] if proof.mismatches else None
-        super().__init__(
-            f"the restored tree is not what was signed: {proof.mismatch_count} differences",
-            expected=f"{first.field} {first.expected} of {first.path!r}" if first else None,
-            found=first.found if first else None,
-            hint="TARGET is as it was; check the disk that staging was on, then try again",
-        )
-        self.proof = proof
-
-
 def restore(
     repository: Repository,
     recovery: RecoveryKey,
     request: RestoreRequest,
     *,
+    local: Local,
     scratch: Path,
     workers: Workers,
     fs: Fs | None = None,
@@ -150,35 +140,72 @@ def restore(
         repository: Read up to its head.
         recovery: Opens the packs and signs the attestation.
         request: What to do.
+        local: Where this user keeps journals, and who he is.
         scratch: Directory on local disk for temporary files.
         workers: Executors.
         fs: System calls; tests hand in their own.
         progress: Told how it goes.
 
     Raises:
+        BusyError: A restore of this user to TARGET runs.
         ConfigError: TARGET is not as required; nothing was made.
         IntegrityError: Something stored or restored is not what was signed.
         LocalError: The disk is full or failed.
         StorageError: The store failed.
     """
-    target = inspect(request.target, replace=request.replace, protected=request.protected)
+    calls = fs or Fs()
+    refuse_unfinished(local.state, locate(request.target), calls)
+    target = inspect(
+        request.target,
+        replace=request.replace,
+        shared_parent=request.shared_parent,
+        protected=request.protected,
+    )
     if request.wanted is not None and target.state is TargetState.FULL:
         raise ConfigError(
             "--include restores only into a missing or empty target",
             found=str(request.target),
         )
-    witness = _Witness(repository, recovery.restorer, request)
-    tools = fs or Fs(), workers, progress
+    with contextlib.ExitStack() as stack:
+        journals = None
+        if not request.dry_run:
+            journals = stack.enter_context(Journals(local.state, target.path, calls))
+            refuse_unfinished(local.state, target.path, calls)  # another run may just have ended
+        report = _attempts(
+            repository,
+            recovery,
+            request,
+            target,
+            tools=_Tools(scratch, calls, workers, progress, local, journals),
+        )
+    ended = report.statement is not None or report.attestation_file is not None
+    if report.former or not ended:
+        return report
+    return _drop_former(report, target, local, calls)
+
+
+def _attempts(
+    repository: Repository,
+    recovery: RecoveryKey,
+    request: RestoreRequest,
+    target: Target,
+    *,
+    tools: "_Tools",
+) -> RestoreReport:
+    """Try, and try again without believing what turned out to be stale; attest a failure."""
+    witness = Witness(repository, recovery.restorer, request.record, tool=request.tool)
     for use_index, by_digest in ((True, False), (False, False), (False, True)):
         try:
             with (
-                tempfile.TemporaryDirectory(dir=scratch) as directory,
+                tempfile.TemporaryDirectory(
+                    dir=tools.scratch, ignore_cleanup_errors=True
+                ) as directory,
                 _Restore(
                     repository,
                     recovery,
                     request,
                     target,
-                    tools=_Tools(Path(directory), *tools),
+                    tools=dataclasses.replace(tools, scratch=Path(directory)),
                     use_index=use_index,
                     by_digest=by_digest,
                 ) as run,
@@ -190,70 +217,28 @@ def restore(
         except (ConfigError, KeyboardInterrupt):
             raise
         except VaultError as error:
-            witness.failed(error)
+            _attest_failure(witness, request, error)
             raise
         except OSError as error:
             failure = local_error("restore to", target.path, error)
-            witness.failed(failure)
+            _attest_failure(witness, request, failure)
             raise failure from error
     raise AssertionError("what was believed only after its digest was checked can't be stale")
 
 
-class _Witness:
-    """Signs what happened, and sees that it is recorded."""
+def _attest_failure(witness: Witness, request: RestoreRequest, error: VaultError) -> None:
+    """A dry run is no failed restore, and neither is one whose TARGET is the new state."""
+    if not request.dry_run:
+        witness.failed(error)
 
-    def __init__(self, repository: Repository, key: SigningKey, request: RestoreRequest) -> None:
-        self._repository = repository
-        self._key = key
-        self._request = request
-        self._started = repository.clock()
-        self._promoted = False
-        self.bad: Mapping[str, VaultError] = {}  # packs by name: as the attempt at hand found them
 
-    def sign(self, verdict: str, details: dict[str, Any]) -> bytes:
-        """An attestation of what just ended."""
-        self._promoted = verdict not in ("failed", "inconclusive")
-        seconds = (self._repository.clock() - self._started).total_seconds()
-        attestation = attest.describe(
-            self._repository,
-            kind="restore",
-            verdict=verdict,
-            snapshot=self._request.record,
-            started=self._started,
-            tool=self._request.tool,
-            details={
-                "seconds": round(seconds),
-                "bad_packs": self._bad_ids[:MAX_TOLD],
-                **details,
-            },
-            claims=name_packs(self._bad_ids, ()),
-        )
-        return attest.sign(attestation, self._key)
-
-    @property
-    def _bad_ids(self) -> list[str]:
-        return sorted(name.rpartition("/")[2] for name in self.bad)
-
-    def record(self, data: bytes) -> Record | None:
-        """Append it to the ledger; None where the store can't be written."""
-        try:
-            return attest.record(self._repository, data, self._key, tool=self._request.tool)
-        except (VaultError, OSError) as error:
-            _log.warning("the attestation could not be recorded: %s", error)
-            return None
-
-    def failed(self, error: VaultError) -> None:
-        """Attest a failure; why is told by a class of errors, as messages may name files.
-
-        What fails after TARGET is the new state is no failed restore: `finalize_restore`
-        ends it. Neither is a dry run one.
-        """
-        if self._promoted or self._request.dry_run:
-            return
-        details: dict[str, Any] = {"error": type(error).__name__}
-        if isinstance(error, ProofFailedError):
-            details |= proof_details(error.proof)
-        self.record(self.sign(attest.verdict_of(error), details))
+def _drop_former(report: RestoreReport, target: Target, local: Local, fs: Fs) -> RestoreReport:
+    """TARGET was missing or empty, so nothing is left to decide; finalize does it at once."""
+    try:
+        finalize(target.path, state=local.state, prove=_is_proven, record=_is_recorded, fs=fs)
+    except VaultError as error:
+        return dataclasses.replace(report, troubles=(*report.troubles, error))
+    return report
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -264,6 +249,8 @@ class _Tools:
     fs: Fs
     workers: Workers
     progress: Progress
+    local: Local
+    journals: Journals | None  # None: of a dry run, which makes none
 
 
 class _Restore:
@@ -317,46 +304,70 @@ class _Restore:
         """Packs that were read twice and are wrong, by name; it grows while the restore runs."""
         return self._reader.bad
 
-    def run(self, witness: _Witness) -> RestoreReport:
+    def run(self, witness: Witness) -> RestoreReport:
         """All of it."""
         selection = self._prepare()
-        if self._request.dry_run:
+        if self._tools.journals is None:
             return self._report(Outcome.PLANNED)
-        with Staging(self._target, new_id(), self._tools.fs) as staging:
+        with self._open_staging(self._tools.journals) as staging:
             self._check_capabilities(probe(staging.fd, self._tools.fs))
-            left_out = self._stage(staging, selection)
-            promotion = Promotion(
-                staging,
-                repository=self._repository.ledger.repository_id,
-                snapshot=self._request.record.seq,
-                digest=str(self._request.record.digest),
+            top, omitted = _top.try_attributes(
+                staging.fd, self._spool.at(self._directories[0]), self._tools.fs
             )
-            proof = self._prove(staging, selection, left_out) if self._request.verify else None
-            report = self._promote(promotion, proof, left_out, witness)
-        if not report.former:
-            self._drop_former()
-        return report
+            left_out = self._stage(staging, selection, omitted)
+            promotion = Promotion(staging, top=top)
+            still = Stillness()
+            proof = None
+            if self._request.verify:
+                proof = self._prove(staging, selection, left_out, top=top, still=still)
+            return self._promote(promotion, staging, proof, left_out, witness=witness, still=still)
+
+    def _open_staging(self, journals: Journals) -> Staging:
+        record = self._request.record
+        return Staging(
+            self._target,
+            new_id(),
+            self._tools.fs,
+            journals=journals,
+            subject=Subject(
+                repository=self._repository.ledger.repository_id,
+                snapshot=record.seq,
+                digest=str(record.digest),
+            ),
+            local=self._tools.local,
+        )
 
     def _promote(
         self,
         promotion: Promotion,
+        staging: Staging,
         proof: ProofReport | None,
         left_out: dict[str, int],
-        witness: _Witness,
+        *,
+        witness: Witness,
+        still: Stillness,
     ) -> RestoreReport:
-        """Exchange, attest, record: in this order, each durable before the next."""
+        """Attest, exchange, record: in this order, each durable before the next.
+
+        Once TARGET is the new state nothing is raised: the report says what failed after that.
+        """
         self._tools.progress.stage("promoting")
-        details = self._details(proof, left_out)
-        promotion.proven(proof.disk_root if proof else b"", details)
+        details = self._details(proof, left_out) | self._place(staging)
+        attestation = witness.sign(_verdict(proof), details)
+        promotion.proven(attestation, still.newest)
+        if proof is not None:
+            still.check(staging.fd, self._tools.fs)
         promoted = promotion.promote()
-        attestation = witness.sign(_verdict(proof), {**details, "atomic": promoted.atomic})
+        witness.promoted = True
         statement = witness.record(attestation)
-        kept = None
+        kept, troubles = None, []
         if statement is None:
-            kept = keep_attestation(
-                self._target.path, promotion.journal.id, attestation, self._tools.fs
-            )
-        promotion.recorded()
+            try:
+                kept = attest.keep(self._tools.local.state, attestation)
+            except VaultError as error:
+                troubles.append(error)
+        if statement is not None or kept is not None:
+            promotion.recorded()
         return self._report(
             _outcome(proof),
             proof=proof,
@@ -366,7 +377,24 @@ class _Restore:
             attestation=attestation,
             statement=statement,
             attestation_file=kept,
+            troubles=(*promotion.troubles, *troubles),
         )
+
+    def _place(self, staging: Staging) -> dict[str, Any]:
+        """Of which restore the attestation is, as `finalize` checks it; no names of files."""
+        place: dict[str, Any] = {
+            "promoted": "pending",
+            "host": self._tools.local.host,
+            "restore": staging.id,
+        }
+        if self._request.shared_parent:
+            place["shared_parent"] = {
+                "staging": {"inode": str(staging.inode), "owner": os.fstat(staging.fd).st_uid},
+                "target": None
+                if self._target.inode is None
+                else {"inode": str(self._target.inode), "owner": self._target.owner},
+            }
+        return place
 
     # --- before the target is touched ---
 
@@ -526,12 +554,17 @@ class _Restore:
         self,
         staging: Staging,
         selection: Selection,
+        omitted: tuple[str, ...],
     ) -> dict[str, int]:
-        """Build the tree; returns what could not be applied, and how often."""
+        """Build the tree; returns what could not be applied, and how often.
+
+        The top's attributes come last, with the exchange; ``omitted`` says what of them can't.
+        """
         self._tools.progress.stage("restoring")
         self._tools.progress.expect(files=len(self._plan.places), size=self._size)
         drop = self._request.drop_privileges
         stager = Stager(staging.fd, self._tools.fs, drop_privileges=drop)
+        stager.add_left_out(Counter(omitted))
         if self._unnameable:
             stager.add_left_out({NAMES: self._unnameable})
         try:
@@ -552,7 +585,7 @@ class _Restore:
             ).run()
             for place in self._others:
                 stager.make(self._as_restored(self._spool.at(place), selection))
-            stager.finish_directories(map(self._spool.at, self._directories))
+            stager.finish_directories(map(self._spool.at, self._directories[1:]))
         finally:
             stager.close()
         return stager.left_out
@@ -573,6 +606,9 @@ class _Restore:
         staging: Staging,
         selection: Selection,
         left_out: dict[str, int],
+        *,
+        top: fsmeta.Meta,
+        still: Stillness,
     ) -> ProofReport:
         """Read it back from the disk and compare.
 
@@ -590,6 +626,8 @@ class _Restore:
             fs=self._tools.fs,
             progress=self._tools.progress,
             processes=self._processes,
+            top=top,
+            still=still,
         )
         if proof.verdict is Verdict.FAILED:
             raise ProofFailedError(proof)
@@ -632,20 +670,6 @@ class _Restore:
             "commitment": commitment(key, proof.disk_root).hex(),
         }
 
-    # --- after ---
-
-    def _drop_former(self) -> None:
-        """TARGET was missing or empty, so nothing is left to decide; finalize does it at once."""
-        try:
-            finalize(
-                self._target.path,
-                record=_is_recorded,
-                executor=self._tools.workers.compute,
-                fs=self._tools.fs,
-            )
-        except VaultError as error:
-            _log.warning("'vault restore --finalize' must tidy up beside the target: %s", error)
-
     def _report(self, outcome: Outcome, **details: Any) -> RestoreReport:
         return RestoreReport(
             outcome=outcome,
@@ -658,119 +682,12 @@ class _Restore:
         )
 
 
-def proof_details(proof: ProofReport) -> dict[str, Any]:
-    """What an attestation says of a proof."""
-    return {
-        "proof": proof.verdict.word,
-        "entries": proof.entries,
-        "bytes_read_back": proof.size,
-        "evidence": {level.word: count for level, count in proof.evidence.items()},
-        "root_matches": proof.root_matches,
-        "mismatches": proof.mismatch_count,
-        "skipped": proof.skipped,
-    }
+def _is_proven(journal: Journal, _: int) -> bytes:
+    raise AssertionError(f"restore {journal.id} was exchanged by this run")
 
 
-def finalize_restore(
-    repository: Repository,
-    recovery: RecoveryKey,
-    target: Path,
-    *,
-    workers: Workers,
-    tool: str,
-    fs: Fs | None = None,
-) -> Journal:
-    """Go on with a restore that was cut off, or remove the former state of one that ended.
-
-    Raises:
-        ConfigError: There is none, it was not proven, or it is of another repository.
-        IntegrityError: What is staged is not what was proven, or the ledger is another one.
-        LocalError: The file system failed; may be called again.
-    """
-    calls = fs or Fs()
-
-    def record(journal: Journal) -> None:
-        if journal.repository != repository.ledger.repository_id:
-            raise ConfigError(
-                "the restore came from another repository",
-                expected=repository.ledger.repository_id,
-                found=journal.repository,
-            )
-        now = repository.clock()
-        snapshot = _snapshot_of(repository, journal)
-        attestation = attest.describe(
-            repository,
-            kind="restore",
-            verdict="passed" if journal.details.get("proof") == "passed" else "partial",
-            snapshot=snapshot,
-            started=now,
-            tool=tool,
-            details={**journal.details, "finalized": True},
-        )
-        data = attest.sign(attestation, recovery.restorer)
-        try:
-            attest.record(repository, data, recovery.restorer, tool=tool)
-        except (VaultError, OSError) as error:
-            kept = keep_attestation(locate(target), journal.id, data, calls)
-            _log.warning("the attestation is kept as %s: %s", kept, error)
-
-    return finalize(target, record=record, executor=workers.compute, fs=calls)
-
-
-def _snapshot_of(repository: Repository, journal: Journal) -> Record:
-    """The manifest that a journal names.
-
-    Raises:
-        DigestMismatchError: The ledger has another one there.
-    """
-    records = repository.ledger.records
-    found = records[journal.snapshot] if 0 <= journal.snapshot < len(records) else None
-    if found is None or str(found.digest) != journal.digest:
-        raise DigestMismatchError(
-            f"ledger {journal.snapshot} is not the snapshot that was restored",
-            expected=journal.digest,
-            found=found.digest if found else "nothing",
-        )
-    return found
-
-
-def keep_attestation(target: bytes, restore_id: str, attestation: bytes, fs: Fs) -> Path:
-    """Leave an attestation beside TARGET, durably, for `vault attest push`.
-
-    Raises:
-        LocalError: It can't be written.
-    """
-    around, _, name = target.rpartition(b"/")
-    file = staging_name(name, restore_id) + b".attestation.json"
-    path = Path(os.fsdecode(around + b"/" + file))
-    try:
-        directory = os.open(around or b"/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            _write_new(fs, directory, file, attestation)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise local_error("write", path.name, error) from error
-    return path
-
-
-def _write_new(fs: Fs, directory: int, name: bytes, data: bytes) -> None:
-    """In place of what a run that was killed may have left."""
-    with contextlib.suppress(FileNotFoundError):
-        fs.unlink(directory, name)
-    fd = fs.create(directory, name)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[fs.pwrite(fd, rest, len(data) - len(rest)) :]
-        fs.fsync(fd)
-    finally:
-        os.close(fd)
-    fs.fsync(directory)
-
-
-def _is_recorded(journal: Journal) -> None:
-    assert journal.state is State.RECORDED
+def _is_recorded(_: Journal) -> None:
+    """By this run, in the ledger or in a file, whatever its journal could still be told."""
 
 
 def _verdict(proof: ProofReport | None) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Self, TypeVar
 
 from vault import fsmeta
-from vault.errors import BusyError, FormatError, LocalError
+from vault.errors import FormatError, LocalError
 from vault.restore.fs import (
     Directories,
     Fs,
@@ -24,9 +24,11 @@ from vault.restore.fs import (
     join,
     local_error,
     remove_tree,
-    try_lock,
 )
-from vault.restore.journal import JournalFile
+from vault.restore.journal import Journal, Journals, KeptMeta, Local, MountPoint, State, Subject
+from vault.restore.note import Note
+from vault.restore.note import remove as remove_note
+from vault.restore.note import write as write_note
 from vault.restore.target import Target, staging_name
 from vault.tree import Entry, EntryType, replace_entry
 
@@ -49,45 +51,103 @@ def may_be_omitted(kind: EntryType) -> bool:
 class Staging:
     """The directory ``.<name>.vault-<id>`` that a tree is built in; a context manager.
 
-    Leaving the block by an exception removes it and its journal, unless a
-    promotion had begun (`kept`). It is locked while it is open, so that nobody
-    takes it for a leftover.
+    It is 0700 and this user's until it is exchanged. Its journal is written before it is made,
+    its note beside TARGET after that. Leaving the block by an exception removes all three,
+    unless a promotion had begun (`kept`).
 
     Args:
         target: Where the restore goes.
         restore_id: 8 hex digits (`target.new_id`).
         fs: System calls.
+        journals: Of this user's restores to the target; held.
+        subject: What is restored.
+        local: By whom, for the note.
 
     Raises:
         LocalError: It can't be made.
     """
 
-    def __init__(self, target: Target, restore_id: str, fs: Fs) -> None:
+    def __init__(
+        self,
+        target: Target,
+        restore_id: str,
+        fs: Fs,
+        *,
+        journals: Journals,
+        subject: Subject,
+        local: Local,
+    ) -> None:
         self.target = target
         self.id = restore_id
         self.name = staging_name(target.name, restore_id)
         self.path = join(target.home, self.name)
         self.fs = fs
         self.kept = False
+        self._journals = journals
         with contextlib.ExitStack() as stack:
             self.parent = _opened(stack, target.parent, lambda: _open(target.parent))
             self.home = _opened(stack, target.home, lambda: _open(target.home))
             self.before = self._read_mount_point()
-            _guard("make", self.path, lambda: fs.mkdir(self.home, self.name))
-            undo = stack.enter_context(contextlib.ExitStack())  # of the directory, should this fail
+            self.journal = self._first_journal(subject)
+            undo = stack.enter_context(contextlib.ExitStack())  # of what was made, should this fail
             undo.callback(self._unmake)
+            self.save(self.journal)
+            _guard("make", self.path, lambda: fs.mkdir(self.home, self.name))
             self.fd = _opened(stack, self.path, lambda: fs.open_directory(self.home, self.name))
             self.inode = os.fstat(self.fd).st_ino
-            if not try_lock(self.fd):  # an undo took it for a leftover, and removes it
-                raise BusyError("another run holds the staging directory", found=self.shown)
+            self.save(self.journal.replace(new=str(self.inode)))
+            _guard("leave a note beside", target.path, lambda: self._leave_note(local))
             undo.pop_all()
             self._close = stack.pop_all().close
-        self.journal = JournalFile(self.parent, self.name, fs)
+
+    def _first_journal(self, subject: Subject) -> Journal:
+        old = None if self.before is not None else self.target.inode
+        return Journal(
+            id=self.id,
+            target=self.target.path.decode("latin-1"),
+            state=State.STARTED,
+            subject=subject,
+            old=None if old is None else str(old),
+            mount=None if self.before is None else MountPoint(before=KeptMeta.of(self.before)),
+        )
+
+    def _leave_note(self, local: Local) -> None:
+        try:
+            self._write_note(local)
+        except OSError:
+            if self.before is None:  # else nothing was there before, and nothing is exchanged
+                raise
+
+    def _write_note(self, local: Local) -> None:
+        note = Note(
+            id=self.id,
+            host=local.host,
+            user=local.user,
+            state=str(local.state),
+            repository=self.journal.subject.repository,
+            snapshot=self.journal.subject.snapshot,
+            target=_printable(self.target.name),
+            beside=_printable(self.name),
+            new=str(self.inode),
+            former=self.journal.old,
+        )
+        write_note(self.parent, self.name, note, self.fs)
 
     def _unmake(self) -> None:
-        """Remove the directory that was made but could not be opened; it is empty."""
-        with contextlib.suppress(OSError):
-            self.fs.rmdir(self.home, self.name)
+        """Remove what was made before it could be used; the directory is empty."""
+        with contextlib.suppress(OSError, LocalError):
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.rmdir(self.home, self.name)
+            self._remove_note()
+            self._journals.remove(self.journal)
+
+    def save(self, journal: Journal) -> None:
+        """Put a journal in place of the one before, durably.
+
+        Raises:
+            LocalError: It could not be written; the one before is still there.
+        """
+        self.journal = self._journals.save(journal)
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +165,7 @@ class Staging:
         return repr(os.fsdecode(self.path))
 
     def remove(self) -> None:
-        """Remove all of it, then its journal; symlinks and mounts in it are not followed.
+        """Remove all of it, then its note and journal; symlinks and mounts in it are not followed.
 
         Raises:
             LocalError: Not all could be removed.
@@ -118,7 +178,11 @@ class Staging:
             )
             if self.before is not None:  # TARGET itself: its times are as they were, too
                 fsmeta.apply_fd(self.home, self.before, directory=True)
-        self.journal.remove()
+        _guard("remove the note of", self.path, self._remove_note)
+        self._journals.remove(self.journal)
+
+    def _remove_note(self) -> None:
+        remove_note(self.parent, self.name, self.fs)
 
     def _read_mount_point(self) -> fsmeta.Meta | None:
         """Attributes of TARGET where staging is inside it."""
@@ -135,6 +199,10 @@ def _opened(stack: contextlib.ExitStack, path: bytes, call: Callable[[], int]) -
 
 def _open(path: bytes) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _printable(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
 
 
 def _guard(what: str, path: bytes, call: Callable[[], _T]) -> _T:

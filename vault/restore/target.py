@@ -13,10 +13,12 @@ from typing import Final
 
 from vault.errors import ConfigError, LocalError
 from vault.restore import fs as _fs
+from vault.restore.parent import shared_because
 
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 _ID_LENGTH: Final = 8  # hex digits
-_LONGEST_SUFFIX: Final = len(".vault-12345678.journal.new")
+NOTE_SUFFIX: Final = b".note"
+_LONGEST_SUFFIX: Final = len(".vault-12345678.former")
 _MOUNT_OWN: Final = b"lost+found"  # what an empty ext file system has
 
 
@@ -35,6 +37,7 @@ class Target:
     path: bytes  # absolute; nothing in it is a symlink
     state: TargetState
     inode: int | None  # None where missing
+    owner: int | None = None  # user id; None where missing
     mount_point: bool  # then staging is inside, and the promotion is not atomic
 
     @property
@@ -44,7 +47,7 @@ class Target:
 
     @property
     def parent(self) -> bytes:
-        """The directory around it: the journal's place."""
+        """The directory around it: the note's place."""
         return os.path.dirname(self.path)
 
     @property
@@ -93,6 +96,7 @@ def inspect(
     path: Path | str | bytes,
     *,
     replace: bool = False,
+    shared_parent: bool = False,
     protected: Sequence[Path] = (),
 ) -> Target:
     """Decide whether a restore may go to ``path``; changes nothing.
@@ -100,6 +104,8 @@ def inspect(
     Args:
         path: TARGET as given.
         replace: Whether a non-empty directory may be replaced.
+        shared_parent: Whether others may be able to swap TARGET or staging: what they are is
+            then compared before and after the exchange.
         protected: Places of the vault's own (store, keys, state): neither in
             TARGET nor around it.
 
@@ -108,13 +114,6 @@ def inspect(
     """
     full = locate(path)
     _refuse_protected(full, protected)
-    leftovers = journals(full)
-    if leftovers:
-        raise ConfigError(
-            f"an earlier restore to {_shown(full)} is not finished",
-            found=_shown(leftovers[0]),
-            hint="finish it with restore --finalize, or take it back with restore --undo",
-        )
     mounted = {mount.path for mount in read_mounts()}
     below = sorted(mount for mount in mounted if mount.startswith(full + b"/"))
     if below:
@@ -130,7 +129,21 @@ def inspect(
             f"target {_shown(full)} is not empty",
             hint="restore into a new directory, or give --replace",
         )
+    if not shared_parent:
+        _refuse_shared(target)
     return target
+
+
+def _refuse_shared(target: Target) -> None:
+    status = None if target.state is TargetState.MISSING else os.lstat(target.path)
+    because = shared_because(Path(os.fsdecode(target.home)).stat(), target.home, status)
+    if because is not None:
+        raise ConfigError(
+            f"another user can swap what is restored to {_shown(target.path)}",
+            found=f"{_shown(target.home)}: {because}",
+            hint="restore into a directory of your own, or give --shared-parent: then what is"
+            " there is compared before and after the exchange",
+        )
 
 
 def recheck(target: Target) -> None:
@@ -140,7 +153,7 @@ def recheck(target: Target) -> None:
         ConfigError: Something else is at TARGET than when it was inspected.
     """
     now = _look(target.path, mount_point=target.mount_point)
-    same = now.inode == target.inode
+    same = (now.inode, now.owner) == (target.inode, target.owner)
     if not same or (target.state is TargetState.EMPTY and now.state is not TargetState.EMPTY):
         raise ConfigError(
             f"target {_shown(target.path)} changed during the restore",
@@ -163,7 +176,13 @@ def _look(full: bytes, *, mount_point: bool) -> Target:
     except OSError as error:
         raise _fs.local_error("list", full, error) from error
     state = TargetState.FULL if names else TargetState.EMPTY
-    return Target(path=full, state=state, inode=status.st_ino, mount_point=mount_point)
+    return Target(
+        path=full,
+        state=state,
+        inode=status.st_ino,
+        owner=status.st_uid,
+        mount_point=mount_point,
+    )
 
 
 def _own_names(full: bytes, names: set[bytes]) -> set[bytes]:
@@ -202,30 +221,23 @@ def new_id() -> str:
     return os.urandom(_ID_LENGTH // 2).hex()
 
 
-def journals(full: bytes) -> list[bytes]:
-    """Paths of the journals beside TARGET, sorted."""
-    return _beside(os.path.dirname(full), full, b".journal")
+def beside(full: bytes) -> list[bytes]:
+    """Paths of staging directories, former states and notes beside TARGET, or in it, sorted.
 
-
-def journal_drafts(full: bytes) -> list[bytes]:
-    """Paths of journals beside TARGET that were not yet in force, sorted."""
-    return _beside(os.path.dirname(full), full, b".journal.new")
-
-
-def stagings(full: bytes, home: bytes) -> list[bytes]:
-    """Paths of staging directories and former states of TARGET in ``home``, sorted."""
-    return _beside(home, full, b"")
-
-
-def _beside(directory: bytes, full: bytes, suffix: bytes) -> list[bytes]:
-    pattern = re.compile(re.escape(_prefix(full)) + rb"[0-9a-f]{8}" + re.escape(suffix))
-    try:
-        names = os.listdir(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise _fs.local_error("list", directory, error) from error
-    return sorted(os.path.join(directory, name) for name in names if pattern.fullmatch(name))
+    Raises:
+        LocalError: The directory around TARGET can't be listed.
+    """
+    pattern = re.compile(re.escape(_prefix(full)) + rb"[0-9a-f]{8}(\.former|\.note)?", re.DOTALL)
+    found = []
+    for home in sorted({os.path.dirname(full), full}):
+        try:
+            names = os.listdir(home)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+        except OSError as error:
+            raise _fs.local_error("list", home, error) from error
+        found += [os.path.join(home, name) for name in names if pattern.fullmatch(name)]
+    return sorted(found)
 
 
 # --- what the file system can hold ---

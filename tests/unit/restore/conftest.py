@@ -1,21 +1,26 @@
 """A tree with one of each, and how to stage it."""
 
+import contextlib
 import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
 from vault.restore.fs import Fs
+from vault.restore.journal import Journals, Local, Subject
 from vault.restore.stage import Stager, Staging
 from vault.restore.target import inspect
 from vault.tree import ContentRoot, Entry, EntryType, encode_canonical, sort_key
 
 Contents: TypeAlias = dict[bytes, bytes]
 StageTree: TypeAlias = Callable[[int], dict[str, int]]
+OpenStaging: TypeAlias = Callable[..., contextlib.AbstractContextManager[Staging]]
+
+SUBJECT = Subject(repository="ab" * 16, snapshot=7, digest="cd" * 32)
 
 
 def _file(path: bytes, data: bytes, *, mode: int = 0o644, mtime: int = 1_600_000_000_123_456_789,
@@ -119,9 +124,34 @@ def stage_tree(entries: list[Entry], contents: Contents) -> StageTree:
 
 
 @pytest.fixture
-def staging(tmp_path: Path) -> Iterator[Staging]:
+def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
+    """This user's state directory, away from every target."""
+    return Local(state=tmp_path_factory.mktemp("state"), host="here", user="me")
+
+
+@pytest.fixture
+def open_staging(local: Local) -> OpenStaging:
+    """Opens a staging directory for a target, its journal held."""
+
+    @contextlib.contextmanager
+    def opened(target: Path, fs: Fs | None = None, **options: Any) -> Iterator[Staging]:
+        calls = fs or Fs()
+        found = inspect(target, **options)
+        with (
+            Journals(local.state, found.path, calls) as journals,
+            Staging(
+                found, "0123abcd", calls, journals=journals, subject=SUBJECT, local=local
+            ) as staging,
+        ):
+            yield staging
+
+    return opened
+
+
+@pytest.fixture
+def staging(tmp_path: Path, open_staging: OpenStaging) -> Iterator[Staging]:
     """An empty staging directory for ``tmp_path/target``."""
-    with Staging(inspect(tmp_path / "target"), "0123abcd", Fs()) as opened:
+    with open_staging(tmp_path / "target") as opened:
         yield opened
 
 

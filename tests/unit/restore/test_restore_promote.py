@@ -1,16 +1,22 @@
 """I6: TARGET is the former or the whole new state, wherever a restore is cut off."""
 
-# ruff: noqa: FBT001 - parameters of tests are named by pytest
+# ruff: noqa: FBT001, PLR0917 - parameters of tests are named by pytest
 
+import contextlib
+import dataclasses
 import errno
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
+from vault import fsmeta
 from vault.errors import (
     BusyError,
     ConfigError,
@@ -18,18 +24,24 @@ from vault.errors import (
     FormatError,
     LocalError,
 )
+from vault.restore import top as _top
+from vault.restore.finish import Undone, finalize, leftovers, undo, unfinished
 from vault.restore.fs import Fs
-from vault.restore.journal import Journal, State
-from vault.restore.promote import Promotion, finalize, undo, unfinished
-from vault.restore.prove import read_disk_root
+from vault.restore.journal import Journal, Local, State
+from vault.restore.promote import Promotion
+from vault.restore.prove import read_back
 from vault.restore.stage import Staging
-from vault.restore.target import inspect
 from vault.workers import InlineExecutor
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+OpenStaging: TypeAlias = Callable[..., AbstractContextManager[Staging]]
 OLD = {"old": "former", "deep": None, "deep/file": "former too"}
 NEW = {"new": "state", "sub": None, "sub/file": "restored", "lost+found": None}
 KILLED = 9
+MOUNT = {
+    "before": {"mode": 0o755, "uid": 0, "gid": 0, "mtime": "0", "xattrs": []},
+    "names": ["../../etc"],
+}
 
 
 class Faulty(Fs):
@@ -93,29 +105,68 @@ def beside(target: Path) -> list[str]:
     return sorted(p.name for p in [*target.parent.iterdir(), *inside] if p != target)
 
 
-def run_restore(target: Path, fs: Fs) -> None:
-    """A whole restore: stage, prove, promote, record; `finalize` is left."""
-    with Staging(inspect(target, replace=True), "0123abcd", fs) as staging:
-        plant(Path(os.fsdecode(staging.path)), NEW)
-        Path(os.fsdecode(staging.path)).chmod(0o751)
-        os.utime(staging.fd, ns=(5, -7))
-        promotion = Promotion(staging, repository="ab" * 16, snapshot=7, digest="cd" * 32)
-        promotion.proven(read_disk_root(staging.fd, executor=InlineExecutor(), fs=fs))
-        promotion.promote()
-        promotion.recorded({"attestation": "ef" * 32})
+def root_of(fd: int, top: fsmeta.Meta | None, fs: Fs) -> bytes:
+    """Content root of what is staged, as hex: stands for an attestation."""
+    return read_back(fd, executor=InlineExecutor(), fs=fs, top=top).root.hex().encode()
 
 
-def run_finalize(target: Path, fs: Fs | None = None) -> list[Journal]:
-    """Finalize; returns the journals that had to be recorded."""
-    recorded: list[Journal] = []
-    finalize(target, record=recorded.append, executor=InlineExecutor(), fs=fs)
-    return recorded
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Runs restores, and what ends them, as one user."""
+
+    local: Local
+    open_staging: OpenStaging
+
+    def restore(self, target: Path, fs: Fs) -> None:
+        """A whole restore: stage, prove, promote, record; `finalize` is left."""
+        with self.open_staging(target, fs, replace=True) as staging:
+            meta = fsmeta.Meta(mode=0o751, uid=os.geteuid(), gid=os.getegid(), mtime=-7, xattrs=())
+            top, _ = _top.try_attributes(staging.fd, meta, fs)
+            plant(Path(os.fsdecode(staging.path)), NEW)
+            promotion = Promotion(staging, top=top)
+            promotion.proven(root_of(staging.fd, top, fs))
+            promotion.promote()
+            promotion.recorded()
+            if promotion.troubles:
+                raise promotion.troubles[0]
+
+    def finalize(self, target: Path, fs: Fs | None = None) -> list[Journal]:
+        """Finalize; returns the journals that had to be recorded."""
+        recorded: list[Journal] = []
+
+        def prove(journal: Journal, fd: int) -> bytes:
+            top = journal.top.meta() if journal.top else None
+            found = root_of(fd, top, fs or Fs())
+            if found.decode() != journal.attestation:
+                raise DigestMismatchError("not what was proven")
+            return found
+
+        finalize(target, state=self.local.state, prove=prove, record=recorded.append, fs=fs)
+        return recorded
+
+    def undo(self, target: Path, fs: Fs | None = None) -> Undone:
+        """One step back."""
+        return undo(target, state=self.local.state, fs=fs)
+
+    def undo_all(self, target: Path, fs: Fs | None = None) -> None:
+        """Undo until nothing is left to undo."""
+        while self.undo(target, fs).journal is not None:
+            pass
+
+    def unfinished(self, target: Path) -> Journal | None:
+        """The journal, if all was staged."""
+        return unfinished(target, state=self.local.state)
+
+    @property
+    def journals(self) -> list[Path]:
+        """In the private directory."""
+        return sorted((self.local.state / "restores").glob("*.json"))
 
 
-def run_undo(target: Path, fs: Fs | None = None) -> None:
-    """Undo until nothing is left to undo."""
-    while undo(target, fs=fs) is not None:
-        pass
+@pytest.fixture
+def machine(local: Local, open_staging: OpenStaging) -> Machine:
+    """One user's."""
+    return Machine(local=local, open_staging=open_staging)
 
 
 def cut_off(call: Callable[[], object]) -> bool:
@@ -184,12 +235,12 @@ def kept_mount(found: dict[str, str | None] | None, former: str) -> dict[str, st
 
 
 @pytest.mark.parametrize("fs", [Fs(), NoExchange()], ids=["exchange", "renames"])
-def test_promote_then_finalize(make_target: Callable[[], Path], fs: Fs) -> None:
+def test_promote_then_finalize(machine: Machine, make_target: Callable[[], Path], fs: Fs) -> None:
     """The new state is there with its top's attributes, and nothing is left beside it."""
     target = make_target()
-    run_restore(target, fs)
+    machine.restore(target, fs)
     assert read(target) == NEW
-    assert run_finalize(target, fs) == []
+    assert machine.finalize(target, fs) == []
     assert read(target) == NEW
     assert beside(target) == []
     assert target.stat().st_mode & 0o7777 == 0o751
@@ -198,17 +249,23 @@ def test_promote_then_finalize(make_target: Callable[[], Path], fs: Fs) -> None:
 
 @pytest.mark.parametrize("fs", [Fs(), NoExchange()], ids=["exchange", "renames"])
 def test_promote_then_undo(
-    make_target: Callable[[], Path], former: str, before: dict[str, str | None] | None, fs: Fs
+    machine: Machine,
+    make_target: Callable[[], Path],
+    former: str,
+    before: dict[str, str | None] | None,
+    fs: Fs,
 ) -> None:
     """The former state is back with its attributes; a second undo removes what was restored."""
     target = make_target()
     status = target.stat() if target.exists() else None
-    run_restore(target, fs)
-    journal = undo(target, fs=fs)
-    assert journal is not None
-    assert journal.state is State.PROVEN
+    machine.restore(target, fs)
+    undone = machine.undo(target, fs)
+    assert undone.journal is not None
+    assert undone.journal.state is State.UNDONE
+    assert undone.beside is not None
+    assert undone.beside.is_dir()
     assert kept_mount(read(target), former) == before
-    assert undo(target, fs=fs) is None
+    assert machine.undo(target, fs) == Undone()
     assert kept_mount(read(target), former) == before
     assert beside(target) == []
     if status is not None:
@@ -217,18 +274,20 @@ def test_promote_then_undo(
 
 
 @pytest.mark.parametrize("fs", [Fs(), NoExchange()], ids=["exchange", "renames"])
-def test_undo_then_finalize_after_all(make_target: Callable[[], Path], fs: Fs) -> None:
+def test_undo_then_finalize_after_all(
+    machine: Machine, make_target: Callable[[], Path], fs: Fs
+) -> None:
     """What went back to staging is proven again, promoted again, recorded again."""
     target = make_target()
-    run_restore(target, fs)
-    undo(target, fs=fs)
-    (journal,) = run_finalize(target, fs)
-    assert journal.details["attestation"] == "ef" * 32
+    machine.restore(target, fs)
+    machine.undo(target, fs)
+    (journal,) = machine.finalize(target, fs)
+    assert len(journal.attestation) == 64
     assert read(target) == NEW
     assert beside(target) == []
 
 
-def test_atomicity_is_told(tmp_path: Path) -> None:
+def test_atomicity_is_told(machine: Machine, tmp_path: Path) -> None:
     """One exchange is atomic, so is a rename to a free name; two renames are not."""
     told = {}
     for name, fs, full in [
@@ -239,59 +298,61 @@ def test_atomicity_is_told(tmp_path: Path) -> None:
         target = tmp_path / name
         if full:
             plant(target, OLD)
-        run_restore(target, fs)
-        journal = unfinished(target)
+        machine.restore(target, fs)
+        journal = machine.unfinished(target)
         assert journal is not None
-        told[name] = journal.details["atomic"]
+        told[name] = journal.atomic
     assert told == {"exchange": True, "free": True, "renames": False}
 
 
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "renames"])
 @pytest.mark.parametrize("recover", ["finalize", "undo"])
 def test_killed_at_every_call_of_a_restore(
-    make_target: Callable[[], Path], former: str, before: dict[str, str | None] | None,
-    exchange: bool, recover: str,
+    machine: Machine, make_target: Callable[[], Path], former: str,
+    before: dict[str, str | None] | None, exchange: bool, recover: str,
 ) -> None:  # fmt: skip
     """Old or whole new at once; then finalize leads to new, undo to old, both to nothing left."""
     for at in range(1, 1000):
         target = make_target()
         faulty = Faulty(at, kill=True, exchange=exchange)
-        if not cut_off(lambda t=target, f=faulty: run_restore(t, f)):  # type: ignore[misc]
+        if not cut_off(lambda t=target, f=faulty: machine.restore(t, f)):  # type: ignore[misc]
             break
         found = read(target)
         if former != "mount":
             allowed = [before, NEW] + ([] if exchange else [None])
             assert found in allowed, at
-        if recover == "finalize" and _may_finalize(target):
-            run_finalize(target)
+        if recover == "finalize" and _may_finalize(machine, target):
+            machine.finalize(target)
             assert read(target) == NEW, at
         elif beside(target):
-            run_undo(target)
+            machine.undo_all(target)
             assert kept_mount(read(target), former) == before, at
         assert beside(target) == [], at
     assert at > 20
 
 
-def _may_finalize(target: Path) -> bool:
-    journal = unfinished(target)
+def _may_finalize(machine: Machine, target: Path) -> bool:
+    journal = machine.unfinished(target)
     return journal is not None and journal.state is not State.STAGED
 
 
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "renames"])
-def test_killed_at_every_call_of_finalize(make_target: Callable[[], Path], exchange: bool) -> None:
+def test_killed_at_every_call_of_finalize(
+    machine: Machine, make_target: Callable[[], Path], exchange: bool
+) -> None:
     """Also of one that has to promote first: new in the end."""
     for undone in (False, True):
         for at in range(1, 1000):
             target = make_target()
             fs = Fs() if exchange else NoExchange()
-            run_restore(target, fs)
+            machine.restore(target, fs)
             if undone:
-                undo(target, fs=fs)
+                machine.undo(target, fs)
             faulty = Faulty(at, kill=True, exchange=exchange)
-            if not cut_off(lambda t=target, f=faulty: run_finalize(t, f)):  # type: ignore[misc]
+            if not cut_off(lambda t=target, f=faulty: machine.finalize(t, f)):  # type: ignore[misc]
                 break
-            if unfinished(target) is not None:
-                run_finalize(target, fs)
+            if machine.unfinished(target) is not None:
+                machine.finalize(target, fs)
             assert read(target) == NEW, at
             assert beside(target) == [], at
         assert at > 5
@@ -300,25 +361,25 @@ def test_killed_at_every_call_of_finalize(make_target: Callable[[], Path], excha
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "renames"])
 @pytest.mark.parametrize("then", ["undo", "finalize"])
 def test_killed_at_every_call_of_undo(
-    make_target: Callable[[], Path], former: str, before: dict[str, str | None] | None,
-    exchange: bool, then: str,
+    machine: Machine, make_target: Callable[[], Path], former: str,
+    before: dict[str, str | None] | None, exchange: bool, then: str,
 ) -> None:  # fmt: skip
     """Undo again: old and nothing left. Or finalize after all, as long as staging is there."""
     for at in range(1, 1000):
         target = make_target()
         fs = Fs() if exchange else NoExchange()
-        run_restore(target, fs)
+        machine.restore(target, fs)
         faulty = Faulty(at, kill=True, exchange=exchange)
-        if not cut_off(lambda t=target, f=faulty: run_undo(t, f)):  # type: ignore[misc]
+        if not cut_off(lambda t=target, f=faulty: machine.undo_all(t, f)):  # type: ignore[misc]
             break
-        journal = unfinished(target)
+        journal = machine.unfinished(target)
         if former != "mount":
             assert read(target) in [before, NEW] + ([] if exchange else [None]), at
         if then == "finalize" and journal and journal.state is not State.DISCARDED:
-            run_finalize(target, fs)
+            machine.finalize(target, fs)
             assert read(target) == NEW, at
         elif journal:
-            run_undo(target, fs)
+            machine.undo_all(target, fs)
             assert kept_mount(read(target), former) == before, at
         assert beside(target) == [], at
     assert at > 10
@@ -326,50 +387,57 @@ def test_killed_at_every_call_of_undo(
 
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "renames"])
 def test_failing_at_every_call_of_a_restore(
-    make_target: Callable[[], Path], former: str, before: dict[str, str | None] | None,
-    exchange: bool,
+    machine: Machine, make_target: Callable[[], Path], former: str,
+    before: dict[str, str | None] | None, exchange: bool,
 ) -> None:  # fmt: skip
     """An I/O error is told; TARGET is old with nothing left, or new and to be finalized."""
     for at in range(1, 1000):
         target = make_target()
-        try:
-            run_restore(target, Faulty(at, kill=False, exchange=exchange))
-        except LocalError:
-            pass
-        else:
+        faulty = Faulty(at, kill=False, exchange=exchange)
+        with contextlib.suppress(LocalError, OSError):  # a mount point may do without its note
+            machine.restore(target, faulty)
+        if faulty.calls < at:
             break
-        if unfinished(target) is None and kept_mount(read(target), former) == before:
+        if machine.unfinished(target) is None and kept_mount(read(target), former) == before:
             assert beside(target) in ([], [".target.vault-0123abcd"]), at  # removal itself failed
             continue
-        run_finalize(target)
+        machine.finalize(target)
         assert read(target) == NEW, at
         assert beside(target) == [], at
     assert at > 20
 
 
-def test_what_changed_after_the_proof_is_not_finalized(tmp_path: Path) -> None:
+def test_what_changed_after_the_proof_is_not_finalized(machine: Machine, tmp_path: Path) -> None:
     """Finalize reads staging back again; a wrong byte leaves TARGET untouched."""
     target = tmp_path / "target"
     plant(target, OLD)
-    run_restore(target, Fs())
-    undo(target)
+    machine.restore(target, Fs())
+    machine.undo(target)
     (tmp_path / ".target.vault-0123abcd/new").write_text("STATE")
     with pytest.raises(DigestMismatchError):
-        run_finalize(target)
+        machine.finalize(target)
     assert read(target) == OLD
-    run_undo(target)
+    staged = tmp_path / ".target.vault-0123abcd"
+    with pytest.raises(ConfigError, match="not removed"):
+        machine.undo_all(target)
+    assert (staged / "new").read_text() == "STATE"
+    shutil.rmtree(staged)
+    machine.undo_all(target)
+    assert read(target) == OLD
     assert beside(target) == []
 
 
-def test_a_target_that_changed_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+def test_a_target_that_changed_meanwhile_is_not_replaced(
+    open_staging: OpenStaging, tmp_path: Path
+) -> None:
     """Somebody filled an empty TARGET: their file is still there."""
     target = tmp_path / "target"
     target.mkdir()
 
     def restore() -> None:
-        with Staging(inspect(target), "0123abcd", Fs()) as staging:
-            promotion = Promotion(staging, repository="", snapshot=1, digest="")
-            promotion.proven(bytes(32))
+        with open_staging(target) as staging:
+            promotion = Promotion(staging)
+            promotion.proven(b"seen")
             (target / "theirs").write_text("theirs")
             promotion.promote()
 
@@ -379,80 +447,105 @@ def test_a_target_that_changed_meanwhile_is_not_replaced(tmp_path: Path) -> None
     assert beside(target) == []
 
 
-def test_foreign_directories_are_never_touched(tmp_path: Path) -> None:
+def test_foreign_directories_are_never_touched(machine: Machine, tmp_path: Path) -> None:
     """TARGET was moved away and another put there: neither finalize nor undo touch it."""
     target = tmp_path / "target"
     plant(target, OLD)
-    run_restore(target, Fs())
+    machine.restore(target, Fs())
     target.rename(tmp_path / "moved")
     plant(target, {"theirs": "theirs"})
     with pytest.raises(ConfigError, match="not what the restore left"):
-        undo(target)
+        machine.undo(target)
     with pytest.raises(ConfigError, match="not what the restore left"):
-        run_finalize(target)
+        machine.finalize(target)
     assert read(target) == {"theirs": "theirs"}
     assert read(tmp_path / "moved") == NEW
     assert read(tmp_path / ".target.vault-0123abcd") == OLD
 
 
-def test_a_failed_attestation_can_be_made_up_for(tmp_path: Path) -> None:
+def test_a_failed_attestation_can_be_made_up_for(machine: Machine, tmp_path: Path) -> None:
     """Record raises: TARGET is new, the former state is kept, finalize tries again."""
     target = tmp_path / "target"
     plant(target, OLD)
-    run_restore(target, Fs())
-    undo(target)
+    machine.restore(target, Fs())
+    machine.undo(target)
 
     def fail(_: Journal) -> None:
         raise LocalError("store is unreachable")
 
     with pytest.raises(LocalError, match="unreachable"):
-        finalize(target, record=fail, executor=InlineExecutor())
-    journal = unfinished(target)
+        finalize(
+            target,
+            state=machine.local.state,
+            prove=lambda journal, _: journal.attestation.encode(),
+            record=fail,
+        )
+    journal = machine.unfinished(target)
     assert journal is not None
     assert journal.state is State.EXCHANGED
-    assert len(run_finalize(target)) == 1
+    assert len(machine.finalize(target)) == 1
     assert read(target) == NEW
 
 
-def test_nothing_or_several_to_finalize(tmp_path: Path) -> None:
+def test_nothing_or_several_to_finalize(machine: Machine, tmp_path: Path) -> None:
     """Both are refused, as is an unproven one."""
     target = tmp_path / "target"
     with pytest.raises(ConfigError, match="no restore"):
-        run_finalize(target)
+        machine.finalize(target)
     with pytest.raises(ConfigError, match="no restore"):
-        undo(target)
-    with Staging(inspect(target), "0123abcd", Fs()) as staging:
-        Promotion(staging, repository="", snapshot=1, digest="")
+        machine.undo(target)
+    with machine.open_staging(target) as staging:
+        Promotion(staging)
     with pytest.raises(ConfigError, match="not proven"):
-        run_finalize(target)
-    (tmp_path / ".target.vault-00000000.journal").write_bytes(b"{}")
-    for call in (run_finalize, undo, unfinished):
+        machine.finalize(target)
+    (journal,) = machine.journals
+    fields = json.loads(journal.read_bytes()) | {"id": "00000000"}
+    other = journal.with_name(journal.name.replace("0123abcd", "00000000"))
+    other.touch(mode=0o600)
+    other.write_text(json.dumps(fields))
+    for call in (machine.finalize, machine.undo, machine.unfinished):
         with pytest.raises(ConfigError, match="several"):
             call(target)
 
 
-def test_a_running_restore_is_left_alone(tmp_path: Path) -> None:
-    """Its lock holds off undo and finalize, before and after there is a journal."""
+def test_a_running_restore_is_left_alone(machine: Machine, tmp_path: Path) -> None:
+    """Its lock holds off undo, finalize and another restore, from its beginning on."""
     target = tmp_path / "target"
-    with Staging(inspect(target), "0123abcd", Fs()) as staging:
+    with machine.open_staging(target) as staging:
         with pytest.raises(BusyError):
-            undo(target)
-        promotion = Promotion(staging, repository="", snapshot=1, digest="")
-        promotion.proven(read_disk_root(staging.fd, executor=InlineExecutor(), fs=Fs()))
+            machine.undo(target)
+        with pytest.raises(BusyError):
+            machine.restore(target, Fs())
+        promotion = Promotion(staging)
+        promotion.proven(root_of(staging.fd, None, Fs()))
         promotion.promote()
-        for call in (run_finalize, undo):
+        for call in (machine.finalize, machine.undo):
             with pytest.raises(BusyError):
                 call(target)
-    assert len(run_finalize(target)) == 1
+    assert len(machine.finalize(target)) == 1
+    assert machine.journals == []
 
 
-def test_leftovers_without_a_journal_are_removed_by_undo(tmp_path: Path) -> None:
-    """A run killed while it fetched; nobody else's directories are taken for its."""
-    (tmp_path / ".target.vault-0123abcd/sub").mkdir(parents=True)
-    (tmp_path / ".target.vault-elsewise").mkdir()
-    (tmp_path / ".other.vault-0123abcd").mkdir()
-    assert undo(tmp_path / "target") is None
-    assert beside(tmp_path / "target") == [".other.vault-0123abcd", ".target.vault-elsewise"]
+def test_a_run_killed_while_it_fetched_is_cleared_by_undo(machine: Machine, tmp_path: Path) -> None:
+    """By its journal; what has none is left alone, whatever its name."""
+    target = tmp_path / "target"
+
+    def killed() -> None:
+        with machine.open_staging(target) as staging:
+            os.mkdir("sub", dir_fd=staging.fd)
+            os._exit(KILLED)
+
+    assert cut_off(killed)
+    (tmp_path / ".target.vault-deadbeef").mkdir()
+    assert leftovers(target, state=machine.local.state).killed == (
+        tmp_path / ".target.vault-0123abcd",
+    )
+    assert machine.undo(target) == Undone()
+    assert beside(target) == [".target.vault-deadbeef"]
+    assert machine.journals == []
+    with pytest.raises(ConfigError, match="left alone"):
+        machine.undo(target)
+    assert beside(target) == [".target.vault-deadbeef"]
 
 
 @pytest.mark.parametrize(
@@ -463,26 +556,30 @@ def test_leftovers_without_a_journal_are_removed_by_undo(tmp_path: Path) -> None
         lambda fields: fields | {"new": "-1"},
         lambda fields: {},
         lambda fields: [],
-        lambda fields: fields | {"details": {"float": 0.5}},
+        lambda fields: fields | {"top": {"float": 0.5}},
+        lambda fields: fields | {"target": "/etc"},
+        lambda fields: fields | {"id": "../../xx"},
+        lambda fields: fields | {"mount": fields["mount"] or MOUNT},
+        lambda fields: fields | {"mount": MOUNT | {"names": ["/etc"]}},
     ],
-    ids=["version", "state", "inode", "empty", "list", "float"],
+    ids=["version", "state", "inode", "empty", "list", "float", "place", "id", "up", "absolute"],
 )
 def test_a_damaged_journal_is_refused(
-    tmp_path: Path, damage: Callable[[dict[str, object]], object]
+    machine: Machine, tmp_path: Path, damage: Callable[[dict[str, Any]], object]
 ) -> None:
     """And nothing is moved."""
     target = tmp_path / "target"
-    run_restore(target, Fs())
-    journal = tmp_path / ".target.vault-0123abcd.journal"
+    machine.restore(target, Fs())
+    (journal,) = machine.journals
     journal.write_text(json.dumps(damage(json.loads(journal.read_text()))))
-    for call in (run_finalize, undo, unfinished):
+    for call in (machine.finalize, machine.undo, machine.unfinished):
         with pytest.raises(FormatError, match="restore journal"):
             call(target)
     assert read(target) == NEW
 
 
 @needs_root
-def test_a_collision_in_a_mount_point_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_collision_in_a_mount_point_is_not_overwritten(machine: Machine, tmp_path: Path) -> None:
     """Somebody writes into the mount point just before the move: rolled back, theirs kept."""
     target = tmp_path / "target"
     target.mkdir()
@@ -496,7 +593,7 @@ def test_a_collision_in_a_mount_point_is_not_overwritten(tmp_path: Path) -> None
 
     try:
         with pytest.raises(LocalError):
-            run_restore(target, Intruded())
+            machine.restore(target, Intruded())
         assert (target / "sub").read_text() == "theirs"
     finally:
         subprocess.run(["umount", target], check=True)

@@ -6,19 +6,23 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from vault import fsmeta
 from vault.progress import NO_PROGRESS
-from vault.restore import prove as prove_module
+from vault.restore import disk as disk_module
+from vault.restore.disk import Disk, Evidence
 from vault.restore.fs import Fs
-from vault.restore.prove import Evidence, ProofReport, Verdict, prove, read_disk_root
+from vault.restore.prove import ProofReport, Verdict, prove, read_back
 from vault.restore.stage import Staging
-from vault.restore.target import inspect
 from vault.tree import Entry, EntryType, encode_canonical
 from vault.workers import InlineExecutor
+
+OpenStaging: TypeAlias = Callable[..., AbstractContextManager[Staging]]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 Expected = list[tuple[Entry | None, bytes]]
@@ -96,7 +100,7 @@ def test_a_page_that_stays_is_read_past_the_cache(tmp_path: Path) -> None:
     path.write_bytes(data)
     fd = os.open(path, os.O_RDWR)
     os.fsync(fd)
-    reader = prove_module._ContentReader(memory=False)
+    reader = disk_module._ContentReader(memory=False)
     with mmap.mmap(fd, 0) as view:
         assert view[0] == data[0]
         other = os.open(path, os.O_RDONLY)
@@ -109,10 +113,10 @@ def test_a_page_that_stays_is_read_past_the_cache(tmp_path: Path) -> None:
 
 @needs_root
 def test_memory_file_systems_prove_no_more_than_cached(
-    tmp_path: Path, entries: list[Entry]
+    tmp_path: Path, entries: list[Entry], open_staging: OpenStaging
 ) -> None:
     """There is no disk behind a tmpfs."""
-    with Staging(inspect(f"/dev/shm/vault-test-{os.getpid()}"), "0123abcd", Fs()) as staging:
+    with open_staging(Path(f"/dev/shm/vault-test-{os.getpid()}")) as staging:
         (Path(os.fsdecode(staging.path)) / "file").write_bytes(b"data")
         report = prove(
             staging.fd, [], check_root=lambda _: True, executor=InlineExecutor(), fs=Fs()
@@ -251,9 +255,9 @@ def test_disk_root_can_be_read_again(
     """What finalize compares: the same as long as nothing changed."""
     stage_tree(staging.fd)
     before = run_proof().disk_root
-    assert read_disk_root(staging.fd, executor=executor, fs=Fs()) == before
+    assert read_back(staging.fd, executor=executor, fs=Fs()).root == before
     _flip(Path(os.fsdecode(staging.path)))
-    assert read_disk_root(staging.fd, executor=executor, fs=Fs()) != before
+    assert read_back(staging.fd, executor=executor, fs=Fs()).root != before
 
 
 @needs_root
@@ -274,7 +278,7 @@ def test_descriptors_are_closed_when_the_proof_ends_early(
     """A consumer that stops in the middle leaks nothing."""
     stage_tree(staging.fd)
     before = len(os.listdir("/proc/self/fd"))
-    disk = prove_module._Disk(staging.fd, Fs(), executor, NO_PROGRESS)
+    disk = Disk(staging.fd, Fs(), executor, NO_PROGRESS)
     walk = disk.entries()
     next(walk)
     walk.close()

@@ -1,24 +1,28 @@
 """Nothing outside staging is touched, whatever an entry says or another process does."""
 
-# ruff: noqa: PTH208 - /proc is listed by name
+# ruff: noqa: PTH208, PLR0917 - /proc is listed by name; parameters of tests are named by pytest
 
 import errno
 import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from vault.errors import FormatError, LocalError
 from vault.restore.fs import Fs, remove_tree
+from vault.restore.journal import Local
 from vault.restore.probe import probe
 from vault.restore.prove import Verdict, prove
 from vault.restore.stage import Stager, Staging
-from vault.restore.target import inspect
 from vault.tree import Entry, EntryType, encode_canonical
 from vault.workers import InlineExecutor
+
+OpenStaging: TypeAlias = Callable[..., AbstractContextManager[Staging]]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -230,14 +234,14 @@ def test_deep_trees_need_few_descriptors(stager: Stager, staging: Staging) -> No
 
 
 def test_a_failed_restore_leaves_nothing(
-    tmp_path: Path, stage_tree: Callable[[int], dict[str, int]]
+    tmp_path: Path, stage_tree: Callable[[int], dict[str, int]], open_staging: OpenStaging
 ) -> None:
     """Read-only directories and all; what symlinks point to stays."""
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/file").write_bytes(b"x")
 
     def restore() -> None:
-        with Staging(inspect(tmp_path / "target"), "0123abcd", Fs()) as staging:
+        with open_staging(tmp_path / "target") as staging:
             stage_tree(staging.fd)
             (_root(staging) / "way-out").symlink_to(tmp_path / "precious")
             raise ZeroDivisionError
@@ -258,8 +262,8 @@ def test_remove_tree_refuses_another_directory(tmp_path: Path) -> None:
     assert (tmp_path / "dir").is_dir()
 
 
-def _write_megabyte(target: Path, fs: Fs) -> None:
-    with Staging(inspect(target), "0123abcd", fs) as staging:
+def _write_megabyte(open_staging: OpenStaging, target: Path, fs: Fs) -> None:
+    with open_staging(target, fs) as staging:
         stager = Stager(staging.fd, fs)
         fd = stager.create_file(b"f")
         try:
@@ -269,27 +273,31 @@ def _write_megabyte(target: Path, fs: Fs) -> None:
             stager.close()
 
 
-def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_leaves_nothing(
+    tmp_path: Path, open_staging: OpenStaging
+) -> None:
     """ENOSPC on a write: exit 14, staging removed."""
 
     class Full(Fs):
         def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if len(data) > 100_000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().pwrite(fd, data, offset)
 
     with pytest.raises(LocalError, match="No space left"):
-        _write_megabyte(tmp_path / "target", Full())
+        _write_megabyte(open_staging, tmp_path / "target", Full())
     assert list(tmp_path.iterdir()) == []
 
 
 @needs_root
-def test_a_really_full_disk(tmp_path: Path) -> None:
+def test_a_really_full_disk(tmp_path: Path, open_staging: OpenStaging) -> None:
     """The same on a file system of 64 KiB."""
     import subprocess
 
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
     try:
         with pytest.raises(LocalError, match="No space left"):
-            _write_megabyte(tmp_path / "target", Fs())
+            _write_megabyte(open_staging, tmp_path / "target", Fs())
         assert list(tmp_path.iterdir()) == []
     finally:
         subprocess.run(["umount", tmp_path], check=True)
@@ -298,15 +306,17 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
 @needs_root
 def test_a_plain_user_leaves_out_owners_and_devices(
     tmp_path: Path, entries: list[Entry], as_nobody: Callable[[Callable[[], None]], None],
-    stage_tree: Callable[[int], dict[str, int]],
+    stage_tree: Callable[[int], dict[str, int]], open_staging: OpenStaging, local: Local,
 ) -> None:  # fmt: skip
     """No owners, no set-id bits, no devices; the rest is proven: partial."""
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:3]:
+    tmp_path.chmod(0o1777)
+    local.state.chmod(0o700)
+    os.chown(local.state, 65534, 65534)
+    for parent in (*tmp_path.parents[:3], *local.state.parents[:3]):
         parent.chmod(parent.stat().st_mode | 0o011)
 
     def restore() -> None:
-        with Staging(inspect(tmp_path / "target"), "0123abcd", Fs()) as staging:
+        with open_staging(tmp_path / "target") as staging:
             left_out = stage_tree(staging.fd)
             assert {"owner", "setid", "devices", "access"} <= set(left_out)
             assert stat.S_IMODE((_root(staging) / "setid").stat().st_mode) == 0o755

@@ -93,15 +93,6 @@ def test_the_vaults_own_places_are_refused(tmp_path: Path) -> None:
     inspect(tmp_path / "a/storefront", protected=[tmp_path / "link"])
 
 
-def test_an_unfinished_restore_is_refused(tmp_path: Path) -> None:
-    """It has to be finalized or undone first."""
-    (tmp_path / ".target.vault-0123abcd.journal").write_bytes(b"{}")
-    with pytest.raises(ConfigError, match="not finished"):
-        inspect(tmp_path / "target")
-    inspect(tmp_path / "targe")
-    inspect(tmp_path / "other")
-
-
 @needs_root
 def test_mounts(mount: Path) -> None:
     """An empty mount point takes staging inside; a full one, or one below, is refused."""

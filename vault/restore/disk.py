@@ -1,0 +1,457 @@
+"""A staged tree as the disk has it, read back from there (design.md 6).
+
+Files are evicted from the page cache, and it is looked whether they went; the tree is
+walked in its order, and every canonical entry rebuilt from what is found.
+"""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import mmap
+import os
+import stat
+import threading
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final, NamedTuple, TypeAlias
+
+from vault import fsmeta
+from vault.model import EntryType
+from vault.pagecache import PIECE, evict, set_direct
+from vault.processes import Helper, start
+from vault.progress import Progress
+from vault.restore.fs import Directories, Fs, join
+from vault.restore.still import Stillness
+from vault.restore.target import read_mounts
+from vault.tree import Entry, canonical_of
+
+_SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
+_AHEAD_FILES: Final = 128  # asked of the disk and not yet read: bounds the descriptors
+_AHEAD_BYTES: Final = 64 << 20
+_BATCH_FILES: Final = 64  # handed to a process at once
+_BATCHES_AHEAD: Final = 8  # read or being read, and not yet compared
+_MEMORY: Final = frozenset({b"tmpfs", b"ramfs"})  # have no disk to read back from
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_EMPTY: Final = hashlib.sha256(b"").digest()
+
+_TYPES: Final = {
+    stat.S_IFDIR: EntryType.DIRECTORY,
+    stat.S_IFREG: EntryType.FILE,
+    stat.S_IFLNK: EntryType.SYMLINK,
+    stat.S_IFIFO: EntryType.FIFO,
+    stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
+    stat.S_IFBLK: EntryType.BLOCK_DEVICE,
+}
+_DEVICE_TYPES: Final = frozenset({EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE})
+
+
+class Evidence(IntEnum):
+    """How surely bytes that were read back came from the disk; the weakest is the report's."""
+
+    CACHED = 0  # the page cache or a file system in memory may have answered
+    EVICTED = 1  # none of the file's pages was in the page cache when the reading began
+    DIRECT = 2  # read past the page cache
+
+    @property
+    def word(self) -> str:
+        """As an attestation says it."""
+        return self.name.lower()
+
+
+class Hashed(NamedTuple):
+    """Content that was read."""
+
+    sha256: bytes
+    size: int
+
+
+class Found(NamedTuple):
+    """One object on the disk, before its content was read."""
+
+    path: bytes
+    type: EntryType
+    meta: fsmeta.Meta
+    change: int  # st_ctime_ns when it was looked at
+    link: bytes | None = None
+    device: int | None = None
+    fd: int = -1  # of a file; whoever reads the content closes it
+    size: int = 0
+    evidence: Evidence | None = None  # None: there is nothing to read
+    content: Hashed | None = None  # of a small file that was read already
+
+
+OnDisk: TypeAlias = tuple[Found, Hashed | None, bytes]  # the last: the canonical entry
+
+_Small: TypeAlias = list[Found | None]  # None: not small, or a hard link
+_Helper: TypeAlias = Helper[Sequence[bytes], _Small]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Some members of the tree in order, whose small files are or will be read."""
+
+    members: list[Found | bytes]
+    helper: _Helper | None  # that reads them
+    small: _Small = field(default_factory=list)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nobody would have to wait for it."""
+        return self.helper is None or self.helper.ready
+
+
+class Disk:
+    """The staged tree as the disk has it, in the order of the tree.
+
+    Args:
+        root: Descriptor of its top; stays the caller's.
+        fs: System calls.
+        executor: Reads and hashes large files.
+        progress: Is told files and bytes read.
+        top: Attributes that the top is to get; None: those that it has.
+        still: Learns when each entry last changed.
+    """
+
+    def __init__(
+        self,
+        root: int,
+        fs: Fs,
+        executor: Executor,
+        progress: Progress,
+        *,
+        top: fsmeta.Meta | None = None,
+        still: Stillness | None = None,
+    ) -> None:
+        self._directories = Directories(root, fs)
+        self._executor = executor
+        self._progress = progress
+        self._top = top
+        self._still = still
+        device = os.fstat(root).st_dev
+        memory = any(mount.device == device and mount.kind in _MEMORY for mount in read_mounts())
+        self._reader = _ContentReader(memory=memory)
+        self._linked: dict[int, list[int]] = {}  # inode -> links it has, links seen
+        self._first: dict[int, bytes] = {}  # inode -> its first path
+        self.evidence: Counter[Evidence] = Counter()
+        self.files = 0
+        self.size = 0
+
+    def entries(self, processes: int = 0) -> "Generator[OnDisk]":
+        """Every object, ascending component-wise, with its content's digest and canonical bytes.
+
+        Args:
+            processes: That read small files beside this one.
+
+        Raises:
+            OSError: Something can't be read.
+            LocalError: A process was killed.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._directories.close)
+            helpers = start(stack, processes, self._helper)
+            looked = self._shared(helpers) if helpers else self._looked(self._walk())
+            with contextlib.closing(self._read(looked)) as entries:
+                yield from entries
+
+    def _read(self, looked: Iterator[Found]) -> "Generator[OnDisk]":
+        """Read what is not read yet; the disk is asked for it ahead."""
+        ahead: deque[tuple[Found, Future[Hashed] | None]] = deque()
+        size = 0  # bytes of what is ahead
+        try:
+            for found in looked:
+                ahead.append((found, self._begin(found)))
+                size += found.size
+                while len(ahead) > _AHEAD_FILES or size > _AHEAD_BYTES:
+                    size -= ahead[0][0].size
+                    yield self._resolve(*ahead.popleft())
+            while ahead:
+                yield self._resolve(*ahead.popleft())
+        finally:
+            for found, future in ahead:
+                if future is not None and not future.cancel():
+                    wait([future])  # it closes what it reads
+                elif found.fd >= 0:
+                    os.close(found.fd)
+
+    def foreign_links(self) -> Iterator[tuple[bytes, int, int]]:
+        """Files with links that are not in the tree: somebody else could write to them."""
+        for inode, (links, seen) in self._linked.items():
+            if links != seen:
+                yield self._first[inode], links, seen
+
+    def _begin(self, found: Found) -> "Future[Hashed] | None":
+        """Have a large file read by a thread; small ones are only asked of the disk."""
+        if found.size <= _SMALL:
+            return None
+        return self._executor.submit(self._reader.read, found.fd, found.size, found.evidence)
+
+    def _resolve(self, found: Found, future: "Future[Hashed] | None") -> "OnDisk":
+        if self._still is not None:
+            self._still.saw(found.change)
+        if found.fd < 0 and found.content is None:
+            return found, None, _canonical(found, None)
+        if found.content is not None:
+            content = found.content
+        elif future is not None:
+            content = future.result()
+        else:
+            content = self._reader.read(found.fd, found.size, found.evidence)
+        self.files += 1
+        self.size += content.size
+        if found.evidence is not None:
+            self.evidence[found.evidence] += 1
+        self._progress.advance(files=1, size=content.size)
+        return found, content, _canonical(found, content)
+
+    def _looked(self, members: Iterable[Found | bytes]) -> Iterator[Found]:
+        """Look at what was only seen in a directory."""
+        for member in members:
+            yield member if isinstance(member, Found) else self._file(member)
+
+    def _walk(self) -> Iterator[Found | bytes]:
+        """Depth first with an explicit stack; names of a directory sorted bytewise.
+
+        Of what the directory says is a regular file, only the path.
+        """
+        yield self._directory(b"")
+        stack = [(b"", iter(self._names(b"")))]
+        while stack:
+            path, names = stack[-1]
+            member = next(names, None)
+            if member is None:
+                stack.pop()
+                self._directories.forget(path)
+                continue
+            name, is_file = member
+            if is_file:  # what opens is looked at again
+                yield join(path, name)
+                continue
+            found = self._look(join(path, name))
+            yield found
+            if found.type is EntryType.DIRECTORY:
+                stack.append((found.path, iter(self._names(found.path))))
+
+    # --- shared with other processes ---
+
+    def _helper(self) -> _Helper:
+        return Helper(lambda paths, _: self._read_small(paths), lambda: None, room=1)
+
+    def _shared(self, helpers: Sequence[_Helper]) -> Iterator[Found]:
+        """As `_looked`, with small files read by whoever has time, in batches."""
+        waiting: deque[_Batch] = deque()
+        members = self._walk()
+        while batch := list(itertools.islice(members, _BATCH_FILES)):
+            waiting.append(self._hand_out(batch, helpers))
+            while waiting and (waiting[0].is_done or len(waiting) > _BATCHES_AHEAD):
+                yield from self._gather(waiting.popleft())
+        while waiting:
+            yield from self._gather(waiting.popleft())
+
+    def _hand_out(self, members: list[Found | bytes], helpers: Sequence[_Helper]) -> _Batch:
+        paths = [member for member in members if isinstance(member, bytes)]
+        for helper in helpers:
+            if helper.offer(paths):
+                return _Batch(members, helper)
+        return _Batch(members, None, self._read_small(paths))
+
+    def _gather(self, batch: _Batch) -> Iterator[Found]:
+        """A batch in its order; files that are not small are looked at here."""
+        small = iter(batch.small if batch.helper is None else batch.helper.take())
+        for member in batch.members:
+            if isinstance(member, Found):
+                yield member
+            else:
+                yield next(small) or self._file(member)
+
+    def _read_small(self, paths: Sequence[bytes]) -> _Small:
+        """Look at files and read them, all but large ones and those with several links."""
+        opened: deque[Found | None] = deque()
+        read: _Small = []
+        try:
+            opened.extend(map(self._open_small, paths))
+            while opened:
+                found = opened.popleft()
+                if found is not None:
+                    content = self._reader.read(found.fd, found.size, found.evidence)
+                    found = found._replace(fd=-1, content=content)
+                read.append(found)
+        finally:
+            for found in filter(None, opened):
+                os.close(found.fd)
+        return read
+
+    def _open_small(self, path: bytes) -> Found | None:
+        fd, status = self._open(path)
+        if status.st_nlink == 1 and status.st_size <= _SMALL:
+            return self._ask(path, fd, status)
+        os.close(fd)
+        return None
+
+    def _names(self, path: bytes) -> list[tuple[bytes, bool]]:
+        """Names in a directory, sorted bytewise, and whether each was a regular file."""
+        with os.scandir(self._directories.open(path)) as members:
+            return sorted(
+                [(os.fsencode(each.name), each.is_file(follow_symlinks=False)) for each in members]
+            )
+
+    def _look(self, path: bytes) -> Found:
+        around, name = self._directories.parent(path)
+        status = os.stat(name, dir_fd=around, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            return self._directory(path)
+        if stat.S_ISREG(status.st_mode):
+            return self._file(path)
+        with fsmeta.place_at(around, name) as (place, held):
+            kind = _TYPES.get(stat.S_IFMT(held.st_mode))
+            if kind in {None, EntryType.DIRECTORY, EntryType.FILE}:
+                raise OSError(errno.ESTALE, f"{os.fsdecode(path)!r} is nothing that was staged")
+            return Found(
+                path=path,
+                type=kind,
+                meta=fsmeta.read_meta(place, held),
+                change=held.st_ctime_ns,
+                link=os.readlink(name, dir_fd=around) if kind is EntryType.SYMLINK else None,
+                device=held.st_rdev if kind in _DEVICE_TYPES else None,
+            )
+
+    def _directory(self, path: bytes) -> Found:
+        fd = self._directories.open(path)
+        status = os.fstat(fd)
+        meta = fsmeta.read_meta(fd, status) if path or self._top is None else self._top
+        return Found(path, EntryType.DIRECTORY, meta, status.st_ctime_ns)
+
+    def _file(self, path: bytes) -> Found:
+        """A file, open for reading, or a hard link."""
+        fd, status = self._open(path)
+        first = self._first_path(path, status) if status.st_nlink > 1 else path
+        if first == path:
+            return self._ask(path, fd, status)
+        try:
+            meta = fsmeta.read_meta(fd, status)
+            return Found(path, EntryType.HARD_LINK, meta, status.st_ctime_ns, link=first)
+        finally:
+            os.close(fd)
+
+    def _open(self, path: bytes) -> tuple[int, os.stat_result]:
+        around, name = self._directories.parent(path)
+        fd = os.open(name, _READ, dir_fd=around)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise OSError(errno.ESTALE, f"{os.fsdecode(path)!r} changes while it is read")
+        return fd, status
+
+    def _ask(self, path: bytes, fd: int, status: os.stat_result) -> Found:
+        """The file, its content asked of the disk; ``fd`` stays open, but for an error."""
+        size = status.st_size
+        try:
+            meta = fsmeta.read_meta(fd, status)
+            evidence = self._reader.ask(fd, size) if size else None
+        except BaseException:
+            os.close(fd)
+            raise
+        change = status.st_ctime_ns
+        return Found(path, EntryType.FILE, meta, change, fd=fd, size=size, evidence=evidence)
+
+    def _first_path(self, path: bytes, status: os.stat_result) -> bytes:
+        """docs/format.md 8: the first path in order is the file, later ones are hard links."""
+        self._linked.setdefault(status.st_ino, [status.st_nlink, 0])[1] += 1
+        return self._first.setdefault(status.st_ino, path)
+
+
+def _canonical(found: Found, content: Hashed | None) -> bytes:
+    """`encode_canonical` of `_entry`, which only a difference needs."""
+    meta = found.meta
+    return canonical_of(
+        found.path,
+        found.type,
+        meta.mode,
+        meta.uid,
+        meta.gid,
+        meta.mtime,
+        size=content.size if content else 0,
+        sha256=content.sha256 if content else None,
+        link=found.link,
+        device=found.device,
+        xattrs=meta.xattrs,
+    )
+
+
+def entry_of(found: Found, content: Hashed | None) -> Entry:
+    """What was found, as a tree has it."""
+    meta = found.meta
+    return Entry(
+        path=found.path,
+        type=found.type,
+        mode=meta.mode,
+        uid=meta.uid,
+        gid=meta.gid,
+        mtime=meta.mtime,
+        size=content.size if content else 0,
+        sha256=content.sha256 if content else None,
+        link=found.link,
+        device=found.device,
+        xattrs=meta.xattrs,
+    )
+
+
+# --- reading content from the disk ---
+
+
+class _ContentReader:
+    """Reads files back and hashes them; shared by all threads of a proof."""
+
+    def __init__(self, *, memory: bool) -> None:
+        self._memory = memory
+        self._local = threading.local()
+
+    def ask(self, fd: int, size: int) -> Evidence:
+        """Get the file out of the cache and ask the disk for it, without waiting.
+
+        Where something holds it in the cache, it will be read past the cache.
+        """
+        if self._memory:
+            return Evidence.CACHED
+        if evict(fd, size):
+            os.posix_fadvise(fd, 0, min(size, _AHEAD_BYTES), os.POSIX_FADV_WILLNEED)
+            return Evidence.EVICTED
+        return Evidence.DIRECT if set_direct(fd) else Evidence.CACHED
+
+    def read(self, fd: int, size: int, evidence: Evidence | None) -> Hashed:
+        """Read a file that was asked for, and close it.
+
+        Raises:
+            OSError: It can't be read.
+        """
+        try:
+            if evidence is None:
+                return Hashed(_EMPTY, 0)
+            if size <= _SMALL and evidence is not Evidence.DIRECT:
+                data = os.pread(fd, size + 1, 0)
+                if len(data) == size:
+                    return Hashed(hashlib.sha256(data).digest(), size)
+            return Hashed(*self._hash(fd))
+        finally:
+            os.close(fd)
+
+    def _hash(self, fd: int) -> tuple[bytes, int]:
+        """To the end, which a short read shows: O_DIRECT refuses to begin there."""
+        buffer = self._buffer()
+        digest, offset, count = hashlib.sha256(), 0, PIECE
+        while count == PIECE:
+            count = os.preadv(fd, [buffer], offset)
+            with memoryview(buffer) as view:
+                digest.update(view[:count])
+            offset += count
+        return digest.digest(), offset
+
+    def _buffer(self) -> mmap.mmap:
+        """One of the thread's own, at a page's start as O_DIRECT wants it."""
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = mmap.mmap(-1, PIECE)
+        buffer: mmap.mmap = self._local.buffer
+        return buffer

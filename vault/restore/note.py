@@ -1,0 +1,182 @@
+"""The note beside TARGET: for people who find a directory there, and whoever lost the journal.
+
+It says which restore left what, and where the journal is. Nothing is decided by it: in a
+directory that others can write anybody could have put it there. What lies beside TARGET
+without a journal may be the only copy of the former live state, so nothing here removes it.
+"""
+
+# ruff: noqa: PTH119, PTH120 - file names are bytes, which pathlib does not take
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Final
+
+from vault.encoding import loads_strict
+from vault.errors import ConfigError, FormatError, VaultError, naming
+from vault.model import Body, body_from_json, body_to_json
+from vault.restore import target as _target
+from vault.restore.fs import Fs, local_error
+from vault.restore.journal import is_id, is_number
+from vault.restore.private import write_new
+
+_VERSION: Final = 1
+_MAX_SIZE: Final = 64 << 10  # bytes
+_MAX_TEXT: Final = 4_096  # characters of a field
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NAME: Final = re.compile(rb"\.(.+)\.vault-([0-9a-f]{8})\.note", re.DOTALL)
+_ABOUT: Final = (
+    "vault restores the directory below; what lies beside it under the other name is staged, or"
+    " the state before. The journal is in the state directory of the user named here. Nothing"
+    " but 'vault restore --undo --from' reads this note, and it asks first."
+)
+
+
+class Note(Body, frozen=True, kw_only=True):
+    """What it says."""
+
+    version: int = _VERSION
+    about: str = _ABOUT
+    id: str
+    host: str
+    user: str
+    state: str  # directory
+    repository: str
+    snapshot: int
+    target: str  # name of TARGET
+    beside: str  # name of the directory beside it
+    new: str  # inode number of what is restored
+    former: str | None  # inode number of what was at TARGET; None where nothing was
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A directory or note beside TARGET that this user's state directory knows nothing of."""
+
+    path: Path
+    note: Note | None = None  # what a note beside it says, if that can be read
+
+
+def note_name(staging: bytes) -> bytes:
+    """Name of the note of a staging directory."""
+    return staging + _target.NOTE_SUFFIX
+
+
+def write(parent: int, staging: bytes, note: Note, fs: Fs) -> None:
+    """Leave a note, durably, for everybody to read.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    text = json.dumps(body_to_json(note), indent=1, ensure_ascii=True)
+    name = note_name(staging)
+    write_new(fs, parent, name, text.encode("ascii") + b"\n")
+    fd = os.open(name, _READ, dir_fd=parent)
+    try:
+        fs.chmod(fd, 0o644)
+    finally:
+        os.close(fd)
+    fs.fsync(parent)
+
+
+def remove(parent: int, staging: bytes, fs: Fs) -> None:
+    """Remove the note that a run of this user left, if it is there.
+
+    Raises:
+        OSError: It could not be removed.
+    """
+    name = note_name(staging)
+    try:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+        with contextlib.suppress(FileNotFoundError):
+            fs.unlink(parent, name)
+
+
+def split(path: Path | str | bytes) -> tuple[bytes, bytes, str]:
+    """The directory of a note, the name of its TARGET, and its id: all from its own path.
+
+    Raises:
+        ConfigError: The path is not a note's.
+    """
+    given = os.fsencode(path)
+    match = _NAME.fullmatch(os.path.basename(given))
+    if match is None:
+        raise ConfigError(
+            f"{os.fsdecode(given)!r} is not the name of a restore's note",
+            expected=".NAME.vault-ID.note",
+        )
+    return os.path.realpath(os.path.dirname(given) or b"."), match[1], match[2].decode("ascii")
+
+
+def read(parent: int, name: bytes) -> tuple[Note, os.stat_result]:
+    """What a note says, and the status of its file.
+
+    Raises:
+        ConfigError: It is missing, or no plain file.
+        FormatError: It is damaged, too long, or its name is another restore's.
+        LocalError: It can't be read.
+    """
+    shown = os.fsdecode(name)
+    try:
+        fd = os.open(name, _READ, dir_fd=parent)
+        with os.fdopen(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError(f"note {shown!r} is no file")
+            data = file.read(_MAX_SIZE + 1)
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no note {shown!r}") from error
+    except OSError as error:
+        raise local_error("read", name, error) from error
+    with naming(f"note {shown!r}"):
+        return _decode(data, name), status
+
+
+def _decode(data: bytes, name: bytes) -> Note:
+    if len(data) > _MAX_SIZE:
+        raise FormatError("too long", expected=f"at most {_MAX_SIZE} bytes")
+    note = body_from_json(loads_strict(data), Note)
+    texts = (note.host, note.user, note.state, note.target, note.beside)
+    if note.version != _VERSION or max(map(len, texts)) > _MAX_TEXT:
+        raise FormatError("not understood", found=f"version {note.version}")
+    if not (is_id(note.id) and is_number(note.new) and is_number(note.former)):
+        raise FormatError("damaged", found="an id or inode number that is none")
+    if not name.endswith(b".vault-" + note.id.encode("ascii") + _target.NOTE_SUFFIX):
+        raise FormatError("of another restore", found=note.id)
+    return note
+
+
+def found_beside(full: bytes, *, known: set[str]) -> list[Beside]:
+    """Directories and notes of restores beside TARGET, or in it, but for those with known ids.
+
+    Args:
+        full: TARGET, as `target.locate` gives it.
+        known: Ids of the restores that this user's journals are about.
+
+    Raises:
+        LocalError: The directory around TARGET can't be listed.
+    """
+    paths: dict[bytes, bytes] = {}  # without the note's suffix -> as found
+    for path in _target.beside(full):
+        stem = path.removesuffix(_target.NOTE_SUFFIX)
+        if stem[-8:].decode("ascii") not in known:
+            paths[stem] = min(path, paths.get(stem, path))
+    return [_beside(paths[stem], os.path.dirname(full), stem) for stem in sorted(paths)]
+
+
+def _beside(path: bytes, around: bytes, stem: bytes) -> Beside:
+    note = None
+    with contextlib.suppress(OSError, VaultError):
+        parent = os.open(around, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            note = read(parent, note_name(os.path.basename(stem)))[0]
+        finally:
+            os.close(parent)
+    return Beside(path=Path(os.fsdecode(path)), note=note)

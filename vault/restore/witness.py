@@ -1,0 +1,370 @@
+"""What is signed about a restore, and by whom it was proven (design.md 6, I6).
+
+The process that proves signs, before TARGET is touched: ``promoted: pending``. Whoever
+finishes the restore appends that, or proves again and signs that; what only lies in a file
+is never called proven.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from vault import attest
+from vault.attest import Attestation
+from vault.bodies import name_packs
+from vault.crypto import SigningKey
+from vault.errors import ConfigError, DigestMismatchError, VaultError
+from vault.keyfile import RecoveryKey
+from vault.ledger import Record
+from vault.reader import Reader, StaleIndexError
+from vault.repository import Repository
+from vault.restore.finish import finalize
+from vault.restore.fs import Fs
+from vault.restore.journal import EXCHANGED, Journal, Local
+from vault.restore.prove import ProofReport, ReadBack, read_back
+from vault.tree import commitment
+from vault.workers import Workers
+
+MAX_TOLD: Final = 10_000  # bad packs in an attestation
+NOT_REPEATED: Final = "exchanged; proof not repeated"
+
+_log = logging.getLogger(__name__)
+
+
+class ProofFailedError(DigestMismatchError):
+    """What is on the disk is not what was signed."""
+
+    def __init__(self, proof: ProofReport) -> None:
+        first = proof.mismatches[0] if proof.mismatches else None
+        super().__init__(
+            f"the restored tree is not what was signed: {proof.mismatch_count} differences",
+            expected=f"{first.field} {first.expected} of {first.path!r}" if first else None,
+            found=first.found if first else None,
+            hint="TARGET is as it was; check the disk that staging was on, then try again",
+        )
+        self.proof = proof
+
+
+class Witness:
+    """Signs what happened in this run, and sees that it is recorded."""
+
+    def __init__(
+        self, repository: Repository, key: SigningKey, snapshot: Record, *, tool: str
+    ) -> None:
+        self._repository = repository
+        self._key = key
+        self._snapshot = snapshot
+        self._tool = tool
+        self._started: datetime = repository.clock()
+        self.bad: Mapping[str, VaultError] = {}  # packs by name: as the attempt at hand found them
+        self.promoted = False  # TARGET is the new state: what fails now is no failed restore
+
+    def sign(self, verdict: str, details: dict[str, Any]) -> bytes:
+        """An attestation of what was just seen."""
+        seconds = (self._repository.clock() - self._started).total_seconds()
+        attestation = attest.describe(
+            self._repository,
+            kind="restore",
+            verdict=verdict,
+            snapshot=self._snapshot,
+            started=self._started,
+            tool=self._tool,
+            details={
+                "seconds": round(seconds),
+                "bad_packs": self._bad_ids[:MAX_TOLD],
+                **details,
+            },
+            claims=name_packs(self._bad_ids, ()),
+        )
+        return attest.sign(attestation, self._key)
+
+    @property
+    def _bad_ids(self) -> list[str]:
+        return sorted(name.rpartition("/")[2] for name in self.bad)
+
+    def record(self, data: bytes) -> Record | None:
+        """Append it to the ledger; None where the store can't be written."""
+        try:
+            return attest.record(self._repository, data, self._key, tool=self._tool)
+        except (VaultError, OSError) as error:
+            _log.warning("the attestation could not be recorded: %s", error)
+            return None
+
+    def failed(self, error: VaultError) -> None:
+        """Attest a failure; why is told by a class of errors, as messages may name files.
+
+        What fails after TARGET is the new state is no failed restore: `finalize_restore`
+        ends it.
+        """
+        if self.promoted:
+            return
+        details: dict[str, Any] = {"error": type(error).__name__}
+        if isinstance(error, ProofFailedError):
+            details |= proof_details(error.proof)
+        self.record(self.sign(attest.verdict_of(error), details))
+
+
+def proof_details(proof: ProofReport) -> dict[str, Any]:
+    """What an attestation says of a proof."""
+    return {
+        "proof": proof.verdict.word,
+        "entries": proof.entries,
+        "bytes_read_back": proof.size,
+        "evidence": {level.word: count for level, count in proof.evidence.items()},
+        "root_matches": proof.root_matches,
+        "mismatches": proof.mismatch_count,
+        "skipped": proof.skipped,
+    }
+
+
+# --- finishing a restore ---
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finalized:
+    """A restore that is final: the former state is removed."""
+
+    journal: Journal
+    verdict: str | None = None  # that this run recorded; None: it was recorded before
+    not_repeated: str | None = None  # why the attestation is only partial, where it is
+    statement: Record | None = None  # that this run appended
+    attestation_file: Path | None = None  # where the ledger could not be written
+
+
+Keys = Callable[[], tuple[Repository, RecoveryKey]]
+"""Opens the repository and the recovery key: only where something is left to attest."""
+
+
+def finalize_restore(
+    keys: Keys,
+    target: Path,
+    *,
+    local: Local,
+    scratch: Callable[[], Path],
+    workers: Workers,
+    tool: str,
+    again: bool = False,
+    fs: Fs | None = None,
+) -> Finalized:
+    """Go on with a restore that was cut off, or remove the former state of one that ended.
+
+    Args:
+        keys: Opens the repository and the recovery key.
+        target: TARGET.
+        local: Where this user keeps journals, and who he is.
+        scratch: Gives a directory on local disk for temporary files.
+        workers: Executors.
+        tool: For the attestation.
+        again: Read back also what was exchanged already.
+        fs: System calls.
+
+    Raises:
+        BusyError: A restore of this user to TARGET runs.
+        ConfigError: There is none, it was not proven, or it is of another repository.
+        IntegrityError: What is there is not what was proven, or the ledger is another one.
+        LocalError: The file system failed; may be called again.
+    """
+    calls = fs or Fs()
+    finisher = _Finisher(keys, local=local, scratch=scratch, workers=workers, tool=tool, fs=calls)
+    journal = finalize(
+        target,
+        state=local.state,
+        prove=finisher.prove,
+        record=finisher.record,
+        again=again,
+        fs=calls,
+    )
+    return (
+        dataclasses.replace(finisher.done, journal=journal)
+        if finisher.done
+        else Finalized(journal=journal)
+    )
+
+
+class _Finisher:
+    """Proves again, and appends what was proven; opens the repository only for that."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        local: Local,
+        scratch: Callable[[], Path],
+        workers: Workers,
+        tool: str,
+        fs: Fs,
+    ) -> None:
+        self._keys = keys
+        self._opened: tuple[Repository, RecoveryKey] | None = None
+        self._local = local
+        self._scratch = scratch
+        self._workers = workers
+        self._tool = tool
+        self._fs = fs
+        self.done: Finalized | None = None
+
+    def prove(self, journal: Journal, fd: int) -> bytes:
+        """Read the new state back and sign what it is.
+
+        Raises:
+            IntegrityError: It is neither the snapshot nor what was attested of it.
+        """
+        repository, recovery, snapshot = self._open(journal)
+        witness = Witness(repository, recovery.restorer, snapshot, tool=self._tool)
+        top = journal.top.meta() if journal.top else None
+        found = read_back(fd, executor=self._workers.compute, fs=self._fs, top=top)
+        key, signed = self._signed_root(repository, recovery, snapshot)
+        root = commitment(key, found.root).hex()
+        earlier = self._kept(journal, repository)[0]
+        attested = earlier.details.get("commitment") if earlier else None
+        if found.foreign_links or root not in {signed, attested}:
+            raise DigestMismatchError(
+                "what was restored is not what was proven",
+                expected=signed,
+                found=f"{found.foreign_links} files with names elsewhere"
+                if found.foreign_links
+                else root,
+                hint="TARGET is not what --finalize leads to, and nothing was removed: see what"
+                " changed it, or take it back with restore --undo",
+            )
+        verdict = "passed" if earlier is None or root == signed else earlier.verdict
+        return witness.sign(verdict, self._details(journal, found, root, verdict))
+
+    def record(self, journal: Journal) -> None:
+        """Append the attestation that the journal has, or say that the proof was not repeated."""
+        repository, recovery, snapshot = self._open(journal)
+        earlier, missing = self._kept(journal, repository)
+        if earlier is None:
+            witness = Witness(repository, recovery.restorer, snapshot, tool=self._tool)
+            data = witness.sign(
+                "partial", self._place(journal) | {"proof": NOT_REPEATED, "kept": missing}
+            )
+        else:
+            data = journal.attestation.encode("utf-8")
+        self.done = Finalized(
+            journal=journal,
+            verdict="partial" if earlier is None else earlier.verdict,
+            not_repeated=missing,
+        )
+        self.done = dataclasses.replace(self.done, **self._append(repository, recovery, data))
+
+    def _append(self, repository: Repository, recovery: RecoveryKey, data: bytes) -> dict[str, Any]:
+        try:
+            statement = attest.is_recorded(repository, data) or attest.record(
+                repository, data, recovery.restorer, tool=self._tool
+            )
+        except (VaultError, OSError) as error:
+            kept = attest.keep(self._local.state, data)
+            _log.warning("the attestation is kept as %s: %s", kept, error)
+            return {"attestation_file": kept}
+        return {"statement": statement}
+
+    def _open(self, journal: Journal) -> tuple[Repository, RecoveryKey, Record]:
+        if self._opened is None:
+            self._opened = self._keys()
+        repository, recovery = self._opened
+        subject = journal.subject
+        if subject.repository != repository.ledger.repository_id:
+            raise ConfigError(
+                "the restore came from another repository",
+                expected=repository.ledger.repository_id,
+                found=subject.repository,
+            )
+        return repository, recovery, _snapshot_of(repository, journal)
+
+    def _kept(
+        self, journal: Journal, repository: Repository
+    ) -> tuple[Attestation | None, str | None]:
+        """The attestation that was signed before the exchange, or why there is none to go by."""
+        if not journal.attestation:
+            return None, "the journal has no attestation"
+        try:
+            found = attest.open_attestation(journal.attestation.encode("utf-8"), repository.ledger)
+        except VaultError as error:
+            return None, f"the attestation in the journal is not right: {error}"
+        expected = {
+            "kind": "restore",
+            "snapshot": journal.subject.snapshot,
+            "manifest": journal.subject.digest,
+            "host": self._local.host,
+            "restore": journal.id,
+        }
+        there = {
+            "kind": found.kind,
+            "snapshot": found.snapshot,
+            "manifest": found.manifest,
+            "host": found.details.get("host"),
+            "restore": found.details.get("restore"),
+        }
+        other = [name for name, value in expected.items() if there[name] != value]
+        if other or found.verdict == "failed":
+            return None, f"the attestation in the journal is of another {' and '.join(other)}"
+        return found, None
+
+    def _signed_root(
+        self, repository: Repository, recovery: RecoveryKey, snapshot: Record
+    ) -> tuple[bytes, str]:
+        """Key of the commitment, and the commitment that the manifest signs."""
+        for use_index, by_digest in ((True, False), (False, False), (False, True)):
+            try:
+                with (
+                    tempfile.TemporaryDirectory(
+                        dir=self._scratch(), ignore_cleanup_errors=True
+                    ) as scratch,
+                    contextlib.closing(
+                        Reader(
+                            repository,
+                            recovery.recipient,
+                            snapshot,
+                            scratch=Path(scratch),
+                            use_index=use_index,
+                            by_digest=by_digest,
+                        )
+                    ) as reader,
+                ):
+                    reader.load_packs()
+                    deque(reader.tree(), maxlen=0)  # the key stands at its beginning, proven last
+                    return reader.tree_header.key, reader.body.tree.commitment
+            except StaleIndexError as error:
+                _log.warning("%s", error)
+        raise AssertionError("what was believed only after its digest was checked can't be stale")
+
+    def _place(self, journal: Journal) -> dict[str, Any]:
+        return {"host": self._local.host, "restore": journal.id, "finalized": True}
+
+    def _details(
+        self, journal: Journal, found: ReadBack, root: str, verdict: str
+    ) -> dict[str, Any]:
+        return self._place(journal) | {
+            "promoted": "done" if journal.state in EXCHANGED else "pending",
+            "proof": verdict,
+            "entries": found.entries,
+            "bytes_read_back": found.size,
+            "evidence": {level.word: count for level, count in found.evidence.items()},
+            "commitment": root,
+            "findings": len(self._opened[0].findings) if self._opened else 0,
+        }
+
+
+def _snapshot_of(repository: Repository, journal: Journal) -> Record:
+    """The manifest that a journal names.
+
+    Raises:
+        DigestMismatchError: The ledger has another one there.
+    """
+    records = repository.ledger.records
+    seq, digest = journal.subject.snapshot, journal.subject.digest
+    found = records[seq] if 0 <= seq < len(records) else None
+    if found is None or str(found.digest) != digest:
+        raise DigestMismatchError(
+            f"ledger {seq} is not the snapshot that was restored",
+            expected=digest,
+            found=found.digest if found else "nothing",
+        )
+    return found
