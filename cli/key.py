@@ -28,6 +28,7 @@ from vault.keyfile import (
 )
 from vault.ledger import Record, WriterInfo
 from vault.model import Role
+from vault.privacy import make_private
 from vault.repository import Repository
 
 _HEADINGS = ("name", "key", "roles", "datasets", "domain", "added", "revoked", "distrust from")
@@ -98,7 +99,7 @@ def _save_both(path: Path, writer: WriterKey, out: Path, wanted: KeyRequest) -> 
     """The request first: alone it is harmless, while a key file would be in the next try's way."""
     save_request(out, wanted)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         save_writer(path, writer)
     except OSError as error:
         out.unlink()

@@ -278,13 +278,13 @@ def _finalize(invocation: Invocation, target: Path, *, again: bool) -> int:
             tool=TOOL,
             again=again,
         )
-    text = f"restore of snapshot {final.journal.subject.snapshot} to {render.printable(target)} is final"
+    seq = final.journal.subject.snapshot
+    text = f"restore of snapshot {seq} to {render.printable(target)} is final"
     if final.not_repeated:
         text += f"; attested as partial: {NOT_REPEATED} ({render.printable(final.not_repeated)})"
     invocation.did(text)
     for repository in repositories:
         invocation.remember(repository)
-    seq = final.journal.subject.snapshot
     fields = {
         "target": str(target.absolute()),
         "snapshot": seq,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vault.errors import LocalError
+from vault.privacy import make_private
 
 
 @contextlib.contextmanager
@@ -25,7 +26,7 @@ def scratch_directory(cache: Path) -> Iterator[Path]:
     """
     around = cache / "scratch"
     try:
-        around.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(around)
         with _locked(around, fcntl.LOCK_EX):  # a new one is not yet held
             _sweep(around)
             own = Path(tempfile.mkdtemp(dir=around))

@@ -22,6 +22,7 @@ from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError, IntegrityError, LocalError, VaultError
 from vault.ledger import Ledger, Record
 from vault.model import Digest, EventBody, VerificationBody
+from vault.privacy import make_private
 from vault.repository import Repository
 
 _log = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ class BadPackMemory:
             _log.warning("%d packs are wrong; %d are remembered", len(seen), len(newest))
         path = self._path(repository)
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(path.parent)
             _replace(path, _encode(dict(newest), repository.ledger))
         except OSError as error:
             raise LocalError(f"can't remember bad packs in {path}", found=error.strerror) from error

@@ -36,6 +36,7 @@ import lmdb
 from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError, LocalError
 from vault.model import ObjectType, PackId
+from vault.privacy import make_private
 
 _FORMAT = 3
 MARK = 16  # bytes: the number that follows, and what was drawn when it was next
@@ -123,7 +124,7 @@ class Cache:
         """
         owner = {"format": _FORMAT, "repository": repository_id.hex(), "domain": domain}
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(path)
             with _opening(path):
                 if _died(path) and not _survives_scan(path):
                     _remove(path)

@@ -44,6 +44,7 @@ from vault.model import (
     validate_label,
     validate_pattern,
 )
+from vault.privacy import make_private
 from vault.repository import Clock, Draft, Repository, domain_ref
 from vault.storage.base import ObjectStore
 
@@ -145,7 +146,7 @@ def _make_keys(store: ObjectStore, request: InitRequest, clock: Clock) -> tuple[
     )
     recovery_key = RecoveryKey(repository=address, recipient=recovery, restorer=restorer)
     _refuse_overwriting(request.keys)
-    request.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(request.keys)
     secret, cost = request.passphrase, request.cost
     save_root(request.keys / ROOT_FILE, root_key, secret, cost=cost)
     save_recovery(request.keys / RECOVERY_FILE, recovery_key, secret, cost=cost)

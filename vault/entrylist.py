@@ -31,6 +31,7 @@ from vault.codec import compress, decompress
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
 from vault.errors import FormatError, LocalError, VaultError
 from vault.model import sort_key
+from vault.privacy import make_private
 
 _FORMAT = 3  # since then every record keeps the rules of docs/format.md 8
 _FRAME = 1 << 20  # bytes of records, before compression, that fill a frame
@@ -143,7 +144,7 @@ class EntryListWriter:
         self._batch = _Batch()
         self._last: bytes | None = None
         with _local(self._new):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(path.parent)
             self._file = _create(self._new)
             self._start = self._file.write(_encode_head(head, _NO_DIGEST, _NO_MARK))
 
@@ -315,7 +316,7 @@ class Journal:
             LocalError: It can't be written.
         """
         with _local(path):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(path.parent)
             try:
                 file = _reopen(path)
             except FileNotFoundError:

@@ -25,6 +25,7 @@ from vault.envelope import Head, ledger_name
 from vault.errors import FormatError
 from vault.ledger import Ledger, Record, Status
 from vault.model import Body, Digest, Finding
+from vault.privacy import make_private
 
 WORTHWHILE: Final = 64  # new statements that a file is written for; fewer are read again
 
@@ -130,7 +131,7 @@ class LedgerMemory:
         """
         data = _encode(root, ledger.records[: until.seq + 1], findings)
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._directory)
             _replace(self._path(root), data)
         except OSError as error:
             _log.info("the ledger is not remembered: %s", error)

@@ -18,6 +18,7 @@ from vault.encoding import dumps, loads_strict
 from vault.envelope import Head
 from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, RollbackError
 from vault.model import Digest
+from vault.privacy import make_private
 
 _TRUST = re.compile(r"(0|[1-9][0-9]{0,15}):([0-9a-f]{64})")
 _MAX_MEMORY_FILE = 4096  # bytes
@@ -164,7 +165,7 @@ class HeadMemory:
     def _locked(self) -> Iterator[None]:
         """Hold what is remembered against other processes; the kernel lets go if we die."""
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._directory)
             fd = os.open(self._state / "heads.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _unwritable(self._directory, error) from error

@@ -115,6 +115,10 @@ def printed(
     documents.append(vault_json("list"))
     documents.append(vault_json("restore", "data", "target"))
     documents.append(vault_json("restore", "data", "target", "--replace"))
+    (note,) = home.glob(".target.vault-*.note")
+    documents.append(vault_json("restore", "--undo", "--from", note, "--yes"))
+    assert vault("restore", "--finalize", "target")[0] == 0
+    documents.append(vault_json("restore", "data", "target", "--replace"))
     documents.append(vault_json("restore", "--undo", "target"))
     documents.append(vault_json("restore", "--finalize", "target"))
     documents.append(vault_json("export-checksums", "data"))

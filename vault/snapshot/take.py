@@ -15,6 +15,7 @@ from vault.errors import BusyError, LedgerMovedError, LocalError
 from vault.keyfile import WriterKey
 from vault.ledger import Record
 from vault.model import validate_dataset
+from vault.privacy import make_private
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository
 from vault.snapshot import chunkmap
@@ -167,7 +168,7 @@ def _only_one(directory: Path, dataset: str) -> Iterator[None]:
         BusyError: Another process holds it.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(directory)
         lock = (directory / f"{dataset}.lock").open("w")
     except OSError as error:
         raise LocalError(f"state directory {directory} can't be used", found=error) from error
