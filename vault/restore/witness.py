@@ -303,7 +303,7 @@ class _Finisher:
             "restore": found.details.get("restore"),
         }
         other = [name for name, value in expected.items() if there[name] != value]
-        if other or found.verdict == "failed":
+        if other or found.verdict not in {"passed", "partial"}:
             return None, f"the attestation in the journal is of another {' and '.join(other)}"
         return found, None
 
