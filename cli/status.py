@@ -16,6 +16,7 @@ from vault.bodies import WHOLE_SHARE
 from vault.ledger import Record
 from vault.model import to_rfc3339
 from vault.repository import Repository, snapshot_body
+from vault.sampling import Coverage, coverage
 from vault.standing import Check, Cited, DatasetStatus, Trouble, status_of
 from vault.stats import owed
 from vault.workers import make_workers
@@ -94,6 +95,8 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
     troubles = {trouble for state in states for trouble in state.troubles(max_age)}
     if max_age is not None and not states:
         troubles.add(Trouble.OBJECTIVE)
+    records = owed(ledger, ledger.snapshots(), now)
+    read_back = coverage(ledger, records, cited.believes)
     codes = [*(EXITS[trouble] for trouble in troubles), EXIT_RETENTION if gaps else 0]
     fields = {
         "exit_code": gravest(codes),
@@ -104,11 +107,14 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
             "head": str(repository.head),
             "head_age": int(head_age.total_seconds()),
         },
+        "read_back": _coverage_fields(read_back),
         "datasets": [_fields(repository, state, max_age) for state in states],
         "snapshots": [_lock_fields(repository, record, found, now) for record, found in protected],
     }
     rows = [_lock_row(record, found, now) for record, found in protected if found is not None]
     facts = {**_outcome(states, max_age), **_facts(repository, head_age)}
+    if records:
+        facts["read back"] = _coverage_text(read_back, now - ledger.when(records[0]), now)
     invocation.emit("vault/status/v1", fields, _text(repository, states, facts, rows))
     if check or max_age is not None:
         return gravest(codes)
@@ -121,6 +127,28 @@ def _protected(repository: Repository, now: datetime) -> list[Protected]:
     with make_workers(1, transfers=_TRANSFERS) as workers:
         found = protections(repository, records, workers)
     return list(zip(records, found, strict=True))
+
+
+def _coverage_fields(state: Coverage) -> dict[str, Any]:
+    return {
+        "slices": state.slices,
+        "unread": state.unread,
+        "since": to_rfc3339(state.since) if state.since else None,
+        "through": state.through,
+    }
+
+
+def _coverage_text(state: Coverage, oldest: timedelta, now: datetime) -> str:
+    """Within which time every byte was read back, or what was not since it was stored."""
+    if state.since is not None:
+        age = format_age(max(now - state.since, timedelta()))
+        return f"every byte within {age}, of snapshots up to {state.through}"
+    unread = (
+        "nothing whole"
+        if state.unread == state.slices
+        else (f"{state.unread} of {state.slices} slices never")
+    )
+    return f"{unread}, since the oldest was stored {format_age(max(oldest, timedelta()))} ago"
 
 
 def _warn_of_gap(

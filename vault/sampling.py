@@ -10,7 +10,7 @@ import heapq
 import math
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -161,7 +161,9 @@ def next_slice(ledger: Ledger, records: Iterable[Record]) -> Sample:
     return Sample(slice=(part, SLICES))
 
 
-def slices_read(ledger: Ledger, seqs: Collection[int]) -> Mapping[int, Record]:
+def slices_read(
+    ledger: Ledger, seqs: Collection[int], believes: Callable[[Record], bool] = lambda _: True
+) -> Mapping[int, Record]:
     """By slice, the last verification that read it of all these snapshots that it could know.
 
     One that found something wrong counts: its slice was read, and what is wrong is said
@@ -170,20 +172,26 @@ def slices_read(ledger: Ledger, seqs: Collection[int]) -> Mapping[int, Record]:
     Args:
         ledger: As it is read.
         seqs: Of snapshots.
+        believes: Whether an event is borne out by what it cites; asked of few.
     """
     wanted = sorted(seqs)
     found: dict[int, Record] = {}
     for record, body in _verifications(ledger):
         if not _covers(body, wanted):
             continue
-        if body.slice is not None and body.slice[1] == SLICES:
-            found.setdefault(body.slice[0], record)
-        elif body.slice is None and body.share == WHOLE_SHARE:
-            for part in range(SLICES):
-                found.setdefault(part, record)
+        parts = [part for part in _slices_of(body) if part not in found]
+        if parts and believes(record):
+            found.update(dict.fromkeys(parts, record))
         if len(found) == SLICES:
             break
     return found
+
+
+def _slices_of(body: VerificationBody) -> Iterable[int]:
+    """What a verification read whole."""
+    if body.slice is not None:
+        return (body.slice[0],) if body.slice[1] == SLICES else ()
+    return range(SLICES) if body.share == WHOLE_SHARE else ()
 
 
 def _verifications(ledger: Ledger) -> Iterable[tuple[Record, VerificationBody]]:
@@ -221,7 +229,9 @@ class Coverage:
         return self.since is not None
 
 
-def coverage(ledger: Ledger, records: Sequence[Record]) -> Coverage:
+def coverage(
+    ledger: Ledger, records: Sequence[Record], believes: Callable[[Record], bool] = lambda _: True
+) -> Coverage:
     """What verifications in the ledger say they read of these snapshots.
 
     What was stored after `Coverage.through` was not read back yet. Times are when a run began,
@@ -230,19 +240,20 @@ def coverage(ledger: Ledger, records: Sequence[Record]) -> Coverage:
     Args:
         ledger: As it is read.
         records: Snapshots that are owed.
+        believes: As for `slices_read`.
     """
-    read = slices_read(ledger, [record.seq for record in records])
+    read = slices_read(ledger, [record.seq for record in records], believes)
     if len(read) < SLICES:
         return Coverage(slices=SLICES, unread=SLICES - len(read), since=None, through=None)
     bodies = [record.body for record in read.values()]
     return Coverage(
         slices=SLICES,
         unread=0,
-        since=min(map(_read_at, read.values())),
+        since=min(_read_at(ledger, record) for record in read.values()),
         through=min(body.through for body in bodies if isinstance(body, VerificationBody)),
     )
 
 
-def _read_at(record: Record) -> datetime:
+def _read_at(ledger: Ledger, record: Record) -> datetime:
     assert isinstance(record.body, VerificationBody)
-    return min(from_rfc3339(record.body.started), record.modified)
+    return min(from_rfc3339(record.body.started), ledger.stored(record))

@@ -20,6 +20,7 @@ from vault.model import (
     SnapshotBody,
     TreeRef,
     VerificationBody,
+    replace_body,
     to_rfc3339,
 )
 from vault.sampling import (
@@ -342,8 +343,21 @@ def test_a_claimed_time_is_never_later_than_the_stores() -> None:
     """A statement that says it was begun tomorrow covers no more than the store's time says."""
     history = History()
     history.snapshot()
-    stored = history.now
-    history.now += timedelta(days=30)
     record = history.verify(history.owed, WHOLE, verdict="passed")
-    object.__setattr__(record, "modified", stored)
-    assert coverage(history.ledger, history.owed).since == stored
+    assert isinstance(record.body, VerificationBody)
+    tomorrow = to_rfc3339(history.now + timedelta(days=1))
+    history.link("verification", replace_body(record.body, started=tomorrow, finished=tomorrow))
+    assert coverage(history.ledger, history.owed).since == history.now
+
+
+def test_what_is_not_borne_out_covers_nothing() -> None:
+    """Of a slice the last verification that is believed counts."""
+    history = History()
+    history.snapshot()
+    honest = history.verify(history.owed, WHOLE, verdict="passed")
+    history.now += timedelta(days=5)
+    history.verify(history.owed, WHOLE, verdict="passed")
+    assert coverage(history.ledger, history.owed).since == history.now
+    state = coverage(history.ledger, history.owed, lambda record: record is honest)
+    assert state.since == START
+    assert coverage(history.ledger, history.owed, lambda _: False).unread == SLICES

@@ -1,0 +1,227 @@
+"""What `verify` says and records: no more than it read; and what an operator needs, in order."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+import cli.main
+from vault.errors import StorageError
+from vault.repository import Repository
+from vault.verify.stored import Objects
+
+Vault: TypeAlias = Callable[..., tuple[int, str, str]]
+VaultJson: TypeAlias = Callable[..., Any]
+Spoil: TypeAlias = Callable[[Path], None]
+
+
+def _flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+
+def _packs(repository: Path, kind: int) -> list[Path]:
+    """Of that type, by the public header, the oldest first."""
+    packs = [path for path in (repository / "packs").rglob("*") if path.is_file()]
+    found = [path for path in packs if path.read_bytes()[14] == kind]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def _inventory(repository: Path, seq: int) -> Path:
+    envelope = json.loads((repository / f"ledger/{seq:016d}").read_bytes())
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    digest: str = statement["predicate"]["body"]["inventory"]["sha256"]
+    return repository / "inventory" / digest
+
+
+FAULTS: dict[str, Spoil] = {
+    "a bit of a data pack": lambda top: _flip(_packs(top, 1)[0], -300),
+    "the header of a data pack": lambda top: _flip(_packs(top, 1)[0], 40),
+    "the end of a data pack": lambda top: _flip(_packs(top, 1)[0], -20),
+    "a data pack is gone": lambda top: _packs(top, 1)[0].unlink(),
+    "a data pack is cut": lambda top: _cut(_packs(top, 1)[0]),
+    "a bit of a tree pack": lambda top: _flip(_packs(top, 2)[0], -200),
+    "a tree pack is gone": lambda top: _packs(top, 2)[0].unlink(),
+    "an inventory is changed": lambda top: _flip(_inventory(top, 2), 30),
+    "an inventory is gone": lambda top: _inventory(top, 2).unlink(),
+}
+
+
+def _cut(path: Path) -> None:
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.fixture
+def two(vault: Vault, repository: Path, source: Path, home: Path) -> Path:
+    """Two datasets that share nothing: snapshot 2 of www, to be spoilt, and 3 of db."""
+    assert repository.is_dir()
+    (source / "very-private").write_bytes(bytes(range(250)) * 4)
+    other = home / "db"
+    other.mkdir()
+    (other / "table").write_bytes(b"rows " * 3000)
+    assert vault("snapshot", source, "--name", "www")[0] == 0
+    assert vault("snapshot", other, "--name", "db")[0] == 0
+    return other
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("options", [(), ("--no-key",)])
+def test_the_last_lines_say_what_an_operator_needs(
+    vault: Vault, two: Path, repository: Path, fault: str, options: tuple[str, ...]
+) -> None:
+    """What is wrong, in one line; what is hit; what is whole; what to try: in this order."""
+    FAULTS[fault](repository)
+    code, out, err = vault("verify", *options)
+    assert code == 4
+    lines = [line.removeprefix("vault: ") for line in err.splitlines()]
+    words = [line.partition(":")[0] for line in lines]
+    start = words.index("error")
+    assert words[start:] == sorted(words[start:], key=["error", "hit", "whole", "hint"].index), err
+    assert words.count("error") == 1
+    assert "1 of 2 snapshots hit" in lines[start]
+    assert lines[words.index("hit")].startswith("hit: snapshot 2 of www: ")
+    assert lines[words.index("whole")] == "whole: 3"
+    assert any("'vault snapshot' of www" in line for line in lines[words.index("hint") :])
+    assert out.startswith("verdict    failed: ")
+
+
+def test_files_that_are_hit_are_named_with_the_key_only(
+    vault: Vault, two: Path, repository: Path
+) -> None:
+    """Names of files are nobody's business who has no recovery key."""
+    _packs(repository, 1)[0].unlink()
+    assert "very-private" in vault("verify")[2]
+    _, out, err = vault("verify", "--no-key")
+    assert "very-private" not in out + err
+    (evidence,) = (repository / "evidence").iterdir()
+    assert "very-private" not in str(base64.b64decode(json.loads(evidence.read_bytes())["payload"]))
+
+
+def test_no_snapshot_is_nothing_to_verify(
+    vault: Vault, vault_json: VaultJson, repository: Path
+) -> None:
+    """It is no pass, and it is not recorded; a dataset that is named and has none is a mistake."""
+    code, out, err = vault("verify")
+    assert (code, err) == (0, err)
+    assert "nothing to verify" in out
+    assert "passed" not in out + err
+    found = vault_json("verify")["verification"]
+    assert (found["verdict"], found["statement"], found["whole"]) == ("nothing", None, [])
+    assert vault_json("status")["repository"]["head"].startswith("1:")
+    assert vault("verify", "www")[0] == 2
+
+
+def test_a_verdict_names_what_was_read(vault: Vault, two: Path) -> None:
+    """Without the key it says that packs were not opened; of a sample, how much it is of."""
+    assert "every byte of 7 objects was read, packs opened" in vault("verify")[1]
+    assert "packs not opened" in vault("verify", "--no-key")[1]
+    for share in ("0%", "1%", "slice"):
+        out = vault("verify", "--read-data", share)[1]
+        assert out.startswith("verdict    partial: nothing wrong in ")
+        assert "passed" not in out
+
+
+def test_a_sample_is_recorded_with_its_nonce_and_drawn_again_by_its_seed(
+    vault: Vault, vault_json: VaultJson, two: Path
+) -> None:
+    """What is drawn again is not recorded: who knows a nonce beforehand chooses what is read."""
+    first = vault_json("verify", "--read-data", "30%")["verification"]
+    assert len(first["nonce"]) == 32
+    assert first["statement"] is not None
+    for seed in (first["nonce"], first["seed"]):
+        again = vault_json("verify", "--read-data", "30%", "--seed", seed)["verification"]
+        assert again["statement"] is None
+        assert again["bytes_read"] == first["bytes_read"]
+        assert again["nonce"] == first["nonce"]
+    assert vault_json("verify", "--read-data", "30%")["verification"]["nonce"] != first["nonce"]
+    for arguments in (
+        ["--seed", first["nonce"]],
+        ["--read-data", "slice", "--seed", first["nonce"]],
+        ["--read-data", "30%", "--seed", "guess"],
+        ["--read-data", "30%", "--seed", first["nonce"] + "@999"],
+    ):
+        assert vault("verify", *arguments)[0] == 2
+
+
+def test_slices_have_their_turn_and_status_says_what_was_read(
+    vault: Vault, vault_json: VaultJson, two: Path
+) -> None:
+    """Each recorded run reads the next; what nobody records is left to chance."""
+    slices = [
+        vault_json("verify", "--read-data", "slice")["verification"]["slice"] for _ in range(3)
+    ]
+    assert slices == [[0, 30], [1, 30], [2, 30]]
+    vault_json("verify", "--read-data", "slice", "--no-key")
+    assert vault_json("verify", "--read-data", "slice")["verification"]["slice"] == [3, 30]
+    assert vault_json("status")["read_back"] == {
+        "slices": 30,
+        "unread": 26,
+        "since": None,
+        "through": None,
+    }
+    assert "26 of 30 slices never" in vault("status")[1]
+    assert vault("verify")[0] == 0
+    assert vault_json("status")["read_back"]["unread"] == 0
+    assert "every byte within less than a minute" in vault("status")[1]
+
+
+@pytest.mark.parametrize(
+    ("signal", "code"), [(KeyboardInterrupt, 130), (cli.main.TerminatedError, 143)]
+)
+def test_who_ends_it_hears_what_was_done(
+    vault: Vault, two: Path, monkeypatch: pytest.MonkeyPatch, signal: type[BaseException], code: int
+) -> None:
+    """At once; what was read and what is left; nothing is recorded."""
+    before = vault("--json", "list")[1]
+    each = Objects._each
+
+    def ended(self: Objects, work: Any, keys: Any) -> Iterator[Any]:
+        for number, key in enumerate(each(self, work, keys)):
+            if number == 2:
+                raise signal
+            yield key
+
+    monkeypatch.setattr(Objects, "_each", ended)
+    found, _, err = vault("verify")
+    assert found == code
+    assert "stopped while reading objects: 2 objects read, 5 objects, " in err
+    assert "nothing is attested" in err
+    assert vault("--json", "list")[1] == before
+    assert not (two.parent / "repository/evidence").exists()
+
+
+def test_an_object_that_the_store_does_not_give_is_no_verdict(
+    vault: Vault,
+    vault_json: VaultJson,
+    two: Path,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exit 13 and no statement; with one that is wrong beside it, 4, and only that one is bad."""
+    head = vault_json("status")["repository"]["head"]
+    name = _packs(repository, 1)[0].name
+    read = Repository.read
+
+    def refuse(self: Repository, ref: Any) -> bytes:
+        if ref.name.endswith(name):
+            raise StorageError("input/output error")
+        return read(self, ref)
+
+    monkeypatch.setattr(Repository, "read", refuse)
+    code, out, err = vault("verify")
+    assert code == 13
+    assert out.startswith("verdict    unfinished: the store did not give 1 object")
+    assert name in err
+    assert vault_json("status")["repository"]["head"] == head
+    _packs(repository, 1)[1].unlink()
+    found = vault_json("verify", code=4)["verification"]
+    assert [each["object"].endswith(name) for each in found["unread"]] == [True]
+    (hit,) = found["hits"]
+    assert [each.rpartition("/")[2] for each in hit["objects"]] == found["bad_packs"]
+    assert name not in found["bad_packs"]
