@@ -204,7 +204,7 @@ def emit(text: str) -> bool:
     """
     with ignore_closed_stdout():
         print(text, flush=True)  # noqa: T201 - the one place that prints data
-        return True
+        return getattr(sys.stdout, "name", "") != os.devnull  # what stands in for a closed one
     return False
 
 

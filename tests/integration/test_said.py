@@ -105,6 +105,18 @@ def test_a_reader_who_has_left_hides_nothing(
     assert said in err.replace("\n", " "), err
 
 
+@pytest.mark.parametrize("command", ["snapshot", "key revoke", "verify"], indirect=True)
+def test_a_stdout_that_was_closed_hides_nothing(
+    process: Process, command: tuple[list[str], str]
+) -> None:
+    """As a supervisor starts it that gives it none."""
+    arguments, said = command
+    running = process(*arguments, stdout=None, preexec_fn=lambda: os.close(1))
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 0, err
+    assert said in err.replace("\n", " "), err
+
+
 def test_what_was_printed_is_not_said_twice(vault: Vault, ready: dict[str, Any]) -> None:
     """Control: stderr is for what stdout did not take."""
     code, out, err = vault(*_arguments("snapshot", ready))
