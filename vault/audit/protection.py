@@ -49,6 +49,9 @@ class Ends:
     def __init__(self, needs: Needs, ledger: Ledger, statements: int) -> None:
         self._needs = needs
         self._promised = ledger.effective_until
+        self._single = {  # of names with one row: nearly all, and asked for by every snapshot
+            need.name: need.locked_until or NEVER for need in needs if len(needs.of(need.name)) == 1
+        }
         self._ledger: list[tuple[datetime, str]] = []  # the weakest of statements 0 … n
         weakest = (datetime.max.replace(tzinfo=NEVER.tzinfo), "")
         for seq in range(statements):
@@ -57,15 +60,16 @@ class Ends:
             self._ledger.append(weakest)
 
     def _end(self, ref: ObjectRef) -> datetime:
-        rows = self._needs.of(ref.name)
-        need = rows[0] if len(rows) == 1 else self._needs.find(ref)
+        """Where several versions of a name are pinned."""
+        need = self._needs.find(ref)
         return (need.locked_until if need else None) or NEVER
 
     def of(self, record: Record, refs: Iterable[ObjectRef]) -> Protection:
         """Of a snapshot and what it needs."""
         until, weakest = self._ledger[record.seq]
+        single = self._single
         for ref in refs:
-            end = self._end(ref)
+            end = single.get(ref.name) or self._end(ref)
             if end < until:
                 until, weakest = end, ref.name
         return Protection(
