@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import getpass
 import os
+import pwd
 import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,17 +73,28 @@ class Places:
     cache: Path
 
     @classmethod
-    def of(cls, environment: Mapping[str, str], *, home: Path, is_root: bool) -> Self:
+    def of(cls, environment: Mapping[str, str], *, home: Path | None, is_root: bool) -> Self:
         """XDG variables where set; else the system's places for root, the XDG defaults for others.
 
         XDG Base Directory Specification 0.8: a variable that is not absolute is ignored.
+
+        Raises:
+            ConfigError: A place would be in the home directory, and there is none.
         """
 
         def place(variable: str, system: str, default: str) -> Path:
             base = Path(environment.get(variable, ""))
             if base.is_absolute():
                 return base / "vault"
-            return Path(system) if is_root else home / default / "vault"
+            if is_root:
+                return Path(system)
+            if home is None:
+                raise ConfigError(
+                    f"no directory for this user's files: neither HOME nor {variable} is absolute",
+                    found=f"user {os.geteuid()} has no home directory by the system's list either",
+                    hint="set HOME",
+                )
+            return home / default / "vault"
 
         keys = environment.get("VAULT_KEYS")
         return cls(
@@ -573,6 +585,13 @@ def _ask(prompt: str) -> str:
         raise
 
 
-def _home(environment: Mapping[str, str]) -> Path:
-    home = environment.get("HOME")
-    return Path(home) if home else Path.home()
+def _home(environment: Mapping[str, str]) -> Path | None:
+    """As HOME says, else the system's list of users; None where neither gives an absolute path."""
+    home = Path(environment.get("HOME", ""))
+    if home.is_absolute():
+        return home
+    try:
+        listed = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:
+        return None
+    return listed if listed.is_absolute() else None

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from cli.context import Invocation, Places, settled_head
+from cli.context import Invocation, Places, _home, settled_head
 from cli.options import Options
 from vault.envelope import Head
 from vault.errors import ConfigError, WrongKeyError
@@ -40,6 +40,23 @@ def test_others_keep_them_at_home() -> None:
         HOME / ".local/state/vault",
         HOME / ".cache/vault",
     )
+
+
+def test_without_any_home_a_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HOME unset or relative, and no entry in the list of users; XDG variables do without."""
+
+    def none(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", none)
+    environments: list[dict[str, str]] = [{}, {"HOME": ""}, {"HOME": "relative"}]
+    for environment in environments:
+        assert _home(environment) is None
+    with pytest.raises(ConfigError, match="XDG_"):
+        Places.of({}, home=None, is_root=False)
+    assert Places.of({}, home=None, is_root=True).state == Path("/var/lib/vault")
+    xdg = {f"XDG_{name}_HOME": f"/{name}" for name in ("CONFIG", "STATE", "CACHE")}
+    assert Places.of(xdg, home=None, is_root=False).state == Path("/STATE/vault")
 
 
 def test_xdg_variables_decide_for_root_too() -> None:
