@@ -1,16 +1,20 @@
 """`vault export-checksums`: what `sha256sum --check` reads."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 import click
 
 from cli import listing, render
 from cli.context import Invocation, pass_invocation
+from cli.exits import EXIT_DEGRADED
 from vault.browse import TreeIndex
 from vault.model import EntryType
 from vault.selection import select
 from vault.tree import Entry
+
+_SHOWN: Final = 20  # files that are told one by one
 
 
 @click.command("export-checksums")
@@ -20,21 +24,23 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
     """Print a snapshot's SHA-256 sums as sha256sum does.
 
     Needs recovery.key. After a restore to DIR: cd DIR && sha256sum --check FILE. Nothing is printed
-    before the whole tree was checked against its signature. Exit 3: entries that
-    break a rule were stepped over; 4: the tree is damaged, and what lies before the
-    damage is printed.
+    before the whole tree was checked against its signature. A file with more than 1 GiB of holes
+    has no SHA-256 but a tree hash, which --json gives: it is left out, and said. Exit 3: such
+    files, or entries that break a rule, were left out; 4: the tree is damaged, and what lies
+    before the damage is printed.
     """
     repository = invocation.open(afresh=True)
     record = select(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
     with listing.view(invocation, repository, recovery, record) as view:
-        sums = checksums(view.tree)
+        vast = _Vast()
+        sums = vast.left_out_of(checksums(view.tree))
         if invocation.options.json:
             listing.emit_json_list(
                 "vault/export-checksums/v1",
                 {"snapshot": record.seq},
                 "files",
-                ({**render.path_fields(entry.path), "sha256": sha.hex()} for entry, sha in sums),
+                map(_fields, checksums(view.tree)),
                 tail=lambda: listing.flaw_fields(view.flaws),
             )
         elif sys.stdout.isatty():
@@ -43,20 +49,51 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
             with render.ignore_closed_stdout():
                 sys.stdout.buffer.writelines(line(entry.path, sha) for entry, sha in sums)
                 sys.stdout.buffer.flush()
-        return listing.report_flaws(invocation, record.seq, view.flaws)
+        left_out = vast.report(invocation, record.seq)
+        return listing.report_flaws(invocation, record.seq, view.flaws) or left_out
 
 
-def checksums(tree: TreeIndex) -> Iterator[tuple[Entry, bytes]]:
-    """Each name of each file with the SHA-256 of its content; hard links have their file's."""
+def checksums(tree: TreeIndex) -> Iterator[tuple[Entry, Entry]]:
+    """Each name of each file, and the file, which has the digest; hard links have their own."""
     for number, entry in enumerate(tree):
         if entry.type is EntryType.HARD_LINK:
-            digest = tree.entry(tree.file_of(number)).sha256
+            yield entry, tree.entry(tree.file_of(number))
         elif entry.type is EntryType.FILE:
-            digest = entry.sha256
-        else:
-            continue
-        assert digest is not None
-        yield entry, digest
+            yield entry, entry
+
+
+def _fields(pair: tuple[Entry, Entry]) -> dict[str, Any]:
+    entry, file = pair
+    return {**render.path_fields(entry.path), **listing.digest_fields(file)}
+
+
+class _Vast:
+    """Files that sha256sum can't be told of, as they have no SHA-256."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._named: list[bytes] = []
+
+    def left_out_of(self, files: Iterable[tuple[Entry, Entry]]) -> Iterator[tuple[Entry, bytes]]:
+        """Names with the SHA-256 of their files, without these."""
+        for entry, file in files:
+            if file.sha256 is not None:
+                yield entry, file.sha256
+                continue
+            self._count += 1
+            if len(self._named) < _SHOWN:
+                self._named.append(entry.path)
+
+    def report(self, invocation: Invocation, seq: int) -> int:
+        """Say which they are; returns the exit code that this means."""
+        for path in self._named:
+            invocation.warn(
+                f"snapshot {seq}: {render.path_text(path)} is left out: it has a tree hash and no"
+                " SHA-256, as more than 1 GiB of it are holes; --json gives it"
+            )
+        if self._count > len(self._named):
+            invocation.warn(f"snapshot {seq}: {self._count - len(self._named):,} more are left out")
+        return EXIT_DEGRADED if self._count else 0
 
 
 def line(path: bytes, digest: bytes) -> bytes:

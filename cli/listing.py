@@ -152,6 +152,14 @@ def flaw_fields(flaws: Flaws) -> dict[str, Any]:
 # --- entries ---
 
 
+def digest_fields(entry: Entry) -> dict[str, str | None]:
+    """Of an entry's content: the one that it has, if it is a file."""
+    return {
+        "sha256": entry.sha256.hex() if entry.sha256 else None,
+        "tree_hash": entry.tree_hash.hex() if entry.tree_hash else None,
+    }
+
+
 def shown_path(entry: Entry) -> str:
     """For people: a directory ends in ``/``."""
     text = render.path_text(entry.path)
@@ -192,7 +200,7 @@ def entry_fields(entry: Entry) -> dict[str, Any]:
         "group": entry.group,
         "mtime": exact_time(entry.mtime),
         "size": entry.size,
-        "sha256": entry.sha256.hex() if entry.sha256 else None,
+        **digest_fields(entry),
         "link": render.path_fields(entry.link) if entry.link is not None else None,
         "device": [os.major(entry.device), os.minor(entry.device)]
         if entry.device is not None

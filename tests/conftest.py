@@ -235,7 +235,7 @@ def _content(reader: Reader, entry: Entry) -> bytes:
     if not entry.size:
         return b""
     parts: list[bytes] = []
-    for name in reader.chunks_of(entry):
+    for name in (name for ids in reader.chunks_of(entry) for name in ids):
         pack = reader.pack(reader.find(name).pack)
         place = next(place for place in pack.directory.iter_chunks() if place.id == name)
         ((_, raw),) = pack.blocks([place.block])

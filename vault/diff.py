@@ -92,7 +92,7 @@ def compare(old: Entry, new: Entry) -> Change | None:
 
 
 def _content(entry: Entry) -> tuple[object, ...]:
-    return entry.size, entry.sha256, entry.link, entry.device
+    return entry.size, entry.sha256, entry.tree_hash, entry.link, entry.device
 
 
 def _merge(

@@ -35,7 +35,7 @@ from vault.privacy import make_private
 
 _FORMAT = 3  # since then every record keeps the rules of docs/format.md 8
 _FRAME = 1 << 20  # bytes of records, before compression, that fill a frame
-_MAX_FRAME = 256 << 20  # bytes; one record may hold the 64 MiB of a huge file's extra part
+_MAX_FRAME = 256 << 20  # bytes; a record names every pack of a huge file
 _MAX_HEAD = 2 << 20  # bytes; the sources, which a tree header holds too, are in base64
 _LEVEL = 1
 _LENGTH = struct.Struct("<I")

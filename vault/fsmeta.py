@@ -148,23 +148,26 @@ def read_meta(place: Place, status: os.stat_result) -> Meta:
     )
 
 
-def read_holes(fd: int, size: int) -> tuple[tuple[int, int], ...]:
-    """Holes of a regular file as (offset, length); () where the file system keeps none.
+def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Data of a regular file between its holes, (start, end), as it is when asked for.
 
     Ascending and disjoint, whatever the file system says: where it says nothing
     that leads on, the rest counts as data. Moves the descriptor's position.
     """
-    holes: list[tuple[int, int]] = []
     position = 0
     while position < size:
-        data = _seek(fd, position, os.SEEK_DATA, size)
-        if data > position:
-            holes.append((position, data - position))
-        end = _seek(fd, data, os.SEEK_HOLE, size) if data < size else size
-        if end == position:
-            break
-        position = end
-    return tuple(holes)
+        start = _seek(fd, position, os.SEEK_DATA, size)
+        if start >= size:
+            return
+        position = _seek(fd, start, os.SEEK_HOLE, size)
+        if position == start:
+            position = size
+        yield start, position
+
+
+def hole_size(fd: int, size: int) -> int:
+    """Bytes of a regular file of that size which are in holes. Moves the position."""
+    return size - sum(end - start for start, end in data_runs(fd, size))
 
 
 def _seek(fd: int, offset: int, whence: int, size: int) -> int:

@@ -20,7 +20,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from vault.browse import OpenFile, View
 from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, VaultError
 from vault.model import EntryType
-from vault.tree import Entry, is_plain
+from vault.tree import Entry, hole_size, is_plain
 
 _log = logging.getLogger(__name__)
 
@@ -242,8 +242,7 @@ def _dots(number: int, offset: int) -> Iterator[tuple[str, dict[str, int], int]]
 
 def _blocks(entry: Entry) -> int:
     """Units of 512 bytes that hold data."""
-    holes = sum(length for _, length in entry.holes or ())
-    return -(-(entry.size - holes) // 512)
+    return -(-(entry.size - hole_size(entry)) // 512)
 
 
 def _refused(number: int) -> OSError:

@@ -13,9 +13,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar, overload
+from typing import Generic, NamedTuple, TypeVar, overload
 
-from vault import index
+from vault import extents, index
 from vault.cache import Cache, Location
 from vault.codec import MAX_HEADER, Header, Opener, open_seed
 from vault.crypto import RecipientKey, chunk_id
@@ -48,6 +48,7 @@ from vault.tree import (
     TreeParser,
     commitment,
     expand_levels,
+    is_sparse,
     split_ids,
 )
 
@@ -59,8 +60,17 @@ _V = TypeVar("_V")
 _UNREADABLE = (IntegrityError, WrongKeyError)  # a damaged header may name no key of ours
 
 TREE_BLOCKS = 16  # open blocks of tree packs: at most 16 × 8 MiB
+LOOKED_UP = 512  # chunks at once
 RECENT_PACKS = 64  # packs whose directories and keys are at hand
 WHOLE_PACK = 0.5  # share of a pack's blocks from which one GET of all of it is cheaper
+
+
+class Located(NamedTuple):
+    """A chunk of a file, and where it lies."""
+
+    id: bytes
+    pack: int  # by the number for `Reader.pack`
+    length: int  # bytes
 
 
 class _Recent(Generic[_K, _V]):
@@ -353,6 +363,7 @@ class Reader:
         self.inventory: Inventory = repository.inventory(record)
         self._recipient = recipient
         self.by_digest = by_digest
+        self.scratch = scratch
         self._hashed = by_digest and not use_index  # all that is believed of packs was hashed
         self._use_index = use_index
         self._seeds: dict[tuple[bytes, object], bytes] = {}
@@ -364,6 +375,8 @@ class Reader:
         self.replaced: set[str] = set()  # names of packs for which others are looked at
         self.substitutes: dict[str, ObjectRef] = {}  # that were looked at; by name
         self.openers: _Recent[bytes, Opener] = _Recent(RECENT_PACKS)
+        self._tree_blocks: _Recent[tuple[int, int], bytes] = _Recent(TREE_BLOCKS)
+        self._places: _Recent[int, dict[bytes, Place]] = _Recent(TREE_BLOCKS)  # of tree chunks
         self.secrets = self._open_domain()
         self.directories = Directories(scratch)
         self._chunks = Cache.open(
@@ -656,12 +669,39 @@ class Reader:
         is_sure = self._hashed or (self.bad and not self._use_index)
         return error if is_sure else StaleIndexError(f"{error}, by what was believed")
 
-    def chunks_of(self, entry: Entry) -> Sequence[bytes]:
-        """Chunk ids of a file, in order; none where it is empty, or a hole and nothing else."""
-        if entry.chunks or entry.holes is not None or not entry.size:
-            return split_ids(entry.chunks)
-        assert entry.sha256 is not None
-        return [chunk_id(self.secrets.id_key, ObjectType.DATA, entry.sha256)]
+    def chunks_of(self, entry: Entry) -> Iterator[Sequence[bytes]]:
+        """Chunk ids of a file, in order: some at a time, as a giant file has very many.
+
+        Raises:
+            IntegrityError: The list of them is missing or broken.
+        """
+        if entry.chunk_list is not None:
+            yield from extents.listed_ids(entry.chunk_list, self._fetch_tree)
+        elif entry.chunks:
+            yield split_ids(entry.chunks)
+        elif entry.size and not is_sparse(entry):
+            assert entry.sha256 is not None
+            yield [chunk_id(self.secrets.id_key, ObjectType.DATA, entry.sha256)]
+
+    def located(self, entry: Entry) -> Iterator[Located]:
+        """The chunks of a file in order, and where they lie; few in memory.
+
+        Raises:
+            IntegrityError: One is in no pack, or the list of them is missing or broken.
+        """
+        for ids in self.chunks_of(entry):
+            for at in range(0, len(ids), LOOKED_UP):
+                names = ids[at : at + LOOKED_UP]
+                for name, (pack, length) in zip(names, self.find_all(names), strict=True):
+                    yield Located(name, pack, length)
+
+    def holes_of(self, entry: Entry) -> Iterator[tuple[int, int]]:
+        """Holes of a file: (offset, length), ascending; few in memory.
+
+        Raises:
+            IntegrityError: The list of them is missing or broken.
+        """
+        return extents.holes_of(entry, self._fetch_tree)
 
     def pack(self, number: int) -> PackReader:
         """The reader of a pack by the number that `find` gave."""
@@ -719,7 +759,7 @@ class Reader:
         """The stream, to its end or to the first chunk that can't be had."""
         ref = self.body.tree
         try:
-            for chunk in expand_levels(bytes.fromhex(ref.id), ref.level, self._tree_chunks()):
+            for chunk in expand_levels(bytes.fromhex(ref.id), ref.level, self._fetch_tree):
                 yield chunk
                 if flaws is not None and flaws.end is not None:
                     return
@@ -739,30 +779,29 @@ class Reader:
                 found=found,
             )
 
-    def _tree_chunks(self) -> Callable[[bytes], bytes]:
-        """Fetches tree chunks; the blocks last used stay open, as neighbours follow."""
-        blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
-        places: dict[int, dict[bytes, Place]] = {}
+    def _fetch_tree(self, chunk_id: bytes) -> bytes:
+        """A tree chunk, wherever it lies."""
+        return self.wherever(chunk_id, self._read_tree)
 
-        def fetch(chunk_id: bytes) -> bytes:
-            number = self.find(chunk_id).pack
-            pack = self._readers[number]
-            if pack.kind is not ObjectType.TREE:
-                raise self.doubt(
-                    FormatError(f"{pack.ref.name} holds no tree chunks", found=pack.kind.name)
-                )
-            if number not in places:
-                places[number] = {place.id: place for place in pack.directory.iter_chunks()}
-            place = places[number][chunk_id]
-            key = (number, place.block)
-            if key not in blocks:
-                ((_, blocks[key]),) = pack.blocks([place.block])
-                if len(blocks) > TREE_BLOCKS:
-                    blocks.popitem(last=False)
-            blocks.move_to_end(key)
-            return blocks[key][place.offset : place.offset + place.length]
-
-        return lambda chunk_id: self.wherever(chunk_id, fetch)
+    def _read_tree(self, chunk_id: bytes) -> bytes:
+        """One by where it is said to lie; the blocks last used stay open, as neighbours follow."""
+        number = self.find(chunk_id).pack
+        pack = self._readers[number]
+        if pack.kind is not ObjectType.TREE:
+            raise self.doubt(
+                FormatError(f"{pack.ref.name} holds no tree chunks", found=pack.kind.name)
+            )
+        places = self._places.get(number)
+        if places is None:
+            places = {place.id: place for place in pack.directory.iter_chunks()}
+            self._places.put(number, places)
+        place = places[chunk_id]
+        key = (number, place.block)
+        block = self._tree_blocks.get(key)
+        if block is None:
+            ((_, block),) = pack.blocks([place.block])
+            self._tree_blocks.put(key, block)
+        return block[place.offset : place.offset + place.length]
 
 
 def pack_name(pack_id: bytes) -> str:

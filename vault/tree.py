@@ -19,12 +19,15 @@ from vault.errors import FormatError, VaultError
 from vault.model import MAX_PATH, SYMLINK_MODE, EntryType, sort_key
 
 __all__ = [
+    "MAX_INLINE",
     "MAX_LEVEL",
+    "MAX_ZEROS",
     "BadEntry",
     "ContentRoot",
     "Entry",
     "EntryType",
     "Flaws",
+    "ListRef",
     "TreeEnd",
     "TreeHeader",
     "TreeOrder",
@@ -41,7 +44,9 @@ __all__ = [
     "expand_levels",
     "fold_levels",
     "frame",
+    "hole_size",
     "is_plain",
+    "is_sparse",
     "keep_entry",
     "kept_entry",
     "legible_path",
@@ -53,7 +58,9 @@ __all__ = [
 
 MAGIC = b"VAULTTR1"
 MAX_CANONICAL = 4 << 20  # bytes
-MAX_EXTRA = 64 << 20  # bytes
+MAX_EXTRA = 2 << 20  # bytes
+MAX_INLINE = 32_768  # chunk ids, and holes, that are in an entry; more are a list outside
+MAX_ZEROS = 1 << 30  # bytes of holes in a file with a SHA-256, which would have to be hashed
 MAX_HEADER = 1 << 20  # bytes
 MAX_NAME = 255  # bytes of an xattr's name; characters of a user's or group's
 MAX_LEVEL = 8
@@ -79,6 +86,15 @@ _LINKS = frozenset((EntryType.SYMLINK, EntryType.HARD_LINK))
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
 
+class ListRef(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A list outside its entry, stored as a tree stream is (docs/format.md 8.1)."""
+
+    id: bytes
+    level: int
+    count: int  # chunk ids, or holes
+    size: int  # bytes of the file that they cover
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One member of a tree. Times are ns since 1970; fields as in docs/format.md 8."""
 
@@ -89,7 +105,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
     gid: int = 0
     mtime: int = 0
     size: int = 0  # bytes; of files only
-    sha256: bytes | None = None  # of the content; of files only
+    sha256: bytes | None = None  # of the content; of files only, and those without a tree hash
     link: bytes | None = None  # symlink: target as read; hard link: path of an earlier file
     device: int | None = None  # st_rdev
     xattrs: tuple[tuple[bytes, bytes], ...] | None = None  # sorted by name; None if there are none
@@ -98,6 +114,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
     group: str = ""
     ctime: int = 0
     holes: tuple[tuple[int, int], ...] | None = None  # (offset, length); None if there are none
+    tree_hash: bytes | None = None  # of the content, in place of a SHA-256
+    chunk_list: ListRef | None = None  # in place of `chunks`, where they are many
+    hole_list: ListRef | None = None  # in place of `holes`
 
 
 class _Canonical(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -108,7 +127,7 @@ class _Canonical(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     gid: int
     mtime: int
     size: int
-    sha256: bytes | None
+    digest: bytes | None
     link: bytes | None
     device: int | None
     xattrs: tuple[tuple[bytes, bytes], ...] | None
@@ -120,6 +139,11 @@ class _Extra(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     group: str
     ctime: int
     holes: tuple[tuple[int, int], ...] | None
+
+
+class _ExtraWithLists(_Extra, frozen=True, array_like=True, forbid_unknown_fields=True):
+    chunk_list: ListRef | None
+    hole_list: ListRef | None
 
 
 class TreeHeader(
@@ -139,6 +163,9 @@ class TreeHeader(
 _encode = msgspec.msgpack.Encoder().encode
 _canonical_decoder = msgspec.msgpack.Decoder(_Canonical)
 _extra_decoder = msgspec.msgpack.Decoder(_Extra)
+_long_extra_decoder = msgspec.msgpack.Decoder(_ExtraWithLists)
+_LONG = b"\x97"  # msgpack: an array of seven
+_TREE_HASH = b"\x01"  # before a content digest that is no SHA-256
 _header_decoder = msgspec.msgpack.Decoder(TreeHeader)
 _own_decoder = msgspec.msgpack.Decoder(Entry)
 
@@ -162,6 +189,7 @@ def encode_canonical(entry: Entry) -> bytes:
         entry.mtime,
         size=entry.size,
         sha256=entry.sha256,
+        tree_hash=entry.tree_hash,
         link=entry.link,
         device=entry.device,
         xattrs=entry.xattrs,
@@ -170,7 +198,10 @@ def encode_canonical(entry: Entry) -> bytes:
 
 def encode_extra(entry: Entry) -> bytes:
     """The part of an entry that the content root leaves out."""
-    return _encode((entry.chunks, entry.user, entry.group, entry.ctime, entry.holes))
+    fields = entry.chunks, entry.user, entry.group, entry.ctime, entry.holes
+    if entry.chunk_list is None and entry.hole_list is None:
+        return _encode(fields)
+    return _encode((*fields, entry.chunk_list, entry.hole_list))
 
 
 def encode_entry(entry: Entry) -> tuple[bytes, bytes]:
@@ -195,12 +226,14 @@ def canonical_of(  # noqa: PLR0917 - the order is the format's; one call for eve
     *,
     size: int = 0,
     sha256: bytes | None = None,
+    tree_hash: bytes | None = None,
     link: bytes | None = None,
     device: int | None = None,
     xattrs: tuple[tuple[bytes, bytes], ...] | None = None,
 ) -> bytes:
     """`encode_canonical` of an entry with these fields, without making the entry."""
-    return _encode((path, kind, mode, uid, gid, mtime, size, sha256, link, device, xattrs))
+    digest = sha256 if tree_hash is None else _TREE_HASH + tree_hash
+    return _encode((path, kind, mode, uid, gid, mtime, size, digest, link, device, xattrs))
 
 
 def frame(canonical: bytes, extra: bytes) -> bytes:
@@ -249,7 +282,18 @@ def decode_entry(canonical: bytes, extra: bytes) -> Entry:
             type, or not the one shortest encoding.
     """
     first = _decode(_canonical_decoder, canonical, "tree entry")
-    second = _decode(_extra_decoder, extra, "tree entry's extra part")
+    chunk_list = hole_list = None
+    if extra.startswith(_LONG):
+        longer = _decode(_long_extra_decoder, extra, "tree entry's extra part")
+        chunk_list, hole_list = longer.chunk_list, longer.hole_list
+        if chunk_list is None and hole_list is None:
+            raise FormatError("tree entry's extra part has room for lists and none")
+        second: _Extra = longer
+    else:
+        second = _decode(_extra_decoder, extra, "tree entry's extra part")
+    sha256, tree_hash = first.digest, None
+    if sha256 is not None and len(sha256) == 1 + ID_SIZE and sha256[:1] == _TREE_HASH:
+        tree_hash, sha256 = sha256[1:], None
     if first.type not in _TYPES:
         raise FormatError("tree entry has an unknown type", found=first.type)
     entry = Entry(
@@ -260,7 +304,7 @@ def decode_entry(canonical: bytes, extra: bytes) -> Entry:
         gid=first.gid,
         mtime=first.mtime,
         size=first.size,
-        sha256=first.sha256,
+        sha256=sha256,
         link=first.link,
         device=first.device,
         xattrs=first.xattrs,
@@ -269,6 +313,9 @@ def decode_entry(canonical: bytes, extra: bytes) -> Entry:
         group=second.group,
         ctime=second.ctime,
         holes=second.holes,
+        tree_hash=tree_hash,
+        chunk_list=chunk_list,
+        hole_list=hole_list,
     )
     check_entry(entry)
     return entry
@@ -383,36 +430,87 @@ def _xattrs_flaw(xattrs: Sequence[tuple[bytes, bytes]]) -> Flaw:
 
 def _content_flaw(entry: Entry) -> Flaw:
     if entry.type is not _FILE:
-        if entry.size or entry.sha256 is not None or entry.chunks or entry.holes is not None:
+        if entry.size or entry.sha256 is not None or entry.chunks or is_sparse(entry):
+            return "has content and is no file", None
+        if entry.tree_hash is not None or entry.chunk_list is not None:
             return "has content and is no file", None
         return None
-    if entry.sha256 is None or len(entry.sha256) != ID_SIZE:
+    digest = entry.sha256 if entry.tree_hash is None else entry.tree_hash
+    if digest is None or len(digest) != ID_SIZE:
         return "has no SHA-256", None
-    if entry.holes is None:
-        return _chunks_flaw(entry.chunks, entry.size, is_sparse=False)
-    data = entry.size - sum(length for _, length in entry.holes)
-    return _holes_flaw(entry.holes, entry.size) or _chunks_flaw(entry.chunks, data, is_sparse=True)
+    if not is_sparse(entry) and entry.chunk_list is None:
+        is_derivable = entry.tree_hash is None
+        return _chunks_flaw(entry.chunks, entry.size, is_derivable=is_derivable)
+    return (
+        _holes_flaw(entry)
+        or _list_flaw(entry.chunk_list, is_alone=not entry.chunks)
+        or _list_flaw(entry.hole_list, is_alone=entry.holes is None)
+        or _sizes_flaw(entry, hole_size(entry))
+    )
 
 
-def _chunks_flaw(ids: bytes, data: int, *, is_sparse: bool) -> Flaw:
-    """Chunk ids of a file with so many bytes outside its holes."""
-    chunks, odd = divmod(len(ids), ID_SIZE)
-    if odd or chunks > data:
-        return "has an impossible number of chunk ids", len(ids)
-    if chunks == 1 and not is_sparse:
-        return "names the one chunk that its SHA-256 already gives", None
-    if not chunks and data and is_sparse:
-        return "has holes and no chunks for the rest", None
+def is_sparse(entry: Entry) -> bool:
+    """Whether a file has holes."""
+    return entry.holes is not None or entry.hole_list is not None
+
+
+def hole_size(entry: Entry) -> int:
+    """Bytes of a file that are in holes."""
+    if entry.hole_list is not None:
+        return entry.hole_list.size
+    return sum(length for _, length in entry.holes) if entry.holes else 0
+
+
+def _sizes_flaw(entry: Entry, holes: int) -> Flaw:
+    """What a file with so many bytes in holes, or with a list, owes its size."""
+    data = entry.size - holes
+    if data < 0:
+        return "has more holes than bytes", holes
+    if holes > MAX_ZEROS and entry.tree_hash is None:
+        return "has a SHA-256 and too many holes for it", holes
+    if entry.chunk_list is None:
+        return _chunks_flaw(entry.chunks, data, is_derivable=False)
+    if entry.chunk_list.size != data:
+        return "has a chunk list that does not cover it", entry.chunk_list.size
     return None
 
 
-def _holes_flaw(holes: Sequence[tuple[int, int]], size: int) -> Flaw:
-    """Holes must be sorted, disjoint, and inside the file."""
+def _chunks_flaw(ids: bytes, data: int, *, is_derivable: bool) -> Flaw:
+    """Chunk ids of a file with so many bytes outside its holes."""
+    chunks, odd = divmod(len(ids), ID_SIZE)
+    if odd or chunks > data or chunks > MAX_INLINE:
+        return "has an impossible number of chunk ids", len(ids)
+    if chunks == 1 and is_derivable:
+        return "names the one chunk that its SHA-256 already gives", None
+    if not chunks and data and not is_derivable:
+        return "has no chunk ids, and its digest gives none", None
+    return None
+
+
+def _list_flaw(ref: ListRef | None, *, is_alone: bool) -> Flaw:
+    """What a list outside an entry can break without being read."""
+    if ref is None:
+        return None
+    if not is_alone:
+        return "has a list both in it and outside", None
+    if len(ref.id) != ID_SIZE or not 0 <= ref.level <= MAX_LEVEL:
+        return "has an impossible list", (ref.id[:ID_SIZE].hex(), ref.level)
+    if not MAX_INLINE < ref.count <= ref.size <= _I63:
+        return "has a list of an impossible length", (ref.count, ref.size)
+    return None
+
+
+def _holes_flaw(entry: Entry) -> Flaw:
+    """Holes in an entry must be sorted, disjoint, and inside the file."""
+    holes, end = entry.holes, 0
+    if holes is None:
+        return None
     if not holes:
         return "has an empty list of holes", "[]"
-    end = 0
+    if len(holes) > MAX_INLINE:
+        return "has an impossible number of holes", len(holes)
     for offset, length in holes:
-        if offset < end or length <= 0 or offset + length > size:
+        if offset < end or length <= 0 or offset + length > entry.size:
             return "has impossible holes", (offset, length)
         end = offset + length
     return None

@@ -1,6 +1,7 @@
 """A snapshot is looked at through its verified tree; every byte of a file is verified."""
 
 import logging
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,7 +199,7 @@ def _data_packs(lab: "Lab", path: bytes = b"big") -> list[ObjectRef]:
     """Packs that a file's chunks lie in, in the order of the file."""
     with _view(lab) as view:
         reader = view.blocks.reader
-        numbers = [reader.find(each).pack for each in reader.chunks_of(_at(view, path))]
+        numbers = [chunk.pack for chunk in reader.located(_at(view, path))]
         return [reader.pack(number).ref for number in dict.fromkeys(numbers)]
 
 
@@ -221,6 +222,40 @@ def test_any_part_of_a_file_reads_as_it_was(lab: "Lab", source: Path, name: str)
             size = dice.choice((0, 1, 100, 10_000, 200_000))
             assert file.read(offset, size) == expected[offset : offset + size]
         assert b"".join(view.stream(entry)) == expected
+
+
+@pytest.mark.parametrize("name", ["big", "sparse", "vast"])
+def test_any_part_of_a_giant_file_reads_as_it_was(
+    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its chunks and holes are lists of their own, and lie on disk; the control has none."""
+    (source / "new").mkdir()
+    (source / name).replace(source / "new/file") if name != "vast" else _comb(source / "new/file")
+    path, expected = b"new/file", (source / "new/file").read_bytes()
+    for module in "vault.tree", "vault.snapshot.extents", "vault.snapshot.reading":
+        monkeypatch.setattr(f"{module}.MAX_INLINE", 1)
+    lab.snapshot(source / "new")
+    lab.snapshot(source)
+    dice = random.Random(3)
+    with _view(lab) as view:
+        entry = _at(view, path)
+        assert entry.chunk_list is not None
+        assert (entry.hole_list is None) == (name == "big")
+        file = view.open(entry)
+        for _ in range(60):
+            offset = dice.randrange(len(expected) + 10)
+            size = dice.choice((0, 1, 100, 10_000, 200_000))
+            assert file.read(offset, size) == expected[offset : offset + size]
+        assert b"".join(view.stream(entry)) == expected
+    assert lab.verify(lab.open().ledger.snapshots()[-1]).passed
+
+
+def _comb(path: Path) -> None:
+    with path.open("wb") as file:
+        for number in range(20):
+            file.seek(number * 131_072)
+            file.write(os.urandom(number * 512))
+        file.truncate(21 * 131_072)
 
 
 def test_open_blocks_are_bounded(lab: "Lab", source: Path) -> None:

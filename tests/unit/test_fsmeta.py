@@ -239,11 +239,12 @@ def test_holes_of_a_file_system_that_contradicts_itself_come_to_an_end(
     """Ascending, disjoint, inside the file; what it says nothing sensible of is data."""
     monkeypatch.setattr(os, "lseek", lambda _, offset, whence: answer(offset, whence))
     end = 0
-    for offset, length in fsmeta.read_holes(0, 100):
-        assert offset >= end
-        assert length > 0
-        end = offset + length
+    for start, following in fsmeta.data_runs(0, 100):
+        assert start >= end
+        assert following > start
+        end = following
     assert end <= 100
+    assert 0 <= fsmeta.hole_size(0, 100) <= 100
 
 
 def test_holes(file: int) -> None:
@@ -252,10 +253,14 @@ def test_holes(file: int) -> None:
     os.ftruncate(file, 5 * block + 7)
     os.pwrite(file, b"x" * block, block)
     os.pwrite(file, b"x" * block, 3 * block)
-    holes = fsmeta.read_holes(file, 5 * block + 7)
-    if holes:  # the file system under the test knows holes
-        assert holes == ((0, block), (2 * block, block), (4 * block, block + 7))
+    size = 5 * block + 7
+    runs = list(fsmeta.data_runs(file, size))
+    if runs != [(0, size)]:  # the file system under the test knows holes
+        assert runs == [(block, 2 * block), (3 * block, 4 * block)]
+        assert fsmeta.hole_size(file, size) == 3 * block + 7
     os.ftruncate(file, 0)
-    assert fsmeta.read_holes(file, 0) == ()
+    assert list(fsmeta.data_runs(file, 0)) == []
+    assert list(fsmeta.data_runs(file, 5)) == []  # it was cut since its size was taken
     os.pwrite(file, b"x" * block, 0)
-    assert fsmeta.read_holes(file, block) == ()
+    assert list(fsmeta.data_runs(file, block)) == [(0, block)]
+    assert fsmeta.hole_size(file, block) == 0

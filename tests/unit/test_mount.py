@@ -187,7 +187,7 @@ def test_damage_is_an_io_error_and_a_line_that_names_the_pack(
     reader = view.blocks.reader
     number = view.tree.find(b"dir0/file0")
     assert number is not None
-    (first, *_) = reader.chunks_of(view.tree.entry(number))
+    ((first, *_),) = reader.chunks_of(view.tree.entry(number))
     ref = reader.pack(reader.find(first).pack).ref
     data = bytearray(lab.store.get(ref.name, ref.version))
     data[len(data) // 2] ^= 1

@@ -130,7 +130,12 @@ def test_tree_is_the_signed_one(reader: Reader) -> None:
     entries = [entry for entry, _ in reader.tree()]
     assert [entry.type for entry in entries[:2]] == [EntryType.DIRECTORY, EntryType.FILE]
     assert len(entries) == 11
-    assert all(reader.find(name) for entry in entries[1:] for name in reader.chunks_of(entry))
+    assert all(
+        reader.find(name)
+        for entry in entries[1:]
+        for ids in reader.chunks_of(entry)
+        for name in ids
+    )
 
 
 def test_tree_with_another_commitment(reader: Reader) -> None:

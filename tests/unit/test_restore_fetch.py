@@ -1,6 +1,6 @@
 """Where each chunk of a file belongs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -8,6 +8,8 @@ import pytest
 from vault.cache import Location
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
 from vault.model import EntryType, ObjectType
+from vault.reader import Located
+from vault.restore import fetch
 from vault.restore.fetch import Plan
 from vault.tree import Entry, split_ids
 
@@ -29,8 +31,15 @@ class _Pack:
 class _Reader:
     """Knows three chunks, and one of a tree pack."""
 
-    def chunks_of(self, entry: Entry) -> list[bytes]:
-        return split_ids(entry.chunks)
+    def chunks_of(self, entry: Entry) -> Iterator[list[bytes]]:
+        yield split_ids(entry.chunks)
+
+    def located(self, entry: Entry) -> Iterator[Located]:
+        ids = split_ids(entry.chunks)
+        return (Located(name, *at) for name, at in zip(ids, self.find_all(ids), strict=True))
+
+    def holes_of(self, entry: Entry) -> Iterator[tuple[int, int]]:
+        return iter(entry.holes or ())
 
     def find_all(self, chunk_ids: Sequence[bytes]) -> list[Location]:
         return [
@@ -92,6 +101,35 @@ def test_chunks_that_do_not_fit(entry: Entry) -> None:
     """Neither more nor less than the file has room for."""
     with pytest.raises(DigestMismatchError, match="not as long as the file"):
         _offsets(entry)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_giant_file_is_planned_in_parts(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Together they plan what one plan would; none finishes the file."""
+    monkeypatch.setattr(fetch, "PART", size)
+    entry = _file(85, "aaabc" + "b", ((10, 5), (25, 5)))
+    plan = Plan(cast("Reader", _Reader()))
+    plan.check(entry)
+    parts = list(plan.parts(7, entry))
+    assert [offset for part in parts for offset in part._packs[0].offsets] == [
+        0,
+        15,
+        30,
+        40,
+        60,
+        65,
+    ]
+    assert all(list(part.places) == [7] and part.begun == {0} for part in parts)
+    assert all(part.pending[0] == len(part._packs[0].offsets) + 1 for part in parts)
+
+
+@pytest.mark.parametrize("entry", [_file(84, "aaabcb"), _file(10, "t"), _file(31, "aaa")])
+def test_a_giant_file_that_does_not_fit_is_refused_before_anything_is_fetched(
+    entry: Entry,
+) -> None:
+    """Wrong lengths, or chunks of a tree."""
+    with pytest.raises((DigestMismatchError, FormatError)):
+        Plan(cast("Reader", _Reader())).check(entry)
 
 
 def test_tree_chunks_are_no_content() -> None:

@@ -14,11 +14,22 @@ from vault import source
 from vault.entrylist import ListRecord
 from vault.errors import FormatError
 from vault.model import EntryType
-from vault.snapshot.records import Recorded, file_record, fitting_holes, mend, other_record
+from vault.snapshot.chunks import TreeBuilder
+from vault.snapshot.extents import Extents
+from vault.snapshot.records import (
+    Recorded,
+    file_record,
+    fitting_holes,
+    large_record,
+    mend,
+    other_record,
+    recorded,
+)
 from vault.source import SourceItem
 from vault.tree import (
     MAX_CANONICAL,
     MAX_TIME,
+    MAX_ZEROS,
     MIN_TIME,
     ContentRoot,
     Entry,
@@ -128,6 +139,10 @@ def _above(path: bytes) -> list[bytes]:
     return [b"/".join(parts[:depth]) for depth in range(len(parts))]
 
 
+def _no_list() -> TreeBuilder:
+    raise AssertionError("too small for a list of its own")
+
+
 def _ids_for(size: int, holes: tuple[tuple[int, int], ...] | None) -> list[bytes]:
     """Chunk ids that a file with so much data could have."""
     return [bytes(32)] if size - sum(length for _, length in holes or ()) else []
@@ -148,10 +163,15 @@ def test_a_file_as_a_kernel_shows_it_comes_back_without_a_problem(
 ) -> None:
     """Metadata, size, and holes are those that were read; nothing is reported."""
     size, holes = sparse
-    made = file_record(path, stat, size, _EMPTY, _ids_for(size, holes), holes, xattrs, 0)
+    extents = Extents(_no_list)
+    hidden = sum(length for _, length in holes or ())
+    extents.add(_ids_for(size, holes), [], size - hidden)
+    extents.add_holes(holes or ())
+    is_vast = hidden > MAX_ZEROS
+    made = large_record(path, stat, size, _EMPTY, extents, xattrs, 0, is_tree_hash=is_vast)
     entry = _taken(made)
     assert (made.lost, made.altered) == ((), ())
-    assert (entry.path, entry.size, entry.sha256) == (path, size, _EMPTY)
+    assert (entry.path, entry.size, entry.sha256 or entry.tree_hash) == (path, size, _EMPTY)
     assert (entry.holes, entry.xattrs) == (holes, xattrs)
     assert (entry.mtime, entry.ctime) == (stat.st_mtime_ns, stat.st_ctime_ns)
     assert entry.mode == stat.st_mode % 0o10000
@@ -204,11 +224,17 @@ def test_a_broken_file_is_mended_or_is_a_problem_of_its_own(
     *, path: bytes, stat: os.stat_result, size: int, ids: list[bytes], holes: Any, xattrs: Any
 ) -> None:
     """What is right stays as it is, and nothing is reported but what is broken."""
-    made = file_record(path, stat, size, _EMPTY, ids, holes or None, xattrs or None, 0)
+    bare = Entry(
+        path=path, type=EntryType.FILE, mode=stat.st_mode % 0o10000, mtime=stat.st_mtime_ns,
+        size=size, ctime=stat.st_ctime_ns, chunks=b"".join(ids) if len(ids) > 1 or holes else b"",
+        xattrs=xattrs or None, holes=holes or None, tree_hash=_EMPTY if size > MAX_ZEROS else None,
+        sha256=None if size > MAX_ZEROS else _EMPTY, uid=stat.st_uid, gid=stat.st_gid,
+    )  # fmt: skip
+    made = recorded(bare, stat, 0)
     fitting = fitting_holes(holes, size)
     data = size - sum(length for _, length in fitting or ())
     if made.record is None:
-        assert len(ids) > data or (fitting and not ids and data)
+        assert len(ids) > data or ((fitting or size > MAX_ZEROS) and len(ids) < 2 and data)
         return
     entry = _taken(made)
     good = {name for name, _ in xattrs if 0 < len(name) <= 255 and b"\0" not in name}
@@ -222,7 +248,7 @@ def test_a_broken_file_is_mended_or_is_a_problem_of_its_own(
     assert entry.mtime == max(MIN_TIME, min(stat.st_mtime_ns, MAX_TIME))
     assert entry.ctime == max(MIN_TIME, min(stat.st_ctime_ns, MAX_TIME))
     assert entry.holes == fitting
-    assert (entry.size, entry.sha256) == (size, _EMPTY)
+    assert (entry.size, entry.sha256 or entry.tree_hash) == (size, _EMPTY)
 
 
 @settings(deadline=None)
@@ -276,7 +302,7 @@ def test_attributes_beyond_what_an_entry_holds_lose_the_largest() -> None:
         st_size=1, st_ino=1, st_dev=1,
     )  # fmt: skip
     made = file_record(
-        b"big", cast("os.stat_result", stat), 1, _EMPTY, [bytes(32)], None, tuple(sorted(xattrs)), 0
+        b"big", cast("os.stat_result", stat), 1, _EMPTY, [bytes(32)], tuple(sorted(xattrs)), 0
     )
     entry = _taken(made)
     kept = dict(entry.xattrs or ())

@@ -326,9 +326,9 @@ def test_a_sparse_file_that_is_cut_while_it_is_read_can_be_restored(
     _between_reads(monkeypatch, act)
     real_open = reading.FileReader.open_in_pieces
 
-    def open_anew(reader: reading.FileReader, item: Any) -> reading.LargeFile:
+    def open_anew(reader: reading.FileReader, item: Any, **options: Any) -> reading.LargeFile:
         plant()
-        return real_open(reader, item)
+        return real_open(reader, item, **options)
 
     monkeypatch.setattr(reading.FileReader, "open_in_pieces", open_anew)
     report = lab.snapshot(top)
@@ -342,18 +342,25 @@ def test_a_sparse_file_that_is_cut_while_it_is_read_can_be_restored(
     assert lab.contents(lab.snapshot(top).record)["file"] == file.read_bytes()
 
 
+@pytest.mark.parametrize("hole", [-7, 0, 10**12])
 def test_holes_that_a_file_system_invents_cost_nothing(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hole: int
 ) -> None:
-    """Unordered, overlapping, beyond the end: what is no hole by then is read."""
+    """Before where it was asked from, there, or beyond the end: what is no hole by then is read."""
     top = tmp_path / "top"
     top.mkdir()
     file = top / "file"
     with file.open("wb") as image:
         image.write(b"data" * 5000)
         image.truncate(900_000)
-    holes = ((800_000, 300_000), (100_000, 50_000), (120_000, 10), (140_000, 60_000), (7, 0))
-    monkeypatch.setattr(fsmeta, "read_holes", lambda *_: holes)
+    real = os.lseek
+
+    def lseek(fd: int, offset: int, whence: int) -> int:
+        if whence == os.SEEK_DATA:
+            return offset - 3
+        return offset + hole if whence == os.SEEK_HOLE else real(fd, offset, whence)
+
+    monkeypatch.setattr(os, "lseek", lseek)
     report = lab.snapshot(top)
     assert report.body.complete
     assert not report.problems

@@ -19,6 +19,7 @@ from vault.tree import (
     ContentRoot,
     Entry,
     EntryType,
+    ListRef,
     TreeHeader,
     commitment,
     encode_canonical,
@@ -53,11 +54,35 @@ ENTRIES = [
     _entry(
         b"sparse",
         EntryType.FILE,
-        size=2**40,
+        size=2**30,
         sha256=HELLO,
         chunks=IDS,
-        holes=((0, 4096), (2**21, 2**40 - 2**21)),
+        holes=((0, 4096), (2**21, 2**30 - 2**21)),
         xattrs=((b"security.capability", b"\x01\0\0\x02"), (b"user.note", b"")),
+    ),
+    _entry(b"vast", EntryType.FILE, size=2**44, tree_hash=HELLO, holes=((0, 2**44),)),
+    _entry(
+        b"vast.data",
+        EntryType.FILE,
+        size=2**45,
+        tree_hash=HELLO,
+        chunk_list=ListRef(b"\x33" * 32, 3, 2**22, 2**44),
+        hole_list=ListRef(b"\x44" * 32, 2, 32_769, 2**44),
+    ),
+    _entry(
+        b"vast.dense",
+        EntryType.FILE,
+        size=2**45,
+        sha256=HELLO,
+        chunk_list=ListRef(b"\x33" * 32, 8, 2**45, 2**45),
+    ),
+    _entry(
+        b"vast.holes",
+        EntryType.FILE,
+        size=2**20,
+        sha256=HELLO,
+        chunks=IDS[:32],
+        hole_list=ListRef(b"\x44" * 32, 1, 40_000, 2**20 - 5),
     ),
     _entry(b"\xf0\x9f\x90\x98", EntryType.FILE, size=5_000_000, sha256=HELLO, chunks=IDS),
 ]
@@ -91,6 +116,8 @@ def _fields(path: bytes, kind: int, **changed: Any) -> bytes:
         "xattrs": None,
     }
     second: dict[str, Any] = {"chunks": b"", "user": "", "group": "", "ctime": 0, "holes": None}
+    if "chunk_list" in changed or "hole_list" in changed:
+        second |= {"chunk_list": None, "hole_list": None}
     first.update({name: value for name, value in changed.items() if name in first})
     second.update({name: value for name, value in changed.items() if name in second})
     return _raw(*(msgspec.msgpack.encode(list(part.values())) for part in (first, second)))
@@ -102,6 +129,69 @@ FILE = _frame(ENTRIES[2])
 
 def _in_top(path: bytes, kind: int, **changed: Any) -> bytes:
     return _stream(TOP, _fields(path, kind, **changed))
+
+
+def _giant(**changed: Any) -> bytes:
+    """A file of 4 TiB in a list of its own, or what is changed of it."""
+    fields = {"size": 2**42, "chunk_list": [IDS[:32], 2, 2**22, 2**42], **changed}
+    return _in_top(b"b", 2, **fields)
+
+
+def _lists() -> list[dict[str, Any]]:
+    """Lists outside entries (8.1): their chunks, cut by hand, and what they hold or break."""
+    chunks: dict[str, str] = {}
+
+    def put(data: bytes) -> bytes:
+        name = hashlib.sha256(b"chunk" + data).digest()
+        chunks[name.hex()] = data.hex()
+        return name
+
+    def case(name: str, root: bytes, level: int, count: int, covered: int, **more: Any) -> None:
+        ref = [root.hex(), level, count, covered]
+        cases.append({"name": name, "list": ref, **more})
+
+    cases: list[dict[str, Any]] = []
+    ids = [hashlib.sha256(bytes((n,))).digest() for n in range(5)]
+    stream = b"".join(ids)
+    parts = [stream[:40], stream[40:41], stream[41:159], stream[159:]]
+    above = b"".join(map(put, parts))
+    middle = put(above)
+    upper = put(put(above[:50]) + put(above[50:]))
+    good = {"ids": [name.hex() for name in ids]}
+    broken = "another length than its entry says"
+    case("ids in one chunk", put(stream), 0, 5, 9, **good)
+    case("ids, cut within ids", middle, 1, 5, 9, **good)
+    case("ids, two levels, cut within an id of a chunk", upper, 2, 5, 9, **good)
+    case("ids, one missing", middle, 1, 6, 9, says=broken)
+    case("ids, one too many", middle, 1, 4, 9, says=broken)
+    case("ids, cut short", put(stream[:-1]), 0, 5, 9, says=broken)
+    case("ids, a byte too many", put(stream + b"x"), 0, 5, 9, says=broken)
+    case("ids, a level too few", middle, 0, 5, 9, says=broken)
+    case("ids, a level too many", middle, 2, 5, 9, says="is missing")
+    case("ids, a broken level", put(above + b"x"), 1, 5, 9, says="broken length")
+    case("ids, too deep", middle, 9, 5, 9, says="level is out of range")
+    case("ids, a chunk missing", b"?" * 32, 0, 5, 9, says="is missing")
+    bomb = put(stream)
+    for _ in range(8):  # 64^8 items, if they were gone through
+        bomb = put(bomb * 64)
+    case("ids, many times over", bomb, 8, 1_000, 1_000, says=broken)
+    holes = [(0, 5), (5, 1), (10, 90)]
+    data = b"".join(struct.pack("<QQ", *hole) for hole in holes)
+    listed = put(put(data[:7]) + put(data[7:]))
+    case("holes", listed, 1, 3, 96, size=100, holes=holes)
+    case("holes beyond the file", listed, 1, 3, 96, size=99, says="impossible ones")
+    case("holes of another sum", listed, 1, 3, 95, size=100, says="not cover")
+    case("holes, one missing", listed, 1, 4, 96, size=100, says=broken)
+    case("holes, half of one", put(data[:-8]), 0, 3, 96, size=100, says=broken)
+    for name, wrong in {
+        "holes that overlap": [(0, 5), (4, 1), (10, 90)],
+        "holes that descend": [(5, 1), (0, 5), (10, 90)],
+        "a hole of nothing": [(0, 5), (5, 0), (10, 91)],
+        "holes whose sum wraps": [(0, 5), (6, 2**64 - 1), (10, 90)],
+    }.items():
+        packed = b"".join(struct.pack("<QQ", *hole) for hole in wrong)
+        case(name, put(packed), 0, 3, 96, size=100, says="impossible ones")
+    return [{"chunks": chunks}, *cases]
 
 
 def _negatives() -> dict[str, tuple[bytes, str]]:
@@ -176,7 +266,53 @@ def _negatives() -> dict[str, tuple[bytes, str]]:
             "impossible holes",
         ),
         "holes-outside": (_in_top(b"b", 2, size=9, chunks=IDS, holes=[[8, 2]]), "impossible holes"),
-        "holes-only": (_in_top(b"b", 2, size=9, holes=[[0, 8]]), "no chunks for the rest"),
+        "holes-only": (_in_top(b"b", 2, size=9, holes=[[0, 8]]), "its digest gives none"),
+        "holes-to-hash": (
+            _in_top(b"b", 2, size=2**31, holes=[[0, 2**31]]),
+            "SHA-256 and too many holes",
+        ),
+        "tree-hash-short": (_in_top(b"b", 2, sha256=b"\x01" * 32 + b"x" * 2), "no SHA-256"),
+        "tree-hash-kind": (_in_top(b"b", 2, sha256=b"\x02" * 33), "no SHA-256"),
+        "tree-hash-of-a-fifo": (_in_top(b"b", 5, sha256=b"\x01" * 33), "is no file"),
+        "tree-hash-gives-no-chunk": (
+            _in_top(b"b", 2, size=9, sha256=b"\x01" * 33),
+            "its digest gives none",
+        ),
+        "lists-missing": (_in_top(b"b", 2, chunk_list=None), "room for lists and none"),
+        "list-of-a-fifo": (_in_top(b"b", 5, hole_list=[IDS[:32], 0, 2**20, 2**20]), "is no file"),
+        "list-and-chunks": (_giant(chunks=IDS), "both in it and outside"),
+        "list-and-holes": (
+            _giant(size=2**42 + 2**20, holes=[[0, 1]], hole_list=[IDS[:32], 1, 2**16, 2**20]),
+            "both in it and outside",
+        ),
+        "list-id": (_giant(chunk_list=[IDS[:31], 2, 2**22, 2**42]), "impossible list"),
+        "list-too-deep": (_giant(chunk_list=[IDS[:32], 9, 2**22, 2**42]), "impossible list"),
+        "list-level": (_giant(chunk_list=[IDS[:32], -1, 2**22, 2**42]), "impossible list"),
+        "list-fits-the-entry": (
+            _giant(chunk_list=[IDS[:32], 2, 32_768, 2**42]),
+            "impossible length",
+        ),
+        "list-longer-than-the-file": (
+            _giant(size=2**20, chunk_list=[IDS[:32], 2, 2**22, 2**20]),
+            "impossible length",
+        ),
+        "list-of-another-size": (
+            _giant(chunk_list=[IDS[:32], 2, 2**22, 2**42 - 1]),
+            "does not cover it",
+        ),
+        "hole-list-of-another-size": (
+            _giant(hole_list=[IDS[:32], 1, 2**16, 2**20]),
+            "does not cover it",
+        ),
+        "hole-list-beyond-the-file": (
+            _giant(hole_list=[IDS[:32], 1, 2**16, 2**43]),
+            "more holes than bytes",
+        ),
+        "list-of-three": (_giant(chunk_list=[IDS[:32], 2, 2**22]), "extra part is malformed"),
+        "list-of-five": (
+            _giant(chunk_list=[IDS[:32], 2, 2**22, 2**42, 0]),
+            "extra part is malformed",
+        ),
         "xattrs-empty": (_in_top(b"b", 2, xattrs=[]), "empty list of xattrs"),
         "xattrs-order": (
             _in_top(b"b", 2, xattrs=[[b"user.b", b""], [b"user.a", b""]]),
@@ -193,7 +329,7 @@ def _negatives() -> dict[str, tuple[bytes, str]]:
             "shortest encoding",
         ),
         "canonical-too-long": (_stream(struct.pack("<II", 2**22 + 1, 0)), "entry is too long"),
-        "extra-too-long": (_stream(struct.pack("<II", 0, 2**26 + 1)), "entry is too long"),
+        "extra-too-long": (_stream(struct.pack("<II", 0, 2**21 + 1)), "entry is too long"),
     }
 
 
@@ -213,6 +349,7 @@ def generate_tree(directory: Path) -> None:
             "key": KEY.hex(),
         },
     )
+    _write_json(directory / "lists.json", _lists())
     negatives = _negatives()
     for name, (stream, _) in negatives.items():
         (directory / "negative" / f"{name}.bin").write_bytes(stream)

@@ -10,20 +10,24 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
+from pathlib import Path
 from typing import Final, NamedTuple
 
+from vault.browse.spilled import Items, Numbers
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
+from vault.extents import runs_between
 from vault.model import ObjectType
 from vault.pack import Directory
-from vault.reader import PackReader, Reader
-from vault.tree import Entry
+from vault.reader import Located, PackReader, Reader
+from vault.tree import ID_SIZE, Entry, ListRef, hole_size
 
 _log = logging.getLogger(__name__)
 
 MAX_CACHED: Final = 64 << 20  # bytes of open blocks
 _AHEAD: Final = 8 << 20  # bytes of blocks that are fetched together when reading on
 _MAX_AHEAD_CHUNKS: Final = 256  # looked up for that
+_AT_ONCE: Final = 4_096  # chunks or holes that are noted together
 
 _BlockKey = tuple[int, int]  # number of the pack, number of the block
 
@@ -75,10 +79,6 @@ class Blocks:
             return memoryview(self._open[place.key])[place.offset : place.offset + place.length]
 
         return self.reader.wherever(chunk_id, read)
-
-    def length(self, chunk_id: bytes) -> int:
-        """Bytes of a chunk, as the directory of its pack says."""
-        return self.reader.find(chunk_id).length
 
     def _place(self, chunk_id: bytes) -> _Place:
         number = self.reader.find(chunk_id).pack
@@ -152,21 +152,25 @@ class FileContent:
     """
 
     def __init__(self, blocks: Blocks, entry: Entry) -> None:
+        reader = blocks.reader
         self.blocks = blocks
         self.size = entry.size
-        starts, ends = _extents(entry)
-        self._starts = starts
-        self._ends = ends
-        lengths = (end - start for start, end in zip(starts, ends, strict=True))
-        self._before = array("Q", accumulate(lengths, initial=0))  # bytes of data before an extent
-        self._ids = blocks.reader.chunks_of(entry) if self._before[-1] else ()
-        self._chunk_ends = array("Q", accumulate(map(blocks.length, self._ids)))
+        self._starts: Sequence[int]  # of data between holes
+        self._ends: Sequence[int]
+        self._before: Sequence[int]  # bytes of data before it
+        self._starts, self._ends, self._before = _kept_runs(
+            runs_between(reader.holes_of(entry), entry.size), entry, reader.scratch
+        )
+        self._ids: Sequence[bytes]
+        self._chunk_ends: Sequence[int]  # in the data
+        self._ids, self._chunk_ends = _kept_chunks(reader.located(entry), entry, reader.scratch)
         found = self._chunk_ends[-1] if self._chunk_ends else 0
-        if found != self._before[-1]:
+        expected = entry.size - hole_size(entry)
+        if found != expected:
             raise blocks.reader.doubt(
                 DigestMismatchError(
                     f"chunks of {entry.path[:200]!r} don't add up to the file",
-                    expected=f"{self._before[-1]} bytes",
+                    expected=f"{expected} bytes",
                     found=f"{found} bytes",
                 )
             )
@@ -202,22 +206,39 @@ class FileContent:
         return chunk[position - start : position - start + size]
 
 
-def _extents(entry: Entry) -> "tuple[array[int], array[int]]":
-    """Where data begins and ends between the holes of a file."""
-    starts, ends = array("Q"), array("Q")
-    for start, end in _between_holes(entry):
-        if start < end:
-            starts.append(start)
-            ends.append(end)
-    return starts, ends
+def _kept_runs(
+    runs: Iterator[tuple[int, int]], entry: Entry, scratch: Path
+) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """Where data begins and ends between the holes of a file, and how much is before that."""
+    starts, ends, before = (_numbers(entry.hole_list, scratch) for _ in range(3))
+    total = 0
+    while some := list(islice(runs, _AT_ONCE)):
+        starts.extend([offset for offset, _ in some])
+        ends.extend([offset + length for offset, length in some])
+        totals = list(accumulate((length for _, length in some), initial=total))
+        before.extend(totals[:-1])
+        total = totals[-1]
+    return starts, ends, before
 
 
-def _between_holes(entry: Entry) -> Iterator[tuple[int, int]]:
-    at = 0
-    for offset, length in entry.holes or ():
-        yield at, offset
-        at = offset + length
-    yield at, entry.size
+def _kept_chunks(
+    chunks: Iterator[Located], entry: Entry, scratch: Path
+) -> tuple[Sequence[bytes], Sequence[int]]:
+    """Ids of a file's chunks, and where each ends in its data."""
+    ids: list[bytes] | Items = [] if entry.chunk_list is None else Items(scratch, ID_SIZE)
+    ends = _numbers(entry.chunk_list, scratch)
+    total = 0
+    while some := list(islice(chunks, _AT_ONCE)):
+        ids.extend([chunk.id for chunk in some])
+        totals = list(accumulate((chunk.length for chunk in some), initial=total))
+        ends.extend(totals[1:])
+        total = totals[-1]
+    return ids, ends
+
+
+def _numbers(listed: ListRef | None, scratch: Path) -> "array[int] | Numbers":
+    """In memory, unless there are as many as a list outside an entry has."""
+    return array("Q") if listed is None else Numbers(scratch)
 
 
 def _locate(directory: Directory, chunk_id: bytes) -> tuple[int, int, int] | None:

@@ -16,6 +16,7 @@ from vault.ledger import Record
 from vault.reader import Reader, StaleIndexError
 from vault.repository import Repository, snapshot_body
 from vault.tree import Entry, Flaws
+from vault.treehash import TreeHash
 
 _log = logging.getLogger(__name__)
 
@@ -171,16 +172,17 @@ class View:
             IntegrityError: What follows is missing or damaged.
         """
         file = self.open(entry)
-        whole = hashlib.sha256()
+        whole = hashlib.sha256() if entry.tree_hash is None else TreeHash()
+        expected = entry.sha256 if entry.tree_hash is None else entry.tree_hash
         for offset in range(0, entry.size, PIECE):
             piece = file.read(offset, PIECE)
             whole.update(piece)
             yield piece
-        if whole.digest() != entry.sha256:
+        if whole.digest() != expected:
             raise DigestMismatchError(
                 f"{entry.path[:200]!r} has the wrong bytes, each chunk being right",
-                expected=entry.sha256.hex() if entry.sha256 else None,
-                found=whole.hexdigest(),
+                expected=expected.hex() if expected else None,
+                found=whole.digest().hex(),
             )
 
 

@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -28,6 +28,7 @@ from vault.restore.fs import Directories, Fs, join
 from vault.restore.still import Stillness
 from vault.restore.target import read_mounts
 from vault.tree import Entry, canonical_of
+from vault.treehash import TreeHash
 
 _SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
 _AHEAD_FILES: Final = 128  # asked of the disk and not yet read: bounds the descriptors
@@ -65,8 +66,10 @@ class Evidence(IntEnum):
 class Hashed(NamedTuple):
     """Content that was read."""
 
-    sha256: bytes
     size: int
+    read: int  # bytes of it that were read: not those in holes of a vast file
+    sha256: bytes | None = None
+    tree_hash: bytes | None = None  # of a vast file, in place of a SHA-256
 
 
 class Found(NamedTuple):
@@ -114,6 +117,7 @@ class Disk:
         progress: Is told files and bytes read.
         top: Attributes that the top is to get; None: those that it has.
         still: Learns when each entry last changed.
+        vast: Paths of files that have a tree hash in place of a SHA-256.
     """
 
     def __init__(
@@ -125,12 +129,14 @@ class Disk:
         *,
         top: fsmeta.Meta | None = None,
         still: Stillness | None = None,
+        vast: Container[bytes] = (),
     ) -> None:
         self._directories = Directories(root, fs)
         self._executor = executor
         self._progress = progress
         self._top = top
         self._still = still
+        self._vast = vast
         device = os.fstat(root).st_dev
         memory = any(mount.device == device and mount.kind in _MEMORY for mount in read_mounts())
         self._reader = _ContentReader(memory=memory)
@@ -171,6 +177,7 @@ class Disk:
             while ahead:
                 yield self._resolve(*ahead.popleft())
         finally:
+            self._reader.stop()
             for found, future in ahead:
                 if future is not None and not future.cancel():
                     wait([future])  # it closes what it reads
@@ -187,7 +194,13 @@ class Disk:
         """Have a large file read by a thread; small ones are only asked of the disk."""
         if found.size <= _SMALL:
             return None
-        return self._executor.submit(self._reader.read, found.fd, found.size, found.evidence)
+        return self._executor.submit(
+            self._reader.read,
+            found.fd,
+            found.size,
+            found.evidence,
+            is_vast=found.path in self._vast,
+        )
 
     def _resolve(self, found: Found, future: "Future[Hashed] | None") -> "OnDisk":
         if self._still is not None:
@@ -199,9 +212,10 @@ class Disk:
         elif future is not None:
             content = future.result()
         else:
-            content = self._reader.read(found.fd, found.size, found.evidence)
+            is_vast = found.path in self._vast
+            content = self._reader.read(found.fd, found.size, found.evidence, is_vast=is_vast)
         self.files += 1
-        self.size += content.size
+        self.size += content.read
         if found.evidence is not None:
             self.evidence[found.evidence] += 1
         self._progress.advance(files=1, size=content.size)
@@ -286,7 +300,7 @@ class Disk:
 
     def _open_small(self, path: bytes) -> Found | None:
         fd, status = self._open(path)
-        if status.st_nlink == 1 and status.st_size <= _SMALL:
+        if status.st_nlink == 1 and status.st_size <= _SMALL and path not in self._vast:
             return self._ask(path, fd, status)
         os.close(fd)
         return None
@@ -375,6 +389,7 @@ def _canonical(found: Found, content: Hashed | None) -> bytes:
         meta.mtime,
         size=content.size if content else 0,
         sha256=content.sha256 if content else None,
+        tree_hash=content.tree_hash if content else None,
         link=found.link,
         device=found.device,
         xattrs=meta.xattrs,
@@ -393,6 +408,7 @@ def entry_of(found: Found, content: Hashed | None) -> Entry:
         mtime=meta.mtime,
         size=content.size if content else 0,
         sha256=content.sha256 if content else None,
+        tree_hash=content.tree_hash if content else None,
         link=found.link,
         device=found.device,
         xattrs=meta.xattrs,
@@ -407,6 +423,7 @@ class _ContentReader:
 
     def __init__(self, *, memory: bool) -> None:
         self._memory = memory
+        self._is_stopped = False
         self._local = threading.local()
 
     def ask(self, fd: int, size: int) -> Evidence:
@@ -421,33 +438,74 @@ class _ContentReader:
             return Evidence.EVICTED
         return Evidence.DIRECT if set_direct(fd) else Evidence.CACHED
 
-    def read(self, fd: int, size: int, evidence: Evidence | None) -> Hashed:
+    def stop(self) -> None:
+        """Have whatever reads give up; nothing is read any more."""
+        self._is_stopped = True
+
+    def read(
+        self, fd: int, size: int, evidence: Evidence | None, *, is_vast: bool = False
+    ) -> Hashed:
         """Read a file that was asked for, and close it.
 
+        Args:
+            fd: The file.
+            size: Its bytes, as they were found.
+            evidence: What `ask` said; None: it is empty.
+            is_vast: Make a tree hash, for which holes need not be read.
+
         Raises:
-            OSError: It can't be read.
+            OSError: It can't be read, or `stop` was called.
         """
         try:
+            if is_vast:
+                return self._tree_hash(fd)
             if evidence is None:
-                return Hashed(_EMPTY, 0)
+                return Hashed(0, 0, _EMPTY)
             if size <= _SMALL and evidence is not Evidence.DIRECT:
                 data = os.pread(fd, size + 1, 0)
                 if len(data) == size:
-                    return Hashed(hashlib.sha256(data).digest(), size)
-            return Hashed(*self._hash(fd))
+                    return Hashed(size, size, hashlib.sha256(data).digest())
+            return self._hash(fd)
         finally:
             os.close(fd)
 
-    def _hash(self, fd: int) -> tuple[bytes, int]:
+    def _hash(self, fd: int) -> Hashed:
         """To the end, which a short read shows: O_DIRECT refuses to begin there."""
+        digest = hashlib.sha256()
+        size = 0
+        for piece in self._pieces(fd, 0, None):
+            digest.update(piece)
+            size += len(piece)
+        return Hashed(size, size, digest.digest())
+
+    def _tree_hash(self, fd: int) -> Hashed:
+        """Data in whole pieces; what lies between is hole, as the file system says."""
+        digest = TreeHash()
+        at = read = 0
+        size = os.fstat(fd).st_size
+        for data, end in fsmeta.data_runs(fd, size):
+            begin = max(at, data - data % PIECE)
+            digest.zeros(begin - at)
+            found = 0
+            for piece in self._pieces(fd, begin, end):
+                digest.update(piece)
+                found += len(piece)
+            at = begin + found
+            read += found
+        digest.zeros(size - at)
+        return Hashed(size, read, tree_hash=digest.digest())
+
+    def _pieces(self, fd: int, offset: int, end: int | None) -> Iterator[memoryview]:
+        """From an offset up to an end or beyond; None: to the end of the file."""
         buffer = self._buffer()
-        digest, offset, count = hashlib.sha256(), 0, PIECE
-        while count == PIECE:
-            count = os.preadv(fd, [buffer], offset)
-            with memoryview(buffer) as view:
-                digest.update(view[:count])
-            offset += count
-        return digest.digest(), offset
+        count = PIECE
+        with memoryview(buffer) as view:
+            while count == PIECE and (end is None or offset < end):
+                if self._is_stopped:
+                    raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+                count = os.preadv(fd, [buffer], offset)
+                yield view[:count]
+                offset += count
 
     def _buffer(self) -> mmap.mmap:
         """One of the thread's own, at a page's start as O_DIRECT wants it."""

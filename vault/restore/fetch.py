@@ -1,6 +1,7 @@
 """Content into staging: planned by pack, so that each is fetched once (design.md 6).
 
-The plan is held in arrays: 44 bytes a chunk and 12 a file, no objects.
+The plan is held in arrays: 44 bytes a chunk and 12 a file, no objects. A giant file, whose
+chunks are a list of their own, is planned and fetched part by part.
 """
 
 import array
@@ -9,7 +10,7 @@ import contextlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from vault.errors import (
@@ -19,16 +20,17 @@ from vault.errors import (
     VaultError,
     WrongKeyError,
 )
+from vault.extents import runs_between
 from vault.model import ObjectType
 from vault.processes import Helper, start
 from vault.progress import Progress
-from vault.reader import PackReader, Reader, StaleIndexError
+from vault.reader import LOOKED_UP, Located, PackReader, Reader, StaleIndexError
 from vault.restore.spool import Spool
 from vault.restore.stage import Stager
 from vault.tree import Entry, split_ids
 from vault.workers import Workers, streamed
 
-_LOOKED_UP = 512  # chunks at once
+PART = 32_768  # chunks of a giant file that are planned at once
 BLOCKS_AHEAD = 4  # opened and not yet written; bounds memory
 _ROOM = 2 << 20  # bytes: blocks of small files are not larger
 
@@ -51,6 +53,14 @@ class _Part(NamedTuple):
     offset: int  # in the file
     start: int  # in the block
     length: int
+
+
+class _Placed(NamedTuple):
+    """A chunk of a file, the pack it lies in, and where it goes."""
+
+    id: bytes
+    pack: int
+    offset: int  # in the file
 
 
 class _Work:
@@ -116,6 +126,7 @@ class Plan:
         self._added_ids: list[bytes] = []
         self.places = array.array("Q")  # of the files' entries in the spool
         self.pending = array.array("I")  # chunks not yet written, by file
+        self.begun: set[int] = set()  # files that are made and get more
 
     def add(self, place: int, entry: Entry) -> None:
         """Plan one file that has content; at the latest when `end` returns.
@@ -126,51 +137,86 @@ class Plan:
             DigestMismatchError: The chunks are not as long as the file.
             StaleIndexError: Any of these, unless everything was hashed.
         """
-        ids = self._reader.chunks_of(entry)
+        (ids,) = self._reader.chunks_of(entry)
         self._added.append((place, entry, ids))
         self._added_ids += ids
-        if len(self._added_ids) >= _LOOKED_UP:
+        if len(self._added_ids) >= LOOKED_UP:
             self.end()
+
+    def check(self, entry: Entry) -> None:
+        """See that all of a giant file is there, as `add` does; plans nothing.
+
+        Raises:
+            IntegrityError: As `add`, or a list of it is missing or broken.
+        """
+        packs = set()
+        for chunk in self._spread(entry, self._reader.located(entry)):
+            if chunk.pack not in packs:
+                packs.add(chunk.pack)
+                self._check_kind(chunk.pack)
+
+    def parts(self, place: int, entry: Entry) -> "Iterator[Plan]":
+        """A giant file that was checked, as plans to be carried out one after the other.
+
+        No chunk of a plan finishes the file.
+        """
+        chunks = self._spread(entry, self._reader.located(entry))
+        while some := list(itertools.islice(chunks, PART)):
+            plan = Plan(self._reader)
+            plan.places.append(place)
+            plan.pending.append(len(some) + 1)
+            plan.begun.add(0)
+            for chunk in some:
+                plan._put(0, chunk)
+            yield plan
 
     def end(self) -> None:
         """Plan what was added and not planned yet; raises as `add`."""
         locations = iter(self._reader.find_all(self._added_ids))
         for place, entry, ids in self._added:
-            self._plan(place, entry, [(name, *next(locations)) for name in ids])
+            self._plan(place, entry, [Located(name, *next(locations)) for name in ids])
         self._added.clear()
         self._added_ids.clear()
 
-    def _plan(self, place: int, entry: Entry, chunks: Sequence[tuple[bytes, int, int]]) -> None:
-        """One file by its chunks: id, pack and length."""
+    def _plan(self, place: int, entry: Entry, chunks: Sequence[Located]) -> None:
+        """One file by its chunks."""
         file = len(self.places)
         self.places.append(place)
         self.pending.append(len(chunks))
-        segments = _segments(entry)
+        for chunk in self._spread(entry, chunks):
+            self._put(file, chunk)
+
+    def _spread(self, entry: Entry, chunks: Iterable[Located]) -> Iterator[_Placed]:
+        """Where in the file its chunks go: between its holes, and filling all of it."""
+        segments = runs_between(self._reader.holes_of(entry), entry.size)
         room, offset = 0, 0
         for name, number, length in chunks:
             while not room:
                 offset, room = next(segments, (0, 0))
                 if not room:
                     raise self._reader.doubt(_wrong_length(entry))
-            plan = self._packs.get(number) or self._begin(number)
-            plan.ids += name
-            plan.files.append(file)
-            plan.offsets.append(offset)
+            yield _Placed(name, number, offset)
             offset, room = offset + length, room - length
             if room < 0:
                 raise self._reader.doubt(_wrong_length(entry))
         if room or next(segments, None) is not None:
             raise self._reader.doubt(_wrong_length(entry))
 
-    def _begin(self, number: int) -> _PackPlan:
-        """The plan of a data pack that is needed for the first time."""
+    def _put(self, file: int, chunk: _Placed) -> None:
+        plan = self._packs.get(chunk.pack)
+        if plan is None:
+            self._check_kind(chunk.pack)
+            plan = self._packs[chunk.pack] = _PackPlan()
+        plan.ids += chunk.id
+        plan.files.append(file)
+        plan.offsets.append(chunk.offset)
+
+    def _check_kind(self, number: int) -> None:
         pack = self._reader.pack(number)
         if pack.kind is not ObjectType.DATA:
             raise self._reader.doubt(
                 FormatError(f"{pack.ref.name} holds no file content", found=pack.kind.name)
             )
-        plan = self._packs[number] = _PackPlan()
-        return plan
 
     def again(self, work: _Work, failed: "_Failed") -> None:
         """Plan what a pack did not give from others that hold the same chunks.
@@ -183,10 +229,7 @@ class Plan:
             if locations is None:
                 raise failed.error
             for name, at, file, offset in zip(ids, locations, files, offsets, strict=True):
-                plan = self._packs.get(at.pack) or self._begin(at.pack)
-                plan.ids += name
-                plan.files.append(file)
-                plan.offsets.append(offset)
+                self._put(file, _Placed(name, at.pack, offset))
 
     def __bool__(self) -> bool:
         """Whether there is anything left to fetch."""
@@ -249,7 +292,6 @@ class Fetcher:
         self._workers = workers
         self._processes = processes
         self._progress = progress
-        self._begun: set[int] = set()  # files of several chunks
         self._helpers: list[_Helper] = []
 
     def run(self) -> None:
@@ -309,7 +351,7 @@ class Fetcher:
         return parts
 
     def _is_whole(self, file: int) -> bool:
-        return self._plan.pending[file] == 1 and file not in self._begun
+        return self._plan.pending[file] == 1 and file not in self._plan.begun
 
     def _count(self, written: _Written) -> None:
         self._progress.advance(files=written.files, size=written.size)
@@ -340,10 +382,10 @@ class Fetcher:
 
     def _open(self, file: int, path: bytes) -> int:
         """The first chunk makes the file."""
-        if file in self._begun:
+        if file in self._plan.begun:
             return self._stager.reopen_file(path)
         if self._plan.pending[file] > 1:
-            self._begun.add(file)
+            self._plan.begun.add(file)
         return self._stager.create_file(path)
 
 
@@ -357,17 +399,6 @@ def _open_blocks(work: _Work) -> Iterator[tuple[int, bytes] | _Failed]:
         raise
     except (IntegrityError, WrongKeyError) as error:
         yield _Failed(error, left)
-
-
-def _segments(entry: Entry) -> Iterator[tuple[int, int]]:
-    """(offset, length) of the file's data between its holes."""
-    at = 0
-    for hole, length in entry.holes or ():
-        if hole > at:
-            yield at, hole - at
-        at = hole + length
-    if entry.size > at:
-        yield at, entry.size - at
 
 
 def _wrong_length(entry: Entry) -> DigestMismatchError:

@@ -7,7 +7,7 @@ the expected one and all of them with the signed content root.
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Executor
 from enum import IntEnum
 from typing import Final
@@ -82,6 +82,7 @@ def prove(
     processes: int = 0,
     top: fsmeta.Meta | None = None,
     still: Stillness | None = None,
+    vast: Container[bytes] = (),
 ) -> ProofReport:
     """Read the staged tree back from the disk and compare it with what was signed.
 
@@ -100,13 +101,14 @@ def prove(
         processes: That may be forked to read small files.
         top: Attributes that the top is to get; None: those that it has are compared.
         still: Learns when each entry last changed, for a look right before the exchange.
+        vast: Paths of files whose entries have a tree hash.
 
     Raises:
         LocalError: The disk failed, or lost writes; or a process was killed.
     """
     try:
         fs.syncfs(staging)
-        disk = Disk(staging, fs, executor, progress, top=top, still=still)
+        disk = Disk(staging, fs, executor, progress, top=top, still=still, vast=vast)
         comparison = _Comparison(frozenset(left_out))
         with contextlib.closing(disk.entries(processes)) as entries:
             comparison.run(entries, iter(expected))
@@ -129,7 +131,12 @@ class ReadBack:
 
 
 def read_back(
-    staging: int, *, executor: Executor, fs: Fs, top: fsmeta.Meta | None = None
+    staging: int,
+    *,
+    executor: Executor,
+    fs: Fs,
+    top: fsmeta.Meta | None = None,
+    vast: Container[bytes] = (),
 ) -> ReadBack:
     """What is on the disk now.
 
@@ -138,6 +145,7 @@ def read_back(
         executor: Reads and hashes large files.
         fs: System calls.
         top: Attributes that the top is to get; None: those that it has.
+        vast: Paths of files whose entries have a tree hash.
 
     Raises:
         LocalError: The disk failed.
@@ -145,7 +153,7 @@ def read_back(
     root, entries = ContentRoot(), 0
     try:
         fs.syncfs(staging)
-        disk = Disk(staging, fs, executor, NO_PROGRESS, top=top)
+        disk = Disk(staging, fs, executor, NO_PROGRESS, top=top, vast=vast)
         for _, _, canonical in disk.entries():
             root.update(canonical)
             entries += 1
@@ -288,8 +296,8 @@ def _without_kernel_labels(found: Entry, wanted: Entry) -> Entry:
 def _content_differences(wanted: Entry, found: Entry) -> Iterator[tuple[str, str, str]]:
     if wanted.size != found.size:
         yield "size", str(wanted.size), str(found.size)
-    elif wanted.sha256 != found.sha256:
-        yield "content", _hex(wanted.sha256), _hex(found.sha256)
+    elif _digest(wanted) != _digest(found):
+        yield "content", _hex(_digest(wanted)), _hex(_digest(found))
     if wanted.link != found.link:
         yield "link", repr(wanted.link), repr(found.link)
     if wanted.device != found.device:
@@ -298,6 +306,10 @@ def _content_differences(wanted: Entry, found: Entry) -> Iterator[tuple[str, str
 
 def _type_name(kind: EntryType) -> str:
     return kind.name.lower().replace("_", " ")
+
+
+def _digest(entry: Entry) -> bytes | None:
+    return entry.sha256 if entry.tree_hash is None else entry.tree_hash
 
 
 def _hex(digest: bytes | None) -> str:

@@ -54,7 +54,7 @@ from vault.restore.target import (
     open_space,
 )
 from vault.restore.witness import ProofFailedError, Witness, proof_details
-from vault.tree import Entry, Flaws, commitment, replace_entry
+from vault.tree import Entry, Flaws, commitment, hole_size, replace_entry
 from vault.workers import Workers
 
 ENOUGH_FILES = 1_000  # for a process of its own to be worth its start
@@ -286,6 +286,8 @@ class _Restore:
         self._plan = Plan(self._reader)
         self._directories = array.array("Q")  # places in the spool
         self._empty = array.array("Q")
+        self._giants = array.array("Q")
+        self._vast = array.array("Q")  # those with a tree hash
         self._others = array.array("Q")
         self._kinds: set[EntryType] = set()
         self._flaws = Flaws()
@@ -529,10 +531,15 @@ class _Restore:
         self._plan.end()
 
     def _plan_file(self, place: int, entry: Entry, space: Space) -> None:
-        data = entry.size - sum(length for _, length in entry.holes or ())
+        if entry.tree_hash is not None:
+            self._vast.append(place)
+        data = entry.size - hole_size(entry)
         space.add(data)
-        if data:
-            self._size += data
+        self._size += data
+        if entry.chunk_list is not None or entry.hole_list is not None:
+            self._plan.check(entry)
+            self._giants.append(place)
+        elif data:
             self._plan.add(place, entry)
         else:
             self._empty.append(place)
@@ -561,7 +568,7 @@ class _Restore:
         The top's attributes come last, with the exchange; ``omitted`` says what of them can't.
         """
         self._tools.progress.stage("restoring")
-        self._tools.progress.expect(files=len(self._plan.places), size=self._size)
+        self._tools.progress.expect(files=self._files, size=self._size)
         drop = self._request.drop_privileges
         stager = Stager(staging.fd, self._tools.fs, drop_privileges=drop)
         stager.add_left_out(Counter(omitted))
@@ -583,12 +590,35 @@ class _Restore:
                 processes=self._processes,
                 progress=self._tools.progress,
             ).run()
+            for place in self._giants:
+                self._stage_giant(stager, place, renamed)
             for place in self._others:
                 stager.make(self._as_restored(self._spool.at(place), selection))
             stager.finish_directories(map(self._spool.at, self._directories[1:]))
         finally:
             stager.close()
         return stager.left_out
+
+    def _stage_giant(self, stager: Stager, place: int, renamed: dict[bytes, bytes]) -> None:
+        """A file of very many chunks, part by part: a plan of all of it would be too large."""
+        entry = self._spool.at(place)
+        path = renamed.get(entry.path, entry.path)
+        stager.close_file(stager.create_file(path))
+        for plan in self._plan.parts(place, entry):
+            Fetcher(
+                plan,
+                self._spool,
+                stager,
+                renamed=renamed,
+                workers=self._tools.workers,
+                progress=self._tools.progress,
+            ).run()
+        stager.finish_file(stager.reopen_file(path), entry)
+        self._tools.progress.advance(files=1, size=0)
+
+    def _path(self, entry: Entry, selection: Selection) -> bytes:
+        """Where a file is restored: at another name if its own was not asked for."""
+        return selection.files[entry.path] if entry.path in self._copied else entry.path
 
     def _as_restored(self, entry: Entry, selection: Selection) -> Entry:
         """The entry at its path, where a hard link lost its file to ``--include``."""
@@ -616,7 +646,7 @@ class _Restore:
             ProofFailedError: It is not what was signed.
         """
         self._tools.progress.stage("proving")
-        self._tools.progress.expect(files=len(self._plan.places), size=self._size)
+        self._tools.progress.expect(files=self._files, size=self._size)
         proof = prove(
             staging.fd,
             self._expected(selection),
@@ -626,6 +656,7 @@ class _Restore:
             fs=self._tools.fs,
             progress=self._tools.progress,
             processes=self._processes,
+            vast={self._path(entry, selection) for entry in map(self._spool.at, self._vast)},
             top=top,
             still=still,
         )
@@ -634,9 +665,14 @@ class _Restore:
         return proof
 
     @property
+    def _files(self) -> int:
+        """With content."""
+        return len(self._plan.places) + len(self._giants)
+
+    @property
     def _processes(self) -> int:
         """To be forked for small files, where there are enough of them."""
-        enough = len(self._plan.places) >= ENOUGH_FILES
+        enough = self._files >= ENOUGH_FILES
         return self._tools.workers.processes if enough else 0
 
     def _expected(self, selection: Selection) -> Iterator[tuple[Entry | None, bytes]]:
@@ -655,7 +691,7 @@ class _Restore:
     def _details(self, proof: ProofReport | None, left_out: dict[str, int]) -> dict[str, Any]:
         """For the attestation: counts and digests, no names."""
         details: dict[str, Any] = {
-            "files": len(self._plan.places),
+            "files": self._files,
             "size": self._size,
             "left_out": left_out,
             "findings": len(self._repository.findings),
@@ -674,7 +710,7 @@ class _Restore:
         return RestoreReport(
             outcome=outcome,
             target=Path(os.fsdecode(self._target.path)),
-            files=len(self._plan.places),
+            files=self._files,
             size=self._size,
             bad_packs=tuple(sorted(self._reader.replaced)),
             flaws=self._flaws,

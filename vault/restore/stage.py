@@ -30,7 +30,7 @@ from vault.restore.note import Note
 from vault.restore.note import remove as remove_note
 from vault.restore.note import write as write_note
 from vault.restore.target import Target, staging_name
-from vault.tree import Entry, EntryType, replace_entry
+from vault.tree import Entry, EntryType, is_sparse, replace_entry
 
 _T = TypeVar("_T")
 
@@ -310,7 +310,7 @@ class Stager:
         """
         try:
             try:
-                if entry.holes is not None:
+                if is_sparse(entry):
                     self._fs.truncate(fd, entry.size)
                 if self._drop_privileges:
                     entry = self._unprivileged(entry)

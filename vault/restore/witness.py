@@ -9,8 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import tempfile
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +27,7 @@ from vault.restore.finish import finalize
 from vault.restore.fs import Fs
 from vault.restore.journal import EXCHANGED, Journal, Local
 from vault.restore.prove import ProofReport, ReadBack, read_back
-from vault.tree import commitment
+from vault.tree import Entry, commitment
 from vault.workers import Workers
 
 MAX_TOLD: Final = 10_000  # bad packs in an attestation
@@ -218,8 +217,8 @@ class _Finisher:
         repository, recovery, snapshot = self._open(journal)
         witness = Witness(repository, recovery.restorer, snapshot, tool=self._tool)
         top = journal.top.meta() if journal.top else None
-        found = read_back(fd, executor=self._workers.compute, fs=self._fs, top=top)
-        key, signed = self._signed_root(repository, recovery, snapshot)
+        key, signed, vast = self._signed_root(repository, recovery, snapshot)
+        found = read_back(fd, executor=self._workers.compute, fs=self._fs, top=top, vast=vast)
         root = commitment(key, found.root).hex()
         earlier = self._kept(journal, repository)[0]
         attested = earlier.details.get("commitment") if earlier else None
@@ -309,8 +308,8 @@ class _Finisher:
 
     def _signed_root(
         self, repository: Repository, recovery: RecoveryKey, snapshot: Record
-    ) -> tuple[bytes, str]:
-        """Key of the commitment, and the commitment that the manifest signs."""
+    ) -> tuple[bytes, str, set[bytes]]:
+        """Key of the commitment, the commitment that the manifest signs, and `_vast`."""
         for use_index, by_digest in ((True, False), (False, False), (False, True)):
             try:
                 with (
@@ -329,8 +328,8 @@ class _Finisher:
                     ) as reader,
                 ):
                     reader.load_packs()
-                    deque(reader.tree(), maxlen=0)  # the key stands at its beginning, proven last
-                    return reader.tree_header.key, reader.body.tree.commitment
+                    vast = _vast(entry for entry, _ in reader.tree())  # to its end: proven last
+                    return reader.tree_header.key, reader.body.tree.commitment, vast
             except StaleIndexError as error:
                 _log.warning("%s", error)
         raise AssertionError("what was believed only after its digest was checked can't be stale")
@@ -350,6 +349,15 @@ class _Finisher:
             "commitment": root,
             "findings": len(self._opened[0].findings) if self._opened else 0,
         }
+
+
+def _vast(entries: Iterable[Entry]) -> set[bytes]:
+    """Names of files that have a tree hash; one may be where a link to the file was."""
+    vast: set[bytes] = set()
+    for entry in entries:
+        if entry.tree_hash is not None or entry.link in vast:
+            vast.add(entry.path)
+    return vast
 
 
 def _snapshot_of(repository: Repository, journal: Journal) -> Record:

@@ -79,11 +79,16 @@ class TreeBuilder:
 
     def __init__(self, store: ChunkStore, sizes: ChunkSizes, id_key: bytes) -> None:
         self._store = store
+        self._sizes = sizes
         self._chunker = Chunker(sizes)
         self._id_key = id_key
         self._buffer = bytearray()
         self._ids: list[bytes] = []
         self.packs: set[int] = set()
+
+    def beside(self) -> "TreeBuilder":
+        """Another stream of tree chunks, stored where this one's are: a list of a giant file."""
+        return TreeBuilder(self._store, self._sizes, self._id_key)
 
     def add(self, data: bytes) -> None:
         """Append to the tree stream."""

@@ -37,7 +37,7 @@ def state_of(stat: os.stat_result) -> bytes:
 def contents_of(record: ListRecord) -> bytes:
     """32 bytes that differ wherever contents or extended attributes of two files do."""
     entry = decode_entry(record.canonical, record.extra)
-    return hashlib.sha256(_encode((entry.sha256, entry.xattrs))).digest()
+    return hashlib.sha256(_encode((entry.sha256, entry.tree_hash, entry.xattrs))).digest()
 
 
 class First(NamedTuple):

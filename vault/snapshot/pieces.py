@@ -8,13 +8,23 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from vault.chunker import Chunker, ChunkSizes
 from vault.storage.base import Buffer
 
 PIECE = 4 * 1_048_576  # bytes
 _BUFFERS = 3  # one is filled, one is cut, and of one the chunks are being stored
+
+
+class ContentDigest(Protocol):
+    """Takes a content in order: a SHA-256 or a `TreeHash`."""
+
+    def update(self, data: Buffer, /) -> None:
+        """Add the next bytes."""
+
+    def digest(self) -> bytes:
+        """32 bytes, of all that was added."""
 
 
 class Part(NamedTuple):
@@ -52,10 +62,16 @@ class Pieces:
         chunk_id: Gives the id of the chunk with a SHA-256.
         pool: Where buffers come from.
         piece: Bytes of a part at most.
+        digest: Takes what is read.
     """
 
     def __init__(
-        self, sizes: ChunkSizes, chunk_id: Callable[[bytes], bytes], pool: BufferPool, piece: int
+        self,
+        sizes: ChunkSizes,
+        chunk_id: Callable[[bytes], bytes],
+        pool: BufferPool,
+        piece: int,
+        digest: ContentDigest,
     ) -> None:
         self.done = False
         self._is_closed = False
@@ -68,7 +84,7 @@ class Pieces:
         self._free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()  # None: stop
         self._held: list[bytearray] = []  # by who cuts and who stores
         self._parts: queue.SimpleQueue[Part | BaseException | None] = queue.SimpleQueue()
-        self._hash = hashlib.sha256()
+        self._hash = digest
         for _ in range(_BUFFERS):
             self._free.put(pool.take(self._room + piece))
         self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
@@ -95,7 +111,7 @@ class Pieces:
         self.done = part.is_last
         return self._cut(part)
 
-    def sha256(self) -> bytes:
+    def digest(self) -> bytes:
         """Of all that was read; waits until it is hashed."""
         self._thread.join()
         return self._hash.digest()

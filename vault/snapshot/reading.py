@@ -19,15 +19,19 @@ from vault.chunker import Chunker, ChunkSizes
 from vault.crypto import chunk_id
 from vault.entrylist import ListRecord
 from vault.model import ObjectType
+from vault.snapshot.extents import Extents
 from vault.snapshot.links import state_of
-from vault.snapshot.pieces import PIECE, BufferPool, Part, Pieces, split
-from vault.snapshot.records import file_record, fitting_holes
+from vault.snapshot.pieces import PIECE, BufferPool, ContentDigest, Part, Pieces, split
+from vault.snapshot.records import file_record, large_record
 from vault.source import SourceItem
 from vault.storage.base import Buffer
+from vault.tree import MAX_INLINE, MAX_ZEROS
+from vault.treehash import TreeHash
 
 SMALL_FILE = 256 * 1024  # bytes; larger ones are read, cut and hashed by threads
 LARGE_FILE = 8 * 1_048_576  # bytes; larger files are read in pieces
 _TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
+_BLOCK = 512  # bytes, of `st_blocks`
 _ZEROS = memoryview(bytes(1_048_576))
 
 
@@ -88,6 +92,14 @@ class FileReader:
         self._id_key = id_key
         self.clock_ns = clock_ns
         self.buffers = BufferPool()
+
+    def is_in_pieces(self, stat: os.stat_result) -> bool:
+        """Whether a file is read in pieces: one that may have holes, or is large.
+
+        A list outside the entry, which very many chunks need, is made of pieces only.
+        """
+        largest = min(LARGE_FILE, MAX_INLINE * self._sizes.min)
+        return stat.st_size > largest or stat.st_blocks * _BLOCK < stat.st_size
 
     def chunk_id(self, sha256: bytes) -> bytes:
         """The id of a data chunk with this SHA-256."""
@@ -156,7 +168,6 @@ class FileReader:
             len(data),
             digest,
             ids,
-            None,
             xattrs,
             read_ns if outcome is _READ and not problems else 0,
         )
@@ -179,36 +190,53 @@ class FileReader:
             return (self.chunk_id(digest),), pieces
         return [self.chunk_id(hashlib.sha256(piece).digest()) for piece in pieces], pieces
 
-    def open_in_pieces(self, item: ToRead) -> "LargeFile":
+    def open_in_pieces(self, item: ToRead, *, is_vast: bool = False) -> "LargeFile":
         """A file to be read in pieces.
+
+        Args:
+            item: The file.
+            is_vast: It had, or got, more holes than a SHA-256 is made over.
 
         Raises:
             OSError: It can't be opened.
         """
-        return LargeFile(self, item, self._sizes)
+        return LargeFile(self, item, self._sizes, is_vast=is_vast)
 
 
 class LargeFile(Pieces):
     """A large or sparse file.
 
-    Every run of data between holes is cut on its own; a hole costs only the
-    hashing of its zeros (docs/format.md 8).
+    Every run of data between holes is cut on its own; a hole costs at most the
+    hashing of 1 GiB of zeros, and nothing where holes are more (docs/format.md 8).
     """
 
-    def __init__(self, reader: FileReader, item: ToRead, sizes: ChunkSizes) -> None:
+    def __init__(
+        self, reader: FileReader, item: ToRead, sizes: ChunkSizes, *, is_vast: bool
+    ) -> None:
         self._item = item
         self._read_ns = reader.clock_ns()
         self._fd, self._before = source.open_source(item.full, item)
         size = self._before.st_size
-        self._holes = fitting_holes(fsmeta.read_holes(self._fd, size), size) or ()
         self._size = 0  # bytes that were read and hashed, holes included
-        super().__init__(sizes, reader.chunk_id, reader.buffers, min(PIECE, size))
+        self._zeros = 0  # of those, in holes
+        self._holes: deque[tuple[int, int]] = deque()  # that were passed and not taken
+        self._tree_hash: TreeHash | None = None
+        self.is_vast = is_vast or self._is_vast(size)
+        digest: ContentDigest = hashlib.sha256()
+        if self.is_vast:
+            digest = self._tree_hash = TreeHash()
+        super().__init__(sizes, reader.chunk_id, reader.buffers, min(PIECE, size), digest)
+
+    def _is_vast(self, size: int) -> bool:
+        allocated = self._before.st_blocks * _BLOCK
+        return size - allocated > MAX_ZEROS and fsmeta.hole_size(self._fd, size) > MAX_ZEROS
 
     def _read(self) -> Iterator[Part]:
         """See `Pieces`."""
         last = self._before.st_size
-        for start, end in _runs_between(self._holes, last):
-            self._hash_hole(start)
+        for start, end in fsmeta.data_runs(self._fd, last):
+            if not self._pass_hole(start):
+                return
             while self._size < end:
                 buffer = self._take()
                 if buffer is None:
@@ -221,31 +249,53 @@ class LargeFile(Pieces):
                 self._hash.update(wanted[:got])
                 if is_cut:
                     return
-        self._hash_hole(last)
+        self._pass_hole(min(last, os.fstat(self._fd).st_size))
 
-    def _hash_hole(self, end: int) -> None:
-        """Hash the hole before the next run of data, or before the end of the file."""
-        while self._size < end:
+    def _pass_hole(self, end: int) -> bool:
+        """Hash the hole before the next run of data, or before the end of the file.
+
+        False where the file is given up: nobody wants it any more, or it got more holes than
+        a SHA-256 is made over, and then it changed.
+        """
+        start, size = self._size, end - self._size
+        if size <= 0:
+            return True
+        self._zeros += size
+        if self._tree_hash is not None:
+            self._tree_hash.zeros(size)
+            self._size = end
+        elif self._zeros > MAX_ZEROS:
+            self.is_vast = True
+            return False
+        while self._size < end and not self._is_closed:
             zeros = _ZEROS[: end - self._size]
             self._hash.update(zeros)
             self._size += len(zeros)
+        self._holes.append((start, size))
+        return not self._is_closed
 
-    def finish(self, ids: Sequence[bytes]) -> FileContent:
-        """What is known once all pieces were read, whose ids these are; chunks are left out."""
-        digest = self.sha256()
+    def take_holes(self) -> Iterator[tuple[int, int]]:
+        """Holes that were passed since the last call."""
+        while self._holes:
+            yield self._holes.popleft()
+
+    def finish(self, extents: Extents) -> FileContent:
+        """What is known once all pieces were read and handed to ``extents``."""
+        digest = self.digest()
+        extents.add_holes(self.take_holes())
         after = os.fstat(self._fd)
         problems: list[str] = []
         xattrs = fsmeta.read_xattrs(self._fd, problems)
         outcome = _outcome(self._before, after, self._size)
-        record, lost, altered = file_record(
+        record, lost, altered = large_record(
             self._item.path,
             after,
             self._size,
             digest,
-            ids,
-            fitting_holes(self._holes, self._size),  # it may have been cut while it was read
+            extents,
             xattrs,
             self._read_ns if outcome is _READ and not problems else 0,
+            is_tree_hash=self._tree_hash is not None,
         )
         if record is None:
             return _unstorable(lost)
@@ -306,19 +356,3 @@ def _read_into(fd: int, view: memoryview, offset: int) -> int:
     while filled < len(view) and (got := os.preadv(fd, [view[filled:]], offset + filled)):
         filled += got
     return filled
-
-
-def _runs_between(holes: Sequence[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of the data around holes."""
-    at = 0
-    for offset, length in holes:
-        if offset > at:
-            yield at, offset
-        at = offset + length
-    if at < size:
-        yield at, size
-
-
-def is_in_pieces(stat: os.stat_result) -> bool:
-    """Whether a file is read in pieces: a large one, or one that may have holes."""
-    return stat.st_size > LARGE_FILE or stat.st_blocks * 512 < stat.st_size

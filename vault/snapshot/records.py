@@ -12,6 +12,7 @@ from vault import fsmeta, source
 from vault.entrylist import ListRecord
 from vault.errors import FormatError
 from vault.model import SYMLINK_MODE, EntryType
+from vault.snapshot.extents import Extents
 from vault.tree import (
     ID_SIZE,
     MAX_CANONICAL,
@@ -59,11 +60,10 @@ def file_record(  # noqa: PLR0917 - one call for every file
     size: int,
     sha256: bytes,
     ids: Sequence[bytes],
-    holes: Holes | None,
     xattrs: fsmeta.Xattrs | None,
     read_ns: int,
 ) -> Recorded:
-    """Of a file that was read; `ListRecord.packs` is left to who stores its chunks.
+    """Of a file that was read whole; `ListRecord.packs` is left to who stores its chunks.
 
     Args:
         path: In the tree.
@@ -71,14 +71,54 @@ def file_record(  # noqa: PLR0917 - one call for every file
         size: Bytes that were read.
         sha256: Of them.
         ids: Of its chunks.
-        holes: None without any.
         xattrs: None without any.
         read_ns: When reading began; 0 if its times say nothing about what was read, or if
             not all of it could be: then the next run reads it again, and says so again.
     """
+    chunks = b"".join(ids) if len(ids) > 1 else b""
+    return recorded(_file_entry(path, stat, size, sha256, chunks, xattrs), stat, read_ns)
+
+
+def large_record(  # noqa: PLR0917 - as `file_record`
+    path: bytes,
+    stat: os.stat_result,
+    size: int,
+    digest: bytes,
+    extents: Extents,
+    xattrs: fsmeta.Xattrs | None,
+    read_ns: int,
+    *,
+    is_tree_hash: bool,
+) -> Recorded:
+    """Of a file that was read in pieces; as `file_record`.
+
+    Args:
+        path: In the tree.
+        stat: As it was when the file had been read.
+        size: Bytes that were read, with those in holes.
+        digest: Of them.
+        extents: Its chunks and holes.
+        xattrs: None without any.
+        read_ns: When reading began; 0 if its times say nothing about what was read.
+        is_tree_hash: What the digest is.
+    """
+    entry = _file_entry(path, stat, size, None if is_tree_hash else digest, b"", xattrs)
+    if is_tree_hash:
+        entry = replace_entry(entry, tree_hash=digest)
+    return recorded(extents.describe(entry), stat, read_ns)
+
+
+def _file_entry(  # noqa: PLR0917 - one call for every file
+    path: bytes,
+    stat: os.stat_result,
+    size: int,
+    sha256: bytes | None,
+    chunks: bytes,
+    xattrs: fsmeta.Xattrs | None,
+) -> Entry:
     uid, gid = stat.st_uid, stat.st_gid
     user, group = source.owner_names(uid, gid)
-    entry = Entry(
+    return Entry(
         path=path,
         type=_FILE,
         mode=stat.st_mode & fsmeta.MODE_BITS,
@@ -88,13 +128,11 @@ def file_record(  # noqa: PLR0917 - one call for every file
         size=size,
         sha256=sha256,
         xattrs=xattrs,
-        chunks=b"".join(ids) if len(ids) > 1 or holes else b"",
+        chunks=chunks,
         user=user,
         group=group,
         ctime=stat.st_ctime_ns,
-        holes=holes,
     )
-    return recorded(entry, stat, read_ns)
 
 
 def other_record(
@@ -200,7 +238,7 @@ def mend(entry: Entry) -> Mended:
         altered.append("its owner's number is none that an owner can have")
     xattrs, lost = _mended_xattrs(entry.xattrs)
     holes = fitting_holes(entry.holes or (), entry.size)
-    is_whole = holes is None and len(entry.chunks) == ID_SIZE  # then its SHA-256 gives the id
+    is_whole = holes is None and len(entry.chunks) == ID_SIZE and entry.tree_hash is None
     entry = replace_entry(
         entry,
         uid=_NO_OWNER if entry.uid == -1 else entry.uid,
@@ -210,7 +248,7 @@ def mend(entry: Entry) -> Mended:
         user=entry.user if len(entry.user) <= MAX_NAME else "",
         group=entry.group if len(entry.group) <= MAX_NAME else "",
         holes=holes,
-        chunks=b"" if is_whole else entry.chunks,
+        chunks=b"" if is_whole else entry.chunks,  # its SHA-256 gives the id
         xattrs=xattrs,
     )
     return Mended(*_fitting(entry, lost), altered)

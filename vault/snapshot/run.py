@@ -10,6 +10,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from vault.errors import ConfigError
 from vault.model import Counts, EntryType, replace_body
 from vault.progress import Progress
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
+from vault.snapshot.extents import Extents
 from vault.snapshot.links import First, Links, contents_of, state_of
 from vault.snapshot.packer import numbers_in, pack_numbers
 from vault.snapshot.pieces import Pieces
@@ -30,7 +32,6 @@ from vault.snapshot.reading import (
     Outcome,
     ToRead,
     failed,
-    is_in_pieces,
 )
 from vault.snapshot.records import Recorded, other_record, stream_record
 from vault.snapshot.sharing import BATCH_SIZE, Contents, Reading, WholeFiles, sharing
@@ -176,25 +177,16 @@ class SourceRun:
             mtime=self._reader.clock_ns(),
         )
         self._records.append(stream_record(top))
-        ids: list[bytes] = []
-        packs: list[int] = []
+        extents = Extents(self._tree.beside)
         with contextlib.closing(file):
-            for piece_ids, pieces in self._pieces_of(file):
-                ids += piece_ids
-                packs += self._chunks.store(piece_ids, pieces)
-                self._progress.advance(size=sum(map(len, pieces)))
+            for ids, pieces in self._pieces_of(file):
+                self._store_piece(extents, ids, pieces)
         entry = replace_entry(
-            top,
-            path=name,
-            type=EntryType.FILE,
-            mode=0o600,
-            size=file.size,
-            sha256=file.sha256(),
-            chunks=b"".join(ids) if len(ids) > 1 else b"",
+            top, path=name, type=EntryType.FILE, mode=0o600, size=file.size, sha256=file.digest()
         )
-        self._records.append(stream_record(entry))
+        self._records.append(stream_record(extents.describe(entry)))
         self._hand_on()
-        self.packs.update(packs)
+        self.packs |= extents.packs
         self._tally.update(files=1, directories=1, size=file.size)
         return file.size
 
@@ -237,7 +229,7 @@ class SourceRun:
             return _Slot(item, record, state, is_link)
         if is_link or not is_file:
             return _Slot(item, None, state, is_link)
-        return _Slot(item, None, state, to_read=True, in_pieces=is_in_pieces(stat))
+        return _Slot(item, None, state, to_read=True, in_pieces=self._reader.is_in_pieces(stat))
 
     def _rely_on(self, packs: bytes) -> bool:
         """Whether an unchanged file's packs may be relied on; if so the snapshot needs them."""
@@ -341,9 +333,10 @@ class SourceRun:
             item: The file.
             first: It is a link to this, if that has the same content.
         """
+        is_vast = False
         for attempt in (1, 2):
             try:
-                content, packs = self._read_large(item)
+                content, packs, is_vast = self._read_large(item, is_vast=is_vast)
             except OSError as error:
                 self._is_stored(item, failed(error))
                 return
@@ -351,33 +344,43 @@ class SourceRun:
                 self._is_stored(item, content)
                 return
             if content.outcome is Outcome.READ or attempt == 2:
-                if first is None or not self._is_link_to(first, item, content):
-                    self._is_stored(item, content)
+                is_link = first is not None and self._is_link_to(first, item, content)
+                if not is_link and self._is_stored(item, content):
                     self.packs.update(packs)
-                    self._emit_file(item, content, packs)
+                    self._emit_file(item, content, sorted(packs))
                 return
 
     def _is_link_to(self, first: First, item: SourceItem, content: FileContent) -> bool:
         """Store as a link what was read to see whether it is one; False if it is not."""
-        assert content.record is not None
         assert item.stat is not None
         state = state_of(item.stat)
-        is_same = content.outcome is _READ and content.state == state
         return (
-            is_same
+            content.outcome is _READ
+            and content.record is not None
+            and content.state == state
             and contents_of(content.record) == first.contents
             and self._emit_link(item, first.path, state)
         )
 
-    def _read_large(self, item: SourceItem) -> tuple[FileContent, list[int]]:
-        ids: list[bytes] = []
-        packs: list[int] = []
-        with contextlib.closing(self._reader.open_in_pieces(ToRead.of(item))) as file:
-            for piece_ids, pieces in self._pieces_of(file):
-                ids += piece_ids
-                packs += self._chunks.store(piece_ids, pieces)
-                self._progress.advance(size=sum(map(len, pieces)))
-            return file.finish(ids), packs
+    def _read_large(
+        self, item: SourceItem, *, is_vast: bool
+    ) -> tuple[FileContent, AbstractSet[int], bool]:
+        """What was read, the packs that it needs, and whether it has very many holes."""
+        extents = Extents(self._tree.beside)
+        with contextlib.closing(
+            self._reader.open_in_pieces(ToRead.of(item), is_vast=is_vast)
+        ) as file:
+            for ids, pieces in self._pieces_of(file):
+                self._store_piece(extents, ids, pieces)
+                extents.add_holes(file.take_holes())
+            return file.finish(extents), extents.packs, file.is_vast
+
+    def _store_piece(
+        self, extents: Extents, ids: Sequence[bytes], pieces: Sequence[memoryview]
+    ) -> None:
+        size = sum(map(len, pieces))
+        extents.add(ids, self._chunks.store(ids, pieces), size)
+        self._progress.advance(size=size)
 
     def _pieces_of(self, file: Pieces) -> Iterator[tuple[list[bytes], list[memoryview]]]:
         submit = self._workers.compute.submit

@@ -6,6 +6,7 @@ nothing is published.
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import select
 import signal
@@ -170,7 +171,7 @@ class StreamFile(Pieces):
     def __init__(self, reader: FileReader, stream: Stream, sizes: ChunkSizes) -> None:
         self._fd = stream.fileno()
         self.size = 0  # bytes read
-        super().__init__(sizes, reader.chunk_id, reader.buffers, PIECE)
+        super().__init__(sizes, reader.chunk_id, reader.buffers, PIECE, hashlib.sha256())
 
     def _read(self) -> Iterator[Part]:
         """See `Pieces`."""

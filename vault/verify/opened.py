@@ -4,6 +4,7 @@ One snapshot that can't be opened is no reason not to open the others.
 """
 
 import dataclasses
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any, Final
 from vault.cache import Location
 from vault.encoding import b64encode
 from vault.errors import (
+    DigestMismatchError,
     FormatError,
     IntegrityError,
     ObjectNotFoundError,
@@ -32,14 +34,13 @@ from vault.model import (
     from_rfc3339,
 )
 from vault.progress import Progress
-from vault.reader import PackReader, Reader
+from vault.reader import LOOKED_UP, PackReader, Reader
 from vault.repository import Repository
-from vault.tree import Entry, Flaws
+from vault.tree import Entry, Flaws, hole_size
 from vault.verify.found import NAMED, Found, Key, key_of
 from vault.verify.stored import Objects
 from vault.workers import Workers, in_order
 
-_LOOKED_UP: Final = 512  # chunks at once
 _UNREADABLE: Final = (IntegrityError, WrongKeyError)
 
 
@@ -137,13 +138,16 @@ class _Elsewhere:
         """Why the content of a file can't be had; empty if it can."""
         if entry.type is not EntryType.FILE or not entry.size:
             return ""
-        names = self._reader.chunks_of(entry)
+        size = 0
         try:
-            places = _check_chunks(self._reader, names)
-            for name, location in zip(names, places, strict=True):
-                known = self._reader.pack(location.pack).ref.name in self._own
-                if not known or name in self._faulty:
-                    self._reader.wherever(name, self._open)
+            for names in self._reader.chunks_of(entry):
+                places = _check_chunks(self._reader, names)
+                for name, location in zip(names, places, strict=True):
+                    size += location.length
+                    known = self._reader.pack(location.pack).ref.name in self._own
+                    if not known or name in self._faulty:
+                        self._reader.wherever(name, self._open)
+            _check_extent(self._reader, entry, size)
         except _UNREADABLE as error:
             return error.message
         return ""
@@ -356,17 +360,24 @@ class Contents:
 
     def _walk_fast(self, reader: Reader) -> int:
         """Entries of a tree; raises at the first thing that is wrong."""
+        files: list[tuple[Entry, int]] = []  # that are checked together, and how many chunks each
         names: list[bytes] = []
         entries = 0
         for entry, _ in reader.tree():
             assert entry is not None
             entries += 1
-            if entry.type is EntryType.FILE and entry.size:
-                names += reader.chunks_of(entry)
-            if len(names) >= _LOOKED_UP:
-                _check_chunks(reader, names)
-                names.clear()
-        _check_chunks(reader, names)
+            if entry.type is not EntryType.FILE:
+                continue
+            if entry.chunk_list is not None or entry.hole_list is not None:
+                _check_giant(reader, entry)
+                continue
+            ids = next(reader.chunks_of(entry), ())
+            names += ids
+            files.append((entry, len(ids)))
+            if len(files) >= LOOKED_UP or len(names) >= LOOKED_UP:
+                _check_files(reader, files, names)
+                files, names = [], []
+        _check_files(reader, files, names)
         return entries
 
     def _walk_carefully(self, reader: Reader, faulty: set[bytes]) -> _Walk:
@@ -405,6 +416,41 @@ class Contents:
 def _sealed_otherwise(error: VaultError) -> str:
     """What is wrong with what names no key of ours; empty of anything else."""
     return "is not sealed to this recovery key" if isinstance(error, WrongKeyError) else ""
+
+
+def _check_files(
+    reader: Reader, files: Sequence[tuple[Entry, int]], names: Sequence[bytes]
+) -> None:
+    """Chunks of some files, looked up together; raises as `_check_chunks`."""
+    found = iter(_check_chunks(reader, names))
+    for entry, count in files:
+        _check_extent(reader, entry, sum(at.length for at in itertools.islice(found, count)))
+
+
+def _check_giant(reader: Reader, entry: Entry) -> None:
+    """A file whose lists lie outside its entry, piece by piece; raises as `_check_chunks`."""
+    size = 0
+    for names in reader.chunks_of(entry):
+        size += sum(at.length for at in _check_chunks(reader, names))
+    _check_extent(reader, entry, size)
+
+
+def _check_extent(reader: Reader, entry: Entry, size: int) -> None:
+    """Pass if so many bytes in chunks and its holes are all of the file.
+
+    Raises:
+        IntegrityError: They are not, or the list of its holes is broken.
+    """
+    if entry.hole_list is not None:
+        for _ in reader.holes_of(entry):
+            pass
+    expected = entry.size - hole_size(entry)
+    if size != expected:
+        raise DigestMismatchError(
+            "the chunks of a file are not as long as it is",
+            expected=f"{expected} bytes",
+            found=f"{size} bytes",
+        )
 
 
 def _check_chunks(reader: Reader, names: Sequence[bytes]) -> list[Location]:
