@@ -23,7 +23,7 @@ from cli import render
 from cli.exits import EXIT_LOCAL, gravest
 from cli.options import Options
 from cli.scratch import scratch_directory
-from vault import ledgermemory
+from vault import cachetag, ledgermemory
 from vault.answers import ask_twice
 from vault.enrol import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
 from vault.envelope import Head
@@ -137,6 +137,8 @@ class Invocation:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        for place in (self.places.cache, self.places.state):
+            cachetag.tag(place)
 
     # --- where, and which ---
 

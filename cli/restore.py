@@ -36,7 +36,7 @@ from vault.restore import restore as restore_snapshot
 from vault.restore.prove import ProofReport
 from vault.restore.witness import NOT_REPEATED
 from vault.selection import select
-from vault.source import matcher
+from vault.patterns import matcher
 from vault.workers import make_workers
 
 _MAX_NAMED = 5  # of what lies beside TARGET

@@ -36,6 +36,7 @@ from vault.snapshot import (
     take_snapshot,
 )
 from vault.snapshot.task import MANY
+from vault.source import LeftOut
 from vault.standing import Check, Cited, failed_check
 from vault.workers import make_workers
 
@@ -158,6 +159,7 @@ def _take(
     invocation.remember(repository)
     invocation.report(repository.unreadable_plans())
     _report_problems(invocation, report.problems)
+    _report_left_out(invocation, report.left_out)
     if report.left is not None:
         _warn_of_bad_packs(invocation, repository, report.left)
     failed = _failed_check(invocation, repository, request.dataset)
@@ -273,6 +275,13 @@ def _report_problems(invocation: Invocation, problems: Sequence[Problem]) -> Non
         invocation.warn(f"and {len(problems) - _SHOWN:,} more; --json lists them")
 
 
+def _report_left_out(invocation: Invocation, left_out: Sequence[LeftOut]) -> None:
+    for each in left_out[:_SHOWN]:
+        invocation.warn(f"left out: {render.path_text(each.path)}: {each.detail}")
+    if len(left_out) > _SHOWN:
+        invocation.warn(f"and {len(left_out) - _SHOWN:,} more left out; --json lists them")
+
+
 def _warn_of_bad_packs(invocation: Invocation, repository: Repository, left: LeftPacks) -> None:
     told = ", ".join(_teller(repository, word) for word in left.words)
     invocation.warn(
@@ -336,6 +345,10 @@ def _report_fields(
         if failed
         else None,
         "trouble": list(report.trouble),
+        "left_out": [
+            {**render.path_fields(each.path), "reason": each.reason.value, "detail": each.detail}
+            for each in report.left_out
+        ],
         "problems": [
             {**render.path_fields(problem.path), "kind": problem.kind, "detail": problem.detail}
             for problem in report.problems

@@ -1,5 +1,6 @@
 """What a snapshot is taken of, as options say it: paths, patterns, streams."""
 
+import codecs
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from vault.source import Rules
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _MAX_LIST = 1 << 30  # bytes of a file that lists paths or patterns
 
 
@@ -30,7 +32,7 @@ _OPTIONS = (
         "excludes",
         metavar="PATTERN",
         multiple=True,
-        help="Leave out what matches, as in a .gitignore. Repeatable.",
+        help="Leave out what matches, as in a .gitignore; or a full path below PATH. Repeatable.",
     ),
     click.option(
         "--exclude-from",
@@ -111,11 +113,11 @@ def read_rules(
     """The rules that these options make.
 
     Raises:
-        ConfigError: A file of patterns can't be read.
+        ConfigError: A file of patterns can't be read, or is no UTF-8.
     """
     patterns = list(excludes)
     for file in exclude_files:
-        patterns += [os.fsdecode(line) for line in _read(file).splitlines()]
+        patterns += [os.fsdecode(line) for line in _read_lines(file).splitlines()]
     return Rules(
         excludes=patterns,
         caches=exclude_caches,
@@ -134,13 +136,21 @@ def read_paths(
     """
     found = [os.fsencode(path) for path in paths]
     for file in path_files:
-        found += _read(file).split(b"\n")
+        found += _read_lines(file).split(b"\n")
     for file in path_files0:
         found += _read(file).split(b"\0")
     named = tuple(Path(os.fsdecode(path)) for path in found if path)
     if not named:
         raise ConfigError("no PATH given", hint="name what to take a snapshot of")
     return named
+
+
+def _read_lines(file: Path) -> bytes:
+    """A text file, without the mark that some editors put at its beginning."""
+    data = _read(file)
+    if data.startswith(_WIDE_MARKS):
+        raise ConfigError(f"{file} is in UTF-16 or UTF-32", hint="save it as UTF-8")
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 def _read(file: Path) -> bytes:

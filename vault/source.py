@@ -1,10 +1,11 @@
 """Walks what is to be backed up, sorted as the tree wants it (docs/format.md 8).
 
-Only importer of pathspec. What can't be read is an item that says so, never an
-exception. Every name is resolved against an open directory whose identity was
-checked, so a directory that is swapped for a symlink meanwhile is not followed.
+What can't be read is an item that says so, never an exception. Every name is resolved
+against an open directory whose identity was checked, so a directory that is swapped for
+a symlink meanwhile is not followed.
 """
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -15,13 +16,12 @@ import operator
 import os
 import pwd
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
-from pathspec import GitIgnoreSpec
-from pathspec.patterns.gitignore import GitIgnorePatternError
-
+from vault import cachetag, patterns
 from vault.errors import ConfigError
 from vault.model import MAX_PATH, EntryType, sort_key
 
@@ -53,8 +53,6 @@ MAX_NAMES = 1 << 24  # in one directory; more are taken for a list without an en
 _NAMES = 1 << 16  # listed at once: a signal is heard in between
 _NAME = operator.attrgetter("name")
 
-_CACHE_TAG = b"CACHEDIR.TAG"
-_CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 _LONG_PATH = 4_000  # bytes; the kernel takes 4,096 at once
 _LONG_LINK = 4_096  # bytes that `os.readlink` reads at most; no system makes one so long
 
@@ -76,15 +74,36 @@ class Rules:
     """What a walk leaves out."""
 
     excludes: Sequence[str] = ()
-    """gitignore patterns, matched below each PATH. What is in an excluded directory
-    can't be included again."""
+    """gitignore patterns, matched below each PATH; full paths below one mean the same. What
+    is in an excluded directory can't be included again."""
     caches: bool = False  # members of directories with a CACHEDIR.TAG (bford.info/cachedir)
     if_present: Sequence[str] = ()  # members of directories that hold a file of such a name
     one_file_system: bool = False  # members of directories on another file system than their PATH
+    own: Sequence[tuple[Path, str]] = ()
+    """Directories that this program writes to while it walks, and what each is: their
+    members are left out, by whatever path the walk comes to them."""
+
+
+class Reason(StrEnum):
+    """Which rule left something out."""
+
+    PATTERN = "pattern"
+    CACHE = "cache"
+    MARKER = "marker"
+    FILE_SYSTEM = "file-system"
+    OWN = "own"
+
+
+class LeftOut(NamedTuple):
+    """Something that a rule left out."""
+
+    path: bytes  # in the tree
+    reason: Reason
+    detail: str
 
 
 NO_RULES = Rules()
-Skipped: TypeAlias = Callable[[bytes, str], None]  # path in the tree, why
+Skipped: TypeAlias = Callable[[LeftOut], None]
 
 
 def walk(
@@ -102,11 +121,12 @@ def walk(
         skipped: Called for what is left out.
 
     Raises:
-        ConfigError: No path, a missing one, one inside another, a symlink to a
-            directory, or a malformed pattern. Raised at once, not while walking.
+        ConfigError: No path, a missing one, one inside another, a symlink to a directory, one
+            of ``rules.own``, or a pattern that is malformed or can't match. Raised at once,
+            not while walking.
     """
-    chooser = _Chooser(rules, skipped or _ignore)
-    roots = sorted((locate(path) for path in paths), key=sort_key)
+    located = [(locate(path), os.fsencode(path)) for path in paths]
+    roots = sorted((root for root, _ in located), key=sort_key)
     if not roots:
         raise ConfigError("no PATH given")
     for before, after in itertools.pairwise(roots):
@@ -115,9 +135,18 @@ def walk(
                 f"PATH {_show(after)} lies in PATH {_show(before)}",
                 hint="name each file or directory once",
             )
+    own = _identities(rules.own)
+    for root in roots:
+        _refuse_own(root, own)
+    given = dict(located)
+    named = [patterns.Root.of(root, given[root]) for root in roots]
+    choosers = [
+        _Chooser(rules, excludes, own, skipped or _ignore)
+        for excludes in patterns.below(rules.excludes, named)
+    ]
     if len(roots) == 1:
-        return _walk_one(roots[0], chooser)
-    return _walk_several(roots, chooser)
+        return _walk_one(roots[0], choosers[0])
+    return _walk_several(roots, choosers)
 
 
 class Identity(Protocol):
@@ -226,84 +255,96 @@ def _name_of(look_up: Callable[[], str]) -> str:
 # --- what to walk ---
 
 
-def matcher(patterns: Sequence[str]) -> Callable[[bytes, bool], bool]:
-    """Tells of a tree path, and whether it is a directory, if gitignore patterns match it.
+_Own: TypeAlias = Mapping[tuple[int, int], str]  # device and inode of what is ours, what it is
 
-    Raises:
-        ConfigError: A pattern is malformed.
-    """
-    spec = _compile(patterns)
-    return lambda path, is_directory: _matches(spec, path, is_directory=is_directory)
+
+def _identities(own: Sequence[tuple[Path, str]]) -> _Own:
+    """Those that are there."""
+    found = {}
+    for directory, what in own:
+        with contextlib.suppress(OSError):
+            status = directory.stat()
+            found[status.st_dev, status.st_ino] = what
+    return found
+
+
+def _refuse_own(root: bytes, own: _Own) -> None:
+    """Refuse a PATH of which nothing would be left."""
+    path = Path(os.fsdecode(root))
+    for around in (path, *path.parents) if own else ():
+        found = around.lstat()
+        what = own.get((found.st_dev, found.st_ino))
+        if what is not None:
+            raise ConfigError(
+                f"PATH {_show(root)} lies in what a snapshot never holds",
+                found=f"{_show(os.fsencode(around))} is {what}",
+                hint="name what you want to keep, not where vault keeps it",
+            )
 
 
 class _Chooser:
     """Applies the rules, and tells what they left out."""
 
-    def __init__(self, rules: Rules, skipped: Skipped) -> None:
-        self._spec = _compile(rules.excludes)
+    def __init__(self, rules: Rules, excludes: Sequence[str], own: _Own, skipped: Skipped) -> None:
+        self._matches = patterns.matcher(excludes) if excludes else None
+        self._own = own
         self._caches = rules.caches
         self._if_present = [os.fsencode(name) for name in rules.if_present]
         self._one_file_system = rules.one_file_system
         self._skipped = skipped
-        self.has_patterns = self._spec is not None
+        self.has_patterns = self._matches is not None
 
     def excludes(self, path: bytes, below: int, is_directory: bool) -> bool:  # noqa: FBT001 - one call
         """Whether a pattern excludes the member; ``path[below:]`` is what it is matched on."""
-        excluded = _matches(self._spec, path[below:], is_directory=is_directory)
+        excluded = self._matches is not None and self._matches(path[below:], is_directory)
         if excluded:
-            self._skipped(path, "excluded by a pattern")
+            self._skipped(LeftOut(path, Reason.PATTERN, "excluded by a pattern"))
         return excluded
 
     def members(self, path: bytes, fd: int, names: list[bytes]) -> list[bytes]:
         """The names in a directory that are walked: a marker file keeps only itself."""
-        if self._caches and _CACHE_TAG in names and _is_cache_tag(fd):
-            self._skipped(path, "its members: it is a cache (CACHEDIR.TAG)")
-            return [_CACHE_TAG]
+        if self._caches and cachetag.NAME in names and _is_cache_tag(fd):
+            detail = "its members: it is a cache (CACHEDIR.TAG)"
+            self._skipped(LeftOut(path, Reason.CACHE, detail))
+            return [cachetag.NAME]
         for marker in self._if_present:
             if marker in names:
-                self._skipped(path, f"its members: it holds {_show(marker)}")
+                detail = f"its members: it holds {_show(marker)}"
+                self._skipped(LeftOut(path, Reason.MARKER, detail))
                 return [marker]
         return names
 
-    def enters(self, path: bytes, device: int, top: int) -> bool:
-        """Whether the members of a directory on that device are walked."""
-        if self._one_file_system and device != top:
-            self._skipped(path, "its members: it is on another file system")
+    def enters(self, item: SourceItem, top: int) -> bool:
+        """Whether the members of a directory are walked; ``top`` is the device of its PATH."""
+        found = item.stat
+        assert found is not None
+        what = self._own.get((found.st_dev, found.st_ino)) if self._own else None
+        if what is not None:
+            self._skipped(LeftOut(item.path, Reason.OWN, f"its members: it is {what}"))
+            return False
+        if self._one_file_system and found.st_dev != top:
+            detail = "its members: it is on another file system"
+            self._skipped(LeftOut(item.path, Reason.FILE_SYSTEM, detail))
             return False
         return True
 
 
-def _matches(spec: GitIgnoreSpec | None, path: bytes, *, is_directory: bool) -> bool:
-    if spec is None:
-        return False
-    return bool(spec.match_file(os.fsdecode(path) + "/" * is_directory))
-
-
-def _ignore(path: bytes, reason: str) -> None:
+def _ignore(left_out: LeftOut) -> None:
     pass
 
 
 def _is_cache_tag(fd: int) -> bool:
     try:
-        tag = os.open(_CACHE_TAG, _FILE, dir_fd=fd)
+        tag = os.open(cachetag.NAME, _FILE, dir_fd=fd)
     except OSError:
         return False
     try:
         is_file = stat.S_ISREG(os.fstat(tag).st_mode)
-        return is_file and os.read(tag, len(_CACHE_SIGNATURE)) == _CACHE_SIGNATURE
+        return is_file and os.read(tag, len(cachetag.SIGNATURE)) == cachetag.SIGNATURE
     except OSError:
         return False
     finally:
         os.close(tag)
-
-
-def _compile(patterns: Sequence[str]) -> GitIgnoreSpec | None:
-    if not patterns:
-        return None
-    try:
-        return GitIgnoreSpec.from_lines(patterns)
-    except (GitIgnorePatternError, ValueError) as error:
-        raise ConfigError("exclude pattern is malformed", found=str(error)[:200]) from error
 
 
 def locate(path: Path | bytes) -> bytes:
@@ -344,10 +385,10 @@ def _walk_one(root: bytes, chooser: "_Chooser") -> Iterator[SourceItem]:
     yield _look_at_root(name, root)
 
 
-def _walk_several(roots: Sequence[bytes], chooser: "_Chooser") -> Iterator[SourceItem]:
+def _walk_several(roots: Sequence[bytes], choosers: Sequence["_Chooser"]) -> Iterator[SourceItem]:
     """Sorted roots with the directories above them, each once and before its members."""
     above: set[bytes] = set()
-    for root in roots:
+    for root, chooser in zip(roots, choosers, strict=True):
         parts = root[1:].split(b"/")
         for depth in range(len(parts)):
             path = b"/".join(parts[:depth])
@@ -458,8 +499,7 @@ class _Walker:
                 if item is None:
                     continue
                 if item.type is _TYPE_DIRECTORY:
-                    assert item.stat is not None
-                    if not self._chooser.enters(item.path, item.stat.st_dev, self._device):
+                    if not self._chooser.enters(item, self._device):
                         yield item
                         continue
                     yield self.enter(item, name, level.fd)

@@ -211,3 +211,82 @@ def test_a_list_of_paths_may_name_what_has_a_carriage_return(
     (home / "list").write_bytes(b"one\rtwo\n\n")
     assert vault("snapshot", "--name", "d", "--files-from", home / "list")[0] == 0
     assert _restored(vault, home, "d") == ["one\rtwo"]
+
+
+# --- what is left out, and told ---
+
+
+def test_the_repository_and_its_cache_and_state_are_left_out_and_told(
+    vault: Vault, vault_json: VaultJson, repository: Path, source: Path, home: Path
+) -> None:
+    """Else each run stores the one before; here the home holds everything."""
+    code, _, err = vault("snapshot", home, "--name", "d")
+    assert code == 0, err
+    for name, what in (("repository", "this repository"), ("state/vault", "state directory")):
+        assert f"left out: {name}: its members: it is {what}" in err.replace("the state", "state")
+    found = vault_json("snapshot", home, "--name", "d")["left_out"]
+    assert {(each["path"], each["reason"]) for each in found} == {
+        ("repository", "own"),
+        ("state/vault", "own"),
+        ("cache/vault", "own"),
+    }
+    listed = vault("ls", "-R", "d")[1].splitlines()
+    assert "source/readme" in "\n".join(listed)
+    for place in ("repository/", "state/vault/", "cache/vault/"):
+        assert not [line for line in listed if place in line and line.split(place)[-1]]
+    assert vault("snapshot", home / "repository", "--name", "e")[0] == 2
+    assert vault("snapshot", home / "cache/vault", "--name", "e", "--dry-run")[0] == 2
+
+
+def test_cache_and_state_say_that_other_programs_can_leave_them_out(
+    vault: Vault, repository: Path, source: Path, home: Path
+) -> None:
+    """By CACHEDIR.TAG; keys are nothing to leave out."""
+    assert vault("snapshot", source, "--name", "d")[0] == 0
+    for place in ("cache/vault", "state/vault"):
+        tag = home / place / "CACHEDIR.TAG"
+        assert tag.read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55")
+    assert not (home / "config/vault/CACHEDIR.TAG").exists()
+    assert not (repository / "CACHEDIR.TAG").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_another_file_system_that_is_left_out_is_told(
+    vault: Vault, vault_json: VaultJson, repository: Path, source: Path
+) -> None:
+    """In text and JSON; without -x it is in the snapshot, and nothing is told."""
+    (source / "volume").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", source / "volume"], check=True)
+    try:
+        (source / "volume/precious").touch()
+        _, _, err = vault("snapshot", source, "--name", "d", "-x")
+        assert "left out: volume: its members: it is on another file system" in err
+        (found,) = vault_json("snapshot", source, "--name", "d", "-x")["left_out"]
+        assert (found["path"], found["reason"]) == ("volume", "file-system")
+        assert not vault_json("snapshot", source, "--name", "d")["left_out"]
+        assert "volume/precious" in vault("ls", "-R", "d")[1]
+    finally:
+        subprocess.run(["umount", source / "volume"], check=True)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_at_the_beginning_of_a_list_is_skipped(
+    vault: Vault, repository: Path, source: Path, home: Path, mark: bytes
+) -> None:
+    """Of patterns and of PATHs, as git does."""
+    (home / "patterns").write_bytes(mark + b"/etc/\r\n/link\r\n")
+    arguments = ["--exclude-from", home / "patterns"]
+    assert vault("snapshot", source, "--name", "d", *arguments)[0] == 0
+    assert _restored(vault, home, "d") == ["again", "readme"]
+    (home / "paths").write_bytes(mark + os.fsencode(source / "etc") + b"\n")
+    assert vault("snapshot", "--files-from", home / "paths", "--name", "e")[0] == 0
+    assert _restored(vault, home, "e") == ["hosts"]
+
+
+def test_lists_in_another_encoding_are_refused(
+    vault: Vault, repository: Path, source: Path, home: Path
+) -> None:
+    """No line of them would mean what it says."""
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        (home / "patterns").write_text("etc/\nlink\n", encoding=encoding)
+        assert vault("snapshot", source, "--name", "d", "--exclude-from", home / "patterns")[0] == 2

@@ -42,7 +42,7 @@ from vault.restore import (
 from vault.restore.finish import unfinished
 from vault.restore.fs import Fs
 from vault.restore.prove import ProofReport, Verdict, prove
-from vault.source import matcher
+from vault.patterns import matcher
 from vault.storage.memory import FaultPoint
 from vault.tree import Entry, encode_canonical, replace_entry
 from vault.workers import make_workers

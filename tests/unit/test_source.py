@@ -15,6 +15,8 @@ from vault import source
 from vault.errors import ConfigError
 from vault.model import EntryType, sort_key
 from vault.source import (
+    LeftOut,
+    Reason,
     Rules,
     SourceItem,
     invents_inodes,
@@ -469,7 +471,7 @@ def test_members_of_a_tagged_cache_are_left_out(tmp_path: Path) -> None:
     )
     (tmp_path / "fake" / "CACHEDIR.TAG").write_bytes(b"something else")
     skipped: list[bytes] = []
-    items = walk([tmp_path], Rules(caches=True), skipped=lambda path, _: skipped.append(path))
+    items = walk([tmp_path], Rules(caches=True), skipped=lambda left: skipped.append(left.path))
     assert _paths(items) == [
         b"",
         b"cache",
@@ -493,18 +495,43 @@ def test_members_beside_a_marker_file_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs another file system to meet")
 def test_another_file_system_is_not_entered_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mount point itself stays, as an empty directory."""
-    skipped: list[tuple[bytes, str]] = []
+    skipped: list[LeftOut] = []
     rules = Rules(one_file_system=True, excludes=["*", "!/proc", "!/proc/**"])
-    items = walk([Path("/")], rules, skipped=lambda path, why: skipped.append((path, why)))
+    items = walk([Path("/")], rules, skipped=skipped.append)
     assert _paths(items) == [b"", b"proc"]
-    assert (b"proc", "its members: it is on another file system") in skipped
+    detail = "its members: it is on another file system"
+    assert LeftOut(b"proc", Reason.FILE_SYSTEM, detail) in skipped
 
 
 def test_what_a_pattern_excludes_is_told(tree: Path) -> None:
     """A dry run says why something is not in it."""
-    skipped: list[tuple[bytes, str]] = []
-    list(walk([tree], Rules(excludes=["z"]), skipped=lambda path, why: skipped.append((path, why))))
-    assert (b"z", "excluded by a pattern") in skipped
+    skipped: list[LeftOut] = []
+    list(walk([tree], Rules(excludes=["z"]), skipped=skipped.append))
+    assert skipped == [LeftOut(b"z", Reason.PATTERN, "excluded by a pattern")]
+
+
+def test_what_the_program_writes_itself_is_not_walked_by_any_way_to_it(tree: Path) -> None:
+    """Told by what it is: a link in its path, or another spelling, changes nothing."""
+    (tree.parent / "alias").symlink_to(tree / "a")
+    every = _paths(walk([tree]))
+    assert b"a/deep/y" in every
+    for own in (tree / "a/deep", tree.parent / "alias/deep", tree / "a/../a/deep"):
+        skipped: list[LeftOut] = []
+        rules = Rules(own=[(own, "this repository"), (tree / "missing", "the cache")])
+        found = _paths(walk([tree], rules, skipped=skipped.append))
+        assert sorted(set(every) - set(found)) == [b"a/deep/y"]
+        assert skipped == [LeftOut(b"a/deep", Reason.OWN, "its members: it is this repository")]
+        in_several = _paths(walk([tree / "a", tree / "z"], rules))
+        assert os.fsencode(tree)[1:] + b"/a/x" in in_several
+        assert os.fsencode(tree)[1:] + b"/a/deep/y" not in in_several
+
+
+@pytest.mark.parametrize("path", ["a", "a/deep", "a/deep/y"])
+def test_a_path_in_what_the_program_writes_itself_is_refused(tree: Path, path: str) -> None:
+    """Nothing would be left of it, which looks like a backup."""
+    with pytest.raises(ConfigError, match="never holds"):
+        walk([tree / path], Rules(own=[(tree / "a", "this repository")]))
+    assert _paths(walk([tree / path], Rules(own=[(tree / "a-b", "a file")])))
 
 
 def test_paths_longer_than_path_max_are_walked_and_opened(tmp_path: Path) -> None:

@@ -312,6 +312,7 @@ class Attempt:
                 record=record,
                 body=snapshot_body(record),
                 problems=tuple(run.problems),
+                left_out=tuple(run.left_out),
                 packs=len(stored),
                 reused_packs=len(packs) - len(numbers & stored),
                 left=task.left,

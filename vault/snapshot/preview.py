@@ -11,7 +11,7 @@ from vault.entrylist import Joiner, ListRecord
 from vault.model import EntryType
 from vault.snapshot.packer import numbers_in
 from vault.snapshot.run import is_unchanged
-from vault.source import SourceItem
+from vault.source import LeftOut, SourceItem
 
 
 class Action(StrEnum):
@@ -53,8 +53,8 @@ def preview(
     """
     skipped: list[Planned] = []
 
-    def note(path: bytes, reason: str) -> None:
-        skipped.append(Planned(path=path, action=Action.SKIPPED, reason=reason))
+    def note(left_out: LeftOut) -> None:
+        skipped.append(Planned(path=left_out.path, action=Action.SKIPPED, reason=left_out.detail))
 
     joiner = Joiner(last)
     tmpfs = source.tmpfs_devices()

@@ -36,7 +36,7 @@ from vault.snapshot.reading import (
 from vault.snapshot.records import Recorded, other_record, stream_record
 from vault.snapshot.sharing import BATCH_SIZE, Contents, Reading, WholeFiles, sharing
 from vault.snapshot.stream import StreamFile
-from vault.source import SourceItem
+from vault.source import LeftOut, Reason, SourceItem
 from vault.tree import ContentRoot, Entry, TreeOrder, decode_entry, frame, replace_entry, type_in
 from vault.workers import Workers
 
@@ -46,6 +46,7 @@ BATCHES_AHEAD = 4  # batches read or being read while one is stored
 AHEAD_SIZE = 16 * 1_048_576  # bytes of files in them; bounds memory
 _FILE, _DIRECTORY, _READ = EntryType.FILE, EntryType.DIRECTORY, Outcome.READ  # looked up once
 _HARD_LINK = EntryType.HARD_LINK
+_TOLD = frozenset({Reason.FILE_SYSTEM, Reason.OWN})  # others name each thing themselves
 RACY_NS = 60 * 10**9  # design.md 6: mtime alone proves nothing for the last 60 s
 MAX_PROBLEMS = 10_000  # listed; the counts go on
 MAX_PROBLEM_SIZE = 16 * 1_048_576  # bytes of their paths, which may be long
@@ -144,6 +145,8 @@ class SourceRun:
         self.problems: list[Problem] = []
         self._problem_size = 0  # bytes of the paths of all
         self.complete = True
+        self.left_out: list[LeftOut] = []  # what a person may not have thought of
+        self._left_out_size = 0  # bytes of their paths
 
     @property
     def counts(self) -> Counts:
@@ -153,7 +156,7 @@ class SourceRun:
     def walk(self, paths: Sequence[Path], rules: source.Rules) -> Iterator[bytes]:
         """Go through the source; yields the path of every member as it is met."""
         with sharing(self._reader, self._workers.processes) as self._files:
-            for item in source.walk(paths, rules):
+            for item in source.walk(paths, rules, skipped=self._left_out):
                 self._visit(item)
                 yield item.path
             self._submit()
@@ -240,6 +243,13 @@ class SourceRun:
         if len(numbers) <= 1:  # what many small files share; large ones have their own
             self._relied.add(packs)
         return True
+
+    def _left_out(self, left_out: LeftOut) -> None:
+        if left_out.reason not in _TOLD:
+            return
+        self._left_out_size += len(left_out.path)
+        if len(self.left_out) < MAX_PROBLEMS and self._left_out_size <= MAX_PROBLEM_SIZE:
+            self.left_out.append(left_out)
 
     def _problem_of(self, item: SourceItem) -> None:
         if item.vanished:

@@ -1,6 +1,7 @@
 """The snapshot flow from end to end: prepare, attempt, and what to do when that fails."""
 
 import contextlib
+import dataclasses
 import fcntl
 import logging
 import tempfile
@@ -23,6 +24,7 @@ from vault.snapshot.attempt import Attempt
 from vault.snapshot.preview import Planned
 from vault.snapshot.publish import PacksGoneError
 from vault.snapshot.task import SnapshotReport, SnapshotRequest, Task, enrolled
+from vault.storage.urls import parse_local, scheme_of
 from vault.workers import Workers, make_workers
 
 _log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ def take_snapshot(
         VaultError: The store or the disk failed; nothing was published.
     """
     validate_dataset(request.dataset)
+    request = _without_own(request, repository, cache_dir, state_dir)
     writer = enrolled(repository, key, request.dataset)
     repository.check_skew()
     lists_dir = state_dir / repository.ledger.repository_id
@@ -120,6 +123,7 @@ def preview_snapshot(
         ConfigError: The host may not write that dataset, or the source is not as required.
     """
     validate_dataset(request.dataset)
+    request = _without_own(request, repository, cache_dir, state_dir)
     writer = enrolled(repository, key, request.dataset)
     lists_dir = state_dir / repository.ledger.repository_id
     with make_workers(0) as workers:
@@ -128,6 +132,20 @@ def preview_snapshot(
         task.look_for_bad_packs()
         with task.open_cache(cache_dir) as cache:
             yield from Attempt(task, cache, lists_dir).preview()
+
+
+def _without_own(
+    request: SnapshotRequest, repository: Repository, cache_dir: Path, state_dir: Path
+) -> SnapshotRequest:
+    """The same, without what this program itself writes: each run would store the one before."""
+    own = [
+        (state_dir, "the state directory of vault"),
+        (cache_dir, "the cache directory of vault"),
+    ]
+    url = repository.store.url
+    if scheme_of(url) == "file":
+        own.append((parse_local(url), "this repository"))
+    return dataclasses.replace(request, rules=dataclasses.replace(request.rules, own=own))
 
 
 def rebuild_index(

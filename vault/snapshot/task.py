@@ -67,6 +67,7 @@ class SnapshotReport:
     problems: Sequence[Problem]
     packs: int  # new
     reused_packs: int
+    left_out: Sequence[source.LeftOut] = ()  # other file systems, and what is the program's own
     left: LeftPacks | None = None  # bad ones that the dataset's last snapshot needs
     trouble: tuple[str, ...] = ()  # what failed afterwards and only costs the next run time
 
