@@ -16,6 +16,7 @@ from cli.values import format_age
 from vault.errors import ConfigError
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
+from vault.patterns import matcher
 from vault.processes import spare_processors
 from vault.repository import Repository, snapshot_body
 from vault.restore import (
@@ -36,7 +37,6 @@ from vault.restore import restore as restore_snapshot
 from vault.restore.prove import ProofReport
 from vault.restore.witness import NOT_REPEATED
 from vault.selection import select
-from vault.patterns import matcher
 from vault.workers import make_workers
 
 _MAX_NAMED = 5  # of what lies beside TARGET

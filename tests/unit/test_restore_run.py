@@ -28,6 +28,7 @@ from vault.errors import (
 )
 from vault.ledger import Record
 from vault.model import EntryType, EventBody, LockMode
+from vault.patterns import matcher
 from vault.restore import (
     Finalized,
     Outcome,
@@ -42,7 +43,6 @@ from vault.restore import (
 from vault.restore.finish import unfinished
 from vault.restore.fs import Fs
 from vault.restore.prove import ProofReport, Verdict, prove
-from vault.patterns import matcher
 from vault.storage.memory import FaultPoint
 from vault.tree import Entry, encode_canonical, replace_entry
 from vault.workers import make_workers
