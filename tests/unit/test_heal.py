@@ -1,12 +1,14 @@
 """Healing: plain reads meet the right bytes again, and nothing that is needed is ever deleted."""
 
 import dataclasses
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vault.audit import Concern, audit
 from vault.errors import (
     ObjectNotFoundError,
     RetentionError,
@@ -16,6 +18,7 @@ from vault.errors import (
 from vault.heal import Action, Healer, HealPlan, HealReport, Step, plan_repair
 from vault.ledger import Record
 from vault.model import Digest, LockMode, ObjectRef, Retention
+from vault.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
@@ -301,6 +304,78 @@ def test_a_signed_statement_over_the_right_one_is_covered_and_kept(
     assert report.hidden == ()
     assert lab.store.get(name) == record.envelope
     assert planted in list(lab.store.versions(name))
+
+
+def _marked(lab: "Lab", record: Record) -> None:
+    for item in list(lab.store.versions("")):
+        lab.store.put_marker(item.name)
+
+
+def _marked_cache(lab: "Lab", record: Record) -> None:
+    lab.store.put_marker(next(iter(lab.store.versions("index/"))).name)
+
+
+def _covered_marker(lab: "Lab", record: Record) -> None:
+    ref = packs(lab, record)[0]
+    data = lab.store.get(ref.name, ref.version)
+    lab.store.put_marker(ref.name)
+    lab.store.plant(ref.name, data)
+
+
+def _locked_junk_over_a_pack(lab: "Lab", record: Record) -> None:
+    locked_junk(lab, packs(lab, record)[0].name, b"junk")
+
+
+def _locked_junk_over_a_statement(lab: "Lab", record: Record) -> None:
+    locked_junk(lab, f"ledger/{record.seq:016d}", b"{}")
+
+
+def _junk_over_what_nothing_needs(lab: "Lab", record: Record) -> None:
+    digest = Digest.of(b"orphan")
+    for data in (b"orphan", b"junk"):
+        lab.store.plant(f"packs/{str(digest)[:2]}/{digest}", data)
+
+
+def _junk_beyond_the_head(lab: "Lab", record: Record) -> None:
+    locked_junk(lab, f"ledger/{record.seq + 1:016d}", b"junk")
+
+
+def _junk_beside_a_lost_object(lab: "Lab", record: Record) -> None:
+    ref = packs(lab, record)[0]
+    lab.store.remove(ref.name, ref.version)
+    lab.store.plant(ref.name, b"junk")
+
+
+def _wrong_page(lab: "Lab", record: Record) -> None:
+    lab.store.plant("ledger-page/0000000000", b"junk\n")
+
+
+@pytest.mark.parametrize(
+    ("attack", "is_healed"),
+    [
+        (_marked, True),
+        (_marked_cache, True),
+        (_covered_marker, True),
+        (_locked_junk_over_a_pack, True),
+        (_locked_junk_over_a_statement, True),
+        (_junk_over_what_nothing_needs, True),
+        (_junk_beyond_the_head, False),
+        (_junk_beside_a_lost_object, False),
+        (_wrong_page, False),
+    ],
+)
+def test_an_audit_agrees_with_heal_on_what_must_be_visible(
+    lab: "Lab", record: Record, attack: Callable[["Lab", Record], None], *, is_healed: bool
+) -> None:
+    """After a heal that leaves nothing no version is an error; and after one that does, some is."""
+    attack(lab, record)
+    _, report = heal(lab)
+    after = plan(lab)
+    is_clean = not (report.hidden or after.lost or after.refused or after.left or after.unread)
+    repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    with make_workers(0) as workers:
+        gravest = audit(repository, workers=workers).gravest
+    assert (is_clean, gravest is not Concern.INTEGRITY) == (is_healed, is_healed)
 
 
 def test_snapshots_whose_inventory_is_wrong_are_named(lab: "Lab", record: Record) -> None:

@@ -276,6 +276,30 @@ def test_a_refused_extend_is_fine_if_the_lock_is_long_enough(
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        refusal(404, "NoSuchObjectLockConfiguration"),
+        refusal(404, "ObjectLockConfigurationNotFoundError"),
+        refusal(400, "InvalidRequest", "Bucket is missing Object Lock Configuration"),  # AWS
+        refusal(400, "InvalidRequest", "bucket object lock not configured"),  # Ceph 16
+    ],
+)
+def test_a_bucket_without_object_lock_has_no_locks(said: ClientError) -> None:
+    """That it was never configured is an answer, and no failure of the store."""
+    server = Server(head_object=answer(ContentLength=3), get_object_retention=said)
+    status = store_on(server).status(NAME, "1")
+    assert (status.size, status.retention, status.legal_hold) == (3, None, False)
+
+
+def test_another_invalid_request_is_no_answer() -> None:
+    """It says nothing of a lock."""
+    said = refusal(400, "InvalidRequest", "something else")
+    server = Server(head_object=answer(ContentLength=3), get_object_retention=said)
+    with pytest.raises(StorageError):
+        store_on(server).status(NAME, "1")
+
+
+@pytest.mark.parametrize(
     ("found", "hold", "expected"),
     [
         (lock(9), "OFF", RetentionError),

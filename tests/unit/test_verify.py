@@ -129,6 +129,8 @@ def test_every_damaged_object_is_told(lab: "Lab", record: Record, harm: str, sha
             lab.store.corrupt(ref.name, ref.version, data[:-1] if harm == "cut" else data + b"\0")
     report = _share(lab, share)
     found = {finding.subject for finding in report.findings}
+    codes = {finding.code for finding in report.findings}
+    assert codes <= ({"missing"} if harm == "missing" else {"wrong-bytes"})
     expected = set() if harm == "changed" and not share else {ref.name for ref in damaged}
     assert found == expected
     assert report.passed is (not expected)

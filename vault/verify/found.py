@@ -3,15 +3,27 @@
 import dataclasses
 from typing import Final, TypeAlias
 
-from vault.errors import StorageError, VaultError
+from vault.errors import (
+    DigestMismatchError,
+    MissingObjectError,
+    StorageError,
+    VaultError,
+    WrongKeyError,
+)
 from vault.ledger import Record
-from vault.model import Finding, ObjectRef, Severity
+from vault.model import Code, Finding, ObjectRef, Severity
 from vault.repository import snapshot_body
 from vault.verify.report import Hit
 
 KEPT: Final = 1_000  # findings, snapshots that are hit, objects that were not read
 NAMED: Final = 20  # objects and files of one snapshot
 _STORE_IS_GONE: Final = 3  # objects in a row that it does not give
+
+_CODES: Final = (  # as an audit names the same
+    (MissingObjectError, Code.MISSING),
+    (WrongKeyError, Code.NOT_SEALED_TO),
+    (DigestMismatchError, Code.WRONG_BYTES),
+)
 
 Key: TypeAlias = tuple[str, bytes, int]  # name, SHA-256, size: two may be signed of a name
 
@@ -46,6 +58,7 @@ class Found:
             expected="" if error.expected is None else str(error.expected),
             found="" if error.found is None else str(error.found),
             severity=severity,
+            code=next((code for kind, code in _CODES if isinstance(error, kind)), ""),
         )
         return problem
 
@@ -57,6 +70,7 @@ class Found:
         expected: str = "",
         found: str = "",
         severity: Severity = Severity.ERROR,
+        code: str = "",
     ) -> None:
         """Note a finding."""
         self.finding_count += 1
@@ -68,6 +82,7 @@ class Found:
                     problem=problem,
                     expected=expected,
                     found=found,
+                    code=code,
                 )
             )
 
