@@ -481,6 +481,11 @@ class Invocation:
         """Note what is done for good: it is said on stderr should the result not be printed."""
         self._done.append(text)
 
+    @property
+    def has_done(self) -> bool:
+        """Whether something is done for good."""
+        return bool(self._done)
+
     def tell_done(self) -> None:
         """Say what is done and was not yet told."""
         for text in self._done:

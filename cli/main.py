@@ -22,7 +22,7 @@ from typing import NoReturn
 import click
 
 import vault
-from cli import render
+from cli import progress, render
 from cli.exits import EXIT_CODES, exit_code_of
 from cli.options import Options
 from vault.errors import LocalError, VaultError
@@ -197,6 +197,7 @@ class Failure:
     found: str | None = None
     hint: str | None = None
     text: str = ""  # for people; empty: the message
+    notes: Sequence[str] = ()  # what an operator needs beside it, in that order
 
 
 def describe(error: BaseException) -> Failure:
@@ -258,7 +259,8 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except (Exception, KeyboardInterrupt, TerminatedError) as error:  # noqa: BLE001 - every end has a code and a line
-        failure = describe(error)
+        notes = tuple(getattr(error, "__notes__", ()))
+        failure = dataclasses.replace(describe(error), notes=notes)
         options = _options(contexts, arguments)
         if options.verbose and not isinstance(error, click.ClickException):
             traceback.print_exception(error)
@@ -284,11 +286,14 @@ def _options(contexts: Sequence[click.Context], arguments: Sequence[str]) -> Opt
 def _tell(failure: Failure, options: Options) -> None:
     """On stderr for people; with ``--json`` on stdout too, for programs."""
     render.message("error", failure.text or failure.message)
+    for note in failure.notes:
+        render.message("", note)
     if failure.hint:
         render.message("hint", failure.hint)
     if options.json:
         fields = dataclasses.asdict(failure)
         del fields["text"]
+        fields["notes"] = list(failure.notes)
         fields["exit_code"] = fields.pop("code")
         with contextlib.suppress(LocalError):  # stdout itself is what failed; stderr has it
             render.emit_json("vault/error/v1", error=fields)
@@ -305,9 +310,7 @@ def main() -> NoReturn:
     _tune_interpreter()
     if _COMPLETE in os.environ:
         app.main(prog_name="vault", complete_var=_COMPLETE)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup stays what it is
-            signal.signal(number, _terminate)
+    _answer_signals()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -315,6 +318,22 @@ def main() -> NoReturn:
         render.discard_stdout()
         code = code or EXIT_CODES[LocalError]
     sys.exit(code)
+
+
+def _answer_signals() -> None:
+    """Be told to stop, but by signals that the caller had ignored: nohup, ``trap '' INT``.
+
+    A shell that starts a command with ``&`` ignores SIGINT and SIGQUIT both: nobody meant that
+    the command should not be stopped by ``kill -INT``, which is answered.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminate)
+    is_background = all(
+        signal.getsignal(number) is signal.SIG_IGN for number in (signal.SIGINT, signal.SIGQUIT)
+    )
+    if is_background or signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
 
 
 def _tune_interpreter() -> None:
@@ -347,7 +366,13 @@ def _prepare_streams() -> None:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    progress.say_stopping("terminated")
     raise TerminatedError
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    progress.say_stopping("interrupted")
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
-"""A progress bar on a terminal, and silence elsewhere."""
+"""A progress bar on a terminal, and silence elsewhere; how far it is, when it is to stop."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cli import render
-from vault.progress import NO_PROGRESS, Progress
+from vault.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
+
+_ProgressT = TypeVar("_ProgressT", bound="Counted")
 
 _REFRESH: Final = 0.1  # seconds between two updates of the bar
 _ROOM_FOR_BAR: Final = 72  # columns; a narrower terminal gets one line without a bar
@@ -19,16 +22,38 @@ _ROOM_FOR_BAR: Final = 72  # columns; a narrower terminal gets one line without 
 
 @contextmanager
 def shown(*, quiet: bool) -> Iterator[Progress]:
-    """A progress that draws on stderr where that is a terminal; else one that tells nobody."""
+    """A progress that draws on stderr where that is a terminal, and elsewhere only counts."""
     if quiet or not sys.stderr.isatty():
-        yield NO_PROGRESS
+        with _known(Counted()) as counted:
+            yield counted
         return
     # Only here: rich costs 70 ms, and nothing else needs it.
     from rich.console import Console  # noqa: PLC0415
 
     bar = _bar(Console(stderr=True))
-    with bar:
-        yield BarProgress(bar)
+    with bar, _known(BarProgress(bar)) as drawn:
+        yield drawn
+
+
+_running: "list[Counted]" = []  # what this process is at; read when a signal arrives
+
+
+@contextmanager
+def _known(progress: "_ProgressT") -> "Iterator[_ProgressT]":
+    _running.append(progress)
+    try:
+        yield progress
+    finally:
+        _running.remove(progress)
+
+
+def say_stopping(why: str) -> None:
+    """Tell at once what is stopped and how much of it is left; safe in a signal's handler."""
+    if not _running:
+        return  # nothing long: the error that follows says it
+    text = f"\nvault: {why} while {_running[-1].state()}\n"
+    with suppress(OSError):  # nobody may be there to read it
+        os.write(2, text.encode("utf-8", "replace"))
 
 
 def _bar(console: "Console") -> "RichProgress":
@@ -47,28 +72,60 @@ def _bar(console: "Console") -> "RichProgress":
     )
 
 
-class BarProgress:
-    """See `vault.progress.Progress`; updates the bar ten times a second at most."""
+class Counted:
+    """See `vault.progress.Progress`; counts, and can say how far it is."""
 
-    def __init__(self, bar: "RichProgress") -> None:
-        self._bar = bar
-        self._task = bar.add_task("starting", total=None, amount="")
+    def __init__(self) -> None:
         self._files = 0
         self._size = 0
-        self._began = self._drawn = time.monotonic()
         self._expected = 0
+        self._expected_files = 0
         self._stage = "starting"
 
     def expect(self, *, files: int, size: int) -> None:
+        """Counting begins anew: a proof goes through what a restore went through."""
+        self._files = self._size = 0
+        self._expected_files, self._expected = files, size
+
+    def advance(self, *, files: int = 0, size: int = 0) -> None:
+        """Count."""
+        self._files += files
+        self._size += size
+
+    def stage(self, name: str) -> None:
+        """Name what is going on."""
+        self._stage = name
+
+    def state(self) -> str:
+        """What is being done, how much of it is done and left."""
+        if not self._expected_files and not self._expected:
+            done = f", {render.plural(self._files, 'file')} done" if self._files else ""
+            return f"{self._stage}{done}"
+        left = max(self._expected - self._size, 0)
+        return (
+            f"{self._stage}, {self._files:,} of {render.plural(self._expected_files, 'file')} done,"
+            f" {render.size(left)} left"
+        )
+
+
+class BarProgress(Counted):
+    """See `vault.progress.Progress`; updates the bar ten times a second at most."""
+
+    def __init__(self, bar: "RichProgress") -> None:
+        super().__init__()
+        self._bar = bar
+        self._task = bar.add_task("starting", total=None, amount="")
+        self._began = self._drawn = time.monotonic()
+
+    def expect(self, *, files: int, size: int) -> None:
         """Bytes decide the percentage; without bytes there is none."""
-        del files
-        self._expected = size
+        super().expect(files=files, size=size)
+        self._began = time.monotonic()
         self._bar.update(self._task, total=size or None)
 
     def advance(self, *, files: int = 0, size: int = 0) -> None:
         """Count; draw when the last drawing is old enough."""
-        self._files += files
-        self._size += size
+        super().advance(files=files, size=size)
         now = time.monotonic()
         if now - self._drawn >= _REFRESH:
             self._drawn = now
@@ -76,7 +133,7 @@ class BarProgress:
 
     def stage(self, name: str) -> None:
         """Name what is going on, at once."""
-        self._stage = name
+        super().stage(name)
         self._draw()
 
     def _draw(self) -> None:

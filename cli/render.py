@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from vault.errors import LocalError
+from vault.model import Counts
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _ELLIPSIS = "…"
@@ -250,6 +251,23 @@ def discard_stdout() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
+
+
+def contents(counts: Counts) -> str:
+    """The counts that a snapshot and a restore of it have in common, in the same words."""
+    more = [
+        plural(count, what)
+        for count, what in ((counts.symlinks, "symlink"), (counts.others, "other entry"))
+        if count
+    ]
+    return ", ".join(
+        [
+            plural(counts.files, "file"),
+            plural(counts.directories, "directory"),
+            *more,
+            size(counts.size),
+        ]
+    )
 
 
 def message(level: str, text: object) -> None:

@@ -1,15 +1,16 @@
 """`vault restore`: put a snapshot's content at a target, proven or not at all."""
 
+import contextlib
 import os
 import platform
 import pwd
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import click
 
-from cli import listing, progress, render
+from cli import failed, listing, progress, render
 from cli.context import TOOL, Invocation, pass_invocation
 from cli.exits import EXIT_DEGRADED, exit_code_of, gravest
 from cli.values import format_age
@@ -21,11 +22,11 @@ from vault.processes import spare_processors
 from vault.repository import Repository, snapshot_body
 from vault.restore import (
     BadEntriesError,
+    Course,
     Exchange,
     Finalized,
     Local,
     Outcome,
-    ProofFailedError,
     RestoreReport,
     RestoreRequest,
     finalize_restore,
@@ -134,8 +135,10 @@ def restore(
         protected=_protected(invocation, repository),
     )
     _say_what(invocation, repository, request.record)
-    _warn_of_leftovers(invocation, request.target)
-    report = _run(invocation, repository, request)
+    course = Course()
+    with _explaining(invocation, request, course):
+        _warn_of_leftovers(invocation, request.target)
+        report = _run(invocation, repository, request, course)
     if report.outcome is not Outcome.PLANNED:
         shown = render.printable(report.target)
         invocation.did(f"{shown} is {report.outcome}, attested {_where_attested(report)}")
@@ -219,29 +222,35 @@ def _has_floor(invocation: Invocation) -> bool:
     return any(floor.seq for floor in invocation.floors)
 
 
-def _run(invocation: Invocation, repository: Repository, request: RestoreRequest) -> RestoreReport:
-    recovery = invocation.recovery_key(repository)
+def _run(
+    invocation: Invocation, repository: Repository, request: RestoreRequest, course: Course
+) -> RestoreReport:
+    with (
+        make_workers(processes=spare_processors()) as workers,
+        progress.shown(quiet=invocation.options.quiet) as shown,
+    ):
+        return restore_snapshot(
+            repository,
+            invocation.recovery_key(repository),
+            request,
+            local=_local(invocation),
+            scratch=invocation.scratch,
+            workers=workers,
+            progress=shown,
+            course=course,
+        )
+
+
+@contextlib.contextmanager
+def _explaining(invocation: Invocation, request: RestoreRequest, course: Course) -> Iterator[None]:
+    """Whatever ends the restore, say what it leaves and what an operator can do."""
     try:
-        with (
-            make_workers(processes=spare_processors()) as workers,
-            progress.shown(quiet=invocation.options.quiet) as shown,
-        ):
-            return restore_snapshot(
-                repository,
-                recovery,
-                request,
-                local=_local(invocation),
-                scratch=invocation.scratch,
-                workers=workers,
-                progress=shown,
-            )
-    except ProofFailedError as error:
-        for each in error.proof.mismatches:
-            path = render.path_text(each.path)
-            invocation.warn(f"{path}: {each.field}: expected {each.expected}, found {each.found}")
-        raise
-    except BadEntriesError as error:
-        listing.report_flaws(invocation, request.record.seq, error.flaws)
+        yield
+    except BaseException as error:
+        if isinstance(error, BadEntriesError):
+            listing.report_flaws(invocation, request.record.seq, error.flaws)
+        for note in failed.notes(error, request, course):
+            error.add_note(note)
         raise
 
 
@@ -382,6 +391,10 @@ def _fields(record: Record, report: RestoreReport) -> dict[str, object]:
         "outcome": report.outcome.value,
         "target": render.printable(report.target),
         "snapshot": str(record.head),
+        "counts": {
+            name: getattr(report.counts, name)
+            for name in ("files", "directories", "symlinks", "others", "size")
+        },
         "files": report.files,
         "size": report.size,
         "proof": _proof_fields(report.proof) if report.proof else None,
@@ -413,8 +426,7 @@ def _text(record: Record, report: RestoreReport) -> str:
         "outcome": report.outcome.value,
         "snapshot": f"{record.seq} of {snapshot_body(record).dataset}",
         "target": str(report.target),
-        "content": f"{render.plural(report.files, 'file')} with content,"
-        f" {render.size(report.size)}",
+        "content": render.contents(report.counts),
     }
     if report.proof is not None:
         facts["read back"] = (

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -130,6 +130,17 @@ def snapshot(
         return _take(invocation, repository, writer, request, strict=strict)
 
 
+@contextlib.contextmanager
+def _saying_what_stays(invocation: Invocation) -> Iterator[None]:
+    """Of a run that is stopped before it published anything."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and not invocation.has_done:
+            error.add_note("nothing was published; the next run takes up what was stored")
+        raise
+
+
 def _take(
     invocation: Invocation,
     repository: Repository,
@@ -139,6 +150,7 @@ def _take(
     strict: bool,
 ) -> int:
     with (
+        _saying_what_stays(invocation),
         make_workers(processes=spare_processors()) as workers,
         progress.shown(quiet=invocation.options.quiet) as shown,
     ):
@@ -362,8 +374,7 @@ def _text(report: SnapshotReport) -> str:
     return render.facts(
         {
             "snapshot": f"{report.record.seq} of {body.dataset}{complete}",
-            "content": f"{render.plural(counts.files, 'file')},"
-            f" {render.plural(counts.directories, 'directory')}, {render.size(counts.size)}",
+            "content": render.contents(counts),
             "new": f"{render.size(counts.added_size)}"
             f" ({render.share(counts.added_size, counts.size)})"
             f", stored as {render.size(counts.added_bytes)}",

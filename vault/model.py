@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Self, TypeVar
@@ -312,6 +313,17 @@ class Counts(Body, frozen=True, kw_only=True):
     changed: int = 0  # while being read
     vanished: int = 0
     sockets: int = 0
+
+
+COUNTED: Mapping[EntryType, str] = {  # the field of `Counts` that an entry adds to
+    EntryType.DIRECTORY: "directories",
+    EntryType.FILE: "files",
+    EntryType.HARD_LINK: "files",
+    EntryType.SYMLINK: "symlinks",
+    EntryType.FIFO: "others",
+    EntryType.CHARACTER_DEVICE: "others",
+    EntryType.BLOCK_DEVICE: "others",
+}
 
 
 class SnapshotBody(Body, frozen=True, kw_only=True):

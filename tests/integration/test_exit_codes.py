@@ -58,6 +58,7 @@ def test_every_error_ends_with_the_code_of_its_nearest_ancestor(
             "expected": "one",
             "found": "two",
             "hint": "do this",
+            "notes": [],
             "exit_code": expected,
         },
     }

@@ -7,13 +7,12 @@ from rich.console import Console
 from rich.progress import Progress as RichProgress
 
 from cli import progress
-from vault.progress import NO_PROGRESS
 
 
 def test_without_a_terminal_nothing_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     """As under cron."""
     with progress.shown(quiet=False) as shown:
-        assert shown is NO_PROGRESS
+        assert not isinstance(shown, progress.BarProgress)
     assert capsys.readouterr() == ("", "")
 
 
@@ -21,7 +20,7 @@ def test_quiet_draws_nothing_on_a_terminal_either(monkeypatch: pytest.MonkeyPatc
     """That is what -q is for."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with progress.shown(quiet=True) as shown:
-        assert shown is NO_PROGRESS
+        assert not isinstance(shown, progress.BarProgress)
 
 
 def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +74,27 @@ def test_amounts_are_in_the_units_of_all_other_output() -> None:
     assert task.description == "reading (1 file)"
     assert task.fields["amount"].startswith("1.0 MiB of 3.0 MiB, ")
     assert task.fields["amount"].endswith("iB/s")
+
+
+def test_how_far_a_run_is_can_be_told_without_a_bar() -> None:
+    """A signal may ask at any time; a proof counts anew what was restored."""
+    counted = progress.Counted()
+    assert counted.state() == "starting"
+    counted.stage("restoring")
+    counted.expect(files=10, size=1000)
+    counted.advance(files=4, size=400)
+    assert counted.state() == "restoring, 4 of 10 files done, 600 B left"
+    counted.stage("proving")
+    counted.expect(files=10, size=1000)
+    assert counted.state() == "proving, 0 of 10 files done, 1000 B left"
+    counted.advance(size=2000)
+    assert counted.state().endswith("0 B left")
+
+
+def test_a_word_is_said_of_what_is_stopped(capfd: pytest.CaptureFixture[str]) -> None:
+    """With what is being done, and without."""
+    with progress.shown(quiet=True) as shown:
+        shown.stage("restoring")
+        progress.say_stopping("interrupted")
+    progress.say_stopping("interrupted")
+    assert capfd.readouterr().err == "\nvault: interrupted while restoring\n"

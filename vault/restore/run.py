@@ -22,16 +22,18 @@ from vault.errors import (
     ConfigError,
     DigestMismatchError,
     FormatError,
+    IntegrityError,
     MissingObjectError,
     VaultError,
 )
 from vault.keyfile import RecoveryKey
 from vault.ledger import Record
-from vault.model import EntryType
+from vault.model import COUNTED, Counts, EntryType, replace_body
 from vault.progress import NO_PROGRESS, Progress
 from vault.reader import Reader, StaleIndexError
 from vault.repository import Repository
 from vault.restore import top as _top
+from vault.restore.course import Course, look_for_damage
 from vault.restore.fetch import Fetcher, Plan
 from vault.restore.finish import finalize, refuse_unfinished
 from vault.restore.fs import MAX_NAME, Fs, is_nameable, local_error
@@ -66,6 +68,8 @@ class Outcome(StrEnum):
     """What may be said of a restore."""
 
     RECOVERED = "recovered"  # proven, whole, and attested
+    SELECTION = "recovered (selection)"  # proven, and all that was asked for
+    WITHOUT_OWNERS = "recovered, without owners"  # proven, by a user who may not give files away
     PARTIAL = "partial"  # proven but for what is listed as left out
     UNPROVEN = "restored, not proven"  # --no-verify
     PLANNED = "planned"  # --dry-run
@@ -93,6 +97,7 @@ class RestoreReport:
 
     outcome: Outcome
     target: Path
+    counts: Counts  # of what was asked for, as a snapshot counts it
     files: int  # with content
     size: int  # bytes of content
     proof: ProofReport | None = None
@@ -133,6 +138,7 @@ def restore(
     workers: Workers,
     fs: Fs | None = None,
     progress: Progress = NO_PROGRESS,
+    course: Course | None = None,
 ) -> RestoreReport:
     """Put a snapshot's content at TARGET, or leave TARGET as it was (I6).
 
@@ -145,6 +151,7 @@ def restore(
         workers: Executors.
         fs: System calls; tests hand in their own.
         progress: Told how it goes.
+        course: Filled in as it goes; says what an error or a signal leaves.
 
     Raises:
         BusyError: A restore of this user to TARGET runs.
@@ -176,7 +183,7 @@ def restore(
             recovery,
             request,
             target,
-            tools=_Tools(scratch, calls, workers, progress, local, journals),
+            tools=_Tools(scratch, calls, workers, progress, local, journals, course or Course()),
         )
     ended = report.statement is not None or report.attestation_file is not None
     if report.former or not ended:
@@ -211,7 +218,7 @@ def _attempts(
                 ) as run,
             ):
                 witness.bad = run.bad_packs
-                return run.run(witness)
+                return run.run_or_explain(witness)
         except StaleIndexError as error:
             _log.warning("%s", error)
         except (ConfigError, KeyboardInterrupt):
@@ -251,6 +258,7 @@ class _Tools:
     progress: Progress
     local: Local
     journals: Journals | None  # None: of a dry run, which makes none
+    course: Course
 
 
 class _Restore:
@@ -294,6 +302,9 @@ class _Restore:
         self._unnameable = 0
         self._copied: dict[bytes, tuple[int, Entry]] = {}  # files restored at another path
         self._size = 0
+        self._tally: Counter[str] = Counter()
+        self._selection: Selection | None = None
+        self._missing: Collection[str] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -306,12 +317,35 @@ class _Restore:
         """Packs that were read twice and are wrong, by name; it grows while the restore runs."""
         return self._reader.bad
 
+    def run_or_explain(self, witness: Witness) -> RestoreReport:
+        """All of it; where it fails for what is stored, the course says what that concerns."""
+        try:
+            return self.run(witness)
+        except StaleIndexError:
+            raise
+        except IntegrityError:
+            look_for_damage(
+                self._tools.course,
+                self._reader,
+                self._wanted_entries(),
+                self._repository,
+                missing=self._missing,
+            )
+            raise
+
+    def _wanted_entries(self) -> Iterator[Entry]:
+        if self._selection is not None:
+            for _, entry, _ in self._spool.places():
+                if self._selection.takes(entry):
+                    yield entry
+
     def run(self, witness: Witness) -> RestoreReport:
         """All of it."""
         selection = self._prepare()
         if self._tools.journals is None:
             return self._report(Outcome.PLANNED)
         with self._open_staging(self._tools.journals) as staging:
+            self._tools.course.staging = Path(os.fsdecode(staging.path))
             self._check_capabilities(probe(staging.fd, self._tools.fs))
             top, omitted = _top.try_attributes(
                 staging.fd, self._spool.at(self._directories[0]), self._tools.fs
@@ -360,7 +394,7 @@ class _Restore:
         if proof is not None:
             still.check(staging.fd, self._tools.fs)
         promoted = promotion.promote()
-        witness.promoted = True
+        self._tools.course.promoted = witness.promoted = True
         statement = witness.record(attestation)
         kept, troubles = None, []
         if statement is None:
@@ -371,7 +405,7 @@ class _Restore:
         if statement is not None or kept is not None:
             promotion.recorded()
         return self._report(
-            _outcome(proof),
+            self._outcome(proof, left_out),
             proof=proof,
             left_out=left_out,
             atomic=promoted.atomic,
@@ -403,13 +437,13 @@ class _Restore:
     def _prepare(self) -> Selection:
         """Plan everything, and see that it is there and fits."""
         self._tools.progress.stage("planning")
-        missing = self._missing_packs()
+        self._missing = missing = self._missing_packs()
         self._reader.load_packs(missing=missing)
         space = open_space(self._target)
         try:
             self._flaws = self._spool.sift(self._tree)
             self._check_flaws()
-            selection = select(self._spool, self._wanted())
+            self._selection = selection = select(self._spool, self._wanted())
             self._make_plan(selection, space)
         except MissingObjectError as error:
             raise self._explained(error, missing) from error
@@ -517,6 +551,7 @@ class _Restore:
                     self._copied[entry.path] = (place, entry)
                 continue
             self._kinds.add(entry.type)
+            self._tally.update((COUNTED[entry.type],))
             if entry.type is EntryType.DIRECTORY:
                 self._directories.append(place)
                 space.add(0, directory=True)
@@ -531,6 +566,7 @@ class _Restore:
         self._plan.end()
 
     def _plan_file(self, place: int, entry: Entry, space: Space) -> None:
+        self._tally["size"] += entry.size
         if entry.tree_hash is not None:
             self._vast.append(place)
         data = entry.size - hole_size(entry)
@@ -706,10 +742,22 @@ class _Restore:
             "commitment": commitment(key, proof.disk_root).hex(),
         }
 
+    def _outcome(self, proof: ProofReport | None, left_out: dict[str, int]) -> Outcome:
+        if proof is None:
+            return Outcome.UNPROVEN
+        if proof.verdict is Verdict.PASSED:
+            return Outcome.RECOVERED
+        if self._flaws or left_out.keys() - {fsmeta.OWNER}:
+            return Outcome.PARTIAL
+        if left_out:
+            return Outcome.WITHOUT_OWNERS
+        return Outcome.SELECTION if self._request.wanted is not None else Outcome.PARTIAL
+
     def _report(self, outcome: Outcome, **details: Any) -> RestoreReport:
         return RestoreReport(
             outcome=outcome,
             target=Path(os.fsdecode(self._target.path)),
+            counts=replace_body(Counts(), **self._tally),
             files=self._files,
             size=self._size,
             bad_packs=tuple(sorted(self._reader.replaced)),
@@ -728,9 +776,3 @@ def _is_recorded(_: Journal) -> None:
 
 def _verdict(proof: ProofReport | None) -> str:
     return "partial" if proof is None else proof.verdict.word
-
-
-def _outcome(proof: ProofReport | None) -> Outcome:
-    if proof is None:
-        return Outcome.UNPROVEN
-    return Outcome.RECOVERED if proof.verdict is Verdict.PASSED else Outcome.PARTIAL

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from vault import fsmeta, source
 from vault.entrylist import EntryListWriter, Joiner, Journal, ListRecord
 from vault.errors import ConfigError
-from vault.model import Counts, EntryType, replace_body
+from vault.model import COUNTED, Counts, EntryType, replace_body
 from vault.progress import Progress
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
 from vault.snapshot.extents import Extents
@@ -485,7 +485,7 @@ class SourceRun:
         self._note(item, [*problems, *made.lost], made.altered)
         if made.record is not None:
             self._records.append(made.record)
-            self._tally[_COUNTED[kind]] += 1
+            self._tally[COUNTED[kind]] += 1
 
     def _emit_unchanged(
         self, item: SourceItem, record: ListRecord, *, state: bytes = b"", is_link: bool = False
@@ -500,7 +500,7 @@ class SourceRun:
         """
         kind = item.type
         assert kind is not None
-        self._tally[_COUNTED[kind]] += 1
+        self._tally[COUNTED[kind]] += 1
         if state:
             self._links.stored(state, record)
         if kind is _FILE and not is_link:
@@ -571,17 +571,6 @@ def is_unchanged(stat: os.stat_result, record: ListRecord, tmpfs: frozenset[int]
 
 def _link_in(record: ListRecord) -> bytes | None:
     return decode_entry(record.canonical, record.extra).link
-
-
-_COUNTED = {
-    EntryType.DIRECTORY: "directories",
-    EntryType.FILE: "files",
-    EntryType.HARD_LINK: "files",
-    EntryType.SYMLINK: "symlinks",
-    EntryType.FIFO: "others",
-    EntryType.CHARACTER_DEVICE: "others",
-    EntryType.BLOCK_DEVICE: "others",
-}
 
 
 def _xattrs_of(item: SourceItem, problems: list[str], state: bytes = b"") -> fsmeta.Xattrs | None:

@@ -1,0 +1,113 @@
+"""How far a restore came, and what it met: for what is said when it fails or is stopped."""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from vault.errors import IntegrityError, StorageError, VaultError, WrongKeyError
+from vault.ledger import Record
+from vault.model import EntryType
+from vault.reader import Reader
+from vault.repository import Repository, snapshot_body
+from vault.tree import Entry
+
+NAMED: Final = 20  # files that are told one by one
+LOOKED_AT: Final = 50  # other snapshots whose needs are compared with what is wrong
+_LOOKED_UP: Final = 256  # files at once
+_UNREADABLE: Final = (IntegrityError, WrongKeyError)
+
+
+@dataclasses.dataclass(slots=True)
+class Course:
+    """Filled in while a restore runs, so that it holds true whatever ends it."""
+
+    staging: Path | None = None  # what was made beside TARGET; may be gone again
+    promoted: bool = False  # TARGET is the new state
+    packs: tuple[str, ...] = ()  # names of packs that were found wrong or missing
+    files: tuple[bytes, ...] = ()  # whose content those packs took along; the first of them
+    file_count: int | None = None  # of all; None: not looked for
+    others: tuple[int, ...] = ()  # seq of the dataset's snapshots that need none of the packs
+
+    @property
+    def left(self) -> Path | None:
+        """What lies beside TARGET now, of a restore that did not get as far as the exchange."""
+        if self.promoted or self.staging is None:
+            return None
+        return self.staging if self.staging.is_dir() else None
+
+
+def look_for_damage(
+    course: Course,
+    reader: Reader,
+    wanted: Iterable[Entry],
+    repository: Repository,
+    *,
+    missing: Collection[str] = (),
+) -> None:
+    """Note which packs are wrong, which of the wanted files they concern, and which snapshots not.
+
+    Args:
+        course: Takes it.
+        reader: As the restore used it.
+        wanted: Entries that were to be restored.
+        repository: Read up to its head.
+        missing: Names of needed packs that the store does not have.
+    """
+    names = {*reader.bad, *reader.unreadable, *reader.replaced, *missing}
+    course.packs = tuple(sorted(names))
+    if not names:
+        return
+    course.others = tuple(_without(repository, reader.record, names))
+    course.file_count = 0
+    batch: list[Entry] = []
+    for entry in wanted:
+        if entry.type is EntryType.FILE and entry.size:
+            batch.append(entry)
+        if len(batch) >= _LOOKED_UP:
+            _note_hit(course, reader, batch)
+            batch.clear()
+    _note_hit(course, reader, batch)
+
+
+def _note_hit(course: Course, reader: Reader, batch: Iterable[Entry]) -> None:
+    entries = list(batch)
+    small = [entry for entry in entries if entry.chunk_list is None]
+    is_well = _are_there(reader, (piece for entry in small for piece in reader.chunks_of(entry)))
+    for entry in entries:
+        if is_well and entry.chunk_list is None:
+            continue
+        if not _are_there(reader, reader.chunks_of(entry)):
+            assert course.file_count is not None
+            course.file_count += 1
+            if len(course.files) < NAMED:
+                course.files = (*course.files, entry.path)
+
+
+def _are_there(reader: Reader, pieces: Iterable[Sequence[bytes]]) -> bool:
+    """Whether each chunk lies in a pack that nothing is known against."""
+    try:
+        for chunks in pieces:
+            places = reader.find_all(chunks)
+            if any(reader.pack(place.pack).ref.name in reader.bad for place in places):
+                return False
+    except _UNREADABLE:
+        return False
+    return True
+
+
+def _without(repository: Repository, record: Record, names: Collection[str]) -> Iterable[int]:
+    """Complete snapshots of the same dataset, newest first, that need none of these objects."""
+    dataset = snapshot_body(record).dataset
+    complete = [
+        other
+        for other in repository.ledger.snapshots(dataset)
+        if other.seq != record.seq and snapshot_body(other).complete
+    ]
+    for other in reversed(complete[-LOOKED_AT:]):
+        try:
+            objects = repository.inventory(other).objects
+        except (VaultError, StorageError):
+            continue
+        if not any(ref.name in names for ref in objects):
+            yield other.seq
