@@ -167,6 +167,7 @@ class Code(StrEnum):
     DATED_BACK = "dated-back"
     OVERCLAIM = "overclaim"
     MODE_WEAK = "mode-weak"
+    CALLED_BAD = "called-bad"
     BUCKET_RULE = "bucket-rule"
 
 

@@ -393,6 +393,27 @@ def test_a_failed_check_of_the_newest_stays_until_it_passes(
     assert vault_json("status")["exit_code"] == 4
 
 
+def test_an_audit_that_reads_no_pack_repeats_what_was_found_wrong(
+    vault: Vault, vault_json: VaultJson, damaged: Path
+) -> None:
+    """Else it would pass what the ledger calls damaged; once it is read right, it does."""
+    result = vault_json("audit", code=4)["audit"]
+    (told,) = (each for each in result["findings"] if each["code"] == "called-bad")
+    assert "statement 4 found it wrong" in told["problem"]
+    assert [(each["seq"], each["bad"]) for each in result["snapshots"]] == [(2, 0), (3, 1)]
+    codes = {
+        each["code"]
+        for each in vault_json("audit", "--read-data", "all", code=4)["audit"]["findings"]
+    }
+    assert codes == {"wrong-bytes", "advisory-locks"}
+    flip(damaged / told["subject"])  # back
+    assert (
+        vault("audit", "--read-data", "all")[0] == 4
+    )  # who found it had a key, and this look has none
+    assert vault("verify")[0] == 0
+    assert vault("audit")[0] == 0
+
+
 def test_a_sample_hides_no_failure(vault: Vault, damaged: Path) -> None:
     """Samples that happen to miss what is damaged pass; the failure stays."""
     seeds = (f"{number:032x}" for number in range(12))

@@ -15,6 +15,7 @@ from vault.audit.reading import Reading
 from vault.audit.report import AuditReport, DatasetAge, SnapshotAudit, Totals
 from vault.audit.statements import check_modes, check_times
 from vault.audit.versions import Inspector, Judged, Verdict, View, groups
+from vault.badpacks import words
 from vault.envelope import Head, ledger_name, parse_ledger_name
 from vault.errors import (
     ConfigError,
@@ -427,6 +428,20 @@ class _Audit:
         reading.read(sample)
         self._count(**dataclasses.asdict(reading.totals))
         self._count(read=already)
+        self._repeat_words()
+
+    def _repeat_words(self) -> None:
+        """What a restorer found wrong is, until it is read right; an audit of sizes can't tell."""
+        said = words(self._repository)
+        for need in self._collector.needs if said else ():
+            word = said.get(need.name.rpartition("/")[2]) if need.is_pack else None
+            if word is not None and not need.is_bad:
+                need.is_bad = True
+                self._findings.add(
+                    Code.CALLED_BAD,
+                    need.name,
+                    f"statement {word.seq} found it wrong, and none has read it right since",
+                )
 
     # --- the whole ---
 
