@@ -47,6 +47,7 @@ from vault.keyfile import (
 )
 from vault.ledgermemory import LedgerMemory, Remembered
 from vault.model import Digest, Finding, HeartbeatBody
+from vault.privacy import check_unshared
 from vault.repository import Clock, Draft, Repository
 from vault.storage import open_store
 from vault.storage.urls import is_same_bucket, scheme_of
@@ -133,6 +134,17 @@ class Invocation:
         self.unprinted = False  # the result could not be printed
 
     def __enter__(self) -> Self:
+        """Begin.
+
+        Raises:
+            ConfigError: Other users can change what the vault keeps on this machine.
+            LocalError: It can't be looked at.
+        """
+        for place in (self.places.cache, self.places.state):
+            try:
+                check_unshared(place)
+            except OSError as error:
+                raise LocalError(f"can't look at {place}", found=error.strerror) from error
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -36,7 +36,7 @@ import lmdb
 from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError, LocalError
 from vault.model import ObjectType, PackId
-from vault.privacy import make_private
+from vault.privacy import make_private, open_lock
 
 _FORMAT = 3
 MARK = 16  # bytes: the number that follows, and what was drawn when it was next
@@ -132,7 +132,7 @@ class Cache:
                 if self is None:
                     _remove(path)
                     self = cls._create(path, owner, map_size)
-                self._in_use.touch()
+                self._in_use.touch(mode=0o600)
         except (lmdb.Error, OSError) as error:
             raise _failure(path, error) from error
         return self
@@ -513,7 +513,7 @@ def _unpack_row(value: bytes) -> PackRow:
 @contextlib.contextmanager
 def _opening(path: Path) -> Iterator[None]:
     """One process at a time: another's new cache must not be removed as a damaged one."""
-    with (path / "opening").open("w") as lock:
+    with os.fdopen(open_lock(path / "opening"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -533,7 +533,7 @@ def _survives_scan(path: Path) -> bool:
     """Read all of it in a process of its own: a damaged page tree kills whoever follows it."""
     if not (path / "data.mdb").exists():
         return True
-    command = [sys.executable, "-m", "vault.cache", os.fspath(path)]
+    command = [sys.executable, "-I", "-m", "vault.cache", os.fspath(path)]  # -I: not what lies here
     done = subprocess.run(command, check=False, capture_output=True)  # noqa: S603 - our own program
     if done.returncode:
         _log.warning("cache %s is damaged and made again", path)

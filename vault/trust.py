@@ -18,7 +18,7 @@ from vault.encoding import dumps, loads_strict
 from vault.envelope import Head
 from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, RollbackError
 from vault.model import Digest
-from vault.privacy import make_private
+from vault.privacy import make_private, open_lock
 
 _TRUST = re.compile(r"(0|[1-9][0-9]{0,15}):([0-9a-f]{64})")
 _MAX_MEMORY_FILE = 4096  # bytes
@@ -166,7 +166,7 @@ class HeadMemory:
         """Hold what is remembered against other processes; the kernel lets go if we die."""
         try:
             make_private(self._directory)
-            fd = os.open(self._state / "heads.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_lock(self._state / "heads.lock")
         except OSError as error:
             raise _unwritable(self._directory, error) from error
         try:

@@ -480,3 +480,23 @@ def test_a_death_alone_loses_nothing(tmp_path: Path) -> None:
         assert (cache.created, cache.generation) == (False, generation)
         assert [path.name for path in (tmp_path / "cache").glob("open-999999999-*")] == []
     assert not list((tmp_path / "cache").glob("open-*"))
+
+
+def test_no_code_of_the_current_directory_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that a killed run left is read by a program of its own, which lies elsewhere."""
+    planted = tmp_path / "vault"
+    planted.mkdir()
+    ran = tmp_path / "ran"
+    (planted / "__init__.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    (planted / "cache.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "-m", "vault.cache"], check=True)
+    assert ran.exists()  # so it would without -I
+    ran.unlink()
+    _open(tmp_path / "cache").close()
+    (tmp_path / "cache" / "open-999999999-dead").touch()
+    with _open(tmp_path / "cache") as opened:
+        assert not opened.created
+    assert not ran.exists()

@@ -1,5 +1,6 @@
 """The documents point at what exists."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("policies/*.md")])
 LINK = re.compile(r"\]\(([^)#:]+)\)")
 TEST_NAME = re.compile(r"`(test_[a-z0-9_]+)`")
+MODULE = re.compile(r"python[0-9.]* (?!-I)[^\n]*-m [^\n]*")
 COMMAND = re.compile(r"`make ([a-z]+)`")
 
 
@@ -36,3 +38,24 @@ def test_make_targets_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {name for page in PAGES for name in COMMAND.findall(page.read_text())}
     assert named - targets == set()
+
+
+def test_programs_are_started_without_the_current_directory() -> None:
+    """``python -m`` runs what lies in the current directory, which may be another user's."""
+    calls = [
+        (str(path.relative_to(ROOT)), [getattr(part, "value", None) for part in node.elts])
+        for folder in ("vault", "cli")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.List | ast.Tuple)
+        and any(isinstance(part, ast.Attribute) and part.attr == "executable" for part in node.elts)
+    ]
+    assert calls  # the cache has one: else this looks for the wrong thing
+    assert [call for call in calls if call[1][1] != "-I"] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_recipes_start_python_without_the_current_directory(page: Path) -> None:
+    """But for what is run in the project's own directory by who works on it."""
+    if page.name != "CONTRIBUTING.md":
+        assert MODULE.findall(page.read_text()) == []

@@ -1,31 +1,10 @@
 """Who else can rename what lies in a directory (ADR 0013)."""
 
-import grp
 import os
-import pwd
 import stat
 from pathlib import Path
-from typing import Final
 
-_ACL: Final = "system.posix_acl_access"
-
-
-def others_can_write(status: os.stat_result, path: Path | bytes | int) -> bool:
-    """Whether anybody but this user and root may make and rename things in a directory.
-
-    Its owner can. A group can where its bits say so, but for the group that a user has for
-    himself alone, as many systems make one for each user. Mode bits of a directory with an
-    access control list stand for the most that the list gives.
-
-    Args:
-        status: Of the directory.
-        path: The directory, or a descriptor of it.
-    """
-    if status.st_uid not in {os.geteuid(), 0} or status.st_mode & stat.S_IWOTH:
-        return True
-    if not status.st_mode & stat.S_IWGRP:
-        return False
-    return _has_acl(path) or not _is_group_of_one(status.st_gid, status.st_uid)
+from vault.privacy import others_can_write
 
 
 def shared_because(
@@ -50,20 +29,3 @@ def shared_because(
     if target is not None and target.st_uid != os.geteuid():
         return f"others can write it, and what is there now is of user {target.st_uid}: {mode}"
     return None
-
-
-def _has_acl(path: Path | bytes | int) -> bool:
-    try:
-        return _ACL in os.listxattr(path)
-    except OSError:
-        return False
-
-
-def _is_group_of_one(gid: int, uid: int) -> bool:
-    """Whether a group is the one that a user has for himself: his name, no other members."""
-    try:
-        group, user = grp.getgrgid(gid), pwd.getpwuid(uid)
-    except KeyError:
-        return False
-    same = group.gr_name == user.pw_name and user.pw_gid == gid
-    return same and set(group.gr_mem) <= {user.pw_name}

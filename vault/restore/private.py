@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from vault.errors import ConfigError, FormatError
-from vault.privacy import make_private
+from vault.privacy import check_unshared, make_private
 from vault.restore.fs import Fs, local_error
-from vault.restore.parent import others_can_write
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -56,7 +55,7 @@ class PrivateDirectory:
             raise local_error("open", os.fsencode(path), error) from error
         try:
             _check_directory(path, os.fstat(fd))
-            _check_around(path.parent)
+            check_unshared(path.parent)
         except BaseException:
             os.close(fd)
             raise
@@ -227,18 +226,6 @@ def _check_directory(path: Path, status: os.stat_result) -> None:
             expected=f"user {os.geteuid()}, mode 0700",
             found=f"user {status.st_uid}, mode {mode:04o}",
             hint=f"if what it holds is yours: chmod 700 {path}; else remove it",
-        )
-
-
-def _check_around(path: Path) -> None:
-    """Who can write here could put another directory in place."""
-    if others_can_write(path.stat(), path):
-        status = path.stat()
-        raise ConfigError(
-            f"others can write the state directory {path}",
-            expected=f"of user {os.geteuid()} or root, and writable for its owner alone",
-            found=f"user {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}",
-            hint=f"chmod 700 {path}, or name another state directory with XDG_STATE_HOME",
         )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from vault.errors import BusyError, LedgerMovedError, LocalError
 from vault.keyfile import WriterKey
 from vault.ledger import Record
 from vault.model import validate_dataset
-from vault.privacy import make_private
+from vault.privacy import make_private, open_lock
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import Repository
 from vault.snapshot import chunkmap
@@ -187,7 +188,7 @@ def _only_one(directory: Path, dataset: str) -> Iterator[None]:
     """
     try:
         make_private(directory)
-        lock = (directory / f"{dataset}.lock").open("w")
+        lock = os.fdopen(open_lock(directory / f"{dataset}.lock"), "w")
     except OSError as error:
         raise LocalError(f"state directory {directory} can't be used", found=error) from error
     with lock:

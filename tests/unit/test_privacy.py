@@ -1,0 +1,104 @@
+"""What is made for one user stays his, under any mask; what others can change is refused."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.context import Invocation, Options
+from vault.cache import Cache
+from vault.errors import ConfigError
+from vault.model import Digest
+from vault.privacy import check_unshared, make_private, open_lock
+from vault.trust import Head, HeadMemory
+
+ROOT = Digest.of(b"root")
+
+
+@pytest.fixture
+def no_mask() -> Iterator[None]:
+    """A program that is started with umask 000."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def _open_to_others(top: Path) -> list[str]:
+    """What others may write, and what they may enter."""
+    return [
+        str(path.relative_to(top))
+        for path in top.rglob("*")
+        if path.lstat().st_mode & (0o077 if path.is_dir() else 0o022)
+    ]
+
+
+@pytest.mark.usefixtures("no_mask")
+def test_every_part_of_what_is_made_has_its_mode(tmp_path: Path) -> None:
+    """Directories above as well, lock files, databases, marks."""
+    make_private(tmp_path / "a" / "b" / "c")
+    os.close(open_lock(tmp_path / "a" / "lock"))
+    HeadMemory(tmp_path / "state" / "vault").remember(ROOT, Head(seq=1, digest=ROOT, version="1"))
+    place = tmp_path / "cache" / "vault" / "default"
+    with Cache.open(place, repository_id=bytes(16), domain="default"):
+        assert _open_to_others(tmp_path) == []
+    (tmp_path / "control").touch()
+    assert _open_to_others(tmp_path) == ["control"]
+
+
+def test_a_lock_is_no_symlink(tmp_path: Path) -> None:
+    """What it points to is neither made nor opened."""
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        open_lock(tmp_path / "lock")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "above", "refused"),
+    [
+        (0o700, 0o755, False),
+        (0o755, 0o755, False),
+        (0o700, 0o1777, False),
+        (0o777, 0o755, True),
+        (0o702, 0o755, True),
+        (0o1777, 0o755, True),
+        (0o700, 0o777, True),
+    ],
+)
+@pytest.mark.parametrize("variable", ["XDG_STATE_HOME", "XDG_CACHE_HOME"])
+def test_directories_that_others_can_change_are_refused(
+    tmp_path: Path,
+    variable: str,
+    mode: int,
+    above: int,
+    refused: bool,  # noqa: FBT001
+) -> None:
+    """Of state and of cache, also where only what lies around it can be exchanged."""
+    base = tmp_path / "base"
+    place = base / "vault"
+    place.mkdir(parents=True)
+    place.chmod(mode)
+    base.chmod(above)
+    environment = {"HOME": str(tmp_path / "home"), variable: str(base)}
+    if not refused:
+        with Invocation(Options(), environment):
+            return
+    with pytest.raises(ConfigError, match="others can"), Invocation(Options(), environment):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away")
+def test_another_user_s_directory_is_refused(tmp_path: Path) -> None:
+    """He can put anything into it."""
+    place = tmp_path / "state"
+    place.mkdir(mode=0o700)
+    check_unshared(place)
+    os.chown(place, 65534, 65534)
+    with pytest.raises(ConfigError, match="user 65534"):
+        check_unshared(place)
+
+
+def test_a_directory_that_is_not_there_is_fine(tmp_path: Path) -> None:
+    """It is made later, by `make_private`."""
+    check_unshared(tmp_path / "none" / "at" / "all")
