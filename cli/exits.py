@@ -38,6 +38,8 @@ EXIT_RETENTION: Final = 5  # a lock is weaker than required, or a store can't ke
 EXIT_OBJECTIVE: Final = 6  # an objective is missed
 EXIT_LOCAL: Final = 14  # the disk, or stdout, did not take something
 EXIT_STORAGE: Final = 13  # the store did not show what was to be looked at
+EXIT_INTERRUPTED: Final = 130
+EXIT_TERMINATED: Final = 143
 
 # The order of gravity. It is no order of numbers: a lost byte before a lock, before a bug, before
 # what kept the command from looking, before what it was asked to watch, before a busy neighbour.

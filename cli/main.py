@@ -23,12 +23,9 @@ import click
 
 import vault
 from cli import progress, render
-from cli.exits import EXIT_CODES, exit_code_of
+from cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_TERMINATED, exit_code_of
 from cli.options import Options
 from vault.errors import LocalError, VaultError
-
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first line of its help
     "init": ("cli.init:init", "Make a repository and the keys to it."),

@@ -212,14 +212,12 @@ def _restorable(names: Sequence[str], whole: Mapping[str, int]) -> Iterator[str]
 
 
 def so_far(state: SoFar) -> str:
-    """What an interrupted run was doing, and what it leaves."""
-    left = f"{render.plural(state.objects_left, 'object')}, {render.size(state.bytes_left)} left"
-    wrong = (
-        f"{state.wrong:,} wrong or missing so far: {state.first_wrong}"
-        if state.wrong
-        else ("nothing wrong so far")
-    )
-    return (
-        f"stopped while {state.doing}: {render.plural(state.objects, 'object')} read, {left};"
-        f" {wrong}; nothing is attested"
-    )
+    """What a run that is ended before its time found, and what it leaves."""
+    of = render.plural(state.objects + state.objects_left, "object")
+    opened = ""
+    if state.snapshots_left:
+        opened = f", {render.plural(state.snapshots_left, 'snapshot')} left to open"
+    wrong = "nothing wrong so far"
+    if state.wrong:
+        wrong = f"{state.wrong:,} wrong or missing so far: {state.first_wrong}"
+    return f"{state.objects:,} of {of} read{opened}; {wrong}; nothing is attested"

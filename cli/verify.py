@@ -2,15 +2,24 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from typing import NoReturn
 
 import click
 
 from cli import progress, render, verified
 from cli.attest import record_or_keep
 from cli.context import TOOL, Invocation, finding_text, pass_invocation
-from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_STORAGE
+from cli.exits import (
+    EXIT_DEGRADED,
+    EXIT_INTEGRITY,
+    EXIT_INTERRUPTED,
+    EXIT_STORAGE,
+    EXIT_TERMINATED,
+)
 from cli.sample import sample_of
 from cli.values import ReadData, parse_read_data
 from vault import attest
@@ -24,6 +33,8 @@ from vault.selection import select
 from vault.stats import owed
 from vault.verify import Verification, VerifyReport
 from vault.workers import make_workers
+
+GRACE = 5.0  # seconds that threads have to end after a signal
 
 
 @click.command()
@@ -90,7 +101,11 @@ def _run(
     sample: Sample,
     recovery: RecoveryKey | None,
 ) -> VerifyReport:
-    with make_workers() as workers, progress.shown(quiet=invocation.options.quiet) as shown:
+    with (
+        _ending_soon() as end_soon,
+        make_workers() as workers,
+        progress.shown(quiet=invocation.options.quiet) as shown,
+    ):
         verification = Verification(
             repository,
             records,
@@ -100,8 +115,37 @@ def _run(
             workers=workers,
             progress=shown,
         )
-        with _saying_how_far(invocation, verification), _each_thing_once(invocation):
+        with _saying_how_far(invocation, verification, end_soon), _each_thing_once(invocation):
             return verification.run()
+
+
+@contextlib.contextmanager
+def _ending_soon() -> Iterator[Callable[[int], None]]:
+    """Gives what ends the process after a grace, unless the block ends before.
+
+    A thread that waits for a store that hangs can't be stopped. A verification only reads, so
+    nothing is left half done; scratch files are removed by the next command.
+    """
+    timers: list[threading.Timer] = []
+
+    def end_soon(code: int) -> None:
+        timer = threading.Timer(GRACE, _end, [code])
+        timer.daemon = True
+        timer.start()
+        timers.append(timer)
+
+    before = set(threading.enumerate())
+    try:
+        yield end_soon
+    finally:  # an executor forgets a thread in whose start a signal came: the interpreter waits
+        if before.union(timers).issuperset(threading.enumerate()):
+            for timer in timers:
+                timer.cancel()
+
+
+def _end(code: int) -> NoReturn:
+    render.message("error", "ended although the store has not answered")
+    os._exit(code)
 
 
 @contextlib.contextmanager
@@ -116,7 +160,9 @@ def _each_thing_once(invocation: Invocation) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _saying_how_far(invocation: Invocation, verification: Verification) -> Iterator[None]:
+def _saying_how_far(
+    invocation: Invocation, verification: Verification, end_soon: Callable[[int], None]
+) -> Iterator[None]:
     """What ends a run before its time does not take away what was found until then.
 
     Raises:
@@ -134,8 +180,11 @@ def _saying_how_far(invocation: Invocation, verification: Verification) -> Itera
                 hint="run 'vault verify' again once the store answers: it names what is hit",
             ) from error
         raise
-    except BaseException:
+    except BaseException as error:
         invocation.warn(verified.so_far(verification.so_far()))
+        if not isinstance(error, Exception):  # a signal
+            is_interrupt = isinstance(error, KeyboardInterrupt)
+            end_soon(EXIT_INTERRUPTED if is_interrupt else EXIT_TERMINATED)
         raise
 
 

@@ -2,6 +2,10 @@
 
 import base64
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -172,10 +176,14 @@ def test_slices_have_their_turn_and_status_says_what_was_read(
 
 
 @pytest.mark.parametrize(
-    ("signal", "code"), [(KeyboardInterrupt, 130), (cli.main.TerminatedError, 143)]
+    ("ended_by", "code"), [(KeyboardInterrupt, 130), (cli.main.TerminatedError, 143)]
 )
 def test_who_ends_it_hears_what_was_done(
-    vault: Vault, two: Path, monkeypatch: pytest.MonkeyPatch, signal: type[BaseException], code: int
+    vault: Vault,
+    two: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ended_by: type[BaseException],
+    code: int,
 ) -> None:
     """At once; what was read and what is left; nothing is recorded."""
     before = vault("--json", "list")[1]
@@ -184,13 +192,13 @@ def test_who_ends_it_hears_what_was_done(
     def ended(self: Objects, work: Any, keys: Any) -> Iterator[Any]:
         for number, key in enumerate(each(self, work, keys)):
             if number == 2:
-                raise signal
+                raise ended_by
             yield key
 
     monkeypatch.setattr(Objects, "_each", ended)
     found, _, err = vault("verify")
     assert found == code
-    assert "stopped while reading objects: 2 objects read, 5 objects, " in err
+    assert "2 of 7 objects read, 2 snapshots left to open; nothing wrong so far" in err
     assert "nothing is attested" in err
     assert vault("--json", "list")[1] == before
     assert not (two.parent / "repository/evidence").exists()
@@ -225,3 +233,47 @@ def test_an_object_that_the_store_does_not_give_is_no_verdict(
     (hit,) = found["hits"]
     assert [each.rpartition("/")[2] for each in hit["objects"]] == found["bad_packs"]
     assert name not in found["bad_packs"]
+
+
+_HANGS = """
+import sys, threading
+import cli.main, cli.verify
+from vault.repository import Repository
+
+read = Repository.read
+
+def hang(self, ref):
+    if threading.current_thread() is threading.main_thread():
+        return read(self, ref)
+    print("asked", flush=True)
+    threading.Event().wait()
+
+Repository.read = hang
+cli.verify.GRACE = 0.1
+sys.argv = ["vault", "verify", "--no-key"]
+cli.main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_a_store_that_hangs_holds_up_no_signal(
+    two: Path, repository: Path, keys: Path, number: int, code: int
+) -> None:
+    """What is said is said at once, and the process ends although a thread still waits."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here
+    with subprocess.Popen(
+        [sys.executable, "-c", _HANGS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "VAULT_REPO": str(repository), "VAULT_KEYS": str(keys)},
+    ) as running:
+        signal.signal(signal.SIGINT, before)
+        assert running.stdout is not None
+        assert running.stdout.readline() == "asked\n"  # by one thread or two
+        running.send_signal(number)
+        _, err = running.communicate()
+    assert running.returncode == code
+    assert "nothing is attested" in err

@@ -21,10 +21,9 @@ from vault.workers import Workers
 class SoFar:
     """How far a verification has come, for whoever ends it."""
 
-    doing: str
     objects: int  # read
     objects_left: int
-    bytes_left: int
+    snapshots_left: int  # to be opened
     wrong: int  # objects
     first_wrong: str
 
@@ -64,7 +63,7 @@ class Verification:
         self._found = Found()
         self._objects = Objects(repository, workers, progress, self._found)
         self._contents = None
-        self._doing = "reading inventories"
+        self._to_open = len(records) if recovery is not None else 0
         if recovery is not None:
             require_recipient(repository.ledger, recovery)
             self._contents = Contents(
@@ -84,28 +83,24 @@ class Verification:
             StorageError: The store gives nothing any more; what it did not give is no finding.
         """
         self._objects.collect(self._records)
-        self._doing = "reading objects"
         self._objects.check(self._sample)
         unlisted = set(self._found.hit) | self._found.doubtful  # their inventories can't be read
         if self._contents is not None:
             self._progress.stage("opening snapshots")
             for record in self._records:
-                self._doing = f"opening snapshot {record.seq}"
                 if record.seq not in unlisted:
                     self._contents.check(record)
-        self._doing = "finding the snapshots that are hit"
+                self._to_open -= 1
         self._objects.concern(self._records)
         return self._report()
 
     def so_far(self) -> SoFar:
         """What is being done, and how much of it is left; at any time."""
-        objects, size = self._objects.expected
         done = len(self._objects.right)
         return SoFar(
-            doing=self._doing,
             objects=done,
-            objects_left=max(0, objects - done),
-            bytes_left=max(0, size - self._objects.bytes_right),
+            objects_left=max(0, self._objects.to_read - done),
+            snapshots_left=self._to_open,
             wrong=len(self._found.wrong),
             first_wrong=self._first_wrong(),
         )

@@ -36,7 +36,7 @@ class Objects:
         self.needed: dict[Key, ObjectRef] = {}
         self.right: set[Key] = set()  # what was read and has the bytes that were signed
         self.bytes_right = 0
-        self.expected = (0, 0)  # objects and bytes that are to be read
+        self.to_read = 0  # objects
 
     # --- what is needed ---
 
@@ -68,8 +68,8 @@ class Objects:
         """Read the sample; see of the rest that it is there and as large as it must be."""
         chosen = sample.choose({name for name, _, _ in self.needed})
         to_read = sorted(key for key in self.needed if key[0] in chosen)
-        self.expected = (len(to_read), sum(size for _, _, size in to_read))
-        self._progress.expect(files=self.expected[0], size=self.expected[1])
+        self.to_read = len(to_read)
+        self._progress.expect(files=self.to_read, size=sum(size for _, _, size in to_read))
         self._progress.stage("looking for objects")
         for _ in self._each(self._look, (key for key in self.needed if key[0] not in chosen)):
             pass
