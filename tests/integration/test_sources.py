@@ -290,3 +290,65 @@ def test_lists_in_another_encoding_are_refused(
     for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
         (home / "patterns").write_text("etc/\nlink\n", encoding=encoding)
         assert vault("snapshot", source, "--name", "d", "--exclude-from", home / "patterns")[0] == 2
+
+
+def _runs(pid: str) -> bool:
+    status = Path("/proc") / pid.strip() / "stat"
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("setsid sh -c 'echo $$ > {child}; exec sleep 60' & echo half; sleep 60", 16),
+        (
+            "(setsid sh -c 'trap \"\" TERM; echo $$ > {child}; sleep 60' &); sleep 60",
+            16,
+        ),
+        ("setsid sh -c 'echo $$ > {child}; exec sleep 60' > /dev/null & sleep 0.3; echo all", 0),
+        (
+            "(setsid sh -c 'echo $$ > {child}; exec sleep 60' > /dev/null &); sleep 0.3; exit 1",
+            16,
+        ),
+    ],
+)
+def test_a_child_in_a_session_of_its_own_ends_with_its_command(
+    vault: Vault, repository: Path, home: Path, script: str, code: int
+) -> None:
+    """At the time-out, after success and after failure; a child is no part of the result."""
+    child = home / "child"
+    options = ["--name", "d", "--timeout", "2s", "--command"]
+    found, _, err = vault("snapshot", *options, "--", "sh", "-c", script.format(child=child))
+    assert found == code, err
+    assert not _runs(child.read_text())
+    control = subprocess.Popen(
+        ["sh", "-c", script.format(child=child)], stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    while child.read_text() == "" or not _runs(child.read_text()):
+        pass
+    os.killpg(control.pid, 9)
+    control.wait()
+    assert _runs(child.read_text())  # the same without the vault: it stays
+    os.kill(int(child.read_text()), 9)
+
+
+@pytest.mark.skipif(not Path("/proc/sys/kernel/ostype").exists(), reason="needs procfs")
+@pytest.mark.parametrize("name", ["/proc/sys/kernel/ostype", "/proc/kallsyms", "/sys/kernel/mm"])
+def test_content_beyond_the_size_is_read_to_its_end(
+    vault: Vault, vault_json: VaultJson, repository: Path, home: Path, name: str
+) -> None:
+    """Files of /proc say that they are empty, those of /sys that they have 4,096 bytes."""
+    code, _, err = vault("snapshot", name, "--name", "d")
+    assert code in {0, 3}, err
+    assert "changed" not in err
+    assert vault("restore", "d", home / "out")[0] == 0
+    stored = [path for path in (home / "out").rglob("*") if path.is_file()]
+    assert stored
+    for path in stored:
+        original = Path(name)
+        if original.is_dir():
+            original /= path.relative_to(home / "out")
+        assert path.read_bytes() == original.read_bytes()

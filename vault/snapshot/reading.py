@@ -32,6 +32,7 @@ SMALL_FILE = 256 * 1024  # bytes; larger ones are read, cut and hashed by thread
 LARGE_FILE = 8 * 1_048_576  # bytes; larger files are read in pieces
 _TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
 _BLOCK = 512  # bytes, of `st_blocks`
+_STEP = 65_536  # bytes that are read at once of what is made up; for 4 MiB /proc/sys has no memory
 _ZEROS = memoryview(bytes(1_048_576))
 
 
@@ -116,7 +117,7 @@ class FileReader:
             room: Where their bytes go; `FileContent.pieces` are views of it, one after the other.
 
         Returns:
-            None for a file that does not find room: it has grown.
+            None for a file that does not find room: it has grown, or goes on beyond its size.
         """
         chunker = Chunker(self._sizes)
         read_ns = self.clock_ns()  # before the first byte: later writes are newer
@@ -149,9 +150,10 @@ class FileReader:
         fd, before = asked
         try:
             try:
-                if before.st_size > len(room):
+                size = _read_whole(fd, room, before.st_size)
+                if size > before.st_size:
                     return None
-                data = room[: _read_into(fd, room[: before.st_size], 0)]
+                data = room[:size]
                 after = os.fstat(fd)
                 problems: list[str] = []
                 xattrs = fsmeta.read_xattrs(fd, problems)
@@ -169,7 +171,7 @@ class FileReader:
             digest,
             ids,
             xattrs,
-            read_ns if outcome is _READ and not problems else 0,
+            read_ns if outcome is _READ and not problems and size == after.st_size else 0,
         )
         if record is None:
             return _unstorable(lost)
@@ -221,11 +223,17 @@ class LargeFile(Pieces):
         self._zeros = 0  # of those, in holes
         self._holes: deque[tuple[int, int]] = deque()  # that were passed and not taken
         self._tree_hash: TreeHash | None = None
+        try:
+            self._goes_on = _goes_on(self._fd, self._before)
+        except OSError:
+            os.close(self._fd)
+            raise
         self.is_vast = is_vast or self._is_vast(size)
         digest: ContentDigest = hashlib.sha256()
         if self.is_vast:
             digest = self._tree_hash = TreeHash()
-        super().__init__(sizes, reader.chunk_id, reader.buffers, min(PIECE, size), digest)
+        piece = PIECE if self._goes_on else min(PIECE, size)
+        super().__init__(sizes, reader.chunk_id, reader.buffers, piece, digest)
 
     def _is_vast(self, size: int) -> bool:
         allocated = self._before.st_blocks * _BLOCK
@@ -233,6 +241,9 @@ class LargeFile(Pieces):
 
     def _read(self) -> Iterator[Part]:
         """See `Pieces`."""
+        if self._goes_on:
+            yield from self._read_to_end()
+            return
         last = self._before.st_size
         for start, end in fsmeta.data_runs(self._fd, last):
             if not self._pass_hole(start):
@@ -250,6 +261,22 @@ class LargeFile(Pieces):
                 if is_cut:
                     return
         self._pass_hole(min(last, os.fstat(self._fd).st_size))
+
+    def _read_to_end(self) -> Iterator[Part]:
+        """All there is, whatever the file's size says."""
+        is_last = False
+        while not is_last:
+            buffer = self._take()
+            if buffer is None:
+                return
+            wanted = buffer[self._room : self._room + self._piece]
+            got = 0
+            while step := _read_into(self._fd, wanted[got : got + _STEP], self._size + got):
+                got += step
+            self._size += got
+            is_last = got < len(wanted)
+            yield Part(buffer, got, is_last, is_last)
+            self._hash.update(wanted[:got])
 
     def _pass_hole(self, end: int) -> bool:
         """Hash the hole before the next run of data, or before the end of the file.
@@ -287,6 +314,7 @@ class LargeFile(Pieces):
         problems: list[str] = []
         xattrs = fsmeta.read_xattrs(self._fd, problems)
         outcome = _outcome(self._before, after, self._size)
+        is_sure = outcome is _READ and self._size == after.st_size
         record, lost, altered = large_record(
             self._item.path,
             after,
@@ -294,7 +322,7 @@ class LargeFile(Pieces):
             digest,
             extents,
             xattrs,
-            self._read_ns if outcome is _READ and not problems else 0,
+            self._read_ns if is_sure and not problems else 0,
             is_tree_hash=self._tree_hash is not None,
         )
         if record is None:
@@ -337,17 +365,39 @@ def _ask(item: ToRead) -> _Asked:
     return fd, status
 
 
+def _goes_on(fd: int, status: os.stat_result) -> bool:
+    """Whether there is content beyond a file's size that no growth explains.
+
+    Files of /proc have size 0; programs behind FUSE may say any size.
+    """
+    return bool(os.pread(fd, 1, status.st_size)) and os.fstat(fd).st_size == status.st_size
+
+
 def _outcome(before: os.stat_result, after: os.stat_result, size: int) -> Outcome:
+    """How reading ended that gave so many bytes.
+
+    A file without blocks is made up as it is read: it may be shorter than it says (sysfs).
+    """
     same = (
-        before.st_size == after.st_size == size
+        before.st_size == after.st_size
         and before.st_mtime_ns == after.st_mtime_ns
         and before.st_ctime_ns == after.st_ctime_ns
     )
-    return _READ if same else Outcome.CHANGED
+    return _READ if same and (size >= after.st_size or not after.st_blocks) else Outcome.CHANGED
 
 
 def _state(stat: os.stat_result) -> bytes:
     return state_of(stat) if stat.st_nlink > 1 else b""
+
+
+def _read_whole(fd: int, room: memoryview, size: int) -> int:
+    """Read a file of that size; more where it goes on, or where there is no room to tell."""
+    if size >= len(room):
+        return size + 1
+    filled = os.preadv(fd, [room[: size + 1]], 0)  # one call for most: it sees the end, too
+    if 0 < filled < size:
+        filled += _read_into(fd, room[filled:size], filled)
+    return filled
 
 
 def _read_into(fd: int, view: memoryview, offset: int) -> int:

@@ -18,7 +18,7 @@ from vault.snapshot.reading import SMALL_FILE, FileContent, FileReader, Outcome,
 
 BATCH_SIZE = 4 * 1_048_576  # bytes of files in one batch, before its last file
 _ROOMS = 3  # that wait to be used again: fresh memory would be zeroed, page by page
-ROOM = BATCH_SIZE + SMALL_FILE  # bytes that a batch may have
+ROOM = BATCH_SIZE + SMALL_FILE + 1  # bytes that a batch may have; one shows that the last ends
 
 Contents: TypeAlias = Sequence[FileContent | None]
 _Helper: TypeAlias = Helper[bytes, bytes]  # lists of `ToRead`; of `_Sent`
@@ -66,7 +66,7 @@ class WholeFiles:
 
     def read(self, items: Sequence[ToRead]) -> "Reading":
         """Read a batch at once, in whatever thread this is."""
-        size = sum(item.st_size for item in items)
+        size = sum(item.st_size for item in items) + 1  # with what shows that the last one ends
         try:
             room = self._rooms.popleft()  # some threads do so
         except IndexError:

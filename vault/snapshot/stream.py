@@ -10,20 +10,17 @@ import hashlib
 import os
 import select
 import signal
-import subprocess
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Protocol, Self
 
+from vault.children import Family
 from vault.chunker import ChunkSizes
-from vault.errors import ConfigError, SourceCommandError
+from vault.errors import ConfigError, LocalError, SourceCommandError
 from vault.snapshot.pieces import PIECE, Part, Pieces
 from vault.snapshot.reading import FileReader
 
 MAX_NAME = 255  # bytes
-_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-_POLL = 0.02  # seconds
 _PATIENCE = 0.2  # seconds between two looks whether anybody still wants a silent stream
 
 
@@ -88,12 +85,7 @@ class Command:
         self._name = arguments[0]
         self._timed_out = threading.Event()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - running it is what was asked for
-                arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                start_new_session=True,
-            )
+            self._family = Family(arguments)
         except OSError as error:
             raise SourceCommandError(
                 f"command {self._name!r} can't be started", found=error.strerror
@@ -108,18 +100,16 @@ class Command:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._end_group()
+        self._family.output.close()
+        self._family.end()
 
     def fileno(self) -> int:
         """See `Stream.fileno`."""
-        assert self._process.stdout is not None
-        return self._process.stdout.fileno()
+        return self._family.output.fileno()
 
     def finish(self) -> None:
         """See `Stream.finish`."""
-        status = self._process.wait()
+        status = self._family.wait()
         self._timer.cancel()
         if self._timed_out.is_set():
             raise SourceCommandError(f"command {self._name!r} ran out of time; nothing is kept")
@@ -137,32 +127,8 @@ class Command:
 
     def _time_out(self) -> None:
         self._timed_out.set()
-        self._end_group()
-
-    def _end_group(self) -> None:
-        """End the command and whatever it started.
-
-        It is left a zombie until the last signal, so that its number can't be another's.
-        """
-        if self._process.returncode is not None:
-            return
-        self._signal(signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE
-        while not self._has_ended() and time.monotonic() < deadline:
-            time.sleep(_POLL)
-        self._signal(signal.SIGKILL)
-        self._process.wait()
-
-    def _has_ended(self) -> bool:
-        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        try:
-            return os.waitid(os.P_PID, self._process.pid, options) is not None
-        except ChildProcessError:
-            return True
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+        with contextlib.suppress(LocalError):  # what is left is told at the end
+            self._family.end()
 
 
 class StreamFile(Pieces):
