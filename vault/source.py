@@ -272,7 +272,10 @@ def _refuse_own(root: bytes, own: _Own) -> None:
     """Refuse a PATH of which nothing would be left."""
     path = Path(os.fsdecode(root))
     for around in (path, *path.parents) if own else ():
-        found = around.lstat()
+        try:
+            found = around.lstat()
+        except OSError:  # gone by now, which the walk says
+            continue
         what = own.get((found.st_dev, found.st_ino))
         if what is not None:
             raise ConfigError(

@@ -324,15 +324,16 @@ def test_a_child_in_a_session_of_its_own_ends_with_its_command(
     found, _, err = vault("snapshot", *options, "--", "sh", "-c", script.format(child=child))
     assert found == code, err
     assert not _runs(child.read_text())
+    child.unlink()
     control = subprocess.Popen(
         ["sh", "-c", script.format(child=child)], stdout=subprocess.DEVNULL, start_new_session=True
     )
-    while child.read_text() == "" or not _runs(child.read_text()):
+    while not (child.exists() and (pid := child.read_text()).endswith("\n")):
         pass
     os.killpg(control.pid, 9)
     control.wait()
-    assert _runs(child.read_text())  # the same without the vault: it stays
-    os.kill(int(child.read_text()), 9)
+    assert _runs(pid)  # the same without the vault: it stays
+    os.kill(int(pid), 9)
 
 
 @pytest.mark.skipif(not Path("/proc/sys/kernel/ostype").exists(), reason="needs procfs")

@@ -173,19 +173,22 @@ def test_what_is_excluded_is_not_stored(lab: "Lab", make_source: "MakeSource") -
 
 
 def _between_reads(
-    monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object], name: str = "_read_into"
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object], *names: str
 ) -> None:
     """Calls ``act`` with a count after the bytes of each file, or piece of one, were read."""
-    real: Callable[..., Any] = getattr(reading, name)
     count = [0]
 
-    def read(*arguments: Any) -> Any:
-        result = real(*arguments)
-        count[0] += 1
-        act(count[0])
-        return result
+    def hooked(real: Callable[..., Any]) -> Callable[..., Any]:
+        def read(*arguments: Any) -> Any:
+            result = real(*arguments)
+            count[0] += 1
+            act(count[0])
+            return result
 
-    monkeypatch.setattr(reading, name, read)
+        return read
+
+    for name in names or ("_read_whole", "_read_into"):
+        monkeypatch.setattr(reading, name, hooked(getattr(reading, name)))
 
 
 def test_a_file_that_changes_once_while_it_is_read_is_read_again(
