@@ -53,6 +53,7 @@ MAX_NAMES = 1 << 24  # in one directory; more are taken for a list without an en
 _NAMES = 1 << 16  # listed at once: a signal is heard in between
 _NAME = operator.attrgetter("name")
 
+_SQLITE = (b"-wal", b"-shm", b"-journal")  # beside a database that is open
 _LONG_PATH = 4_000  # bytes; the kernel takes 4,096 at once
 _LONG_LINK = 4_096  # bytes that `os.readlink` reads at most; no system makes one so long
 
@@ -479,6 +480,8 @@ class _Walker:
             try:
                 listed, problem = _list(fd, item)
                 names = self._chooser.members(item.path, fd, listed)
+                if found := _database_in_use(names):
+                    _log.warning("%s: %s", _show(item.full), found)
             except BaseException:
                 os.close(fd)
                 raise
@@ -526,6 +529,25 @@ class _Walker:
         ):
             return None
         return item
+
+
+def _database_in_use(names: Sequence[bytes]) -> str:
+    """What members say of a database that a program has open; empty where they say nothing.
+
+    Its files change while they are read, one after the other: together they may be no database.
+    """
+    if b"postmaster.pid" in names:
+        return "PostgreSQL may be running on it: store a dump instead (guide, 'Databases')"
+    joined = b"\0".join(names) + b"\0"  # no work for each name
+    if not any(ending + b"\0" in joined for ending in _SQLITE):
+        return ""
+    known = set(names)
+    used = [base for base in names if any(base + ending in known for ending in _SQLITE)]
+    if not used:
+        return ""
+    return (
+        f"SQLite may be writing {_show(used[0])}: store a copy of it instead (guide, 'Databases')"
+    )
 
 
 def _open_directory(name: bytes, dir_fd: int | None, expected: os.stat_result) -> int:

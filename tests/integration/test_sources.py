@@ -353,3 +353,15 @@ def test_content_beyond_the_size_is_read_to_its_end(
         if original.is_dir():
             original /= path.relative_to(home / "out")
         assert path.read_bytes() == original.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["postmaster.pid", "app.db-wal", "app.db-shm", "app.db-journal"])
+def test_a_database_in_use_is_warned_of(
+    vault: Vault, repository: Path, source: Path, name: str
+) -> None:
+    """With the recipe; a database at rest, or a name alone, says nothing."""
+    (source / "other-wal").touch()
+    (source / "app.db").touch()
+    assert "Databases" not in vault("snapshot", source, "--name", "d")[2]
+    (source / name).touch()
+    assert "Databases" in vault("snapshot", source, "--name", "d")[2]
