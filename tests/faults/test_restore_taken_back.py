@@ -103,7 +103,9 @@ class Bench:
 
     def trees(self) -> list[dict[str, bytes]]:
         """Content of TARGET and of all directories beside it."""
-        return [read(path) for path in sorted(self.target.parent.iterdir()) if path.is_dir()]
+        room = self.target.parent
+        found = [path for path in room.glob("*") if path.is_dir()]
+        return [read(path) for path in sorted([*found, *room.glob(".live.vault-*/*/")])]
 
     def said(self) -> list[tuple[str, dict[str, Any]]]:
         """Verdicts and details of the restores that the ledger has."""
@@ -490,12 +492,12 @@ class Swapping(Fs):
     def __init__(self, swap: Callable[[], None]) -> None:
         self._swap = swap
 
-    def exchange(self, directory: int, one: bytes, other: bytes) -> None:
+    def exchange(self, directory: int, one: bytes, around: int, other: bytes) -> None:
         """Theirs first, once."""
-        if b".live.vault-" in other:
+        if one == b"live":
             swap, self._swap = self._swap, lambda: None
             swap()
-        super().exchange(directory, one, other)
+        super().exchange(directory, one, around, other)
 
 
 @pytest.mark.parametrize("what", ["staging", "target"])
@@ -504,7 +506,7 @@ def test_what_was_swapped_in_is_put_back(bench: Bench, what: str) -> None:
     aside = bench.target.parent / "aside"
 
     def swap() -> None:
-        (staging,) = (p for p in bench.target.parent.glob(".live.vault-*") if p.is_dir())
+        (staging,) = bench.target.parent.glob(".live.vault-*/tree")
         victim = staging if what == "staging" else bench.target
         victim.rename(aside)
         victim.mkdir()
@@ -517,6 +519,22 @@ def test_what_was_swapped_in_is_put_back(bench: Bench, what: str) -> None:
     assert [verdict for verdict, _ in bench.said() if verdict == "passed"] == []
 
 
+def test_a_holder_that_was_swapped_ends_nothing(bench: Bench) -> None:
+    """Another directory has its name: finalize does not say that the former state is removed."""
+    bench.restore()
+    (holder,) = (path for path in bench.target.parent.glob(".live.vault-*") if path.is_dir())
+    aside = holder.rename(holder.with_name("aside"))
+    holder.mkdir()
+    for call in (bench.finalize, bench.undo):
+        with pytest.raises(ConfigError, match="not what the restore left"):
+            call()
+    assert read(aside / "tree") == OLD
+    holder.rmdir()
+    aside.rename(holder)
+    assert bench.undo()
+    assert read(bench.target) == OLD
+
+
 class Changing(Fs):
     """A program of root's changes what is staged, between the proof and the exchange."""
 
@@ -527,7 +545,7 @@ class Changing(Fs):
     def rename(self, source: int, old: bytes, directory: int, new: bytes) -> None:
         """When the journal says that it is proven."""
         super().rename(source, old, directory, new)
-        for path in self._room.glob(".live.vault-*/"):
+        for path in self._room.glob(".live.vault-*/tree"):
             if (path / "sub/file").exists() and (path / "sub/file").read_bytes() == b"restored":
                 journal = b"".join(p.read_bytes() for p in (self._state).glob("*.json"))
                 if b'"state":"proven"' in journal:
@@ -544,7 +562,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "mode": lambda top: (top / "sub/file").chmod(0o666),
     "a new file": lambda top: (top / "sub/new").touch(),
     "a file less": lambda top: (top / "sub/file").unlink(),
-    "a second name": lambda top: os.link(top / "sub/file", top.parent / "second"),
+    "a second name": lambda top: os.link(top / "sub/file", top.parent.parent / "second"),
     "at the top": lambda top: (top / "new").touch(),
     "an attribute": lambda top: os.setxattr(top / "sub/file", "user.x", b"y"),
 }
@@ -573,31 +591,40 @@ def test_what_does_not_change_is_exchanged(bench: Bench) -> None:
 
 @needs_root
 def test_others_can_not_enter_staging_before_the_exchange(bench: Bench) -> None:
-    """At every call up to the exchange the top is 0700 and ours; then it is the snapshot's."""
-    seen: list[tuple[int, int]] = []
+    """At every call a plain user is refused what is staged; TARGET has its own mode at once."""
+    refused: list[bool] = []
+    modes: set[tuple[int, int]] = set()
 
     class Watching(Fs):
         def __getattribute__(self, name: str) -> Any:
-            if name in Fs.__dict__ and name not in {"exchange", "apply_fd"}:
-                for path in bench.target.parent.glob(".live.vault-????????"):
-                    if not (path / "precious").exists():
-                        status = path.lstat()
-                        seen.append((stat.S_IMODE(status.st_mode), status.st_uid))
+            if name in Fs.__dict__:
+                status = bench.target.lstat()
+                modes.add((stat.S_IMODE(status.st_mode), status.st_uid))
+                refused.extend(map(_is_closed, bench.target.parent.glob(".live.vault-*/tree")))
             return super().__getattribute__(name)
 
     os.chown(bench.lab.base.parent / "source", NOBODY, NOBODY)
     record = bench.lab.snapshot(bench.lab.base.parent / "source").record
     bench = dataclasses.replace(bench, record=record)
     bench.restore(Watching())
-    # the sync of the attributes just set is the one call between them and the exchange
-    assert set(seen[:-1]) == {(0o700, 0)}
-    assert seen[-1] == (0o755, NOBODY)
-    assert (stat.S_IMODE(bench.target.stat().st_mode), bench.target.stat().st_uid) == (
-        0o755, NOBODY,
-    )  # fmt: skip
+    assert refused
+    assert all(refused)
+    assert modes == {(0o755, 0), (0o755, NOBODY)}
     bench.undo()
-    (beside,) = (p for p in bench.target.parent.glob(".live.vault-*") if p.is_dir())
-    assert (stat.S_IMODE(beside.stat().st_mode), beside.stat().st_uid) == (0o700, 0)
+    (beside,) = bench.target.parent.glob(".live.vault-*/tree")
+    assert _is_closed(beside)
+
+
+def _is_closed(top: Path) -> bool:
+    """Whether a plain user is refused; asked with his rights, in this process."""
+    os.seteuid(NOBODY)
+    try:
+        top.stat()
+    except PermissionError:
+        return True
+    finally:
+        os.seteuid(0)
+    return False
 
 
 # --- what is signed ---
@@ -714,7 +741,7 @@ def test_what_changed_while_it_was_live_is_kept(bench: Bench) -> None:
         with pytest.raises(VaultError):
             call()
     assert {"sub/file": b"restored", "sub/log": b"written since"} in bench.trees()
-    (beside,) = (p for p in bench.target.parent.glob(".live.vault-*") if p.is_dir())
+    (beside,) = bench.target.parent.glob(".live.vault-*/tree")
     shutil.rmtree(beside)
     assert not bench.undo()
     assert sorted(p.name for p in bench.target.parent.iterdir()) == ["live"]
@@ -791,24 +818,54 @@ def test_two_users_who_restore_to_one_target_at_once(bench: Bench, tmp_path: Pat
     assert read(bench.target) == OLD
 
 
-@needs_root
-def test_a_plain_user_takes_his_own_back(bench: Bench) -> None:
-    """In his own directories, with his own state; and root sees only his note."""
+@pytest.fixture
+def his(bench: Bench) -> Bench:
+    """The same of a plain user: TARGET, what is around it and the state are his."""
     base = bench.target.parent.parent
     for folder in (base, *base.parents[:2], bench.lab.base):
         folder.chmod(0o755)
     (bench.lab.base / "scratch").mkdir(exist_ok=True)
-    for folder in (bench.target.parent, bench.target, bench.lab.base / "scratch"):
-        os.chown(folder, NOBODY, NOBODY)
-    os.chown(bench.target / "precious", NOBODY, NOBODY)
-    state = base / "his"
-    state.mkdir(mode=0o700)
-    os.chown(state, NOBODY, NOBODY)
-    his = bench.of(state)
+    (base / "his").mkdir(mode=0o700)
+    for path in (
+        bench.target.parent, bench.target, bench.target / "precious", base / "his",
+        bench.lab.base / "scratch",
+    ):  # fmt: skip
+        os.chown(path, NOBODY, NOBODY)
+    return bench.of(base / "his")
+
+
+@needs_root
+def test_a_plain_user_takes_his_own_back(bench: Bench, his: Bench) -> None:
+    """In his own directories, with his own state; and root sees only his note."""
     as_nobody(his.restore)
     assert read(bench.target) == NEW
+    bench.target.parent.chmod(0o755)
     with pytest.raises(ConfigError, match="left alone"):
         bench.undo()
     assert OLD in bench.trees()
     as_nobody(lambda: his.undo() or 1 / 0)
+    assert read(bench.target) == OLD
+
+
+@needs_root
+def test_a_plain_user_exchanges_read_only_directories(bench: Bench, his: Bench) -> None:
+    """Both tops are 0555: they keep that; one of root's that he can't write is refused at once."""
+    source = bench.lab.base.parent / "source"
+    source.chmod(0o555)
+    his = dataclasses.replace(his, record=his.lab.snapshot(source).record)
+    bench.target.chmod(0o555)
+    as_nobody(his.restore)
+    assert read(bench.target) == NEW
+    assert stat.S_IMODE(bench.target.stat().st_mode) == 0o555
+    as_nobody(lambda: his.undo() or 1 / 0)
+    assert read(bench.target) == OLD
+    assert stat.S_IMODE(bench.target.stat().st_mode) == 0o555
+    as_nobody(lambda: his.undo() and 1 / 0)
+    os.chown(bench.target, 0, 0)
+
+    def refused() -> None:
+        with pytest.raises(ConfigError, match="can't be exchanged"):
+            his.restore()
+
+    as_nobody(refused)
     assert read(bench.target) == OLD

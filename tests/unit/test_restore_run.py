@@ -56,7 +56,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 class NoExchange(Fs):
     """A file system that can't swap names."""
 
-    def exchange(self, directory: int, one: bytes, other: bytes) -> None:
+    def exchange(self, directory: int, one: bytes, around: int, other: bytes) -> None:
         """Say so."""
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
@@ -327,7 +327,7 @@ def test_changed_while_it_waited(lab: "Lab", record: Record, target: Path) -> No
     run(lab, record, target, replace=True)
     undo(target, state=lab.host.state)
     (staged,) = [p for p in target.parent.glob(".target.vault-*") if p.is_dir()]
-    (staged / "a/one").write_bytes(b"0ne")
+    (staged / "tree/a/one").write_bytes(b"0ne")
     with pytest.raises(DigestMismatchError):
         end(lab, target)
     assert (target / "mine").read_text() == "mine"

@@ -115,7 +115,6 @@ class Disk:
         fs: System calls.
         executor: Reads and hashes large files.
         progress: Is told files and bytes read.
-        top: Attributes that the top is to get; None: those that it has.
         still: Learns when each entry last changed.
         vast: Paths of files that have a tree hash in place of a SHA-256.
     """
@@ -127,14 +126,12 @@ class Disk:
         executor: Executor,
         progress: Progress,
         *,
-        top: fsmeta.Meta | None = None,
         still: Stillness | None = None,
         vast: Container[bytes] = (),
     ) -> None:
         self._directories = Directories(root, fs)
         self._executor = executor
         self._progress = progress
-        self._top = top
         self._still = still
         self._vast = vast
         device = os.fstat(root).st_dev
@@ -335,7 +332,7 @@ class Disk:
     def _directory(self, path: bytes) -> Found:
         fd = self._directories.open(path)
         status = os.fstat(fd)
-        meta = fsmeta.read_meta(fd, status) if path or self._top is None else self._top
+        meta = fsmeta.read_meta(fd, status)
         return Found(path, EntryType.DIRECTORY, meta, status.st_ctime_ns)
 
     def _file(self, path: bytes) -> Found:

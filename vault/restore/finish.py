@@ -234,7 +234,7 @@ def _discard(left: _Left, journal: Journal) -> None:
 
 def _kept_at(journal: Journal) -> Path:
     home = os.path.dirname(journal.place) if journal.mount is None else journal.place
-    return Path(os.fsdecode(os.path.join(home, _staging_name(journal))))
+    return Path(os.fsdecode(os.path.join(home, _staging_name(journal), _target.TREE)))
 
 
 def _refuse_changed(left: _Left, journal: Journal) -> None:
@@ -327,6 +327,7 @@ def undo_from(
         staging = _target.staging_name(name, restore_id)
         note, status = _note.read(parent, _note.note_name(staging))
         site = _site_of_note(parent, full, note, calls)
+        stack.callback(site.close)
         if site.is_untouched():
             return None
         exchange = _describe(parent, full, site, note, status.st_uid)
@@ -344,7 +345,7 @@ def _site_of_note(parent: int, full: bytes, note: Note, fs: Fs) -> Beside:
         restore_id=note.id,
         new=int(note.new),
         old=None if note.former is None else int(note.former),
-        top=None,
+        holder=None,
         fs=fs,
     )
     if not site.knows_the_way_back():
@@ -359,12 +360,13 @@ def _site_of_note(parent: int, full: bytes, note: Note, fs: Fs) -> Beside:
 
 
 def _describe(parent: int, full: bytes, site: Beside, note: Note, owner: int) -> Exchange:
-    name = site.place_of_old()
-    status = None if name is None else os.stat(name, dir_fd=parent, follow_symlinks=False)
-    around = os.path.dirname(full)
+    place = site.find_old()
+    status = None if place is None else os.stat(place[1], dir_fd=place[0], follow_symlinks=False)
+    around, name = os.path.split(full)
+    holder = os.path.join(around, _target.staging_name(name, note.id))
     return Exchange(
         target=Path(os.fsdecode(full)),
-        other=None if name is None else Path(os.fsdecode(os.path.join(around, name))),
+        other=None if place is None else Path(os.fsdecode(os.path.join(holder, place[1]))),
         note=note,
         note_owner=owner,
         other_owner=None if status is None else status.st_uid,
@@ -408,7 +410,7 @@ def leftovers(path: Path | str | bytes, *, state: Path) -> Leftovers:
     journals = look(state, full, Fs())
     known = {each.id for each in journals}
     return Leftovers(
-        killed=tuple(_kept_at(each) for each in journals if each.state is State.STARTED),
+        killed=tuple(_kept_at(each).parent for each in journals if each.state is State.STARTED),
         unknown=tuple(_note.found_beside(full, known=known)),
     )
 

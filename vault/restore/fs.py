@@ -104,13 +104,9 @@ class Fs:
         """`fsmeta.apply_at`."""
         return fsmeta.apply_at(directory, name, attributes)
 
-    def chmod(self, fd: int, mode: int) -> None:
-        """Set the mode of an open object."""
-        os.chmod(fd, mode)
-
-    def chown(self, fd: int, user: int) -> None:
-        """Set the owner of an open object."""
-        os.chown(fd, user, -1)
+    def chmod(self, fd: fsmeta.Place, mode: int) -> None:
+        """Set the mode of an open or held object."""
+        os.chmod(fd, mode)  # noqa: PTH101 - not a path but a held object
 
     def close(self, fd: int) -> None:
         """Close a written file; some file systems report a lost write only here."""
@@ -139,13 +135,13 @@ class Fs:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
             os.rename(old, new, src_dir_fd=source, dst_dir_fd=directory)
 
-    def exchange(self, directory: int, one: bytes, other: bytes) -> None:
-        """Swap two names in one step.
+    def exchange(self, directory: int, one: bytes, around: int, other: bytes) -> None:
+        """Swap two names, each in its directory, in one step.
 
         Raises:
             OSError: `is_unsupported` says whether the file system can't.
         """
-        _renameat2(directory, one, directory, other, _RENAME_EXCHANGE)
+        _renameat2(directory, one, around, other, _RENAME_EXCHANGE)
 
     def fsync(self, fd: int) -> None:
         """Make one file or directory durable."""
@@ -332,6 +328,22 @@ def _clear(fs: Fs, directory: int) -> list[bytes]:
         else:
             fs.unlink(directory, name)
     return inner
+
+
+def remove_empty(fs: Fs, around: int, name: bytes) -> None:
+    """Remove a directory, if it is there, and directories in it: all must be empty.
+
+    Raises:
+        OSError: Something is in them.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        holder = fs.open_directory(around, name)
+        try:
+            for inner in list_names(holder):
+                fs.rmdir(holder, inner)
+        finally:
+            os.close(holder)
+        fs.rmdir(around, name)
 
 
 def list_names(directory: int) -> list[bytes]:

@@ -113,10 +113,11 @@ class Journal(Body, frozen=True, kw_only=True):
     target: str  # absolute path; bytes as Latin-1
     state: State
     subject: Subject
-    new: str | None = None  # inode number of the staging directory, decimal; None until it is made
+    holder: str | None = None  # inode number, decimal, of the directory around the staged tree
+    new: str | None = None  # of the staged tree; None until both were made
     old: str | None = None  # of the former state; None where TARGET was missing
     mount: MountPoint | None = None  # set where TARGET is a mount point
-    top: KeptMeta | None = None  # attributes that the new state's top gets as it is exchanged
+    top: KeptMeta | None = None  # attributes of the new state's top, once all is staged
     newest: str = ""  # ns; no inode below the new state's top had changed later before the exchange
     atomic: bool = True  # the exchange was one step
     attestation: str = ""  # signed before the exchange by the process that proved
@@ -156,7 +157,7 @@ def decode(data: bytes, *, target: bytes, restore_id: str) -> Journal:
             expected=f"{restore_id} to {os.fsdecode(target)!r}",
             found=f"{journal.id[:40]!r} to {journal.target[:200]!r}",
         )
-    if not all(map(is_number, (journal.new, journal.old, journal.newest or None))):
+    if not all(map(is_number, (journal.holder, journal.new, journal.old, journal.newest or None))):
         raise FormatError("restore journal is damaged", found="an inode number that is none")
     for name in journal.mount.names if journal.mount else ():
         if not _is_plain_name(name):

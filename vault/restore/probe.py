@@ -125,7 +125,7 @@ def _can_exchange(room: int, fs: Fs) -> bool:
     fs.mkdir(room, b"two")
     before = os.stat(b"one", dir_fd=room).st_ino
     try:
-        fs.exchange(room, b"one", b"two")
+        fs.exchange(room, b"one", room, b"two")
     except OSError as error:
         if is_unsupported(error):
             return False

@@ -1,6 +1,7 @@
 """The last steps of a running restore: from staging to TARGET in one step (design.md 6, I6)."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 from vault import fsmeta
@@ -23,22 +24,22 @@ class Promotion:
 
     Args:
         staging: What is to be promoted, whole and with all attributes.
-        top: Attributes that TARGET's top is to get; None: those that staging's has.
 
     Raises:
         LocalError: The journal can't be written.
     """
 
-    def __init__(self, staging: Staging, *, top: fsmeta.Meta | None = None) -> None:
+    def __init__(self, staging: Staging) -> None:
         self._staging = staging
         self.troubles: list[VaultError] = []
         with _local_errors("flush", staging.path):
             staging.fs.syncfs(staging.fd)  # what is promoted unproven must be durable, too
+            top = fsmeta.read_meta(staging.fd, os.fstat(staging.fd))
             names = tuple(name.decode("latin-1") for name in list_names(staging.fd))
         journal = staging.journal
         self._save(
             state=State.STAGED,
-            top=None if top is None else KeptMeta.of(top),
+            top=KeptMeta.of(top),
             mount=None if journal.mount is None else journal.mount.replace(names=names),
         )
 

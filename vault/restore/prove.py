@@ -80,7 +80,6 @@ def prove(
     fs: Fs,
     progress: Progress = NO_PROGRESS,
     processes: int = 0,
-    top: fsmeta.Meta | None = None,
     still: Stillness | None = None,
     vast: Container[bytes] = (),
 ) -> ProofReport:
@@ -99,7 +98,6 @@ def prove(
         fs: System calls.
         progress: Is told files and bytes read.
         processes: That may be forked to read small files.
-        top: Attributes that the top is to get; None: those that it has are compared.
         still: Learns when each entry last changed, for a look right before the exchange.
         vast: Paths of files whose entries have a tree hash.
 
@@ -108,7 +106,7 @@ def prove(
     """
     try:
         fs.syncfs(staging)
-        disk = Disk(staging, fs, executor, progress, top=top, still=still, vast=vast)
+        disk = Disk(staging, fs, executor, progress, still=still, vast=vast)
         comparison = _Comparison(frozenset(left_out))
         with contextlib.closing(disk.entries(processes)) as entries:
             comparison.run(entries, iter(expected))
@@ -135,7 +133,6 @@ def read_back(
     *,
     executor: Executor,
     fs: Fs,
-    top: fsmeta.Meta | None = None,
     vast: Container[bytes] = (),
 ) -> ReadBack:
     """What is on the disk now.
@@ -144,7 +141,6 @@ def read_back(
         staging: Descriptor of the top.
         executor: Reads and hashes large files.
         fs: System calls.
-        top: Attributes that the top is to get; None: those that it has.
         vast: Paths of files whose entries have a tree hash.
 
     Raises:
@@ -153,7 +149,7 @@ def read_back(
     root, entries = ContentRoot(), 0
     try:
         fs.syncfs(staging)
-        disk = Disk(staging, fs, executor, NO_PROGRESS, top=top, vast=vast)
+        disk = Disk(staging, fs, executor, NO_PROGRESS, vast=vast)
         for _, _, canonical in disk.entries():
             root.update(canonical)
             entries += 1

@@ -32,7 +32,6 @@ from vault.model import COUNTED, Counts, EntryType, replace_body
 from vault.progress import NO_PROGRESS, Progress
 from vault.reader import Reader, StaleIndexError
 from vault.repository import Repository
-from vault.restore import top as _top
 from vault.restore.course import Course, look_for_damage
 from vault.restore.fetch import Fetcher, Plan
 from vault.restore.finish import finalize, refuse_unfinished
@@ -345,17 +344,14 @@ class _Restore:
         if self._tools.journals is None:
             return self._report(Outcome.PLANNED)
         with self._open_staging(self._tools.journals) as staging:
-            self._tools.course.staging = Path(os.fsdecode(staging.path))
+            self._tools.course.staging = Path(os.fsdecode(staging.path)).parent
             self._check_capabilities(probe(staging.fd, self._tools.fs))
-            top, omitted = _top.try_attributes(
-                staging.fd, self._spool.at(self._directories[0]), self._tools.fs
-            )
-            left_out = self._stage(staging, selection, omitted)
-            promotion = Promotion(staging, top=top)
+            left_out = self._stage(staging, selection)
+            promotion = Promotion(staging)
             still = Stillness()
             proof = None
             if self._request.verify:
-                proof = self._prove(staging, selection, left_out, top=top, still=still)
+                proof = self._prove(staging, selection, left_out, still)
             return self._promote(promotion, staging, proof, left_out, witness=witness, still=still)
 
     def _open_staging(self, journals: Journals) -> Staging:
@@ -597,17 +593,12 @@ class _Restore:
         self,
         staging: Staging,
         selection: Selection,
-        omitted: tuple[str, ...],
     ) -> dict[str, int]:
-        """Build the tree; returns what could not be applied, and how often.
-
-        The top's attributes come last, with the exchange; ``omitted`` says what of them can't.
-        """
+        """Build the tree; returns what could not be applied, and how often."""
         self._tools.progress.stage("restoring")
         self._tools.progress.expect(files=self._files, size=self._size)
         drop = self._request.drop_privileges
         stager = Stager(staging.fd, self._tools.fs, drop_privileges=drop)
-        stager.add_left_out(Counter(omitted))
         if self._unnameable:
             stager.add_left_out({NAMES: self._unnameable})
         try:
@@ -630,7 +621,7 @@ class _Restore:
                 self._stage_giant(stager, place, renamed)
             for place in self._others:
                 stager.make(self._as_restored(self._spool.at(place), selection))
-            stager.finish_directories(map(self._spool.at, self._directories[1:]))
+            stager.finish_directories(map(self._spool.at, self._directories))
         finally:
             stager.close()
         return stager.left_out
@@ -672,8 +663,6 @@ class _Restore:
         staging: Staging,
         selection: Selection,
         left_out: dict[str, int],
-        *,
-        top: fsmeta.Meta,
         still: Stillness,
     ) -> ProofReport:
         """Read it back from the disk and compare.
@@ -693,7 +682,6 @@ class _Restore:
             progress=self._tools.progress,
             processes=self._processes,
             vast={self._path(entry, selection) for entry in map(self._spool.at, self._vast)},
-            top=top,
             still=still,
         )
         if proof.verdict is Verdict.FAILED:

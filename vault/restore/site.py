@@ -1,21 +1,28 @@
 """Where the new and the former state are, and how they are moved (design.md 6, I6).
 
-Three names matter: TARGET, staging, and a third that only file systems without
-an exchange need. What is where is told by inode numbers alone, so that after a
-crash at any point the next step is a table look-up on what is found.
+Three names matter: TARGET, and in a closed directory beside it the staged tree and a third
+that only file systems without an exchange need. What is where is told by inode numbers
+alone, so that after a crash at any point the next step is a table look-up on what is found.
 """
 
 import contextlib
 import dataclasses
 import os
+import stat
 from collections.abc import Iterator
 from typing import Final, Protocol
 
 from vault import fsmeta
 from vault.errors import ConfigError
 from vault.restore import target as _target
-from vault.restore import top as _top
-from vault.restore.fs import Fs, inode_at, is_unsupported, list_names, remove_tree
+from vault.restore.fs import (
+    Fs,
+    inode_at,
+    is_unsupported,
+    list_names,
+    remove_empty,
+    remove_tree,
+)
 from vault.restore.journal import Journal, MountPoint
 
 # What is at (target, staging, third): n the new state, o the old one, - nothing.
@@ -44,6 +51,7 @@ _FORWARD_MISSING: Final[dict[str, tuple[str, ...]]] = {"n--": (), "-n-": ("st",)
 _BACKWARD_MISSING: Final[dict[str, tuple[str, ...]]] = {"---": (), "-n-": (), "n--": ("ts",)}
 _SWAPPED: Final = {"on-", "no-"}  # one exchange leads from either to the other
 _MOUNT_OWN: Final = b"lost+found"
+_THIRD: Final = b"former"
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -88,16 +96,20 @@ class Site(Protocol):
 
 
 class Beside:
-    """TARGET and staging are neighbours in one directory.
+    """TARGET, and beside it a closed directory that holds the staged tree, later the former state.
 
     Args:
-        parent: Descriptor of the directory; stays the caller's.
+        parent: Descriptor of the directory around TARGET; stays the caller's.
         path: TARGET.
         restore_id: 8 hex digits.
+        holder: Inode number of the closed directory; None: it is not compared.
         new: Inode number of the new state; None where it was never made.
         old: Inode number of the former state; None where TARGET was missing.
-        top: Attributes that the new state's top gets as it becomes TARGET; None: those it has.
         fs: System calls.
+
+    Raises:
+        ConfigError: Another directory has the holder's name.
+        OSError: The holder can't be opened.
     """
 
     def __init__(
@@ -106,20 +118,25 @@ class Beside:
         path: bytes,
         *,
         restore_id: str,
+        holder: int | None,
         new: int | None,
         old: int | None,
-        top: fsmeta.Meta | None,
         fs: Fs,
     ) -> None:
         self._parent = parent
         self._path = path
         self._fs = fs
-        name = path.rpartition(b"/")[2]
-        staging = _target.staging_name(name, restore_id)
-        self._names = {"t": name, "s": staging, "f": staging + b".former"}
         self._new = new
         self._old = old
-        self._top = top
+        name = path.rpartition(b"/")[2]
+        self._holder_name = _target.staging_name(name, restore_id)
+        self._holder = _open_holder(fs, parent, self._holder_name)
+        if self._holder is not None and holder not in {None, os.fstat(self._holder).st_ino}:
+            self.close()
+            raise self._foreign("another directory beside it")
+        self._places = {"t": (parent, name)}
+        if self._holder is not None:
+            self._places |= {"s": (self._holder, _target.TREE), "f": (self._holder, _THIRD)}
 
     def is_promoted(self) -> bool:
         """Whether TARGET is the new state."""
@@ -132,39 +149,36 @@ class Beside:
         return staged or self._back().get(layout) == ()
 
     def close(self) -> None:
-        """Nothing is its own."""
+        """Close the holder."""
+        if self._holder is not None:
+            os.close(self._holder)
 
     def forward(self) -> Promoted:
         """Make TARGET the new state."""
-        if self._top is not None and not self.is_promoted():
-            with self._held() as fd:
-                _top.open_to_others(fd, self._top, self._fs)
         table = _FORWARD_MISSING if self._old is None else _FORWARD
         return Promoted(atomic=self._move(table))
 
     def backward(self) -> None:
-        """Make TARGET what it was, and put the new state back into staging, closed to others."""
+        """Make TARGET what it was, and put the new state back into the holder."""
         self._move(self._back())
-        if self._top is not None and "n" in self.layout():
-            with self._held() as fd:
-                _top.close_to_others(fd, self._fs)
 
     def open_new(self) -> int | None:
         """Descriptor of the new state, wherever it is; None where it is nowhere."""
         at = self.layout().find("n")
-        return None if at < 0 else self._fs.open_directory(self._parent, self._names["tsf"[at]])
+        return None if at < 0 else self._fs.open_directory(*self._places["tsf"[at]])
 
     def remove_old(self) -> None:
-        """Remove the former state, if any is left."""
+        """Remove the former state, if any is left, and the holder."""
         self._remove("o", self._old)
+        self._remove_holder()
 
     def remove_new(self) -> None:
-        """Remove the staging directory, if any is left."""
-        if self._new is None:  # killed between making it and writing down which it is
-            with contextlib.suppress(FileNotFoundError):
-                self._fs.rmdir(self._parent, self._names["s"])
-        elif not self.is_promoted():
+        """Remove the staged tree, if any is left, and the holder."""
+        if self._new is not None:
             self._remove("n", self._new)
+            self._remove_holder()
+        elif self._holder is not None:  # killed between making them and writing down which they are
+            remove_empty(self._fs, self._parent, self._holder_name)
 
     def settle(self) -> tuple[str, ...]:
         """Nothing is left to do once TARGET has its name."""
@@ -172,57 +186,51 @@ class Beside:
 
     def layout(self) -> str:
         """What is at TARGET, at the staging name and at the third: n, o, - or ?."""
-        return "".join(self._letter(self._names[role]) for role in "tsf")
+        return "".join(self._letter(role) for role in "tsf")
 
     def knows_the_way_back(self) -> bool:
         """Whether what is found is a state of this restore."""
         return self.layout() in self._back()
 
-    def place_of_old(self) -> bytes | None:
-        """Name of the former state; None where it is nowhere."""
+    def find_old(self) -> tuple[int, bytes] | None:
+        """Directory and name of the former state; None where it is nowhere."""
         at = self.layout().find("o")
-        return None if at < 0 else self._names["tsf"[at]]
+        return None if at < 0 else self._places["tsf"[at]]
 
     def _back(self) -> dict[str, tuple[str, ...]]:
         return _BACKWARD_MISSING if self._old is None else _BACKWARD
 
-    def _letter(self, name: bytes) -> str:
-        inode = inode_at(self._parent, name)
+    def _letter(self, role: str) -> str:
+        place = self._places.get(role)
+        inode = None if place is None else inode_at(*place)
         if inode is None:
             return "-"
         return {self._new: "n", self._old: "o"}.get(inode, "?")
-
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[int]:
-        fd = self.open_new()
-        if fd is None:
-            raise self._foreign()
-        try:
-            if os.fstat(fd).st_ino != self._new:
-                raise self._foreign()
-            yield fd
-        finally:
-            os.close(fd)
 
     def _move(self, table: dict[str, tuple[str, ...]]) -> bool:
         """Go the way from what is found; returns whether that was one step."""
         layout = self.layout()
         if layout not in table:
-            raise self._foreign()
+            raise self._foreign(layout)
         steps = table[layout]
-        if steps and layout in _SWAPPED and self._swap(table):
+        if not steps:
             return True
-        for step in steps:
-            source, to = (self._names[role] for role in step)
-            self._fs.rename_new(self._parent, source, self._parent, to)
-            self._fs.fsync(self._parent)
-        self._check_arrived(table)
+        if self._holder is None:
+            raise self._foreign(layout)
+        with self._movable():
+            if layout in _SWAPPED and self._swap(table):
+                return True
+            for step in steps:
+                source, to = (self._places[role] for role in step)
+                self._fs.rename_new(*source, *to)
+                self._sync()
+            self._check_arrived(table)
         return len(steps) < 2
 
     def _swap(self, table: dict[str, tuple[str, ...]]) -> bool:
-        names = self._names["t"], self._names["s"]
+        places = *self._places["t"], *self._places["s"]
         try:
-            self._fs.exchange(self._parent, *names)
+            self._fs.exchange(*places)
         except OSError as error:
             if is_unsupported(error):
                 return False
@@ -230,29 +238,60 @@ class Beside:
         try:
             self._check_arrived(table)
         except ConfigError:  # others moved something in that moment: it is put back
-            self._fs.exchange(self._parent, *names)
+            self._fs.exchange(*places)
             raise
         finally:
-            self._fs.fsync(self._parent)
+            self._sync()
         return True
+
+    @contextlib.contextmanager
+    def _movable(self) -> Iterator[None]:
+        """Let a plain user move his read-only directories to where ``..`` is another one."""
+        with contextlib.ExitStack() as stack:
+            for role in self._places if os.geteuid() else ():
+                if self._letter(role) in {"n", "o"}:
+                    place, status = stack.enter_context(fsmeta.place_at(*self._places[role]))
+                    mode = stat.S_IMODE(status.st_mode)
+                    if status.st_uid == os.geteuid() and not mode & stat.S_IWUSR:
+                        self._fs.chmod(place, mode | stat.S_IWUSR)
+                        stack.callback(self._fs.chmod, place, mode)
+            yield
+
+    def _sync(self) -> None:
+        for directory in (self._parent, self._holder):
+            if directory is not None:
+                self._fs.fsync(directory)
 
     def _check_arrived(self, table: dict[str, tuple[str, ...]]) -> None:
         """See that what was moved is what was meant: a name can be swapped before any call."""
         if table.get(self.layout()) != ():
-            raise self._foreign()
+            raise self._foreign(self.layout())
 
     def _remove(self, letter: str, inode: int | None) -> None:
         at = self.layout().find(letter, 1)  # never TARGET
         if at > 0 and inode is not None:
-            remove_tree(self._fs, self._parent, self._names["tsf"[at]], inode)
+            remove_tree(self._fs, *self._places["tsf"[at]], inode)
+            self._sync()
+
+    def _remove_holder(self) -> None:
+        if self._holder is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rmdir(self._parent, self._holder_name)
             self._fs.fsync(self._parent)
 
-    def _foreign(self) -> ConfigError:
+    def _foreign(self, found: str) -> ConfigError:
         return ConfigError(
             f"what is at and beside {os.fsdecode(self._path)!r} is not what the restore left",
-            found=self.layout(),
+            found=found,
             hint="another process moved it; nothing was removed",
         )
+
+
+def _open_holder(fs: Fs, around: int, name: bytes) -> int | None:
+    try:
+        return fs.open_directory(around, name)
+    except FileNotFoundError:
+        return None
 
 
 class Within:
@@ -261,7 +300,7 @@ class Within:
     def __init__(self, path: bytes, journal: Journal, mount: MountPoint, fs: Fs) -> None:
         self._fs = fs
         self._path = path
-        self._staging = _target.staging_name(path.rpartition(b"/")[2], journal.id)
+        self._holder = _target.staging_name(path.rpartition(b"/")[2], journal.id)
         self._new = None if journal.new is None else int(journal.new)
         self._before = mount.before.meta()
         self._after = journal.top.meta() if journal.top is not None else None
@@ -274,7 +313,7 @@ class Within:
 
     def is_promoted(self) -> bool:
         """Whether nothing is left in staging: it is removed after its last member left."""
-        return inode_at(self._top, self._staging) is None
+        return inode_at(self._top, self._holder) is None
 
     def is_untouched(self) -> bool:
         """Whether no member was moved up."""
@@ -289,38 +328,43 @@ class Within:
                 # an ext file system's own empty lost+found gives way to the snapshot's
                 move = self._fs.rename if name == _MOUNT_OWN else self._fs.rename_new
                 move(staging, name, self._top, name)
-        self._fs.rmdir(self._top, self._staging)
+        remove_empty(self._fs, self._top, self._holder)
         self._fs.fsync(self._top)
         return Promoted(atomic=False, left_out=self.settle())
 
     def backward(self) -> None:
         """Move the members back into staging."""
-        if self.is_promoted():
-            self._fs.mkdir(self._top, self._staging)
+        self._make_staging()
         with self._open_staging() as staging:
             for name in self._members:
                 if inode_at(self._top, name) is not None and inode_at(staging, name) is None:
                     self._fs.rename_new(self._top, name, staging, name)
+            if self._after is not None:
+                self._fs.apply_fd(staging, self._after, directory=True)
             self._fs.fsync(staging)
         self._fs.apply_fd(self._top, self._before, directory=True)
         self._fs.fsync(self._top)
 
     def open_new(self) -> int | None:
         """Descriptor of the new state, wherever it is."""
-        return self._fs.open_directory(self._top, b"." if self.is_promoted() else self._staging)
+        if self.is_promoted():
+            return self._fs.open_directory(self._top, b".")
+        with contextlib.suppress(FileNotFoundError), self._open_staging() as staging:
+            return os.dup(staging)
+        return None
 
     def remove_old(self) -> None:
         """There is none: the mount point was empty."""
 
     def remove_new(self) -> None:
         """Remove staging."""
-        inode = inode_at(self._top, self._staging)
-        if inode is None:
+        holder = inode_at(self._top, self._holder)
+        if holder is None:
             return
         if self._new is None:  # killed between making it and writing down which it is
-            self._fs.rmdir(self._top, self._staging)
+            remove_empty(self._fs, self._top, self._holder)
         else:
-            remove_tree(self._fs, self._top, self._staging, inode)
+            remove_tree(self._fs, self._top, self._holder, holder)
         self._fs.apply_fd(self._top, self._before, directory=True)
         self._fs.fsync(self._top)
 
@@ -332,9 +376,23 @@ class Within:
         self._fs.fsync(self._top)
         return omitted
 
+    def _make_staging(self) -> None:
+        """Where it was removed already, or half."""
+        for around, name in ((b".", self._holder), (self._holder, _target.TREE)):
+            fd = self._fs.open_directory(self._top, around)
+            try:
+                if inode_at(fd, name) is None:
+                    self._fs.mkdir(fd, name)
+            finally:
+                os.close(fd)
+
     @contextlib.contextmanager
     def _open_staging(self) -> Iterator[int]:
-        fd = self._fs.open_directory(self._top, self._staging)
+        holder = self._fs.open_directory(self._top, self._holder)
+        try:
+            fd = self._fs.open_directory(holder, _target.TREE)
+        finally:
+            os.close(holder)
         try:
             yield fd
         finally:
@@ -358,9 +416,9 @@ def site_of(parent: int, journal: Journal, fs: Fs) -> Site:
         parent,
         journal.place,
         restore_id=journal.id,
+        holder=None if journal.holder is None else int(journal.holder),
         new=None if journal.new is None else int(journal.new),
         old=None if journal.old is None else int(journal.old),
-        top=journal.top.meta() if journal.top is not None else None,
         fs=fs,
     )
 

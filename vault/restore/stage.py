@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Self, TypeVar
 
 from vault import fsmeta
-from vault.errors import FormatError, LocalError
+from vault.errors import FormatError, LocalError, VaultError
 from vault.restore.fs import (
     Directories,
     Fs,
@@ -23,13 +23,14 @@ from vault.restore.fs import (
     is_unsupported,
     join,
     local_error,
+    remove_empty,
     remove_tree,
 )
 from vault.restore.journal import Journal, Journals, KeptMeta, Local, MountPoint, State, Subject
 from vault.restore.note import Note
 from vault.restore.note import remove as remove_note
 from vault.restore.note import write as write_note
-from vault.restore.target import Target, staging_name
+from vault.restore.target import TREE, Target, staging_name
 from vault.tree import Entry, EntryType, is_sparse, replace_entry
 
 _T = TypeVar("_T")
@@ -49,11 +50,13 @@ def may_be_omitted(kind: EntryType) -> bool:
 
 
 class Staging:
-    """The directory ``.<name>.vault-<id>`` that a tree is built in; a context manager.
+    """The directory that a tree is built in; a context manager.
 
-    It is 0700 and this user's until it is exchanged. Its journal is written before it is made,
-    its note beside TARGET after that. Leaving the block by an exception removes all three,
-    unless a promotion had begun (`kept`).
+    It is ``tree`` in ``.<name>.vault-<id>``, the holder, which is 0700 and this user's as long
+    as it is there: nothing in it can be entered by others before the exchange, whatever
+    attributes its top has. The journal is written before they are made, the note beside TARGET
+    after that. Leaving the block by an exception removes all of it, unless a promotion had
+    begun (`kept`).
 
     Args:
         target: Where the restore goes.
@@ -80,7 +83,7 @@ class Staging:
         self.target = target
         self.id = restore_id
         self.name = staging_name(target.name, restore_id)
-        self.path = join(target.home, self.name)
+        self.path = join(join(target.home, self.name), TREE)
         self.fs = fs
         self.kept = False
         self._journals = journals
@@ -93,9 +96,12 @@ class Staging:
             undo.callback(self._unmake)
             self.save(self.journal)
             _guard("make", self.path, lambda: fs.mkdir(self.home, self.name))
-            self.fd = _opened(stack, self.path, lambda: fs.open_directory(self.home, self.name))
+            self.holder = _opened(stack, self.path, lambda: fs.open_directory(self.home, self.name))
+            _guard("make", self.path, lambda: fs.mkdir(self.holder, TREE))
+            self.fd = _opened(stack, self.path, lambda: fs.open_directory(self.holder, TREE))
             self.inode = os.fstat(self.fd).st_ino
-            self.save(self.journal.replace(new=str(self.inode)))
+            around = os.fstat(self.holder).st_ino
+            self.save(self.journal.replace(holder=str(around), new=str(self.inode)))
             _guard("leave a note beside", target.path, lambda: self._leave_note(local))
             undo.pop_all()
             self._close = stack.pop_all().close
@@ -134,10 +140,9 @@ class Staging:
         write_note(self.parent, self.name, note, self.fs)
 
     def _unmake(self) -> None:
-        """Remove what was made before it could be used; the directory is empty."""
-        with contextlib.suppress(OSError, LocalError):
-            with contextlib.suppress(FileNotFoundError):
-                self.fs.rmdir(self.home, self.name)
+        """Remove what was made before it could be used; all of it is empty."""
+        with contextlib.suppress(OSError, VaultError):
+            remove_empty(self.fs, self.home, self.name)
             self._remove_note()
             self._journals.remove(self.journal)
 
@@ -170,16 +175,17 @@ class Staging:
         Raises:
             LocalError: Not all could be removed.
         """
-        if inode_at(self.home, self.name) == self.inode:
-            _guard(
-                "remove",
-                self.path,
-                lambda: remove_tree(self.fs, self.home, self.name, self.inode),
-            )
-            if self.before is not None:  # TARGET itself: its times are as they were, too
-                fsmeta.apply_fd(self.home, self.before, directory=True)
+        _guard("remove", self.path, self._remove_tree)
         _guard("remove the note of", self.path, self._remove_note)
         self._journals.remove(self.journal)
+
+    def _remove_tree(self) -> None:
+        if inode_at(self.holder, TREE) == self.inode:
+            remove_tree(self.fs, self.holder, TREE, self.inode)
+        if inode_at(self.home, self.name) == os.fstat(self.holder).st_ino:
+            self.fs.rmdir(self.home, self.name)
+            if self.before is not None:  # TARGET itself: its times are as they were, too
+                fsmeta.apply_fd(self.home, self.before, directory=True)
 
     def _remove_note(self) -> None:
         remove_note(self.parent, self.name, self.fs)

@@ -18,7 +18,8 @@ from vault.restore.parent import shared_because
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 _ID_LENGTH: Final = 8  # hex digits
 NOTE_SUFFIX: Final = b".note"
-_LONGEST_SUFFIX: Final = len(".vault-12345678.former")
+TREE: Final = b"tree"  # in the holder beside TARGET: what is staged, later the former state
+_LONGEST_SUFFIX: Final = len(".vault-12345678.note")
 _MOUNT_OWN: Final = b"lost+found"  # what an empty ext file system has
 
 
@@ -131,7 +132,20 @@ def inspect(
         )
     if not shared_parent:
         _refuse_shared(target)
+    _refuse_immovable(target)
     return target
+
+
+def _refuse_immovable(target: Target) -> None:
+    """A directory that goes into another one has to be writable for who moves it, or his."""
+    if target.state is TargetState.MISSING or target.mount_point or not os.geteuid():
+        return
+    if target.owner != os.geteuid() and not os.access(target.path, os.W_OK):
+        raise ConfigError(
+            f"target {_shown(target.path)} can't be exchanged by user {os.geteuid()}",
+            found=f"it is of user {target.owner}, and not writable",
+            hint="restore into a new directory, or as its owner",
+        )
 
 
 def _refuse_shared(target: Target) -> None:
@@ -212,7 +226,7 @@ def _prefix(full: bytes) -> bytes:
 
 
 def staging_name(name: bytes, restore_id: str) -> bytes:
-    """``.<name>.vault-<id>``: staging, later the former state."""
+    """``.<name>.vault-<id>``: the holder of staging, later of the former state."""
     return b"." + name + b".vault-" + restore_id.encode("ascii")
 
 
@@ -227,7 +241,7 @@ def beside(full: bytes) -> list[bytes]:
     Raises:
         LocalError: The directory around TARGET can't be listed.
     """
-    pattern = re.compile(re.escape(_prefix(full)) + rb"[0-9a-f]{8}(\.former|\.note)?", re.DOTALL)
+    pattern = re.compile(re.escape(_prefix(full)) + rb"[0-9a-f]{8}(\.note)?", re.DOTALL)
     found = []
     for home in sorted({os.path.dirname(full), full}):
         try:

@@ -216,9 +216,8 @@ class _Finisher:
         """
         repository, recovery, snapshot = self._open(journal)
         witness = Witness(repository, recovery.restorer, snapshot, tool=self._tool)
-        top = journal.top.meta() if journal.top else None
         key, signed, vast = self._signed_root(repository, recovery, snapshot)
-        found = read_back(fd, executor=self._workers.compute, fs=self._fs, top=top, vast=vast)
+        found = read_back(fd, executor=self._workers.compute, fs=self._fs, vast=vast)
         root = commitment(key, found.root).hex()
         earlier = self._kept(journal, repository)[0]
         attested = earlier.details.get("commitment") if earlier else None

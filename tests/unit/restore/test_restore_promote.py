@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from vault import fsmeta
 from vault.errors import (
     BusyError,
     ConfigError,
@@ -24,7 +23,6 @@ from vault.errors import (
     FormatError,
     LocalError,
 )
-from vault.restore import top as _top
 from vault.restore.finish import Undone, finalize, leftovers, undo, unfinished
 from vault.restore.fs import Fs
 from vault.restore.journal import Journal, Local, State
@@ -63,17 +61,17 @@ class Faulty(Fs):
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
         return super().__getattribute__(name)
 
-    def exchange(self, directory: int, one: bytes, other: bytes) -> None:
+    def exchange(self, directory: int, one: bytes, around: int, other: bytes) -> None:
         """As told."""
         if not self.can_exchange:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        super().exchange(directory, one, other)
+        super().exchange(directory, one, around, other)
 
 
 class NoExchange(Fs):
     """A file system that can't swap names."""
 
-    def exchange(self, directory: int, one: bytes, other: bytes) -> None:
+    def exchange(self, directory: int, one: bytes, around: int, other: bytes) -> None:
         """Say so."""
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
@@ -105,9 +103,9 @@ def beside(target: Path) -> list[str]:
     return sorted(p.name for p in [*target.parent.iterdir(), *inside] if p != target)
 
 
-def root_of(fd: int, top: fsmeta.Meta | None, fs: Fs) -> bytes:
+def root_of(fd: int, fs: Fs) -> bytes:
     """Content root of what is staged, as hex: stands for an attestation."""
-    return read_back(fd, executor=InlineExecutor(), fs=fs, top=top).root.hex().encode()
+    return read_back(fd, executor=InlineExecutor(), fs=fs).root.hex().encode()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,11 +118,11 @@ class Machine:
     def restore(self, target: Path, fs: Fs) -> None:
         """A whole restore: stage, prove, promote, record; `finalize` is left."""
         with self.open_staging(target, fs, replace=True) as staging:
-            meta = fsmeta.Meta(mode=0o751, uid=os.geteuid(), gid=os.getegid(), mtime=-7, xattrs=())
-            top, _ = _top.try_attributes(staging.fd, meta, fs)
             plant(Path(os.fsdecode(staging.path)), NEW)
-            promotion = Promotion(staging, top=top)
-            promotion.proven(root_of(staging.fd, top, fs))
+            Path(os.fsdecode(staging.path)).chmod(0o751)
+            os.utime(staging.fd, ns=(5, -7))
+            promotion = Promotion(staging)
+            promotion.proven(root_of(staging.fd, fs))
             promotion.promote()
             promotion.recorded()
             if promotion.troubles:
@@ -135,8 +133,7 @@ class Machine:
         recorded: list[Journal] = []
 
         def prove(journal: Journal, fd: int) -> bytes:
-            top = journal.top.meta() if journal.top else None
-            found = root_of(fd, top, fs or Fs())
+            found = root_of(fd, fs or Fs())
             if found.decode() != journal.attestation:
                 raise DigestMismatchError("not what was proven")
             return found
@@ -413,11 +410,11 @@ def test_what_changed_after_the_proof_is_not_finalized(machine: Machine, tmp_pat
     plant(target, OLD)
     machine.restore(target, Fs())
     machine.undo(target)
-    (tmp_path / ".target.vault-0123abcd/new").write_text("STATE")
+    (tmp_path / ".target.vault-0123abcd/tree/new").write_text("STATE")
     with pytest.raises(DigestMismatchError):
         machine.finalize(target)
     assert read(target) == OLD
-    staged = tmp_path / ".target.vault-0123abcd"
+    staged = tmp_path / ".target.vault-0123abcd/tree"
     with pytest.raises(ConfigError, match="not removed"):
         machine.undo_all(target)
     assert (staged / "new").read_text() == "STATE"
@@ -460,7 +457,7 @@ def test_foreign_directories_are_never_touched(machine: Machine, tmp_path: Path)
         machine.finalize(target)
     assert read(target) == {"theirs": "theirs"}
     assert read(tmp_path / "moved") == NEW
-    assert read(tmp_path / ".target.vault-0123abcd") == OLD
+    assert read(tmp_path / ".target.vault-0123abcd/tree") == OLD
 
 
 def test_a_failed_attestation_can_be_made_up_for(machine: Machine, tmp_path: Path) -> None:
@@ -517,7 +514,7 @@ def test_a_running_restore_is_left_alone(machine: Machine, tmp_path: Path) -> No
         with pytest.raises(BusyError):
             machine.restore(target, Fs())
         promotion = Promotion(staging)
-        promotion.proven(root_of(staging.fd, None, Fs()))
+        promotion.proven(root_of(staging.fd, Fs()))
         promotion.promote()
         for call in (machine.finalize, machine.undo):
             with pytest.raises(BusyError):

@@ -350,7 +350,7 @@ def test_probe_reports_what_fails(staging: Staging) -> None:
         def symlink(self, directory: int, name: bytes, target: bytes) -> None:
             raise OSError(errno.EPERM, "")
 
-        def exchange(self, directory: int, one: bytes, other: bytes) -> None:
+        def exchange(self, directory: int, one: bytes, around: int, other: bytes) -> None:
             raise OSError(errno.EINVAL, "")
 
     found = probe(staging.fd, Poor())
