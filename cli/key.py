@@ -23,6 +23,7 @@ from vault.keyfile import (
     RepositoryAddress,
     WriterKey,
     load_request,
+    load_writer,
     save_request,
     save_writer,
 )
@@ -78,9 +79,9 @@ def request(
         root=str(invocation.pinned_root()),
     )
     path = invocation.places.keys / WRITER_FILE
-    if path.exists():
-        raise ConfigError(f"this host has a key already: {path}")
-    writer, wanted = request_key(repository, address, name=name, datasets=datasets, domain=domain)
+    writer, wanted = request_key(
+        repository, address, name=name, datasets=datasets, domain=domain, begun=_begun(path)
+    )
     _save_both(path, writer, out, wanted)
     invocation.did(f"the key of this host is made, {path}, and the request {out}")
     fields = {**_wanted_fields(wanted), "file": str(out), "key_file": str(path)}
@@ -95,18 +96,37 @@ def request(
     invocation.emit("vault/key-request/v1", {"request": fields}, text)
 
 
+def _begun(path: Path) -> WriterKey | None:
+    """The key of a request that was killed: written first, so that no request lacks its key."""
+    return load_writer(path) if path.exists() else None
+
+
 def _save_both(path: Path, writer: WriterKey, out: Path, wanted: KeyRequest) -> None:
-    """The request first: alone it is harmless, while a key file would be in the next try's way."""
-    save_request(out, wanted)
-    try:
-        make_private(path.parent)
+    """The key, if it is new, then the request; no new key stays if the request can't be made."""
+    new = not path.exists()
+    if not new and out.exists() and _is_same(load_request(out), wanted):
+        return
+    if new:
+        try:
+            make_private(path.parent)
+        except OSError as error:
+            raise LocalError(f"can't make {path.parent}", found=error.strerror) from error
         save_writer(path, writer)
-    except OSError as error:
-        out.unlink()
-        raise LocalError(f"can't make {path.parent}", found=error.strerror) from error
+    try:
+        save_request(out, wanted)
     except BaseException:
-        out.unlink()
+        if new:
+            path.unlink()
         raise
+
+
+def _is_same(found: KeyRequest, wanted: KeyRequest) -> bool:
+    return (found.public, found.name, found.datasets, found.domain) == (
+        wanted.public,
+        wanted.name,
+        wanted.datasets,
+        wanted.domain,
+    )
 
 
 def _wanted_fields(wanted: KeyRequest) -> dict[str, Any]:

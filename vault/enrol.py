@@ -4,9 +4,10 @@ Every secret is made where it is used. Key files are durable before the root
 that needs them is published.
 """
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vault.codec import Header
@@ -14,7 +15,7 @@ from vault.crypto import RecipientKey, SigningKey, VerifyKey, random_bytes, reci
 from vault.domain import open_domain, seal_domain
 from vault.encoding import b64decode_strict, b64encode
 from vault.envelope import build_statement, ledger_name, parse_envelope, seal_envelope
-from vault.errors import ConfigError, FormatError, IntegrityError
+from vault.errors import ConfigError, FormatError, IntegrityError, VaultError
 from vault.keyfile import (
     DEFAULT_COST,
     Argon2Cost,
@@ -146,13 +147,38 @@ def _make_keys(store: ObjectStore, request: InitRequest, clock: Clock) -> tuple[
     )
     recovery_key = RecoveryKey(repository=address, recipient=recovery, restorer=restorer)
     _refuse_overwriting(request.keys)
-    make_private(request.keys)
     secret, cost = request.passphrase, request.cost
-    save_root(request.keys / ROOT_FILE, root_key, secret, cost=cost)
-    save_recovery(request.keys / RECOVERY_FILE, recovery_key, secret, cost=cost)
-    save_writer(request.keys / WRITER_FILE, writer_key)
-    _publish_root(store, envelope, request.parameters, clock)
+    with _taken_back(store, request.keys) as made:
+        make_private(request.keys)
+        save_root(request.keys / ROOT_FILE, root_key, secret, cost=cost)
+        made.append(request.keys / ROOT_FILE)  # not before: what was there is not ours
+        save_recovery(request.keys / RECOVERY_FILE, recovery_key, secret, cost=cost)
+        made.append(request.keys / RECOVERY_FILE)
+        save_writer(request.keys / WRITER_FILE, writer_key)
+        made.append(request.keys / WRITER_FILE)
+        _publish_root(store, envelope, request.parameters, clock)
     return root_key, writer_key
+
+
+@contextlib.contextmanager
+def _taken_back(store: ObjectStore, keys: Path) -> Iterator[list[Path]]:
+    """A list of key files; they are removed if no repository came of them, for the next try.
+
+    Where the store does not answer, its root may be there: then they stay.
+    """
+    before = keys.exists()
+    made: list[Path] = []
+    try:
+        yield made
+    except BaseException:
+        with contextlib.suppress(VaultError):
+            if existing_root(store) is None:
+                for each in made:
+                    each.unlink(missing_ok=True)
+                if not before:
+                    with contextlib.suppress(OSError):
+                        keys.rmdir()
+        raise
 
 
 def _publish_root(
@@ -217,6 +243,7 @@ def request_key(
     name: str,
     datasets: Sequence[str],
     domain: str | None,
+    begun: WriterKey | None = None,
 ) -> tuple[WriterKey, KeyRequest]:
     """Keys for this host, and the request to have them enrolled.
 
@@ -226,10 +253,14 @@ def request_key(
         name: Of the host.
         datasets: Patterns it wants to write.
         domain: An existing domain to share; None for one of its own, named as the host.
+        begun: The key of a request that was killed before it was written; it is used again.
 
     Raises:
-        ConfigError: The host's name is taken, a pattern is not allowed, or no such domain exists.
+        ConfigError: The host's name is taken, a pattern is not allowed, or no such domain exists;
+            or the key that was begun is for something else, or enrolled.
     """
+    if begun is not None and not _is_begun(begun, repository, address, name, domain):
+        raise ConfigError("this host has a key already", hint="move writer.key away, if it is lost")
     validate_label(name, "host")
     for pattern in datasets:
         validate_pattern(pattern)
@@ -243,8 +274,10 @@ def request_key(
         )
     if domain is None and name in domains:
         raise ConfigError(f"there is a domain {name} already", hint="choose another --name")
-    secrets = DomainSecrets.new(name) if domain is None else None
-    key = WriterKey(
+    secrets = None
+    if domain is None:
+        secrets = begun.domain if begun else DomainSecrets.new(name)
+    key = begun or WriterKey(
         repository=address,
         name=name,
         signing=SigningKey.generate(),
@@ -259,6 +292,21 @@ def request_key(
         key, datasets=tuple(datasets), domain=domain or name, domain_object=sealed
     )
     return key, request
+
+
+def _is_begun(
+    key: WriterKey,
+    repository: Repository,
+    address: RepositoryAddress,
+    name: str,
+    domain: str | None,
+) -> bool:
+    """Whether a key is what this very request would have made, and is not enrolled."""
+    return (
+        (key.repository.root, key.name) == (address.root, name)
+        and (key.domain is None) == (domain is not None)
+        and key.signing.public.id not in repository.ledger.writers
+    )
 
 
 def add_writer(

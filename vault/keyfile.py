@@ -35,6 +35,7 @@ from vault.errors import (
     naming,
 )
 from vault.model import NAME_PATTERN, Digest
+from vault.privacy import sync_directory
 
 MAX_FILE: Final = 64 << 10  # bytes
 _MAX_MEMORY = 1 << 20  # KiB
@@ -535,18 +536,10 @@ def _create(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
-        except OSError:
+            sync_directory(path.parent)
+        except BaseException:
             path.unlink()
             raise
-        _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """From init to a proven restore, and what each step prints."""
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -8,6 +9,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+
+from cli import key
+from vault import enrol
+from vault.errors import StorageError
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -342,6 +347,83 @@ def test_sharing_a_domain_must_be_agreed_to(
         assert vault(*there, "key", "request", *wish)[0] == 0
     assert vault("key", "add", "request")[0] == 2
     assert vault("key", "add", "request", "--share-domain", "default")[0] == 0
+
+
+@pytest.mark.parametrize("saved", ["save_writer", "save_request"])
+def test_a_request_that_was_killed_can_be_repeated(
+    vault: Vault,
+    vault_json: VaultJson,
+    *,
+    repository: Path,
+    keys: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: str,
+) -> None:
+    """After either of its files; the same key is asked for. Another's name is another request."""
+    root = json.loads((keys / "writer.key").read_bytes())["repository"]
+    there = ["--repo", root["url"], "--trust", f"0:{root['root']}"]
+    wish = ["key", "request", "--dataset", "web-*", "--out", "request", "--name"]
+    real = getattr(key, saved)
+
+    def save(*arguments: object) -> None:
+        real(*arguments)
+        os._exit(9)
+
+    monkeypatch.setenv("VAULT_KEYS", "host2")
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(key, saved, save)
+        vault(*there, *wish, "web")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    secret = Path("host2/writer.key").read_bytes()
+    code, _, err = vault(*there, *wish, "other")
+    assert (code, "has a key already" in err) == (2, True)
+    assert vault(*there, *wish, "web")[0] == 0
+    assert Path("host2/writer.key").read_bytes() == secret
+    monkeypatch.setenv("VAULT_KEYS", str(keys))
+    assert vault_json("key", "add", "request")["key"]["name"] == "web"
+    monkeypatch.setenv("VAULT_KEYS", "host2")
+    assert vault(*there, *wish, "web")[0] == 2  # enrolled: no request of it any more
+
+
+@pytest.mark.parametrize("at", ["save_recovery", "save_writer", "_publish_root"])
+def test_an_init_that_fails_can_be_repeated(
+    vault: Vault, home: Path, keys: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """No key file is left; those that were there before stay as they are."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise StorageError("no room")
+
+    keys.mkdir(parents=True)
+    (keys / "other.key").write_text("another's")
+    with monkeypatch.context() as patch:
+        patch.setattr(enrol, at, fail)
+        code, _, err = vault("init", home / "repository", "--host", "first")
+        assert code == 13, err
+    assert [path.name for path in keys.iterdir()] == ["other.key"]
+    code, _, err = vault("init", home / "repository", "--host", "first")
+    assert code == 0, err
+    assert len(list(keys.iterdir())) == 4
+
+
+def test_an_init_whose_root_is_there_keeps_its_keys(
+    vault: Vault, home: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer was lost, not the PUT: the next init finishes it."""
+    real = enrol._publish_root
+
+    def publish(*arguments: Any) -> None:
+        real(*arguments)
+        raise StorageError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(enrol, "_publish_root", publish)
+        assert vault("init", home / "repository", "--host", "first")[0] == 13
+    assert len(list(keys.iterdir())) == 3
+    code, _, err = vault("init", home / "repository", "--host", "first")
+    assert code == 0, err
 
 
 def test_a_request_that_fails_leaves_neither_file(

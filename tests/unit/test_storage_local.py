@@ -1,11 +1,14 @@
 """What `LocalStore` keeps beyond the contract: durability, kills, junk, failing disks."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -74,6 +77,110 @@ def files(root: Path) -> set[str]:
     """Every file below the root, except the targets of flock."""
     found = {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
     return {path for path in found if not path.startswith(".lock/")}
+
+
+# --- the directory itself ---
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize(
+    ("top", "directory", "lock", "stored"),
+    [
+        (0o755, 0o755, 0o644, 0o444),
+        (0o700, 0o700, 0o600, 0o400),
+        (0o2770, 0o2770, 0o660, 0o440),
+        (0o750, 0o750, 0o640, 0o440),
+    ],
+)
+def test_all_in_a_store_has_the_mode_of_its_top(
+    root: Path, *, mask: int, top: int, directory: int, lock: int, stored: int
+) -> None:
+    """Whatever the umask; a missing top is never writable for others."""
+    before = os.umask(mask)
+    try:
+        LocalStore.create(root / "missing")
+        assert (root / "missing").stat().st_mode & 0o7777 == 0o755 & ~mask
+        shutil.rmtree(root)
+        root.mkdir()
+        root.chmod(top)
+        store = LocalStore.create(root)
+        until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+        put(store, retention=Retention(mode=LockMode.GOVERNANCE, until=until))
+    finally:
+        os.umask(before)
+    below = {path: path.stat().st_mode & 0o7777 for path in root.rglob("*")}
+    assert {mode for path, mode in below.items() if path.is_dir()} == {directory}
+    assert {below[path] for path in (root / ".lock").iterdir()} == {lock}
+    assert below[root / NAME] == stored
+
+
+_AS_ANOTHER = """
+import hashlib, os, sys
+from pathlib import Path
+from vault.storage.local import LocalStore
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[3]))
+store = LocalStore(Path(sys.argv[1]))
+data = sys.argv[3].encode()
+store.put(sys.argv[4], data, sha256=hashlib.sha256(data).digest())
+for each in store.versions("ledger/"):
+    store.get(each.name, each.version)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs as several users")
+@pytest.mark.parametrize(("mode", "works"), [(0o2770, True), (0o2750, False)])
+def test_users_of_one_group_share_a_store(
+    mode: int,
+    works: bool,  # noqa: FBT001
+) -> None:
+    """Also where they lock the same name; where the top is not theirs to write, it is said."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o755)
+        top = Path(place) / "store"
+        top.mkdir()
+        os.chown(top, 0, 54321)
+        top.chmod(mode)
+        LocalStore.create(top)
+        results = [
+            subprocess.run(
+                [sys.executable, "-c", _AS_ANOTHER, str(top), "54321", user, NAME],
+                check=False,
+                capture_output=True,
+                text=True,
+                umask=0o077,
+            )
+            for user in ("60001", "60002", "60001")
+        ]
+    if works:
+        assert [(each.returncode, each.stderr) for each in results] == [(0, "")] * 3
+    else:
+        assert all("Permission denied" in each.stderr for each in results)
+
+
+@pytest.mark.parametrize("lacks", ["link", "fsync", "flock"])
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_system_that_lacks_what_a_store_needs_is_refused(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lacks: str,
+    code: int,
+    there: bool,  # noqa: FBT001
+) -> None:
+    """When the store is made, with what is needed; nothing is left but what was there."""
+    if there:
+        root.mkdir()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl if lacks == "flock" else os, lacks, refuse)
+        with pytest.raises(ConfigError, match="hard links, flock, and fsync"):
+            LocalStore.create(root / "a" / "b")
+    assert list(root.parent.rglob("*")) == ([root] if there else [])
+    LocalStore.create(root / "a" / "b")
+    assert files(root) == set()
 
 
 # --- layout ---

@@ -70,15 +70,18 @@ _VERSION_ID = re.compile(r"([1-9][0-9]{0,8})-[0-9a-f]{64}")
 _NUMBERED = re.compile(r"(.+)~([2-9]|[1-9][0-9]{1,8})", re.DOTALL)
 _CLAIMED = re.compile(r"(?:.*/)?([0-9a-f]{64})", re.DOTALL)
 _UNCLAIMED = "0" * 64
+_SHARED = 0o3777  # bits of the root's mode that all directories of the store have
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _TRANSIENT = {errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENFILE, errno.EMFILE}
+_LACKING = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK, errno.ENOLCK}
 _HINTS = {
     errno.ENOSPC: "make room on the file system of the repository and run again",
     errno.EDQUOT: "raise the quota of the repository's owner and run again",
     errno.EIO: "the disk reports errors: check it, then run an audit that reads all data",
     errno.EROFS: "the file system of the repository is mounted read-only",
-    errno.EACCES: "check owner and mode of the repository's files",
+    errno.EACCES: "check owner and mode of the repository's files; where several users share it,"
+    " docs/stores.md says whose they must be",
     errno.EPERM: "check owner, mode and the immutable flag (lsattr) of the repository's files",
 }
 
@@ -123,15 +126,28 @@ class LocalStore:
         """The store in ``root``, which is made, durably and with its parents, if missing.
 
         Raises:
-            ConfigError: Something that is no directory is in the way.
+            ConfigError: Something that is no directory is in the way, or the file system lacks
+                what a store needs. What was made is taken away again.
             StorageError: The directory can't be made.
         """
         store = cls(root, clock=clock)
+        made: list[Path] = []
         try:
-            _make_directories(store._root)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise ConfigError(f"{root} is not a directory") from error
+            _make_directories(store._root, made)
+            store._try_out()
         except OSError as error:
+            for path in [store._root / ".tmp", *reversed(made)]:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+            if isinstance(error, FileExistsError | NotADirectoryError):
+                raise ConfigError(f"{root} is not a directory") from error
+            if error.errno in _LACKING:
+                raise ConfigError(
+                    f"the file system of {root} can't keep a repository",
+                    expected="hard links, flock, and fsync of files and directories",
+                    found=error.strerror,
+                    hint="choose one on another (docs/stores.md, A directory as a store)",
+                ) from error
             raise _storage_error("make", str(root), error) from error
         return store
 
@@ -262,6 +278,22 @@ class LocalStore:
                 os.fsync(parent)
             self._forget_lock(path)
 
+    def _try_out(self) -> None:
+        """Do once what every object needs of the file system.
+
+        Raises:
+            OSError: It can't; nothing is left of the trial.
+        """
+        with self._temporary(b"", 0o600, self._clock()) as (fd, _, directory, file):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            linked = file + ".linked"
+            try:
+                os.link(file, linked, src_dir_fd=directory, dst_dir_fd=directory)
+                os.fsync(directory)
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(linked, dir_fd=directory)
+
     # --- objects ---
 
     def _link(
@@ -368,8 +400,12 @@ class LocalStore:
         """Descriptor of a directory below the root, reached without following symlinks."""
         fd = self._open_root()
         try:
+            mode = os.fstat(fd).st_mode & _SHARED if create else 0
             for depth, part in enumerate(parts, 1):
-                child = _open_or_make(fd, part) if create else os.open(part, _DIRECTORY, dir_fd=fd)
+                if create:
+                    child = _open_or_make(fd, part, mode)
+                else:
+                    child = os.open(part, _DIRECTORY, dir_fd=fd)
                 try:
                     if create and parts[0] not in _VOLATILE:
                         self._make_durable(fd, tuple(parts[:depth]))
@@ -402,6 +438,7 @@ class LocalStore:
         stripe = f"{zlib.crc32(name.encode(errors='backslashreplace')) % _STRIPES:02x}"
         with self._directory((".lock",), create=True) as directory:
             fd = os.open(stripe, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+            _share(fd, directory, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -415,13 +452,14 @@ class LocalStore:
         """A durable file with ``data``: descriptor, its removal, its directory, its name."""
         file = secrets.token_hex(16)
         with self._directory((".tmp",), create=True) as directory:
-            fd = os.open(file, _CREATE, mode, dir_fd=directory)
+            fd = os.open(file, _CREATE, 0o600, dir_fd=directory)
 
             def unlink() -> None:
                 with contextlib.suppress(OSError):  # gone, or frozen by an extend: swept later
                     os.unlink(file, dir_fd=directory)
 
             try:
+                _share(fd, directory, mode)
                 _write(fd, data)
                 nanoseconds = (modified - _EPOCH) // timedelta(microseconds=1) * 1000
                 os.utime(fd, ns=(nanoseconds, nanoseconds))
@@ -698,13 +736,14 @@ def _storage_error(action: str, name: str, error: OSError) -> VaultError:
     return kind(f"can't {action} {name}", found=error.strerror or str(error), hint=hint)
 
 
-def _make_directories(path: Path) -> None:
-    """`mkdir -p` that survives a power cut."""
+def _make_directories(path: Path, made: list[Path]) -> None:
+    """`mkdir -p` that survives a power cut; ``made`` is told each that was missing."""
     if path.is_dir():
         return
-    _make_directories(path.parent)
+    _make_directories(path.parent, made)
     with contextlib.suppress(FileExistsError):
-        path.mkdir()
+        path.mkdir(mode=0o755)  # never writable for others, whatever the umask
+        made.append(path)
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -714,13 +753,28 @@ def _make_directories(path: Path) -> None:
         os.close(fd)
 
 
-def _open_or_make(parent: int, name: str) -> int:
+def _open_or_make(parent: int, name: str, mode: int) -> int:
+    """A directory; one that is made has the mode of the store's root, whatever the umask."""
     try:
         return os.open(name, _DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700 if name == ".tmp" else 0o777, dir_fd=parent)
-        return os.open(name, _DIRECTORY, dir_fd=parent)
+        made = True
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            made = False
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        if made:
+            os.fchmod(fd, mode)
+        return fd
+
+
+def _share(fd: int, directory: int, most: int) -> None:
+    """Give a file of ours those bits of ``most`` that its directory has, whatever the umask."""
+    status = os.fstat(fd)
+    mode = os.fstat(directory).st_mode & most
+    if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != mode:
+        os.fchmod(fd, mode)
 
 
 def _mode(parent: int, file: str) -> int | None:
