@@ -44,6 +44,7 @@ _KEY = 16  # bytes of a chunk id that make its key
 _ID = 32
 _MAX_INSERTS = 20_000  # a transaction
 _READ_AHEAD = 4_096  # items
+_LOCK_FILE = 1 << 13  # bytes, as LMDB makes it for 126 readers, which it does not make shorter
 _FIRST_MAP = 1 << 28  # bytes of address space, not of disk
 _LAST_NUMBER = (1 << 32) - 1
 
@@ -558,6 +559,15 @@ def _scan(path: Path) -> None:
 
 
 def _environment(path: Path, map_size: int) -> lmdb.Environment:
+    """LMDB's. Its lock file has its blocks before it is mapped: a full disk is then an error.
+
+    A write to a mapped hole that gets no block ends the process (SIGBUS).
+    """
+    fd = open_lock(path / "lock.mdb")
+    try:
+        os.posix_fallocate(fd, 0, _LOCK_FILE)
+    finally:
+        os.close(fd)
     return lmdb.open(os.fspath(path), map_size=map_size, max_dbs=7, mode=0o600, readahead=False)
 
 

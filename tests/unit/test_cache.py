@@ -500,3 +500,46 @@ def test_no_code_of_the_current_directory_runs(
     with _open(tmp_path / "cache") as opened:
         assert not opened.created
     assert not ran.exists()
+
+
+_ON_A_FULL_DISK = """
+import os, sys
+from pathlib import Path
+from vault.cache import Cache
+from vault.errors import LocalError
+place = Path(sys.argv[1])
+with (place / "filler").open("wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+    os.ftruncate(file.fileno(), file.tell() - 4096 * int(sys.argv[2]))
+try:
+    Cache.open(place / "cache", repository_id=bytes(16), domain="default").close()
+except LocalError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+@pytest.mark.parametrize("free", [0, 1, 2, 3, 4, 5, 400])
+def test_a_full_disk_is_an_error_and_no_signal(tmp_path: Path, free: int) -> None:
+    """However many pages are left; with enough, the cache is made."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ON_A_FULL_DISK, str(place), str(free)],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("refused:") == (free < 400)
