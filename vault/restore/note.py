@@ -9,6 +9,7 @@ without a journal may be the only copy of the former live state, so nothing here
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -134,6 +135,8 @@ def read(parent: int, name: bytes) -> tuple[Note, os.stat_result]:
     except FileNotFoundError as error:
         raise ConfigError(f"there is no note {shown!r}") from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ConfigError(f"note {shown!r} is no file") from error
         raise local_error("read", name, error) from error
     with naming(f"note {shown!r}"):
         return _decode(data, name), status

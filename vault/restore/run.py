@@ -1,8 +1,8 @@
-"""`restore --verify` from end to end (design.md 6): what is said about it is decided here.
+"""One attempt at a restore (design.md 6): what is said about it is decided here.
 
-Ledger, manifest and tree are verified before the target is touched. Everything is
-built in staging, read back from the disk and compared; only then does TARGET change,
-in one step, and only then is an attestation signed. Failures are attested too.
+Ledger, manifest and tree are verified before the target is touched. Everything is built in
+staging, read back from the disk, compared, and attested; only then does TARGET change, in one
+step, and only then is the attestation recorded.
 """
 
 import array
@@ -10,10 +10,8 @@ import contextlib
 import dataclasses
 import logging
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,19 +25,18 @@ from vault.errors import (
     VaultError,
 )
 from vault.keyfile import RecoveryKey
-from vault.ledger import Record
 from vault.model import COUNTED, Counts, EntryType, replace_body
-from vault.progress import NO_PROGRESS, Progress
+from vault.progress import Progress
 from vault.reader import Reader, StaleIndexError
 from vault.repository import Repository
 from vault.restore.course import Course, look_for_damage
 from vault.restore.fetch import Fetcher, Plan
-from vault.restore.finish import finalize, refuse_unfinished
-from vault.restore.fs import MAX_NAME, Fs, is_nameable, local_error
-from vault.restore.journal import Journal, Journals, Local, Subject
+from vault.restore.fs import MAX_NAME, Fs, is_nameable
+from vault.restore.journal import Journals, Local, Subject
 from vault.restore.probe import Capabilities, probe
 from vault.restore.promote import Promotion
 from vault.restore.prove import ProofReport, Verdict, prove
+from vault.restore.report import BadEntriesError, Outcome, RestoreReport, RestoreRequest
 from vault.restore.selection import NAMES, Selection, Wanted, nameable, select
 from vault.restore.spool import Spool
 from vault.restore.stage import Stager, Staging
@@ -49,8 +46,6 @@ from vault.restore.target import (
     Target,
     TargetState,
     check_space,
-    inspect,
-    locate,
     new_id,
     open_space,
 )
@@ -63,192 +58,8 @@ ENOUGH_FILES = 1_000  # for a process of its own to be worth its start
 _log = logging.getLogger(__name__)
 
 
-class Outcome(StrEnum):
-    """What may be said of a restore."""
-
-    RECOVERED = "recovered"  # proven, whole, and attested
-    SELECTION = "recovered (selection)"  # proven, and all that was asked for
-    WITHOUT_OWNERS = "recovered, without owners"  # proven, by a user who may not give files away
-    PARTIAL = "partial"  # proven but for what is listed as left out
-    UNPROVEN = "restored, not proven"  # --no-verify
-    PLANNED = "planned"  # --dry-run
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreRequest:
-    """What to restore where, and how."""
-
-    record: Record
-    target: Path
-    tool: str  # "vault 0.1.0"
-    verify: bool = True
-    replace: bool = False
-    dry_run: bool = False
-    wanted: Wanted | None = None  # None: everything
-    drop_privileges: bool = False  # set-uid, set-gid and capabilities of files
-    shared_parent: bool = False  # others may be able to swap TARGET or staging
-    protected: Sequence[Path] = ()  # places of the vault's own
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreReport:
-    """A restore that did what it said."""
-
-    outcome: Outcome
-    target: Path
-    counts: Counts  # of what was asked for, as a snapshot counts it
-    files: int  # with content
-    size: int  # bytes of content
-    proof: ProofReport | None = None
-    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-    bad_packs: tuple[str, ...] = ()  # needed ones, by name; what was wanted came from others
-    flaws: Flaws = dataclasses.field(default_factory=Flaws)  # of the tree, stepped over
-    atomic: bool = True
-    former: bool = False  # the former state is kept until it is finalized
-    attestation: bytes = b""
-    statement: Record | None = None  # that recorded it; None: it is kept in a file
-    attestation_file: Path | None = None
-    troubles: tuple[VaultError, ...] = ()  # what failed once TARGET was the new state
-
-
-class BadEntriesError(FormatError):
-    """The whole of a snapshot was asked for, and not all of it can be given."""
-
-    def __init__(self, record: Record, flaws: Flaws) -> None:
-        first = flaws.named[0]
-        name = "one without a legible name" if first.path is None else repr(first.path[:200])
-        count = f"{flaws.count} entries" if flaws.count > 1 else "1 entry"
-        super().__init__(
-            f"snapshot {record.seq} has {count} that can't be restored, first {name}:"
-            f" it {first.text}; TARGET is as it was",
-            hint=f"'vault restore {record.seq} TARGET --include \"*\"' restores all others into a"
-            f" new or empty TARGET; 'vault verify {record.seq}' names the bad ones",
-        )
-        self.flaws = flaws
-
-
-def restore(
-    repository: Repository,
-    recovery: RecoveryKey,
-    request: RestoreRequest,
-    *,
-    local: Local,
-    scratch: Path,
-    workers: Workers,
-    fs: Fs | None = None,
-    progress: Progress = NO_PROGRESS,
-    course: Course | None = None,
-) -> RestoreReport:
-    """Put a snapshot's content at TARGET, or leave TARGET as it was (I6).
-
-    Args:
-        repository: Read up to its head.
-        recovery: Opens the packs and signs the attestation.
-        request: What to do.
-        local: Where this user keeps journals, and who he is.
-        scratch: Directory on local disk for temporary files.
-        workers: Executors.
-        fs: System calls; tests hand in their own.
-        progress: Told how it goes.
-        course: Filled in as it goes; says what an error or a signal leaves.
-
-    Raises:
-        BusyError: A restore of this user to TARGET runs.
-        ConfigError: TARGET is not as required; nothing was made.
-        IntegrityError: Something stored or restored is not what was signed.
-        LocalError: The disk is full or failed.
-        StorageError: The store failed.
-    """
-    calls = fs or Fs()
-    refuse_unfinished(local.state, locate(request.target), calls)
-    target = inspect(
-        request.target,
-        replace=request.replace,
-        shared_parent=request.shared_parent,
-        protected=request.protected,
-    )
-    if request.wanted is not None and target.state is TargetState.FULL:
-        raise ConfigError(
-            "--include restores only into a missing or empty target",
-            found=str(request.target),
-        )
-    with contextlib.ExitStack() as stack:
-        journals = None
-        if not request.dry_run:
-            journals = stack.enter_context(Journals(local.state, target.path, calls))
-            refuse_unfinished(local.state, target.path, calls)  # another run may just have ended
-        report = _attempts(
-            repository,
-            recovery,
-            request,
-            target,
-            tools=_Tools(scratch, calls, workers, progress, local, journals, course or Course()),
-        )
-    ended = report.statement is not None or report.attestation_file is not None
-    if report.former or not ended:
-        return report
-    return _drop_former(report, target, local, calls)
-
-
-def _attempts(
-    repository: Repository,
-    recovery: RecoveryKey,
-    request: RestoreRequest,
-    target: Target,
-    *,
-    tools: "_Tools",
-) -> RestoreReport:
-    """Try, and try again without believing what turned out to be stale; attest a failure."""
-    witness = Witness(repository, recovery.restorer, request.record, tool=request.tool)
-    for use_index, by_digest in ((True, False), (False, False), (False, True)):
-        try:
-            with (
-                tempfile.TemporaryDirectory(
-                    dir=tools.scratch, ignore_cleanup_errors=True
-                ) as directory,
-                _Restore(
-                    repository,
-                    recovery,
-                    request,
-                    target,
-                    tools=dataclasses.replace(tools, scratch=Path(directory)),
-                    use_index=use_index,
-                    by_digest=by_digest,
-                ) as run,
-            ):
-                witness.bad = run.bad_packs
-                return run.run_or_explain(witness)
-        except StaleIndexError as error:
-            _log.warning("%s", error)
-        except (ConfigError, KeyboardInterrupt):
-            raise
-        except VaultError as error:
-            _attest_failure(witness, request, error)
-            raise
-        except OSError as error:
-            failure = local_error("restore to", target.path, error)
-            _attest_failure(witness, request, failure)
-            raise failure from error
-    raise AssertionError("what was believed only after its digest was checked can't be stale")
-
-
-def _attest_failure(witness: Witness, request: RestoreRequest, error: VaultError) -> None:
-    """A dry run is no failed restore, and neither is one whose TARGET is the new state."""
-    if not request.dry_run:
-        witness.failed(error)
-
-
-def _drop_former(report: RestoreReport, target: Target, local: Local, fs: Fs) -> RestoreReport:
-    """TARGET was missing or empty, so nothing is left to decide; finalize does it at once."""
-    try:
-        finalize(target.path, state=local.state, prove=_is_proven, record=_is_recorded, fs=fs)
-    except VaultError as error:
-        return dataclasses.replace(report, troubles=(*report.troubles, error))
-    return report
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Tools:
+class Tools:
     """What a restore works with."""
 
     scratch: Path
@@ -260,7 +71,7 @@ class _Tools:
     course: Course
 
 
-class _Restore:
+class Run:
     """One attempt. A context manager that closes what it opened."""
 
     def __init__(
@@ -270,7 +81,7 @@ class _Restore:
         request: RestoreRequest,
         target: Target,
         *,
-        tools: _Tools,
+        tools: Tools,
         use_index: bool,
         by_digest: bool,
     ) -> None:
@@ -752,14 +563,6 @@ class _Restore:
             flaws=self._flaws,
             **details,
         )
-
-
-def _is_proven(journal: Journal, _: int) -> bytes:
-    raise AssertionError(f"restore {journal.id} was exchanged by this run")
-
-
-def _is_recorded(_: Journal) -> None:
-    """By this run, in the ledger or in a file, whatever its journal could still be told."""
 
 
 def _verdict(proof: ProofReport | None) -> str:
