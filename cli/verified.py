@@ -86,7 +86,9 @@ def verdict(report: VerifyReport) -> str:
 
 def _about(report: VerifyReport) -> str:
     of = render.plural(report.objects, "object")
-    opened = "packs opened" if report.opened else "packs not opened"
+    opened = "packs not opened"
+    if report.opened:
+        opened = "packs opened" if report.chunks else "trees opened, packs not read"
     match report.verdict:
         case "nothing":
             return " to verify: no snapshot is still to be kept"
@@ -164,7 +166,7 @@ def _hit_text(hit: Hit) -> str:
 
 def _files_text(hit: Hit) -> str:
     if hit.file_count is None:
-        count = f"{render.plural(hit.object_count, 'object')} that it needs wrong: "
+        count = f"needs {render.plural(hit.object_count, 'wrong object')}: "
         return f"{count if hit.object_count else ''}{hit.problem}"
     named = ", ".join(map(render.path_text, hit.files))
     more = hit.file_count - len(hit.files)

@@ -129,6 +129,7 @@ def test_a_verdict_names_what_was_read(vault: Vault, two: Path) -> None:
         out = vault("verify", "--read-data", share)[1]
         assert out.startswith("verdict    partial: nothing wrong in ")
         assert "passed" not in out
+    assert "trees opened, packs not read" in vault("verify", "--read-data", "0%")[1]
 
 
 def test_a_sample_is_recorded_with_its_nonce_and_drawn_again_by_its_seed(
