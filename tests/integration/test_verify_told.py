@@ -236,8 +236,8 @@ def test_an_object_that_the_store_does_not_give_is_no_verdict(
     assert name not in found["bad_packs"]
 
 
-_HANGS = """
-import sys, threading
+_HANGS = r"""
+import os, sys, threading
 import cli.main, cli.verify
 from vault.repository import Repository
 
@@ -246,7 +246,7 @@ read = Repository.read
 def hang(self, ref):
     if threading.current_thread() is threading.main_thread():
         return read(self, ref)
-    print("asked", flush=True)
+    os.write(1, b"asked\n")  # whole: two threads may ask
     threading.Event().wait()
 
 Repository.read = hang
@@ -272,9 +272,12 @@ def test_a_store_that_hangs_holds_up_no_signal(
         env={**os.environ, "VAULT_REPO": str(repository), "VAULT_KEYS": str(keys)},
     ) as running:
         signal.signal(signal.SIGINT, before)
-        assert running.stdout is not None
-        assert running.stdout.readline() == "asked\n"  # by one thread or two
-        running.send_signal(number)
-        _, err = running.communicate()
+        try:
+            assert running.stdout is not None
+            assert running.stdout.readline() == "asked\n"
+            running.send_signal(number)
+            _, err = running.communicate(timeout=120)
+        finally:
+            running.kill()
     assert running.returncode == code
     assert "nothing is attested" in err
