@@ -467,7 +467,7 @@ def test_a_restore_that_is_stopped_says_so_at_once_and_what_stays(
     scene.snapshot()
     running = process("restore", "data", scene.live, "--replace", preexec_fn=ignore)
     while running.poll() is None:
-        staged = next(scene.home.glob(".live.vault-*/many"), None)
+        staged = next(scene.home.glob(".live.vault-*/tree/many"), None)
         if staged is not None:
             break
         time.sleep(0.002)  # what is waited for is another process's directory
