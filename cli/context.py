@@ -3,6 +3,7 @@
 The only reader of the environment, the wall clock and the terminal's passphrase.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import functools
@@ -111,6 +112,20 @@ class Location:
 
     url: str
     endpoint: str
+
+
+def slips(passphrase: bytes) -> list[str]:
+    """What editors and people add to a passphrase without seeing it; says nothing of the rest."""
+    found = []
+    if passphrase.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        found.append("begins with a byte-order mark")
+    if passphrase[:1].isspace():
+        found.append("begins with a blank")
+    if passphrase[-1:].isspace():
+        found.append("ends with a blank")
+    if b"\0" in passphrase:
+        found.append("has NUL bytes, as UTF-16 has")
+    return found
 
 
 class Invocation:
@@ -388,14 +403,14 @@ class Invocation:
         path = self.places.keys / RECOVERY_FILE
         _, address = peek(path)
         self.check_key(address, repository)
-        return load_recovery(path, self.passphrase(path.name))
+        return self._open_sealed(load_recovery, path)
 
     def root_key(self, repository: Repository) -> RootKey:
         """The key that governs, after asking for its passphrase; as `writer_key`."""
         path = self.places.keys / ROOT_FILE
         _, address = peek(path)
         self.check_key(address, repository)
-        return load_root(path, self.passphrase(path.name))
+        return self._open_sealed(load_root, path)
 
     def has_recovery_key(self) -> bool:
         """Whether that file is here."""
@@ -431,6 +446,16 @@ class Invocation:
             LocalError: It can't be made.
         """
         return self._stack.enter_context(scratch_directory(self.places.cache))
+
+    def _open_sealed(self, load: Callable[[Path, bytes], _T], path: Path) -> _T:
+        """A key file opened by its passphrase; where it does not open, what looks like a slip."""
+        passphrase = self.passphrase(path.name)
+        try:
+            return load(path, passphrase)
+        except WrongKeyError as error:
+            for slip in slips(passphrase):
+                error.add_note(f"the passphrase {slip}, which counts as part of it")
+            raise
 
     # --- passphrases ---
 

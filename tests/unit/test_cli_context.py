@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from cli.context import Invocation, Places, _home, settled_head
+from cli.context import Invocation, Places, _home, settled_head, slips
 from cli.options import Options
 from vault.envelope import Head
 from vault.errors import ConfigError, WrongKeyError
@@ -212,3 +212,27 @@ def test_only_a_head_that_no_race_can_undo_is_remembered(
     """At once where versions are ordered by commit, else with a successor or after 10 minutes."""
     repository = ledger(*(timedelta(minutes=age) for age in ages), ordered=ordered)
     assert settled_head(cast("Any", repository), NOW).seq == seq
+
+
+# --- slips in a passphrase ---
+
+
+@pytest.mark.parametrize(
+    ("passphrase", "slip"),
+    [
+        (b"\xef\xbb\xbfcorrect horse", "byte-order mark"),
+        (b"\xff\xfec\0o\0", "byte-order mark"),
+        (b" correct horse", "begins with a blank"),
+        (b"correct horse ", "ends with a blank"),
+        (b"correct horse\t", "ends with a blank"),
+        (b"c\0o\0", "NUL bytes"),
+    ],
+)
+def test_what_is_not_seen_in_a_passphrase_is_named(passphrase: bytes, slip: str) -> None:
+    """So that nobody looks for another key."""
+    assert any(slip in each for each in slips(passphrase))
+
+
+def test_a_plain_passphrase_has_no_slips() -> None:
+    """Blanks within it, and letters of any alphabet, are nothing odd."""
+    assert slips("correct horse, gehe\u00edm 1".encode()) == []
