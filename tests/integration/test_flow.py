@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -437,3 +438,20 @@ def test_a_request_that_fails_leaves_neither_file(
     wish = ["--name", "web", "--dataset", "*", "--out", "request"]
     assert vault(*there, "key", "request", *wish)[0] == 14
     assert not Path("request").exists()
+
+
+def test_a_restore_gets_by_with_few_descriptors(
+    vault: Vault, repository: Path, home: Path, process: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    """Of many small files, all of which are read back."""
+    (home / "many").mkdir()
+    for number in range(300):
+        (home / "many" / str(number)).write_text(str(number))
+    assert vault("snapshot", home / "many", "--name", "many")[0] == 0
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    _, err = (run := process("restore", "many", home / "out", preexec_fn=limit)).communicate()
+    assert run.returncode == 0, err
+    assert len(list((home / "out").iterdir())) == 300

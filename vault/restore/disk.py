@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import mmap
 import os
+import resource
 import stat
 import threading
 from collections import Counter, deque
@@ -31,7 +32,8 @@ from vault.tree import Entry, canonical_of
 from vault.treehash import TreeHash
 
 _SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
-_AHEAD_FILES: Final = 128  # asked of the disk and not yet read: bounds the descriptors
+_AHEAD_FILES: Final = 128  # asked of the disk and not yet read, each open
+_SHARE: Final = 8  # of the descriptors that a process may have, one part is for files read ahead
 _AHEAD_BYTES: Final = 64 << 20
 _BATCH_FILES: Final = 64  # handed to a process at once
 _BATCHES_AHEAD: Final = 8  # read or being read, and not yet compared
@@ -48,6 +50,13 @@ _TYPES: Final = {
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
 _DEVICE_TYPES: Final = frozenset({EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE})
+
+
+def _most_ahead(descriptors: int) -> int:
+    """How many files to have open ahead, of so many descriptors; there may be no limit."""
+    if descriptors == resource.RLIM_INFINITY:
+        return _AHEAD_FILES
+    return min(_AHEAD_FILES, descriptors // _SHARE)
 
 
 class Evidence(IntEnum):
@@ -165,10 +174,11 @@ class Disk:
         ahead: deque[tuple[Found, Future[Hashed] | None]] = deque()
         size = 0  # bytes of what is ahead
         try:
+            most = _most_ahead(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
             for found in looked:
                 ahead.append((found, self._begin(found)))
                 size += found.size
-                while len(ahead) > _AHEAD_FILES or size > _AHEAD_BYTES:
+                while len(ahead) > most or size > _AHEAD_BYTES:
                     size -= ahead[0][0].size
                     yield self._resolve(*ahead.popleft())
             while ahead:
