@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-s3 test-s3-localstack test-all lint format coverage build bench bench-scale vectors docs clean
+.PHONY: help demo test test-s3 test-s3-localstack test-all lint format coverage build bench bench-scale mutants vectors docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -59,6 +59,9 @@ bench: $(STAMP) ## time the vault beside its peers (BENCH="--data linux --runs 1
 
 bench-scale: $(STAMP) ## how cost grows with files, bytes, snapshots, statements, chunks
 	$(BIN)/python tests/bench/scale.py
+
+mutants: $(STAMP) ## break the vault in small ways: does a test notice? (MUTANTS="--seed 7"; --help)
+	$(BIN)/python -m tests.mutants.run $(MUTANTS)
 
 vectors: $(STAMP) ## write the golden vectors again; git diff must stay empty
 	rm -r tests/vectors/ledger && $(BIN)/python tests/vectors/ledger_vectors.py

@@ -1,0 +1,82 @@
+"""The runner that breaks the vault: what it changes, and what it draws."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.mutations import mutants_of
+from tests.mutants.sample import draw, modules, syncs
+
+CHECKOUT = Path(__file__).parents[2]
+SOURCE = b'''\
+def keep(path: str, *, sure: bool = True) -> None:
+    """Of a file."""
+    if path and not sure:
+        raise ValueError(f"not sure of {path}, {1 + 1} times")
+    for part in path:
+        if part < "b":
+            os.fsync(1)
+    return
+'''
+
+
+def test_every_guard_of_a_function_is_changed() -> None:
+    """Each kind of change where it can be made; messages stay as they are."""
+    mutants = mutants_of("vault/some.py", SOURCE)
+    assert {(m.kind, m.line, m.new) for m in mutants} >= {
+        ("flip-bool", 1, "False"),
+        ("return-early", 3, "return\n    "),
+        ("and-or", 3, "(path or not sure)"),
+        ("drop-operand", 3, "(path)"),
+        ("remove-not", 3, "(sure)"),
+        ("negate-if", 3, "(not (path and (not sure)))"),
+        ("remove-raise", 4, "pass"),
+        ("boundary", 6, "(part <= 'b')"),
+        ("remove-call", 7, "pass"),
+        ("const", 7, "(2)"),
+    }
+    for mutant in mutants:
+        assert mutant.where == "keep"
+        assert not (mutant.line == 4 and mutant.kind == "const")
+        assert ast.parse(mutant.apply(SOURCE)) is not None
+    assert [m.line for m in mutants if m.syncs] == [7]
+
+
+def test_a_change_is_known_again_where_it_moved_to() -> None:
+    """What is known of it, as that it makes no difference, outlives edits around it."""
+    keys = [m.key for m in mutants_of("vault/some.py", SOURCE)]
+    assert [m.key for m in mutants_of("vault/other.py", b"import os\n\n" + SOURCE)] == keys
+
+
+def test_the_sample_is_the_seeds() -> None:
+    """The same again for the same seed, over all modules; others for another one."""
+    lines = (CHECKOUT / "tests/mutants/modules.txt").read_text().splitlines()
+    names = modules(CHECKOUT, [line for line in lines if not line.startswith("#")])
+    drawn = draw(CHECKOUT, names, seed="1", count=200)
+    assert len(drawn) == 200
+    assert draw(CHECKOUT, names, seed="1", count=200) == drawn
+    assert draw(CHECKOUT, names, seed="2", count=200) != drawn
+    assert {m.file for m in drawn} >= {
+        f"vault/verify/{name}.py" for name in ("opened", "run", "stored")
+    }
+
+
+def test_a_line_of_the_list_that_names_nothing_is_refused(tmp_path: Path) -> None:
+    """A module that was moved must not fall out of the sample unseen."""
+    (tmp_path / "there.py").touch()
+    assert modules(tmp_path, ["*.py"]) == ["there.py"]
+    with pytest.raises(LookupError):
+        modules(tmp_path, ["*.py", "gone/*.py"])
+
+
+def test_every_sync_is_among_those_taken_away() -> None:
+    """As many as the word is called in the sources, in whatever module."""
+    called = {
+        (path.relative_to(CHECKOUT).as_posix(), number)
+        for path in (CHECKOUT / "vault").rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if line.strip().startswith(("os.fsync(", "self._fs.fsync(", "fs.fsync(", "fs.syncfs("))
+    }
+    assert called
+    assert called <= {(m.file, m.line) for m in syncs(CHECKOUT)}
