@@ -72,8 +72,8 @@ class InitRequest:
 def existing_root(store: ObjectStore) -> Digest | None:
     """Digest of the statement that claims to be the root of a store; unverified."""
     name = ledger_name(0)
-    for version in store.versions(name):
-        if version.name == name and not version.marker:
+    for version in store.versions_of(name):
+        if not version.marker:
             try:
                 return parse_envelope(store.get(name, version.version)).digest
             except FormatError:

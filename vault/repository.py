@@ -265,9 +265,6 @@ class Repository:
         shown = versions[0] if versions else dataclasses.replace(page, name=name)
         return self._link(item.envelope, shown)
 
-    def _exact_versions(self, name: str) -> Iterator[ObjectVersion]:
-        return (version for version in self.store.versions(name) if version.name == name)
-
     def refresh(self) -> None:
         """Read and verify every statement that follows the head.
 
@@ -368,7 +365,7 @@ class Repository:
         return None
 
     def _no_root(self, root_digest: Digest) -> Exception:
-        if next(iter(self.store.versions(ledger_name(0))), None) is None:
+        if not self.store.versions_of(ledger_name(0)):
             return RepositoryNotFoundError(
                 f"no repository at {self.store.url}", hint="make one with 'vault init'"
             )
@@ -525,7 +522,7 @@ class Repository:
         name = ledger_name(record.seq)
 
         def ask() -> tuple[str, bytes] | None:
-            for version in self._exact_versions(name):
+            for version in self.store.versions_of(name):
                 envelope = self._read_envelope(version)
                 if envelope is not None and _digest_of(envelope) == record.digest:
                     return version.version, envelope
@@ -653,14 +650,14 @@ class Repository:
         """Of the versions of an object, as the store lists them; none: it is missing."""
 
         def ask() -> set[int]:
-            return {each.size for each in self._exact_versions(ref.name) if not each.marker}
+            return {each.size for each in self.store.versions_of(ref.name) if not each.marker}
 
         return ask_twice(ref.name, ask, lambda sizes: ref.size in sizes, is_list=True)
 
     def other_versions(self, ref: ObjectRef) -> Iterator[ObjectVersion]:
         """Versions of the object, other than the pinned one, that have its size."""
-        for version in self.store.versions(ref.name):
-            same = version.name == ref.name and version.size == ref.size and not version.marker
+        for version in self.store.versions_of(ref.name):
+            same = version.size == ref.size and not version.marker
             if same and version.version != ref.version:
                 yield version
 
@@ -697,7 +694,7 @@ class Repository:
 
     def _find_evidence(self, name: str, digest: Digest) -> bytes | IntegrityError:
         sizes: list[int] = []
-        for version in self._exact_versions(name):
+        for version in self.store.versions_of(name):
             if version.marker:
                 continue
             sizes.append(version.size)

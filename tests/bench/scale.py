@@ -44,7 +44,7 @@ from tests.bench.synthetic import (
 DATASET = "bench"
 LOOKUPS = 400_000
 AT_ONCE = 128  # chunks looked up in one transaction, as a snapshot of small files does
-REQUESTS = ("put", "get", "status", "versions", "names", "extend", "delete")
+REQUESTS = ("put", "get", "status", "versions", "versions_of", "names", "extend", "delete")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

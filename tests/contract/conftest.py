@@ -119,6 +119,11 @@ _MOTO_GAPS: tuple[tuple[str, str, tuple[str, ...] | None], ...] = (
         ),
     ),
     ("lists markers apart", "test_a_delete_marker_hides_from_plain_reads_only", None),
+    (
+        "lists markers apart",
+        "test_the_versions_of_one_name_have_its_markers_among_them",
+        None,
+    ),
     ("shortens locks", "test_extend_lengthens_and_never_shortens", None),
     ("shortens locks", "test_concurrent_extends_end_with_the_longest", None),
     ("turns compliance into governance", "test_compliance_is_not_downgraded", None),

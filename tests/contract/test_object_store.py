@@ -274,6 +274,51 @@ def test_names_the_vault_never_writes_are_listed(under_test: UnderTest, name: st
     assert store.get(name, version) == b"junk"
 
 
+@pytest.mark.parametrize(
+    "name", [*TREE, "a", "a/", "a/0", "", "zz", "zz/a", "../a/b", "a\0", "a~2"]
+)
+def test_the_versions_of_one_name_are_what_the_listing_has_of_it(
+    store: ObjectStore, name: str
+) -> None:
+    """In its order; of names that begin alike there is none among them."""
+    for each in (item for item in TREE if item != "a/b"):
+        put(store, each, b"1")
+        put(store, each, b"22")
+    every = [each for each in store.versions("") if each.name == name]
+    assert store.versions_of(name) == every
+    assert len(every) == (2 if name in TREE and name != "a/b" else 0)
+
+
+def test_the_versions_of_one_name_are_those_that_are_left(store: ObjectStore) -> None:
+    """Whichever was deleted; oldest first."""
+    versions = [put(store, NAME, b"%d" % i) for i in range(4)]
+    for gone in (versions[0], versions[2]):
+        store.delete(NAME, gone.version)
+    left = [each.version for each in store.versions_of(NAME)]
+    assert left == [versions[1].version, versions[3].version]
+    for gone in (versions[3], versions[1]):
+        store.delete(NAME, gone.version)
+    assert store.versions_of(NAME) == []
+
+
+def test_the_versions_of_one_name_have_its_markers_among_them(under_test: UnderTest) -> None:
+    """Where the store has them, in their place."""
+    if not under_test.put_marker:
+        pytest.skip("this store has no delete markers")
+    put(under_test.store, NAME, b"data")
+    under_test.put_marker(NAME)
+    assert [each.marker for each in under_test.store.versions_of(NAME)] == [False, True]
+
+
+def test_a_name_that_the_vault_never_writes_can_be_asked_for(under_test: UnderTest) -> None:
+    """An audit looks again at whatever it met."""
+    if not under_test.plant:
+        pytest.skip("this store can't be given such names")
+    for name in ("packs/a b~1", "packs/ÄÖ", "packs/UP"):
+        under_test.plant(name, b"junk")
+        assert [each.name for each in under_test.store.versions_of(name)] == [name]
+
+
 def test_a_delete_marker_hides_from_plain_reads_only(under_test: UnderTest) -> None:
     """It is listed, has no bytes, can't be locked, and can be deleted."""
     if not under_test.put_marker:

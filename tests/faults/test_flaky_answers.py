@@ -66,6 +66,10 @@ class Flaky:
             if self._kind != "stale list" or not self._strikes(item.name):
                 yield item
 
+    def versions_of(self, name: str) -> list[ObjectVersion]:
+        """The same, of one name."""
+        return [item for item in self.versions(name) if item.name == name]
+
 
 @pytest.fixture
 def lab(

@@ -254,7 +254,7 @@ def test_a_store_that_does_not_answer_ends_it(lab: "Lab", record: Record) -> Non
     lab.store.plant(packs(lab, record)[0].name, bytes(packs(lab, record)[0].size))
 
     def refuse(point: FaultPoint) -> None:
-        if point.name.startswith("packs/") and point.operation in ("get", "status", "versions"):
+        if point.name.startswith("packs/") and point.operation in ("get", "status", "versions_of"):
             raise StorageUnavailableError("timed out")
 
     lab.store.fault = refuse

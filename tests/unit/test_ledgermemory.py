@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ import pytest
 
 from vault import bodies, ledgermemory, pages
 from vault.enrol import revoke_writer
-from vault.envelope import build_statement, ledger_name, seal_envelope
+from vault.envelope import Head, build_statement, ledger_name, parse_envelope, seal_envelope
 from vault.ledger import Ledger, Status
 from vault.ledgermemory import LedgerMemory, Remembered
 from vault.model import Digest, Finding, HeartbeatBody, InventoryRef, Severity, SnapshotBody
 from vault.repository import Draft, Repository
+from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:
@@ -305,6 +307,54 @@ def test_a_warm_start_reads_the_head_and_what_follows(lab: "Lab") -> None:
     reads.clear()
     lab.open()
     assert len(set(reads)) == head + 1
+
+
+def _thousand(lab: "Lab") -> None:
+    """One statement after the other, up to a thousand, put beside what checks them."""
+    repository = lab.open()
+    head = repository.head
+    for seq in range(head.seq + 1, 1000):
+        payload = build_statement(
+            type="heartbeat",
+            repository=repository.ledger.repository_id,
+            seq=seq,
+            prev=head,
+            time=lab.clock(),
+            tool="test",
+            subject=[("repository", Digest.of(repository.id))],
+            body=HeartbeatBody(note="alive"),
+        )
+        envelope = seal_envelope(payload, [lab.host.key.signing])
+        lab.store.plant(ledger_name(seq), envelope)
+        head = Head(seq=seq, digest=parse_envelope(envelope).digest)
+
+
+def test_a_statement_that_is_remembered_is_read_without_listing_the_others(
+    lab: "Lab", memory: LedgerMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a directory of a thousand: it is not searched, whichever of them is asked for."""
+    _thousand(lab)
+    for item in lab.store.versions(""):
+        file = tmp_path / "repository" / item.name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(lab.store.get(item.name, item.version))
+    here = lab.with_store(LocalStore(tmp_path / "repository"))
+    remembered = recalled(here, memory)
+    warm = Repository(here.store, lab.root, clock=lab.clock, remembered=remembered)
+    searched: list[object] = []
+    real = os.scandir
+
+    def noted(directory: Any) -> Any:
+        searched.append(directory)
+        return real(directory)
+
+    monkeypatch.setattr(os, "scandir", noted)
+    older = [record for record in warm.ledger.records if not record.envelope]
+    assert len(older) > 990
+    for record in older:
+        assert warm.envelope_of(record) == here.store.get(ledger_name(record.seq))
+    assert len(searched) == 0
+    assert len(list(here.store.versions(ledger_name(7)))) == len(searched) == 1
 
 
 @pytest.mark.parametrize("lock", ["none", "governance"])

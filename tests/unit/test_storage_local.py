@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -221,6 +222,41 @@ def test_listing_does_not_open_content_addressed_objects(
     assert len(list(store.versions("packs/a"))) == 1
     assert len(list(store.versions("", after="packs/b"))) == 1
     assert opened == [root.name, "packs", "ab", root.name, "packs", "cd"]
+
+
+def test_versions_of_one_name_are_found_without_searching_its_directory(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one was deleted; the name of no object costs no more than its directory."""
+    for number in range(50):
+        put(store, name=f"packs/ab/{number:064x}")
+    name = f"packs/ab/{7:064x}"
+    put(store, name=name)
+    third = put(store, name=name)
+    store.delete(name, put(store, name=name).version)
+    store.delete(name, store.versions_of(name)[0].version)
+    searched: list[object] = []
+    real = os.scandir
+
+    def noted(directory: Any) -> Any:
+        searched.append(directory)
+        return real(directory)
+
+    monkeypatch.setattr(os, "scandir", noted)
+    assert [each.version for each in store.versions_of(name)][1:] == [third.version]
+    assert not searched
+    assert store.versions_of(f"packs/ab/{99:064x}") == store.versions_of("packs/cd/" + SHA) == []
+    assert len(searched) == 1
+
+
+def test_a_first_version_that_other_hands_removed_hides_no_later_one(
+    store: LocalStore, root: Path
+) -> None:
+    """What the program deletes leaves its number; after `rm` the directory is searched."""
+    put(store, b"1")
+    second, third = put(store, b"2"), put(store, b"3")
+    (root / NAME).unlink()
+    assert [each.version for each in store.versions_of(NAME)] == [second.version, third.version]
 
 
 def test_the_lock_of_a_version_lies_under_its_path(store: LocalStore, root: Path) -> None:

@@ -379,6 +379,19 @@ def test_versions_are_turned_round_by_name_across_pages() -> None:
     assert listed == [("a", "1"), ("a", "2"), *(("b", str(n)) for n in (1, 2, 3, 4)), ("c", "1")]
 
 
+def test_the_versions_of_one_name_end_at_the_first_other_key() -> None:
+    """One request, whatever else begins like the name; two where its own versions go on."""
+    shared = page(("a", "2", True), ("a", "1", False), ("a/b", "1", False), more=("a/b", "1"))
+    server = Server(list_object_versions=[shared, page(("a/c", "1", False))])
+    assert [item.version for item in store_on(server).versions_of("a")] == ["1", "2"]
+    assert server.sent("list_object_versions") == [{"Bucket": "bucket", "Prefix": "some/prefix/a"}]
+    long = [page(("a", "3", False), more=("a", "3")), page(("a", "2", False), ("a.b", "1", False))]
+    server = Server(list_object_versions=long)
+    assert [item.version for item in store_on(server).versions_of("a")] == ["2", "3"]
+    assert len(server.sent("list_object_versions")) == 2
+    assert store_on(server).versions_of("") == store_on(server).versions_of("a\0") == []
+
+
 @pytest.mark.parametrize(("etag", "in_parts"), [('"9e10"', False), ('"9e10-2"', True), ("", False)])
 def test_what_was_put_together_of_parts_is_marked(etag: str, *, in_parts: bool) -> None:
     """Its time may be that at which the first part was begun."""

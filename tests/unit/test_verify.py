@@ -27,6 +27,7 @@ from vault.pack import DIRECTORY_COUNTER, Directory, FinishedPack, PackWriter
 from vault.reader import Reader
 from vault.repository import Draft, Repository
 from vault.sampling import NONCE_SIZE, draw
+from vault.storage.base import ObjectVersion
 from vault.tree import Entry, encode_entry, replace_entry
 from vault.verify import VerifyReport, verify
 from vault.verify.found import KEPT, NAMED, Found
@@ -471,9 +472,6 @@ class _Troubled:
     def get(self, name: str, *rest: Any, **options: Any) -> Any:
         return self._trouble(name, lambda: self._store.get(name, *rest, **options))
 
-    def versions(self, name: str, **options: Any) -> Any:
-        return self._store.versions(name, **options)
-
 
 def _troubled(lab: "Lab", trouble: Callable[[str, Callable[[], Any]], Any]) -> "Lab":
     store: Any = _Troubled(lab.store, trouble)
@@ -505,16 +503,16 @@ def test_a_stale_list_is_asked_again(
 ) -> None:
     """An object that is not in one answer, and in the next, is there."""
     name = _packs(lab, record)[0].name
-    versions = lab.store.versions
+    versions_of = lab.store.versions_of
     hidden: list[str] = []
 
-    def stale(prefix: str, **options: Any) -> Any:
-        if prefix == name and len(hidden) < 1:
-            hidden.append(prefix)
-            return iter(())
-        return versions(prefix, **options)
+    def stale(wanted: str) -> list[ObjectVersion]:
+        if wanted == name and len(hidden) < 1:
+            hidden.append(wanted)
+            return []
+        return list(versions_of(wanted))
 
-    monkeypatch.setattr(lab.store, "versions", stale)
+    monkeypatch.setattr(lab.store, "versions_of", stale)
     assert _share(lab, 0).passed
     assert hidden
 

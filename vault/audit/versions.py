@@ -153,9 +153,7 @@ class Inspector:
 
     def look(self, name: str) -> View:
         """The same, of the versions that the store lists now."""
-        return self.inspect(
-            name, [each for each in self._store.versions(name) if each.name == name]
-        )
+        return self.inspect(name, self._store.versions_of(name))
 
     def _judge(self, name: str, versions: Sequence[ObjectVersion]) -> Iterator[Judged]:
         if not _NAMES.fullmatch(name):

@@ -119,6 +119,13 @@ class ObjectStore(Protocol):
         vault could not have written are listed too: they are untrusted input.
         """
 
+    def versions_of(self, name: str) -> list[ObjectVersion]:
+        """Every version and delete marker of one name, as `versions` lists them.
+
+        What other names there are costs nothing: one listing of as few names as can be
+        asked for, and in a directory no listing at all for a name that is there.
+        """
+
     def names(self, prefix: str) -> Iterator[str]:
         """Names that `versions` lists with a version that is no marker; each once, sorted.
 

@@ -352,7 +352,7 @@ def _version_order(bench: _Bench) -> str:
     slow = bench.store.put_slowly(
         name, _DATA, lambda: quick.append(bench.put(name, b"quick").version)
     )
-    listed = [item.version for item in bench.store.versions(name)]
+    listed = [item.version for item in bench.store.versions_of(name)]
     if listed == [*quick, slow]:
         return "a PUT that stalled is listed after the one that overtook it"
     if listed == [slow, *quick]:
@@ -412,7 +412,7 @@ def _markers(bench: _Bench) -> str:
     bench.store.request(
         "delete-mark", version.name, "delete_object", Key=bench.store.prefix + version.name
     )
-    kinds = [item.marker for item in bench.store.versions(version.name)]
+    kinds = [item.marker for item in bench.store.versions_of(version.name)]
     if kinds != [False, True] or bench.store.get(version.name, version.version) != _DATA:
         raise _Shortfall("a version can't be read behind a delete marker")
     return "read behind a delete marker"

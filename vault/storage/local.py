@@ -21,6 +21,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import mmap
 import os
 import re
@@ -218,6 +219,31 @@ class LocalStore:
         64 directories deep, symlinks and special files are not objects.
         """
         yield from self._listed(prefix, after, _describe)
+
+    def versions_of(self, name: str) -> list[ObjectVersion]:
+        """See `ObjectStore.versions_of`.
+
+        Files are looked for by their numbers, up to the first that is missing: what this
+        program deletes leaves no hole in them. Where the very first is missing, other hands
+        may have removed it, and the directory is searched for the rest.
+        """
+        try:
+            *directories, base = _version_path(name, f"1-{_UNCLAIMED}")
+        except FileNotFoundError:
+            return []
+        if len(directories) > _MAX_DEPTH:
+            return []
+        with _translated("list", name):
+            try:
+                with self._directory(directories) as parent:
+                    found = list(_numbered(parent, name, base))
+            except OSError as error:
+                if error.errno in _ABSENT:
+                    return []
+                raise
+        if not found:
+            return [item for item in self.versions(name) if item.name == name]
+        return [version for version in found if version is not None]
 
     def names(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.names`; no file is looked at."""
@@ -593,6 +619,15 @@ def _claimed(name: str) -> str | None:
 
 def _digest_of(size: int, sha256: bytes) -> str:
     return sha256.hex() if size <= _MAX_HASHED else _UNCLAIMED
+
+
+def _numbered(parent: int, name: str, base: str) -> Iterator["ObjectVersion | None"]:
+    """What each file of a name is, in the order of their numbers; None if it is no version."""
+    for number in itertools.count(1):
+        file = _file_name(base, number)
+        if not _exists(parent, file):
+            return
+        yield _describe(parent, _Entry(name, number, file, is_directory=False, is_regular=True))
 
 
 # --- listing ---

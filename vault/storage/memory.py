@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from vault.errors import NameTakenError, ObjectNotFoundError
 from vault.model import Retention
@@ -26,7 +26,8 @@ from vault.storage.base import (
 )
 from vault.storage.rules import UNLOCKED, Lock, check_sha256, utc_now
 
-Operation = Literal["now", "put", "get", "status", "versions", "extend", "set_legal_hold", "delete"]
+_Read: TypeAlias = Literal["now", "get", "status", "versions", "versions_of"]
+Operation: TypeAlias = _Read | Literal["put", "extend", "set_legal_hold", "delete"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +170,11 @@ class MemoryStore:
                     for version in self._objects[name]
                 ]
             )
+
+    def versions_of(self, name: str) -> list[ObjectVersion]:
+        """See `ObjectStore.versions_of`."""
+        with self._call("versions_of", name):
+            return [_public(name, version) for version in self._objects.get(name, ())]
 
     def names(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.names`."""

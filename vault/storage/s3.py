@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import itertools
 import re
 import threading
 import time
@@ -318,6 +319,13 @@ class S3Store:
             group.append(item)
         yield from reversed(group)
 
+    def versions_of(self, name: str) -> list[ObjectVersion]:
+        """See `ObjectStore.versions_of`; the name sorts before all that begin with it."""
+        if not name or not _is_sendable(self._prefix + name):
+            return []
+        listed = self._list(name, "")
+        return list(itertools.takewhile(lambda item: item.name == name, listed))[::-1]
+
     def names(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.names`."""
         return names_of(self.versions(prefix))
@@ -582,8 +590,8 @@ class S3Store:
     def _status_unread(self, name: str, version: str) -> ObjectStatus:
         """The status for roles that may see locks and lists but no bytes."""
         retention = self._retention(name, version)
-        for item in self.versions(name):
-            if (item.name, item.version) == (name, version) and not item.marker:
+        for item in self.versions_of(name):
+            if item.version == version and not item.marker:
                 return ObjectStatus(
                     size=item.size,
                     sha256=None,
