@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli import render
-from vault.errors import IntegrityError
+from vault.errors import IntegrityError, MissingObjectError
 from vault.repository import snapshot_body
 from vault.restore import Course, RestoreRequest
 from vault.restore.witness import ProofFailedError
 
 _NAMED = 20  # snapshots, differences
+
+NO_SNAPSHOT_MENDS = (
+    "no snapshot stores the keys of a domain again: copy that object from a second copy of the"
+    " repository"
+)
 
 
 def notes(error: BaseException, request: RestoreRequest, course: Course) -> Iterator[str]:
@@ -26,11 +31,11 @@ def notes(error: BaseException, request: RestoreRequest, course: Course) -> Iter
         more = error.proof.mismatch_count - len(error.proof.mismatches[:_NAMED])
         if more > 0:
             yield f"hit: and {render.plural(more, 'difference')} more"
-    if course.packs:
+    if course.objects or course.packs:
         yield f"hit: {_hit(course)}"
         yield f"whole: {_whole(course)}"
     if isinstance(error, IntegrityError):
-        yield from _next(request, course)
+        yield from _next(request, course, is_missing=isinstance(error, MissingObjectError))
 
 
 def _target(request: RestoreRequest, course: Course) -> str:
@@ -58,6 +63,8 @@ def _is_there(path: Path) -> bool:
 
 
 def _hit(course: Course) -> str:
+    if course.objects:
+        return f"every file: nothing can be read without {', '.join(course.objects)}"
     packs = f"{render.plural(len(course.packs), 'pack')} wrong or missing"
     if course.file_count is None or not course.file_count:
         return f"{packs}; which files that concerns can't be told before the tree is read"
@@ -76,7 +83,7 @@ def _whole(course: Course) -> str:
     return f"{shown}{rest}: they need none of what was found wrong (not read now)"
 
 
-def _next(request: RestoreRequest, course: Course) -> Iterator[str]:
+def _next(request: RestoreRequest, course: Course, *, is_missing: bool) -> Iterator[str]:
     seq = request.record.seq
     target = render.path_text(bytes(request.target.absolute()))
     dataset = snapshot_body(request.record).dataset
@@ -91,8 +98,12 @@ def _next(request: RestoreRequest, course: Course) -> Iterator[str]:
         )
     elif course.packs:
         yield f"next: 'vault verify {seq}' names what is hit"
-    if course.packs:
+    if course.objects and is_missing:
+        yield "next: 'vault heal' shows whether the store only hides what is missing"
+    if course.packs or any(name.startswith("inventory/") for name in course.objects):
         yield (
             f"next: 'vault snapshot' of {dataset} stores again what is wrong, where the source"
             " still has it"
         )
+    elif course.objects:
+        yield f"next: {NO_SNAPSHOT_MENDS}"

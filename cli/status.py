@@ -135,6 +135,7 @@ def _coverage_fields(state: Coverage) -> dict[str, Any]:
         "unread": state.unread,
         "since": to_rfc3339(state.since) if state.since else None,
         "through": state.through,
+        "failed": state.failed,
     }
 
 
@@ -142,7 +143,9 @@ def _coverage_text(state: Coverage, oldest: timedelta, now: datetime) -> str:
     """Within which time every byte was read back, or what was not since it was stored."""
     if state.since is not None:
         age = format_age(max(now - state.since, timedelta()))
-        return f"every byte within {age}, of snapshots up to {state.through}"
+        what = "every object was asked for" if state.failed else "every byte"
+        wrong = "; not all was there and right" if state.failed else ""
+        return f"{what} within {age}, of snapshots up to {state.through}{wrong}"
     unread = (
         "nothing whole"
         if state.unread == state.slices

@@ -5,6 +5,7 @@ from typing import Any
 
 from cli import render
 from cli.context import finding_fields
+from cli.failed import NO_SNAPSHOT_MENDS
 from cli.sample import sample_text
 from vault.ledger import Ledger, Record
 from vault.repository import snapshot_body
@@ -64,6 +65,8 @@ def _hit_fields(hit: Hit) -> dict[str, Any]:
 def text(report: VerifyReport, statement: Record | None) -> str:
     """For people."""
     opened = "no: without the recovery key"
+    if report.with_key:
+        opened = "no: nothing that the recovery key opens could be read"
     if report.opened:
         opened = f"{report.chunks:,} chunks, {report.entries:,} entries"
     return render.facts(
@@ -93,7 +96,8 @@ def _about(report: VerifyReport) -> str:
         case "nothing":
             return " to verify: no snapshot is still to be kept"
         case "failed":
-            return f": {wrong_objects(report)}; {hit_snapshots(report)}"
+            wrong = f"{wrong_objects(report)}; " if report.wrong else ""
+            return f": {wrong}{hit_snapshots(report)}"
         case "unfinished":
             return (
                 f": the store did not give {render.plural(report.unread_count, 'object')};"
@@ -194,16 +198,24 @@ def _advice(report: VerifyReport, ledger: Ledger) -> Iterator[str]:
     for hit in report.hits:
         if hit.is_elsewhere:
             whole[hit.dataset] = max(hit.seq, whole.get(hit.dataset, 0))
-    if names:
+    keyless = {hit.dataset for hit in report.hits if any(map(_is_domain, hit.objects))}
+    mending = [name for name in names if name not in keyless]
+    if keyless:
+        yield NO_SNAPSHOT_MENDS
+    if mending:
         yield (
-            f"'vault snapshot' of {', '.join(names)} stores again what is wrong,"
+            f"'vault snapshot' of {', '.join(mending)} stores again what is wrong,"
             " where the source still has it"
         )
     if any("missing" in finding.problem for finding in report.findings):
         yield "'vault heal' shows whether the store only hides what is missing"
     yield from _restorable(names, whole)
-    if not report.opened:
+    if not report.with_key:
         yield "'vault verify' where recovery.key is names the files, and records what is wrong"
+
+
+def _is_domain(name: str) -> bool:
+    return name.startswith("domains/")
 
 
 def _restorable(names: Sequence[str], whole: Mapping[str, int]) -> Iterator[str]:

@@ -222,6 +222,7 @@ class Coverage:
     unread: int  # of them, never read of the snapshots that are owed
     since: datetime | None  # every pack was read since then; None while one slice is unread
     through: int | None  # of all snapshots up to this seq; None while one slice is unread
+    failed: bool = False  # something was wrong or missing in one of these readings
 
     @property
     def is_complete(self) -> bool:
@@ -251,6 +252,9 @@ def coverage(
         unread=0,
         since=min(_read_at(ledger, record) for record in read.values()),
         through=min(body.through for body in bodies if isinstance(body, VerificationBody)),
+        failed=any(
+            body.verdict == "failed" for body in bodies if isinstance(body, VerificationBody)
+        ),
     )
 
 

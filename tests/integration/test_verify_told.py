@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -169,6 +170,7 @@ def test_slices_have_their_turn_and_status_says_what_was_read(
         "unread": 26,
         "since": None,
         "through": None,
+        "failed": False,
     }
     assert "26 of 30 slices never" in vault("status")[1]
     assert vault("verify")[0] == 0
@@ -281,3 +283,34 @@ def test_a_store_that_hangs_holds_up_no_signal(
             running.kill()
     assert running.returncode == code
     assert "nothing is attested" in err
+
+
+@pytest.mark.usefixtures("two")
+def test_what_is_said_of_the_recovery_key_is_so_where_nothing_could_be_opened(
+    vault: Vault, repository: Path
+) -> None:
+    """It was there and signed; the domain's keys were gone. The control: without the key."""
+    next(repository.glob("domains/*/*")).unlink()
+    _, out, err = vault("verify")
+    assert "without the recovery key" not in out
+    assert re.search(r"^attested +\d", out, re.MULTILINE)
+    assert "where recovery.key is" not in err
+    assert "stores again" not in err  # no snapshot can
+    _, out, err = vault("verify", "--no-key")
+    assert "without the recovery key" in out
+    assert "where recovery.key is" in err
+
+
+@pytest.mark.usefixtures("two")
+def test_status_does_not_say_that_every_byte_was_read_back_where_some_were_not_there(
+    vault: Vault, repository: Path
+) -> None:
+    """A failed verification looked everywhere, and did not get all. The control: a passed one."""
+    vault("verify")
+    assert "every byte within" in vault("status")[1]
+    max(repository.glob("packs/*/*"), key=lambda path: path.stat().st_size).unlink()
+    vault("verify")
+    out = vault("status")[1]
+    assert "every byte" not in out
+    assert "not all was there and right" in out
+    assert json.loads(vault("--json", "status")[1])["read_back"]["failed"] is True

@@ -10,12 +10,12 @@ import logging
 import tempfile
 from pathlib import Path
 
-from vault.errors import ConfigError, VaultError
+from vault.errors import ConfigError, IntegrityError, VaultError
 from vault.keyfile import RecoveryKey
 from vault.progress import NO_PROGRESS, Progress
 from vault.reader import StaleIndexError
 from vault.repository import Repository
-from vault.restore.course import Course
+from vault.restore.course import Course, look_before_packs
 from vault.restore.finish import finalize, refuse_unfinished
 from vault.restore.fs import Fs, local_error
 from vault.restore.journal import Journal, Journals, Local
@@ -124,6 +124,8 @@ def _attempts(
         except (ConfigError, KeyboardInterrupt):
             raise
         except VaultError as error:
+            if isinstance(error, IntegrityError) and not tools.course.packs:
+                look_before_packs(tools.course, request.record, repository)
             _attest_failure(witness, request, error)
             raise
         except OSError as error:

@@ -9,7 +9,7 @@ from vault.errors import IntegrityError, StorageError, VaultError, WrongKeyError
 from vault.ledger import Record
 from vault.model import EntryType
 from vault.reader import Reader
-from vault.repository import Repository, snapshot_body
+from vault.repository import Repository, domain_ref, snapshot_body
 from vault.tree import Entry
 
 NAMED: Final = 20  # files that are told one by one
@@ -24,10 +24,11 @@ class Course:
 
     staging: Path | None = None  # what was made beside TARGET; may be gone again
     promoted: bool = False  # TARGET is the new state
+    objects: tuple[str, ...] = ()  # wrong or missing; nothing of the snapshot is read without them
     packs: tuple[str, ...] = ()  # names of packs that were found wrong or missing
     files: tuple[bytes, ...] = ()  # whose content those packs took along; the first of them
     file_count: int | None = None  # of all; None: not looked for
-    others: tuple[int, ...] = ()  # seq of the dataset's snapshots that need none of the packs
+    others: tuple[int, ...] = ()  # seq of the dataset's snapshots that need none of these
 
     @property
     def left(self) -> Path | None:
@@ -68,6 +69,35 @@ def look_for_damage(
             _note_hit(course, reader, batch)
             batch.clear()
     _note_hit(course, reader, batch)
+
+
+def look_before_packs(course: Course, record: Record, repository: Repository) -> None:
+    """Note what is wrong of what a snapshot needs before any pack, and which snapshots do without.
+
+    For a restore that failed before there was a reader.
+    """
+    names = set(_wrong_before_packs(record, repository))
+    course.objects = tuple(sorted(names))
+    if names:
+        course.others = tuple(_without(repository, record, names))
+
+
+def _wrong_before_packs(record: Record, repository: Repository) -> Iterable[str]:
+    try:
+        repository.inventory(record)
+    except IntegrityError:
+        yield repository.inventory_ref(record).name  # it, or one that it rests on
+    except StorageError:
+        pass
+    domain = repository.ledger.writer_for(record).domain
+    if domain is None:
+        return
+    try:
+        repository.read(domain_ref(domain))
+    except IntegrityError:
+        yield domain.object
+    except StorageError:
+        pass
 
 
 def _note_hit(course: Course, reader: Reader, batch: Iterable[Entry]) -> None:

@@ -50,7 +50,8 @@ class VerifyReport:
     bytes_tried: int
     chunks: int  # opened and checked against their ids; 0 without a recovery key
     entries: int  # of trees that were gone through
-    opened: bool  # packs were opened with the recovery key
+    with_key: bool  # a recovery key was given
+    opened: bool  # packs were opened with it
     sample: Sample  # which packs were to be read
     through: int  # seq of the head when it was read
     ranges: tuple[tuple[int, int], ...]  # of seqs that hold these snapshots and no other

@@ -132,6 +132,7 @@ class Verification:
             bytes_tried=sum(size for _, _, size in tried),
             chunks=self._contents.chunks if self._contents is not None else 0,
             entries=self._contents.entries if self._contents is not None else 0,
+            with_key=self._contents is not None,
             opened=self._contents is not None and bool(opened or self._contents.entries),
             sample=self._sample,
             through=self._through,
