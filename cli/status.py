@@ -12,6 +12,7 @@ from cli.context import Invocation, pass_invocation, signer_name
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION, gravest
 from cli.values import format_age, parse_duration
 from vault.audit.protection import Protection, protections
+from vault.badpacks import BadPackMemory
 from vault.bodies import WHOLE_SHARE
 from vault.ledger import Record
 from vault.model import to_rfc3339
@@ -79,7 +80,7 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
     repository = invocation.open()
     now = invocation.clock()
     ledger = repository.ledger
-    cited = Cited(repository)
+    cited = Cited(repository, BadPackMemory(invocation.places.state))
     states = [status_of(ledger, dataset, now, cited) for dataset in ledger.datasets()]
     invocation.report_findings(repository)
     invocation.report(repository.unreadable_plans())
@@ -167,7 +168,13 @@ def _warn_of_gap(
 
 def _warn(invocation: Invocation, state: DatasetStatus, max_age: timedelta | None) -> None:
     for check in state.failures:
-        invocation.warn(f"{_failure(check)} of {state.dataset} failed (ledger {check.seq})")
+        invocation.warn(_failure(check, state.dataset))
+    if state.seen_here and state.newest is not None:
+        invocation.warn(
+            f"snapshot {state.newest.seq} of {state.dataset} needs"
+            f" {render.plural(state.seen_here, 'pack')} that a verification on this host found"
+            " wrong; it had no recovery key to sign that with"
+        )
     if Trouble.OBJECTIVE in state.troubles(max_age):
         invocation.warn(f"{state.dataset}: {_age_text(state)}, older than asked for")
     if state.incomplete is not None:
@@ -178,8 +185,14 @@ def _warn(invocation: Invocation, state: DatasetStatus, max_age: timedelta | Non
         invocation.warn(f"snapshot {seq} of {state.dataset} is incomplete; the {newest}")
 
 
-def _failure(check: Check) -> str:
-    return f"the last {check.type} of snapshot {check.snapshot}"
+def _failure(check: Check, dataset: str) -> str:
+    if check.spoiled:
+        return (
+            f"snapshot {check.snapshot} of {dataset} needs a pack that a {check.type} found wrong"
+            f" (ledger {check.seq})"
+        )
+    which = f"the last {check.type} of snapshot {check.snapshot} of {dataset}"
+    return f"{which} failed (ledger {check.seq})"
 
 
 def _age_text(state: DatasetStatus) -> str:
@@ -191,13 +204,17 @@ def _age_text(state: DatasetStatus) -> str:
 
 def _outcome(states: Sequence[DatasetStatus], max_age: timedelta | None) -> dict[str, str]:
     """What is wrong, in one line, and the command to try next; no more than is known."""
-    failed = [state for state in states if state.failures]
+    failed = [state for state in states if any(not each.spoiled for each in state.failures)]
+    spoiled = [
+        state for state in states if state not in failed and (state.failures or state.seen_here)
+    ]
     old = [state for state in states if Trouble.OBJECTIVE in state.troubles(max_age)]
     incomplete = [state for state in states if state.incomplete is not None]
     parts = [
         f"{problem}: {', '.join(state.dataset for state in group)}"
         for problem, group in (
             ("a check of the newest snapshot failed", failed),
+            ("the newest snapshot needs a pack that was found wrong", spoiled),
             ("no complete snapshot young enough", old),
             ("the newest snapshot is incomplete", incomplete),
         )
@@ -210,12 +227,20 @@ def _outcome(states: Sequence[DatasetStatus], max_age: timedelta | None) -> dict
         known = "nothing is known to be wrong"
         return {"state": known + (f"; not verified: {', '.join(unchecked)}" if unchecked else "")}
     facts = {"wrong": "; ".join(parts)}
-    if failed:
-        seq = failed[0].failures[0].snapshot
+    if failed or spoiled:
+        seq = _first_wrong((failed or spoiled)[0])
         facts["next"] = f"'vault verify {seq}' says what is wrong, and which snapshots are whole"
     elif old or incomplete:
         facts["next"] = f"'vault snapshot' of {(old or incomplete)[0].dataset}, and what it says"
     return facts
+
+
+def _first_wrong(state: DatasetStatus) -> int:
+    """Number of the snapshot that something is wrong with."""
+    if state.failures:
+        return state.failures[0].snapshot
+    assert state.newest is not None
+    return state.newest.seq
 
 
 def _is_checked(state: DatasetStatus) -> bool:
@@ -245,6 +270,7 @@ def _fields(
         "incomplete": state.incomplete.seq if state.incomplete else None,
         "verification": _check_fields(state.verification),
         "restore": _check_fields(state.restore),
+        "seen_here": state.seen_here,
         "troubles": sorted(trouble.value for trouble in state.troubles(max_age)),
     }
 
@@ -272,6 +298,7 @@ def _check_fields(check: Check | None) -> dict[str, Any] | None:
         "share": check.share,
         "slice": list(check.slice) if check.slice else None,
         "opened": check.opened,
+        "spoiled": check.spoiled,
     }
 
 
@@ -324,12 +351,13 @@ def _check_text(check: Check | None, newest: Record | None) -> str:
     """When, how it ended, how much of it was looked at, and of which snapshot if not the newest."""
     if check is None:
         return "never"
-    text = f"{render.moment(check.finished)} {check.verdict}"
+    verdict = "a pack is wrong" if check.spoiled else check.verdict
+    text = f"{render.moment(check.finished)} {verdict}"
     if check.slice is not None:
         text += f", slice {check.slice[0] + 1} of {check.slice[1]}"
     elif check.share < WHOLE_SHARE and not check.failed:
         text += f", {check.share * 100 // WHOLE_SHARE or 'under 1'} % read"
-    if not check.opened:
+    if not check.opened and not check.spoiled:
         text += ", not opened"
     if newest is None or check.snapshot != newest.seq:
         text += f" (snapshot {check.snapshot})"

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from vault.attest import Attestation, objections, open_attestation
-from vault.badpacks import words
+from vault.badpacks import BadPackMemory, Word, words
 from vault.bodies import WHOLE_SHARE
 from vault.errors import IntegrityError
 from vault.ledger import Ledger, Record
@@ -36,6 +36,7 @@ class Check:
     share: int = WHOLE_SHARE  # of the objects that were read, in parts per million
     slice: tuple[int, int] | None = None
     opened: bool = True  # blocks were opened, not only hashed
+    spoiled: bool = False  # not about this snapshot: it found a pack wrong that this one needs
 
     @property
     def failed(self) -> bool:
@@ -54,6 +55,9 @@ class Facts(Protocol):
 
     def bad_since(self, snapshot: Record) -> Record | None:
         """The last statement that calls something bad that the snapshot needs, if one does."""
+
+    def seen_here(self, snapshot: Record) -> int:
+        """How many packs it needs that this host itself found wrong, which no statement says."""
 
 
 # --- one snapshot; pure ---
@@ -155,7 +159,8 @@ def _spoiled(ledger: Ledger, snapshot: Record, passed: Check | None, facts: Fact
     record = facts.bad_since(snapshot)
     if record is None or (passed is not None and passed.seq > record.seq):
         return None
-    return dataclasses.replace(_check_of(ledger, record, snapshot), verdict="failed")
+    check = _check_of(ledger, record, snapshot)
+    return dataclasses.replace(check, verdict="failed", spoiled=True)
 
 
 def _check_of(ledger: Ledger, record: Record, snapshot: Record) -> Check:
@@ -181,12 +186,14 @@ class Cited:
 
     Args:
         repository: Read up to its head.
+        memory: What this host saw itself and could not sign, if that is to count.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, memory: BadPackMemory | None = None) -> None:
         self._repository = repository
+        self._memory = memory
         self._opened: dict[int, Attestation | None] = {}
-        self._bad: dict[str, int] | None = None
+        self._words: dict[str, Word] | None = None
         self._needs: dict[int, frozenset[str]] = {}
         self.findings: list[Finding] = []  # events that are not believed, and why
 
@@ -216,13 +223,21 @@ class Cited:
 
     def bad_since(self, snapshot: Record) -> Record | None:
         """See `Facts`."""
-        if self._bad is None:
-            self._bad = {pack: word.seq for pack, word in words(self._repository).items()}
-        if not self._bad:
-            return None
-        said = {self._bad[each] for each in self._needs_of(snapshot) & self._bad.keys()}
+        said = {word.seq for word in self._words_about(snapshot) if not word.is_own}
         records = [self._repository.ledger.records[seq] for seq in sorted(said, reverse=True)]
         return next((record for record in records if self.believes(record)), None)
+
+    def seen_here(self, snapshot: Record) -> int:
+        """See `Facts`."""
+        return sum(word.is_own for word in self._words_about(snapshot))
+
+    def _words_about(self, snapshot: Record) -> Collection[Word]:
+        """Those on packs that the snapshot needs."""
+        if self._words is None:
+            self._words = words(self._repository, self._memory)
+        if not self._words:
+            return ()
+        return [self._words[each] for each in self._needs_of(snapshot) & self._words.keys()]
 
     def _needs_of(self, snapshot: Record) -> frozenset[str]:
         """Ids of the packs that it needs; none where its inventory can't be read."""
@@ -286,6 +301,7 @@ class DatasetStatus:
     verification: Check | None  # of the newest; where none is, of an older snapshot that it names
     restore: Check | None  # or drill; the same
     failures: tuple[Check, ...]  # of the newest complete one, and of an incomplete one after it
+    seen_here: int = 0  # packs of the newest complete one that this host found wrong, unsigned
 
     def troubles(self, max_age: timedelta | None = None) -> set[Trouble]:
         """What is wrong.
@@ -294,7 +310,7 @@ class DatasetStatus:
             max_age: Of the newest complete snapshot; None: of any age.
         """
         found: set[Trouble] = set()
-        if self.failures:
+        if self.failures or self.seen_here:
             found.add(Trouble.FAILED)
         if max_age is not None and (self.age is None or self.age > max_age):
             found.add(Trouble.OBJECTIVE)
@@ -321,6 +337,7 @@ def status_of(ledger: Ledger, dataset: str, now: datetime, facts: Facts) -> Data
         verification=_shown(ledger, records, newest, facts, verified),
         restore=_shown(ledger, records, newest, facts, restored),
         failures=tuple(check for check in checks if check is not None and check.failed),
+        seen_here=facts.seen_here(newest) if newest is not None else 0,
     )
 
 

@@ -314,3 +314,32 @@ def test_status_does_not_say_that_every_byte_was_read_back_where_some_were_not_t
     assert "every byte" not in out
     assert "not all was there and right" in out
     assert json.loads(vault("--json", "status")[1])["read_back"]["failed"] is True
+
+
+@pytest.mark.usefixtures("two")
+def test_status_says_what_a_verification_without_a_key_found_on_this_host(
+    vault: Vault, vault_json: VaultJson, repository: Path
+) -> None:
+    """It could not sign it; the control: before, nothing is known to be wrong."""
+    assert "nothing is known to be wrong" in vault("status")[1]
+    _flip(_packs(repository, 1)[0], -300)
+    assert vault("verify", "--no-key")[0] == 4
+    code, out, err = vault("status", "--check")
+    assert code == 4
+    assert out.splitlines()[0].startswith("wrong")
+    assert "that a verification on this host found wrong" in err
+    assert sum(each["seen_here"] for each in vault_json("status")["datasets"]) == 1
+
+
+@pytest.mark.usefixtures("two")
+def test_status_calls_no_snapshot_restored_of_which_no_restore_was(
+    vault: Vault, home: Path, repository: Path, source: Path
+) -> None:
+    """The restore was of the older one, and found a pack wrong that the newest needs, too."""
+    assert vault("snapshot", source, "--name", "www")[0] == 0
+    _flip(_packs(repository, 1)[0], -300)
+    assert vault("restore", "2", home / "back")[0] == 4
+    _, out, err = vault("status")
+    assert "the last restore of snapshot 4" not in err
+    assert "snapshot 4 of www needs a pack that a restore found wrong (ledger 5)" in err
+    assert "found wrong: www" in out.splitlines()[0]
