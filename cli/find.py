@@ -8,7 +8,7 @@ import click
 
 from cli import listing, render
 from cli.context import Invocation, pass_invocation
-from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_USAGE
+from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_USAGE, exit_code_of, gravest
 from vault.browse import path_matcher
 from vault.errors import ConfigError, IntegrityError, StorageError, WrongKeyError
 from vault.keyfile import RecoveryKey
@@ -32,8 +32,8 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
     PATTERN is a glob: * any characters, ? one, [...] one of these. With a / it must
     match the whole path, as in 'vault ls', else the name. Snapshots that are no longer
     to be kept are left out. Exit 2: nothing matches; 3: entries that break a rule
-    were stepped over; 4: a snapshot can't be read, or not to its end. Each is
-    reported, and the others are searched.
+    were stepped over; 4: a snapshot is damaged, and was not searched to its end; 13: the store
+    did not give one, 12: this key does not open it. Each is reported, and the others are searched.
     Needs recovery.key.
     """
     matches = path_matcher(os.fsencode(pattern))
@@ -59,6 +59,8 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
     else:
         rows = (_row(ledger, record, entry) for record, entry in found)
         listing.emit_table(_HEADINGS, rows, right=_RIGHT)
+    for hint in search.hints:
+        render.message("hint", hint)
     if not search.matched:
         searched = len(records) - len(search.failed)
         invocation.warn(
@@ -83,6 +85,8 @@ class _Search:
         self._matches = matches
         self.matched = False
         self.failed: list[int] = []  # snapshots that could not be searched, or not to their end
+        self.hints: dict[str, None] = {}  # what to do about it, each once
+        self._codes: set[int] = set()  # why
         self.flaws: list[dict[str, Any]] = []  # of each snapshot that has some
 
     def run(self, records: Sequence[Record]) -> Iterator[tuple[Record, Entry]]:
@@ -92,12 +96,14 @@ class _Search:
             except (IntegrityError, WrongKeyError, StorageError) as error:
                 self._invocation.warn(f"snapshot {record.seq} can't be searched: {error}")
                 self.failed.append(record.seq)
+                self._codes.add(exit_code_of(error))
+                self.hints |= {error.hint: None} if error.hint else {}
 
     @property
     def exit_code(self) -> int:
-        """The gravest of what was met: 4, 2, 3 (design.md 7)."""
+        """The gravest of what was met; what was not searched before what was not found."""
         if self.failed:
-            return EXIT_INTEGRITY
+            return gravest(self._codes)
         if not self.matched:
             return EXIT_USAGE
         return EXIT_DEGRADED if self.flaws else 0
@@ -112,6 +118,7 @@ class _Search:
                     yield record, entry
             if listing.report_flaws(self._invocation, record.seq, view.flaws) == EXIT_INTEGRITY:
                 self.failed.append(record.seq)
+                self._codes.add(EXIT_INTEGRITY)
             if view.flaws:
                 fields = listing.flaw_fields(view.flaws)
                 self.flaws.append({"snapshot": record.seq, **fields})

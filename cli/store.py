@@ -7,7 +7,7 @@ import click
 
 from cli import render
 from cli.context import Invocation, pass_invocation
-from cli.exits import EXIT_RETENTION
+from cli.exits import EXIT_RETENTION, EXIT_STORAGE
 from vault.errors import ConfigError
 from vault.model import LockMode, Parameters
 from vault.storage import open_store
@@ -34,9 +34,10 @@ def check(invocation: Invocation, *, url: str, lock: str) -> int:
     """Try out what the vault needs of the bucket at URL, on objects locked for a minute.
 
     Nothing that is there is touched; small objects are left under probe/. Exit 5: the
-    store can't keep what a repository of that lock mode promises.
+    store can't keep what a repository of that lock mode promises; 13: these credentials may
+    not try all of it.
     """
-    from vault.storage.check import check_store  # noqa: PLC0415 - boto3 only when used
+    from vault.storage.check import Outcome, check_store  # noqa: PLC0415 - boto3 only when used
     from vault.storage.s3 import S3Store  # noqa: PLC0415
 
     opened = open_store(url, endpoint=invocation.endpoint_for(url))
@@ -76,9 +77,13 @@ def check(invocation: Invocation, *, url: str, lock: str) -> int:
         },
         render.table(("outcome", "promise", "found"), rows),
     )
-    if fatal:
-        invocation.warn(f"{report.url} is not fit for lock mode {lock}: {fatal[0].row.promise}")
-    return EXIT_RETENTION if fatal else 0
+    if not fatal:
+        return 0
+    if fatal[0].outcome is Outcome.UNTESTED:  # what others build on comes first: it was refused
+        invocation.warn(f"these credentials may not try it on {report.url}: {fatal[0].row.promise}")
+        return EXIT_STORAGE
+    invocation.warn(f"{report.url} is not fit for lock mode {lock}: {fatal[0].row.promise}")
+    return EXIT_RETENTION
 
 
 @store.command()

@@ -10,7 +10,9 @@ from moto import mock_aws
 from vault.errors import RepositoryNotFoundError, RetentionError
 from vault.model import LockMode, Retention
 from vault.storage import s3
+from vault.storage.base import ObjectVersion
 from vault.storage.check import Need, Outcome, Probe, StoreReport, check_store, require
+from vault.storage.s3 import DeniedError
 
 
 def now() -> datetime:
@@ -126,3 +128,36 @@ def test_everything_left_behind_is_a_probe(
     names = {item.name for item in store.versions("")}
     assert names
     assert all(name.startswith(f"p/{report.leftovers}") for name in names)
+
+
+# --- what the credentials do not allow says nothing of the store ---
+
+
+def test_credentials_that_may_store_nothing_check_nothing(
+    reports: Callable[..., StoreReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No promise is called broken: the refusal itself is told, and whose credentials it takes."""
+
+    def refuse(*_: object, **__: object) -> ObjectVersion:
+        raise DeniedError("can't store s3://b/p/probe/x", found="AccessDenied")
+
+    monkeypatch.setattr(MotoStore, "put", refuse)
+    with pytest.raises(DeniedError, match="can't be checked with these credentials") as refused:
+        reports("denied-bucket", lock=True)
+    assert "administrator" in str(refused.value.hint)
+
+
+def test_a_promise_that_may_not_be_tried_is_untested_and_not_relied_on(
+    reports: Callable[..., StoreReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listing is refused: neither broken nor kept, and no repository is made."""
+
+    def refuse(*_: object, **__: object) -> Iterator[ObjectVersion]:
+        raise DeniedError("can't list s3://b/p/probe/", found="AccessDenied")
+
+    monkeypatch.setattr(MotoStore, "versions", refuse)
+    report = reports("unlisted-bucket", lock=True)
+    assert report.outcome("listing") is Outcome.UNTESTED
+    assert report.outcome("versioning") is Outcome.KEPT
+    with pytest.raises(DeniedError, match="could not be tried"):
+        require(report, LockMode.NONE)

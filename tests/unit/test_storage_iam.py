@@ -185,3 +185,24 @@ def test_no_object_is_made_public(dialect: Dialect) -> None:
     assert canned[0]["Action"] == ["s3:PutObject"]
     for action in ("s3:PutObjectAcl", "s3:PutObjectVersionAcl", "s3:PutBucketAcl"):
         assert any(action in statement["Action"] for statement in denials)
+
+
+def test_on_ceph_who_is_not_named_reads_nothing() -> None:
+    """Whatever access list an object has; without an administrator the owner is not shut out."""
+    users = {AccessRole.WRITER: ["arn:aws:iam:::user/w"]}
+
+    def named(administrator: str) -> list[Any]:
+        policy = bucket_policy(
+            "b",
+            "p",
+            dialect=Dialect.CEPH,
+            parameters=PARAMETERS,
+            principals=users,
+            administrator=administrator,
+        )
+        return [each["NotPrincipal"] for each in policy["Statement"] if "NotPrincipal" in each]
+
+    assert named("arn:aws:iam:::user/a") == [
+        {"AWS": ["arn:aws:iam:::user/a", "arn:aws:iam:::user/w"]}
+    ]
+    assert named("") == []

@@ -37,6 +37,7 @@ _FAR_DATES = (
     datetime(2262, 4, 11, 23, 47, 17, tzinfo=UTC),  # past 63 bits of nanoseconds
     datetime(9999, 12, 31, tzinfo=UTC),
 )
+_AS_ADMINISTRATOR = "run it with the credentials of the bucket's administrator"
 _DATA = b"vault store check\n" * 4096  # 72 KiB: more than a socket takes at once
 
 
@@ -45,7 +46,7 @@ class Outcome(StrEnum):
 
     KEPT = "kept"
     SHORTFALL = "shortfall"
-    UNTESTED = "untested"  # what it builds on is missing
+    UNTESTED = "untested"  # what it builds on is missing, or these credentials may not
 
 
 class Need(StrEnum):
@@ -115,11 +116,20 @@ def require(report: StoreReport, mode: LockMode) -> None:
 
     Raises:
         RetentionError: It can't; the message names the first shortfall.
+        DeniedError: These credentials may not try one that it needs.
     """
     missing = report.shortfalls(mode)
     if not missing:
         return
     first = missing[0]
+    if first.outcome is Outcome.UNTESTED:  # what others build on comes first: it was refused
+        raise DeniedError(
+            f"whether {report.url} keeps what a repository with lock mode {mode} promises could"
+            " not be tried",
+            expected=first.row.promise,
+            found=first.found,
+            hint=_AS_ADMINISTRATOR,
+        )
     raise RetentionError(
         f"{report.url} can't keep what a repository with lock mode {mode} promises",
         expected=first.row.promise,
@@ -143,6 +153,7 @@ def check_store(store: S3Store, *, clock: Callable[[], datetime]) -> StoreReport
         RepositoryNotFoundError: There is no such bucket.
         StorageUnavailableError: The server does not answer.
         ConfigError: No credentials, or a wrong region.
+        DeniedError: These credentials may not even store an object: nothing can be tried.
     """
     bench = _Bench(store, clock)
     bench.can_lock = store.traits.enforces_retention
@@ -221,6 +232,14 @@ def _probe(bench: _Bench, row: Row, attempt: Callable[[_Bench], str]) -> Probe:
         return Probe(row=row, outcome=Outcome.SHORTFALL, found=str(shortfall))
     except StorageUnavailableError:
         raise
+    except DeniedError as refusal:  # says nothing of what the store keeps
+        if bench.is_versioned:
+            return Probe(row=row, outcome=Outcome.UNTESTED, found=str(refusal))
+        raise DeniedError(
+            f"{bench.store.url} can't be checked with these credentials",
+            found=refusal,
+            hint=_AS_ADMINISTRATOR,
+        ) from refusal
     except VaultError as error:
         return Probe(row=row, outcome=Outcome.SHORTFALL, found=str(error))
     return Probe(row=row, outcome=Outcome.KEPT, found=found)

@@ -127,7 +127,8 @@ def bucket_policy(
         parameters: Of the repository: its lock mode and shortest and longest locks.
         principals: ARNs of those who hold each role.
         administrator: ARN of who may change the bucket and set legal holds; "": nobody.
-            On Ceph it is the bucket's owner, and what others stored is granted to it.
+            On Ceph it is the bucket's owner, and what others stored is granted to it;
+            only where it is named, all others are refused what a host made public.
         read_data: See `role_policy`; on AWS it is the role that lets the auditor read packs.
     """
     if dialect is Dialect.CEPH:
@@ -202,6 +203,9 @@ def _ceph_statements(
     keepers = sorted(set(routine) - set(principals.get(AccessRole.PRUNER, ())))
     objects = _objects(bucket, prefix, ["*"])
     statements.append(_deny("*", ["s3:BypassGovernanceRetention"], objects))
+    if administrator:  # grants by headers, and access lists of what is stored in parts, pass else
+        strangers = {"NotPrincipal": {"AWS": sorted({*routine, administrator})}}
+        statements.append({**_statement("Deny", _READ, objects), **strangers})
     if routine:
         # who stored an object may do with it whatever nobody forbids: its access list says so
         harmful = _HARMFUL if extend else (*_HARMFUL, _EXTEND)

@@ -356,18 +356,18 @@ class S3Store:
     def delete(self, name: str, version: str) -> None:
         """See `ObjectStore.delete`; removes delete markers, too."""
         at = self._at(name, version)
-        missing: ObjectNotFoundError | None = None
+        unseen: ObjectNotFoundError | DeniedError | None = None
         try:
             self._retention(name, version)
-        except ObjectNotFoundError as error:
-            missing = error  # or a marker: they have no locks to look at
+        except (ObjectNotFoundError, DeniedError) as error:
+            unseen = error  # or a marker: they have no locks to look at; Ceph refuses to
         try:
             answer = self.request("delete", name, "delete_object", **at)
         except DeniedError as refusal:
             self._explain(name, version, refusal)
             raise
-        if missing and not answer.get("DeleteMarker"):
-            raise missing
+        if unseen and not answer.get("DeleteMarker"):
+            raise unseen
 
     def request(self, action: str, name: str, operation: str, **arguments: Any) -> Any:
         """One API call, for this class and `vault.storage.check`; errors are translated.
@@ -564,9 +564,10 @@ class S3Store:
         with contextlib.suppress(DeniedError, ObjectNotFoundError):
             if self._legal_hold(name, version):
                 raise RetentionError(f"{name} is under a legal hold") from refusal
-        retention = self._retention(name, version)
-        if retention and retention.until > self._estimated_now():
-            raise RetentionError(f"{name} is locked: {_described(retention)}") from refusal
+        with contextlib.suppress(DeniedError, ObjectNotFoundError):
+            retention = self._retention(name, version)
+            if retention and retention.until > self._estimated_now():
+                raise RetentionError(f"{name} is locked: {_described(retention)}") from refusal
 
     def _retention(self, name: str, version: str) -> Retention | None:
         try:

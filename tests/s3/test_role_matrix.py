@@ -1,0 +1,469 @@
+"""Every command with the credentials of every role, on a Ceph with its users.
+
+The bucket's policy is the one that ``vault store iam`` prints. The table says what each command
+comes to: its exit code with the key files that belong to the role and, where that was for want of
+a key, behind a slash the one with all key files, as if they were stolen. What was refused has left
+the repository as it was, by boto3's own reading.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+import pytest
+
+import cli.init
+from cli import main
+from vault.enrol import InitRequest, create_repository
+from vault.keyfile import Argon2Cost
+from vault.model import LockMode, Parameters
+from vault.storage import s3
+from vault.storage.iam import AccessRole
+
+pytestmark = [
+    pytest.mark.s3,
+    pytest.mark.skipif(
+        os.environ.get("VAULT_TEST_S3_SERVER") != "ceph", reason="needs the users of ceph-up.sh"
+    ),
+]
+
+Arguments: TypeAlias = Sequence[object]
+State: TypeAlias = dict[tuple[str, str], object]
+
+PREFIX = "repository"
+CHEAP = Argon2Cost(memory=64, iterations=1, lanes=1)
+ALL_KEYS = ("writer.key", "recovery.key", "root.key")
+ROLES = ("writer", "restorer", "auditor", "pruner")
+WHO = ("writer", "restorer", "auditor", "reading", "pruner", "administrator", "stranger")
+OWN_KEYS = {"writer": ALL_KEYS[:1], "restorer": ALL_KEYS[1:2], "administrator": ALL_KEYS[2:]}
+USERS = {"reading": "vault-auditor", "administrator": "vault"}  # others: vault-ROLE
+NO_KEY, REFUSED, INTERRUPTED = 12, 13, 130
+CAN_MOUNT = (
+    os.access("/dev/fuse", os.R_OK | os.W_OK)
+    and bool(shutil.which("fusermount") or shutil.which("fusermount3"))
+    and importlib.util.find_spec("mfusepy") is not None
+)
+
+# In this order, for each role on a repository of its own. "8/9": with its own keys, with all keys.
+TABLE = """
+command             writer  restorer  auditor  reading  pruner  administrator  stranger
+list                0       0         0        0        0       0              13
+list DATASET        0       0         0        0        0       0              13
+status              0       0         0        0        0       0              13
+status --locks      0       0         0        0        0       0              13
+stats               0       0         0        0        0       0              13
+key list            0       0         0        0        0       0              13
+ls                  12/13   0         12/13    12/0     12/13   12/0           13
+cat                 12/13   0         12/13    12/0     12/13   12/0           13
+find                12/13   0         12/13    12/0     12/13   12/0           13
+diff                12/13   0         12/13    12/0     12/13   12/0           13
+export-checksums    12/13   0         12/13    12/0     12/13   12/0           13
+mount               12/13   0         12/13    12/0     12/13   12/0           13
+verify              13      0         13       0        13      0              13
+verify --no-key     13      0         13       0        13      0              13
+audit               0       0         0        0        13      0              13
+audit --read-data   13      0         13       0        13      0              13
+heal                0       0         0        0        0       0              13
+restore --dry-run   12/13   0         12/13    12/0     12/13   12/0           13
+restore             12/13   0         12/13    12/3     12/13   12/0           13
+snapshot --dry-run  0       12/0      12/0     12/0     12/0    12/0           13
+snapshot            0       12/13     12/13    12/13    12/13   12/0           13
+snapshot --retain   0       12/13     12/13    12/13    12/13   12/0           13
+index rebuild       0       12/0      12/0     12/0     12/13   12/0           13
+attest push         12/0    0         12/13    12/13    12/0    12/0           13
+key request         2       0         0        0        0       0              13
+key add             12/0    12/13     12/13    12/13    12/13   0              13
+key revoke          12/0    12/0      12/13    12/13    12/0    0              13
+heal --execute      4       4         4        4        0       0              13
+store check         13      13        13       13       13      0              13
+store iam           0       0         0        0        0       0              0
+init                13      13        13       13       13      0              13
+completion          0       0         0        0        0       0              0
+"""
+
+# Where hosts may extend locks, what writes or locks is tried again.
+EXTENDING = ("snapshot", "snapshot --retain", "verify", "restore", "attest push", "key revoke")
+
+# What is refused, yet says so in the ledger: a restore that the store ended counts for nothing.
+RECORDED = {("restore", "writer"), ("restore", "pruner"), ("heal --execute", "restorer")}
+# "key request" of a host that has a key says so; "heal --execute" names what stays hidden.
+NAMED = {2: "has a key already", 3: "not recorded", 4: "hidden", 12: ".key", 13: "s3://"}
+
+
+def cells() -> dict[tuple[str, str], tuple[int, ...]]:
+    """Exit codes by command and role: with its own keys, and where that is 12, with all keys."""
+    head, *rows = (re.split(" {2,}", line) for line in TABLE.strip().splitlines())
+    return {
+        (row[0], who): tuple(map(int, cell.split("/")))
+        for row in rows
+        for who, cell in zip(head[1:], row[1:], strict=True)
+    }
+
+
+def leaves(group: click.Group, above: str = "") -> set[str]:
+    """The commands of the program, with what they stand under."""
+    found: set[str] = set()
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        full = f"{above} {name}".lstrip()
+        found |= leaves(command, full) if isinstance(command, click.Group) else {full}
+    return found
+
+
+# --- a repository and who comes to it ---
+
+
+@dataclasses.dataclass(kw_only=True)
+class Scene:
+    """A bucket under its policy, a repository with all that commands want, and its key files."""
+
+    client: Any  # of the bucket's owner
+    endpoint: str
+    bucket: str
+    base: Path
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+    root: str = ""
+    count: int = 0  # of what is made anew each time
+
+    @property
+    def url(self) -> str:
+        """Of the repository."""
+        return f"s3://{self.bucket}/{PREFIX}"
+
+    @property
+    def keys(self) -> Path:
+        """Where all key files are."""
+        return self.base / "keys"
+
+    def run(
+        self, user: str, home: str, *arguments: object, keys: Path | None = None
+    ) -> tuple[int, str, str]:
+        """A command line with a user's credentials of the store, on a machine of its own."""
+        self.settle(user, home, keys)
+        self.capsys.readouterr()
+        code = main.run([str(argument) for argument in arguments])
+        return code, *self.capsys.readouterr()
+
+    def settle(self, user: str, home: str, keys: Path | None = None) -> None:
+        """The environment of that user at that machine."""
+        place = self.base / home
+        (place / "keys").mkdir(parents=True, exist_ok=True)
+        patch = self.monkeypatch
+        for name in [name for name in os.environ if name.startswith(("VAULT_", "XDG_", "AWS_END"))]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", user)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", f"{user}-secret")
+        patch.setenv("HOME", str(place))
+        for kind in ("CONFIG", "STATE", "CACHE"):
+            patch.setenv(f"XDG_{kind}_HOME", str(place / kind.lower()))
+        patch.setenv("VAULT_KEYS", str(keys or place / "keys"))
+        patch.setenv("VAULT_PASSPHRASE_FILE", str(self.base / "passphrase"))
+
+    def well(self, user: str, home: str, *arguments: object) -> str:
+        """What must succeed, with all key files."""
+        place = ("--repo", self.url, "--endpoint-url", self.endpoint)
+        trust = ("--trust", self.root) if self.root else ()
+        code, out, err = self.run(user, home, *place, *trust, *arguments, keys=self.keys)
+        assert code == 0, (arguments, out, err)
+        return out
+
+    def state(self, *, locks: bool) -> State:
+        """Every version in the bucket, and the lock of each."""
+        found: State = {}
+        for page in self.client.get_paginator("list_object_versions").paginate(Bucket=self.bucket):
+            for marker in page.get("DeleteMarkers", ()):
+                found[marker["Key"], marker["VersionId"]] = "marker"
+            for item in page.get("Versions", ()):
+                at = {"Key": item["Key"], "VersionId": item["VersionId"]}
+                found[item["Key"], item["VersionId"]] = (item["ETag"], locks and self._lock(at))
+        return found
+
+    def _lock(self, at: dict[str, str]) -> object:
+        try:
+            answer = self.client.get_object_retention(Bucket=self.bucket, **at)
+        except self.client.exceptions.ClientError as error:
+            return error.response["Error"]["Code"]
+        return answer["Retention"]
+
+    def put_policy(self, *options: str) -> None:
+        """The policy that the program prints."""
+        principals = [f"--principal={role}=arn:aws:iam:::user/vault-{role}" for role in ROLES]
+        asked = ("store", "iam", self.url, "--bucket-policy", "--dialect", "ceph", *principals)
+        owner = "--administrator=arn:aws:iam:::user/vault"
+        code, out, err = self.run("vault", "owner", *asked, owner, *options)
+        assert code == 0, err
+        self.client.put_bucket_policy(Bucket=self.bucket, Policy=out)
+
+    def fresh(self, name: str) -> Path:
+        """A path where nothing is."""
+        self.count += 1
+        return self.base / f"{name}-{self.count}"
+
+
+@pytest.fixture
+def make_scene(  # noqa: PLR0917 - fixtures
+    tmp_path: Path,
+    endpoint: str,
+    client: Any,
+    make_source: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Scene]:
+    """Makes the bucket, its policy, a repository of three hosts, two snapshots, restores."""
+    monkeypatch.setattr(cli.init, "COST", CHEAP)
+
+    def make(*options: str) -> Scene:
+        bucket = f"vault-matrix-{secrets.token_hex(6)}"
+        client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+        scene = Scene(
+            client=client,
+            endpoint=endpoint,
+            bucket=bucket,
+            base=tmp_path,
+            monkeypatch=monkeypatch,
+            capsys=capsys,
+        )
+        passphrase = tmp_path / "passphrase"
+        passphrase.write_text("correct horse\n")
+        passphrase.chmod(0o600)
+        scene.put_policy(*options)
+        store = s3.S3Store(client, bucket, PREFIX)
+        request = InitRequest(
+            url=scene.url,
+            endpoint=endpoint,
+            parameters=Parameters(lock_mode=LockMode.GOVERNANCE, extend="--extend" in options),
+            host="first",
+            keys=scene.keys,
+            passphrase=b"correct horse",
+            tool="vault test",
+            cost=CHEAP,
+        )
+        repository = create_repository(store, request, clock=store.now)
+        scene.root = f"0:{repository.ledger.records[0].head.digest}"
+        source = make_source()
+        for number in (1, 2):
+            (source / "number").write_text(str(number))
+            scene.well("vault-writer", "writer", "snapshot", source, "--name", "data")
+            ask(scene, f"spare{number}")
+            scene.well("vault", "owner", "key", "add", tmp_path / f"spare{number}")
+            ask(scene, f"new{number}")
+        keep_attestations(scene)
+        return scene
+
+    return make
+
+
+def ask(scene: Scene, name: str) -> None:
+    """A request to enrol a host of that name; FILE is NAME."""
+    place = ("--repo", scene.url, "--endpoint-url", scene.endpoint, "--trust", scene.root)
+    asked = ("key", "request", "--name", name, "--dataset", "*", "--out", scene.base / name)
+    code, _, err = scene.run("vault-writer", f"machine-{name}", *place, *asked)
+    assert code == 0, err
+
+
+def keep_attestations(scene: Scene) -> None:
+    """Two restores while the store takes nothing: each leaves its attestation in a file."""
+    opened = scene.client.get_bucket_policy(Bucket=scene.bucket)["Policy"]
+    closed = json.loads(opened)
+    for statement in closed["Statement"]:
+        if statement["Effect"] == "Allow" and "s3:PutObject" in statement["Action"]:
+            statement["Effect"] = "Deny"
+    scene.client.put_bucket_policy(Bucket=scene.bucket, Policy=json.dumps(closed))
+    for number in (1, 2):
+        place = ("--repo", scene.url, "--endpoint-url", scene.endpoint, "--trust", scene.root)
+        asked = ("restore", "data", scene.base / f"restored{number}")
+        home = f"closed{number}"
+        code, _, err = scene.run("vault-restorer", home, *place, *asked, keys=scene.keys)
+        assert code == 3, err
+        (kept,) = (scene.base / home).rglob("attestations/*.json")
+        shutil.copy(kept, scene.base / f"attestation{number}")
+    scene.client.put_bucket_policy(Bucket=scene.bucket, Policy=opened)
+
+
+# --- the commands ---
+
+
+def change(scene: Scene) -> Path:
+    """The source, with a file that is not stored yet."""
+    (scene.base / "source" / secrets.token_hex(4)).write_bytes(secrets.token_bytes(3000))
+    return scene.base / "source"
+
+
+def hide(scene: Scene) -> None:
+    """Put a delete marker over a pack."""
+    packs = scene.client.list_objects_v2(Bucket=scene.bucket, Prefix=f"{PREFIX}/packs/")
+    scene.client.delete_object(Bucket=scene.bucket, Key=packs["Contents"][0]["Key"])
+
+
+def numbered(scene: Scene, name: str, turn: int) -> Path:
+    """One of the two that were prepared: own keys take the first, stolen ones the second."""
+    return scene.base / f"{name}{turn}"
+
+
+# a line of the table, without what stands behind #, and what it is called with
+COMMANDS: dict[str, Callable[[Scene, int], Arguments]] = {
+    "list": lambda scene, turn: [],
+    "list DATASET": lambda scene, turn: ["data"],
+    "status": lambda scene, turn: [],
+    "status --locks": lambda scene, turn: ["--locks"],
+    "stats": lambda scene, turn: [],
+    "key list": lambda scene, turn: [],
+    "ls": lambda scene, turn: ["data"],
+    "cat": lambda scene, turn: ["data", "number"],
+    "find": lambda scene, turn: ["number"],
+    "diff": lambda scene, turn: ["2", "data"],
+    "export-checksums": lambda scene, turn: ["data"],
+    "mount": lambda scene, turn: ["data"],
+    "verify": lambda scene, turn: [],
+    "verify --no-key": lambda scene, turn: ["--no-key"],
+    "audit": lambda scene, turn: [],
+    "audit --read-data": lambda scene, turn: ["--read-data", "all"],
+    "heal": lambda scene, turn: [],
+    "restore --dry-run": lambda scene, turn: ["data", scene.fresh("target"), "--dry-run"],
+    "restore": lambda scene, turn: ["data", scene.fresh("target")],
+    "snapshot --dry-run": lambda scene, turn: [change(scene), "--name", "data", "--dry-run"],
+    "snapshot": lambda scene, turn: [change(scene), "--name", "data"],
+    "snapshot --retain": lambda scene, turn: [
+        *(change(scene), "--name", "data", "--retain", "60d")
+    ],
+    "index rebuild": lambda scene, turn: [],
+    "attest push": lambda scene, turn: [numbered(scene, "attestation", turn)],
+    "key request": lambda scene, turn: [
+        *("--name", f"asked{turn}", "--dataset", "*", "--out", scene.fresh("request"))
+    ],
+    "key add": lambda scene, turn: [numbered(scene, "new", turn)],
+    "key revoke": lambda scene, turn: [f"spare{turn}"],
+    "heal --execute": lambda scene, turn: ["--execute"],
+    "store check": lambda scene, turn: [scene.url],
+    "store iam": lambda scene, turn: [scene.url, "--role", "writer"],
+    "init": lambda scene, turn: [
+        *(f"s3://{scene.bucket}/other{turn}", "--host", "h", "--keys", scene.fresh("made"))
+    ],
+    "completion": lambda scene, turn: ["bash"],
+}
+
+
+def words(line: str) -> list[str]:
+    """The command itself: what a label adds in capitals or with dashes stands in its arguments."""
+    return [word for word in line.split() if word.islower() and not word.startswith("--")]
+
+
+def given(scene: Scene, home: str, keys: Sequence[str]) -> None:
+    """Put key files on a machine."""
+    place = scene.base / home / "keys"
+    place.mkdir(parents=True, exist_ok=True)
+    for name in keys:
+        (place / name).write_bytes((scene.keys / name).read_bytes())
+        (place / name).chmod(0o600)
+
+
+def attempt(scene: Scene, who: str, line: str, turn: int) -> tuple[int, str, str]:
+    """Run one line of the table as one of the roles; ``turn`` 2 has all key files."""
+    is_other_machine = line == "key request" and who != "writer"  # whose host has a key
+    home = scene.fresh("machine").name if is_other_machine else f"{who}{turn}"
+    given(scene, home, ALL_KEYS if turn == 2 else OWN_KEYS.get(who, ()))
+    user = USERS.get(who, f"vault-{who}")
+    place = ("--repo", scene.url, "--endpoint-url", scene.endpoint, "--trust", scene.root)
+    arguments = list(COMMANDS[line](scene, turn))
+    command = (*place, *words(line), *arguments)
+    if line == "mount":
+        return mounted(scene, user, home, command)
+    return scene.run(user, home, *command)
+
+
+def mounted(scene: Scene, user: str, home: str, command: Sequence[object]) -> tuple[int, str, str]:
+    """Mount, read a file, unmount: by a process of its own, as it goes on until then."""
+    point = scene.fresh("mountpoint")
+    point.mkdir()
+    scene.settle(user, home)
+    messages = scene.fresh("messages")
+    with messages.open("w") as stream:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", *map(str, command), str(point)],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+        )
+    try:
+        while running.poll() is None and not point.is_mount():
+            time.sleep(0.05)
+        if point.is_mount():
+            assert (point / "number").read_text() == "2"
+    finally:
+        if running.poll() is None:
+            running.send_signal(signal.SIGINT)
+        running.wait(timeout=60)
+    code = running.returncode
+    return 0 if code == INTERRUPTED else code, "", messages.read_text()
+
+
+@pytest.mark.parametrize(
+    ("who", "dialect"),
+    [*((who, "--no-extend") for who in WHO), ("writer", "--extend"), ("restorer", "--extend")],
+)
+def test_each_role_does_its_work_and_nothing_else(
+    make_scene: Callable[..., Scene], who: str, dialect: str
+) -> None:
+    """What is refused says what, without a traceback, and has changed nothing.
+
+    Where nothing extends a lock, all are looked at once, at the end.
+    """
+    extends = dialect == "--extend"
+    scene = make_scene(dialect, *(["--read-data"] if who == "reading" else []))
+    table = cells()
+    wrong: list[str] = []
+    locked = scene.state(locks=True)
+    before = scene.state(locks=extends)
+    for line in EXTENDING if extends else COMMANDS:
+        if line == "mount" and not CAN_MOUNT:
+            continue
+        if line == "heal --execute":
+            hide(scene)
+            before = scene.state(locks=extends)
+        for turn, wanted in enumerate(table[line, who], start=1):
+            code, out, err = attempt(scene, who, line, turn)
+            after = scene.state(locks=extends)
+            faults = faults_of(line, who, wanted, (code, out + err), is_same=before == after)
+            wrong += [f"{line}, keys {turn}: {fault}\n{out}{err}" for fault in faults]
+            before = after
+    assert wrong == []
+    assert extends or scene.state(locks=True).items() >= locked.items()
+
+
+def faults_of(
+    line: str, who: str, wanted: int, came: tuple[int, str], *, is_same: bool
+) -> Iterator[str]:
+    """What is not as the table says."""
+    code, said = came
+    if code != wanted:
+        yield f"exit {code}, wanted {wanted}"
+    if "Traceback" in said or "this is a bug" in said:
+        yield "a traceback"
+    if code and NAMED.get(code, "?") not in said:
+        yield "the refusal names nothing"
+    if code in {NO_KEY, REFUSED} and "hint:" not in said:
+        yield "no hint"
+    if code and not is_same and (line, who) not in RECORDED:
+        yield "refused, and the repository has changed"
+
+
+def test_every_command_has_its_row() -> None:
+    """A new command is put into the table, and what each role comes to with it."""
+    lines = list(dict.fromkeys(line for line, _ in cells()))
+    assert lines == list(COMMANDS)
+    assert {" ".join(words(line)) for line in lines} == leaves(main.app)
+    assert {who for _, who in cells()} == set(WHO)
+    assert {role.value for role in AccessRole} <= set(WHO)
