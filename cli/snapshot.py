@@ -361,6 +361,9 @@ def _report_fields(
             {**render.path_fields(each.path), "reason": each.reason.value, "detail": each.detail}
             for each in report.left_out
         ],
+        "databases_in_use": [
+            {**render.path_fields(each.path), "engine": each.engine.value} for each in report.in_use
+        ],
         "problems": [
             {**render.path_fields(problem.path), "kind": problem.kind, "detail": problem.detail}
             for problem in report.problems

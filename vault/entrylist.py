@@ -7,8 +7,10 @@ so that a kill or a crash costs the torn tail.
 Records name packs by the cache's numbers. A mark of the cache (`vault.cache`), 16 bytes,
 goes with them: where the cache does not know it, they say nothing.
 
-List: head (one JSON line) ‖ frame*, frame = u32 length ‖ zstd(msgpack list of records),
-records ascending component-wise; the head holds the mark and the SHA-256 of the frames.
+List: head (one JSON line) ‖ frame* ‖ grounds ‖ u64 where the grounds begin,
+frame = u32 length ‖ zstd(msgpack list of records), records ascending component-wise;
+grounds = zstd(msgpack list of the devices that the walk met). The head holds the mark,
+and the SHA-256 of all that is behind the head.
 Journal: head ‖ frame*, frame = u32 run ‖ u32 length ‖ mark ‖ u32 CRC-32 of all else ‖ zstd(…);
 records ascend within a run. Later runs win.
 """
@@ -17,10 +19,11 @@ import contextlib
 import dataclasses
 import hashlib
 import heapq
+import operator
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
@@ -30,15 +33,17 @@ from vault.cache import MARK
 from vault.codec import compress, decompress
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
 from vault.errors import FormatError, LocalError, VaultError
-from vault.model import sort_key
+from vault.filesystems import FileSystem
+from vault.model import from_rfc3339, sort_key
 from vault.privacy import make_private
 
-_FORMAT = 3  # since then every record keeps the rules of docs/format.md 8
+_FORMAT = 4  # since then it says what the walk met
 _FRAME = 1 << 20  # bytes of records, before compression, that fill a frame
 _MAX_FRAME = 256 << 20  # bytes; a record names every pack of a huge file
 _MAX_HEAD = 2 << 20  # bytes; the sources, which a tree header holds too, are in base64
 _LEVEL = 1
 _LENGTH = struct.Struct("<I")
+_OFFSET = struct.Struct("<Q")
 _JOURNAL_FRAME = struct.Struct(f"<II{MARK}sI")  # run, length, mark, CRC-32
 _JOURNAL_CHECKED = struct.Struct(f"<II{MARK}s")  # run, length, mark
 _NO_MARK = bytes(MARK)
@@ -59,7 +64,8 @@ class Numbers(Protocol):
 class ListRecord(msgspec.Struct, array_like=True, gc=False):
     """One entry with what tells whether it changed since, and the packs it needs.
 
-    Only ``packs`` is ever changed: it is known after the rest.
+    Only ``packs`` is ever changed, as it is known after the rest, and ``dev``: a file system
+    may come back under another number.
     """
 
     path: bytes
@@ -74,6 +80,23 @@ class ListRecord(msgspec.Struct, array_like=True, gc=False):
     extra: bytes  # of the tree entry
 
 
+class Top(msgspec.Struct, frozen=True, array_like=True):
+    """What a walk begins with."""
+
+    device: int = 0
+    inode: int = 0
+    file_system: FileSystem = FileSystem()
+
+
+class Ground(msgspec.Struct, frozen=True, array_like=True):
+    """A device that a walk met."""
+
+    device: int
+    file_system: FileSystem
+    newest: int = 0  # ns: newest ctime of an entry on it, of those before the walk began; 0: none
+    path: bytes = b""  # of that entry, in the tree
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ListHead:
     """Whose list it is. ``repository``, ``dataset`` and ``generation`` decide if it may be used."""
@@ -84,6 +107,7 @@ class ListHead:
     key: bytes = dataclasses.field(repr=False)  # the tree's commitment key, kept from run to run
     sources: tuple[bytes, ...]  # absolute PATHs
     created: str  # RFC 3339, start of the run
+    top: Top = dataclasses.field(default_factory=Top)
 
     def difference(self, other: Self) -> str:
         """Why a list with the ``other`` head is no use for this one; empty if it is."""
@@ -92,9 +116,25 @@ class ListHead:
                 return f"it is of another {name}"
         return ""
 
+    def other_source(self, other: Self) -> str:
+        """Why a journal with the ``other`` head is no use for this one; empty if it is.
+
+        One has no newest ctime, so it is good only where its file system still is.
+        """
+        if self.sources != other.sources or self.top.inode != other.top.inode:
+            return "it is of another PATH"
+        here, there = self.top.file_system, other.top.file_system
+        same = (here.kind, here.identity, here.volume) == (there.kind, there.identity, there.volume)
+        if not same or not (here.volume or self.top.device == other.top.device):
+            return "it is of another file system"
+        return ""
+
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(list[ListRecord])
+_grounds_decoder = msgspec.msgpack.Decoder(list[Ground])
+_top_decoder = msgspec.msgpack.Decoder(Top)
+_CTIME, _DEVICE = operator.attrgetter("ctime"), operator.attrgetter("dev")
 
 
 class _Batch:
@@ -143,10 +183,12 @@ class EntryListWriter:
         self._hash = hashlib.sha256()
         self._batch = _Batch()
         self._last: bytes | None = None
+        self._began = int(from_rfc3339(head.created).timestamp()) * 1_000_000_000
+        self._newest: dict[int, ListRecord] = {}  # by device
         with _local(self._new):
             make_private(path.parent)
             self._file = _create(self._new)
-            self._start = self._file.write(_encode_head(head, _NO_DIGEST, _NO_MARK))
+            self._start = self._file.write(_encode_head(head))
 
     def extend(self, records: Sequence[ListRecord]) -> None:
         """Add the next records, in tree order.
@@ -160,20 +202,39 @@ class EntryListWriter:
             assert last is None or last < key, "records must come in tree order"
             last = key
         self._last = last
+        for device in set(map(_DEVICE, records)):
+            self._note_newest(device, records)
         for encoded in self._batch.add(records):
             self._write(encoded)
 
-    def commit(self, mark: bytes) -> None:
+    def _note_newest(self, device: int, records: Sequence[ListRecord]) -> None:
+        """A ctime that lies ahead is of a wrong clock: it says nothing of when the walk was."""
+        newest = max(records, key=_CTIME)
+        if newest.dev != device or newest.ctime > self._began:
+            fit = [each for each in records if each.dev == device and each.ctime <= self._began]
+            if not fit:
+                return
+            newest = max(fit, key=_CTIME)
+        known = self._newest.get(device)
+        if known is None or known.ctime < newest.ctime:
+            self._newest[device] = newest
+
+    def commit(self, mark: bytes, met: Mapping[int, FileSystem]) -> None:
         """Put the list in its place, durably.
 
         Args:
             mark: Of the cache whose pack numbers the records use.
+            met: What the devices were that the walk met.
 
         Raises:
             LocalError: It can't be written; the former list stays.
         """
         self._write(self._batch.take())
+        grounds = compress(_encode(self._grounds(met)), _LEVEL)
         with _local(self._path):
+            grounds += _OFFSET.pack(self._file.tell())
+            self._hash.update(grounds)
+            self._file.write(grounds)
             self._file.seek(0)
             self._file.write(_encode_head(self._head, self._hash.hexdigest(), mark))
             self._file.flush()
@@ -181,6 +242,14 @@ class EntryListWriter:
             self._file.close()
             self._new.replace(self._path)
             _sync_directory(self._path.parent)
+
+    def _grounds(self, met: Mapping[int, FileSystem]) -> list[Ground]:
+        return [
+            Ground(device, file_system, newest.ctime, newest.path)
+            if (newest := self._newest.get(device))
+            else Ground(device, file_system)
+            for device, file_system in met.items()
+        ]
 
     def records(self) -> Iterator[ListRecord]:
         """What was added so far.
@@ -191,7 +260,8 @@ class EntryListWriter:
         self._write(self._batch.take())
         with _local(self._new):
             self._file.flush()
-        return EntryListReader(self._file, self._head, self._start).records()
+            end = self._file.tell()
+        return EntryListReader(self._file, self._head, self._start, end).records()
 
     def _write(self, encoded: bytes) -> None:
         if encoded:
@@ -213,9 +283,10 @@ class EntryListWriter:
 class EntryListReader:
     """A list whose digest was checked. Use as a context manager."""
 
-    def __init__(self, file: IO[bytes], head: ListHead, start: int) -> None:
+    def __init__(self, file: IO[bytes], head: ListHead, start: int, end: int) -> None:
         self._file = file
         self._start = start
+        self._end = end  # of the records
         self.head = head
 
     @classmethod
@@ -235,12 +306,27 @@ class EntryListReader:
             start = file.tell()
             if not problem and hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 problem = "it is damaged"
+            end = 0 if problem else _end_of_records(file)
         except (VaultError, OSError) as error:
             problem = str(error)
         if problem:
             file.close()
             return None, f"entry list is ignored: {problem}"
-        return cls(file, head, start), ""
+        return cls(file, head, start, end), ""
+
+    def grounds(self) -> list[Ground]:
+        """The devices that the walk met.
+
+        Raises:
+            FormatError: Its digest was right, yet they can't be parsed.
+            LocalError: It can't be read.
+        """
+        size = os.fstat(self._file.fileno()).st_size - _OFFSET.size - self._end
+        encoded = self._read(self._end, size)
+        try:
+            return _grounds_decoder.decode(decompress(encoded, max_raw=_MAX_FRAME))
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise FormatError("entry list has malformed grounds", found=str(error)[:120]) from error
 
     def records(self) -> Iterator[ListRecord]:
         """All records, ascending component-wise; about 1 MiB of them in memory.
@@ -250,9 +336,9 @@ class EntryListReader:
             LocalError: It can't be read.
         """
         at = self._start
-        while length := self._read(at, _LENGTH.size):
+        while at < self._end:
+            (size,) = _LENGTH.unpack(self._read(at, _LENGTH.size))
             at += _LENGTH.size
-            (size,) = _LENGTH.unpack(length)
             yield from _decode_frame(self._read(at, size))
             at += size
 
@@ -323,7 +409,7 @@ class Journal:
                 return cls._begin(path, head, numbers), ""
             try:
                 old, _, _ = _read_head(file)
-                problem = head.difference(old)
+                problem = head.difference(old) or head.other_source(old)
             except VaultError as error:
                 problem = str(error)
             if problem:
@@ -337,7 +423,7 @@ class Journal:
     @classmethod
     def _begin(cls, path: Path, head: ListHead, numbers: Numbers) -> Self:
         file = _create(path)
-        file.write(_encode_head(head, _NO_DIGEST, _NO_MARK))
+        file.write(_encode_head(head))
         file.flush()
         return cls(file, head, [], numbers)
 
@@ -450,7 +536,7 @@ class Joiner:
 # --- bytes ---
 
 
-def _encode_head(head: ListHead, digest: str, mark: bytes) -> bytes:
+def _encode_head(head: ListHead, digest: str = _NO_DIGEST, mark: bytes = _NO_MARK) -> bytes:
     """One line; its length does not depend on digest and mark."""
     fields = {
         "created": head.created,
@@ -462,6 +548,7 @@ def _encode_head(head: ListHead, digest: str, mark: bytes) -> bytes:
         "repository": head.repository,
         "sha256": digest,
         "sources": [b64encode(source) for source in head.sources],
+        "top": b64encode(_encode(head.top)),
     }
     return dumps(fields) + b"\n"
 
@@ -486,14 +573,27 @@ def _read_head(file: IO[bytes]) -> tuple[ListHead, str, bytes]:
             key=b64decode_strict(fields["key"]),
             sources=tuple(b64decode_strict(source) for source in fields["sources"]),
             created=str(fields["created"]),
+            top=_top_decoder.decode(b64decode_strict(fields["top"])),
         )
         digest = str(fields["sha256"])
         mark = bytes.fromhex(fields["mark"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        msgspec.MsgspecError,
+    ) as error:
         raise FormatError("its head is malformed", found=str(error)) from error
     if len(head.key) != 32:
         raise FormatError("its head's key must be 32 bytes", found=len(head.key))
     return head, digest, mark
+
+
+def _end_of_records(file: IO[bytes]) -> int:
+    """Where the grounds of a list with the right digest begin."""
+    file.seek(-_OFFSET.size, os.SEEK_END)
+    return int(_OFFSET.unpack(file.read(_OFFSET.size))[0])
 
 
 def _decode_frame(encoded: bytes) -> list[ListRecord]:

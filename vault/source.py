@@ -41,12 +41,6 @@ _TYPES = {  # sockets have none: they are counted, not stored
     stat.S_IFBLK: EntryType.BLOCK_DEVICE,
 }
 
-_MOUNTS = Path("/proc/self/mountinfo")
-_IN_MEMORY = frozenset({b"tmpfs", b"ramfs"})
-_INVENTIVE = frozenset(
-    {b"fuse", b"fuseblk", b"overlay", b"aufs", b"unionfs", b"cifs", b"smb3", b"9p", b"virtiofs"}
-)
-
 _SYMLINK, _TYPE_DIRECTORY = EntryType.SYMLINK, EntryType.DIRECTORY  # looked up once, not per file
 
 MAX_NAMES = 1 << 24  # in one directory; more are taken for a list without an end
@@ -103,12 +97,34 @@ class LeftOut(NamedTuple):
     detail: str
 
 
+class Engine(StrEnum):
+    """What a database is of."""
+
+    POSTGRESQL = "postgresql"
+    SQLITE = "sqlite"
+
+
+class InUse(NamedTuple):
+    """A database that a program may have open.
+
+    Its files change while they are read, one after the other: together they may be no database.
+    """
+
+    path: bytes  # in the tree: the directory of a PostgreSQL, the main file of an SQLite
+    engine: Engine
+
+
 NO_RULES = Rules()
 Skipped: TypeAlias = Callable[[LeftOut], None]
+Met: TypeAlias = Callable[[InUse], None]
 
 
 def walk(
-    paths: Sequence[Path | bytes], rules: Rules = NO_RULES, *, skipped: Skipped | None = None
+    paths: Sequence[Path | bytes],
+    rules: Rules = NO_RULES,
+    *,
+    skipped: Skipped | None = None,
+    in_use: Met | None = None,
 ) -> Iterator[SourceItem]:
     """Everything below ``paths``, component-wise ascending, the top first.
 
@@ -120,6 +136,7 @@ def walk(
         paths: What to walk; relative ones start at the working directory.
         rules: What to leave out.
         skipped: Called for what is left out.
+        in_use: Called for databases that are in use, which are logged, too.
 
     Raises:
         ConfigError: No path, a missing one, one inside another, a symlink to a directory, one
@@ -142,7 +159,7 @@ def walk(
     given = dict(located)
     named = [patterns.Root.of(root, given[root]) for root in roots]
     choosers = [
-        _Chooser(rules, excludes, own, skipped or _ignore)
+        _Chooser(rules, excludes, own, skipped or _ignore, in_use or _ignore)
         for excludes in patterns.below(rules.excludes, named)
     ]
     if len(roots) == 1:
@@ -207,43 +224,6 @@ def owner_names(uid: int, gid: int) -> tuple[str, str]:
     return _name_of(lambda: pwd.getpwuid(uid).pw_name), _name_of(lambda: grp.getgrgid(gid).gr_name)
 
 
-def tmpfs_devices(mountinfo: Path = _MOUNTS) -> frozenset[int]:
-    """`st_dev` of every tmpfs and ramfs, whose times are no proof of anything (design.md 6).
-
-    Empty where the system has no such table.
-    """
-    found = _mounts(mountinfo)
-    return frozenset(device for device, kind in found if kind in _IN_MEMORY)
-
-
-def invents_inodes(device: int, mountinfo: Path = _MOUNTS) -> bool:
-    """Whether inode numbers of a device may be made up, so that two files can have one.
-
-    Programs behind FUSE, network protocols and unions of file systems do so
-    (libfuse/libfuse#79, rfjakob/gocryptfs#149). False where the system has no mount table.
-    """
-    return any(
-        kind in _INVENTIVE or kind.startswith(b"fuse.")
-        for found, kind in _mounts(mountinfo)
-        if found == device
-    )
-
-
-def _mounts(mountinfo: Path) -> Iterator[tuple[int, bytes]]:
-    """`st_dev` and type of every mounted file system; see proc_pid_mountinfo(5)."""
-    try:
-        lines = mountinfo.read_bytes().splitlines()
-    except OSError:
-        return
-    for line in lines:  # 36 35 0:25 / /tmp rw … - tmpfs tmpfs rw
-        mount, dash, kind = line.partition(b" - ")
-        fields = mount.split()
-        if dash and len(fields) > 2:
-            major, _, minor = fields[2].partition(b":")
-            if major.isdigit() and minor.isdigit():
-                yield os.makedev(int(major), int(minor)), kind.split(b" ")[0]
-
-
 def _name_of(look_up: Callable[[], str]) -> str:
     try:
         name = look_up()
@@ -289,13 +269,16 @@ def _refuse_own(root: bytes, own: _Own) -> None:
 class _Chooser:
     """Applies the rules, and tells what they left out."""
 
-    def __init__(self, rules: Rules, excludes: Sequence[str], own: _Own, skipped: Skipped) -> None:
+    def __init__(
+        self, rules: Rules, excludes: Sequence[str], own: _Own, skipped: Skipped, in_use: Met
+    ) -> None:
         self._matches = patterns.matcher(excludes) if excludes else None
         self._own = own
         self._caches = rules.caches
         self._if_present = [os.fsencode(name) for name in rules.if_present]
         self._one_file_system = rules.one_file_system
         self._skipped = skipped
+        self.in_use = in_use
         self.has_patterns = self._matches is not None
 
     def excludes(self, path: bytes, below: int, is_directory: bool) -> bool:  # noqa: FBT001 - one call
@@ -333,7 +316,7 @@ class _Chooser:
         return True
 
 
-def _ignore(left_out: LeftOut) -> None:
+def _ignore(_: object) -> None:
     pass
 
 
@@ -423,6 +406,12 @@ def _walk_root(root: bytes, path: bytes, chooser: "_Chooser") -> Iterator[Source
 # --- the walk ---
 
 
+_ADVICE = {
+    Engine.POSTGRESQL: ("PostgreSQL may be running on it", "a dump"),
+    Engine.SQLITE: ("SQLite may be writing {name}", "a copy of it"),
+}
+
+
 class _Level:
     """A directory whose members are being walked."""
 
@@ -480,8 +469,8 @@ class _Walker:
             try:
                 listed, problem = _list(fd, item)
                 names = self._chooser.members(item.path, fd, listed)
-                if found := _database_in_use(names):
-                    _log.warning("%s: %s", _show(item.full), found)
+                if found := _databases_in_use(item.path, names):
+                    self._warn_of_databases(item, found)
             except BaseException:
                 os.close(fd)
                 raise
@@ -494,6 +483,20 @@ class _Walker:
         if len(self._levels) > _OPEN_DIRECTORIES:
             self._levels[-1 - _OPEN_DIRECTORIES].close()
         return item
+
+    def _warn_of_databases(self, item: SourceItem, found: Sequence[InUse]) -> None:
+        """Each to who asks for them, and one of each kind to people."""
+        for each in reversed({each.engine: each for each in reversed(found)}.values()):
+            what, instead = _ADVICE[each.engine]
+            name = _show(each.path.rpartition(b"/")[2])
+            _log.warning(
+                "%s: %s: store %s instead (guide, 'Databases')",
+                _show(item.full),
+                what.format(name=name),
+                instead,
+            )
+        for each in found:
+            self._chooser.in_use(each)
 
     def __iter__(self) -> Iterator[SourceItem]:
         while self._levels:
@@ -531,23 +534,18 @@ class _Walker:
         return item
 
 
-def _database_in_use(names: Sequence[bytes]) -> str:
-    """What members say of a database that a program has open; empty where they say nothing.
-
-    Its files change while they are read, one after the other: together they may be no database.
-    """
-    if b"postmaster.pid" in names:
-        return "PostgreSQL may be running on it: store a dump instead (guide, 'Databases')"
+def _databases_in_use(path: bytes, names: Sequence[bytes]) -> list[InUse]:
+    """Databases that the members of a directory say are open."""
+    found = [InUse(path, Engine.POSTGRESQL)] if b"postmaster.pid" in names else []
     joined = b"\0".join(names) + b"\0"  # no work for each name
-    if not any(ending + b"\0" in joined for ending in _SQLITE):
-        return ""
-    known = set(names)
-    used = [base for base in names if any(base + ending in known for ending in _SQLITE)]
-    if not used:
-        return ""
-    return (
-        f"SQLite may be writing {_show(used[0])}: store a copy of it instead (guide, 'Databases')"
-    )
+    if any(ending + b"\0" in joined for ending in _SQLITE):
+        known, below = set(names), path + b"/" if path else b""
+        found += [
+            InUse(below + base, Engine.SQLITE)
+            for base in names
+            if any(base + ending in known for ending in _SQLITE)
+        ]
+    return found
 
 
 def _open_directory(name: bytes, dir_fd: int | None, expected: os.stat_result) -> int:

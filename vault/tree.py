@@ -811,7 +811,6 @@ class TreeParser:
             raise _bad(entry, flaw)
         if entry.type is _FILE:
             self._files.add(entry.path)
-            self._files.add(entry.path)
 
     # --- what breaks a rule ---
 

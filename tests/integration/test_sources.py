@@ -1,5 +1,6 @@
 """What a snapshot may be taken of, and how it says what it would do."""
 
+import json
 import os
 import subprocess
 import sys
@@ -365,3 +366,27 @@ def test_a_database_in_use_is_warned_of(
     assert "Databases" not in vault("snapshot", source, "--name", "d")[2]
     (source / name).touch()
     assert "Databases" in vault("snapshot", source, "--name", "d")[2]
+
+
+def test_databases_in_use_are_listed_for_programs(
+    vault: Vault, repository: Path, source: Path
+) -> None:
+    """Each with its engine; one at rest is none of them, nor is a name that only looks so."""
+    for name in "cluster", "at-rest":
+        (source / name).mkdir()
+        (source / name / "PG_VERSION").write_text("15")
+    (source / "cluster/postmaster.pid").write_text("1")
+    for name in "app.db", "app.db-wal", "b\udcff.db", "b\udcff.db-journal", "quiet.db", "odd-wal":
+        (source / name).touch()
+    code, out, err = vault("--json", "snapshot", source, "--name", "d")
+    assert code == 0
+    assert json.loads(out)["databases_in_use"] == [
+        {"path": "app.db", "engine": "sqlite"},
+        {"path": "b\\xff.db", "path_base64": "Yv8uZGI=", "engine": "sqlite"},
+        {"path": "cluster", "engine": "postgresql"},
+    ]
+    assert err.count("Databases") == 2  # for people one of a directory is enough
+    for name in "cluster/postmaster.pid", "app.db-wal", "b\udcff.db-journal":
+        (source / name).unlink()
+    again = json.loads(vault("--json", "snapshot", source, "--name", "d")[1])
+    assert again["databases_in_use"] == []

@@ -56,7 +56,7 @@ def _write(path: Path, records: list[ListRecord], head: ListHead = HEAD) -> None
     with EntryListWriter(path, head) as writer:
         for record in records:
             writer.extend([record])
-        writer.commit(NUMBERS.mark())
+        writer.commit(NUMBERS.mark(), {})
 
 
 def _read(path: Path) -> list[ListRecord]:

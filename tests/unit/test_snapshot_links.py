@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vault import filesystems
 from vault import source as walking
 from vault.errors import VaultError
 from vault.model import EntryType
@@ -135,7 +136,7 @@ def test_a_file_system_that_shows_one_number_for_two_files(
     stat, fstat = os.stat, os.fstat
     monkeypatch.setattr(os, "stat", lambda *a, **k: one(stat(*a, **k)))
     monkeypatch.setattr(os, "fstat", lambda fd: one(fstat(fd)))
-    monkeypatch.setattr(walking, "invents_inodes", lambda device: is_guarded)
+    monkeypatch.setattr(filesystems, "invents_inodes", lambda device: is_guarded)
     report = lab.snapshot(top)
     monkeypatch.undo()
     held = _held(lab, report.record)

@@ -14,6 +14,7 @@ from vault import fsmeta, tree
 from vault import source as walking
 from vault.errors import BusyError, ConfigError
 from vault.snapshot import reading, run
+from vault.snapshot.grounds import FOREVER
 from vault.source import Rules
 from vault.storage.memory import FaultPoint
 
@@ -239,20 +240,21 @@ def test_a_file_that_changed_without_its_times_is_read_again_for_a_minute(
     record = _only_record(lab)
     seconds = (record.read_ns - max(record.mtime, record.ctime)) / 1e9
     assert seconds < 60
-    assert not run.is_unchanged(file.stat(), record, frozenset())
+    assert not run.is_unchanged(file.stat(), record, FOREVER)
     clock.advance(minutes=2)
     lab.snapshot(tmp_path / "top")
-    assert run.is_unchanged(file.stat(), _only_record(lab), frozenset())
+    assert run.is_unchanged(file.stat(), _only_record(lab), FOREVER)
 
 
 def _only_record(lab: "Lab") -> Any:
     """The entry list's record of the file at the top."""
-    from vault.entrylist import EntryListReader, _read_head
+    from vault.entrylist import EntryListReader, _end_of_records, _read_head
 
     (path,) = lab.host.state.rglob("data.entries")
     with path.open("rb") as file:
         head, _, _ = _read_head(file)
-        records = list(EntryListReader(file, head, file.tell()).records())
+        start = file.tell()
+        records = list(EntryListReader(file, head, start, _end_of_records(file)).records())
     return next(record for record in records if record.path == b"file")
 
 

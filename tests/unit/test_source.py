@@ -19,10 +19,8 @@ from vault.source import (
     Reason,
     Rules,
     SourceItem,
-    invents_inodes,
     open_source,
     owner_names,
-    tmpfs_devices,
     walk,
 )
 
@@ -426,39 +424,6 @@ def test_owner_names_are_empty_where_unknown() -> None:
     """Ids are always kept; names help where ids differ between hosts."""
     assert owner_names(0, 0) == ("root", "root")
     assert owner_names(3_999_999_999, 3_999_999_999) == ("", "")
-
-
-def test_tmpfs_devices_come_from_the_mount_table(tmp_path: Path) -> None:
-    """Malformed lines are passed over; without a table there are none."""
-    table = tmp_path / "mountinfo"
-    table.write_bytes(
-        b"36 35 0:25 / /tmp rw,nosuid shared:1 - tmpfs tmpfs rw\n"
-        b"37 35 8:1 / / rw - ext4 /dev/sda1 rw\n"
-        b"38 35 259:3 / /x rw master:1 - ramfs none rw\n"
-        b"39\n39 35 zero / /y rw - tmpfs none rw\n"
-    )
-    assert tmpfs_devices(table) == {os.makedev(0, 25), os.makedev(259, 3)}
-    assert tmpfs_devices(tmp_path / "missing") == frozenset()
-
-
-def test_devices_whose_inode_numbers_may_be_made_up_come_from_the_mount_table(
-    tmp_path: Path,
-) -> None:
-    """FUSE of any kind, unions and shares; not what keeps its own."""
-    table = tmp_path / "mountinfo"
-    table.write_bytes(
-        b"36 35 0:25 / /pool rw,nosuid shared:1 - fuse.mergerfs 1:2 rw\n"
-        b"37 35 8:1 / / rw - ext4 /dev/sda1 rw\n"
-        b"38 35 0:26 / /x rw master:1 - overlay none rw\n"
-        b"39 35 0:27 / /y rw - fuseblk /dev/sdb rw\n"
-    )
-    assert [number for number in range(24, 29) if invents_inodes(os.makedev(0, number), table)] == [
-        25,
-        26,
-        27,
-    ]
-    assert not invents_inodes(os.makedev(8, 1), table)
-    assert not invents_inodes(os.makedev(0, 25), tmp_path / "missing")
 
 
 def test_members_of_a_tagged_cache_are_left_out(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from vault.cache import Cache, PackRow
 from vault.chunker import ChunkSizes
 from vault.codec import Session
 from vault.crypto import random_bytes
-from vault.entrylist import EntryListReader, EntryListWriter, Joiner, Journal, ListHead, merge
+from vault.entrylist import EntryListReader, EntryListWriter, Joiner, Journal, ListHead, Top, merge
 from vault.errors import ConfigError
 from vault.index import IndexEntry
 from vault.model import (
@@ -28,8 +29,9 @@ from vault.model import (
     to_rfc3339,
 )
 from vault.repository import snapshot_body
-from vault.snapshot import chunkmap
+from vault.snapshot import chunkmap, grounds
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
+from vault.snapshot.grounds import Grounds
 from vault.snapshot.mend import Mender
 from vault.snapshot.packer import Packer
 from vault.snapshot.preview import Planned, preview
@@ -54,6 +56,7 @@ class Attempt:
         self._cache = cache
         self._lists_dir = lists_dir
         self._tops = _tops(task.sources)
+        self._directory = _directory(task.sources)
         self._session = Session.new(self._repository.id, self._repository.ledger.recipients)
         self._publisher = Publisher(
             self._repository,
@@ -80,17 +83,18 @@ class Attempt:
             _log_problem(problem)
             if last is not None:
                 stack.enter_context(last)
-                if last.head.sources == head.sources:
+                if self._serves(last, head):
                     head = dataclasses.replace(head, key=last.head.key)
                 else:
-                    last = None  # other names: nothing in it says anything about these
+                    last = None  # nothing in it says anything about these
             journal, problem = Journal.open(self._journal_path, head, self._cache)
             _log_problem(problem)
             stack.enter_context(journal)
             entries = stack.enter_context(EntryListWriter(self._list_path, head))
-            self._store_and_publish(head, last, journal, entries)
+            known = self._grounds(last, head, journal)
+            self._store_and_publish(head, last, journal, entries, known)
             with self._task.afterwards():  # until the list is there, the journal says the same
-                entries.commit(self._cache.mark())
+                entries.commit(self._cache.mark(), known.met)
                 journal.delete()
 
     def preview(self) -> Iterator[Planned]:
@@ -100,13 +104,15 @@ class Attempt:
         _log_problem(problem)
         request = self._task.request
         with last or contextlib.nullcontext():
-            known = last is not None and last.head.sources == head.sources
-            records = last.records() if last is not None and known else iter(())
+            if last is not None and not self._serves(last, head):
+                last = None
+            records = last.records() if last is not None else iter(())
             bad = {self._cache.pack_number(bytes.fromhex(pack)) for pack in self._task.bad_packs}
             yield from preview(
                 request.paths,
                 request.rules,
                 records,
+                self._grounds(last, head),
                 lambda number: number not in bad and self._is_usable(number),
             )
 
@@ -116,15 +122,16 @@ class Attempt:
         last: EntryListReader | None,
         journal: Journal,
         entries: EntryListWriter,
+        known: Grounds,
     ) -> None:
         chunks = ChunkStore(self._cache, self._data, self._is_usable)
         tree = self._begin_tree(head, fresh=False)
-        known = merge(last.records() if last else (), journal)
         run = SourceRun(
             reader=self._reader(),
             chunks=chunks,
             tree=tree,
-            joiner=Joiner(known),
+            joiner=Joiner(merge(last.records() if last else (), journal)),
+            grounds=known,
             entries=entries,
             journal=journal,
             usable=self._is_usable,
@@ -190,6 +197,20 @@ class Attempt:
             key=random_bytes(32),
             sources=self._task.sources,
             created=to_rfc3339(self._task.started),
+            top=Top() if self._task.request.stream else grounds.top_of(self._directory),
+        )
+
+    def _serves(self, last: EntryListReader, head: ListHead) -> bool:
+        return grounds.serves(last.head, last.grounds(), head, self._directory)
+
+    def _grounds(
+        self, last: EntryListReader | None, head: ListHead, journal: Journal | None = None
+    ) -> Grounds:
+        return Grounds(
+            last.grounds() if last else (),
+            self._directory,
+            same_path=last is None or last.head.sources == head.sources,
+            killed=journal.head.top if journal else None,
         )
 
     def _packer(self, kind: ObjectType) -> Packer:
@@ -313,6 +334,7 @@ class Attempt:
                 body=snapshot_body(record),
                 problems=tuple(run.problems),
                 left_out=tuple(run.left_out),
+                in_use=tuple(run.in_use),
                 packs=len(stored),
                 reused_packs=len(packs) - len(numbers & stored),
                 left=task.left,
@@ -346,6 +368,18 @@ class Attempt:
 def _tops(sources: Sequence[bytes]) -> tuple[bytes, ...]:
     """What the tree paths of each source's members begin with."""
     return tuple(path[1:] + b"/" for path in sources) if len(sources) > 1 else (b"",)
+
+
+def _directory(sources: Sequence[bytes]) -> bytes:
+    """The top of the tree."""
+    if len(sources) > 1:
+        return b"/"
+    (path,) = sources
+    try:
+        is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:  # a stream's name; of a PATH that is gone the walk says so
+        return path
+    return path if is_directory else path.rpartition(b"/")[0] or b"/"
 
 
 def _above(path: bytes, tops: AbstractSet[bytes]) -> set[bytes]:

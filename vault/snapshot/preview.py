@@ -9,6 +9,7 @@ from pathlib import Path
 from vault import source
 from vault.entrylist import Joiner, ListRecord
 from vault.model import EntryType
+from vault.snapshot.grounds import Grounds
 from vault.snapshot.packer import numbers_in
 from vault.snapshot.run import is_unchanged
 from vault.source import LeftOut, SourceItem
@@ -38,6 +39,7 @@ def preview(
     paths: Sequence[Path],
     rules: source.Rules,
     last: Iterator[ListRecord],
+    grounds: Grounds,
     usable: Callable[[int], bool],
 ) -> Iterator[Planned]:
     """Go through the source as a snapshot would.
@@ -46,6 +48,7 @@ def preview(
         paths: The sources.
         rules: What to leave out.
         last: The entry list of the run before, ascending.
+        grounds: What it proves.
         usable: Whether a pack may be relied on.
 
     Raises:
@@ -57,26 +60,27 @@ def preview(
         skipped.append(Planned(path=left_out.path, action=Action.SKIPPED, reason=left_out.detail))
 
     joiner = Joiner(last)
-    tmpfs = source.tmpfs_devices()
     for item in source.walk(paths, rules, skipped=note):
         yield from skipped
         skipped.clear()
-        yield _planned(item, joiner, tmpfs, usable)
+        yield _planned(item, joiner, grounds, usable)
     yield from skipped
 
 
 def _planned(
-    item: SourceItem, joiner: Joiner, tmpfs: frozenset[int], usable: Callable[[int], bool]
+    item: SourceItem, joiner: Joiner, grounds: Grounds, usable: Callable[[int], bool]
 ) -> Planned:
     left_out = _left_out(item)
     if left_out is not None:
         return left_out
     assert item.stat is not None
+    grounds.meet(item)
+    device = item.stat.st_dev
     record = joiner.match(item.path)
     if item.type is not EntryType.FILE:
         return Planned(path=item.path, action=Action.STORED)
     reason = ""
-    if record is not None and is_unchanged(item.stat, record, tmpfs):
+    if record is not None and is_unchanged(item.stat, record, grounds.bound(record.dev, device)):
         if all(map(usable, numbers_in(record.packs))):
             return Planned(path=item.path, action=Action.UNCHANGED, size=item.stat.st_size)
         reason = "unchanged, but its packs are damaged, gone or about to go"

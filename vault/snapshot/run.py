@@ -15,13 +15,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
 
-from vault import fsmeta, source
+from vault import filesystems, fsmeta, source
 from vault.entrylist import EntryListWriter, Joiner, Journal, ListRecord
 from vault.errors import ConfigError
 from vault.model import COUNTED, Counts, EntryType, replace_body
 from vault.progress import Progress
 from vault.snapshot.chunks import ChunkStore, TreeBuilder
 from vault.snapshot.extents import Extents
+from vault.snapshot.grounds import Grounds
 from vault.snapshot.links import First, Links, contents_of, state_of
 from vault.snapshot.packer import numbers_in, pack_numbers
 from vault.snapshot.pieces import Pieces
@@ -36,7 +37,7 @@ from vault.snapshot.reading import (
 from vault.snapshot.records import Recorded, other_record, stream_record
 from vault.snapshot.sharing import BATCH_SIZE, Contents, Reading, WholeFiles, sharing
 from vault.snapshot.stream import StreamFile
-from vault.source import LeftOut, Reason, SourceItem
+from vault.source import InUse, LeftOut, Reason, SourceItem
 from vault.tree import ContentRoot, Entry, TreeOrder, decode_entry, frame, replace_entry, type_in
 from vault.workers import Workers
 
@@ -99,6 +100,7 @@ class SourceRun:
         chunks: Finds or stores data chunks.
         tree: Takes the entries.
         joiner: The entry list of the run before, with the journal of a killed one.
+        grounds: What those prove.
         entries: Gets the new entry list.
         journal: Gets what was read, for the run after a kill.
         usable: Whether a pack may be relied on.
@@ -113,6 +115,7 @@ class SourceRun:
         chunks: ChunkStore,
         tree: TreeBuilder,
         joiner: Joiner,
+        grounds: Grounds,
         entries: EntryListWriter,
         journal: Journal,
         usable: Callable[[int], bool],
@@ -123,6 +126,8 @@ class SourceRun:
         self._chunks = chunks
         self._tree = tree
         self._joiner = joiner
+        self._grounds = grounds
+        self._device = -1  # of the item before
         self._entries = entries
         self._journal = journal
         self._usable = usable
@@ -132,8 +137,7 @@ class SourceRun:
         self._order = TreeOrder()
         self._batch = _Batch()
         self._waiting: deque[_Batch] = deque()
-        self._links = Links(source.invents_inodes)
-        self._tmpfs = source.tmpfs_devices()
+        self._links = Links(filesystems.invents_inodes)
         self._records: list[ListRecord] = []  # of the batch that is being stored
         self._read_records: list[ListRecord] = []  # those of them that were read by this run
         self._done_size = 0  # bytes of content that they stand for, in the bar
@@ -147,6 +151,8 @@ class SourceRun:
         self.complete = True
         self.left_out: list[LeftOut] = []  # what a person may not have thought of
         self._left_out_size = 0  # bytes of their paths
+        self.in_use: list[InUse] = []  # databases
+        self._in_use_size = 0  # bytes of their paths
 
     @property
     def counts(self) -> Counts:
@@ -156,7 +162,7 @@ class SourceRun:
     def walk(self, paths: Sequence[Path], rules: source.Rules) -> Iterator[bytes]:
         """Go through the source; yields the path of every member as it is met."""
         with sharing(self._reader, self._workers.processes) as self._files:
-            for item in source.walk(paths, rules, skipped=self._left_out):
+            for item in source.walk(paths, rules, skipped=self._left_out, in_use=self._met_in_use):
                 self._visit(item)
                 yield item.path
             self._submit()
@@ -200,6 +206,9 @@ class SourceRun:
             self._problem_of(item)
         if item.stat is None or item.vanished:
             return
+        if item.stat.st_dev != self._device:
+            self._grounds.meet(item)
+            self._device = item.stat.st_dev
         if item.type is None:
             self._tally["sockets"] += 1
             return
@@ -225,10 +234,11 @@ class SourceRun:
         is_link = bool(state) and self._links.meet(state)
         if (
             record is not None
-            and is_unchanged(stat, record, self._tmpfs)
+            and is_unchanged(stat, record, self._grounds.bound(record.dev, self._device))
             and type_in(record.canonical, record.path) == (_HARD_LINK if is_link else item.type)
             and (record.packs in self._relied or self._rely_on(record.packs))
         ):
+            record.dev = self._device
             return _Slot(item, record, state, is_link)
         if is_link or not is_file:
             return _Slot(item, None, state, is_link)
@@ -250,6 +260,11 @@ class SourceRun:
         self._left_out_size += len(left_out.path)
         if len(self.left_out) < MAX_PROBLEMS and self._left_out_size <= MAX_PROBLEM_SIZE:
             self.left_out.append(left_out)
+
+    def _met_in_use(self, database: InUse) -> None:
+        self._in_use_size += len(database.path)
+        if len(self.in_use) < MAX_PROBLEMS and self._in_use_size <= MAX_PROBLEM_SIZE:
+            self.in_use.append(database)
 
     def _problem_of(self, item: SourceItem) -> None:
         if item.vanished:
@@ -550,13 +565,13 @@ def _in_order(batch: _Batch, small: Contents, middling: Contents) -> Contents:
     ]
 
 
-def is_unchanged(stat: os.stat_result, record: ListRecord, tmpfs: frozenset[int]) -> bool:
-    """Whether what was read last time is still what is there (design.md 6).
+def is_unchanged(stat: os.stat_result, record: ListRecord, bound: int) -> bool:
+    """Whether what was read last time is still what is there.
 
     Args:
         stat: As it is now.
         record: As it was.
-        tmpfs: `st_dev` of file systems whose times prove nothing.
+        bound: Before when it must last have changed, whenever it was read; see `grounds`.
     """
     return (
         record.mtime == stat.st_mtime_ns
@@ -564,8 +579,8 @@ def is_unchanged(stat: os.stat_result, record: ListRecord, tmpfs: frozenset[int]
         and record.inode == stat.st_ino
         and record.size == stat.st_size
         and record.read_ns != 0  # times before 1970 are below it
-        and max(record.mtime, record.ctime) + RACY_NS < record.read_ns
-        and stat.st_dev not in tmpfs
+        and (changed := max(record.mtime, record.ctime)) + RACY_NS < record.read_ns
+        and changed < bound
     )
 
 

@@ -68,6 +68,7 @@ class SnapshotReport:
     packs: int  # new
     reused_packs: int
     left_out: Sequence[source.LeftOut] = ()  # other file systems, and what is the program's own
+    in_use: Sequence[source.InUse] = ()  # databases that may be no database as they were read
     left: LeftPacks | None = None  # bad ones that the dataset's last snapshot needs
     trouble: tuple[str, ...] = ()  # what failed afterwards and only costs the next run time
 
