@@ -158,6 +158,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cap", type=float, default=60, help="seconds for one mutant")
     parser.add_argument("--only", default="*", help="modules that match this")
     parser.add_argument("--again", action="store_true", help="only what survived, tests of now")
+    parser.add_argument("--as-recorded", action="store_true", help="record nothing more")
     parser.add_argument("--record", action="store_true", help="only record who runs which line")
     return parser.parse_args()
 
@@ -203,7 +204,8 @@ def main() -> int:
     fresh = options.again or options.record or not found
     prepare(workshop, directory / "tree-of", options.seed, fresh=fresh)
     recording = Recording(directory / "recorded", workshop)
-    recording.update(lambda line: print(line, flush=True))
+    limit = 0 if options.as_recorded else sys.maxsize
+    recording.update(lambda line: print(line, flush=True), limit=limit)
     if options.record:
         return 0
     if options.again:

@@ -16,7 +16,7 @@ from vault.audit.versions import claimed_digest, known_keys
 from vault.crypto import SigningKey
 from vault.enrol import find_writer, revoke_writer
 from vault.envelope import Head, build_statement, ledger_name, seal_envelope
-from vault.errors import ConfigError, IntegrityError, StorageError
+from vault.errors import ConfigError, IntegrityError, StorageError, StorageUnavailableError
 from vault.ledger import Record
 from vault.model import (
     Digest,
@@ -390,6 +390,32 @@ def test_what_may_not_be_read_is_said(
     lab.store.fault = refuse
     report = look(lab)
     assert codes(report) == {Code.NOT_READ}
+
+
+def test_a_store_that_is_gone_meanwhile_is_no_word_about_an_object(
+    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can't be reached now may be right: the audit ends, and no finding says otherwise."""
+    ref = packs(lab, record)[0]
+    lab.store.plant(ref.name, flipped(lab.store.get(ref.name, ref.version)))
+    status = lab.store.status
+    monkeypatch.setattr(
+        lab.store,
+        "status",
+        lambda name, version: dataclasses.replace(status(name, version), sha256=None),
+    )
+
+    hung_up: list[FaultPoint] = []
+
+    def hang_up(point: FaultPoint) -> None:
+        if point.operation == "get" and point.name == ref.name and not hung_up:
+            hung_up.append(point)  # it answers again when other things are asked
+            raise StorageUnavailableError("timed out")
+
+    lab.store.fault = hang_up
+    with pytest.raises(StorageUnavailableError):
+        look(lab)
+    assert hung_up
 
 
 def test_many_versions_of_one_name_are_summed_up(lab: "Lab", record: Record) -> None:

@@ -144,6 +144,22 @@ def test_an_event_is_believed_only_as_far_as_it_is_attested(
     assert report.gravest is Concern.INTEGRITY
 
 
+@pytest.mark.parametrize("kind", ["restore", "drill"])
+def test_what_an_event_cites_is_owed(lab: "Lab", record: Record, kind: str) -> None:
+    """Its attestation is gone, also if other bytes lie under its name: both are told."""
+    data = attested(lab, record, kind=kind)
+    cite(lab, record, data, kind=kind)
+    assert found(look(lab)) == []
+    name = f"evidence/{Digest.of(data)}"
+    (item,) = lab.store.versions(name)
+    lab.store.remove(name, item.version)
+    assert found(look(lab)) == [(Code.MISSING, name)]
+    lab.store.plant(name, b"junk")
+    report = look(lab)
+    assert (Code.MISSING, name) in found(report)
+    assert report.gravest is Concern.INTEGRITY
+
+
 def test_missing_and_rotten_evidence_is_told_as_that(lab: "Lab", record: Record) -> None:
     """Not twice."""
     data = attested(lab, record)

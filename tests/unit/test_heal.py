@@ -16,9 +16,18 @@ from vault.errors import (
     StorageUnavailableError,
 )
 from vault.heal import Action, Healer, HealPlan, HealReport, Step, plan_repair
-from vault.ledger import Record
-from vault.model import Digest, LockMode, ObjectRef, Retention
-from vault.repository import Repository
+from vault.ledger import Record, Status
+from vault.model import (
+    Digest,
+    EventBody,
+    LockMode,
+    ObjectRef,
+    PruneBody,
+    Retention,
+    VerificationBody,
+    to_rfc3339,
+)
+from vault.repository import MAX_EVIDENCE, Draft, Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
@@ -175,19 +184,34 @@ def test_junk_that_stood_at_a_number_of_the_ledger_first_is_removed(
     assert [finding.found for finding in lab.open().findings] == [kept.version]
 
 
-def test_evidence_is_exposed(lab: "Lab", record: Record) -> None:
-    """What statements cite is needed too."""
-    from vault.model import PruneBody
-    from vault.repository import Draft
-
+@pytest.mark.parametrize("cited_by", ["prune", "restore", "verification"])
+def test_evidence_is_exposed(lab: "Lab", record: Record, cited_by: str) -> None:
+    """What statements cite is needed too: plans, and the attestations of every kind."""
     repository = lab.open()
-    digest = repository.put_evidence(b"plan")
-    body = PruneBody(phase="result", plan=str(digest))
-    draft = Draft(type="prune", subject=[(f"evidence/{digest}", digest)], body=body)
-    repository.append(lambda _: draft, [lab.root_key.pruner], tool="test")
+    digest = repository.put_evidence(b"cited")
+    body: PruneBody | EventBody | VerificationBody = PruneBody(phase="result", plan=str(digest))
+    now = to_rfc3339(lab.clock())
+    if cited_by == "restore":
+        body = EventBody(verdict="passed", started=now, finished=now, attestation=str(digest))
+    if cited_by == "verification":
+        body = VerificationBody(
+            snapshots=((record.seq, record.seq),),
+            through=record.seq,
+            read=0,
+            share=0,
+            opened=False,
+            nonce="0" * 32,
+            verdict="partial",
+            started=now,
+            finished=now,
+            attestation=str(digest),
+        )
+    key = lab.root_key.pruner if cited_by == "prune" else lab.recovery.restorer
+    draft = Draft(type=cited_by, subject=[(f"evidence/{digest}", digest)], body=body)
+    assert repository.append(lambda _: draft, [key], tool="test").status is Status.VALID
     locked_junk(lab, f"evidence/{digest}", b"junk")
     assert heal(lab)[1].hidden == ()
-    assert lab.store.get(f"evidence/{digest}") == b"plan"
+    assert lab.store.get(f"evidence/{digest}") == b"cited"
 
 
 def test_the_right_version_is_found_by_digest_where_the_pinned_one_is_gone(
@@ -420,6 +444,25 @@ def test_a_pinned_version_is_never_deleted(lab: "Lab", record: Record) -> None:
     repair = plan_repair(only, version("right"), [need])
     assert repair is not None
     assert [step.action for step in repair.steps] == [Action.EXPOSE]
+
+
+def test_the_largest_evidence_is_never_deleted_under_a_wrong_name(
+    lab: "Lab", record: Record
+) -> None:
+    """Its size is known to nothing but the limit: exactly that is hashed too."""
+    repository = lab.open()
+    digest = repository.put_evidence(b"x" * MAX_EVIDENCE)
+    body = PruneBody(phase="result", plan=str(digest))
+    draft = Draft(type="prune", subject=[(f"evidence/{digest}", digest)], body=body)
+    repository.append(lambda _: draft, [lab.root_key.pruner], tool="test")
+    other = packs(lab, record)[0]
+    copy = lab.store.plant(other.name, b"x" * MAX_EVIDENCE)
+    junk = lab.store.plant(other.name, b"y" * MAX_EVIDENCE)
+    heal(lab)
+    left = list(lab.store.versions(other.name))
+    assert copy in left
+    assert junk not in left  # the control
+    assert Digest.of(lab.store.get(other.name)) == other.sha256
 
 
 @pytest.mark.parametrize("kind", ["pack", "statement"])

@@ -48,6 +48,36 @@ def test_index_round_trips() -> None:
         assert open_index(seal_index(KEY, REPOSITORY, entries), KEY, REPOSITORY) == entries
 
 
+def test_what_is_over_the_stored_limit_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One byte more is refused before any of it is opened; exactly the limit is read."""
+    data = seal_index(KEY, REPOSITORY, [entry()])
+    monkeypatch.setattr("vault.index.MAX_STORED_INDEX", len(data))
+    assert open_index(data, KEY, REPOSITORY) == [entry()]
+    monkeypatch.setattr("vault.index.MAX_STORED_INDEX", len(data) - 1)
+    with pytest.raises(FormatError, match="too large"):
+        open_index(data, KEY, REPOSITORY)
+
+
+def test_an_index_may_have_all_of_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sealed is read again: one limit, met from both sides."""
+    sizes: list[int] = []
+
+    def measured(raw: bytes) -> bytes:
+        sizes.append(len(raw))
+        return compress(raw)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vault.index.compress", measured)
+        seal_index(KEY, REPOSITORY, [entry()])
+    (raw,) = sizes
+    monkeypatch.setattr("vault.index.MAX_INDEX", raw)
+    assert open_index(seal_index(KEY, REPOSITORY, [entry()]), KEY, REPOSITORY) == [entry()]
+    assert list(partition([entry(), entry()], packs=9, limit=raw)) == [[entry()], [entry()]]
+    monkeypatch.setattr("vault.index.MAX_INDEX", raw - 1)
+    with pytest.raises(VaultError, match="over its limit"):
+        seal_index(KEY, REPOSITORY, [entry()])
+
+
 def test_index_is_bound_to_domain_and_repository() -> None:
     """Another domain's key, another repository."""
     data = seal_index(KEY, REPOSITORY, [entry()])

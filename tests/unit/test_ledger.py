@@ -721,7 +721,11 @@ def test_distrust_voids_what_was_linked_since(chain: Chain) -> None:
     assert ledger.records[second.seq].status is Status.VOID
     assert ledger.records[second.seq].digest == second.digest
     assert [f.subject for f in ledger.findings] == [f"ledger {second.seq}"]
+    # seen to, so no error for ever; what is void from the start is one
+    assert ledger.findings[0].severity is Severity.WARNING
     assert chain.link(beat(chain, "beta")).status is Status.VALID
+    assert chain.add("snapshot", snapshot("../x"), "beta").status is Status.VOID
+    assert ledger.findings[-1].severity is Severity.ERROR
 
 
 def test_theft_found_after_the_revocation_can_still_be_told(chain: Chain) -> None:
@@ -801,11 +805,24 @@ BAD_BODIES: dict[str, tuple[str, Body, str]] = {
     "tree id": ("snapshot", snapshot(tree=TreeRef(id="x", level=0, commitment=DIGEST)), "alpha"),
     "level": ("snapshot", snapshot(tree=TreeRef(id=DIGEST, level=9, commitment=DIGEST)), "alpha"),
     "commitment": ("snapshot", snapshot(tree=TreeRef(id=DIGEST, level=0, commitment="")), "alpha"),
-    "inventory": (
-        "snapshot",
-        snapshot(inventory=InventoryRef(sha256=DIGEST, size=-1, version="1", objects=1, bytes=1)),
-        "alpha",
-    ),
+    **{
+        f"inventory {name}": (
+            "snapshot",
+            snapshot(
+                inventory=replace_body(
+                    InventoryRef(sha256=DIGEST, size=1, version="1", objects=1, bytes=1),
+                    **{name: value},
+                )
+            ),
+            "alpha",
+        )
+        for name, value in (
+            ("sha256", str(DIGEST)[:-1] + "G"),
+            ("size", -1),
+            ("objects", -1),
+            ("bytes", -1),
+        )
+    },
     "version id": (
         "snapshot",
         snapshot(inventory=InventoryRef(sha256=DIGEST, size=1, version="", objects=1, bytes=1)),
