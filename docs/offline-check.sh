@@ -20,7 +20,7 @@
 #
 # Exit status 0 without faults, 1 with, 2 if it could not look. Not checked: locks, what packs hold,
 # what evidence says, and whether the store shows its newest statement: compare the head with one you know.
-# docs/format.md 2.6 has the same list; tests/independent/verify_ledger.py (Python) gives the same answers.
+# docs/format.md 2.7 has the same list; tests/independent/verify_ledger.py (Python) gives the same answers.
 set -u
 LC_ALL=C
 export LC_ALL

@@ -7,7 +7,7 @@ A second reading of docs/format.md that shares no code with the program it check
 
 STORE is a directory store, or a bucket copied to a directory: object NAME is the file
 STORE/NAME, its later versions are NAME~2, NAME~3. Only public keys are needed. Prints what
-docs/format.md 2.6 says: faults, head, counts; exit status 0 if there is no fault, 1 otherwise.
+docs/format.md 2.7 says: faults, head, counts; exit status 0 if there is no fault, 1 otherwise.
 """
 
 import base64
@@ -747,7 +747,7 @@ def apply_lines(name: str, objects: Objects, lines: list[str]) -> None:
 
 
 def report(verifier: Verifier) -> list[str]:
-    """The lines of docs/format.md 2.6."""
+    """The lines of docs/format.md 2.7."""
     counts = Counter(verifier.status)
     end = len(verifier.status)
     summary = (
