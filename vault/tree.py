@@ -897,7 +897,9 @@ class TreeParser:
         return BadEntry(
             path=path,
             after=self._order.last_path,
-            problem=error.message.removeprefix(prefix),
+            problem=error.message.removeprefix(prefix)
+            .replace("tree entry's extra part ", "has an extra part that ", 1)
+            .removeprefix("tree entry "),
             found="" if error.found is None else str(error.found)[:200],
             replaced=replaced,
         )

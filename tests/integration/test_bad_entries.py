@@ -211,6 +211,21 @@ def test_the_bad_one_itself_is_refused_with_its_reason(
     assert vault("restore", seq, home / "target", "--include", "nothing")[0] == 2
 
 
+def test_a_refusal_names_the_file_and_its_fault_as_sentences(
+    vault: Vault, forger: Forge, entry: MakeEntry, home: Path
+) -> None:
+    """Not as Python writes bytes, and the subject once."""
+    bad = _bad(entry)
+    for case in ("unknown type", "another shape"):
+        part, path = bad[case]
+        seq = forger(*forger.tree(part)).record.seq
+        _, _, err = vault("restore", seq, home / "target")
+        assert "tree entry" not in err
+        assert "first b'" not in err
+        assert "its entry has an unknown type" in err or "its entry is malformed" in err
+        assert path is None or "that can't be restored, first 'm/evil" in err
+
+
 def test_a_bad_directory_still_gives_its_members(
     vault: Vault, forger: Forge, entry: MakeEntry, home: Path
 ) -> None:

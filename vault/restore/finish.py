@@ -353,7 +353,7 @@ def _site_of_note(parent: int, full: bytes, note: Note, fs: Fs) -> Beside:
             f"what is at and beside {os.fsdecode(full)!r} is not what its note says",
             expected=f"inode {note.new} at one name"
             + (f", inode {note.former} at the other" if note.former else ""),
-            found=site.layout(),
+            found=site.described(),
             hint="nothing was moved; look at the directories and move them by hand",
         )
     return site

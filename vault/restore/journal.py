@@ -271,8 +271,16 @@ def _load(room: PrivateDirectory, target: bytes) -> list[Journal]:
     for restore_id in _ids(room, key):
         data = room.read(_name(key, restore_id), _MAX_SIZE)
         if data is not None:
-            with naming(f"restore journal {room.path / _name(key, restore_id)}"):
-                found.append(decode(data, target=target, restore_id=restore_id))
+            path = room.path / _name(key, restore_id)
+            try:
+                with naming(f"restore journal {path}"):
+                    found.append(decode(data, target=target, restore_id=restore_id))
+            except FormatError as error:
+                error.hint = (
+                    f"nothing was moved or removed: move {path} away, and 'vault restore --undo'"
+                    " says what lies beside TARGET and how to exchange the two"
+                )
+                raise
     return found
 
 

@@ -1,6 +1,7 @@
 """What a restore is asked for, and what may be said of it afterwards."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -66,7 +67,11 @@ class BadEntriesError(FormatError):
 
     def __init__(self, record: Record, flaws: Flaws) -> None:
         first = flaws.named[0]
-        name = "one without a legible name" if first.path is None else repr(first.path[:200])
+        name = (
+            "one without a legible name"
+            if first.path is None
+            else repr(os.fsdecode(first.path[:200]))
+        )
         count = f"{flaws.count} entries" if flaws.count > 1 else "1 entry"
         super().__init__(
             f"snapshot {record.seq} has {count} that can't be restored, first {name}:"

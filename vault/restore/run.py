@@ -315,8 +315,9 @@ class Run:
         assert wanted is not None
         for path, bad in self._flaws.paths.items():
             if wanted(path, False):
+                shown = os.fsdecode(path[:200])
                 return FormatError(
-                    f"{path[:200]!r} of snapshot {seq} can't be restored: its entry {bad.text};"
+                    f"{shown!r} of snapshot {seq} can't be restored: its entry {bad.text};"
                     " TARGET is as it was",
                     hint="'vault find' shows it in other snapshots",
                 )

@@ -52,6 +52,12 @@ _BACKWARD_MISSING: Final[dict[str, tuple[str, ...]]] = {"---": (), "-n-": (), "n
 _SWAPPED: Final = {"on-", "no-"}  # one exchange leads from either to the other
 _MOUNT_OWN: Final = b"lost+found"
 _THIRD: Final = b"former"
+_WORDS: Final = {
+    "n": "the restored state",
+    "o": "the former state",
+    "-": "nothing",
+    "?": "something else",
+}
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -133,7 +139,7 @@ class Beside:
         self._holder = _open_holder(fs, parent, self._holder_name)
         if self._holder is not None and holder not in {None, os.fstat(self._holder).st_ino}:
             self.close()
-            raise self._foreign("another directory beside it")
+            raise self._foreign(f"another directory at {os.fsdecode(self._holder_name)!r}")
         self._places = {"t": (parent, name)}
         if self._holder is not None:
             self._places |= {"s": (self._holder, _target.TREE), "f": (self._holder, _THIRD)}
@@ -188,6 +194,15 @@ class Beside:
         """What is at TARGET, at the staging name and at the third: n, o, - or ?."""
         return "".join(self._letter(role) for role in "tsf")
 
+    def described(self) -> str:
+        """What is at TARGET and in the directory beside it, in words."""
+        at_target, staged, third = (_WORDS[letter] for letter in self.layout())
+        beside = os.fsdecode(self._holder_name)
+        found = f"{at_target} at TARGET, {staged} at '{beside}/{os.fsdecode(_target.TREE)}'"
+        if third != _WORDS["-"]:
+            found += f", {third} at '{beside}/{os.fsdecode(_THIRD)}'"
+        return found
+
     def knows_the_way_back(self) -> bool:
         """Whether what is found is a state of this restore."""
         return self.layout() in self._back()
@@ -211,12 +226,12 @@ class Beside:
         """Go the way from what is found; returns whether that was one step."""
         layout = self.layout()
         if layout not in table:
-            raise self._foreign(layout)
+            raise self._foreign(self.described())
         steps = table[layout]
         if not steps:
             return True
         if self._holder is None:
-            raise self._foreign(layout)
+            raise self._foreign(self.described())
         with self._movable():
             if layout in _SWAPPED and self._swap(table):
                 return True
@@ -265,7 +280,7 @@ class Beside:
     def _check_arrived(self, table: dict[str, tuple[str, ...]]) -> None:
         """See that what was moved is what was meant: a name can be swapped before any call."""
         if table.get(self.layout()) != ():
-            raise self._foreign(self.layout())
+            raise self._foreign(self.described())
 
     def _remove(self, letter: str, inode: int | None) -> None:
         at = self.layout().find(letter, 1)  # never TARGET
@@ -283,7 +298,8 @@ class Beside:
         return ConfigError(
             f"what is at and beside {os.fsdecode(self._path)!r} is not what the restore left",
             found=found,
-            hint="another process moved it; nothing was removed",
+            hint="something else moved it; nothing was removed: give the directories these names"
+            " back, or move them by hand",
         )
 
 

@@ -451,7 +451,8 @@ def test_foreign_directories_are_never_touched(machine: Machine, tmp_path: Path)
     machine.restore(target, Fs())
     target.rename(tmp_path / "moved")
     plant(target, {"theirs": "theirs"})
-    with pytest.raises(ConfigError, match="not what the restore left"):
+    what = r"found something else at TARGET, the former state at '\.target\.vault-0123abcd/tree'$"
+    with pytest.raises(ConfigError, match="not what the restore left: " + what):
         machine.undo(target)
     with pytest.raises(ConfigError, match="not what the restore left"):
         machine.finalize(target)
@@ -570,8 +571,9 @@ def test_a_damaged_journal_is_refused(
     (journal,) = machine.journals
     journal.write_text(json.dumps(damage(json.loads(journal.read_text()))))
     for call in (machine.finalize, machine.undo, machine.unfinished):
-        with pytest.raises(FormatError, match="restore journal"):
+        with pytest.raises(FormatError, match="restore journal") as caught:
             call(target)
+        assert str(journal) in (caught.value.hint or "")  # what to move away, to go on without
     assert read(target) == NEW
 
 
