@@ -64,6 +64,7 @@ class _Left:
     def end(self, journal: Journal) -> None:
         """Remove the note, then the journal: all that it was for is done."""
         _note.remove(self.parent, _staging_name(journal), self.fs)
+        self.fs.fsync(self.parent)  # no directory comes back once its journal is gone
         self._journals.remove(journal)
 
 

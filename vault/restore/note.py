@@ -74,18 +74,12 @@ def write(parent: int, staging: bytes, note: Note, fs: Fs) -> None:
         OSError: It could not be written.
     """
     text = json.dumps(body_to_json(note), indent=1, ensure_ascii=True)
-    name = note_name(staging)
-    write_new(fs, parent, name, text.encode("ascii") + b"\n")
-    fd = os.open(name, _READ, dir_fd=parent)
-    try:
-        fs.chmod(fd, 0o644)
-    finally:
-        os.close(fd)
+    write_new(fs, parent, note_name(staging), text.encode("ascii") + b"\n", mode=0o644)
     fs.fsync(parent)
 
 
 def remove(parent: int, staging: bytes, fs: Fs) -> None:
-    """Remove the note that a run of this user left, if it is there.
+    """Remove the note that a run of this user left, if it is there; the caller syncs.
 
     Raises:
         OSError: It could not be removed.

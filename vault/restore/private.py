@@ -202,7 +202,7 @@ class Lock:
         self.fd = fd
 
 
-def write_new(fs: Fs, directory: int, name: bytes, data: bytes) -> None:
+def write_new(fs: Fs, directory: int, name: bytes, data: bytes, *, mode: int = 0o600) -> None:
     """Make a file that was not there, its bytes on the disk; the name is for the caller to sync.
 
     Raises:
@@ -213,6 +213,8 @@ def write_new(fs: Fs, directory: int, name: bytes, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[fs.pwrite(fd, rest, len(data) - len(rest)) :]
+        if mode != 0o600:
+            fs.chmod(fd, mode)
         fs.fsync(fd)
     finally:
         os.close(fd)

@@ -174,12 +174,12 @@ class Beside:
         return None if at < 0 else self._fs.open_directory(*self._places["tsf"[at]])
 
     def remove_old(self) -> None:
-        """Remove the former state, if any is left, and the holder."""
+        """Remove the former state, if any is left, and the holder; the caller syncs the parent."""
         self._remove("o", self._old)
         self._remove_holder()
 
     def remove_new(self) -> None:
-        """Remove the staged tree, if any is left, and the holder."""
+        """Remove the staged tree, if any is left, and the holder; the caller syncs the parent."""
         if self._new is not None:
             self._remove("n", self._new)
             self._remove_holder()
@@ -286,13 +286,11 @@ class Beside:
         at = self.layout().find(letter, 1)  # never TARGET
         if at > 0 and inode is not None:
             remove_tree(self._fs, *self._places["tsf"[at]], inode)
-            self._sync()
 
     def _remove_holder(self) -> None:
         if self._holder is not None:
             with contextlib.suppress(FileNotFoundError):
                 self._fs.rmdir(self._parent, self._holder_name)
-            self._fs.fsync(self._parent)
 
     def _foreign(self, found: str) -> ConfigError:
         return ConfigError(
@@ -345,7 +343,6 @@ class Within:
                 move = self._fs.rename if name == _MOUNT_OWN else self._fs.rename_new
                 move(staging, name, self._top, name)
         remove_empty(self._fs, self._top, self._holder)
-        self._fs.fsync(self._top)
         return Promoted(atomic=False, left_out=self.settle())
 
     def backward(self) -> None:
@@ -386,9 +383,9 @@ class Within:
 
     def settle(self) -> tuple[str, ...]:
         """Give the mount point the attributes that the top of the snapshot has."""
-        if self._after is None:
-            return ()
-        omitted = self._fs.apply_fd(self._top, self._after, directory=True)
+        omitted: tuple[str, ...] = ()
+        if self._after is not None:
+            omitted = self._fs.apply_fd(self._top, self._after, directory=True)
         self._fs.fsync(self._top)
         return omitted
 
@@ -399,6 +396,7 @@ class Within:
             try:
                 if inode_at(fd, name) is None:
                     self._fs.mkdir(fd, name)
+                self._fs.fsync(fd)  # also where a run made it that was cut off before this
             finally:
                 os.close(fd)
 

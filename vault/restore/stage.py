@@ -144,6 +144,7 @@ class Staging:
         with contextlib.suppress(OSError, VaultError):
             remove_empty(self.fs, self.home, self.name)
             self._remove_note()
+            self._sync()
             self._journals.remove(self.journal)
 
     def save(self, journal: Journal) -> None:
@@ -177,6 +178,7 @@ class Staging:
         """
         _guard("remove", self.path, self._remove_tree)
         _guard("remove the note of", self.path, self._remove_note)
+        _guard("flush", self.path, self._sync)
         self._journals.remove(self.journal)
 
     def _remove_tree(self) -> None:
@@ -189,6 +191,12 @@ class Staging:
 
     def _remove_note(self) -> None:
         remove_note(self.parent, self.name, self.fs)
+
+    def _sync(self) -> None:
+        """What was removed does not come back once the journal is gone."""
+        self.fs.fsync(self.parent)
+        if self.before is not None:
+            self.fs.fsync(self.home)
 
     def _read_mount_point(self) -> fsmeta.Meta | None:
         """Attributes of TARGET where staging is inside it."""

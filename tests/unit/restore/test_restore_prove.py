@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLR0917, PTH208 - fixtures are arguments; /proc is listed by name
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import TypeAlias
 import pytest
 
 from vault import fsmeta
+from vault.errors import LocalError
 from vault.progress import NO_PROGRESS
 from vault.restore import disk as disk_module
 from vault.restore.disk import Disk, Evidence
@@ -296,3 +298,74 @@ def test_kernel_labels_are_no_difference(
     top = Entry(path=b"", type=EntryType.DIRECTORY, mode=0o700, mtime=status.st_mtime_ns)
     report = run_proof([(top, encode_canonical(top))], check_root=lambda _: True)
     assert report.verdict is Verdict.PASSED
+
+
+class Calm(Fs):
+    """Does not flush what others write on this machine."""
+
+    def syncfs(self, fd: int) -> None:
+        """Nothing."""
+
+
+class Lossy(Fs):
+    """Loses a write, as shows when all is flushed; or tells of one that was lost."""
+
+    def __init__(self, top: Path, code: int = 0) -> None:
+        self._top = top
+        self._code = code
+
+    def syncfs(self, fd: int) -> None:
+        """From now on something else is on the disk."""
+        if self._code:
+            raise OSError(self._code, os.strerror(self._code))
+        _flip(self._top)
+
+
+@needs_root
+def test_all_is_flushed_before_anything_is_read(
+    staging: Staging, stage_tree: Callable[[int], dict[str, int]], run_proof: Prove,
+    executor: Executor,
+) -> None:  # fmt: skip
+    """What waits in memory can't be evicted, and its writes may still fail."""
+    stage_tree(staging.fd)
+    root = Path(os.fsdecode(staging.path))
+    right = run_proof(fs=Calm())
+    assert right.verdict is Verdict.PASSED
+    report = run_proof(fs=Lossy(root))
+    assert [found.path for found in report.mismatches] == [b"big"]
+    _flip(root)
+    assert read_back(staging.fd, executor=executor, fs=Calm()).root == right.disk_root
+    assert read_back(staging.fd, executor=executor, fs=Lossy(root)).root != right.disk_root
+
+
+@needs_root
+def test_a_lost_write_proves_nothing(
+    staging: Staging, stage_tree: Callable[[int], dict[str, int]], run_proof: Prove,
+    executor: Executor,
+) -> None:  # fmt: skip
+    """The kernel tells of it when all is flushed, even if what is read then looks right."""
+    stage_tree(staging.fd)
+    fs = Lossy(Path(os.fsdecode(staging.path)), errno.EIO)
+    with pytest.raises(LocalError, match="read back"):
+        run_proof(fs=fs)
+    with pytest.raises(LocalError, match="read back"):
+        read_back(staging.fd, executor=executor, fs=fs)
+
+
+@needs_root
+def test_a_device_that_is_missing_is_an_omission_only_where_devices_were_left_out(
+    staging: Staging, stage_tree: Callable[[int], dict[str, int]], run_proof: Prove
+) -> None:
+    """Where it was made and is gone, or is a file, something is wrong."""
+    stage_tree(staging.fd)
+    root = Path(os.fsdecode(staging.path))
+    _keep_times(root, (root / "null").unlink)
+    report = run_proof(fs=Calm())
+    assert report.verdict is Verdict.FAILED
+    assert [(found.path, found.field) for found in report.mismatches] == [(b"null", "missing")]
+    report = run_proof(fs=Calm(), left_out={"devices"})
+    assert (report.verdict, report.left_out) == (Verdict.PARTIAL, {"devices": 1})
+    _keep_times(root, (root / "empty").unlink)
+    report = run_proof(fs=Calm(), left_out={"devices"})
+    assert report.verdict is Verdict.FAILED
+    assert [(found.path, found.field) for found in report.mismatches] == [(b"empty", "missing")]
