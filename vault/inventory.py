@@ -19,7 +19,8 @@ from vault.storage.base import validate_name
 MAX_INVENTORY = 1 << 30  # bytes
 MAX_CHAIN = 16  # bases behind one inventory
 KEPT = 1 << 18  # references and lines that a `Resolver` keeps: some 100 MB at most
-_DELTA_FROM = 1000  # objects; a shorter list is cheaper than a second read
+_DELTA_FROM = 100  # objects; a shorter list is cheaper than a second read and lock
+_STEP = 4  # a delta has at most a fourth of the lines of the delta that it builds on
 
 _MAGIC = "# vault-inventory 1"
 _INDEX = "# index"
@@ -37,6 +38,7 @@ class Inventory:
     objects: tuple[ObjectRef, ...]  # sorted by name
     index: tuple[ObjectRef, ...] = ()  # in use, but a cache: not needs (I10)
     bases: tuple[ObjectRef, ...] = ()  # nearest first; needed as long as this inventory is
+    changes: tuple[int, ...] = ()  # lines added and removed: its own, then each base's but the last
 
     @property
     def objects_count(self) -> int:
@@ -103,6 +105,22 @@ def encode(
     total = sum(ref.size for ref in needed)
     head = [_MAGIC, f"# objects {len(needed)}", f"# bytes {total}"]
     return "\n".join([*head, *lines, *cache, ""]).encode("ascii")
+
+
+def pick_base(objects: Iterable[ObjectRef], last: Inventory) -> int:
+    """Which inventory to differ from: 0 for ``last`` itself, n for the n-th of its bases.
+
+    A delta is passed over, and what it changed written again, while it has fewer lines than
+    `_STEP` times the new one. So lines are written again as often as the logarithm of how many
+    there are, and no chain is longer than that: each base behind a snapshot costs its readers
+    a request, and each further snapshot one more to extend its lock.
+    """
+    lines = max(1, len(set(objects).symmetric_difference(last.objects)))
+    for back, changed in enumerate(last.changes):
+        if changed >= _STEP * lines:
+            return back
+        lines += changed  # at most: what was changed back needs no line
+    return len(last.changes)
 
 
 def _may_be_delta(needed: Sequence[ObjectRef], base: Inventory) -> bool:
@@ -244,9 +262,12 @@ class Resolver:
             return known
         objects = {} if known is None else {each.name: each for each in known.objects}
         bases = () if known is None else known.bases
+        changes = () if known is None else known.changes
         for source, parsed in reversed(chain):
             objects = _apply(objects, parsed, source)
-            bases = bases if parsed.base is None else (parsed.base, *bases)
+            if parsed.base is not None:
+                bases = (parsed.base, *bases)
+                changes = (len(parsed.added) + len(parsed.removed), *changes)
             if len(bases) > MAX_CHAIN:
                 raise _too_many_bases()
             if self._keep or source is ref:
@@ -254,6 +275,7 @@ class Resolver:
                     objects=tuple(objects[name] for name in sorted(objects)),
                     index=parsed.index,
                     bases=bases,
+                    changes=changes,
                 )
                 self._remember(source, known)
         assert known is not None

@@ -2,11 +2,12 @@
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vault.errors import FormatError, VaultError
@@ -19,6 +20,7 @@ from vault.inventory import (
     format_ref,
     parse,
     parse_ref,
+    pick_base,
     resolve,
 )
 from vault.model import Digest, ObjectRef
@@ -122,7 +124,7 @@ def test_relocated_object_is_removed_and_added() -> None:
     assert resolve(shelf.put(text), shelf.fetch).objects == tuple(after)
 
 
-@pytest.mark.parametrize(("count", "kept"), [(1000, 1000), (1500, 700)])
+@pytest.mark.parametrize(("count", "kept"), [(100, 100), (1500, 700)])
 def test_delta_is_not_written_where_it_saves_little(count: int, kept: int) -> None:
     """Short lists and great changes are written whole."""
     shelf = Shelf()
@@ -132,8 +134,76 @@ def test_delta_is_not_written_where_it_saves_little(count: int, kept: int) -> No
     assert parse(encode(after, (), resolve(base, shelf.fetch), base)).base is None
 
 
+class _Dataset:
+    """Inventories of one dataset as its snapshots write them."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+        self.last: ObjectRef | None = None
+        self.written = 0  # bytes
+        self.wholes = 0
+
+    def write(self, objects: list[ObjectRef]) -> Inventory:
+        """The next one, resolved."""
+        base: Inventory | None = None
+        where = self.last
+        if where is not None:
+            base = resolve(where, self.shelf.fetch)
+            if back := pick_base(objects, base):
+                where = base.bases[back - 1]
+                base = resolve(where, self.shelf.fetch)
+        text = encode(objects, (), base, where)
+        self.written += len(text)
+        self.wholes += b"\n# base " not in text
+        self.last = self.shelf.put(text)
+        found = resolve(self.last, self.shelf.fetch)
+        assert found.objects == tuple(objects)
+        return found
+
+
+def test_inventories_of_small_daily_changes_are_written_in_small_parts() -> None:
+    """Two packs a day, one of which replaces one: a tenth of the bytes, in short chains."""
+    dataset, whole, chains = _Dataset(Shelf()), 0, []
+    objects = [ref(n) for n in range(200)]
+    for day in range(100):
+        objects = [*objects[:-1], ref(200 + 2 * day), ref(201 + 2 * day)]
+        chains.append(len(dataset.write(objects).bases))
+        whole += len(encode(objects))
+    assert dataset.written < whole / 10
+    assert dataset.wholes <= 3
+    assert max(chains) <= 5
+
+
+def test_inventories_that_do_not_change_build_on_the_same_one() -> None:
+    """However many: a chain of empty deltas would be long for nothing."""
+    dataset = _Dataset(Shelf())
+    objects = [ref(n) for n in range(200)]
+    dataset.write(objects)
+    objects.append(ref(200))
+    chains = [len(dataset.write(objects).bases) for _ in range(20)]
+    assert max(chains) <= 2
+    assert dataset.wholes == 1
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=20))
+def test_each_delta_has_a_fourth_of_the_lines_of_the_one_below(changed: list[int]) -> None:
+    """Whatever changes, so that chains are as long as the logarithm of the lines."""
+    dataset = _Dataset(Shelf())
+    objects = [ref(n) for n in range(200)]
+    count = len(objects)
+    dataset.write(objects)
+    for number in changed:
+        objects = [*objects[number:], *(ref(count + n) for n in range(number))]
+        count += number
+        found = dataset.write(objects)
+        assert len(found.changes) == len(found.bases)
+        assert all(4 * above <= below for above, below in itertools.pairwise(found.changes))
+        assert len(found.bases) <= 6
+
+
 def test_chain_never_grows_beyond_sixteen_bases() -> None:
-    """The seventeenth is written whole again."""
+    """The seventeenth is written whole again, though each is made to build on the last."""
     shelf = Shelf()
     objects = [ref(n) for n in range(1200)]
     where = shelf.put(encode(objects))

@@ -138,10 +138,10 @@ class Publisher:
         repository = self._repository
         self._check_present(publication.packs)
         self._lock_packs(publication, until)
-        base, base_ref = self._base(publication.body.dataset)
         refs = [pack.ref for pack in publication.packs]
         domain = self._domain_object()
         repository.read(domain)  # nobody can restore without it, and no later step looks at it
+        base, base_ref = self._base(publication.body.dataset, [*refs, domain])
         in_use = self._index_in_use(publication.new_index)
         text = inventory.encode([*refs, domain], in_use, base, base_ref)
         stored = repository.put(f"inventory/{Digest.of(text)}", text, until)
@@ -331,8 +331,10 @@ class Publisher:
 
     # --- inventory ---
 
-    def _base(self, dataset: str) -> tuple[Inventory | None, ObjectRef | None]:
-        """The dataset's last inventory, to write only what differs from it.
+    def _base(
+        self, dataset: str, objects: Sequence[ObjectRef]
+    ) -> tuple[Inventory | None, ObjectRef | None]:
+        """The dataset's last inventory, or one that it builds on, to write what differs from it.
 
         None where it can't be relied on: it is damaged, ran out like a pack (I7)
         or is, or may be, about to be pruned (I4). The new one is then written in full.
@@ -346,6 +348,9 @@ class Publisher:
         ref = self._repository.inventory_ref(previous[-1])
         try:
             base = self._repository.inventory(previous[-1])
+            if back := inventory.pick_base(objects, base):
+                ref = base.bases[back - 1]
+                base = inventory.resolve(ref, self._repository.read)
         except IntegrityError:
             return None, None
         return (None, None) if self._are_doomed([ref, *base.bases]) else (base, ref)
