@@ -11,14 +11,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
-from vault.envelope import Statement, max_envelope, parse_envelope, parse_statement
+from vault.envelope import MAX_ROOT_PAE, Statement, max_envelope, parse_envelope, parse_statement
 from vault.errors import FormatError
 from vault.model import Digest
 
 PAGE_LENGTH: Final = 1_000  # statements
 MIN_VOUCHERS: Final = 2  # keys that signed what follows the pages
 MAX_PAGE: Final = 16 << 20  # bytes as stored
-_MAX_PAE: Final = 65_536
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +65,9 @@ def parse_page(data: bytes, number: int) -> list[PagedStatement]:
 
 
 def _parse(line: bytes) -> PagedStatement:
-    if len(line) > max_envelope(_MAX_PAE):
+    if len(line) > max_envelope(MAX_ROOT_PAE):
         raise FormatError("ledger page has too long a line", found=len(line))
-    envelope = parse_envelope(line, limit=_MAX_PAE)
+    envelope = parse_envelope(line, limit=MAX_ROOT_PAE)
     return PagedStatement(
         envelope=line, digest=envelope.digest, statement=parse_statement(envelope.payload)
     )

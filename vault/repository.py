@@ -18,9 +18,11 @@ from vault import inventory, locks, pages
 from vault.answers import ask_twice
 from vault.crypto import SigningKey
 from vault.envelope import (
+    MAX_ROOT_PAE,
     Head,
     build_statement,
     ledger_name,
+    max_envelope,
     parse_envelope,
     parse_ledger_name,
     parse_statement,
@@ -71,7 +73,7 @@ _log = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 Plan = frozenset[tuple[str, str]]  # name and version of what is to be deleted
 
-MAX_ENVELOPE = 2 * 65_536 + 8_192  # bytes; docs/format.md 2.1
+MAX_ENVELOPE = max_envelope(MAX_ROOT_PAE)  # bytes; docs/format.md 2.1
 _MIN_ENVELOPE = 200  # bytes: what the frozen grammar demands, in base64, takes more
 MAX_EVIDENCE = 4 * 1_048_576  # bytes; docs/format.md 2.4
 APPEND_ATTEMPTS = 40  # twenty writers racing need at most twenty rounds

@@ -44,13 +44,14 @@ Result = dict[str, Any]
 class Chosen:
     """The tests that one mutant meets."""
 
-    tests: list[str]
+    first: list[str]  # of one file: most mutants end here, and few files are loaded
+    then: list[str]
     left: int  # more of them, for which there is no time
     reached: bool  # some test runs the line itself
 
 
 def choose(mutant: Mutant, recording: Recording) -> Chosen:
-    """The cheapest tests that run the line, one of every file before a second of any.
+    """The cheapest tests that run the line: of one file, then of all, one of each before a second.
 
     Where none does (what runs at import, or never) those of the whole module.
     """
@@ -63,13 +64,24 @@ def choose(mutant: Mutant, recording: Recording) -> Chosen:
         file = test.partition("::")[0]
         ranked.append((of_file[file] > 0, timed[test], test))
         of_file[file] += 1
-    budget = BUDGET if running else BUDGET / 3
+    nearest = max(
+        sorted(of_file),
+        key=lambda file: (file.startswith("tests/unit/"), of_file[file]),
+        default="",
+    )
+    first = _within(BUDGET / 3, [turn for turn in ranked if turn[2].startswith(f"{nearest}::")])
+    rest = [turn for turn in sorted(ranked) if turn[2] not in first]
+    then = _within(BUDGET if running else BUDGET / 3, rest)
+    return Chosen(first, then, len(timed) - len(first) - len(then), bool(running))
+
+
+def _within(budget: float, ranked: Sequence[tuple[bool, float, str]]) -> list[str]:
     chosen: list[str] = []
-    for _, taken, test in sorted(ranked):
+    for _, taken, test in ranked:
         if (budget := budget - taken - STARTING) < 0 and chosen:
             break
         chosen.append(test)
-    return Chosen(chosen, len(timed) - len(chosen), bool(running))
+    return chosen
 
 
 def judge(mutant: Mutant, workshop: Workshop, chosen: Chosen, cap: float) -> Result:
@@ -78,9 +90,11 @@ def judge(mutant: Mutant, workshop: Workshop, chosen: Chosen, cap: float) -> Res
     began = time.monotonic()
     status: int | None = 0
     output = ""
-    if chosen.tests:
-        with workshop.broken(mutant.file, content):
-            status, output = workshop.pytest(chosen.tests, "-x", seconds=cap)
+    with workshop.broken(mutant.file, content):
+        for tests in filter(None, (chosen.first, chosen.then)):
+            if status == 0:
+                left = cap - (time.monotonic() - began)
+                status, output = workshop.pytest(tests, "-x", seconds=left)
     verdicts = {None: "timed out", 0: "survived", 1: "killed", 2: "killed", 3: "killed"}
     failed = re.search(r"^(?:FAILED|ERROR) (tests/\S+)", output, re.MULTILINE)
     return {
@@ -94,7 +108,7 @@ def judge(mutant: Mutant, workshop: Workshop, chosen: Chosen, cap: float) -> Res
         "new": mutant.new,
         "sync": mutant.syncs,
         "reached": chosen.reached,
-        "tests": chosen.tests if status == 0 else len(chosen.tests),
+        "tests": [*chosen.first, *chosen.then],
         "left": chosen.left,
         "by": failed[1] if failed else "",
         "output": "" if status in {0, 1} else output[-2_000:],

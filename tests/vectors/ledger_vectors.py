@@ -327,6 +327,10 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
             name: (end, signed(writer.statement("verification", each), "restorer"), "void")
             for name, each in _impossible_verifications(end).items()
         },
+        **{
+            name: (end, signed(writer.statement("snapshot", each), "alpha"), "void")
+            for name, each in _impossible_snapshots(body).items()
+        },
         "restore-of-a-later-snapshot": (end, signed(later, "restorer"), "void"),
         "verification-of-everything-by-a-writer": (
             end,
@@ -451,6 +455,37 @@ def _impossible_verifications(end: int) -> dict[str, VerificationBody]:
         "bad-is-no-id": {"bad": ("AB" * 32,), "bad_count": 1},
     }
     return {f"verification-{name}": _verification(**changes) for name, changes in flaws.items()}
+
+
+def _impossible_snapshots(body: SnapshotBody) -> dict[str, SnapshotBody]:
+    """Each breaks one rule of docs/format.md 2.3; the body as it is would be valid."""
+    digest = "ab" * 32
+    inventory_flaws: dict[str, dict[str, Any]] = {
+        "digest": {"sha256": digest.upper()},
+        "digest-cut": {"sha256": digest[:-1]},
+        "size": {"size": -1},
+        "objects": {"objects": -1},
+        "bytes": {"bytes": -1},
+        "version": {"version": ""},
+    }
+    tree_flaws: dict[str, dict[str, Any]] = {
+        "id": {"id": "x"},
+        "commitment": {"commitment": digest.upper()},
+        "level": {"level": -1},
+        "height": {"level": 9},
+    }
+    flaws = {
+        "dataset": replace_body(body, dataset="../x"),
+        "created": replace_body(body, created="yesterday"),
+        "until": replace_body(body, until="2026-02-01T00:00:00+00:00"),
+        "counts": replace_body(body, counts=replace_body(body.counts, files=-1)),
+    }
+    for name, changes in inventory_flaws.items():
+        listed = replace_body(body.inventory, **changes)
+        flaws[f"inventory-{name}"] = replace_body(body, inventory=listed)
+    for name, changes in tree_flaws.items():
+        flaws[f"tree-{name}"] = replace_body(body, tree=replace_body(body.tree, **changes))
+    return {f"snapshot-{name}": each for name, each in flaws.items()}
 
 
 def _at(writer: _Writer, seq: int, kind: str, body: Body) -> bytes:
