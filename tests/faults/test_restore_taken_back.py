@@ -37,7 +37,8 @@ from vault.workers import make_workers
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+ME = os.geteuid()  # tests of what neighbours do run as root, who can act as one, and as anybody
+needs_root = pytest.mark.skipif(ME != 0, reason="needs root")
 NOBODY = 65534
 KILLED = 9
 OLD = {"precious": b"only copy"}
@@ -157,15 +158,20 @@ def _no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fs, "syncfs", lambda *_: None)
 
 
+def _become_nobody() -> None:
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+
+
 def as_nobody(call: Callable[[], object]) -> None:
-    """Run as a plain user, in a process of its own."""
+    """Run as a plain user, in a process of its own; one who is no root has only himself."""
     child = os.fork()
     if child == 0:
         code = 1
         with contextlib.suppress(BaseException):
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            if ME == 0:
+                _become_nobody()
             call()
             code = 0
         os._exit(code)
@@ -367,8 +373,10 @@ JOURNALS: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-@needs_root
-@pytest.mark.parametrize("kind", JOURNALS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=needs_root if "another user" in kind else ()) for kind in JOURNALS],
+)
 def test_a_journal_that_others_could_have_written_is_refused(bench: Bench, kind: str) -> None:
     """Neither finalize nor undo nor a new restore goes by it, and both trees stay."""
     bench.restore()
@@ -381,7 +389,6 @@ def test_a_journal_that_others_could_have_written_is_refused(bench: Bench, kind:
     assert bench.said() == said
 
 
-@needs_root
 @pytest.mark.parametrize("where", ["beside, as once", "note"])
 def test_what_lies_beside_a_target_is_believed_by_nobody(bench: Bench, where: str) -> None:
     """A journal or note of another user's signs nothing, moves nothing, stops no restore."""
@@ -415,7 +422,6 @@ def test_what_lies_beside_a_target_is_believed_by_nobody(bench: Bench, where: st
     assert read(evil) == {"evil": b"evil"}
 
 
-@needs_root
 def test_a_lock_of_others_stops_nothing(bench: Bench) -> None:
     """Who may read TARGET may lock it; the lock that counts is where he can't."""
     bench.restore()
@@ -423,8 +429,8 @@ def test_a_lock_of_others_stops_nothing(bench: Bench) -> None:
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            if ME == 0:
+                _become_nobody()
             for path in (bench.target, bench.note):
                 fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)
             os.write(told, b"x")
@@ -444,20 +450,19 @@ def test_a_lock_of_others_stops_nothing(bench: Bench) -> None:
 # --- neighbours ---
 
 
-@needs_root
 @pytest.mark.parametrize(
     ("mode", "owner", "former", "taken"),
     [
-        (0o755, 0, 0, True),
-        (0o755, 0, NOBODY, True),
-        (0o1777, 0, 0, True),
-        (0o1777, 0, None, True),
-        (0o1777, 0, NOBODY, False),
-        (0o777, 0, 0, False),
-        (0o777, 0, None, False),
-        (0o775, 0, 0, False),
-        (0o755, NOBODY, 0, False),
-        (0o1755, NOBODY, 0, False),
+        (0o755, ME, ME, True),
+        (0o1777, ME, ME, True),
+        (0o1777, ME, None, True),
+        (0o777, ME, ME, False),
+        (0o777, ME, None, False),
+        pytest.param(0o775, ME, ME, False, marks=needs_root),  # of another group
+        pytest.param(0o755, ME, NOBODY, True, marks=needs_root),
+        pytest.param(0o1777, ME, NOBODY, False, marks=needs_root),
+        pytest.param(0o755, NOBODY, ME, False, marks=needs_root),
+        pytest.param(0o1755, NOBODY, ME, False, marks=needs_root),
     ],
 )
 def test_a_parent_that_others_can_write_is_refused(
@@ -469,7 +474,7 @@ def test_a_parent_that_others_can_write_is_refused(
 ) -> None:
     """But for a sticky one of ours or root's with a TARGET that is ours, or asked for."""
     room = bench.target.parent
-    os.chown(room, owner, 8 if mode == 0o775 else 0)
+    os.chown(room, owner, 8 if mode == 0o775 else os.getegid())
     room.chmod(mode)
     if former is None:
         shutil.rmtree(bench.target)
@@ -589,9 +594,12 @@ def test_what_does_not_change_is_exchanged(bench: Bench) -> None:
     assert read(bench.target) == NEW
 
 
-@needs_root
 def test_others_can_not_enter_staging_before_the_exchange(bench: Bench) -> None:
-    """At every call a plain user is refused what is staged; TARGET has its own mode at once."""
+    """At every call a plain user is refused what is staged; TARGET has its own mode at once.
+
+    Who is no root can't act as another: then the mode must refuse all but the owner.
+    """
+    theirs = NOBODY if ME == 0 else ME
     refused: list[bool] = []
     modes: set[tuple[int, int]] = set()
 
@@ -603,13 +611,13 @@ def test_others_can_not_enter_staging_before_the_exchange(bench: Bench) -> None:
                 refused.extend(map(_is_closed, bench.target.parent.glob(".live.vault-*/tree")))
             return super().__getattribute__(name)
 
-    os.chown(bench.lab.base.parent / "source", NOBODY, NOBODY)
+    os.chown(bench.lab.base.parent / "source", theirs, -1)
     record = bench.lab.snapshot(bench.lab.base.parent / "source").record
     bench = dataclasses.replace(bench, record=record)
     bench.restore(Watching())
     assert refused
     assert all(refused)
-    assert modes == {(0o755, 0), (0o755, NOBODY)}
+    assert modes == {(0o755, ME), (0o755, theirs)}
     bench.undo()
     (beside,) = bench.target.parent.glob(".live.vault-*/tree")
     assert _is_closed(beside)
@@ -617,6 +625,8 @@ def test_others_can_not_enter_staging_before_the_exchange(bench: Bench) -> None:
 
 def _is_closed(top: Path) -> bool:
     """Whether a plain user is refused; asked with his rights, in this process."""
+    if ME != 0:
+        return not top.parent.stat().st_mode & 0o077
     os.seteuid(NOBODY)
     try:
         top.stat()
