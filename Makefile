@@ -69,7 +69,7 @@ vectors: $(STAMP) ## write the golden vectors again; git diff must stay empty
 	rm -r tests/vectors/tree && $(BIN)/python tests/vectors/tree_vectors.py tests/vectors/tree
 
 docs: $(STAMP) ## write docs/cli.md and docs/vault.1 again from the program's help
-	$(BIN)/python -m cli.reference docs
+	$(BIN)/python -m docs.reference docs
 
 clean: ## remove what make created
 	rm -rf $(VENV) .venv-localstack dist demo

@@ -1,1 +1,4 @@
-"""The command line of the vault."""
+"""The command line: options, environment, prompts, output and exit codes.
+
+What is decided about backups is decided in `vault`; here it is asked for and shown.
+"""

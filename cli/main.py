@@ -22,41 +22,53 @@ from typing import NoReturn
 import click
 
 import vault
-from cli import progress, render
 from cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_TERMINATED, exit_code_of
 from cli.options import Options
+from cli.output import progress, render
 from vault.errors import LocalError, VaultError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first line of its help
-    "init": ("cli.init:init", "Make a repository and the keys to it."),
-    "key": ("cli.key:key", "Enrol, list and revoke the hosts that may write."),
-    "snapshot": ("cli.snapshot:snapshot", "Store the state of PATHs as a snapshot."),
-    "list": ("cli.list:list_snapshots", "List snapshots, newest last."),
-    "status": ("cli.status:status", "Show how every dataset stands: newest snapshot, last proof."),
-    "ls": ("cli.ls:ls", "List what SNAPSHOT holds, or its directory PATH."),
-    "cat": ("cli.cat:cat", "Write the file PATH of SNAPSHOT to stdout."),
-    "diff": ("cli.diff:diff", "List what differs from SNAPSHOT_A to SNAPSHOT_B."),
-    "find": ("cli.find:find", "Find what matches PATTERN in all snapshots, newest first."),
-    "stats": ("cli.stats:stats", "Show sizes, deduplication and compression by dataset."),
-    "mount": ("cli.mount:mount", "Mount SNAPSHOT read-only at the empty DIRECTORY."),
-    "restore": ("cli.restore:restore", "Put SNAPSHOT's content at TARGET, proven from disk."),
-    "verify": ("cli.verify:verify", "Check stored bytes against what was signed."),
+    "init": ("cli.commands.init:init", "Make a repository and the keys to it."),
+    "key": ("cli.commands.key:key", "Enrol, list and revoke the hosts that may write."),
+    "snapshot": ("cli.commands.snapshot:snapshot", "Store the state of PATHs as a snapshot."),
+    "list": ("cli.commands.list:list_snapshots", "List snapshots, newest last."),
+    "status": (
+        "cli.commands.status:status",
+        "Show how every dataset stands: newest snapshot, last proof.",
+    ),
+    "ls": ("cli.commands.ls:ls", "List what SNAPSHOT holds, or its directory PATH."),
+    "cat": ("cli.commands.cat:cat", "Write the file PATH of SNAPSHOT to stdout."),
+    "diff": ("cli.commands.diff:diff", "List what differs from SNAPSHOT_A to SNAPSHOT_B."),
+    "find": ("cli.commands.find:find", "Find what matches PATTERN in all snapshots, newest first."),
+    "stats": ("cli.commands.stats:stats", "Show sizes, deduplication and compression by dataset."),
+    "mount": ("cli.commands.mount:mount", "Mount SNAPSHOT read-only at the empty DIRECTORY."),
+    "restore": (
+        "cli.commands.restore:restore",
+        "Put SNAPSHOT's content at TARGET, proven from disk.",
+    ),
+    "verify": ("cli.commands.verify:verify", "Check stored bytes against what was signed."),
     "audit": (
-        "cli.audit:audit",
+        "cli.commands.audit:audit",
         "Check the whole repository: chain, signatures, bytes, locks, hidden versions.",
     ),
     "heal": (
-        "cli.heal:heal",
+        "cli.commands.heal:heal",
         "Show, and with --execute remove, what hides needed objects from plain reads.",
     ),
     "export-checksums": (
-        "cli.export_checksums:export_checksums",
+        "cli.commands.export_checksums:export_checksums",
         "Print a snapshot's SHA-256 sums as sha256sum does.",
     ),
-    "attest": ("cli.attest:attest", "Record attestations that could not be recorded at once."),
-    "index": ("cli.index:index", "Look after the chunk map of this host, which is a cache."),
-    "store": ("cli.store:store", "Look at a bucket, and say who may do what in it."),
-    "completion": ("cli.completion:completion", "Print the completion script of a shell."),
+    "attest": (
+        "cli.commands.attest:attest",
+        "Record attestations that could not be recorded at once.",
+    ),
+    "index": (
+        "cli.commands.index:index",
+        "Look after the chunk map of this host, which is a cache.",
+    ),
+    "store": ("cli.commands.store:store", "Look at a bucket, and say who may do what in it."),
+    "completion": ("cli.commands.completion:completion", "Print the completion script of a shell."),
 }
 
 _COMPLETE = "_VAULT_COMPLETE"

@@ -4,9 +4,7 @@ import secrets
 from collections.abc import Sequence
 
 from cli.values import ReadData
-from vault.errors import ConfigError
-from vault.ledger import Ledger, Record
-from vault.sampling import (
+from vault.custody.sampling import (
     NO_PACKS,
     NONCE_SIZE,
     SLICES,
@@ -16,6 +14,8 @@ from vault.sampling import (
     draw_again,
     next_slice,
 )
+from vault.errors import ConfigError
+from vault.ledger.chain import Ledger, Record
 
 
 def sample_of(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vault.errors import LocalError
-from vault.privacy import make_private
+from vault.machine.privacy import make_private
 
 
 @contextlib.contextmanager

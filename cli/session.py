@@ -20,23 +20,11 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 import click
 
 import vault
-from cli import render
 from cli.exits import EXIT_LOCAL, gravest
 from cli.options import Options
+from cli.output import render
 from cli.scratch import scratch_directory
-from vault import cachetag, ledgermemory
-from vault.answers import ask_twice
-from vault.enrol import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
-from vault.envelope import Head
-from vault.errors import (
-    ConfigError,
-    FormatError,
-    LocalError,
-    RollbackError,
-    VaultError,
-    WrongKeyError,
-)
-from vault.keyfile import (
+from vault.crypto.keyfiles import (
     RecoveryKey,
     RepositoryAddress,
     RootKey,
@@ -46,13 +34,26 @@ from vault.keyfile import (
     load_writer,
     peek,
 )
-from vault.ledgermemory import LedgerMemory, Remembered
+from vault.errors import (
+    ConfigError,
+    FormatError,
+    LocalError,
+    RollbackError,
+    VaultError,
+    WrongKeyError,
+)
+from vault.ledger import remembered as remembering
+from vault.ledger.envelope import Head
+from vault.ledger.remembered import LedgerMemory, Remembered
+from vault.ledger.trust import HeadMemory, check_floor, parse_trust
+from vault.machine import cachetag
+from vault.machine.privacy import check_unshared
 from vault.model import Digest, Finding, HeartbeatBody
-from vault.privacy import check_unshared
-from vault.repository import Clock, Draft, Repository
+from vault.repository.enrolment import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
+from vault.repository.repository import Clock, Draft, Repository
 from vault.storage import open_store
+from vault.storage.secondlook import ask_twice
 from vault.storage.urls import is_same_bucket, scheme_of
-from vault.trust import HeadMemory, check_floor, parse_trust
 
 TOOL = f"vault {vault.__version__}"
 SETTLED = timedelta(minutes=10)  # design.md 4, Trust: an older head is no race that may be lost
@@ -329,7 +330,7 @@ class Invocation:
         ):
             known = remembered.head.seq
         head = settled_head(repository, self.clock())
-        if head.seq - known >= ledgermemory.WORTHWHILE:
+        if head.seq - known >= remembering.WORTHWHILE:
             root = ledger.records[0].digest
             self._ledgers.remember(root, ledger, repository.findings, until=head)
 

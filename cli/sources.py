@@ -11,7 +11,7 @@ import click
 
 from cli.values import parse_duration
 from vault.errors import ConfigError
-from vault.source import Rules
+from vault.snapshot.walk import Rules
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -1,6 +1,6 @@
 """Writes docs/cli.md and docs/vault.1 from the help of every command.
 
-``python -m cli.reference docs`` writes both.
+``python -m docs.reference docs`` writes both.
 """
 
 import inspect

@@ -18,16 +18,7 @@ from typing import Any, TypeAlias
 import msgspec
 import pytest
 
-from vault import inventory
-from vault.codec import Sealer, Session
-from vault.crypto import chunk_id
-from vault.enrol import (
-    InitRequest,
-    add_writer,
-    create_repository,
-    request_key,
-)
-from vault.keyfile import (
+from vault.crypto.keyfiles import (
     Argon2Cost,
     RecoveryKey,
     RootKey,
@@ -36,8 +27,14 @@ from vault.keyfile import (
     load_root,
     load_writer,
 )
-from vault.ledger import Record
-from vault.ledgermemory import LedgerMemory
+from vault.crypto.keys import chunk_id
+from vault.crypto.sealed import Sealer, Session
+from vault.format import inventory
+from vault.format.pack import PackWriter
+from vault.format.tree import Entry
+from vault.ledger.chain import Record
+from vault.ledger.remembered import LedgerMemory
+from vault.machine.workers import Workers, make_workers
 from vault.model import (
     Counts,
     Digest,
@@ -53,16 +50,19 @@ from vault.model import (
     from_rfc3339,
     to_rfc3339,
 )
-from vault.pack import PackWriter
-from vault.reader import Reader
-from vault.repository import Draft, Repository, domain_ref
+from vault.repository.enrolment import (
+    InitRequest,
+    add_writer,
+    create_repository,
+    request_key,
+)
+from vault.repository.reader import Reader
+from vault.repository.repository import Draft, Repository, domain_ref
 from vault.restore import Local
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.memory import MemoryStore
-from vault.tree import Entry
 from vault.verify import VerifyReport, verify
-from vault.workers import Workers, make_workers
 
 START = datetime(2030, 1, 1, tzinfo=UTC)  # after every real mtime: nothing written is "racy"
 PASSPHRASE = b"correct horse"

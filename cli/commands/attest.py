@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
-from cli import render
-from cli.context import TOOL, Invocation, pass_invocation
-from vault import attest as attestations
+from cli.output import render
+from cli.session import TOOL, Invocation, pass_invocation
+from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, LocalError, VaultError, naming
-from vault.keyfile import RecoveryKey
-from vault.ledger import Record
+from vault.ledger.chain import Record
 from vault.model import EventBody, VerificationBody
-from vault.repository import MAX_EVIDENCE, Repository
+from vault.repository import attestations
+from vault.repository.repository import MAX_EVIDENCE, Repository
 
 
 @click.group()

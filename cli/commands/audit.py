@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from cli import progress, render
-from cli.context import Invocation, finding_text, look_twice, pass_invocation
 from cli.exits import (
     EXIT_INTEGRITY,
     EXIT_LOCAL,
@@ -17,19 +15,21 @@ from cli.exits import (
     EXIT_STORAGE,
     gravest,
 )
-from cli.page import Section, page
+from cli.output import progress, render
+from cli.output.page import Section, page
 from cli.sample import sample_of
+from cli.session import Invocation, finding_text, look_twice, pass_invocation
 from cli.values import ReadData, format_age, parse_read_data
 from vault.audit import AuditFinding, AuditReport, Concern, DatasetAge, Protection, SnapshotAudit
 from vault.audit import audit as audit_repository
-from vault.audit.findings import HIDING
-from vault.envelope import Head
+from vault.custody.findings import HIDING
 from vault.errors import ConfigError, LocalError
+from vault.ledger.envelope import Head
+from vault.machine.workers import make_workers
 from vault.model import Severity, to_rfc3339
-from vault.repository import Repository
-from vault.stats import owed
+from vault.repository.datasets import owed
+from vault.repository.repository import Repository
 from vault.storage import open_store
-from vault.workers import make_workers
 
 _TRANSFERS = 8  # questions to the store at the same time
 _IN_FLIGHT = 2  # packs in memory

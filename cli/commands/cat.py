@@ -4,13 +4,13 @@ import sys
 
 import click
 
-from cli import listing, render
-from cli.context import Invocation, pass_invocation
+from cli.output import listing, render
+from cli.session import Invocation, pass_invocation
 from vault.browse import View
 from vault.errors import ConfigError
+from vault.format.tree import Entry
 from vault.model import EntryType
-from vault.selection import select
-from vault.tree import Entry
+from vault.repository.snapshotspec import select
 
 
 @click.command()

@@ -3,7 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
-from cli import render
+from cli.output import render
 
 
 @click.command()

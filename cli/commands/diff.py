@@ -5,12 +5,12 @@ from typing import Any, Final
 
 import click
 
-from cli import listing, render
-from cli.context import Invocation, pass_invocation
-from vault.diff import Change, ChangeKind, Summary
-from vault.diff import diff as compare
-from vault.selection import select
-from vault.tree import Entry
+from cli.output import listing, render
+from cli.session import Invocation, pass_invocation
+from vault.browse.diff import Change, ChangeKind, Summary
+from vault.browse.diff import diff as compare
+from vault.format.tree import Entry
+from vault.repository.snapshotspec import select
 
 _SIGNS: Final[Mapping[ChangeKind, str]] = {
     ChangeKind.ADDED: "+",

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import click
 
-from cli import listing, render
-from cli.context import Invocation, pass_invocation
 from cli.exits import EXIT_DEGRADED
+from cli.output import listing, render
+from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
+from vault.format.tree import Entry
 from vault.model import EntryType
-from vault.selection import select
-from vault.tree import Entry
+from vault.repository.snapshotspec import select
 
 _SHOWN: Final = 20  # files that are told one by one
 

@@ -6,17 +6,17 @@ from typing import Any
 
 import click
 
-from cli import listing, render
-from cli.context import Invocation, pass_invocation
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_USAGE, exit_code_of, gravest
+from cli.output import listing, render
+from cli.session import Invocation, pass_invocation
 from vault.browse import path_matcher
+from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, IntegrityError, StorageError, WrongKeyError
-from vault.keyfile import RecoveryKey
-from vault.ledger import Ledger, Record
+from vault.format.tree import Entry
+from vault.ledger.chain import Ledger, Record
 from vault.model import to_rfc3339
-from vault.repository import Repository, snapshot_body
-from vault.stats import owed
-from vault.tree import Entry
+from vault.repository.datasets import owed
+from vault.repository.repository import Repository, snapshot_body
 
 _HEADINGS = ("snapshot", "taken", "modified", "size", "path")
 _RIGHT = {0, 1, 2, 3}

@@ -6,18 +6,18 @@ from typing import Any
 
 import click
 
-from cli import render
-from cli.attest import record_or_keep
-from cli.context import TOOL, Invocation, pass_invocation
+from cli.commands.attest import record_or_keep
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_STORAGE, gravest
-from vault import attest
-from vault.audit.needs import when
-from vault.heal import Done, Healer, HealPlan, HealReport, Step
-from vault.keyfile import RecoveryKey
-from vault.ledger import Record
-from vault.repository import Repository
-from vault.stats import owed
-from vault.workers import make_workers
+from cli.output import render
+from cli.session import TOOL, Invocation, pass_invocation
+from vault.crypto.keyfiles import RecoveryKey
+from vault.custody.heal import Done, Healer, HealPlan, HealReport, Step
+from vault.custody.needs import when
+from vault.ledger.chain import Record
+from vault.machine.workers import make_workers
+from vault.repository import attestations
+from vault.repository.datasets import owed
+from vault.repository.repository import Repository
 
 _TRANSFERS = 8  # questions to the store at the same time
 _HEADINGS = ("action", "version", "of", "object")
@@ -82,7 +82,7 @@ def _attestation(
     covered: tuple[tuple[int, int], ...],
 ) -> bytes:
     """Of a partial verification: only names that were hidden were looked at closely."""
-    attestation = attest.describe(
+    attestation = attestations.describe(
         repository,
         kind="verification",
         verdict="failed" if plan.lost or report.hidden or plan.unread else "partial",
@@ -103,7 +103,7 @@ def _attestation(
             "through": repository.head.seq,
         },
     )
-    return attest.sign(attestation, recovery.restorer)
+    return attestations.sign(attestation, recovery.restorer)
 
 
 def _fields(plan: HealPlan, report: HealReport | None, statement: Record | None) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 import click
 
-from cli import render
-from cli.context import TOOL, Invocation, pass_invocation
+from cli.output import render
+from cli.session import TOOL, Invocation, pass_invocation
+from vault.machine.workers import make_workers
 from vault.snapshot import rebuild_index
-from vault.workers import make_workers
 
 
 @click.group()

@@ -10,10 +10,13 @@ from typing import Final
 
 import click
 
-from cli import render
-from cli.context import TOOL, Invocation, pass_invocation
+from cli.output import render
+from cli.session import TOOL, Invocation, pass_invocation
 from cli.values import format_duration, parse_duration
-from vault.enrol import (
+from vault.crypto.keyfiles import DEFAULT_COST, load_root, load_writer, peek
+from vault.errors import ConfigError, RepositoryNotFoundError, WrongKeyError
+from vault.model import NAME_PATTERN, Digest, LockMode, Parameters, replace_body, to_rfc3339
+from vault.repository.enrolment import (
     RECOVERY_FILE,
     ROOT_FILE,
     WRITER_FILE,
@@ -22,10 +25,7 @@ from vault.enrol import (
     enrol_own_writer,
     existing_root,
 )
-from vault.errors import ConfigError, RepositoryNotFoundError, WrongKeyError
-from vault.keyfile import DEFAULT_COST, load_root, load_writer, peek
-from vault.model import NAME_PATTERN, Digest, LockMode, Parameters, replace_body, to_rfc3339
-from vault.repository import Repository
+from vault.repository.repository import Repository
 from vault.storage import open_store
 from vault.storage.urls import normalized, scheme_of
 
@@ -164,7 +164,7 @@ def _observe(invocation: Invocation, wish: _Wish, parameters: Parameters) -> Par
     """
     if scheme_of(wish.url) != "s3":
         return parameters
-    from vault.storage.check import check_store, require  # noqa: PLC0415 - boto3 only when used
+    from vault.storage.conformance import check_store, require  # noqa: PLC0415 - boto3 only when used
     from vault.storage.s3 import S3Store  # noqa: PLC0415
 
     store = open_store(wish.url, endpoint=wish.endpoint)

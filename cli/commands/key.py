@@ -6,19 +6,9 @@ from typing import Any
 
 import click
 
-from cli import render
-from cli.context import TOOL, Invocation, pass_invocation
-from vault.crypto import VerifyKey
-from vault.encoding import b64decode_strict
-from vault.enrol import (
-    WRITER_FILE,
-    add_writer,
-    find_writer,
-    request_key,
-    revoke_writer,
-)
-from vault.errors import ConfigError, LocalError
-from vault.keyfile import (
+from cli.output import render
+from cli.session import TOOL, Invocation, pass_invocation
+from vault.crypto.keyfiles import (
     KeyRequest,
     RepositoryAddress,
     WriterKey,
@@ -27,10 +17,20 @@ from vault.keyfile import (
     save_request,
     save_writer,
 )
-from vault.ledger import Record, WriterInfo
+from vault.crypto.keys import VerifyKey
+from vault.encoding import b64decode_strict
+from vault.errors import ConfigError, LocalError
+from vault.ledger.chain import Record, WriterInfo
+from vault.machine.privacy import make_private
 from vault.model import Role
-from vault.privacy import make_private
-from vault.repository import Repository
+from vault.repository.enrolment import (
+    WRITER_FILE,
+    add_writer,
+    find_writer,
+    request_key,
+    revoke_writer,
+)
+from vault.repository.repository import Repository
 
 _HEADINGS = ("name", "key", "roles", "datasets", "domain", "added", "revoked", "distrust from")
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from cli import render
-from cli.context import Invocation, pass_invocation, signer_name
+from cli.output import render
+from cli.session import Invocation, pass_invocation, signer_name
 from vault.errors import ConfigError
-from vault.ledger import Record
+from vault.ledger.chain import Record
 from vault.model import body_to_json, to_rfc3339
-from vault.repository import Repository, snapshot_body
+from vault.repository.repository import Repository, snapshot_body
 
 _HEADINGS = ("seq", "created", "dataset", "complete", "files", "size", "added", "until", "host")
 _RIGHT = {0, 1, 4, 5, 6, 7}

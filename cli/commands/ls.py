@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from cli import listing, render
-from cli.context import Invocation, pass_invocation
+from cli.output import listing, render
+from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
+from vault.format.tree import Entry
 from vault.model import EntryType
-from vault.selection import select
-from vault.tree import Entry
+from vault.repository.snapshotspec import select
 
 _HEADINGS = ("mode", "owner", "size", "modified", "path")
 _RIGHT = {2, 3}

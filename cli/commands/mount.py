@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from cli.context import Invocation, pass_invocation
-from cli.listing import report_flaws
+from cli.output.listing import report_flaws
+from cli.session import Invocation, pass_invocation
 from vault.browse import View
-from vault.mount import check_mount_point, load_fuse, serve
-from vault.selection import select
+from vault.browse.mount import check_mount_point, load_fuse, serve
+from vault.repository.snapshotspec import select
 
 
 @click.command()

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import click
 
-from cli import failed, listing, progress, render
-from cli.context import TOOL, Invocation, pass_invocation
 from cli.exits import EXIT_DEGRADED, exit_code_of, gravest
+from cli.output import listing, progress, render, restore_failure
+from cli.session import TOOL, Invocation, pass_invocation
 from cli.values import format_age
+from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError
-from vault.keyfile import RecoveryKey
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.machine.processes import spare_processors
+from vault.machine.workers import make_workers
 from vault.patterns import matcher
-from vault.processes import spare_processors
-from vault.repository import Repository, snapshot_body
+from vault.repository.repository import Repository, snapshot_body
+from vault.repository.snapshotspec import select
 from vault.restore import (
     BadEntriesError,
     Course,
@@ -35,10 +37,8 @@ from vault.restore import (
     undo_from,
 )
 from vault.restore import restore as restore_snapshot
+from vault.restore.attesting import NOT_REPEATED
 from vault.restore.prove import ProofReport
-from vault.restore.witness import NOT_REPEATED
-from vault.selection import select
-from vault.workers import make_workers
 
 _MAX_NAMED = 5  # of what lies beside TARGET
 
@@ -249,7 +249,7 @@ def _explaining(invocation: Invocation, request: RestoreRequest, course: Course)
     except BaseException as error:
         if isinstance(error, BadEntriesError):
             listing.report_flaws(invocation, request.record.seq, error.flaws)
-        for note in failed.notes(error, request, course):
+        for note in restore_failure.notes(error, request, course):
             error.add_note(note)
         raise
 

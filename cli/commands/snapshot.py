@@ -9,19 +9,21 @@ from pathlib import Path
 
 import click
 
-from cli import progress, render
-from cli.context import TOOL, Invocation, pass_invocation, signer_name
+from cli.commands.list import snapshot_fields
 from cli.exits import EXIT_DEGRADED
-from cli.list import snapshot_fields
+from cli.output import progress, render
+from cli.session import TOOL, Invocation, pass_invocation, signer_name
 from cli.sources import read_paths, read_rules, source_options
 from cli.values import parse_duration
-from vault.badpacks import Word
+from vault.crypto.keyfiles import WriterKey
 from vault.errors import ConfigError, StorageError
-from vault.keyfile import WriterKey
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.machine.processes import spare_processors
+from vault.machine.workers import make_workers
 from vault.model import from_rfc3339, to_rfc3339
-from vault.processes import spare_processors
-from vault.repository import Repository, snapshot_body
+from vault.repository.badpacks import Word
+from vault.repository.repository import Repository, snapshot_body
+from vault.repository.standing import Check, Cited, failed_check
 from vault.snapshot import (
     Action,
     Command,
@@ -36,9 +38,7 @@ from vault.snapshot import (
     take_snapshot,
 )
 from vault.snapshot.task import MANY
-from vault.source import LeftOut
-from vault.standing import Check, Cited, failed_check
-from vault.workers import make_workers
+from vault.snapshot.walk import LeftOut
 
 _SHOWN = 100  # problems on stderr; --json lists them all
 _QUIET_ACTIONS = {Action.UNCHANGED, Action.STORED}  # counted, not listed

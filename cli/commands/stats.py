@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from cli import render
-from cli.context import Invocation, pass_invocation
 from cli.exits import EXIT_INTEGRITY
-from vault.ledger import Record
-from vault.repository import Repository, snapshot_body
-from vault.selection import select
-from vault.stats import Stats, measure, owed
+from cli.output import render
+from cli.session import Invocation, pass_invocation
+from vault.ledger.chain import Record
+from vault.repository.datasets import Stats, measure, owed
+from vault.repository.repository import Repository, snapshot_body
+from vault.repository.snapshotspec import select
 
 _HEADINGS = (
     "dataset",

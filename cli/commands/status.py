@@ -6,21 +6,21 @@ from typing import Any, TypeAlias
 
 import click
 
-from cli import render
-from cli.audit import protection_cells, protection_fields
-from cli.context import Invocation, pass_invocation, signer_name
+from cli.commands.audit import protection_cells, protection_fields
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION, gravest
+from cli.output import render
+from cli.session import Invocation, pass_invocation, signer_name
 from cli.values import format_age, parse_duration
-from vault.audit.protection import Protection, protections
-from vault.badpacks import BadPackMemory
-from vault.bodies import WHOLE_SHARE
-from vault.ledger import Record
+from vault.custody.protection import Protection, protections
+from vault.custody.sampling import Coverage, coverage
+from vault.ledger.chain import Record
+from vault.ledger.statements import WHOLE_SHARE
+from vault.machine.workers import make_workers
 from vault.model import to_rfc3339
-from vault.repository import Repository, snapshot_body
-from vault.sampling import Coverage, coverage
-from vault.standing import Check, Cited, DatasetStatus, Trouble, status_of
-from vault.stats import owed
-from vault.workers import make_workers
+from vault.repository.badpacks import BadPackMemory
+from vault.repository.datasets import owed
+from vault.repository.repository import Repository, snapshot_body
+from vault.repository.standing import Check, Cited, DatasetStatus, Trouble, status_of
 
 Protected: TypeAlias = tuple[Record, Protection | None]  # None under lock mode none
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import click
 
-from cli import render
-from cli.context import Invocation, pass_invocation
 from cli.exits import EXIT_RETENTION, EXIT_STORAGE
+from cli.output import render
+from cli.session import Invocation, pass_invocation
 from vault.errors import ConfigError
 from vault.model import LockMode, Parameters
 from vault.storage import open_store
@@ -37,7 +37,7 @@ def check(invocation: Invocation, *, url: str, lock: str) -> int:
     store can't keep what a repository of that lock mode promises; 13: these credentials may
     not try all of it.
     """
-    from vault.storage.check import Outcome, check_store  # noqa: PLC0415 - boto3 only when used
+    from vault.storage.conformance import Outcome, check_store  # noqa: PLC0415 - boto3 only when used
     from vault.storage.s3 import S3Store  # noqa: PLC0415
 
     opened = open_store(url, endpoint=invocation.endpoint_for(url))

@@ -10,9 +10,7 @@ from typing import NoReturn
 
 import click
 
-from cli import progress, render, verified
-from cli.attest import record_or_keep
-from cli.context import TOOL, Invocation, finding_text, pass_invocation
+from cli.commands.attest import record_or_keep
 from cli.exits import (
     EXIT_DEGRADED,
     EXIT_INTEGRITY,
@@ -20,19 +18,22 @@ from cli.exits import (
     EXIT_STORAGE,
     EXIT_TERMINATED,
 )
+from cli.output import progress, render
+from cli.output import verification as verified
 from cli.sample import sample_of
+from cli.session import TOOL, Invocation, finding_text, pass_invocation
 from cli.values import ReadData, parse_read_data
-from vault import attest
-from vault.badpacks import BadPackMemory
+from vault.crypto.keyfiles import RecoveryKey
+from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, LocalError, StorageError
-from vault.keyfile import RecoveryKey
-from vault.ledger import Record
-from vault.repository import Repository
-from vault.sampling import Sample
-from vault.selection import select
-from vault.stats import owed
+from vault.ledger.chain import Record
+from vault.machine.workers import make_workers
+from vault.repository import attestations
+from vault.repository.badpacks import BadPackMemory
+from vault.repository.datasets import owed
+from vault.repository.repository import Repository
+from vault.repository.snapshotspec import select
 from vault.verify import Verification, VerifyReport
-from vault.workers import make_workers
 
 GRACE = 5.0  # seconds that threads have to end after a signal
 
@@ -151,7 +152,7 @@ def _end(code: int) -> NoReturn:
 @contextlib.contextmanager
 def _each_thing_once(invocation: Invocation) -> Iterator[None]:
     """What readers say of a bad pack, for each snapshot again, the report says once."""
-    reader = logging.getLogger("vault.reader")
+    reader = logging.getLogger("vault.repository.reader")
     reader.setLevel(logging.NOTSET if invocation.options.verbose else logging.ERROR)
     try:
         yield
@@ -238,7 +239,7 @@ def _attestation(
     report: VerifyReport,
     started: datetime,
 ) -> bytes:
-    attestation = attest.describe(
+    attestation = attestations.describe(
         repository,
         kind="verification",
         verdict=report.verdict,
@@ -248,4 +249,4 @@ def _attestation(
         details=report.details(),
         claims=report.claims(),
     )
-    return attest.sign(attestation, recovery.restorer)
+    return attestations.sign(attestation, recovery.restorer)

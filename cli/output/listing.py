@@ -9,18 +9,18 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
-from cli import render
-from cli.context import Invocation
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY
+from cli.output import render
+from cli.session import Invocation
 from vault.browse import View, tree_path
+from vault.browse.mount import TYPES
+from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, DigestMismatchError, FormatError
-from vault.keyfile import RecoveryKey
-from vault.ledger import Record
+from vault.format.tree import BadEntry, Entry, Flaws
+from vault.ledger.chain import Record
 from vault.model import EntryType, sort_key
-from vault.mount import TYPES
-from vault.repository import Repository, snapshot_body
-from vault.selection import split_path
-from vault.tree import BadEntry, Entry, Flaws
+from vault.repository.repository import Repository, snapshot_body
+from vault.repository.snapshotspec import split_path
 
 _BATCH: Final = 2_000  # rows that are aligned with one another, so that memory has a bound
 _SHOWN: Final = 20  # bad entries that are told one by one

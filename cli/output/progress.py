@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from cli import render
+from cli.output import render
 from vault.progress import Progress
 
 if TYPE_CHECKING:

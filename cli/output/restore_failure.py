@@ -7,11 +7,11 @@ hit, which snapshots can be restored instead, and what to try next.
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli import render
+from cli.output import render
 from vault.errors import IntegrityError, MissingObjectError
-from vault.repository import snapshot_body
+from vault.repository.repository import snapshot_body
 from vault.restore import Course, RestoreRequest
-from vault.restore.witness import ProofFailedError
+from vault.restore.attesting import ProofFailedError
 
 _NAMED = 20  # snapshots, differences
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cli import render
-from cli.context import finding_fields
-from cli.failed import NO_SNAPSHOT_MENDS
+from cli.output import render
+from cli.output.restore_failure import NO_SNAPSHOT_MENDS
 from cli.sample import sample_text
-from vault.ledger import Ledger, Record
-from vault.repository import snapshot_body
+from cli.session import finding_fields
+from vault.ledger.chain import Ledger, Record
+from vault.repository.repository import snapshot_body
 from vault.verify import Hit, SoFar, VerifyReport
 
 NAMED = 20  # snapshots, files and findings that are told one by one

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from vault.cache import Cache, PackRow
-from vault.envelope import build_statement, ledger_name, seal_envelope
-from vault.keyfile import WriterKey, load_writer
+from vault.crypto.keyfiles import WriterKey, load_writer
+from vault.ledger.envelope import build_statement, ledger_name, seal_envelope
+from vault.machine.chunkcache import Cache, PackRow
+from vault.machine.workers import make_workers
 from vault.model import Digest, ObjectType, PackId, replace_body, to_rfc3339
-from vault.repository import Repository, snapshot_body
+from vault.repository.repository import Repository, snapshot_body
 from vault.snapshot import SnapshotRequest, take_snapshot
 from vault.storage.local import LocalStore
-from vault.workers import make_workers
 
 CHUNKS_A_PACK = 32  # 32 MiB packs of chunks of 1 MiB on average
 TEXT = b"%08d the quick brown fox jumps over the lazy dog\n"

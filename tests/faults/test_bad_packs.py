@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import attest, badpacks
-from vault.badpacks import BadPackMemory
 from vault.browse import View
-from vault.browse.content import FileContent
+from vault.browse.files import FileContent
 from vault.errors import IntegrityError
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.machine.workers import make_workers
 from vault.model import LockMode, ObjectRef, ObjectType, from_rfc3339
+from vault.repository import attestations, badpacks
+from vault.repository.badpacks import BadPackMemory
 from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
 from vault.snapshot import (
     Action,
@@ -28,7 +29,6 @@ from vault.snapshot import (
     preview_snapshot,
 )
 from vault.verify import VerifyReport
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Host, Lab, MakeRepository
@@ -98,7 +98,7 @@ def spoil(lab: "Lab", refs: Iterable[ObjectRef], damage: str = "a bit") -> list[
 def attested(lab: "Lab", report: VerifyReport, *, verdict: str | None = None) -> Record:
     """Sign and record a verification, as `vault verify` does."""
     repository = lab.open()
-    attestation = attest.describe(
+    attestation = attestations.describe(
         repository,
         kind="verification",
         verdict=verdict or report.verdict,
@@ -108,8 +108,8 @@ def attested(lab: "Lab", report: VerifyReport, *, verdict: str | None = None) ->
         details=report.details(),
         claims=report.claims(),
     )
-    data = attest.sign(attestation, lab.recovery.restorer)
-    return attest.record(repository, data, lab.recovery.restorer, tool="vault test")
+    data = attestations.sign(attestation, lab.recovery.restorer)
+    return attestations.record(repository, data, lab.recovery.restorer, tool="vault test")
 
 
 def say(lab: "Lab", bad: Iterable[str] = (), cleared: Iterable[str] = ()) -> Record:

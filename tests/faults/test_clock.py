@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cli.exits import exit_code_of
-from vault import inventory, pages
 from vault.errors import ConfigError, IntegrityError, LedgerMovedError, RetentionError
-from vault.ledger import Record
-from vault.ledgermemory import LedgerMemory
-from vault.locks import prunable, reusable
+from vault.format import inventory
+from vault.ledger import pages
+from vault.ledger.chain import Record
+from vault.ledger.remembered import LedgerMemory
+from vault.machine.workers import make_workers
 from vault.model import (
     LAST_LOCK,
     Digest,
@@ -27,10 +28,10 @@ from vault.model import (
     from_rfc3339,
 )
 from vault.progress import Progress
-from vault.repository import Draft, Repository, domain_ref, snapshot_body
+from vault.repository.repository import Draft, Repository, domain_ref, snapshot_body
+from vault.retention import prunable, reusable
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
 from vault.storage.memory import FaultPoint, MemoryStore
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import AssertInvariants, Clock, Lab, MakeRepository, MakeSource

@@ -9,7 +9,7 @@ import pytest
 
 from vault.errors import IntegrityError, RepositoryNotFoundError
 from vault.model import Digest, LockMode, ObjectRef
-from vault.repository import domain_ref
+from vault.repository.repository import domain_ref
 from vault.storage.base import ObjectVersion
 from vault.verify import VerifyReport
 

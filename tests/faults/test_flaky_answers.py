@@ -1,4 +1,4 @@
-"""One wrong answer of a store is asked again; one that lasts is found (vault/answers.py)."""
+"""One wrong answer of a store is asked again; one that lasts is found (`secondlook`)."""
 
 import dataclasses
 from collections import Counter
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import pages
 from vault.audit import audit
-from vault.audit.findings import Concern
-from vault.envelope import ledger_name
+from vault.custody.findings import Concern
+from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, ObjectNotFoundError, VaultError
+from vault.ledger import pages
+from vault.ledger.envelope import ledger_name
+from vault.machine.workers import make_workers
 from vault.model import Digest, HeartbeatBody, LockMode
-from vault.repository import Draft, Repository
-from vault.sampling import Sample
+from vault.repository.repository import Draft, Repository
 from vault.storage.base import ObjectVersion
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource

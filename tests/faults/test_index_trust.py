@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import index
-from vault.cache import Cache
-from vault.crypto import chunk_id
-from vault.domainpacks import index_objects
-from vault.enrol import find_writer, revoke_writer
+from vault.crypto.keys import chunk_id
+from vault.format import packindex
+from vault.format.pack import Block, Directory
+from vault.machine.chunkcache import Cache
+from vault.machine.workers import make_workers
 from vault.model import ObjectType
-from vault.pack import Block, Directory
-from vault.snapshot import chunkmap, publish, rebuild_index
-from vault.workers import make_workers
+from vault.repository.domainpacks import index_objects
+from vault.repository.enrolment import find_writer, revoke_writer
+from vault.snapshot import knownchunks, publish, rebuild_index
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -48,11 +48,13 @@ def _poison(lab: "Lab", monkeypatch: pytest.MonkeyPatch) -> None:
     honest = [
         entry
         for item in listed
-        for entry in index.open_index(repository.read(item.ref), secrets.index_key, repository.id)
+        for entry in packindex.open_index(
+            repository.read(item.ref), secrets.index_key, repository.id
+        )
     ]
-    real = index.seal_index
+    real = packindex.seal_index
 
-    def falsify(entry: index.IndexEntry) -> index.IndexEntry:
+    def falsify(entry: packindex.IndexEntry) -> packindex.IndexEntry:
         block = Block(entry.header_length, 64, len(WANTED), 1, 0)
         false = Directory([block], array.array("I", [len(WANTED)]), bytes(name))
         return dataclasses.replace(entry, directory=false)
@@ -64,7 +66,7 @@ def _poison(lab: "Lab", monkeypatch: pytest.MonkeyPatch) -> None:
             if hashlib.sha256(data).digest() < lowest:
                 return data
 
-    monkeypatch.setattr("vault.index.seal_index", seal)
+    monkeypatch.setattr("vault.format.packindex.seal_index", seal)
 
 
 def _distrust(lab: "Lab", name: str) -> None:
@@ -91,7 +93,7 @@ def test_false_rows_of_a_stolen_writer_are_not_believed_after_the_distrust(
 ) -> None:
     """Not even where an honest host merged them into an index object of its own (I10)."""
     if merged:
-        monkeypatch.setattr(index, "MERGE_COUNT", 2)
+        monkeypatch.setattr(packindex, "MERGE_COUNT", 2)
     lab.snapshot(make_source())
     thief = lab.with_host(lab.enrol("thief", domain="default"))
     with monkeypatch.context() as patch:
@@ -156,7 +158,7 @@ def _indexed(lab: "Lab") -> set[str]:
     key = lab.host.key.domain.index_key
     names = set()
     for listed in index_objects(repository, "default"):
-        for entry in index.open_index(repository.read(listed.ref), key, repository.id):
+        for entry in packindex.open_index(repository.read(listed.ref), key, repository.id):
             names.add(f"packs/{str(entry.pack_id)[:2]}/{entry.pack_id}")
     return names
 
@@ -200,4 +202,4 @@ def test_the_chunk_map_is_rebuilt_from_index_objects(lab: "Lab", make_source: "M
     assert _rebuild(lab, from_packs=False) == first.packs
     path = lab.host.cache / lab.open().ledger.repository_id / "default"
     with Cache.open(path, repository_id=lab.open().id, domain="default") as cache:
-        assert not list(chunkmap.unindexed(cache))
+        assert not list(knownchunks.unindexed(cache))

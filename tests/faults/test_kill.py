@@ -17,12 +17,12 @@ _RUN = """
 import os, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
-from vault.keyfile import load_writer
+from vault.crypto.keyfiles import load_writer
 from vault.model import Digest
-from vault.repository import Repository
+from vault.repository.repository import Repository
 from vault.snapshot import SnapshotRequest, reading, run, take_snapshot
 from vault.storage.local import LocalStore
-from vault.workers import make_workers
+from vault.machine.workers import make_workers
 root, keys, base, source, stall, now = sys.argv[1:]
 begin = time.monotonic()
 def clock():

@@ -6,9 +6,16 @@ from collections.abc import Iterator
 import pytest
 
 from vault.errors import FormatError
+from vault.format.tree import (
+    Entry,
+    TreeHeader,
+    TreeParser,
+    encode_canonical,
+    encode_extra,
+    encode_header,
+)
+from vault.format.tree import frame as framed
 from vault.model import EntryType
-from vault.tree import Entry, TreeHeader, TreeParser, encode_canonical, encode_extra, encode_header
-from vault.tree import frame as framed
 
 MILLION = 1_000_000
 EMPTY = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")

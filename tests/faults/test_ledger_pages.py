@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vault import pages
-from vault.envelope import build_statement, ledger_name, parse_envelope, seal_envelope
 from vault.errors import RollbackError
+from vault.ledger import pages
+from vault.ledger.envelope import build_statement, ledger_name, parse_envelope, seal_envelope
 from vault.model import Digest, EventBody, HeartbeatBody
-from vault.repository import Draft
+from vault.repository.repository import Draft
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:

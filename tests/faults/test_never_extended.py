@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vault.audit import audit
+from vault.machine.workers import make_workers
 from vault.model import LockMode, Retention
-from vault.repository import Repository
+from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.memory import MemoryStore
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, Lab, MakeRepository, MakeSource

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vault import pages
-from vault.cache import Cache, DamagedCacheError
-from vault.entrylist import EntryListWriter, Journal
 from vault.errors import LocalError, StorageError, StorageUnavailableError, VaultError
-from vault.ledger import Record
+from vault.ledger import pages
+from vault.ledger.chain import Record
+from vault.machine.chunkcache import Cache, DamagedCacheError
+from vault.machine.workers import make_workers
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
+from vault.snapshot.lastrun import EntryListWriter, Journal
 from vault.storage.memory import FaultPoint
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource

@@ -15,7 +15,7 @@ import pytest
 
 from vault.errors import NameContestedError
 from vault.model import HeartbeatBody, LockMode
-from vault.repository import Draft, Repository
+from vault.repository.repository import Draft, Repository
 from vault.storage.base import Buffer, ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint, MemoryStore
@@ -106,12 +106,12 @@ def test_twenty_racing_snapshots_make_one_chain_and_all_are_right(
 _WRITER = """
 import sys
 from pathlib import Path
-from vault.keyfile import load_writer
+from vault.crypto.keyfiles import load_writer
 from vault.model import Digest
-from vault.repository import Repository, utc_now
+from vault.repository.repository import Repository, utc_now
 from vault.snapshot import SnapshotRequest, take_snapshot
 from vault.storage.local import LocalStore
-from vault.workers import make_workers
+from vault.machine.workers import make_workers
 root, keys, base, source, name = sys.argv[1:]
 key = load_writer(Path(keys))
 for turn in range(3):

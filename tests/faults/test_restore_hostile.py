@@ -9,11 +9,24 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-from vault import inventory
-from vault.codec import Sealer, Session, compress
-from vault.crypto import chunk_id
+from vault.crypto.keys import chunk_id
+from vault.crypto.sealed import Sealer, Session, compress
 from vault.errors import IntegrityError, VaultError
-from vault.ledger import Record
+from vault.format import inventory
+from vault.format.pack import PackWriter, SealedBlock
+from vault.format.tree import (
+    ContentRoot,
+    Entry,
+    TreeHeader,
+    commitment,
+    encode_canonical,
+    encode_extra,
+    encode_header,
+    frame,
+    replace_entry,
+)
+from vault.ledger.chain import Record
+from vault.machine.workers import make_workers
 from vault.model import (
     Counts,
     Digest,
@@ -27,22 +40,9 @@ from vault.model import (
     TreeRef,
     to_rfc3339,
 )
-from vault.pack import PackWriter, SealedBlock
-from vault.repository import Draft, Repository, domain_ref
+from vault.repository.repository import Draft, Repository, domain_ref
 from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
-from vault.restore.fs import Fs
-from vault.tree import (
-    ContentRoot,
-    Entry,
-    TreeHeader,
-    commitment,
-    encode_canonical,
-    encode_extra,
-    encode_header,
-    frame,
-    replace_entry,
-)
-from vault.workers import make_workers
+from vault.restore.syscalls import Fs
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -386,7 +386,7 @@ def test_a_tree_of_bad_entries_without_end_ends(
     lab: "Lab", jail: Jail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """2000 to the seventh repeated entries of a few kB: read as far as entries may be bad."""
-    monkeypatch.setattr("vault.tree.MAX_BAD", 5_000)
+    monkeypatch.setattr("vault.format.tree.MAX_BAD", 5_000)
     forger = Forger(lab)
     header = encode_header(TreeHeader(key=KEY, relative=True, sources=()))
     top = frame(encode_canonical(TOP), encode_extra(TOP))

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-from vault import attest, codec, index
-from vault.codec import Sealer, Session
-from vault.crypto import RecipientKey, hpke_seal, recipient_id
-from vault.enrol import revoke_writer
-from vault.envelope import parse_envelope
+from vault.crypto import sealed as sealing
+from vault.crypto.keys import RecipientKey, hpke_seal, recipient_id
+from vault.crypto.sealed import Sealer, Session
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -23,14 +21,18 @@ from vault.errors import (
     MissingObjectError,
     WrongKeyError,
 )
-from vault.index import IndexEntry
-from vault.ledger import Record
+from vault.format import packindex
+from vault.format.pack import PackWriter
+from vault.format.packindex import IndexEntry
+from vault.ledger.chain import Record
+from vault.ledger.envelope import parse_envelope
+from vault.machine.workers import make_workers
 from vault.model import Digest, EventBody, ObjectRef, ObjectType, replace_body
-from vault.pack import PackWriter
-from vault.repository import Repository, domain_ref
+from vault.repository import attestations
+from vault.repository.enrolment import revoke_writer
+from vault.repository.repository import Repository, domain_ref
 from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
-from vault.restore.fs import Fs
-from vault.workers import make_workers
+from vault.restore.syscalls import Fs
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -324,9 +326,11 @@ def test_poisoned_index(
     lab: "Lab", source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, poison: str
 ) -> None:
     """An index with a valid seal that lies costs time, never the restore (I10)."""
-    seal = index.seal_index
+    seal = packindex.seal_index
     monkeypatch.setattr(
-        index, "seal_index", lambda key, repo, entries: seal(key, repo, POISONS[poison](entries))
+        packindex,
+        "seal_index",
+        lambda key, repo, entries: seal(key, repo, POISONS[poison](entries)),
     )
     record = lab.snapshot(source).record
     assert lab.open().inventory(record).index
@@ -343,14 +347,14 @@ def test_index_that_swaps_chunks_of_one_length(
     top.mkdir()
     for number in range(8):
         (top / f"file{number}").write_bytes(os.urandom(900))
-    seal = index.seal_index
+    seal = packindex.seal_index
 
     def lying(key: bytes, repository_id: bytes, entries: Sequence[IndexEntry]) -> bytes:
         return seal(key, repository_id, [
             _reverse_ids(entry) if entry.type is ObjectType.DATA else entry for entry in entries
         ])  # fmt: skip
 
-    monkeypatch.setattr(index, "seal_index", lying)
+    monkeypatch.setattr(packindex, "seal_index", lying)
     report = run(lab, lab.snapshot(top).record, target)
     assert report.outcome is Outcome.RECOVERED
     assert_restored(target, top)
@@ -378,7 +382,7 @@ def test_forged_pack_at_the_pinned_version(
 def _forge(repository: Repository, kind: ObjectType, size: int, session_id: bytes) -> bytes:
     """A pack of that size and session id which opens with the recovery key, by somebody else."""
     seed = os.urandom(32)
-    info = codec._seed_info(repository.id, session_id)
+    info = sealing._seed_info(repository.id, session_id)
     sealed = tuple(
         (recipient_id(key), hpke_seal(key, seed, info)) for key in repository.ledger.recipients
     )
@@ -425,11 +429,11 @@ def test_void_snapshot_is_not_restored(lab: "Lab", source: Path, target: Path) -
 # --- attestations ---
 
 
-def _attestation(lab: "Lab", record: Record) -> tuple[bytes, attest.Attestation]:
+def _attestation(lab: "Lab", record: Record) -> tuple[bytes, attestations.Attestation]:
     repository = lab.open()
     assert isinstance(record.body, EventBody)
     data = repository.read_evidence(Digest.parse(record.body.attestation))
-    return data, attest.open_attestation(data, repository.ledger)
+    return data, attestations.open_attestation(data, repository.ledger)
 
 
 def test_success_is_attested(lab: "Lab", record: Record, target: Path) -> None:
@@ -444,7 +448,7 @@ def test_success_is_attested(lab: "Lab", record: Record, target: Path) -> None:
     assert attestation.details["root_matches"] is True
     assert b"file1" not in parse_envelope(data).payload
     assert "file1" not in str(attestation.details)
-    assert attest.is_recorded(lab.open(), data) == report.statement
+    assert attestations.is_recorded(lab.open(), data) == report.statement
 
 
 def test_failure_is_attested_by_the_class_of_its_error(
@@ -485,11 +489,15 @@ def test_other_peoples_attestations_are_refused(lab: "Lab", record: Record, targ
     """A writer's, a changed one, one of another repository."""
     report = run(lab, record, target)
     repository = lab.open()
-    attestation = attest.open_attestation(report.attestation, repository.ledger)
+    attestation = attestations.open_attestation(report.attestation, repository.ledger)
     with pytest.raises(IntegrityError):
-        attest.open_attestation(attest.sign(attestation, lab.host.key.signing), repository.ledger)
+        attestations.open_attestation(
+            attestations.sign(attestation, lab.host.key.signing), repository.ledger
+        )
     other = replace_body(attestation, repository="00" * 16)
     with pytest.raises(ConfigError):
-        attest.open_attestation(attest.sign(other, lab.recovery.restorer), repository.ledger)
+        attestations.open_attestation(
+            attestations.sign(other, lab.recovery.restorer), repository.ledger
+        )
     with pytest.raises(IntegrityError):
-        attest.open_attestation(report.attestation[:-3], repository.ledger)
+        attestations.open_attestation(report.attestation[:-3], repository.ledger)

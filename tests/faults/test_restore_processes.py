@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.test_restore_sweep import read, verdicts
-from vault import fsmeta
 from vault.errors import LocalError
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.machine import metadata
+from vault.machine.workers import make_workers
 from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
-from vault.restore import run as restore_run
-from vault.restore.fs import Fs
-from vault.workers import make_workers
+from vault.restore import attempt as restore_run
+from vault.restore.syscalls import Fs
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -139,18 +139,18 @@ def test_what_they_could_not_apply_is_counted(lab: "Lab", record: Record, tmp_pa
 
     class Ownerless(Watched):
         def apply_fd(
-            self, fd: int, attributes: fsmeta.Attributes, *, directory: bool
+            self, fd: int, attributes: metadata.Attributes, *, directory: bool
         ) -> tuple[str, ...]:
             """Say that the owner could not be set."""
             done = super().apply_fd(fd, attributes, directory=directory)
-            return done if directory else (*done, fsmeta.OWNER)
+            return done if directory else (*done, metadata.OWNER)
 
     fs = Ownerless(tmp_path / "log")
     report = run(lab, record, tmp_path / "target", fs)
     assert fs.made_by_helpers() > 0
     alone = run(lab, record, tmp_path / "alone", Ownerless(tmp_path / "log2"), processes=0)
     assert report.left_out == alone.left_out
-    assert report.left_out[fsmeta.OWNER] >= FILES
+    assert report.left_out[metadata.OWNER] >= FILES
 
 
 @pytest.mark.parametrize("in_helper", [True, False], ids=["in a helper", "in the parent"])

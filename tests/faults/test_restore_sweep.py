@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from vault.errors import LocalError, StorageUnavailableError, VaultError
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.machine.workers import make_workers
 from vault.model import EventBody
 from vault.restore import (
     Outcome,
@@ -21,10 +22,9 @@ from vault.restore import (
     restore,
     undo,
 )
-from vault.restore.finish import unfinished
-from vault.restore.fs import Fs
+from vault.restore.syscalls import Fs
+from vault.restore.undo_finalize import unfinished
 from vault.storage.memory import FaultPoint
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import attest
 from vault.errors import ConfigError, DigestMismatchError, IntegrityError, LocalError, VaultError
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.machine.workers import make_workers
 from vault.model import EventBody
+from vault.repository import attestations
 from vault.restore import (
     Exchange,
     Finalized,
@@ -30,9 +31,8 @@ from vault.restore import (
     undo,
     undo_from,
 )
-from vault.restore.finish import unfinished
-from vault.restore.fs import Fs
-from vault.workers import make_workers
+from vault.restore.syscalls import Fs
+from vault.restore.undo_finalize import unfinished
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -118,7 +118,10 @@ class Bench:
             (version,) = repository.store.versions(name)
             data = repository.store.get(name, version.version)
             found.append(
-                (record.body.verdict, attest.open_attestation(data, repository.ledger).details)
+                (
+                    record.body.verdict,
+                    attestations.open_attestation(data, repository.ledger).details,
+                )
             )
         return found
 
@@ -646,7 +649,7 @@ def test_an_attestation_signed_before_the_exchange_is_only_appended(bench: Bench
     kept = json.loads(bench.journal.read_text())["attestation"].encode()
     final = bench.finalize()
     assert (final.verdict, final.not_repeated) == ("passed", None)
-    assert attest.is_recorded(bench.lab.open(), kept) == final.statement
+    assert attestations.is_recorded(bench.lab.open(), kept) == final.statement
     ((verdict, details),) = bench.said()
     assert (verdict, details["promoted"], details["host"]) == ("passed", "pending", "here")
 

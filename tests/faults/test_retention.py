@@ -7,10 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vault import inventory
-from vault.domainpacks import index_objects
-from vault.enrol import find_writer, revoke_writer
-from vault.envelope import build_statement, ledger_name, seal_envelope
 from vault.errors import (
     ConfigError,
     IntegrityError,
@@ -21,6 +17,8 @@ from vault.errors import (
     StorageUnavailableError,
     WrongKeyError,
 )
+from vault.format import inventory
+from vault.ledger.envelope import build_statement, ledger_name, seal_envelope
 from vault.model import (
     Digest,
     LockMode,
@@ -30,7 +28,9 @@ from vault.model import (
     Severity,
     from_rfc3339,
 )
-from vault.repository import MAX_EVIDENCE, Draft, snapshot_body
+from vault.repository.domainpacks import index_objects
+from vault.repository.enrolment import find_writer, revoke_writer
+from vault.repository.repository import MAX_EVIDENCE, Draft, snapshot_body
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import source as walking
 from vault.errors import LocalError
-from vault.ledger import Record
-from vault.reader import Reader
-from vault.snapshot import SnapshotReport, reading, run, sharing
-from vault.workers import make_workers
+from vault.ledger.chain import Record
+from vault.machine.workers import make_workers
+from vault.repository.reader import Reader
+from vault.snapshot import SnapshotReport, reading, sharing, sourcerun
+from vault.snapshot import walk as walking
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -122,7 +122,7 @@ def test_a_file_that_grew_is_read_in_pieces(
 ) -> None:
     """It finds no room where the others of its batch leave theirs."""
     monkeypatch.setattr(sharing, "ROOM", 70_000)
-    monkeypatch.setattr(run, "BATCH_SIZE", 20_000)
+    monkeypatch.setattr(sourcerun, "BATCH_SIZE", 20_000)
 
     def grow(path: Path) -> None:
         if path.stat().st_size < 100_000:

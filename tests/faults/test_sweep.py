@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from vault.enrol import InitRequest, create_repository, enrol_own_writer, existing_root
+from vault.crypto.keyfiles import Argon2Cost, load_root, load_writer
 from vault.errors import StorageUnavailableError
-from vault.keyfile import Argon2Cost, load_root, load_writer
 from vault.model import LockMode, Parameters
-from vault.repository import Repository
+from vault.repository.enrolment import (
+    InitRequest,
+    create_repository,
+    enrol_own_writer,
+    existing_root,
+)
+from vault.repository.repository import Repository
 from vault.storage.memory import FaultPoint, MemoryStore
 
 if TYPE_CHECKING:

@@ -24,12 +24,12 @@ from typing import Any
 import pytest
 
 from vault.audit import audit
+from vault.custody.sampling import WHOLE
 from vault.errors import VaultError
+from vault.machine.workers import make_workers
 from vault.model import Digest, Severity
-from vault.repository import Repository
-from vault.sampling import WHOLE
+from vault.repository.repository import Repository
 from vault.storage.local import LocalStore
-from vault.workers import make_workers
 
 HERE = Path(__file__).parent
 VECTORS = HERE.parent / "vectors" / "ledger"

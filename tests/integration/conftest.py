@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-import cli.init
+import cli.commands.init
 from cli.main import run
-from vault.keyfile import Argon2Cost
+from vault.crypto.keyfiles import Argon2Cost
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 
@@ -45,7 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def vault(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Vault:
     """Runs a command line in this process; gives exit code, stdout, stderr."""
-    monkeypatch.setattr(cli.init, "COST", Argon2Cost(memory=64, iterations=1, lanes=1))
+    monkeypatch.setattr(cli.commands.init, "COST", Argon2Cost(memory=64, iterations=1, lanes=1))
 
     def call(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()

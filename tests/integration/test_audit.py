@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from vault.enrol import existing_root
+from vault.crypto.keyfiles import load_recovery
 from vault.errors import StorageError
-from vault.keyfile import load_recovery
 from vault.model import EventBody, to_rfc3339
-from vault.repository import Draft, Repository
+from vault.repository.enrolment import existing_root
+from vault.repository.repository import Draft, Repository
 from vault.storage.local import LocalStore
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
@@ -303,7 +303,7 @@ def test_heal_that_can_not_be_recorded_is_degraded(
         raise StorageError("read only")
 
     beside(packs(stored)[0])
-    monkeypatch.setattr("vault.attest.record", refuse)
+    monkeypatch.setattr("vault.repository.attestations.record", refuse)
     code, _, err = vault("heal", "--execute")
     assert code == 3
     assert "vault attest push" in err
@@ -330,7 +330,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def ahead(**span: float) -> None:
         then = datetime.now(UTC) + timedelta(**span)
-        monkeypatch.setattr("cli.context.wall_clock", lambda: then)
+        monkeypatch.setattr("cli.session.wall_clock", lambda: then)
 
     return ahead
 
@@ -438,7 +438,7 @@ def test_a_restore_that_ended_for_a_local_reason_stands_against_nothing(
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        patch.setattr("vault.restore.run.Spool", full)
+        patch.setattr("vault.restore.attempt.Spool", full)
         assert vault("restore", "data", home / "third")[0] == 14
     code, out, err = vault("status", "--check")
     assert (code, "failed" in out, "failed" in err) == (0, False, False)

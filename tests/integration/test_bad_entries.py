@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from vault.keyfile import load_writer
+from vault.crypto.keyfiles import load_writer
 from vault.model import Digest, EntryType
-from vault.repository import Repository
+from vault.repository.repository import Repository
 from vault.storage import open_store
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vault import inventory
-from vault.enrol import find_writer, revoke_writer
 from vault.errors import IntegrityError
-from vault.ledger import Record
+from vault.format import inventory
+from vault.format.tree import Entry, EntryType
+from vault.ledger.chain import Record
+from vault.machine.workers import make_workers
 from vault.model import LockMode
-from vault.reader import Reader
+from vault.repository.enrolment import find_writer, revoke_writer
+from vault.repository.reader import Reader
 from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
-from vault.restore.fs import Fs
+from vault.restore.syscalls import Fs
 from vault.storage.local import LocalStore
-from vault.tree import Entry, EntryType
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, Lab, MakeRepository

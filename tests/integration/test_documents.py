@@ -13,8 +13,8 @@ import pytest
 
 import cli
 from cli.main import COMMANDS, app
-from cli.reference import helps, man, reference
-from vault.storage.check import Need, Outcome, Probe, Row, StoreReport
+from docs.reference import helps, man, reference
+from vault.storage.conformance import Need, Outcome, Probe, Row, StoreReport
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -142,7 +142,7 @@ def printed(
     documents.append(vault_json("key", "revoke", "web"))
     documents.append(vault_json("key", "list"))
     with monkeypatch.context() as patch:
-        patch.setattr("vault.attest.record", _refuse)
+        patch.setattr("vault.repository.attestations.record", _refuse)
         documents.append(vault_json("verify", code=3))
     (file,) = (home / "state/vault/attestations").iterdir()
     documents.append(vault_json("attest", "push", file))
@@ -164,7 +164,7 @@ def _store_check(vault_json: VaultJson, monkeypatch: pytest.MonkeyPatch) -> Any:
     probe = Probe(row=row, outcome=Outcome.SHORTFALL, found="not")
     report = StoreReport(url="s3://bucket", probes=(probe,), leftovers="probe/0")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr("vault.storage.check.check_store", lambda *_, **__: report)
+    monkeypatch.setattr("vault.storage.conformance.check_store", lambda *_, **__: report)
     return vault_json("store", "check", "s3://bucket", code=5)
 
 
@@ -185,5 +185,5 @@ def test_every_schema_is_documented_as_it_is_printed(printed: dict[str, Any]) ->
 def schemas_in_code() -> set[str]:
     """All that the commands' source names."""
     (place,) = cli.__path__
-    code = "".join(path.read_text() for path in Path(place).glob("*.py"))
+    code = "".join(path.read_text() for path in Path(place).rglob("*.py"))
     return set(re.findall(r'"(vault/[a-z-]+/v[0-9]+)"', code))

@@ -8,8 +8,8 @@ from typing import Any, NoReturn, TypeAlias
 
 import pytest
 
-import cli.list
-import cli.snapshot
+import cli.commands.list
+import cli.commands.snapshot
 from cli.exits import EXIT_CODES
 from cli.main import TerminatedError
 from vault import errors
@@ -45,7 +45,7 @@ def test_every_error_ends_with_the_code_of_its_nearest_ancestor(
 ) -> None:
     """One line with what was expected and found, one with the hint; an object for programs."""
     error = kind("it failed", expected="one", found="two", hint="do this")
-    monkeypatch.setattr(cli.snapshot, "take_snapshot", raises(error))
+    monkeypatch.setattr(cli.commands.snapshot, "take_snapshot", raises(error))
     expected = next(EXIT_CODES[each] for each in kind.__mro__ if each in EXIT_CODES)
     code, out, err = vault("--json", "snapshot", source, "--name", "data")
     assert code == expected
@@ -88,7 +88,7 @@ def test_0_done(vault: Vault, repository: Path) -> None:
 
 def test_1_a_bug(vault: Vault, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line; the traceback only with -v."""
-    monkeypatch.setattr(cli.list, "_text", raises(ZeroDivisionError("oops\x1b[2J")))
+    monkeypatch.setattr(cli.commands.list, "_text", raises(ZeroDivisionError("oops\x1b[2J")))
     code, out, err = vault("list")
     assert (code, out) == (1, "")
     assert r"ZeroDivisionError: oops\x1b[2J" in err
@@ -134,7 +134,7 @@ def test_3_an_incomplete_snapshot(
     vault: Vault, repository: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that can't be read is listed; the snapshot says it is incomplete."""
-    import vault.source as walker
+    import vault.snapshot.walk as walker
 
     real = walker._look
 
@@ -183,10 +183,10 @@ def test_11_the_ledger_moved_on(
     vault: Vault, repository: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others won every attempt to append."""
-    from vault.repository import Repository
+    from vault.repository.repository import Repository
 
     monkeypatch.setattr(Repository, "_try_append", lambda *_, **__: None)
-    monkeypatch.setattr("vault.repository._backoff", lambda _: 0)
+    monkeypatch.setattr("vault.repository.repository._backoff", lambda _: 0)
     assert vault("snapshot", source, "--name", "data")[0] == 11
 
 
@@ -273,7 +273,7 @@ def test_130_and_143_say_so_in_one_line(
     code: int,
 ) -> None:
     """No traceback."""
-    monkeypatch.setattr(cli.list, "_text", raises(ending))
+    monkeypatch.setattr(cli.commands.list, "_text", raises(ending))
     found, _, err = vault("-q", "list")
     assert found == code
     assert err.splitlines()[-1] in {"vault: error: interrupted", "vault: error: terminated"}

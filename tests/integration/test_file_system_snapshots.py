@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import filesystems
-from vault import source as walking
+from vault.machine import filesystems
 from vault.snapshot import grounds
+from vault.snapshot import walk as walking
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository

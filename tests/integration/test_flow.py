@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from cli import key
-from vault import enrol
+from cli.commands import key
 from vault.errors import StorageError
+from vault.repository import enrolment
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -48,7 +48,7 @@ def test_init_finishes_one_that_was_killed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vault.enrol.enrol_own_writer", killed)
+        patch.setattr("vault.repository.enrolment.enrol_own_writer", killed)
         assert vault("init", "repository")[0] == 130
     code, _, err = vault("init", home / "repository")
     assert code == 0, err
@@ -119,7 +119,7 @@ def test_strict_makes_changed_files_an_exit_code(
     """A file that changed while it was read: 0, with --strict 3; both are published."""
     import dataclasses
 
-    import cli.snapshot
+    import cli.commands.snapshot
     from vault.snapshot import Problem
     from vault.snapshot import take_snapshot as real
 
@@ -127,7 +127,7 @@ def test_strict_makes_changed_files_an_exit_code(
         problem = Problem(path=b"a\x1b[31m\n", kind="changed", detail="")
         return dataclasses.replace(real(*arguments, **options), problems=(problem,))
 
-    monkeypatch.setattr(cli.snapshot, "take_snapshot", changing)
+    monkeypatch.setattr(cli.commands.snapshot, "take_snapshot", changing)
     code, _, err = vault("snapshot", source, "--name", "data")
     assert code == 0
     assert r"changed: a\x1b[31m\x0a" in err
@@ -258,7 +258,7 @@ def test_an_unrecorded_verification_is_kept_and_pushed_later(
 ) -> None:
     """A store that can't be written: exit 3, a file here; `attest push` records it, once."""
     from vault.errors import StorageError
-    from vault.repository import Repository
+    from vault.repository.repository import Repository
 
     def refuse(*_: object, **__: object) -> None:
         raise StorageError("read only")
@@ -400,7 +400,7 @@ def test_an_init_that_fails_can_be_repeated(
     keys.mkdir(parents=True)
     (keys / "other.key").write_text("another's")
     with monkeypatch.context() as patch:
-        patch.setattr(enrol, at, fail)
+        patch.setattr(enrolment, at, fail)
         code, _, err = vault("init", home / "repository", "--host", "first")
         assert code == 13, err
     assert [path.name for path in keys.iterdir()] == ["other.key"]
@@ -413,14 +413,14 @@ def test_an_init_whose_root_is_there_keeps_its_keys(
     vault: Vault, home: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer was lost, not the PUT: the next init finishes it."""
-    real = enrol._publish_root
+    real = enrolment._publish_root
 
     def publish(*arguments: Any) -> None:
         real(*arguments)
         raise StorageError("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(enrol, "_publish_root", publish)
+        patch.setattr(enrolment, "_publish_root", publish)
         assert vault("init", home / "repository", "--host", "first")[0] == 13
     assert len(list(keys.iterdir())) == 3
     code, _, err = vault("init", home / "repository", "--host", "first")

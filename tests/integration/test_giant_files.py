@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from vault.chunker import Chunker
+from vault.format.chunker import Chunker
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]

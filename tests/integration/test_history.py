@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from vault import ledgermemory
-from vault.envelope import Head
+from vault.ledger import remembered
+from vault.ledger.envelope import Head
+from vault.ledger.trust import HeadMemory
 from vault.model import Digest
 from vault.storage.base import ObjectVersion
 from vault.storage.local import LocalStore
-from vault.trust import HeadMemory
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -23,7 +23,7 @@ VaultJson: TypeAlias = Callable[..., Any]
 def _memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether every statement that was verified is remembered, or none so few."""
     if request.param == "warm":
-        monkeypatch.setattr(ledgermemory, "WORTHWHILE", 1)
+        monkeypatch.setattr(remembered, "WORTHWHILE", 1)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_warning(
 ) -> None:
     """An incident is no time to refuse a list for it."""
     from vault.errors import LocalError
-    from vault.trust import HeadMemory
+    from vault.ledger.trust import HeadMemory
 
     def refuse(*_: object) -> None:
         raise LocalError("read-only file system")

@@ -89,7 +89,7 @@ def test_ls_long_fits_the_terminal(
     (source / name).touch()
     assert vault("snapshot", source, "--name", "data")[0] == 0
     assert name in vault("ls", "data", "-l")[1]
-    monkeypatch.setattr("cli.render.terminal_width", lambda: 70)
+    monkeypatch.setattr("cli.output.render.terminal_width", lambda: 70)
     _, out, _ = vault("ls", "data", "-l")
     assert all(len(line) <= 70 for line in out.splitlines())
     assert "nnn…" in out
@@ -124,7 +124,7 @@ def test_many_entries_are_one_table_and_one_object(
 ) -> None:
     """However they are divided for printing."""
     whole, listed = vault("ls", "data", "-lR")[1], vault_json("ls", "data", "-R")
-    monkeypatch.setattr("cli.listing._BATCH", 2)
+    monkeypatch.setattr("cli.output.listing._BATCH", 2)
     assert vault_json("ls", "data", "-R") == listed
     assert vault("ls", "data", "-R")[1].splitlines() == [
         line.split()[-1] for line in vault("ls", "data", "-R")[1].splitlines()
@@ -349,14 +349,14 @@ def test_status_warns_of_an_incomplete_snapshot(
     vault: Vault, vault_json: VaultJson, taken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And names the newest complete one."""
-    from vault import source
+    from vault.snapshot import walk
 
     def refuse(*_: object, **__: object) -> int:
         raise PermissionError(13, "Permission denied")
 
     (taken / "new").write_text("unreadable")
     with monkeypatch.context() as patch:
-        patch.setattr(source, "open_source", refuse)
+        patch.setattr(walk, "open_source", refuse)
         assert vault("snapshot", taken, "--name", "data")[0] == 3
     _, _, err = vault("status")
     assert "snapshot 3 of data is incomplete; the newest complete one is 2" in err

@@ -129,7 +129,7 @@ def test_a_directory_that_lies_in_itself_for_ever_has_an_end(
     vault: Vault, repository: Path, mounted: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where paths get longer than can be stored; the rest is there."""
-    monkeypatch.setattr("vault.source.MAX_PATH", 200)
+    monkeypatch.setattr("vault.snapshot.walk.MAX_PATH", 200)
     odd = 'Odd.directories = type("D", (), {"__contains__": lambda s, p: set(p) <= set("/d"),'
     odd += ' "__iter__": lambda s: iter(())})(); good = Odd.listed; '
     odd += 'Odd.listed = lambda s, p: [*(["d"] if set(p) <= set("/d") else []), *good(s, p)]'
@@ -144,8 +144,8 @@ def test_a_directory_without_an_end_is_left(
     vault: Vault, repository: Path, mounted: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its list is not gone on with; what lies beside it is stored."""
-    monkeypatch.setattr("vault.source.MAX_NAMES", 1000)
-    monkeypatch.setattr("vault.source._NAMES", 100)
+    monkeypatch.setattr("vault.snapshot.walk.MAX_NAMES", 1000)
+    monkeypatch.setattr("vault.snapshot.walk._NAMES", 100)
     odd = 'Odd.directories = {"/", "/bad"}; good = Odd.listed; '
     odd += 'Odd.listed = lambda s, p: map(str, range(5000)) if p == "/bad" else good(s, p)'
     with mounted(odd) as place:

@@ -19,12 +19,12 @@ Process: TypeAlias = Callable[..., subprocess.Popen[str]]
 
 # A snapshot that lasts until it is ended, with workers running.
 _SLOW = """
-import threading, cli.main, cli.snapshot
+import threading, cli.main, cli.commands.snapshot
 def take_snapshot(*_, workers, **__):
     workers.compute.submit(lambda: None).result()
     print("started", flush=True)
     threading.Event().wait(60)
-cli.snapshot.take_snapshot = take_snapshot
+cli.commands.snapshot.take_snapshot = take_snapshot
 cli.main.main()
 """
 
@@ -180,7 +180,7 @@ def test_starting_imports_nothing_that_is_not_used() -> None:
         return heavy & set(done.stdout.split())
 
     assert imported("import cli.main") == set()
-    assert imported("import cli.list") <= {"cryptography", "zstandard"}
+    assert imported("import cli.commands.list") <= {"cryptography", "zstandard"}
 
 
 def test_version(process: Process) -> None:

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from vault.cache import Cache
-from vault.entrylist import EntryListWriter
 from vault.errors import LocalError
-from vault.trust import HeadMemory
+from vault.ledger.trust import HeadMemory
+from vault.machine.chunkcache import Cache
+from vault.snapshot.lastrun import EntryListWriter
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -198,7 +198,7 @@ def test_an_attestation_that_can_be_kept_nowhere_does_not_hide_the_verdict(
     def refuse(*_: object, **__: object) -> None:
         raise LocalError("the store is read-only")
 
-    monkeypatch.setattr("vault.attest.record", refuse)
+    monkeypatch.setattr("vault.repository.attestations.record", refuse)
     (home / "state/vault/attestations").write_text("in the way")
     code, out, err = vault("verify")
     assert code == 3

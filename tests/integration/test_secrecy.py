@@ -7,10 +7,10 @@ from typing import TypeAlias
 
 import pytest
 
-from vault.codec import MAX_HEADER, Header, Opener, open_seed
+from vault.crypto.keyfiles import load_recovery, load_root, load_writer
+from vault.crypto.sealed import MAX_HEADER, Header, Opener, open_seed
 from vault.encoding import loads_strict
 from vault.errors import DigestMismatchError, WrongKeyError
-from vault.keyfile import load_recovery, load_root, load_writer
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 

@@ -15,7 +15,7 @@ import pytest
 
 import cli.main
 from vault.errors import StorageError
-from vault.repository import Repository
+from vault.repository.repository import Repository
 from vault.verify.stored import Objects
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
@@ -240,8 +240,8 @@ def test_an_object_that_the_store_does_not_give_is_no_verdict(
 
 _HANGS = r"""
 import os, sys, threading
-import cli.main, cli.verify
-from vault.repository import Repository
+import cli.main, cli.commands.verify
+from vault.repository.repository import Repository
 
 read = Repository.read
 
@@ -252,7 +252,7 @@ def hang(self, ref):
     threading.Event().wait()
 
 Repository.read = hang
-cli.verify.GRACE = 0.1
+cli.commands.verify.GRACE = 0.1
 sys.argv = ["vault", "verify", "--no-key"]
 cli.main.main()
 """

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeAlias
 
 import pytest
 
-from vault.restore import fs as restore_fs
+from vault.restore import syscalls as restore_fs
 
 Id: TypeAlias = tuple[int, int]  # device and inode
 Slot: TypeAlias = tuple[Id, str]  # a name in a directory

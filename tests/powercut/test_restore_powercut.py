@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from vault.errors import LocalError
-from vault.restore.finish import Undone, finalize, undo, unfinished
-from vault.restore.fs import Fs
+from vault.machine.workers import InlineExecutor
 from vault.restore.journal import Journal, Journals, Local, Subject
 from vault.restore.promote import Promotion
 from vault.restore.prove import read_back
 from vault.restore.stage import Staging
+from vault.restore.syscalls import Fs
 from vault.restore.target import inspect
-from vault.workers import InlineExecutor
+from vault.restore.undo_finalize import Undone, finalize, undo, unfinished
 
 if TYPE_CHECKING:
     from tests.powercut.conftest import Disk, Recorder, Tree

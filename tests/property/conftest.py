@@ -14,12 +14,12 @@ import lmdb
 import pytest
 from hypothesis import strategies as st
 
+from vault.machine.workers import make_workers
 from vault.restore import RestoreReport, RestoreRequest, restore
-from vault.restore.fs import Fs
-from vault.workers import make_workers
+from vault.restore.syscalls import Fs
 
 if TYPE_CHECKING:
-    from vault.ledger import Record
+    from vault.ledger.chain import Record
 
 MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK = 1024, 2048, 8192  # of the repositories tested with
 ODD_NAMES = (

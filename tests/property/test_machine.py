@@ -20,9 +20,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from vault.enrol import find_writer, revoke_writer
 from vault.errors import WrongKeyError
 from vault.model import LockMode
+from vault.repository.enrolment import find_writer, revoke_writer
 from vault.restore import Outcome
 from vault.storage.memory import FaultPoint
 

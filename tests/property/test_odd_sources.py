@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vault.reader import Reader
-from vault.tree import Entry
+from vault.format.tree import Entry
+from vault.repository.reader import Reader
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
-    from vault.ledger import Record
+    from vault.ledger.chain import Record
 
 MIN_TIME, MAX_TIME = -(2**63), 2**63 - 1  # ns, docs/format.md 8
 SPARSE, DATA = 900_000, 20_000  # bytes: of the sparse file, and of the data it begins with

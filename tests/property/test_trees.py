@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vault import source
+from vault.format.tree import ContentRoot
 from vault.model import EntryType
-from vault.reader import Reader
+from vault.repository.reader import Reader
 from vault.restore import Outcome
-from vault.tree import ContentRoot
+from vault.snapshot import walk
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -86,13 +86,13 @@ class _Opened:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.paths: list[bytes] = []
-        real = source.open_source
+        real = walk.open_source
 
         def counting(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
             self.paths.append(full)
             return real(full, expected)
 
-        monkeypatch.setattr(source, "open_source", counting)
+        monkeypatch.setattr(walk, "open_source", counting)
 
 
 def _change(top: bytes, draw: random.Random) -> set[bytes]:

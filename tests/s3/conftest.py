@@ -19,7 +19,7 @@ import pytest
 
 from vault.model import LockMode, Retention
 from vault.storage import s3
-from vault.storage.check import Outcome, check_store
+from vault.storage.conformance import Outcome, check_store
 from vault.storage.urls import parse_s3
 
 MakeStore: TypeAlias = Callable[..., s3.S3Store]

@@ -11,7 +11,7 @@ import pytest
 from vault.errors import RetentionError
 from vault.model import LockMode
 from vault.storage import s3
-from vault.storage.check import Outcome, check_store, require
+from vault.storage.conformance import Outcome, check_store, require
 
 pytestmark = pytest.mark.s3
 

@@ -23,7 +23,7 @@ import pytest
 from cli import main
 from vault.errors import RetentionError
 from vault.model import Digest
-from vault.repository import Repository
+from vault.repository.repository import Repository
 from vault.storage import s3
 from vault.storage.urls import parse_s3
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault.crypto import SigningKey
-from vault.envelope import Head, build_statement, ledger_name, seal_envelope
+from vault.crypto.keys import SigningKey
+from vault.ledger.envelope import Head, build_statement, ledger_name, seal_envelope
 from vault.model import HeartbeatBody, LockMode
 from vault.storage import s3
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault.enrol import add_writer, request_key
 from vault.errors import LedgerMovedError
 from vault.model import HeartbeatBody, LockMode
-from vault.repository import Draft, Repository
+from vault.repository.enrolment import add_writer, request_key
+from vault.repository.repository import Draft, Repository
 from vault.storage import s3
 
 if TYPE_CHECKING:

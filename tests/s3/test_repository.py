@@ -12,13 +12,13 @@ import pytest
 from botocore.exceptions import ClientError
 
 from vault.audit import Concern, audit
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.machine.workers import make_workers
 from vault.model import Code, LockMode
-from vault.repository import Repository
+from vault.repository.repository import Repository
 from vault.restore import Outcome, RestoreRequest, restore
 from vault.storage import s3
 from vault.storage.base import ObjectVersion
-from vault.workers import make_workers
 
 pytestmark = pytest.mark.s3
 

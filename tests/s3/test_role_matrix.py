@@ -24,11 +24,11 @@ from typing import Any, TypeAlias
 import click
 import pytest
 
-import cli.init
+import cli.commands.init
 from cli import main
-from vault.enrol import InitRequest, create_repository
-from vault.keyfile import Argon2Cost
+from vault.crypto.keyfiles import Argon2Cost
 from vault.model import LockMode, Parameters
+from vault.repository.enrolment import InitRequest, create_repository
 from vault.storage import s3
 from vault.storage.iam import AccessRole
 
@@ -223,7 +223,7 @@ def make_scene(  # noqa: PLR0917 - fixtures
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., Scene]:
     """Makes the bucket, its policy, a repository of three hosts, two snapshots, restores."""
-    monkeypatch.setattr(cli.init, "COST", CHEAP)
+    monkeypatch.setattr(cli.commands.init, "COST", CHEAP)
 
     def make(*options: str) -> Scene:
         bucket = f"vault-matrix-{secrets.token_hex(6)}"

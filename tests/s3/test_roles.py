@@ -15,12 +15,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 from vault.errors import StorageError
+from vault.machine.workers import make_workers
 from vault.model import LockMode, Parameters
 from vault.restore import Outcome, RestoreRequest, restore
 from vault.storage import s3
 from vault.storage.base import ObjectVersion
 from vault.storage.iam import AccessRole, Dialect, bucket_policy
-from vault.workers import make_workers
 
 pytestmark = [
     pytest.mark.s3,

@@ -7,7 +7,7 @@ import pytest
 
 from vault.errors import ConfigError
 from vault.patterns import Root, below, matcher
-from vault.source import Rules, walk
+from vault.snapshot.walk import Rules, walk
 
 
 @pytest.fixture

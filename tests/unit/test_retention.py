@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.errors import ConfigError, RetentionError
-from vault.locks import (
+from vault.model import LAST_LOCK, LockMode, Parameters
+from vault.retention import (
     MAX_SKEW,
     PRUNE_GRACE,
     REUSE_GRACE,
@@ -18,7 +19,6 @@ from vault.locks import (
     reusable,
     snapshot_until,
 )
-from vault.model import LAST_LOCK, LockMode, Parameters
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -21,11 +21,18 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
-from vault import inventory
-from vault.crypto import SigningKey
+from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps
-from vault.envelope import PAYLOAD_TYPE, Head, build_statement, ledger_name, pae, seal_envelope
-from vault.ledger import Ledger
+from vault.format import inventory
+from vault.ledger.chain import Ledger
+from vault.ledger.envelope import (
+    PAYLOAD_TYPE,
+    Head,
+    build_statement,
+    ledger_name,
+    pae,
+    seal_envelope,
+)
 from vault.model import (
     Body,
     Counts,

@@ -18,19 +18,19 @@ from typing import Any
 
 import zstandard
 
-from vault.codec import Sealer, Session, compress, seal_whole
-from vault.crypto import RecipientKey, SigningKey, chunk_id
-from vault.domain import encode_secrets
-from vault.index import IndexEntry, seal_index_with
-from vault.keyfile import (
+from vault.crypto.keyfiles import (
     Argon2Cost,
     DomainSecrets,
     RecoveryKey,
     RepositoryAddress,
     save_recovery,
 )
+from vault.crypto.keys import RecipientKey, SigningKey, chunk_id
+from vault.crypto.sealed import Sealer, Session, compress, seal_whole
+from vault.format.domainsecrets import encode_secrets
+from vault.format.pack import DIRECTORY_COUNTER, Directory, PackWriter
+from vault.format.packindex import IndexEntry, seal_index_with
 from vault.model import Id, ObjectType, PackId
-from vault.pack import DIRECTORY_COUNTER, Directory, PackWriter
 
 HERE = Path(__file__).parent / "sealed"
 Json = dict[str, Any]

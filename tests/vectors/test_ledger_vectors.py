@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vault import errors
-from vault.envelope import ledger_name
-from vault.ledger import Ledger
+from vault.ledger.chain import Ledger
+from vault.ledger.envelope import ledger_name
 from vault.model import Digest
 
 HERE = Path(__file__).parent

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import pytest
 import zstandard
 
-from vault.codec import Header, Opener, open_seed
-from vault.crypto import RecipientKey, SigningKey
-from vault.domain import open_domain
+from vault.crypto.keyfiles import DomainSecrets, load_recovery
+from vault.crypto.keys import RecipientKey, SigningKey
+from vault.crypto.sealed import Header, Opener, open_seed
 from vault.errors import FormatError, IntegrityError, WrongKeyError
-from vault.index import open_index
-from vault.keyfile import DomainSecrets, load_recovery
-from vault.pack import open_block, read_directory
+from vault.format.domainsecrets import open_domain
+from vault.format.pack import open_block, read_directory
+from vault.format.packindex import open_index
 
 SEALED = Path(__file__).parent / "sealed"
 Json = dict[str, Any]

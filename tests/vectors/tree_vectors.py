@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from vault.tree import (
+from vault.format.tree import (
     ContentRoot,
     Entry,
     EntryType,

@@ -1,22 +1,14 @@
-"""The whole repository against what was signed: chain, bytes, locks, hidden versions (design.md 6).
+"""The audit: the whole repository compared with what was signed, with public keys, without writing.
 
-`audit` reads and never writes, needs public keys only, and never stops at the first
-finding. `protection` tells until when one snapshot is protected.
-
-::
-
-    findings     what can be found, how grave it is, and a collector that keeps a bounded number
-    needs        what is owed: every object that a live or held snapshot and the ledger need
-    versions     which of the versions under a name is the right one, and what the others are
-    protection   until when the locks of everything needed last
-    report       what was looked at and how every snapshot stands
-    run          one audit from beginning to end
+`audit` is one audit from beginning to end, and never stops at the first finding. What must exist
+is `vault.custody`'s; here it is counted, read, judged and reported. Opening sealed bytes with
+the recovery key is the work of `vault.verify`.
 """
 
-from vault.audit.findings import AuditFinding, Concern
-from vault.audit.protection import Protection, protection
+from vault.audit.audit import audit
 from vault.audit.report import AuditReport, DatasetAge, SnapshotAudit
-from vault.audit.run import audit
+from vault.custody.findings import AuditFinding, Concern
+from vault.custody.protection import Protection, protection
 from vault.model import Code
 
 __all__ = [

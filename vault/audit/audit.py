@@ -6,17 +6,15 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from vault import locks
-from vault.answers import ask_twice
-from vault.audit.findings import Findings
-from vault.audit.needs import NEVER, TERM_PREFIXES, Collector, Need, when
-from vault.audit.protection import IN_FLIGHT, Ends
+from vault import retention as locking
+from vault.audit.claims import check_modes, check_times
 from vault.audit.reading import Reading
 from vault.audit.report import AuditReport, DatasetAge, SnapshotAudit, Totals
-from vault.audit.statements import check_modes, check_times
-from vault.audit.versions import Inspector, Judged, Verdict, View, groups
-from vault.badpacks import words
-from vault.envelope import Head, ledger_name, parse_ledger_name
+from vault.custody.findings import Findings
+from vault.custody.needs import NEVER, TERM_PREFIXES, Collector, Need, when
+from vault.custody.protection import IN_FLIGHT, Ends
+from vault.custody.sampling import NO_PACKS, Sample
+from vault.custody.versions import Inspector, Judged, Verdict, View, groups
 from vault.errors import (
     ConfigError,
     ObjectNotFoundError,
@@ -24,16 +22,18 @@ from vault.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from vault.ledger import Record, Status
+from vault.ledger.chain import Record, Status
+from vault.ledger.envelope import Head, ledger_name, parse_ledger_name
+from vault.ledger.trust import check_floor
+from vault.machine.workers import Workers, in_order
 from vault.model import Code, LockMode, ObjectRef
 from vault.progress import NO_PROGRESS, Progress
-from vault.repository import Repository, snapshot_body
-from vault.sampling import NO_PACKS, Sample
-from vault.stats import newest_complete, owed
+from vault.repository.badpacks import words
+from vault.repository.datasets import newest_complete, owed
+from vault.repository.repository import Repository, snapshot_body
 from vault.storage.base import ObjectStatus, ObjectVersion
-from vault.storage.rules import is_weaker
-from vault.trust import check_floor
-from vault.workers import Workers, in_order
+from vault.storage.lockrules import is_weaker
+from vault.storage.secondlook import ask_twice
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -140,7 +140,7 @@ class _Audit:
                 )
         self._check_store()
         try:
-            locks.check_skew(self._repository.clock(), self._store.now())
+            locking.check_skew(self._repository.clock(), self._store.now())
         except ConfigError as error:
             self._findings.add(
                 Code.CLOCK, "clock", error.message, expected=error.expected, found=error.found

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from vault.audit.findings import Findings
-from vault.audit.needs import when
-from vault.ledger import Ledger, Record
-from vault.locks import MAX_SKEW
+from vault.custody.findings import Findings
+from vault.custody.needs import when
+from vault.ledger.chain import Ledger, Record
 from vault.model import Code, from_rfc3339
-from vault.repository import snapshot_body
-from vault.storage.rules import is_weaker
+from vault.repository.repository import snapshot_body
+from vault.retention import MAX_SKEW
+from vault.storage.lockrules import is_weaker
 
 _COPIED = timedelta(hours=1)  # statement 0 that much younger than it says: the store is a copy
 _SKEW = timedelta(minutes=15)  # a clock of five minutes off, and a PUT that was retried

@@ -5,23 +5,23 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from vault import attest
-from vault.answers import ask_twice
-from vault.audit.findings import Findings
-from vault.audit.needs import Need, Needs
 from vault.audit.sealing import Recipients, sealed_to
+from vault.custody.findings import Findings
+from vault.custody.needs import Need, Needs
+from vault.custody.sampling import Sample
 from vault.errors import (
     FormatError,
     ObjectNotFoundError,
     StorageError,
     StorageUnavailableError,
 )
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.machine.workers import Workers, in_order
 from vault.model import Code, Digest, EventBody, Id, VerificationBody
 from vault.progress import Progress
-from vault.repository import MAX_EVIDENCE, Repository
-from vault.sampling import Sample
-from vault.workers import Workers, in_order
+from vault.repository import attestations
+from vault.repository.repository import MAX_EVIDENCE, Repository
+from vault.storage.secondlook import ask_twice
 
 _HEADERS = 32  # headers and attestations being read at the same time; they are small
 
@@ -181,7 +181,7 @@ class Reading:
                     found=each.attestation,
                 )
 
-    def _objections(self, record: Record) -> Sequence[attest.Difference]:
+    def _objections(self, record: Record) -> Sequence[attestations.Difference]:
         """None of what is missing: that is told as an object that is."""
         assert isinstance(record.body, EventBody | VerificationBody)
         for need in self._needs.of(f"evidence/{record.body.attestation}"):
@@ -191,12 +191,12 @@ class Reading:
                 )
         return ()
 
-    def _objections_to(self, record: Record, need: Need) -> Sequence[attest.Difference]:
+    def _objections_to(self, record: Record, need: Need) -> Sequence[attestations.Difference]:
         try:
             data = self._bytes(need, MAX_EVIDENCE + 1)
         except ObjectNotFoundError:
             return ()
-        return attest.objections(data, record, self._ledger)
+        return attestations.objections(data, record, self._ledger)
 
 
 def _with_header(need: Need, seen: _Seen, read: Callable[[int], bytes]) -> _Seen:

@@ -3,9 +3,9 @@
 import dataclasses
 from datetime import datetime, timedelta
 
-from vault.audit.findings import AuditFinding, Concern
-from vault.audit.protection import Protection
-from vault.envelope import Head
+from vault.custody.findings import AuditFinding, Concern
+from vault.custody.protection import Protection
+from vault.ledger.envelope import Head
 from vault.model import LockMode, Severity
 
 

@@ -7,12 +7,12 @@ is for `verify` to tell, which opens it.
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from vault.audit.statements import is_copy
-from vault.codec import Header, header_length
-from vault.crypto import recipient_id
+from vault.audit.claims import is_copy
+from vault.crypto.keys import recipient_id
+from vault.crypto.sealed import Header, header_length
 from vault.encoding import b64decode_strict
 from vault.errors import FormatError
-from vault.ledger import Ledger
+from vault.ledger.chain import Ledger
 from vault.model import Id, RootBody
 
 HEAD = 4096  # bytes: a header with three recipients

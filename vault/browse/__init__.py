@@ -1,7 +1,12 @@
-"""Looking into a snapshot without restoring it: its tree, its files (design.md 6, 7)."""
+"""Looking into snapshots without restoring them: trees, files, differences, a mount.
 
-from vault.browse.content import MAX_CACHED, FileContent
-from vault.browse.index import TreeIndex, path_matcher, tree_path
+Everything here reads with the recovery key and writes to scratch files only. To write files to
+their place is the work of `vault.restore`; to judge whether stored bytes are right is the work
+of `vault.verify`.
+"""
+
+from vault.browse.files import MAX_CACHED, FileContent
+from vault.browse.treeindex import TreeIndex, path_matcher, tree_path
 from vault.browse.view import OpenFile, View, open_reader
 
 __all__ = [

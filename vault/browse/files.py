@@ -16,11 +16,11 @@ from typing import Final, NamedTuple
 
 from vault.browse.spilled import Items, Numbers
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
-from vault.extents import runs_between
+from vault.format.extents import runs_between
+from vault.format.pack import Directory
+from vault.format.tree import ID_SIZE, Entry, ListRef, hole_size
 from vault.model import ObjectType
-from vault.pack import Directory
-from vault.reader import Located, PackReader, Reader
-from vault.tree import ID_SIZE, Entry, ListRef, hole_size
+from vault.repository.reader import Located, PackReader, Reader
 
 _log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from vault.browse import OpenFile, View
 from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, VaultError
+from vault.format.tree import Entry, hole_size, is_plain
 from vault.model import EntryType
-from vault.tree import Entry, hole_size, is_plain
 
 _log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from vault.errors import ConfigError, FormatError
+from vault.format.tree import Entry, Flaws
+from vault.format.treefile import Spool, Tree
 from vault.model import EntryType, sort_key
-from vault.restore.spool import Spool, Tree
-from vault.tree import Entry, Flaws
 
 _MAX_KEYS: Final = 16_384  # sort keys kept: the first steps of every search are the same
 _MAX_KEY: Final = 1_024  # bytes; longer ones are read again

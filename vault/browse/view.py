@@ -8,15 +8,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from vault.browse.content import MAX_CACHED, Blocks, FileContent
-from vault.browse.index import TreeIndex
+from vault.browse.files import MAX_CACHED, Blocks, FileContent
+from vault.browse.treeindex import TreeIndex
+from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import DigestMismatchError
-from vault.keyfile import RecoveryKey
-from vault.ledger import Record
-from vault.reader import Reader, StaleIndexError
-from vault.repository import Repository, snapshot_body
-from vault.tree import Entry, Flaws
-from vault.treehash import TreeHash
+from vault.format.tree import Entry, Flaws
+from vault.format.treehash import TreeHash
+from vault.ledger.chain import Record
+from vault.repository.reader import Reader, StaleIndexError
+from vault.repository.repository import Repository, snapshot_body
 
 _log = logging.getLogger(__name__)
 

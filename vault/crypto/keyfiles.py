@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeAlias, TypeVar
 
-from vault.crypto import (
+from vault.crypto.keys import (
     RECIPIENT_PUBLIC_SIZE,
     RecipientKey,
     SigningKey,
@@ -34,8 +34,8 @@ from vault.errors import (
     WrongKeyError,
     naming,
 )
+from vault.machine.privacy import sync_directory
 from vault.model import NAME_PATTERN, Digest
-from vault.privacy import sync_directory
 
 MAX_FILE: Final = 64 << 10  # bytes
 _MAX_MEMORY = 1 << 20  # KiB

@@ -15,7 +15,7 @@ from typing import Final, Self
 
 import zstandard
 
-from vault.crypto import (
+from vault.crypto.keys import (
     Aead,
     Buffer,
     RecipientKey,

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Self
 
-from vault.audit.findings import Findings
-from vault.envelope import ledger_name
+from vault.custody.findings import Findings
 from vault.errors import IntegrityError, ObjectNotFoundError
-from vault.inventory import Inventory, Resolver
-from vault.ledger import Ledger, Record
+from vault.format.inventory import Inventory, Resolver
+from vault.ledger.chain import Ledger, Record
+from vault.ledger.envelope import ledger_name
 from vault.model import (
     Code,
     Digest,
@@ -26,8 +26,8 @@ from vault.model import (
     VerificationBody,
     to_rfc3339,
 )
-from vault.repository import Repository, domain_ref, snapshot_body
-from vault.storage.rules import is_weaker
+from vault.repository.repository import Repository, domain_ref, snapshot_body
+from vault.storage.lockrules import is_weaker
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # before any lock's end
 _CACHE = 64 << 20  # bytes of inventories kept: the bases of one are those of the next

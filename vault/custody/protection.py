@@ -4,15 +4,15 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from vault.audit.findings import Findings
-from vault.audit.needs import NEVER, Collector, Need, Needs
-from vault.audit.versions import Inspector
-from vault.envelope import ledger_name
+from vault.custody.findings import Findings
+from vault.custody.needs import NEVER, Collector, Need, Needs
+from vault.custody.versions import Inspector
 from vault.errors import IntegrityError, ObjectNotFoundError
-from vault.ledger import Ledger, Record
+from vault.ledger.chain import Ledger, Record
+from vault.ledger.envelope import ledger_name
+from vault.machine.workers import Workers, in_order, make_workers
 from vault.model import LockMode, ObjectRef
-from vault.repository import Repository
-from vault.workers import Workers, in_order, make_workers
+from vault.repository.repository import Repository
 
 IN_FLIGHT = 32  # questions to the store at the same time, as far as there are threads
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from vault.bodies import MAX_RANGES, WHOLE_SHARE
 from vault.errors import ConfigError
-from vault.ledger import Ledger, Record
+from vault.ledger.chain import Ledger, Record
+from vault.ledger.statements import MAX_RANGES, WHOLE_SHARE
 from vault.model import Digest, VerificationBody, from_rfc3339
 
 SLICES: Final = 30  # a run a night reads every pack within a month

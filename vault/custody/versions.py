@@ -13,28 +13,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum, auto
 from functools import partial
 
-from vault import pages
-from vault.answers import ask_twice
-from vault.audit.needs import Need, Needs
-from vault.bodies import Authority
-from vault.crypto import VerifyKey
-from vault.envelope import (
-    Envelope,
-    Statement,
-    parse_envelope,
-    parse_ledger_name,
-    parse_statement,
-)
+from vault.crypto.keys import VerifyKey
+from vault.custody.needs import Need, Needs
 from vault.errors import (
     IntegrityError,
     ObjectNotFoundError,
     StorageError,
     StorageUnavailableError,
 )
-from vault.ledger import Ledger
+from vault.ledger import pages
+from vault.ledger.chain import Ledger
+from vault.ledger.envelope import (
+    Envelope,
+    Statement,
+    parse_envelope,
+    parse_ledger_name,
+    parse_statement,
+)
+from vault.ledger.statements import Authority
 from vault.model import Digest, RootBody
-from vault.repository import MAX_ENVELOPE, MAX_EVIDENCE, Repository, may_be_statement
+from vault.repository.repository import MAX_ENVELOPE, MAX_EVIDENCE, Repository, may_be_statement
 from vault.storage.base import ObjectStore, ObjectVersion
+from vault.storage.secondlook import ask_twice
 
 _HEX = "[0-9a-f]{64}"
 _LABEL = "[a-z][a-z0-9._-]{0,62}"
@@ -92,7 +92,7 @@ class View:
         return any(each.verdict is Verdict.UNREADABLE for each in self.judged)
 
     def harmful(self, *, needed: bool) -> Iterator[Judged]:
-        """Versions that an audit calls an error; `vault.heal` says the same (design.md 7, heal).
+        """Versions that an audit calls an error; `heal` says the same (design.md 7, heal).
 
         A marker or other bytes hide what older right versions a plain read would meet. Where a
         right one is newer, or nothing needs the name, they hide nothing. Junk at a number that no

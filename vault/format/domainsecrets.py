@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from vault.codec import (
+from vault.crypto.keyfiles import DomainSecrets
+from vault.crypto.keys import TAG_SIZE, RecipientKey
+from vault.crypto.sealed import (
     MAX_HEADER,
     Header,
     Opener,
@@ -13,9 +15,7 @@ from vault.codec import (
     open_whole,
     seal_whole,
 )
-from vault.crypto import TAG_SIZE, RecipientKey
 from vault.errors import FormatError, IntegrityError
-from vault.keyfile import DomainSecrets
 from vault.model import NAME_PATTERN, ObjectType
 
 _KEY = 32  # bytes

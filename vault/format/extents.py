@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from vault.errors import FormatError
-from vault.tree import ID_SIZE, Entry, ListRef, expand_levels, split_ids
+from vault.format.tree import ID_SIZE, Entry, ListRef, expand_levels, split_ids
 
 HOLE = struct.Struct("<QQ")  # offset, length
 Fetch: TypeAlias = Callable[[bytes], bytes]

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Self
 
-from vault.codec import (
+from vault.crypto.keys import TAG_SIZE, Buffer, chunk_id
+from vault.crypto.sealed import (
     HEADER_PREFIX,
     Header,
     Opener,
@@ -18,7 +19,6 @@ from vault.codec import (
     decompress,
     header_length,
 )
-from vault.crypto import TAG_SIZE, Buffer, chunk_id
 from vault.errors import DigestMismatchError, FormatError, VaultError
 from vault.model import ObjectType, PackId
 

@@ -10,10 +10,10 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from vault.codec import Header, Opener, Sealer, compress, decompress, open_whole, seal_whole
+from vault.crypto.sealed import Header, Opener, Sealer, compress, decompress, open_whole, seal_whole
 from vault.errors import FormatError, VaultError
+from vault.format.pack import MAX_DIRECTORY, MAX_PACK, Directory
 from vault.model import ObjectRef, ObjectType, PackId
-from vault.pack import MAX_DIRECTORY, MAX_PACK, Directory
 
 MAX_INDEX: Final = 64 << 20  # bytes of raw
 MAX_STORED_INDEX: Final = MAX_INDEX + (1 << 20)  # what cannot be compressed grows a little

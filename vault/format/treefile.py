@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 from vault.errors import LocalError
+from vault.format.tree import Entry, Flaws, keep_entry, kept_entry, legible_path
 from vault.model import sort_key
-from vault.tree import Entry, Flaws, keep_entry, kept_entry, legible_path
 
 Tree: TypeAlias = Callable[[Flaws, Iterator[bool] | None], Iterable[tuple[Entry | None, bytes]]]
 """`Reader.tree`, which can be read again."""

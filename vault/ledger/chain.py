@@ -17,11 +17,17 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Final
 
-from vault.bodies import KINDS, MAX_RANGES, Authority, parse_body, parse_writer_key
-from vault.crypto import VerifyKey
-from vault.envelope import Envelope, Head, Signature, Statement, parse_envelope, parse_statement
+from vault.crypto.keys import VerifyKey
 from vault.errors import ConfigError, DigestMismatchError, FormatError, SignatureError, VaultError
-from vault.locks import MAX_SKEW, RUN_MARGIN
+from vault.ledger.envelope import (
+    Envelope,
+    Head,
+    Signature,
+    Statement,
+    parse_envelope,
+    parse_statement,
+)
+from vault.ledger.statements import KINDS, MAX_RANGES, Authority, parse_body, parse_writer_key
 from vault.model import (
     FORMAT_VERSION,
     Body,
@@ -40,6 +46,7 @@ from vault.model import (
     from_rfc3339,
     to_rfc3339,
 )
+from vault.retention import MAX_SKEW, RUN_MARGIN
 
 _MAX_SPAN: Final = 100 * 366 * 86_400  # seconds: more is for ever
 

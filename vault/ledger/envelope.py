@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
-from vault.crypto import SigningKey
+from vault.crypto.keys import SigningKey
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_canonical
 from vault.errors import ConfigError, FormatError
 from vault.model import Body, Digest, body_to_json, from_rfc3339, to_rfc3339

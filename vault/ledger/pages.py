@@ -11,8 +11,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
-from vault.envelope import MAX_ROOT_PAE, Statement, max_envelope, parse_envelope, parse_statement
 from vault.errors import FormatError
+from vault.ledger.envelope import (
+    MAX_ROOT_PAE,
+    Statement,
+    max_envelope,
+    parse_envelope,
+    parse_statement,
+)
 from vault.model import Digest
 
 PAGE_LENGTH: Final = 1_000  # statements

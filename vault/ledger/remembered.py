@@ -1,9 +1,9 @@
 """The ledger as this machine verified it, so that a start reads only what is new (ADR 0010).
 
-One file a repository, beside the remembered head and trusted as that is. It costs nothing
-but time to lose, and decides nothing alone: whoever uses it looks whether the store still has
-every statement and reads the newest one again (`vault.repository`). Statements about keys are
-kept as they were signed and verified again at every start.
+One file a repository, beside the remembered head and trusted as that is. It costs nothing but
+time to lose, and decides nothing alone: whoever uses it looks whether the store still has every
+statement and reads the newest one again (`vault.repository.repository`). Statements about keys
+are kept as they were signed and verified again at every start.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from typing import Any, Final, get_args
 import msgspec
 
 from vault import __version__
-from vault.bodies import KINDS
-from vault.envelope import Head, ledger_name
 from vault.errors import FormatError
-from vault.ledger import Ledger, Record, Status
+from vault.ledger.chain import Ledger, Record, Status
+from vault.ledger.envelope import Head, ledger_name
+from vault.ledger.statements import KINDS
+from vault.machine.privacy import make_private
 from vault.model import Body, Digest, Finding
-from vault.privacy import make_private
 
 WORTHWHILE: Final = 64  # new statements that a file is written for; fewer are read again
 

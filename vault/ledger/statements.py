@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from vault.crypto import VerifyKey
+from vault.crypto.keys import VerifyKey
 from vault.encoding import b64decode_strict
 from vault.errors import FormatError
 from vault.model import (

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vault.encoding import dumps, loads_strict
-from vault.envelope import Head
 from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, RollbackError
+from vault.ledger.envelope import Head
+from vault.machine.privacy import make_private, open_lock
 from vault.model import Digest
-from vault.privacy import make_private, open_lock
 
 _TRUST = re.compile(r"(0|[1-9][0-9]{0,15}):([0-9a-f]{64})")
 _MAX_MEMORY_FILE = 4096  # bytes

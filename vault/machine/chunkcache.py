@@ -5,7 +5,7 @@ copied file): every chunk's row carries a check over chunk id, pack id and lengt
 so that damage is a miss. Losing what a number stood for would be worse than
 losing rows, thus numbers are handed out durably and never twice. An older copy of
 the files would hand them out again: every reservation leaves a random mark, and who
-keeps numbers elsewhere (`vault.entrylist`) keeps the newest mark with them.
+keeps numbers elsewhere (`vault.snapshot.lastrun`) keeps the newest mark with them.
 
 Files: ``chunks`` chunk id (first 16 bytes) -> u32 pack number, u32 length, u16
 check; ``packs`` number -> row; ``ids`` pack id -> number; ``indexes`` names loaded;
@@ -35,8 +35,8 @@ import lmdb
 
 from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError, LocalError
+from vault.machine.privacy import make_private, open_lock
 from vault.model import ObjectType, PackId
-from vault.privacy import make_private, open_lock
 
 _FORMAT = 3
 MARK = 16  # bytes: the number that follows, and what was drawn when it was next
@@ -534,7 +534,8 @@ def _survives_scan(path: Path) -> bool:
     """Read all of it in a process of its own: a damaged page tree kills whoever follows it."""
     if not (path / "data.mdb").exists():
         return True
-    command = [sys.executable, "-I", "-m", "vault.cache", os.fspath(path)]  # -I: not what lies here
+    # -I: not what lies here
+    command = [sys.executable, "-I", "-m", "vault.machine.chunkcache", os.fspath(path)]
     done = subprocess.run(command, check=False, capture_output=True)  # noqa: S603 - our own program
     if done.returncode:
         _log.warning("cache %s is damaged and made again", path)

@@ -52,7 +52,7 @@ def make_workers(
         workers: Threads that compute; 0 for none at all.
         transfers: Threads that talk to the store.
         in_flight: Packs moving at the same time; by default as many as transfers.
-        processes: That may be forked (`vault.processes`); none without threads.
+        processes: That may be forked (`vault.machine.processes`); none without threads.
     """
     if workers == 0:
         yield Workers(compute=InlineExecutor(), transfer=InlineExecutor(), in_flight=1)

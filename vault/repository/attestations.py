@@ -15,11 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
-from vault.bodies import KINDS as STATEMENT_KINDS
-from vault.bodies import parse_body
-from vault.crypto import SigningKey
+from vault.crypto.keys import SigningKey
 from vault.encoding import dumps, loads_strict
-from vault.envelope import STATEMENT_TYPE, Envelope, parse_envelope, seal_envelope
 from vault.errors import (
     ConfigError,
     FormatError,
@@ -29,7 +26,12 @@ from vault.errors import (
     SignatureError,
     VaultError,
 )
-from vault.ledger import Ledger, Record
+from vault.ledger.chain import Ledger, Record
+from vault.ledger.envelope import STATEMENT_TYPE, Envelope, parse_envelope, seal_envelope
+from vault.ledger.statements import KINDS as STATEMENT_KINDS
+from vault.ledger.statements import parse_body
+from vault.ledger.trust import parse_trust
+from vault.machine.privacy import make_private, sync_directory
 from vault.model import (
     Body,
     Digest,
@@ -39,9 +41,7 @@ from vault.model import (
     body_to_json,
     to_rfc3339,
 )
-from vault.privacy import make_private, sync_directory
-from vault.repository import MAX_EVIDENCE, Draft, Repository
-from vault.trust import parse_trust
+from vault.repository.repository import MAX_EVIDENCE, Draft, Repository
 
 PREDICATE_TYPE: Final = "urn:vault:attestation:v1"
 KINDS: Final = frozenset({"restore", "drill", "verification"})

@@ -16,14 +16,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from vault import attest
-from vault.bodies import WHOLE_SHARE
 from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError, IntegrityError, LocalError, VaultError
-from vault.ledger import Ledger, Record
+from vault.ledger.chain import Ledger, Record
+from vault.ledger.statements import WHOLE_SHARE
+from vault.machine.privacy import make_private
 from vault.model import Digest, EventBody, VerificationBody
-from vault.privacy import make_private
-from vault.repository import Repository
+from vault.repository import attestations
+from vault.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
 
@@ -85,9 +85,11 @@ class _Names:
             return record.body.bad
         try:
             data = self._repository.read_evidence(Digest.parse(record.body.attestation))
-            if attest.objections(data, record, self._repository.ledger):
+            if attestations.objections(data, record, self._repository.ledger):
                 raise FormatError("the attestation does not bear the statement out")
-            attestation = attest.open_attestation(data, self._repository.ledger, seq=record.seq)
+            attestation = attestations.open_attestation(
+                data, self._repository.ledger, seq=record.seq
+            )
             listed = attestation.details.get("bad_packs")
             if not isinstance(listed, list) or not all(map(_is_pack_id, listed)):
                 raise FormatError("the attestation lists no packs")

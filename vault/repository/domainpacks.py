@@ -9,13 +9,13 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 
-from vault import index
+from vault.crypto.keyfiles import DomainSecrets
 from vault.errors import IntegrityError
-from vault.index import IndexEntry
-from vault.keyfile import DomainSecrets
-from vault.ledger import Ledger, Record
+from vault.format import packindex
+from vault.format.packindex import IndexEntry
+from vault.ledger.chain import Ledger, Record
 from vault.model import ObjectRef, WriterBody
-from vault.repository import Repository
+from vault.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def indexed_packs(repository: Repository, secrets: DomainSecrets) -> Iterator[In
     for listed in index_objects(repository, secrets.name):
         try:
             data = repository.read(listed.ref)
-            entries = index.open_index(data, secrets.index_key, repository.id)
+            entries = packindex.open_index(data, secrets.index_key, repository.id)
         except IntegrityError as error:
             _log.warning("%s is ignored: %s", listed.ref.name, error)
             continue

@@ -10,13 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from vault.codec import Header
-from vault.crypto import RecipientKey, SigningKey, VerifyKey, random_bytes, recipient_id
-from vault.domain import open_domain, seal_domain
-from vault.encoding import b64decode_strict, b64encode
-from vault.envelope import build_statement, ledger_name, parse_envelope, seal_envelope
-from vault.errors import ConfigError, FormatError, IntegrityError, VaultError
-from vault.keyfile import (
+from vault.crypto.keyfiles import (
     DEFAULT_COST,
     Argon2Cost,
     DomainSecrets,
@@ -29,8 +23,14 @@ from vault.keyfile import (
     save_root,
     save_writer,
 )
-from vault.ledger import Ledger, Record, WriterInfo
-from vault.locks import ledger_until, lock_target
+from vault.crypto.keys import RecipientKey, SigningKey, VerifyKey, random_bytes, recipient_id
+from vault.crypto.sealed import Header
+from vault.encoding import b64decode_strict, b64encode
+from vault.errors import ConfigError, FormatError, IntegrityError, VaultError
+from vault.format.domainsecrets import open_domain, seal_domain
+from vault.ledger.chain import Ledger, Record, WriterInfo
+from vault.ledger.envelope import build_statement, ledger_name, parse_envelope, seal_envelope
+from vault.machine.privacy import make_private
 from vault.model import (
     Digest,
     DomainRef,
@@ -45,8 +45,8 @@ from vault.model import (
     validate_label,
     validate_pattern,
 )
-from vault.privacy import make_private
-from vault.repository import Clock, Draft, Repository, domain_ref
+from vault.repository.repository import Clock, Draft, Repository, domain_ref
+from vault.retention import ledger_until, lock_target
 from vault.storage.base import ObjectStore
 
 WRITER_FILE = "writer.key"

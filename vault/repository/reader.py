@@ -15,12 +15,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar, overload
 
-from vault import extents, index
-from vault.cache import Cache, Location
-from vault.codec import MAX_HEADER, Header, Opener, open_seed
-from vault.crypto import RecipientKey, chunk_id
-from vault.domain import open_domain
-from vault.domainpacks import indexed_packs, snapshots_of
+from vault.crypto.keyfiles import DomainSecrets
+from vault.crypto.keys import RecipientKey, chunk_id
+from vault.crypto.sealed import MAX_HEADER, Header, Opener, open_seed
 from vault.errors import (
     DigestMismatchError,
     FormatError,
@@ -30,17 +27,13 @@ from vault.errors import (
     VaultError,
     WrongKeyError,
 )
-from vault.index import IndexEntry
-from vault.inventory import Inventory, Resolver
-from vault.keyfile import DomainSecrets
-from vault.ledger import Record
-from vault.model import Digest, ObjectRef, ObjectType, PackId
-from vault.pack import Directory, open_block, read_directory
-from vault.pack import Location as Place
-from vault.repository import Repository, domain_ref, snapshot_body
-from vault.storage.base import Buffer
-from vault.substitutes import Substitutes, row_of
-from vault.tree import (
+from vault.format import extents, packindex
+from vault.format.domainsecrets import open_domain
+from vault.format.inventory import Inventory, Resolver
+from vault.format.pack import Directory, open_block, read_directory
+from vault.format.pack import Location as Place
+from vault.format.packindex import IndexEntry
+from vault.format.tree import (
     ContentRoot,
     Entry,
     Flaws,
@@ -51,6 +44,13 @@ from vault.tree import (
     is_sparse,
     split_ids,
 )
+from vault.ledger.chain import Record
+from vault.machine.chunkcache import Cache, Location
+from vault.model import Digest, ObjectRef, ObjectType, PackId
+from vault.repository.domainpacks import indexed_packs, snapshots_of
+from vault.repository.repository import Repository, domain_ref, snapshot_body
+from vault.repository.substitutes import Substitutes, row_of
+from vault.storage.base import Buffer
 
 _log = logging.getLogger(__name__)
 
@@ -496,7 +496,7 @@ class Reader:
         for ref in self.inventory.index:
             try:
                 data = self.repository.read(ref)
-                entries = index.open_index(data, self.secrets.index_key, self.repository.id)
+                entries = packindex.open_index(data, self.secrets.index_key, self.repository.id)
             except IntegrityError as error:
                 _log.warning("%s is ignored: %s", ref.name, error)
                 continue

@@ -14,20 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from vault import inventory, locks, pages
-from vault.answers import ask_twice
-from vault.crypto import SigningKey
-from vault.envelope import (
-    MAX_ROOT_PAE,
-    Head,
-    build_statement,
-    ledger_name,
-    max_envelope,
-    parse_envelope,
-    parse_ledger_name,
-    parse_statement,
-    seal_envelope,
-)
+from vault import retention as locking
+from vault.crypto.keys import SigningKey
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -45,9 +33,23 @@ from vault.errors import (
     StorageUnavailableError,
     VaultError,
 )
-from vault.inventory import Inventory
-from vault.ledger import Ledger, Record, Status
-from vault.ledgermemory import Remembered
+from vault.format import inventory
+from vault.format.inventory import Inventory
+from vault.ledger import pages
+from vault.ledger.chain import Ledger, Record, Status
+from vault.ledger.envelope import (
+    MAX_ROOT_PAE,
+    Head,
+    build_statement,
+    ledger_name,
+    max_envelope,
+    parse_envelope,
+    parse_ledger_name,
+    parse_statement,
+    seal_envelope,
+)
+from vault.ledger.remembered import Remembered
+from vault.ledger.trust import check_gap
 from vault.model import (
     Body,
     Code,
@@ -65,8 +67,8 @@ from vault.model import (
 )
 from vault.storage import observing
 from vault.storage.base import Buffer, ObjectStore, ObjectVersion
-from vault.storage.rules import is_weaker
-from vault.trust import check_gap
+from vault.storage.lockrules import is_weaker
+from vault.storage.secondlook import ask_twice
 
 _log = logging.getLogger(__name__)
 
@@ -536,8 +538,8 @@ class Repository:
         return found
 
     def ledger_need(self) -> datetime:
-        """`locks.ledger_until` for what is stored now."""
-        return locks.ledger_until(self.clock(), self.parameters)
+        """`locking.ledger_until` for what is stored now."""
+        return locking.ledger_until(self.clock(), self.parameters)
 
     def check_skew(self) -> None:
         """Refuse to write when the clocks differ by over five minutes (I9).
@@ -545,7 +547,7 @@ class Repository:
         Raises:
             VaultError: They do.
         """
-        locks.check_skew(self.clock(), self.store.now())
+        locking.check_skew(self.clock(), self.store.now())
 
     # --- objects ---
 
@@ -583,7 +585,7 @@ class Repository:
         """The lock on the grid that covers ``need``; None under lock mode none (I8)."""
         if self.parameters.lock_mode is LockMode.NONE:
             return None
-        until = locks.lock_target(need, digest, self.parameters.lock_grid)
+        until = locking.lock_target(need, digest, self.parameters.lock_grid)
         return Retention(mode=self.parameters.lock_mode, until=until)
 
     def lock_until(self, ref: ObjectRef, need: datetime) -> datetime:

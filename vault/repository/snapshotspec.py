@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from vault.errors import ConfigError, SignatureError
-from vault.ledger import Ledger, Record, Status
+from vault.ledger.chain import Ledger, Record, Status
 from vault.model import LATEST, SnapshotBody
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")

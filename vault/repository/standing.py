@@ -12,14 +12,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
-from vault.attest import Attestation, objections, open_attestation
-from vault.badpacks import BadPackMemory, Word, words
-from vault.bodies import WHOLE_SHARE
 from vault.errors import IntegrityError
-from vault.ledger import Ledger, Record
+from vault.ledger.chain import Ledger, Record
+from vault.ledger.statements import WHOLE_SHARE
 from vault.model import Code, Digest, EventBody, Finding, Severity, VerificationBody
-from vault.repository import Repository
-from vault.stats import newest_complete, owed
+from vault.repository.attestations import Attestation, objections, open_attestation
+from vault.repository.badpacks import BadPackMemory, Word, words
+from vault.repository.datasets import newest_complete, owed
+from vault.repository.repository import Repository
 
 BUDGET = 200  # attestations that one status opens; what is not opened is not believed to be good
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from vault.cache import Cache, PackRow
+from vault.format.pack import Directory
+from vault.machine.chunkcache import Cache, PackRow
 from vault.model import ObjectRef, ObjectType, PackId
-from vault.pack import Directory
 
 _log = logging.getLogger(__name__)
 

@@ -1,11 +1,16 @@
-"""Restore: stage beside the target, prove from disk, promote in one step (design.md 6)."""
+"""Restoring: stage beside the target, prove what was written from disk, exchange it for the target.
 
-from vault.restore.attempts import restore
+`restore` is the flow from beginning to end; `attempt` is one try of it. What comes later, to
+undo an exchange or to finalize it, is in `undo_finalize`. Checks of stored bytes without a
+target belong in `vault.verify`; reading single files belongs in `vault.browse`.
+"""
+
+from vault.restore.attesting import Finalized, ProofFailedError, finalize_restore
 from vault.restore.course import Course
-from vault.restore.finish import Exchange, Leftovers, Undone, leftovers, undo, undo_from
 from vault.restore.journal import Local
 from vault.restore.report import BadEntriesError, Outcome, RestoreReport, RestoreRequest
-from vault.restore.witness import Finalized, ProofFailedError, finalize_restore
+from vault.restore.restore import restore
+from vault.restore.undo_finalize import Exchange, Leftovers, Undone, leftovers, undo, undo_from
 
 __all__ = [
     "BadEntriesError",

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from vault import attest, fsmeta
+from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -24,23 +24,27 @@ from vault.errors import (
     MissingObjectError,
     VaultError,
 )
-from vault.keyfile import RecoveryKey
+from vault.format.tree import Entry, Flaws, commitment, hole_size, replace_entry
+from vault.format.treefile import Spool
+from vault.machine import metadata
+from vault.machine.workers import Workers
 from vault.model import COUNTED, Counts, EntryType, replace_body
 from vault.progress import Progress
-from vault.reader import Reader, StaleIndexError
-from vault.repository import Repository
+from vault.repository import attestations
+from vault.repository.reader import Reader, StaleIndexError
+from vault.repository.repository import Repository
+from vault.restore.attesting import ProofFailedError, Witness, proof_details
+from vault.restore.capabilities import Capabilities, probe
 from vault.restore.course import Course, look_for_damage
 from vault.restore.fetch import Fetcher, Plan
-from vault.restore.fs import MAX_NAME, Fs, is_nameable
+from vault.restore.included import NAMES, Selection, Wanted, nameable, select
 from vault.restore.journal import Journals, Local, Subject
-from vault.restore.probe import Capabilities, probe
+from vault.restore.lastlook import Stillness
 from vault.restore.promote import Promotion
 from vault.restore.prove import ProofReport, Verdict, prove
 from vault.restore.report import BadEntriesError, Outcome, RestoreReport, RestoreRequest
-from vault.restore.selection import NAMES, Selection, Wanted, nameable, select
-from vault.restore.spool import Spool
 from vault.restore.stage import Stager, Staging
-from vault.restore.still import Stillness
+from vault.restore.syscalls import MAX_NAME, Fs, is_nameable
 from vault.restore.target import (
     Space,
     Target,
@@ -49,9 +53,6 @@ from vault.restore.target import (
     new_id,
     open_space,
 )
-from vault.restore.witness import ProofFailedError, Witness, proof_details
-from vault.tree import Entry, Flaws, commitment, hole_size, replace_entry
-from vault.workers import Workers
 
 ENOUGH_FILES = 1_000  # for a process of its own to be worth its start
 
@@ -206,7 +207,7 @@ class Run:
         kept, troubles = None, []
         if statement is None:
             try:
-                kept = attest.keep(self._tools.local.state, attestation)
+                kept = attestations.keep(self._tools.local.state, attestation)
             except VaultError as error:
                 troubles.append(error)
         if statement is not None or kept is not None:
@@ -547,7 +548,7 @@ class Run:
             return Outcome.UNPROVEN
         if proof.verdict is Verdict.PASSED:
             return Outcome.RECOVERED
-        if self._flaws or left_out.keys() - {fsmeta.OWNER}:
+        if self._flaws or left_out.keys() - {metadata.OWNER}:
             return Outcome.PARTIAL
         if left_out:
             return Outcome.WITHOUT_OWNERS

@@ -14,21 +14,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from vault import attest
-from vault.attest import Attestation
-from vault.bodies import name_packs
-from vault.crypto import SigningKey
+from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.keys import SigningKey
 from vault.errors import ConfigError, DigestMismatchError, VaultError
-from vault.keyfile import RecoveryKey
-from vault.ledger import Record
-from vault.reader import Reader, StaleIndexError
-from vault.repository import Repository
-from vault.restore.finish import finalize
-from vault.restore.fs import Fs
+from vault.format.tree import Entry, commitment
+from vault.ledger.chain import Record
+from vault.ledger.statements import name_packs
+from vault.machine.workers import Workers
+from vault.repository import attestations
+from vault.repository.attestations import Attestation
+from vault.repository.reader import Reader, StaleIndexError
+from vault.repository.repository import Repository
 from vault.restore.journal import EXCHANGED, Journal, Local
 from vault.restore.prove import ProofReport, ReadBack, read_back
-from vault.tree import Entry, commitment
-from vault.workers import Workers
+from vault.restore.syscalls import Fs
+from vault.restore.undo_finalize import finalize
 
 MAX_TOLD: Final = 10_000  # bad packs in an attestation
 NOT_REPEATED: Final = "exchanged; proof not repeated"
@@ -67,7 +67,7 @@ class Witness:
     def sign(self, verdict: str, details: dict[str, Any]) -> bytes:
         """An attestation of what was just seen."""
         seconds = (self._repository.clock() - self._started).total_seconds()
-        attestation = attest.describe(
+        attestation = attestations.describe(
             self._repository,
             kind="restore",
             verdict=verdict,
@@ -81,7 +81,7 @@ class Witness:
             },
             claims=name_packs(self._bad_ids, ()),
         )
-        return attest.sign(attestation, self._key)
+        return attestations.sign(attestation, self._key)
 
     @property
     def _bad_ids(self) -> list[str]:
@@ -90,7 +90,7 @@ class Witness:
     def record(self, data: bytes) -> Record | None:
         """Append it to the ledger; None where the store can't be written."""
         try:
-            return attest.record(self._repository, data, self._key, tool=self._tool)
+            return attestations.record(self._repository, data, self._key, tool=self._tool)
         except (VaultError, OSError) as error:
             _log.warning("the attestation could not be recorded: %s", error)
             return None
@@ -106,7 +106,7 @@ class Witness:
         details: dict[str, Any] = {"error": type(error).__name__}
         if isinstance(error, ProofFailedError):
             details |= proof_details(error.proof)
-        self.record(self.sign(attest.verdict_of(error), details))
+        self.record(self.sign(attestations.verdict_of(error), details))
 
 
 def proof_details(proof: ProofReport) -> dict[str, Any]:
@@ -254,11 +254,11 @@ class _Finisher:
 
     def _append(self, repository: Repository, recovery: RecoveryKey, data: bytes) -> dict[str, Any]:
         try:
-            statement = attest.is_recorded(repository, data) or attest.record(
+            statement = attestations.is_recorded(repository, data) or attestations.record(
                 repository, data, recovery.restorer, tool=self._tool
             )
         except (VaultError, OSError) as error:
-            kept = attest.keep(self._local.state, data)
+            kept = attestations.keep(self._local.state, data)
             _log.warning("the attestation is kept as %s: %s", kept, error)
             return {"attestation_file": kept}
         return {"statement": statement}
@@ -283,7 +283,9 @@ class _Finisher:
         if not journal.attestation:
             return None, "the journal has no attestation"
         try:
-            found = attest.open_attestation(journal.attestation.encode("utf-8"), repository.ledger)
+            found = attestations.open_attestation(
+                journal.attestation.encode("utf-8"), repository.ledger
+            )
         except VaultError as error:
             return None, f"the attestation in the journal is not right: {error}"
         expected = {

@@ -8,9 +8,9 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from vault import fsmeta
-from vault.restore.fs import Fs, is_unsupported, remove_tree
+from vault.machine import metadata
 from vault.restore.stage import DEVICES
+from vault.restore.syscalls import Fs, is_unsupported, remove_tree
 
 # of a disk that is failing or full, not of one that can't hold something
 _FAILURES: Final = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -110,7 +110,7 @@ def _holds_xattr(name: str, value: bytes) -> Callable[[int, Fs], bool]:
     def trial(room: int, _: Fs) -> bool:
         with _file(room) as fd:
             os.setxattr(fd, name, value)
-            return (os.fsencode(name), value) in (fsmeta.read_xattrs(fd) or ())
+            return (os.fsencode(name), value) in (metadata.read_xattrs(fd) or ())
 
     return trial
 
@@ -134,9 +134,9 @@ def _can_exchange(room: int, fs: Fs) -> bool:
 
 
 _TRIALS: Final[dict[str, Callable[[int, Fs], bool]]] = {
-    fsmeta.OWNER: _holds_owner,
-    fsmeta.MODE: _holds_mode,
-    fsmeta.TIMES: _holds_times,
+    metadata.OWNER: _holds_owner,
+    metadata.MODE: _holds_mode,
+    metadata.TIMES: _holds_times,
     "symlinks": _holds_symlinks,
     "hard links": _holds_links,
     DEVICES: _holds_devices,

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from vault.errors import IntegrityError, StorageError, VaultError, WrongKeyError
-from vault.ledger import Record
+from vault.format.tree import Entry
+from vault.ledger.chain import Record
 from vault.model import EntryType
-from vault.reader import Reader
-from vault.repository import Repository, domain_ref, snapshot_body
-from vault.tree import Entry
+from vault.repository.reader import Reader
+from vault.repository.repository import Repository, domain_ref, snapshot_body
 
 NAMED: Final = 20  # files that are told one by one
 LOOKED_AT: Final = 50  # other snapshots whose needs are compared with what is wrong

@@ -12,10 +12,11 @@ import stat
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from vault import fsmeta
 from vault.errors import ConfigError
+from vault.machine import metadata
 from vault.restore import target as _target
-from vault.restore.fs import (
+from vault.restore.journal import Journal, MountPoint
+from vault.restore.syscalls import (
     Fs,
     inode_at,
     is_unsupported,
@@ -23,7 +24,6 @@ from vault.restore.fs import (
     remove_empty,
     remove_tree,
 )
-from vault.restore.journal import Journal, MountPoint
 
 # What is at (target, staging, third): n the new state, o the old one, - nothing.
 # Renames are from-to pairs of t, s and f, the third name.
@@ -265,7 +265,7 @@ class Beside:
         with contextlib.ExitStack() as stack:
             for role in self._places if os.geteuid() else ():
                 if self._letter(role) in {"n", "o"}:
-                    place, status = stack.enter_context(fsmeta.place_at(*self._places[role]))
+                    place, status = stack.enter_context(metadata.place_at(*self._places[role]))
                     mode = stat.S_IMODE(status.st_mode)
                     if status.st_uid == os.geteuid() and not mode & stat.S_IWUSR:
                         self._fs.chmod(place, mode | stat.S_IWUSR)

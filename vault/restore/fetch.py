@@ -20,15 +20,15 @@ from vault.errors import (
     VaultError,
     WrongKeyError,
 )
-from vault.extents import runs_between
+from vault.format.extents import runs_between
+from vault.format.tree import Entry, split_ids
+from vault.format.treefile import Spool
+from vault.machine.processes import Helper, start
+from vault.machine.workers import Workers, streamed
 from vault.model import ObjectType
-from vault.processes import Helper, start
 from vault.progress import Progress
-from vault.reader import LOOKED_UP, Located, PackReader, Reader, StaleIndexError
-from vault.restore.spool import Spool
+from vault.repository.reader import LOOKED_UP, Located, PackReader, Reader, StaleIndexError
 from vault.restore.stage import Stager
-from vault.tree import Entry, split_ids
-from vault.workers import Workers, streamed
 
 PART = 32_768  # chunks of a giant file that are planned at once
 BLOCKS_AHEAD = 4  # opened and not yet written; bounds memory

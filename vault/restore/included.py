@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from vault.format.tree import Entry
 from vault.model import EntryType
-from vault.restore.fs import is_nameable
-from vault.tree import Entry
+from vault.restore.syscalls import is_nameable
 
 NAMES: Final = "names"  # an omission: of over 255 bytes, which the target can't have
 

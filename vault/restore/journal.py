@@ -15,12 +15,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
 
-from vault import fsmeta
 from vault.encoding import dumps, loads_strict
 from vault.errors import BusyError, FormatError, LocalError, naming
+from vault.machine import metadata
 from vault.model import Body, body_from_json, body_to_json, replace_body
-from vault.restore.fs import Fs
 from vault.restore.private import PrivateDirectory
+from vault.restore.syscalls import Fs
 
 _VERSION: Final = 1
 _MAX_SIZE: Final = 16 << 20  # bytes; the names at the top of a mount point are in it
@@ -73,12 +73,12 @@ class KeptMeta(Body, frozen=True, kw_only=True):
     xattrs: tuple[tuple[str, str], ...]  # hex
 
     @classmethod
-    def of(cls, meta: fsmeta.Attributes) -> "KeptMeta":
+    def of(cls, meta: metadata.Attributes) -> "KeptMeta":
         """Of what was read from disk."""
         pairs = tuple((name.hex(), value.hex()) for name, value in meta.xattrs or ())
         return cls(mode=meta.mode, uid=meta.uid, gid=meta.gid, mtime=str(meta.mtime), xattrs=pairs)
 
-    def meta(self) -> fsmeta.Meta:
+    def meta(self) -> metadata.Meta:
         """The inverse of `of`.
 
         Raises:
@@ -89,7 +89,7 @@ class KeptMeta(Body, frozen=True, kw_only=True):
             mtime = int(self.mtime)
         except ValueError as error:
             raise FormatError("restore journal is damaged", found=str(error)) from error
-        return fsmeta.Meta(
+        return metadata.Meta(
             mode=self.mode, uid=self.uid, gid=self.gid, mtime=mtime, xattrs=pairs or None
         )
 

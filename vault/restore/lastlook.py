@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 
 from vault.errors import LocalError
-from vault.restore.fs import Directories, Fs, join, list_names, local_error
+from vault.restore.syscalls import Directories, Fs, join, list_names, local_error
 
 
 class Stillness:

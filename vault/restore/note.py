@@ -21,9 +21,9 @@ from vault.encoding import loads_strict
 from vault.errors import ConfigError, FormatError, VaultError, naming
 from vault.model import Body, body_from_json, body_to_json
 from vault.restore import target as _target
-from vault.restore.fs import Fs, local_error
 from vault.restore.journal import is_id, is_number
 from vault.restore.private import write_new
+from vault.restore.syscalls import Fs, local_error
 
 _VERSION: Final = 1
 _MAX_SIZE: Final = 64 << 10  # bytes

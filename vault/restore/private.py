@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from vault.errors import ConfigError, FormatError
-from vault.privacy import check_unshared, make_private
-from vault.restore.fs import Fs, local_error
+from vault.machine.privacy import check_unshared, make_private
+from vault.restore.syscalls import Fs, local_error
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

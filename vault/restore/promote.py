@@ -4,14 +4,14 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from vault import fsmeta
 from vault.errors import ConfigError, LocalError, VaultError
+from vault.machine import metadata
 from vault.restore import target as _target
-from vault.restore.fs import list_names, local_error
+from vault.restore.exchange import Promoted, Site, site_of
 from vault.restore.journal import KeptMeta, State
-from vault.restore.site import Promoted, Site, site_of
+from vault.restore.lastlook import newest_change
 from vault.restore.stage import Staging
-from vault.restore.still import newest_change
+from vault.restore.syscalls import list_names, local_error
 
 
 class Promotion:
@@ -34,7 +34,7 @@ class Promotion:
         self.troubles: list[VaultError] = []
         with _local_errors("flush", staging.path):
             staging.fs.syncfs(staging.fd)  # what is promoted unproven must be durable, too
-            top = fsmeta.read_meta(staging.fd, os.fstat(staging.fd))
+            top = metadata.read_meta(staging.fd, os.fstat(staging.fd))
             names = tuple(name.decode("latin-1") for name in list_names(staging.fd))
         journal = staging.journal
         self._save(

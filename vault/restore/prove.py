@@ -1,6 +1,6 @@
 """The proof: what is on the disk, read back from it, against what was signed (design.md 6).
 
-Flush, read everything back (`vault.restore.disk`), and compare each canonical entry with
+Flush, read everything back (`vault.restore.readback`), and compare each canonical entry with
 the expected one and all of them with the signed content root.
 """
 
@@ -12,14 +12,14 @@ from concurrent.futures import Executor
 from enum import IntEnum
 from typing import Final
 
-from vault import fsmeta
+from vault.format.tree import ContentRoot, Entry, encode_canonical
+from vault.machine import metadata
 from vault.model import EntryType, sort_key
 from vault.progress import NO_PROGRESS, Progress
-from vault.restore.disk import Disk, Evidence, OnDisk, entry_of
-from vault.restore.fs import Fs, local_error
+from vault.restore.lastlook import Stillness
+from vault.restore.readback import Disk, Evidence, OnDisk, entry_of
 from vault.restore.stage import DEVICES, may_be_omitted
-from vault.restore.still import Stillness
-from vault.tree import ContentRoot, Entry, encode_canonical
+from vault.restore.syscalls import Fs, local_error
 
 _MAX_MISMATCHES: Final = 100  # named in a report; all are counted
 
@@ -274,7 +274,7 @@ class _Comparison:
             return
         for field, expected, there in _content_differences(wanted, found):
             self.mismatch(found.path, field, expected, there)
-        for difference in fsmeta.differences(wanted, found):
+        for difference in metadata.differences(wanted, found):
             if difference.omissions <= self._allowed:
                 self._omit(difference.omissions)
             else:
@@ -282,7 +282,7 @@ class _Comparison:
 
 
 def _without_kernel_labels(found: Entry, wanted: Entry) -> Entry:
-    xattrs = fsmeta.without_kernel_labels(found.xattrs, wanted.xattrs)
+    xattrs = metadata.without_kernel_labels(found.xattrs, wanted.xattrs)
     if xattrs == found.xattrs:
         return found
     fields = {name: getattr(found, name) for name in found.__struct_fields__}

@@ -20,16 +20,16 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
-from vault import fsmeta
+from vault.format.tree import Entry, canonical_of
+from vault.format.treehash import TreeHash
+from vault.machine import metadata
+from vault.machine.pagecache import PIECE, evict, set_direct
+from vault.machine.processes import Helper, start
 from vault.model import EntryType
-from vault.pagecache import PIECE, evict, set_direct
-from vault.processes import Helper, start
 from vault.progress import Progress
-from vault.restore.fs import Directories, Fs, join
-from vault.restore.still import Stillness
+from vault.restore.lastlook import Stillness
+from vault.restore.syscalls import Directories, Fs, join
 from vault.restore.target import read_mounts
-from vault.tree import Entry, canonical_of
-from vault.treehash import TreeHash
 
 _SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
 _AHEAD_FILES: Final = 128  # asked of the disk and not yet read, each open
@@ -86,7 +86,7 @@ class Found(NamedTuple):
 
     path: bytes
     type: EntryType
-    meta: fsmeta.Meta
+    meta: metadata.Meta
     change: int  # st_ctime_ns when it was looked at
     link: bytes | None = None
     device: int | None = None
@@ -326,14 +326,14 @@ class Disk:
             return self._directory(path)
         if stat.S_ISREG(status.st_mode):
             return self._file(path)
-        with fsmeta.place_at(around, name) as (place, held):
+        with metadata.place_at(around, name) as (place, held):
             kind = _TYPES.get(stat.S_IFMT(held.st_mode))
             if kind in {None, EntryType.DIRECTORY, EntryType.FILE}:
                 raise OSError(errno.ESTALE, f"{os.fsdecode(path)!r} is nothing that was staged")
             return Found(
                 path=path,
                 type=kind,
-                meta=fsmeta.read_meta(place, held),
+                meta=metadata.read_meta(place, held),
                 change=held.st_ctime_ns,
                 link=os.readlink(name, dir_fd=around) if kind is EntryType.SYMLINK else None,
                 device=held.st_rdev if kind in _DEVICE_TYPES else None,
@@ -342,7 +342,7 @@ class Disk:
     def _directory(self, path: bytes) -> Found:
         fd = self._directories.open(path)
         status = os.fstat(fd)
-        meta = fsmeta.read_meta(fd, status)
+        meta = metadata.read_meta(fd, status)
         return Found(path, EntryType.DIRECTORY, meta, status.st_ctime_ns)
 
     def _file(self, path: bytes) -> Found:
@@ -352,7 +352,7 @@ class Disk:
         if first == path:
             return self._ask(path, fd, status)
         try:
-            meta = fsmeta.read_meta(fd, status)
+            meta = metadata.read_meta(fd, status)
             return Found(path, EntryType.HARD_LINK, meta, status.st_ctime_ns, link=first)
         finally:
             os.close(fd)
@@ -370,7 +370,7 @@ class Disk:
         """The file, its content asked of the disk; ``fd`` stays open, but for an error."""
         size = status.st_size
         try:
-            meta = fsmeta.read_meta(fd, status)
+            meta = metadata.read_meta(fd, status)
             evidence = self._reader.ask(fd, size) if size else None
         except BaseException:
             os.close(fd)
@@ -490,7 +490,7 @@ class _ContentReader:
         digest = TreeHash()
         at = read = 0
         size = os.fstat(fd).st_size
-        for data, end in fsmeta.data_runs(fd, size):
+        for data, end in metadata.data_runs(fd, size):
             begin = max(at, data - data % PIECE)
             digest.zeros(begin - at)
             found = 0

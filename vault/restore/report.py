@@ -7,11 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from vault.errors import FormatError, VaultError
-from vault.ledger import Record
+from vault.format.tree import Flaws
+from vault.ledger.chain import Record
 from vault.model import Counts
+from vault.restore.included import Wanted
 from vault.restore.prove import ProofReport
-from vault.restore.selection import Wanted
-from vault.tree import Flaws
 
 
 class Outcome(StrEnum):

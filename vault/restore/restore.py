@@ -10,20 +10,20 @@ import logging
 import tempfile
 from pathlib import Path
 
+from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, IntegrityError, VaultError
-from vault.keyfile import RecoveryKey
+from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
-from vault.reader import StaleIndexError
-from vault.repository import Repository
+from vault.repository.reader import StaleIndexError
+from vault.repository.repository import Repository
+from vault.restore.attempt import Run, Tools
+from vault.restore.attesting import Witness
 from vault.restore.course import Course, look_before_packs
-from vault.restore.finish import finalize, refuse_unfinished
-from vault.restore.fs import Fs, local_error
 from vault.restore.journal import Journal, Journals, Local
 from vault.restore.report import RestoreReport, RestoreRequest
-from vault.restore.run import Run, Tools
+from vault.restore.syscalls import Fs, local_error
 from vault.restore.target import Target, TargetState, inspect, locate
-from vault.restore.witness import Witness
-from vault.workers import Workers
+from vault.restore.undo_finalize import finalize, refuse_unfinished
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from vault.privacy import others_can_write
+from vault.machine.privacy import others_can_write
 
 
 def shared_because(

@@ -13,9 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Self, TypeVar
 
-from vault import fsmeta
 from vault.errors import FormatError, LocalError, VaultError
-from vault.restore.fs import (
+from vault.format.tree import Entry, EntryType, is_sparse, replace_entry
+from vault.machine import metadata
+from vault.restore.journal import Journal, Journals, KeptMeta, Local, MountPoint, State, Subject
+from vault.restore.note import Note
+from vault.restore.note import remove as remove_note
+from vault.restore.note import write as write_note
+from vault.restore.syscalls import (
     Directories,
     Fs,
     check_path,
@@ -26,12 +31,7 @@ from vault.restore.fs import (
     remove_empty,
     remove_tree,
 )
-from vault.restore.journal import Journal, Journals, KeptMeta, Local, MountPoint, State, Subject
-from vault.restore.note import Note
-from vault.restore.note import remove as remove_note
-from vault.restore.note import write as write_note
 from vault.restore.target import TREE, Target, staging_name
-from vault.tree import Entry, EntryType, is_sparse, replace_entry
 
 _T = TypeVar("_T")
 
@@ -187,7 +187,7 @@ class Staging:
         if inode_at(self.home, self.name) == os.fstat(self.holder).st_ino:
             self.fs.rmdir(self.home, self.name)
             if self.before is not None:  # TARGET itself: its times are as they were, too
-                fsmeta.apply_fd(self.home, self.before, directory=True)
+                metadata.apply_fd(self.home, self.before, directory=True)
 
     def _remove_note(self) -> None:
         remove_note(self.parent, self.name, self.fs)
@@ -198,11 +198,11 @@ class Staging:
         if self.before is not None:
             self.fs.fsync(self.home)
 
-    def _read_mount_point(self) -> fsmeta.Meta | None:
+    def _read_mount_point(self) -> metadata.Meta | None:
         """Attributes of TARGET where staging is inside it."""
         if not self.target.mount_point:
             return None
-        return fsmeta.read_meta(self.home, os.fstat(self.home))
+        return metadata.read_meta(self.home, os.fstat(self.home))
 
 
 def _opened(stack: contextlib.ExitStack, path: bytes, call: Callable[[], int]) -> int:
@@ -340,7 +340,7 @@ class Stager:
 
     def _unprivileged(self, entry: Entry) -> Entry:
         """Without set-uid and set-gid bits and file capabilities."""
-        harmless, dropped = fsmeta.without_privileges(entry.mode, entry.xattrs)
+        harmless, dropped = metadata.without_privileges(entry.mode, entry.xattrs)
         self._left_out.update(dropped)
         return (
             replace_entry(entry, mode=harmless.mode, xattrs=harmless.xattrs) if dropped else entry

@@ -12,9 +12,9 @@ import stat
 from collections import OrderedDict
 from typing import Final
 
-from vault import fsmeta
 from vault.errors import ConfigError, FormatError, LocalError
-from vault.tree import is_plain
+from vault.format.tree import is_plain
+from vault.machine import metadata
 
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
@@ -93,18 +93,18 @@ class Fs:
         os.mknod(name, kind | 0o600, device, dir_fd=directory)
 
     def apply_fd(
-        self, fd: int, attributes: fsmeta.Attributes, *, directory: bool
+        self, fd: int, attributes: metadata.Attributes, *, directory: bool
     ) -> tuple[str, ...]:
-        """`fsmeta.apply_fd`."""
-        return fsmeta.apply_fd(fd, attributes, directory=directory)
+        """`metadata.apply_fd`."""
+        return metadata.apply_fd(fd, attributes, directory=directory)
 
     def apply_at(
-        self, directory: int, name: bytes, attributes: fsmeta.Attributes
+        self, directory: int, name: bytes, attributes: metadata.Attributes
     ) -> tuple[str, ...]:
-        """`fsmeta.apply_at`."""
-        return fsmeta.apply_at(directory, name, attributes)
+        """`metadata.apply_at`."""
+        return metadata.apply_at(directory, name, attributes)
 
-    def chmod(self, fd: fsmeta.Place, mode: int) -> None:
+    def chmod(self, fd: metadata.Place, mode: int) -> None:
         """Set the mode of an open or held object."""
         os.chmod(fd, mode)  # noqa: PTH101 - not a path but a held object
 
@@ -268,7 +268,7 @@ class Directories:
 
     def _open_one(self, around: int, name: bytes) -> int:
         if self._writable:
-            with contextlib.suppress(PermissionError), fsmeta.place_at(around, name) as held:
+            with contextlib.suppress(PermissionError), metadata.place_at(around, name) as held:
                 place, status = held
                 if stat.S_ISDIR(status.st_mode) and status.st_mode & 0o700 != 0o700:
                     os.chmod(place, 0o700)  # noqa: PTH101 - not a path but a held object

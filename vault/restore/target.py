@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from vault.errors import ConfigError, LocalError
-from vault.restore import fs as _fs
-from vault.restore.parent import shared_because
+from vault.restore import syscalls as _fs
+from vault.restore.sharedparent import shared_because
 
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 _ID_LENGTH: Final = 8  # hex digits

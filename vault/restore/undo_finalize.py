@@ -16,13 +16,13 @@ from typing import Final, Self
 from vault.errors import ConfigError
 from vault.restore import note as _note
 from vault.restore import target as _target
-from vault.restore.fs import Fs, local_error
+from vault.restore.exchange import Beside, open_parent, site_of
 from vault.restore.journal import EXCHANGED, Journal, Journals, State, look
+from vault.restore.lastlook import walk
 from vault.restore.note import Beside as BesideTarget
 from vault.restore.note import Note
-from vault.restore.parent import shared_because
-from vault.restore.site import Beside, open_parent, site_of
-from vault.restore.still import walk
+from vault.restore.sharedparent import shared_because
+from vault.restore.syscalls import Fs, local_error
 
 _MAX_NAMED: Final = 5  # of what lies beside TARGET, in a message
 

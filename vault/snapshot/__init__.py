@@ -1,9 +1,14 @@
-"""Taking a snapshot: design.md 6, the first flow."""
+"""Taking a snapshot: walk the source, store what is new, publish inventory and statement.
+
+`snapshot` is the flow from beginning to end; `attempt` is one try of it. The walk of the source
+is in `walk`, what the last run found in `lastrun`, deduplication in `dedup`. Bytes of trees and
+packs belong in `vault.format`; looking into snapshots that exist belongs in `vault.browse`.
+"""
 
 from vault.snapshot.preview import Action, Planned
-from vault.snapshot.run import Problem
+from vault.snapshot.snapshot import preview_snapshot, rebuild_index, take_snapshot
+from vault.snapshot.sourcerun import Problem
 from vault.snapshot.stream import Command, NamedStream, StandardInput
-from vault.snapshot.take import preview_snapshot, rebuild_index, take_snapshot
 from vault.snapshot.task import LeftPacks, SnapshotReport, SnapshotRequest
 
 __all__ = [

@@ -10,14 +10,14 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vault import locks
-from vault.cache import Cache, PackRow
-from vault.chunker import ChunkSizes
-from vault.codec import Session
-from vault.crypto import random_bytes
-from vault.entrylist import EntryListReader, EntryListWriter, Joiner, Journal, ListHead, Top, merge
+from vault import retention
+from vault.crypto.keys import random_bytes
+from vault.crypto.sealed import Session
 from vault.errors import ConfigError
-from vault.index import IndexEntry
+from vault.format.chunker import ChunkSizes
+from vault.format.packindex import IndexEntry
+from vault.format.tree import TreeHeader, commitment, encode_header, frame
+from vault.machine.chunkcache import Cache, PackRow
 from vault.model import (
     Counts,
     InventoryRef,
@@ -28,19 +28,27 @@ from vault.model import (
     replace_body,
     to_rfc3339,
 )
-from vault.repository import snapshot_body
-from vault.snapshot import chunkmap, grounds
-from vault.snapshot.chunks import ChunkStore, TreeBuilder
+from vault.repository.repository import snapshot_body
+from vault.snapshot import grounds, knownchunks
+from vault.snapshot.dedup import ChunkStore, TreeBuilder
 from vault.snapshot.grounds import Grounds
+from vault.snapshot.lastrun import (
+    EntryListReader,
+    EntryListWriter,
+    Joiner,
+    Journal,
+    ListHead,
+    Top,
+    merge,
+)
 from vault.snapshot.mend import Mender
 from vault.snapshot.packer import Packer
 from vault.snapshot.preview import Planned, preview
 from vault.snapshot.publish import NeededPack, PacksGoneError, Publication, Publisher
 from vault.snapshot.reading import FileReader
-from vault.snapshot.run import SourceRun
+from vault.snapshot.sourcerun import SourceRun
 from vault.snapshot.stream import NamedStream, StreamFile
 from vault.snapshot.task import SnapshotReport, Task
-from vault.tree import TreeHeader, commitment, encode_header, frame
 
 _log = logging.getLogger(__name__)
 
@@ -221,13 +229,13 @@ class Attempt:
             cache=self._cache,
             workers=self._task.workers,
             level=self._task.request.level,
-            need=lambda: locks.pack_need(self._need(), self._repository.parameters),
+            need=lambda: retention.pack_need(self._need(), self._repository.parameters),
         )
 
     def _need(self) -> datetime:
         """Until when a pack stored now is needed: a run may outlast what was due at its start."""
         now = self._repository.clock()
-        return locks.snapshot_until(self._task.started, self._task.retention, now)
+        return retention.snapshot_until(self._task.started, self._task.retention, now)
 
     def _reader(self) -> FileReader:
         sizes = ChunkSizes(*self._repository.parameters.data_chunk)
@@ -261,7 +269,7 @@ class Attempt:
         until = datetime.fromtimestamp(row.locked_until, UTC)
         if not self._repository.parameters.extend:
             return until >= self._need()
-        return locks.reusable(until, self._repository.clock())
+        return retention.reusable(until, self._repository.clock())
 
     def _expect(self) -> None:
         """Guess the work from the dataset's last snapshot."""
@@ -353,7 +361,7 @@ class Attempt:
 
     def _unindexed(self, numbers: list[int]) -> Iterator[IndexEntry]:
         """Packs that no index object names yet; their numbers are appended on the way."""
-        for number, entry in chunkmap.unindexed(self._cache):
+        for number, entry in knownchunks.unindexed(self._cache):
             numbers.append(number)
             yield entry
 

@@ -7,13 +7,13 @@ entries into the tree stream and its levels (docs/format.md 8).
 import hashlib
 from collections.abc import Callable, Sequence
 
-from vault.cache import Cache, Location
-from vault.chunker import Chunker, ChunkSizes
-from vault.crypto import chunk_id
+from vault.crypto.keys import chunk_id
+from vault.format.chunker import Chunker, ChunkSizes
+from vault.format.tree import fold_levels
+from vault.machine.chunkcache import Cache, Location
 from vault.model import ObjectType
 from vault.snapshot.packer import Packer
 from vault.storage.base import Buffer
-from vault.tree import fold_levels
 
 _TREE_BUFFER = 262_144  # bytes of tree stream that are cut at once
 

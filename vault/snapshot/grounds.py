@@ -16,10 +16,10 @@ unless the file system is an older one.
 import os
 from collections.abc import Iterable, Sequence
 
-from vault import filesystems
-from vault.entrylist import Ground, ListHead, Top
-from vault.filesystems import FileSystem
-from vault.source import SourceItem
+from vault.machine import filesystems
+from vault.machine.filesystems import FileSystem
+from vault.snapshot.lastrun import Ground, ListHead, Top
+from vault.snapshot.walk import SourceItem
 
 MARGIN_NS = 60 * 10**9  # for a clock that is set back, and for what a snapshot takes
 NEVER = -(2**63)

@@ -1,7 +1,7 @@
 """What a host may believe of the chunk map, and how it learns it (I7, I10 of design.md 5).
 
 Own PUTs are believed. Index objects are believed when a valid snapshot of a
-trusted writer of the domain lists them (`vault.domainpacks`).
+trusted writer of the domain lists them (`vault.repository.domainpacks`).
 """
 
 import contextlib
@@ -11,18 +11,18 @@ import struct
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from vault import index
-from vault.cache import Cache, PackRow
-from vault.crypto import RecipientKey
-from vault.domainpacks import Listed, distrusted_spans, index_objects
+from vault.crypto.keyfiles import DomainSecrets
+from vault.crypto.keys import RecipientKey
 from vault.errors import IntegrityError
-from vault.index import IndexEntry
-from vault.keyfile import DomainSecrets
-from vault.ledger import Record, Status
+from vault.format import packindex
+from vault.format.pack import Directory
+from vault.format.packindex import IndexEntry
+from vault.ledger.chain import Record, Status
+from vault.machine.chunkcache import Cache, PackRow
 from vault.model import ObjectRef, SnapshotBody
-from vault.pack import Directory
-from vault.reader import PackReader, Reader
-from vault.repository import Repository
+from vault.repository.domainpacks import Listed, distrusted_spans, index_objects
+from vault.repository.reader import PackReader, Reader
+from vault.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _load(
     """
     try:
         data = repository.read(listed.ref)
-        entries = index.open_index(data, secrets.index_key, repository.id)
+        entries = packindex.open_index(data, secrets.index_key, repository.id)
     except IntegrityError as error:
         _log.warning("%s is ignored: %s", listed.ref.name, error)
         return False

@@ -4,8 +4,8 @@ Both let the next run skip what did not change; losing them costs time only. A
 list is believed as a whole or not at all; of a journal every frame stands alone,
 so that a kill or a crash costs the torn tail.
 
-Records name packs by the cache's numbers. A mark of the cache (`vault.cache`), 16 bytes,
-goes with them: where the cache does not know it, they say nothing.
+Records name packs by the cache's numbers. A mark of the cache (`vault.machine.chunkcache`), 16
+bytes, goes with them: where the cache does not know it, they say nothing.
 
 List: head (one JSON line) ‖ frame* ‖ grounds ‖ u64 where the grounds begin,
 frame = u32 length ‖ zstd(msgpack list of records), records ascending component-wise;
@@ -29,13 +29,13 @@ from typing import IO, Any, Protocol, Self
 
 import msgspec
 
-from vault.cache import MARK
-from vault.codec import compress, decompress
+from vault.crypto.sealed import compress, decompress
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
 from vault.errors import FormatError, LocalError, VaultError
-from vault.filesystems import FileSystem
+from vault.machine.chunkcache import MARK
+from vault.machine.filesystems import FileSystem
+from vault.machine.privacy import make_private
 from vault.model import from_rfc3339, sort_key
-from vault.privacy import make_private
 
 _FORMAT = 4  # since then it says what the walk met
 _FRAME = 1 << 20  # bytes of records, before compression, that fill a frame
@@ -52,7 +52,7 @@ _READ = 1 << 20  # bytes
 
 
 class Numbers(Protocol):
-    """Who gave the pack numbers: `vault.cache.Cache`."""
+    """Who gave the pack numbers: `vault.machine.chunkcache.Cache`."""
 
     def mark(self) -> bytes:
         """Stands for every number handed out so far; 16 bytes."""

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from vault.entrylist import ListRecord
-from vault.tree import decode_entry
+from vault.format.tree import decode_entry
+from vault.snapshot.lastrun import ListRecord
 
 _TICK_NS = 2 * 10**9  # no file system that has hard links writes its times by a coarser clock
 _DIGEST = 32  # bytes

@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Self
 
-from vault.cache import Cache
-from vault.domainpacks import indexed_packs, snapshots_of
+from vault.crypto.keyfiles import DomainSecrets
 from vault.errors import IntegrityError
-from vault.inventory import Resolver
-from vault.keyfile import DomainSecrets
-from vault.repository import Repository
+from vault.format.inventory import Resolver
+from vault.machine.chunkcache import Cache
+from vault.repository.domainpacks import indexed_packs, snapshots_of
+from vault.repository.repository import Repository
 
 _LOOKED_UP: Final = 4_096  # chunks at once
 _KEPT = struct.Struct("<?QQ")  # done, need, through; then the chunk ids

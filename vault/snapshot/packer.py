@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 
-from vault.cache import Cache, PackRow
-from vault.codec import Sealer, Session
-from vault.index import IndexEntry
+from vault.crypto.sealed import Sealer, Session
+from vault.format.pack import MAX_BLOCK_CHUNKS, PackWriter, SealedBlock
+from vault.format.packindex import IndexEntry
+from vault.machine.chunkcache import Cache, PackRow
+from vault.machine.workers import Workers
 from vault.model import Digest, ObjectType, Parameters
-from vault.pack import MAX_BLOCK_CHUNKS, PackWriter, SealedBlock
-from vault.repository import Repository
-from vault.snapshot.chunkmap import keep_unindexed
+from vault.repository.repository import Repository
+from vault.snapshot.knownchunks import keep_unindexed
 from vault.storage.base import Buffer
-from vault.workers import Workers
 
 MAX_PENDING_BLOCKS = 8  # sealed ahead of the pack that takes them; bounds memory
 MAX_PACK_CHUNKS = 65_536 - MAX_BLOCK_CHUNKS  # docs/format.md 10

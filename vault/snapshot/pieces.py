@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from vault.chunker import Chunker, ChunkSizes
+from vault.format.chunker import Chunker, ChunkSizes
 from vault.storage.base import Buffer
 
 PIECE = 4 * 1_048_576  # bytes

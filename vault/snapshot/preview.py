@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from vault import source
-from vault.entrylist import Joiner, ListRecord
 from vault.model import EntryType
+from vault.snapshot import walk
 from vault.snapshot.grounds import Grounds
+from vault.snapshot.lastrun import Joiner, ListRecord
 from vault.snapshot.packer import numbers_in
-from vault.snapshot.run import is_unchanged
-from vault.source import LeftOut, SourceItem
+from vault.snapshot.sourcerun import is_unchanged
+from vault.snapshot.walk import LeftOut, SourceItem
 
 
 class Action(StrEnum):
@@ -37,7 +37,7 @@ class Planned:
 
 def preview(
     paths: Sequence[Path],
-    rules: source.Rules,
+    rules: walk.Rules,
     last: Iterator[ListRecord],
     grounds: Grounds,
     usable: Callable[[int], bool],
@@ -60,7 +60,7 @@ def preview(
         skipped.append(Planned(path=left_out.path, action=Action.SKIPPED, reason=left_out.detail))
 
     joiner = Joiner(last)
-    for item in source.walk(paths, rules, skipped=note):
+    for item in walk.walk(paths, rules, skipped=note):
         yield from skipped
         skipped.clear()
         yield _planned(item, joiner, grounds, usable)
@@ -85,7 +85,7 @@ def _planned(
             return Planned(path=item.path, action=Action.UNCHANGED, size=item.stat.st_size)
         reason = "unchanged, but its packs are damaged, gone or about to go"
     try:
-        os.close(source.open_source(item.full, item.stat)[0])
+        os.close(walk.open_source(item.full, item.stat)[0])
     except OSError as error:
         return Planned(path=item.path, action=Action.UNREADABLE, reason=error.strerror or "")
     return Planned(path=item.path, action=Action.READ, size=item.stat.st_size, reason=reason)

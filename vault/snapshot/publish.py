@@ -8,19 +8,20 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from vault import index, inventory, locks
-from vault.cache import Cache, PackRow
-from vault.domainpacks import distrusted_spans, index_objects
+from vault import retention as locking
+from vault.crypto.keyfiles import DomainSecrets, WriterKey
 from vault.errors import (
     IntegrityError,
     MissingObjectError,
     ObjectNotFoundError,
     RetentionError,
 )
-from vault.index import IndexEntry
-from vault.inventory import Inventory
-from vault.keyfile import DomainSecrets, WriterKey
-from vault.ledger import Ledger, Record
+from vault.format import inventory, packindex
+from vault.format.inventory import Inventory
+from vault.format.packindex import IndexEntry
+from vault.ledger.chain import Ledger, Record
+from vault.machine.chunkcache import Cache, PackRow
+from vault.machine.workers import Workers
 from vault.model import (
     Digest,
     InventoryRef,
@@ -31,9 +32,9 @@ from vault.model import (
     replace_body,
     to_rfc3339,
 )
-from vault.repository import Draft, Repository, domain_ref
+from vault.repository.domainpacks import distrusted_spans, index_objects
+from vault.repository.repository import Draft, Repository, domain_ref
 from vault.snapshot.mend import Mending
-from vault.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -106,11 +107,11 @@ class Publisher:
 
     def store_index(self, entries: Iterable[IndexEntry]) -> list[ObjectRef]:
         """Store index objects for new packs; a cache, so the minimum lock is enough."""
-        parts = index.partition(entries, packs=INDEX_PACKS, limit=INDEX_SIZE)
+        parts = packindex.partition(entries, packs=INDEX_PACKS, limit=INDEX_SIZE)
         return [self._store_index_object(part) for part in parts]
 
     def _store_index_object(self, entries: Sequence[IndexEntry]) -> ObjectRef:
-        data = index.seal_index(self._domain.index_key, self._repository.id, entries)
+        data = packindex.seal_index(self._domain.index_key, self._repository.id, entries)
         digest = Digest.of(data)
         need = self._repository.clock() + timedelta(
             seconds=self._repository.parameters.min_retention
@@ -126,7 +127,7 @@ class Publisher:
             LedgerMovedError: Others won every attempt to append.
         """
         now = self._repository.clock()
-        until = locks.snapshot_until(publication.started, publication.retention, now)
+        until = locking.snapshot_until(publication.started, publication.retention, now)
         try:
             return self._publish(publication, until)
         except RetentionError as error:
@@ -194,7 +195,7 @@ class Publisher:
 
     def _is_late(self, until: datetime, retention: timedelta) -> bool:
         """Whether the host was suspended since ``until`` was set: it would promise too little."""
-        return self._repository.clock() > until - retention + locks.RUN_MARGIN
+        return self._repository.clock() > until - retention + locking.RUN_MARGIN
 
     # --- what is needed, and its locks ---
 
@@ -277,7 +278,7 @@ class Publisher:
     def _lock_pack(self, pack: NeededPack, until: datetime) -> datetime | None:
         """The end of the lock afterwards; None when the pack counts as absent (I7)."""
         try:
-            if not locks.reusable(self._locked_until(pack), self._repository.clock()):
+            if not locking.reusable(self._locked_until(pack), self._repository.clock()):
                 return None
             return self._repository.lock_until(pack.ref, until)
         except ObjectNotFoundError:
@@ -343,7 +344,7 @@ class Publisher:
         if not previous or self._repository.unreadable_plans():
             return None, None
         until = self._repository.ledger.effective_until(previous[-1])
-        if not locks.reusable(until, self._repository.clock()):
+        if not locking.reusable(until, self._repository.clock()):
             return None, None
         ref = self._repository.inventory_ref(previous[-1])
         try:
@@ -362,7 +363,7 @@ class Publisher:
             item.ref.name: item.ref for item in listed if item.ref.name not in self._bad_indexes
         }
         in_use.update((ref.name, ref) for ref in new)
-        for group in index.plan_merge(in_use.values()):
+        for group in packindex.plan_merge(in_use.values()):
             entries = [entry for ref in group for entry in self._open_index(ref)]
             for ref in group:
                 del in_use[ref.name]
@@ -374,7 +375,7 @@ class Publisher:
         """What an index object says; a bad one is left out of the merge (I10)."""
         try:
             data = self._repository.read(ref)
-            return index.open_index(data, self._domain.index_key, self._repository.id)
+            return packindex.open_index(data, self._domain.index_key, self._repository.id)
         except IntegrityError as error:
             _log.warning("index object is left out: %s", error)
             return []

@@ -14,19 +14,20 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
-from vault import fsmeta, source
-from vault.chunker import Chunker, ChunkSizes
-from vault.crypto import chunk_id
-from vault.entrylist import ListRecord
+from vault.crypto.keys import chunk_id
+from vault.format.chunker import Chunker, ChunkSizes
+from vault.format.tree import MAX_INLINE, MAX_ZEROS
+from vault.format.treehash import TreeHash
+from vault.machine import metadata
 from vault.model import ObjectType
-from vault.snapshot.extents import Extents
+from vault.snapshot import walk
+from vault.snapshot.lastrun import ListRecord
 from vault.snapshot.links import state_of
+from vault.snapshot.pieceextents import Extents
 from vault.snapshot.pieces import PIECE, BufferPool, ContentDigest, Part, Pieces, split
 from vault.snapshot.records import file_record, large_record
-from vault.source import SourceItem
+from vault.snapshot.walk import SourceItem
 from vault.storage.base import Buffer
-from vault.tree import MAX_INLINE, MAX_ZEROS
-from vault.treehash import TreeHash
 
 SMALL_FILE = 256 * 1024  # bytes; larger ones are read, cut and hashed by threads
 LARGE_FILE = 8 * 1_048_576  # bytes; larger files are read in pieces
@@ -156,7 +157,7 @@ class FileReader:
                 data = room[:size]
                 after = os.fstat(fd)
                 problems: list[str] = []
-                xattrs = fsmeta.read_xattrs(fd, problems)
+                xattrs = metadata.read_xattrs(fd, problems)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -217,7 +218,7 @@ class LargeFile(Pieces):
     ) -> None:
         self._item = item
         self._read_ns = reader.clock_ns()
-        self._fd, self._before = source.open_source(item.full, item)
+        self._fd, self._before = walk.open_source(item.full, item)
         size = self._before.st_size
         self._size = 0  # bytes that were read and hashed, holes included
         self._zeros = 0  # of those, in holes
@@ -237,7 +238,7 @@ class LargeFile(Pieces):
 
     def _is_vast(self, size: int) -> bool:
         allocated = self._before.st_blocks * _BLOCK
-        return size - allocated > MAX_ZEROS and fsmeta.hole_size(self._fd, size) > MAX_ZEROS
+        return size - allocated > MAX_ZEROS and metadata.hole_size(self._fd, size) > MAX_ZEROS
 
     def _read(self) -> Iterator[Part]:
         """See `Pieces`."""
@@ -245,7 +246,7 @@ class LargeFile(Pieces):
             yield from self._read_to_end()
             return
         last = self._before.st_size
-        for start, end in fsmeta.data_runs(self._fd, last):
+        for start, end in metadata.data_runs(self._fd, last):
             if not self._pass_hole(start):
                 return
             while self._size < end:
@@ -312,7 +313,7 @@ class LargeFile(Pieces):
         extents.add_holes(self.take_holes())
         after = os.fstat(self._fd)
         problems: list[str] = []
-        xattrs = fsmeta.read_xattrs(self._fd, problems)
+        xattrs = metadata.read_xattrs(self._fd, problems)
         outcome = _outcome(self._before, after, self._size)
         is_sure = outcome is _READ and self._size == after.st_size
         record, lost, altered = large_record(
@@ -357,7 +358,7 @@ _Asked: TypeAlias = tuple[int, os.stat_result] | OSError
 def _ask(item: ToRead) -> _Asked:
     """Open a file and have the disk begin to read it, without waiting; or why that failed."""
     try:
-        fd, status = source.open_source(item.full, item)
+        fd, status = walk.open_source(item.full, item)
     except OSError as error:
         return error
     if status.st_size:

@@ -8,12 +8,8 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from vault import fsmeta, source
-from vault.entrylist import ListRecord
 from vault.errors import FormatError
-from vault.model import SYMLINK_MODE, EntryType
-from vault.snapshot.extents import Extents
-from vault.tree import (
+from vault.format.tree import (
     ID_SIZE,
     MAX_CANONICAL,
     MAX_NAME,
@@ -25,6 +21,11 @@ from vault.tree import (
     encode_entry,
     replace_entry,
 )
+from vault.machine import metadata
+from vault.model import SYMLINK_MODE, EntryType
+from vault.snapshot import walk
+from vault.snapshot.lastrun import ListRecord
+from vault.snapshot.pieceextents import Extents
 
 _FILE, _SYMLINK = EntryType.FILE, EntryType.SYMLINK  # looked up once, not for every file
 _DEVICES = frozenset((EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE))
@@ -60,7 +61,7 @@ def file_record(  # noqa: PLR0917 - one call for every file
     size: int,
     sha256: bytes,
     ids: Sequence[bytes],
-    xattrs: fsmeta.Xattrs | None,
+    xattrs: metadata.Xattrs | None,
     read_ns: int,
 ) -> Recorded:
     """Of a file that was read whole; `ListRecord.packs` is left to who stores its chunks.
@@ -85,7 +86,7 @@ def large_record(  # noqa: PLR0917 - as `file_record`
     size: int,
     digest: bytes,
     extents: Extents,
-    xattrs: fsmeta.Xattrs | None,
+    xattrs: metadata.Xattrs | None,
     read_ns: int,
     *,
     is_tree_hash: bool,
@@ -114,14 +115,14 @@ def _file_entry(  # noqa: PLR0917 - one call for every file
     size: int,
     sha256: bytes | None,
     chunks: bytes,
-    xattrs: fsmeta.Xattrs | None,
+    xattrs: metadata.Xattrs | None,
 ) -> Entry:
     uid, gid = stat.st_uid, stat.st_gid
-    user, group = source.owner_names(uid, gid)
+    user, group = walk.owner_names(uid, gid)
     return Entry(
         path=path,
         type=_FILE,
-        mode=stat.st_mode & fsmeta.MODE_BITS,
+        mode=stat.st_mode & metadata.MODE_BITS,
         uid=uid,
         gid=gid,
         mtime=stat.st_mtime_ns,
@@ -136,22 +137,22 @@ def _file_entry(  # noqa: PLR0917 - one call for every file
 
 
 def other_record(
-    item: source.SourceItem,
+    item: walk.SourceItem,
     kind: EntryType,
     *,
     link: bytes | None,
-    xattrs: fsmeta.Xattrs | None,
+    xattrs: metadata.Xattrs | None,
     read_ns: int,
 ) -> Recorded:
     """Of a directory, a link, or something else without content."""
     stat = item.stat
     assert stat is not None
     uid, gid = stat.st_uid, stat.st_gid
-    user, group = source.owner_names(uid, gid)
+    user, group = walk.owner_names(uid, gid)
     entry = Entry(
         path=item.path,
         type=kind,
-        mode=SYMLINK_MODE if kind is _SYMLINK else stat.st_mode & fsmeta.MODE_BITS,
+        mode=SYMLINK_MODE if kind is _SYMLINK else stat.st_mode & metadata.MODE_BITS,
         uid=uid,
         gid=gid,
         mtime=stat.st_mtime_ns,
@@ -271,7 +272,7 @@ def _clamped(time: int) -> int:
     return max(MIN_TIME, min(time, MAX_TIME))
 
 
-def _mended_xattrs(xattrs: fsmeta.Xattrs | None) -> tuple[fsmeta.Xattrs | None, list[str]]:
+def _mended_xattrs(xattrs: metadata.Xattrs | None) -> tuple[metadata.Xattrs | None, list[str]]:
     """Sorted, each name once; those with an impossible name are left out."""
     first = dict(reversed(xattrs or ()))
     good = {name for name in first if 0 < len(name) <= MAX_NAME and b"\0" not in name}
@@ -300,6 +301,6 @@ def _fitting(entry: Entry, lost: list[str]) -> tuple[Entry, list[str]]:
 def _left_out(names: Collection[bytes], reason: str) -> str:
     if not names:
         return ""
-    shown = ", ".join(fsmeta.xattr_text(name[:80]) for name in sorted(names)[:_NAMED])
+    shown = ", ".join(metadata.xattr_text(name[:80]) for name in sorted(names)[:_NAMED])
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return f"{shown}{more} left out: {reason}"

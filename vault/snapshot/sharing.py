@@ -11,8 +11,8 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from vault.entrylist import ListRecord
-from vault.processes import Helper, start
+from vault.machine.processes import Helper, start
+from vault.snapshot.lastrun import ListRecord
 from vault.snapshot.pieces import split
 from vault.snapshot.reading import SMALL_FILE, FileContent, FileReader, Outcome, ToRead
 

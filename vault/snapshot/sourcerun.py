@@ -15,16 +15,27 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
 
-from vault import filesystems, fsmeta, source
-from vault.entrylist import EntryListWriter, Joiner, Journal, ListRecord
 from vault.errors import ConfigError
+from vault.format.tree import (
+    ContentRoot,
+    Entry,
+    TreeOrder,
+    decode_entry,
+    frame,
+    replace_entry,
+    type_in,
+)
+from vault.machine import filesystems, metadata
+from vault.machine.workers import Workers
 from vault.model import COUNTED, Counts, EntryType, replace_body
 from vault.progress import Progress
-from vault.snapshot.chunks import ChunkStore, TreeBuilder
-from vault.snapshot.extents import Extents
+from vault.snapshot import walk as walking
+from vault.snapshot.dedup import ChunkStore, TreeBuilder
 from vault.snapshot.grounds import Grounds
+from vault.snapshot.lastrun import EntryListWriter, Joiner, Journal, ListRecord
 from vault.snapshot.links import First, Links, contents_of, state_of
 from vault.snapshot.packer import numbers_in, pack_numbers
+from vault.snapshot.pieceextents import Extents
 from vault.snapshot.pieces import Pieces
 from vault.snapshot.reading import (
     SMALL_FILE,
@@ -37,9 +48,7 @@ from vault.snapshot.reading import (
 from vault.snapshot.records import Recorded, other_record, stream_record
 from vault.snapshot.sharing import BATCH_SIZE, Contents, Reading, WholeFiles, sharing
 from vault.snapshot.stream import StreamFile
-from vault.source import InUse, LeftOut, Reason, SourceItem
-from vault.tree import ContentRoot, Entry, TreeOrder, decode_entry, frame, replace_entry, type_in
-from vault.workers import Workers
+from vault.snapshot.walk import InUse, LeftOut, Reason, SourceItem
 
 BATCH_FILES = 128  # bounds the descriptors that are open at once
 JOURNAL_SIZE = 64 * 1_048_576  # bytes of files after which the journal is written
@@ -159,10 +168,10 @@ class SourceRun:
         """What was seen so far."""
         return replace_body(Counts(), **self._tally)
 
-    def walk(self, paths: Sequence[Path], rules: source.Rules) -> Iterator[bytes]:
+    def walk(self, paths: Sequence[Path], rules: walking.Rules) -> Iterator[bytes]:
         """Go through the source; yields the path of every member as it is met."""
         with sharing(self._reader, self._workers.processes) as self._files:
-            for item in source.walk(paths, rules, skipped=self._left_out, in_use=self._met_in_use):
+            for item in walking.walk(paths, rules, skipped=self._left_out, in_use=self._met_in_use):
                 self._visit(item)
                 yield item.path
             self._submit()
@@ -486,7 +495,7 @@ class SourceRun:
         item: SourceItem,
         kind: EntryType,
         link: bytes | None,
-        xattrs: fsmeta.Xattrs | None,
+        xattrs: metadata.Xattrs | None,
         *,
         is_read: bool,
     ) -> Recorded:
@@ -588,14 +597,14 @@ def _link_in(record: ListRecord) -> bytes | None:
     return decode_entry(record.canonical, record.extra).link
 
 
-def _xattrs_of(item: SourceItem, problems: list[str], state: bytes = b"") -> fsmeta.Xattrs | None:
+def _xattrs_of(item: SourceItem, problems: list[str], state: bytes = b"") -> metadata.Xattrs | None:
     """Attributes of what the walk met, and if need be only in that state, before and after."""
     assert item.stat is not None
-    fd = source.open_path(item.full, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = walking.open_path(item.full, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not os.path.samestat(os.fstat(fd), item.stat):
             raise OSError(errno.ESTALE, "replaced by something else since it was listed")
-        xattrs = fsmeta.read_xattrs(b"/proc/self/fd/%d" % fd, problems)
+        xattrs = metadata.read_xattrs(b"/proc/self/fd/%d" % fd, problems)
         if state and state_of(os.fstat(fd)) != state:
             raise OSError(errno.ESTALE, "changed since it was listed")
         return xattrs

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import IO, Protocol, Self
 
-from vault.children import Family
-from vault.chunker import ChunkSizes
 from vault.errors import ConfigError, LocalError, SourceCommandError
+from vault.format.chunker import ChunkSizes
+from vault.machine.commands import Family
 from vault.snapshot.pieces import PIECE, Part, Pieces
 from vault.snapshot.reading import FileReader
 

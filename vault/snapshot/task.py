@@ -9,20 +9,22 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from vault import badpacks, locks, source
-from vault.badpacks import BadPackMemory, Word
-from vault.cache import Cache
-from vault.domain import open_domain
+from vault import retention as locking
+from vault.crypto.keyfiles import DomainSecrets, WriterKey
 from vault.errors import ConfigError, FormatError, IntegrityError, VaultError, WrongKeyError
-from vault.keyfile import DomainSecrets, WriterKey
-from vault.ledger import Record, WriterInfo
+from vault.format.domainsecrets import open_domain
+from vault.format.tree import MAX_HEADER, TreeHeader, encode_header
+from vault.ledger.chain import Record, WriterInfo
+from vault.machine.chunkcache import Cache
+from vault.machine.workers import Workers
 from vault.model import SnapshotBody
 from vault.progress import NO_PROGRESS, Progress
-from vault.repository import Repository, domain_ref
-from vault.snapshot.run import Problem
+from vault.repository import badpacks
+from vault.repository.badpacks import BadPackMemory, Word
+from vault.repository.repository import Repository, domain_ref
+from vault.snapshot import walk
+from vault.snapshot.sourcerun import Problem
 from vault.snapshot.stream import NamedStream
-from vault.tree import MAX_HEADER, TreeHeader, encode_header
-from vault.workers import Workers
 
 MANY = 0.05  # of the packs of the dataset's last snapshot
 
@@ -37,7 +39,7 @@ class SnapshotRequest:
     dataset: str
     tool: str  # "vault 0.1.0"
     retention: timedelta | None = None  # None: the repository's default
-    rules: source.Rules = source.NO_RULES
+    rules: walk.Rules = walk.NO_RULES
     level: int = 3  # zstd
     allow_empty: bool = False
     stream: NamedStream | None = None
@@ -67,8 +69,8 @@ class SnapshotReport:
     problems: Sequence[Problem]
     packs: int  # new
     reused_packs: int
-    left_out: Sequence[source.LeftOut] = ()  # other file systems, and what is the program's own
-    in_use: Sequence[source.InUse] = ()  # databases that may be no database as they were read
+    left_out: Sequence[walk.LeftOut] = ()  # other file systems, and what is the program's own
+    in_use: Sequence[walk.InUse] = ()  # databases that may be no database as they were read
     left: LeftPacks | None = None  # bad ones that the dataset's last snapshot needs
     trouble: tuple[str, ...] = ()  # what failed afterwards and only costs the next run time
 
@@ -106,7 +108,7 @@ class Task:
         parameters = repository.parameters
         asked = request.retention
         seconds = parameters.default_retention if asked is None else int(asked.total_seconds())
-        self.retention = timedelta(seconds=locks.check_retention(seconds, parameters))
+        self.retention = timedelta(seconds=locking.check_retention(seconds, parameters))
 
     def publish(self, report: SnapshotReport) -> None:
         """Say that it is published: from here on nothing can fail any more."""
@@ -212,7 +214,7 @@ def _sources(request: SnapshotRequest) -> tuple[bytes, ...]:
     """
     if request.stream is not None:
         return (os.fsencode(request.stream.name),)
-    found = tuple(sorted(map(source.locate, request.paths)))
+    found = tuple(sorted(map(walk.locate, request.paths)))
     try:
         encode_header(TreeHeader(key=bytes(32), relative=False, sources=found))
     except FormatError as error:

@@ -21,8 +21,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
-from vault import cachetag, patterns
+from vault import patterns
 from vault.errors import ConfigError
+from vault.machine import cachetag
 from vault.model import MAX_PATH, EntryType, sort_key
 
 _log = logging.getLogger(__name__)

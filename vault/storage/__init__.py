@@ -1,4 +1,10 @@
-"""Object stores: the interface in `base`, one module per implementation."""
+"""Object stores: objects under names, in versions, under locks.
+
+A store keeps bytes and says honestly what it keeps; it knows no keys, no statements and no
+snapshots. `base` has the contract of all stores, each kind of store has one module, and
+`open_store` chooses by URL. Which objects must exist, and until when they must be locked, is
+decided in `vault.custody` and `vault.retention`.
+"""
 
 import stat
 from collections.abc import Callable

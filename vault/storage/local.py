@@ -46,10 +46,10 @@ from vault.errors import (
     StorageUnavailableError,
     VaultError,
 )
+from vault.machine.pagecache import PIECE, evict, set_direct
 from vault.model import LockMode, Retention, from_rfc3339, to_rfc3339
-from vault.pagecache import PIECE, evict, set_direct
 from vault.storage.base import Buffer, ObjectStatus, ObjectVersion, StoreTraits, validate_name
-from vault.storage.rules import UNLOCKED, Lock, check_sha256, utc_now
+from vault.storage.lockrules import UNLOCKED, Lock, check_sha256, utc_now
 
 _VOLATILE = frozenset({".tmp", ".lock"})
 _RESERVED = _VOLATILE | {".retention"}

@@ -24,7 +24,7 @@ from vault.storage.base import (
     names_of,
     validate_name,
 )
-from vault.storage.rules import UNLOCKED, Lock, check_sha256, utc_now
+from vault.storage.lockrules import UNLOCKED, Lock, check_sha256, utc_now
 
 _Read: TypeAlias = Literal["now", "get", "status", "versions", "versions_of"]
 Operation: TypeAlias = _Read | Literal["put", "extend", "set_legal_hold", "delete"]

@@ -68,7 +68,7 @@ from vault.storage.base import (
     names_of,
     validate_name,
 )
-from vault.storage.rules import check_future, check_retention, check_sha256, is_weaker
+from vault.storage.lockrules import check_future, check_retention, check_sha256, is_weaker
 
 CONNECTIONS = 20  # kept open: transfer threads of a run, and four to spare
 ATTEMPTS = 8  # per request; boto3 waits longer after each
@@ -129,7 +129,7 @@ class _BrokenOffError(StorageUnavailableError):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What `vault.storage.check` saw this server do; nothing is assumed unseen."""
+    """What `vault.storage.conformance` saw this server do; nothing is assumed unseen."""
 
     orders_versions_by_commit: bool = False
     refuses_wrong_checksums: bool = False  # then the body is not hashed twice more here
@@ -181,7 +181,7 @@ class S3Store:
         client: From `connect`; shared by all threads.
         bucket: Must exist, be versioned and, to enforce locks, have Object Lock on.
         prefix: Of all names, without the slash that follows it; may be empty.
-        observed: What `vault.storage.check` saw of this server.
+        observed: What `vault.storage.conformance` saw of this server.
     """
 
     def __init__(
@@ -370,7 +370,7 @@ class S3Store:
             raise unseen
 
     def request(self, action: str, name: str, operation: str, **arguments: Any) -> Any:
-        """One API call, for this class and `vault.storage.check`; errors are translated.
+        """One API call, for this class and `vault.storage.conformance`; errors are translated.
 
         Args:
             action: What is being done, for messages.
@@ -394,7 +394,7 @@ class S3Store:
         return answer
 
     def put_slowly(self, name: str, data: bytes, pause: Callable[[], object]) -> str:
-        """A PUT whose body stops half-way while ``pause`` runs; for `vault.storage.check`.
+        """A PUT whose body stops half-way while ``pause`` runs; for `vault.storage.conformance`.
 
         Returns:
             The version id.

@@ -10,9 +10,9 @@ from vault.errors import (
     VaultError,
     WrongKeyError,
 )
-from vault.ledger import Record
+from vault.ledger.chain import Record
 from vault.model import Code, Finding, ObjectRef, Severity
-from vault.repository import snapshot_body
+from vault.repository.repository import snapshot_body
 from vault.verify.report import Hit
 
 KEPT: Final = 1_000  # findings, snapshots that are hit, objects that were not read

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from vault.cache import Location
+from vault.crypto.keyfiles import RecoveryKey
 from vault.encoding import b64encode
 from vault.errors import (
     DigestMismatchError,
@@ -22,8 +22,10 @@ from vault.errors import (
     VaultError,
     WrongKeyError,
 )
-from vault.keyfile import RecoveryKey
-from vault.ledger import Ledger, Record
+from vault.format.tree import Entry, Flaws, hole_size
+from vault.ledger.chain import Ledger, Record
+from vault.machine.chunkcache import Location
+from vault.machine.workers import Workers, in_order
 from vault.model import (
     EntryType,
     LockMode,
@@ -34,12 +36,10 @@ from vault.model import (
     from_rfc3339,
 )
 from vault.progress import Progress
-from vault.reader import LOOKED_UP, PackReader, Reader
-from vault.repository import Repository
-from vault.tree import Entry, Flaws, hole_size
+from vault.repository.reader import LOOKED_UP, PackReader, Reader
+from vault.repository.repository import Repository
 from vault.verify.found import NAMED, Found, Key, key_of
 from vault.verify.stored import Objects
-from vault.workers import Workers, in_order
 
 _UNREADABLE: Final = (IntegrityError, WrongKeyError)
 

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any, Final
 
-from vault.bodies import WHOLE_SHARE, name_packs
+from vault.custody.sampling import Sample
+from vault.ledger.statements import WHOLE_SHARE, name_packs
 from vault.model import Finding, Severity
-from vault.sampling import Sample
 
 _TOLD: Final = 100  # findings and snapshots in an attestation
 _PACKS_TOLD: Final = 10_000  # pack ids in an attestation: 0.7 MB of the 2 it may have

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
+from vault.custody.sampling import Sample
 from vault.errors import DigestMismatchError, IntegrityError, MissingObjectError, StorageError
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.machine.workers import Workers, in_order
 from vault.model import ObjectRef
 from vault.progress import Progress
-from vault.repository import Repository
-from vault.sampling import Sample
+from vault.repository.repository import Repository
 from vault.verify.found import NAMED, Found, Key, key_of
-from vault.workers import Workers, in_order
 
 _T = TypeVar("_T")
 
@@ -138,7 +138,7 @@ class Objects:
 def twice(work: Callable[[], _T]) -> _T:
     """What the store did not give it may give when it is asked again.
 
-    Bytes that are wrong are asked for twice where they are read (`vault.answers`).
+    Bytes that are wrong are asked for twice where they are read (`vault.storage.secondlook`).
     """
     try:
         return work()

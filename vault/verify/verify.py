@@ -4,17 +4,17 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from vault.keyfile import RecoveryKey
-from vault.ledger import Record
+from vault.crypto.keyfiles import RecoveryKey
+from vault.custody.sampling import WHOLE, Sample
+from vault.ledger.chain import Record
+from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
-from vault.reader import pack_name
-from vault.repository import Repository
-from vault.sampling import WHOLE, Sample
+from vault.repository.reader import pack_name
+from vault.repository.repository import Repository
 from vault.verify.found import KEPT, Found
 from vault.verify.opened import Contents, require_recipient
 from vault.verify.report import VerifyReport
 from vault.verify.stored import Objects
-from vault.workers import Workers
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.audit import AuditReport, Code, Concern, audit, protection
-from vault.audit.findings import LIMIT, Findings
-from vault.audit.needs import Collector
-from vault.audit.protection import Protection
-from vault.audit.versions import claimed_digest, known_keys
-from vault.crypto import SigningKey
-from vault.enrol import find_writer, revoke_writer
-from vault.envelope import Head, build_statement, ledger_name, seal_envelope
+from vault.crypto.keys import SigningKey
+from vault.custody.findings import LIMIT, Findings
+from vault.custody.needs import Collector
+from vault.custody.protection import Protection
+from vault.custody.sampling import NONCE_SIZE, draw
+from vault.custody.versions import claimed_digest, known_keys
 from vault.errors import ConfigError, IntegrityError, StorageError, StorageUnavailableError
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.ledger.envelope import Head, build_statement, ledger_name, seal_envelope
+from vault.machine.workers import make_workers
 from vault.model import (
     Digest,
     HeartbeatBody,
@@ -30,11 +31,10 @@ from vault.model import (
     Severity,
     from_rfc3339,
 )
-from vault.repository import Draft, Repository, snapshot_body
-from vault.sampling import NONCE_SIZE, draw
+from vault.repository.enrolment import find_writer, revoke_writer
+from vault.repository.repository import Draft, Repository, snapshot_body
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, Lab, MakeRepository, MakeSource
@@ -288,7 +288,7 @@ def test_inventories_that_lie(
     lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thief of a writer key signs what he likes: sums and the domain object are compared."""
-    from vault.inventory import encode
+    from vault.format.inventory import encode
 
     def without_domain(objects: Any, *rest: Any) -> bytes:
         return encode([ref for ref in objects if not ref.name.startswith("domains/")], *rest)
@@ -557,7 +557,7 @@ def test_pages_say_what_the_ledger_says(
     lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All statements of a page, in their order, and nothing else."""
-    monkeypatch.setattr("vault.pages.PAGE_LENGTH", 2)
+    monkeypatch.setattr("vault.ledger.pages.PAGE_LENGTH", 2)
     first, second, third = (each.envelope for each in lab.open().ledger.records)
     fork = heartbeat(lab, lab.host.key.signing, after=lab.open().ledger.records[0])
     name = "ledger-page/0000000000"
@@ -873,7 +873,7 @@ def test_inventories_that_are_kept_for_their_successors_are_bounded(
     lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By bytes."""
-    monkeypatch.setattr("vault.audit.needs._CACHE", 10)
+    monkeypatch.setattr("vault.custody.needs._CACHE", 10)
     collector = Collector(lab.open(), Findings())
     assert collector.add_snapshots([record]) == [record]
     assert not collector._cache

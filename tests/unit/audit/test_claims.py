@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import attest
 from vault.audit import AuditReport, Code, Concern, audit
 from vault.audit.sealing import Recipients, sealed_to
-from vault.crypto import RecipientKey, SigningKey, recipient_id
+from vault.crypto.keys import RecipientKey, SigningKey, recipient_id
+from vault.custody.sampling import NO_PACKS, WHOLE, Sample
 from vault.encoding import b64encode
-from vault.envelope import build_statement, ledger_name, seal_envelope
 from vault.errors import FormatError, StorageError
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.ledger.envelope import build_statement, ledger_name, seal_envelope
+from vault.machine.workers import make_workers
 from vault.model import (
     Digest,
     EventBody,
@@ -24,10 +25,9 @@ from vault.model import (
     replace_body,
     to_rfc3339,
 )
-from vault.repository import Draft, Repository
-from vault.sampling import NO_PACKS, WHOLE, Sample
+from vault.repository import attestations
+from vault.repository.repository import Draft, Repository
 from vault.storage.memory import FaultPoint
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -64,7 +64,7 @@ def found(report: AuditReport) -> list[tuple[Code, str]]:
 def attested(lab: "Lab", record: Record, key: SigningKey | None = None, **changes: Any) -> bytes:
     """An attestation of a restore of that snapshot, with some things otherwise."""
     repository = lab.open()
-    honest = attest.describe(
+    honest = attestations.describe(
         repository,
         kind="restore",
         verdict="passed",
@@ -73,7 +73,7 @@ def attested(lab: "Lab", record: Record, key: SigningKey | None = None, **change
         tool="vault test",
         details={},
     )
-    return attest.sign(replace_body(honest, **changes), key or lab.recovery.restorer)
+    return attestations.sign(replace_body(honest, **changes), key or lab.recovery.restorer)
 
 
 def cite(lab: "Lab", record: Record, data: bytes, kind: str = "restore", **changes: Any) -> int:
@@ -177,7 +177,7 @@ def test_missing_and_rotten_evidence_is_told_as_that(lab: "Lab", record: Record)
 
 def seal_to(lab: "Lab", monkeypatch: pytest.MonkeyPatch, recipients: Sequence[bytes]) -> None:
     """Packs of this host are sealed to others from now on."""
-    from vault.codec import Session
+    from vault.crypto.sealed import Session
 
     real = Session.new
     monkeypatch.setattr(

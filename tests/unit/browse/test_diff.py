@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.diff import Change, ChangeKind, Summary, compare, diff
+from vault.browse.diff import Change, ChangeKind, Summary, compare, diff
+from vault.format.tree import Entry
 from vault.model import EntryType, sort_key
-from vault.tree import Entry
 
 
 def _file(path: bytes = b"f", content: bytes = b"\1", size: int = 1, **fields: Any) -> Entry:

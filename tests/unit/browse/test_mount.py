@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.browse import View
+from vault.browse.mount import SnapshotFiles, check_mount_point, load_fuse, serve
 from vault.errors import ConfigError, LocalError, StorageError
 from vault.model import EntryType
-from vault.mount import SnapshotFiles, check_mount_point, load_fuse, serve
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -166,7 +166,7 @@ def test_a_link_too_long_for_a_kernel_is_not_cut(
     files: SnapshotFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a target would lead elsewhere."""
-    monkeypatch.setattr("vault.mount.MAX_LINK", 5)
+    monkeypatch.setattr("vault.browse.mount.MAX_LINK", 5)
     assert _error(files.readlink, "/link") == errno.ENAMETOOLONG
 
 
@@ -174,7 +174,7 @@ def test_a_name_too_long_for_a_kernel_is_left_out(
     files: SnapshotFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would take the whole directory with it."""
-    monkeypatch.setattr("vault.mount.MAX_NAME", 5)
+    monkeypatch.setattr("vault.browse.mount.MAX_NAME", 5)
     assert "sparse" not in _listed(files, "/")
     assert "dir0" in _listed(files, "/")
     assert "left out" in caplog.text
@@ -304,7 +304,7 @@ def test_what_libfuse_returns(
             if code is not None:
                 raise RuntimeError(code)
 
-    monkeypatch.setattr("vault.mount.load_fuse", lambda: Library)
+    monkeypatch.setattr("vault.browse.mount.load_fuse", lambda: Library)
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     mine = signal.getsignal(signal.SIGTERM)
     mount = tmp_path / "mount"

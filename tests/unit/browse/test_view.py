@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vault import index
 from vault.browse import OpenFile, TreeIndex, View, path_matcher
-from vault.browse.content import Blocks, FileContent
+from vault.browse.files import Blocks, FileContent
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
+from vault.format import packindex
+from vault.format.tree import Entry, encode_canonical
 from vault.model import EntryType, ObjectRef
-from vault.tree import Entry, encode_canonical
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -116,7 +116,7 @@ def test_a_hard_link_to_no_file_is_refused(tmp_path: Path) -> None:
 
 def test_few_keys_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many are looked up, and no long one."""
-    monkeypatch.setattr("vault.browse.index._MAX_KEYS", 8)
+    monkeypatch.setattr("vault.browse.treeindex._MAX_KEYS", 8)
     long = b"z" * 3_000
     with TreeIndex(tmp_path) as tree:
         tree.fill(_entries(*(_file(b"%03d" % n) for n in range(200)), _file(long)))
@@ -232,7 +232,7 @@ def test_any_part_of_a_giant_file_reads_as_it_was(
     (source / "new").mkdir()
     (source / name).replace(source / "new/file") if name != "vast" else _comb(source / "new/file")
     path, expected = b"new/file", (source / "new/file").read_bytes()
-    for module in "vault.tree", "vault.snapshot.extents", "vault.snapshot.reading":
+    for module in "vault.format.tree", "vault.snapshot.pieceextents", "vault.snapshot.reading":
         monkeypatch.setattr(f"{module}.MAX_INLINE", 1)
     lab.snapshot(source / "new")
     lab.snapshot(source)
@@ -354,9 +354,9 @@ def test_a_wrong_index_is_believed_no_more(
     lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its lengths are shifted by one between two chunks; the file still reads right."""
-    real = index.open_index
+    real = packindex.open_index
 
-    def lying(*arguments: bytes) -> list[index.IndexEntry]:
+    def lying(*arguments: bytes) -> list[packindex.IndexEntry]:
         entries = real(*arguments)
         for entry in entries:
             lengths = entry.directory.lengths
@@ -365,7 +365,7 @@ def test_a_wrong_index_is_believed_no_more(
                 lengths[1] -= 1
         return entries
 
-    monkeypatch.setattr("vault.reader.index.open_index", lying)
+    monkeypatch.setattr("vault.repository.reader.packindex.open_index", lying)
     with caplog.at_level(logging.WARNING), _view(lab) as view:
         content = view.open(_at(view, b"big"))
         assert content.read(0, BIG) == (source / "big").read_bytes()
@@ -380,9 +380,10 @@ def test_lengths_at_random_are_not_those_of_an_unproven_directory(
 
     Two lies that cancel out would move all chunks between them.
     """
-    monkeypatch.setattr("vault.reader.index.open_index", lambda *_: [])  # no index is left
+    # no index is left
+    monkeypatch.setattr("vault.repository.reader.packindex.open_index", lambda *_: [])
     expected = (source / "big").read_bytes()
-    real = __import__("vault.reader", fromlist=["x"]).read_directory
+    real = __import__("vault.repository.reader", fromlist=["x"]).read_directory
     first, *_, last = _data_packs(lab)
 
     def forged(data_range: object, size: int, opener_for: object) -> object:
@@ -394,7 +395,7 @@ def test_lengths_at_random_are_not_those_of_an_unproven_directory(
                 directory.lengths[-1] -= 1
         return header, opener, directory
 
-    monkeypatch.setattr("vault.reader.read_directory", forged)
+    monkeypatch.setattr("vault.repository.reader.read_directory", forged)
     with _view(lab) as view:
         assert view.open(_at(view, b"big")).read(BIG // 2, 100) == expected[BIG // 2 :][:100]
 

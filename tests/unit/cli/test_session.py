@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from cli.context import Invocation, Places, _home, settled_head, slips
 from cli.options import Options
-from vault.envelope import Head
+from cli.session import Invocation, Places, _home, settled_head, slips
 from vault.errors import ConfigError, WrongKeyError
+from vault.ledger.envelope import Head
 from vault.model import Digest
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -12,17 +12,7 @@ from typing import Any
 
 import pytest
 
-from vault.crypto import RecipientKey, SigningKey
-from vault.errors import (
-    ConfigError,
-    FormatError,
-    IntegrityError,
-    LocalError,
-    SignatureError,
-    VaultError,
-    WrongKeyError,
-)
-from vault.keyfile import (
+from vault.crypto.keyfiles import (
     MAX_FILE,
     Argon2Cost,
     DomainSecrets,
@@ -40,6 +30,16 @@ from vault.keyfile import (
     save_request,
     save_root,
     save_writer,
+)
+from vault.crypto.keys import RecipientKey, SigningKey
+from vault.errors import (
+    ConfigError,
+    FormatError,
+    IntegrityError,
+    LocalError,
+    SignatureError,
+    VaultError,
+    WrongKeyError,
 )
 
 CHEAP = Argon2Cost(memory=32, iterations=1, lanes=2)

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from vault.crypto import (
+from vault.crypto.keys import (
     Aead,
     RecipientKey,
     SigningKey,

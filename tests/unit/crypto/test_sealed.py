@@ -11,7 +11,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.codec import (
+from vault.crypto.keys import RecipientKey
+from vault.crypto.sealed import (
     HEADER_PREFIX,
     MAX_HEADER,
     Header,
@@ -25,7 +26,6 @@ from vault.codec import (
     open_whole,
     seal_whole,
 )
-from vault.crypto import RecipientKey
 from vault.errors import (
     ConfigError,
     DigestMismatchError,

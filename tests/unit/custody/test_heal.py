@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.audit import Concern, audit
+from vault.custody.heal import Action, Healer, HealPlan, HealReport, Step, plan_repair
 from vault.errors import (
     ObjectNotFoundError,
     RetentionError,
     StorageError,
     StorageUnavailableError,
 )
-from vault.heal import Action, Healer, HealPlan, HealReport, Step, plan_repair
-from vault.ledger import Record, Status
+from vault.ledger.chain import Record, Status
+from vault.machine.workers import make_workers
 from vault.model import (
     Digest,
     EventBody,
@@ -27,11 +28,10 @@ from vault.model import (
     VerificationBody,
     to_rfc3339,
 )
-from vault.repository import MAX_EVIDENCE, Draft, Repository
+from vault.repository.repository import MAX_EVIDENCE, Draft, Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, Lab, MakeRepository, MakeSource
@@ -306,7 +306,7 @@ def test_a_signed_statement_over_the_right_one_is_covered_and_kept(
     lab: "Lab", record: Record, make_source: "MakeSource"
 ) -> None:
     """A thief's statement is what a plain read would meet; it is evidence, so it stays."""
-    from vault.envelope import Head, build_statement, seal_envelope
+    from vault.ledger.envelope import Head, build_statement, seal_envelope
     from vault.model import HeartbeatBody
 
     repository = lab.open()
@@ -412,8 +412,8 @@ def test_snapshots_whose_inventory_is_wrong_are_named(lab: "Lab", record: Record
 
 def test_a_pinned_version_is_never_deleted(lab: "Lab", record: Record) -> None:
     """Even one whose bytes are wrong: it is covered by a right one instead."""
-    from vault.audit.needs import NEVER, Need
-    from vault.audit.versions import Judged, Verdict, View
+    from vault.custody.needs import NEVER, Need
+    from vault.custody.versions import Judged, Verdict, View
 
     ref = packs(lab, record)[0]
 
@@ -598,7 +598,7 @@ def test_details_are_bounded(lab: "Lab", record: Record) -> None:
     step = Step(
         action=Action.REMOVE_JUNK, name="x" * 500, version="v", size=1, modified=lab.clock()
     )
-    from vault.heal import Done
+    from vault.custody.heal import Done
 
     report = HealReport(done=(Done(step=step),) * 500, hidden=("x",))
     details = report.details()

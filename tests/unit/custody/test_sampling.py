@@ -8,8 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vault.custody.sampling import (
+    NO_PACKS,
+    NONCE_SIZE,
+    SLICES,
+    WHOLE,
+    Sample,
+    choose_sample,
+    coverage,
+    draw,
+    draw_again,
+    next_slice,
+    slice_of,
+)
 from vault.errors import ConfigError
-from vault.ledger import Ledger, Record, Status
+from vault.ledger.chain import Ledger, Record, Status
 from vault.model import (
     Body,
     Counts,
@@ -22,19 +35,6 @@ from vault.model import (
     VerificationBody,
     replace_body,
     to_rfc3339,
-)
-from vault.sampling import (
-    NO_PACKS,
-    NONCE_SIZE,
-    SLICES,
-    WHOLE,
-    Sample,
-    choose_sample,
-    coverage,
-    draw,
-    draw_again,
-    next_slice,
-    slice_of,
 )
 
 START = datetime(2030, 1, 1, tzinfo=UTC)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault.chunker import ACCELERATED, Chunker, ChunkSizes
 from vault.errors import FormatError
+from vault.format.chunker import ACCELERATED, Chunker, ChunkSizes
 
-VECTORS = Path(__file__).parents[1] / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 CUTS: list[dict[str, Any]] = json.loads((VECTORS / "chunker" / "cuts.json").read_text())
 SMALL = ChunkSizes(64, 256, 1024)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from vault.codec import Sealer, Session, seal_whole
-from vault.crypto import RecipientKey
-from vault.domain import MAX_DOMAIN, open_domain, seal_domain
+from vault.crypto.keyfiles import DomainSecrets
+from vault.crypto.keys import RecipientKey
+from vault.crypto.sealed import Sealer, Session, seal_whole
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -13,7 +13,7 @@ from vault.errors import (
     VaultError,
     WrongKeyError,
 )
-from vault.keyfile import DomainSecrets
+from vault.format.domainsecrets import MAX_DOMAIN, open_domain, seal_domain
 from vault.model import ObjectType
 
 REPOSITORY = bytes(range(16))

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from vault.errors import FormatError, MissingObjectError
-from vault.extents import holes_of, listed_ids, runs_between
+from vault.format.extents import holes_of, listed_ids, runs_between
+from vault.format.tree import Entry, ListRef
 from vault.model import EntryType
-from vault.tree import Entry, ListRef
 
 HEAD, *CASES = json.loads(
-    (Path(__file__).parents[1] / "vectors/tree/lists.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[2] / "vectors/tree/lists.json").read_text(encoding="utf-8")
 )
 CHUNKS = {bytes.fromhex(name): bytes.fromhex(data) for name, data in HEAD["chunks"].items()}
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vault.errors import FormatError, VaultError
-from vault.inventory import (
+from vault.format.inventory import (
     MAX_CHAIN,
     MAX_INVENTORY,
     Inventory,
@@ -358,7 +358,7 @@ def test_any_chain_of_deltas_resolves_to_its_last_list(
     steps: list[list[ObjectRef]], index: list[ObjectRef]
 ) -> None:
     """Whole or delta, what was written is what is read."""
-    import vault.inventory as module
+    import vault.format.inventory as module
 
     shelf = Shelf()
     base: Inventory | None = None

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault.codec import Header, Opener, Sealer, Session, compress, open_seed
-from vault.crypto import RecipientKey, chunk_id
+from vault.crypto.keys import RecipientKey, chunk_id
+from vault.crypto.sealed import Header, Opener, Sealer, Session, compress, open_seed
 from vault.errors import (
     DigestMismatchError,
     FormatError,
@@ -20,8 +20,7 @@ from vault.errors import (
     VaultError,
     WrongKeyError,
 )
-from vault.model import ObjectType
-from vault.pack import (
+from vault.format.pack import (
     DIRECTORY_COUNTER,
     MAX_BLOCK,
     MAX_BLOCK_CHUNKS,
@@ -35,6 +34,7 @@ from vault.pack import (
     open_block,
     read_directory,
 )
+from vault.model import ObjectType
 
 REPOSITORY = bytes(range(16))
 ID_KEY = bytes(range(32))
@@ -496,7 +496,9 @@ def test_packs_end_before_their_limits() -> None:
 
 def test_a_writer_that_seals_wrongly_notices(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block that would not open to the same bytes is never handed out."""
-    monkeypatch.setattr("vault.pack.compress", lambda raw, level: compress(bytes(len(raw)), level))
+    monkeypatch.setattr(
+        "vault.format.pack.compress", lambda raw, level: compress(bytes(len(raw)), level)
+    )
     with pytest.raises(VaultError, match="does not open"):
         writer_of_data().seal_block(0, b"data", [bytes(32)], [4])
 
@@ -508,6 +510,6 @@ def test_a_directory_that_reads_back_differently_is_noticed(
     writer = writer_of_data()
     writer.add(writer.seal_block(writer.next_counter(), b"data", [bytes(32)], [4]))
     wrong = dataclasses.replace(write([[b"data"]]).directory, ids=b"\1" * 32).encode()
-    monkeypatch.setattr("vault.pack.compress", lambda raw, level: compress(wrong, level))
+    monkeypatch.setattr("vault.format.pack.compress", lambda raw, level: compress(wrong, level))
     with pytest.raises(VaultError):
         writer.finish()

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.codec import Sealer, compress, seal_whole
+from vault.crypto.sealed import Sealer, compress, seal_whole
 from vault.errors import DigestMismatchError, FormatError, IntegrityError, VaultError
-from vault.index import (
+from vault.format.pack import MAX_PACK, Block, Directory
+from vault.format.packindex import (
     MAX_MERGED,
     IndexEntry,
     open_index,
@@ -18,7 +19,6 @@ from vault.index import (
     seal_index,
 )
 from vault.model import Digest, ObjectRef, ObjectType, PackId
-from vault.pack import MAX_PACK, Block, Directory
 
 REPOSITORY = bytes(range(16))
 KEY = bytes(range(32))
@@ -51,9 +51,9 @@ def test_index_round_trips() -> None:
 def test_what_is_over_the_stored_limit_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte more is refused before any of it is opened; exactly the limit is read."""
     data = seal_index(KEY, REPOSITORY, [entry()])
-    monkeypatch.setattr("vault.index.MAX_STORED_INDEX", len(data))
+    monkeypatch.setattr("vault.format.packindex.MAX_STORED_INDEX", len(data))
     assert open_index(data, KEY, REPOSITORY) == [entry()]
-    monkeypatch.setattr("vault.index.MAX_STORED_INDEX", len(data) - 1)
+    monkeypatch.setattr("vault.format.packindex.MAX_STORED_INDEX", len(data) - 1)
     with pytest.raises(FormatError, match="too large"):
         open_index(data, KEY, REPOSITORY)
 
@@ -67,13 +67,13 @@ def test_an_index_may_have_all_of_its_limit(monkeypatch: pytest.MonkeyPatch) -> 
         return compress(raw)
 
     with monkeypatch.context() as patch:
-        patch.setattr("vault.index.compress", measured)
+        patch.setattr("vault.format.packindex.compress", measured)
         seal_index(KEY, REPOSITORY, [entry()])
     (raw,) = sizes
-    monkeypatch.setattr("vault.index.MAX_INDEX", raw)
+    monkeypatch.setattr("vault.format.packindex.MAX_INDEX", raw)
     assert open_index(seal_index(KEY, REPOSITORY, [entry()]), KEY, REPOSITORY) == [entry()]
     assert list(partition([entry(), entry()], packs=9, limit=raw)) == [[entry()], [entry()]]
-    monkeypatch.setattr("vault.index.MAX_INDEX", raw - 1)
+    monkeypatch.setattr("vault.format.packindex.MAX_INDEX", raw - 1)
     with pytest.raises(VaultError, match="over its limit"):
         seal_index(KEY, REPOSITORY, [entry()])
 

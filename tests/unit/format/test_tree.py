@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vault import errors
-from vault.chunker import Chunker, ChunkSizes
 from vault.errors import FormatError, VaultError
-from vault.tree import (
+from vault.format.chunker import Chunker, ChunkSizes
+from vault.format.tree import (
     MAX_LEVEL,
     ContentRoot,
     Entry,
@@ -37,7 +37,7 @@ from vault.tree import (
     split_ids,
 )
 
-VECTORS = Path(__file__).parents[1] / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 STREAM = (VECTORS / "tree" / "stream.bin").read_bytes()
 TREE: dict[str, Any] = json.loads((VECTORS / "tree" / "tree.json").read_text())
 NEGATIVE: dict[str, dict[str, str]] = json.loads(
@@ -317,7 +317,7 @@ def test_a_refused_entry_closes_no_directory() -> None:
 
 def test_bad_entries_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some thousand chunks can stand for a stream that never ends; of good entries none repeats."""
-    monkeypatch.setattr("vault.tree.MAX_BAD", 100)
+    monkeypatch.setattr("vault.format.tree.MAX_BAD", 100)
     top = frame(encode_canonical(_directory(b"")), encode_extra(_directory(b"")))
     flaws = Flaws()
     parser = TreeParser(flaws)
@@ -331,7 +331,7 @@ def test_bad_entries_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_of_bad_entries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """All are counted."""
-    monkeypatch.setattr("vault.tree.MAX_NAMED", 3)
+    monkeypatch.setattr("vault.format.tree.MAX_NAMED", 3)
     orphans = [_file(b"a")] * 10
     _, named, flaws = _sift(_stream([_directory(b""), *orphans]))
     assert (len(named), flaws.count, flaws.all_named) == (3, 9, False)

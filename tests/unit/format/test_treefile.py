@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.errors import LocalError
-from vault.restore.spool import Spool, Tree
-from vault.tree import (
+from vault.format.tree import (
     Entry,
     EntryType,
     Flaws,
@@ -23,6 +22,7 @@ from vault.tree import (
     encode_header,
     frame,
 )
+from vault.format.treefile import Spool, Tree
 
 
 def _entries(*lengths: int) -> list[tuple[Entry, bytes]]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault import treehash
-from vault.treehash import TreeHash
+from vault.format import treehash
+from vault.format.treehash import TreeHash
 
 BLOCK = 64
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -13,10 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
-from vault.bodies import MAX_NAMED, MAX_RANGES, MAX_SLICES, name_packs
-from vault.crypto import SigningKey
+from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps
-from vault.envelope import Head, build_statement, parse_envelope, seal_envelope
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -25,7 +23,9 @@ from vault.errors import (
     SignatureError,
     VaultError,
 )
-from vault.ledger import Ledger, Record, Status
+from vault.ledger.chain import Ledger, Record, Status
+from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
+from vault.ledger.statements import MAX_NAMED, MAX_RANGES, MAX_SLICES, name_packs
 from vault.model import (
     Body,
     Counts,

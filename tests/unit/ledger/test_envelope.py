@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.crypto import SigningKey
+from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps
-from vault.envelope import (
+from vault.errors import ConfigError, FormatError, VaultError
+from vault.ledger.envelope import (
     MAX_PAE,
     MAX_ROOT_PAE,
     PAYLOAD_TYPE,
@@ -26,7 +27,6 @@ from vault.envelope import (
     parse_statement,
     seal_envelope,
 )
-from vault.errors import ConfigError, FormatError, VaultError
 from vault.model import Digest, HeartbeatBody
 
 KEY = SigningKey.generate()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from vault import pages
-from vault.envelope import max_envelope
 from vault.errors import FormatError
-from vault.pages import PAGE_LENGTH, encode_page, page_name, pages_due, parse_page
+from vault.ledger import pages
+from vault.ledger.envelope import max_envelope
+from vault.ledger.pages import PAGE_LENGTH, encode_page, page_name, pages_due, parse_page
 
 
 @pytest.mark.parametrize(("head", "due"), [(0, 0), (998, 0), (999, 1), (1998, 1), (1999, 2)])

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from vault import bodies, ledgermemory, pages
-from vault.enrol import revoke_writer
-from vault.envelope import Head, build_statement, ledger_name, parse_envelope, seal_envelope
-from vault.ledger import Ledger, Status
-from vault.ledgermemory import LedgerMemory, Remembered
+from vault.ledger import pages, statements
+from vault.ledger import remembered as remembering
+from vault.ledger.chain import Ledger, Status
+from vault.ledger.envelope import Head, build_statement, ledger_name, parse_envelope, seal_envelope
+from vault.ledger.remembered import LedgerMemory, Remembered
 from vault.model import Digest, Finding, HeartbeatBody, InventoryRef, Severity, SnapshotBody
-from vault.repository import Draft, Repository
+from vault.repository.enrolment import revoke_writer
+from vault.repository.repository import Draft, Repository
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
 
@@ -157,8 +158,8 @@ def test_a_program_that_understands_more_judges_anew(
 ) -> None:
     """What an older one did not understand may be void, or count."""
     recalled(lab, memory)
-    more = {**bodies.KINDS, "omen": bodies.KINDS["heartbeat"]}
-    monkeypatch.setattr(ledgermemory, "KINDS", more)
+    more = {**statements.KINDS, "omen": statements.KINDS["heartbeat"]}
+    monkeypatch.setattr(remembering, "KINDS", more)
     assert memory.recall(lab.root) is None
 
 
@@ -190,8 +191,8 @@ def test_a_program_that_knows_more_fields_reads_anew(
 ) -> None:
     """What an older one left out of a body is not in what it remembered."""
     recalled(lab, memory)
-    wider = dataclasses.replace(bodies.KINDS[kind], shape=shape)
-    monkeypatch.setattr(ledgermemory, "KINDS", {**bodies.KINDS, kind: wider})
+    wider = dataclasses.replace(statements.KINDS[kind], shape=shape)
+    monkeypatch.setattr(remembering, "KINDS", {**statements.KINDS, kind: wider})
     assert memory.recall(lab.root) is None
 
 
@@ -200,7 +201,7 @@ def test_another_version_of_the_program_reads_anew(
 ) -> None:
     """It may judge the same fields by other rules."""
     recalled(lab, memory)
-    monkeypatch.setattr(ledgermemory, "__version__", "9.9.9")
+    monkeypatch.setattr(remembering, "__version__", "9.9.9")
     assert memory.recall(lab.root) is None
 
 

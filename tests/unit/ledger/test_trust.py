@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.envelope import Head
 from vault.errors import ConfigError, IntegrityError, LocalError, RollbackError, VaultError
+from vault.ledger.envelope import Head
+from vault.ledger.trust import HeadMemory, check_floor, check_gap, parse_trust
 from vault.model import Digest
-from vault.trust import HeadMemory, check_floor, check_gap, parse_trust
 
 ROOT = Digest(b"\xab" * 32)
 
@@ -245,7 +245,7 @@ def test_a_head_that_is_remembered_already_needs_no_lock(
 @given(st.binary(max_size=200))
 def test_arbitrary_memory_raises_nothing_but_vault_errors(data: bytes) -> None:
     """Whatever a crash or another program left there."""
-    from vault.trust import _decode
+    from vault.ledger.trust import _decode
 
     with contextlib.suppress(VaultError):
         _decode(data)

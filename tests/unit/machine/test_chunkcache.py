@@ -14,9 +14,9 @@ from typing import Any
 import lmdb
 import pytest
 
-from vault import cache as cache_module
-from vault.cache import Cache, DamagedCacheError, Location, PackRow
 from vault.errors import FormatError, LocalError
+from vault.machine import chunkcache as cache_module
+from vault.machine.chunkcache import Cache, DamagedCacheError, Location, PackRow
 from vault.model import ObjectType, PackId
 
 REPOSITORY = bytes(range(16))
@@ -299,7 +299,7 @@ def test_a_directory_that_can_t_be_made_is_a_local_error(tmp_path: Path) -> None
 _CHILD = """
 import sys
 from pathlib import Path
-from vault.cache import Cache
+from vault.machine.chunkcache import Cache
 identity = {"repository_id": bytes(range(16)), "domain": "default"}
 with Cache.open(Path(sys.argv[1]), **identity, map_size=1 << 20) as cache:
     while True:
@@ -315,7 +315,7 @@ def _child(path: Path) -> "subprocess.Popen[str]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
 
 
@@ -490,9 +490,10 @@ def test_no_code_of_the_current_directory_runs(
     planted.mkdir()
     ran = tmp_path / "ran"
     (planted / "__init__.py").write_text(f"open({str(ran)!r}, 'w')\n")
-    (planted / "cache.py").write_text("")
+    (planted / "machine").mkdir()
+    (planted / "machine/chunkcache.py").write_text("")
     monkeypatch.chdir(tmp_path)
-    subprocess.run([sys.executable, "-m", "vault.cache"], check=True)
+    subprocess.run([sys.executable, "-m", "vault.machine.chunkcache"], check=True)
     assert ran.exists()  # so it would without -I
     ran.unlink()
     _open(tmp_path / "cache").close()
@@ -505,7 +506,7 @@ def test_no_code_of_the_current_directory_runs(
 _ON_A_FULL_DISK = """
 import os, sys
 from pathlib import Path
-from vault.cache import Cache
+from vault.machine.chunkcache import Cache
 from vault.errors import LocalError
 place = Path(sys.argv[1])
 with (place / "filler").open("wb", buffering=0) as file:
@@ -537,7 +538,7 @@ def test_a_full_disk_is_an_error_and_no_signal(tmp_path: Path, free: int) -> Non
             check=False,
             capture_output=True,
             text=True,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         )
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)

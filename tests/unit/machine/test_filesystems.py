@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from vault.filesystems import FileSystem, Mount, invents_inodes, learn, tmpfs_devices
+from vault.machine.filesystems import FileSystem, Mount, invents_inodes, learn, tmpfs_devices
 
 
 def test_tmpfs_devices_come_from_the_mount_table(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vault import fsmeta
-from vault.fsmeta import Meta
+from vault.machine import metadata
+from vault.machine.metadata import Meta
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 # cap_net_bind_service=ep, revision 2
@@ -54,19 +54,19 @@ def folder(tmp_path: Path) -> Iterator[int]:
 )
 def test_what_was_applied_reads_back(file: int, meta: Meta) -> None:
     """Changing the owner clears set-id bits and capabilities: the order is right."""
-    assert fsmeta.apply_fd(file, meta) == ()
-    found = fsmeta.read_meta(file, os.fstat(file))
+    assert metadata.apply_fd(file, meta) == ()
+    found = metadata.read_meta(file, os.fstat(file))
     assert found == meta
-    assert list(fsmeta.differences(meta, found)) == []
+    assert list(metadata.differences(meta, found)) == []
 
 
 @needs_root
 def test_applying_twice_changes_nothing(file: int) -> None:
     """A capability survives a second time."""
     meta = _meta(uid=12, xattrs=((b"security.capability", CAPABILITY),))
-    fsmeta.apply_fd(file, meta)
-    assert fsmeta.apply_fd(file, meta) == ()
-    assert fsmeta.read_meta(file, os.fstat(file)) == meta
+    metadata.apply_fd(file, meta)
+    assert metadata.apply_fd(file, meta) == ()
+    assert metadata.read_meta(file, os.fstat(file)) == meta
 
 
 def test_inherited_attributes_do_not_stay(tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_inherited_attributes_do_not_stay(tmp_path: Path) -> None:
     os.setxattr(tmp_path, "system.posix_acl_default", ACL)
     inner = tmp_path / "inner"
     inner.mkdir()
-    assert fsmeta.read_xattrs(os.fsencode(inner))
+    assert metadata.read_xattrs(os.fsencode(inner))
     fd = os.open(inner, os.O_RDONLY)
-    fsmeta.apply_fd(fd, _meta(mode=0o755), directory=True)
-    assert fsmeta.read_xattrs(fd) is None
+    metadata.apply_fd(fd, _meta(mode=0o755), directory=True)
+    assert metadata.read_xattrs(fd) is None
     assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o755
     os.close(fd)
 
@@ -91,14 +91,14 @@ def test_a_symlink_gets_its_own_attributes(tmp_path: Path, folder: int, target: 
     before = victim.stat()
     (tmp_path / "link").symlink_to(target)
     meta = _meta(mode=0o777, uid=12, gid=34, mtime=-5, xattrs=((b"trusted.x", b"1"),))
-    assert fsmeta.apply_at(folder, b"link", meta) == ()
-    with fsmeta.place_at(folder, b"link") as (place, status):
-        assert fsmeta.read_meta(place, status) == meta
+    assert metadata.apply_at(folder, b"link", meta) == ()
+    with metadata.place_at(folder, b"link") as (place, status):
+        assert metadata.read_meta(place, status) == meta
     after = victim.stat()
     assert (before.st_uid, before.st_mtime_ns, before.st_mode) == (
         after.st_uid, after.st_mtime_ns, after.st_mode,
     )  # fmt: skip
-    assert fsmeta.read_xattrs(os.fsencode(victim)) is None
+    assert metadata.read_xattrs(os.fsencode(victim)) is None
 
 
 @needs_root
@@ -108,16 +108,16 @@ def test_special_files_by_name(tmp_path: Path, folder: int) -> None:
     os.mknod(tmp_path / "tape", stat.S_IFCHR | 0o600, os.makedev(9, 200))
     for name in (b"fifo", b"tape"):
         meta = _meta(mode=0o6622, uid=3)
-        assert fsmeta.apply_at(folder, name, meta) == ()
-        with fsmeta.place_at(folder, name) as (place, status):
-            assert fsmeta.read_meta(place, status) == meta
+        assert metadata.apply_at(folder, name, meta) == ()
+        with metadata.place_at(folder, name) as (place, status):
+            assert metadata.read_meta(place, status) == meta
 
 
 def test_impossible_numbers_are_omissions(file: int) -> None:
     """Not exceptions: the entry was authenticated, its author may be anybody."""
-    assert "times" in fsmeta.apply_fd(file, _meta(mtime=2**80))
-    assert "owner" in fsmeta.apply_fd(file, _meta(uid=2**40))
-    assert "xattr nonsense.x" in fsmeta.apply_fd(file, _meta(xattrs=((b"nonsense.x", b""),)))
+    assert "times" in metadata.apply_fd(file, _meta(mtime=2**80))
+    assert "owner" in metadata.apply_fd(file, _meta(uid=2**40))
+    assert "xattr nonsense.x" in metadata.apply_fd(file, _meta(xattrs=((b"nonsense.x", b""),)))
 
 
 def _as_nobody(call: Callable[[], None]) -> None:
@@ -142,11 +142,11 @@ def test_a_plain_user_lends_no_rights(tmp_path: Path, file: int) -> None:
 
     def check() -> None:
         meta = _meta(mode=0o6111, uid=0, gid=0, xattrs=((b"security.capability", CAPABILITY),))
-        omitted = fsmeta.apply_fd(file, meta)
+        omitted = metadata.apply_fd(file, meta)
         assert set(omitted) == {"owner", "setid", "access", "xattr security.capability"}
-        found = fsmeta.read_meta(file, os.fstat(file))
+        found = metadata.read_meta(file, os.fstat(file))
         assert found.mode == 0o511
-        for difference in fsmeta.differences(meta, found):
+        for difference in metadata.differences(meta, found):
             assert difference.omissions <= set(omitted)
 
     _as_nobody(check)
@@ -159,8 +159,8 @@ def test_a_plain_user_keeps_set_id_bits_of_their_own(file: int) -> None:
 
     def check() -> None:
         meta = _meta(mode=0o4755, uid=65534, gid=65534)
-        assert fsmeta.apply_fd(file, meta) == ()
-        assert fsmeta.read_meta(file, os.fstat(file)) == meta
+        assert metadata.apply_fd(file, meta) == ()
+        assert metadata.read_meta(file, os.fstat(file)) == meta
 
     _as_nobody(check)
 
@@ -181,7 +181,7 @@ def test_mode_differences_need_the_narrowest_omission(
     wanted: int, found: int, omissions: set[str]
 ) -> None:
     """Dropped set-id bits never excuse other bits."""
-    (difference,) = fsmeta.differences(_meta(mode=wanted), _meta(mode=found))
+    (difference,) = metadata.differences(_meta(mode=wanted), _meta(mode=found))
     assert difference.field == "mode"
     assert difference.omissions == omissions
 
@@ -189,7 +189,7 @@ def test_mode_differences_need_the_narrowest_omission(
 def test_attribute_values_are_not_shown() -> None:
     """They can be secrets."""
     wanted, found = _meta(xattrs=((b"user.token", b"hunter2"),)), _meta()
-    (difference,) = fsmeta.differences(wanted, found)
+    (difference,) = metadata.differences(wanted, found)
     assert difference.field == "xattr user.token"
     assert "hunter2" not in repr(difference)
 
@@ -209,7 +209,7 @@ def test_unreadable_attributes_are_told(file: int, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "getxattr", refuse)
     problems: list[str] = []
-    assert fsmeta.read_xattrs(file, problems) == ((b"user.b", b"2"),)
+    assert metadata.read_xattrs(file, problems) == ((b"user.b", b"2"),)
     assert problems == ["xattr user.a: Permission denied"]
 
     def vanish(place: int, name: bytes) -> bytes:
@@ -217,7 +217,7 @@ def test_unreadable_attributes_are_told(file: int, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "getxattr", vanish)
     problems.clear()
-    assert fsmeta.read_xattrs(file, problems) is None
+    assert metadata.read_xattrs(file, problems) is None
     assert problems == []
 
 
@@ -239,12 +239,12 @@ def test_holes_of_a_file_system_that_contradicts_itself_come_to_an_end(
     """Ascending, disjoint, inside the file; what it says nothing sensible of is data."""
     monkeypatch.setattr(os, "lseek", lambda _, offset, whence: answer(offset, whence))
     end = 0
-    for start, following in fsmeta.data_runs(0, 100):
+    for start, following in metadata.data_runs(0, 100):
         assert start >= end
         assert following > start
         end = following
     assert end <= 100
-    assert 0 <= fsmeta.hole_size(0, 100) <= 100
+    assert 0 <= metadata.hole_size(0, 100) <= 100
 
 
 def test_holes(file: int) -> None:
@@ -254,13 +254,13 @@ def test_holes(file: int) -> None:
     os.pwrite(file, b"x" * block, block)
     os.pwrite(file, b"x" * block, 3 * block)
     size = 5 * block + 7
-    runs = list(fsmeta.data_runs(file, size))
+    runs = list(metadata.data_runs(file, size))
     if runs != [(0, size)]:  # the file system under the test knows holes
         assert runs == [(block, 2 * block), (3 * block, 4 * block)]
-        assert fsmeta.hole_size(file, size) == 3 * block + 7
+        assert metadata.hole_size(file, size) == 3 * block + 7
     os.ftruncate(file, 0)
-    assert list(fsmeta.data_runs(file, 0)) == []
-    assert list(fsmeta.data_runs(file, 5)) == []  # it was cut since its size was taken
+    assert list(metadata.data_runs(file, 0)) == []
+    assert list(metadata.data_runs(file, 5)) == []  # it was cut since its size was taken
     os.pwrite(file, b"x" * block, 0)
-    assert list(fsmeta.data_runs(file, block)) == [(0, block)]
-    assert fsmeta.hole_size(file, block) == 0
+    assert list(metadata.data_runs(file, block)) == [(0, block)]
+    assert metadata.hole_size(file, block) == 0

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cli.context import Invocation
 from cli.options import Options
-from vault.cache import Cache
-from vault.envelope import Head
+from cli.session import Invocation
 from vault.errors import ConfigError
+from vault.ledger.envelope import Head
+from vault.ledger.trust import HeadMemory
+from vault.machine.chunkcache import Cache
+from vault.machine.privacy import check_unshared, make_private, open_lock
 from vault.model import Digest
-from vault.privacy import check_unshared, make_private, open_lock
-from vault.trust import HeadMemory
 
 ROOT = Digest.of(b"root")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vault.errors import FormatError, LocalError
-from vault.processes import Helper, spare_processors
+from vault.machine.processes import Helper, spare_processors
 
 ROOM = 1 << 16
 

@@ -7,7 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
-from vault.workers import InlineExecutor, streamed
+from vault.machine.workers import InlineExecutor, streamed
 
 
 @pytest.fixture(params=["inline", "threads"])

@@ -4,12 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import attest
-from vault.crypto import SigningKey
+from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps, loads_strict
-from vault.envelope import parse_envelope, seal_envelope
 from vault.errors import ConfigError, FormatError, SignatureError, VaultError
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.ledger.envelope import parse_envelope, seal_envelope
 from vault.model import (
     Digest,
     EventBody,
@@ -18,7 +17,8 @@ from vault.model import (
     VerificationBody,
     replace_body,
 )
-from vault.repository import MAX_EVIDENCE, Draft, Repository
+from vault.repository import attestations
+from vault.repository.repository import MAX_EVIDENCE, Draft, Repository
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -37,8 +37,8 @@ def repository(lab: "Lab") -> Repository:
     return lab.open()
 
 
-def _describe(opened: Repository, **changes: Any) -> attest.Attestation:
-    attestation = attest.describe(
+def _describe(opened: Repository, **changes: Any) -> attestations.Attestation:
+    attestation = attestations.describe(
         opened,
         kind="drill",
         verdict="passed",
@@ -53,8 +53,8 @@ def _describe(opened: Repository, **changes: Any) -> attest.Attestation:
 def test_round_trip(lab: "Lab", repository: Repository) -> None:
     """What was signed is what is read."""
     attestation = _describe(repository)
-    data = attest.sign(attestation, lab.recovery.restorer)
-    assert attest.open_attestation(data, repository.ledger) == attestation
+    data = attestations.sign(attestation, lab.recovery.restorer)
+    assert attestations.open_attestation(data, repository.ledger) == attestation
     assert attestation.head == str(repository.head)
 
 
@@ -65,23 +65,23 @@ def test_subject_is_the_manifest_or_the_repository(lab: "Lab", repository: Repos
         ({}, "repository", str(Digest.of(repository.id))),
         ({"manifest": manifest, "snapshot": 7}, "manifest", manifest),
     ]:
-        data = attest.sign(_describe(repository, **changes), lab.recovery.restorer)
+        data = attestations.sign(_describe(repository, **changes), lab.recovery.restorer)
         statement = loads_strict(parse_envelope(data).payload)
         assert statement["subject"] == [{"name": name, "digest": {"sha256": digest}}]
 
 
 def test_record(lab: "Lab", repository: Repository) -> None:
     """Stored as evidence, cited by a statement of its kind, found again."""
-    data = attest.sign(_describe(repository, verdict="partial"), lab.recovery.restorer)
-    assert attest.is_recorded(repository, data) is None
-    record = attest.record(repository, data, lab.recovery.restorer, tool="vault test")
+    data = attestations.sign(_describe(repository, verdict="partial"), lab.recovery.restorer)
+    assert attestations.is_recorded(repository, data) is None
+    record = attestations.record(repository, data, lab.recovery.restorer, tool="vault test")
     assert record.type == "drill"
     assert isinstance(record.body, EventBody)
     assert record.body.verdict == "partial"
     assert record.body.attestation == str(Digest.of(data))
     fresh = lab.open()
     assert fresh.read_evidence(Digest.of(data)) == data
-    assert attest.is_recorded(fresh, data) == record
+    assert attestations.is_recorded(fresh, data) == record
 
 
 @pytest.mark.parametrize("who", ["writer", "root", "stranger"])
@@ -92,12 +92,12 @@ def test_signed_by_somebody_else(lab: "Lab", repository: Repository, who: str) -
         "root": lab.root_key.root,
         "stranger": SigningKey.generate(),
     }
-    data = attest.sign(_describe(repository), keys[who])
+    data = attestations.sign(_describe(repository), keys[who])
     before = list(lab.store.versions(""))
     with pytest.raises(SignatureError):
-        attest.open_attestation(data, repository.ledger)
+        attestations.open_attestation(data, repository.ledger)
     with pytest.raises(SignatureError):
-        attest.record(repository, data, lab.recovery.restorer, tool="vault test")
+        attestations.record(repository, data, lab.recovery.restorer, tool="vault test")
     assert list(lab.store.versions("")) == before
 
 
@@ -115,15 +115,15 @@ def test_impossible_attestations(
 ) -> None:
     """Rightly signed, and still not one that can be recorded here."""
     attestation = _describe(repository, **changes)
-    data = attest.sign(attestation, lab.recovery.restorer)
+    data = attestations.sign(attestation, lab.recovery.restorer)
     with pytest.raises(error):
-        attest.record(repository, data, lab.recovery.restorer, tool="vault test")
+        attestations.record(repository, data, lab.recovery.restorer, tool="vault test")
     assert list(lab.store.versions("evidence/")) == []
 
 
 def test_malformed(lab: "Lab", repository: Repository) -> None:
     """Any byte that is not as it must be is a `FormatError` or a bad signature."""
-    data = attest.sign(_describe(repository), lab.recovery.restorer)
+    data = attestations.sign(_describe(repository), lab.recovery.restorer)
     statement = loads_strict(parse_envelope(data).payload)
     for payload in (
         dumps([]),
@@ -134,10 +134,10 @@ def test_malformed(lab: "Lab", repository: Repository) -> None:
     ):
         bad = seal_envelope(payload, [lab.recovery.restorer], limit=MAX_EVIDENCE // 2)
         with pytest.raises(FormatError):
-            attest.open_attestation(bad, repository.ledger)
+            attestations.open_attestation(bad, repository.ledger)
     for bad in (b"", data[:-1], data + b" x", b"x" * (MAX_EVIDENCE + 1)):
         with pytest.raises(FormatError):
-            attest.open_attestation(bad, repository.ledger)
+            attestations.open_attestation(bad, repository.ledger)
 
 
 # --- an attestation and the statement that cites it ---
@@ -165,7 +165,7 @@ def _said(data: bytes, **changes: Any) -> EventBody:
 
 
 def _objections(lab: "Lab", data: bytes, record: Record) -> list[str]:
-    return [each.what for each in attest.objections(data, record, lab.open().ledger)]
+    return [each.what for each in attestations.objections(data, record, lab.open().ledger)]
 
 
 def test_what_was_recorded_is_borne_out(lab: "Lab", make_source: "MakeSource") -> None:
@@ -182,8 +182,8 @@ def test_what_was_recorded_is_borne_out(lab: "Lab", make_source: "MakeSource") -
         opened = lab.open()
         if kind == "verification":
             claims["through"] = opened.head.seq
-        data = attest.sign(_describe(opened, kind=kind, **changes), lab.recovery.restorer)
-        record = attest.record(opened, data, lab.recovery.restorer, tool="vault test")
+        data = attestations.sign(_describe(opened, kind=kind, **changes), lab.recovery.restorer)
+        record = attestations.record(opened, data, lab.recovery.restorer, tool="vault test")
         assert _objections(lab, data, record) == []
 
 
@@ -202,7 +202,7 @@ def test_a_statement_that_says_more_than_was_attested(
     lab: "Lab", repository: Repository, changes: dict[str, Any], what: str
 ) -> None:
     """Each field of its body, compared with what was signed."""
-    data = attest.sign(_describe(repository), lab.recovery.restorer)
+    data = attestations.sign(_describe(repository), lab.recovery.restorer)
     record = _cite(lab, data, "drill", _said(data, **changes))
     assert what in _objections(lab, data, record)
     assert _objections(lab, data, _cite(lab, data, "drill", _said(data))) == []
@@ -218,11 +218,11 @@ def test_junk_is_no_attestation(lab: "Lab") -> None:
         attestation=str(Digest.of(junk)),
     )
     assert _objections(lab, junk, _cite(lab, junk, "drill", said)) == ["attestation"]
-    data = attest.sign(_describe(lab.open()), lab.recovery.restorer)
+    data = attestations.sign(_describe(lab.open()), lab.recovery.restorer)
     assert _objections(lab, data, _cite(lab, data, "restore", _said(data))) == ["kind"]
     honest = _cite(lab, data, "drill", _said(data))
     assert _objections(lab, data + b" ", honest) == ["digest"]
-    other = attest.sign(_describe(lab.open(), repository="00" * 16), lab.recovery.restorer)
+    other = attestations.sign(_describe(lab.open(), repository="00" * 16), lab.recovery.restorer)
     assert _objections(lab, other, _cite(lab, other, "drill", _said(other))) == ["attestation"]
 
 
@@ -240,7 +240,7 @@ def test_the_head_and_manifest_must_be_the_ledgers(lab: "Lab", make_source: "Mak
     ]
     for changes, what in cases:
         attestation = _describe(lab.open(), **{**right, **changes})
-        data = attest.sign(attestation, lab.recovery.restorer)
+        data = attestations.sign(attestation, lab.recovery.restorer)
         assert _objections(lab, data, _cite(lab, data, "drill", _said(data))) == what
 
 
@@ -261,14 +261,14 @@ def _with_restorers(lab: "Lab", *keys: SigningKey) -> None:
 def test_the_signer_must_have_been_listed_then(lab: "Lab") -> None:
     """Who was taken out later still counts for what is older; who comes later does not."""
     old, new = lab.recovery.restorer, SigningKey.generate()
-    data = attest.sign(_describe(lab.open()), old)
+    data = attestations.sign(_describe(lab.open()), old)
     before = _cite(lab, data, "drill", _said(data))
-    early = attest.sign(_describe(lab.open(), details={"by": "new"}), new)
+    early = attestations.sign(_describe(lab.open(), details={"by": "new"}), new)
     too_early = _cite(lab, early, "drill", _said(early))
     _with_restorers(lab, new)
     assert _objections(lab, data, before) == []
     assert _objections(lab, early, too_early) == ["attestation"]
     ledger = lab.open().ledger
     with pytest.raises(SignatureError):
-        attest.open_attestation(data, ledger)
-    assert attest.open_attestation(early, ledger).kind == "drill"
+        attestations.open_attestation(data, ledger)
+    assert attestations.open_attestation(early, ledger).kind == "drill"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vault.stats import Stats, measure, owed
+from vault.repository.datasets import Stats, measure, owed
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vault.enrol import add_writer, find_writer, request_key, revoke_writer
 from vault.errors import ConfigError
+from vault.repository.enrolment import add_writer, find_writer, request_key, revoke_writer
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository

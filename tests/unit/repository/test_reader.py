@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vault.errors import DigestMismatchError, IntegrityError, MissingObjectError
-from vault.ledger import Record
+from vault.ledger.chain import Record
 from vault.model import EntryType, ObjectType, replace_body
-from vault.reader import PackReader, Reader, StaleIndexError, pack_name
+from vault.repository.reader import PackReader, Reader, StaleIndexError, pack_name
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:

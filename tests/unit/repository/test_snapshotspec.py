@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from vault.errors import ConfigError, SignatureError
-from vault.ledger import Ledger, Record, Status
+from vault.ledger.chain import Ledger, Record, Status
 from vault.model import (
     Counts,
     Digest,
@@ -14,7 +14,7 @@ from vault.model import (
     SnapshotBody,
     TreeRef,
 )
-from vault.selection import parse_moment, select
+from vault.repository.snapshotspec import parse_moment, select
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 DIGEST = "cd" * 32

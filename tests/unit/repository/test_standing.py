@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import attest
-from vault.bodies import name_packs
 from vault.errors import (
     DigestMismatchError,
     LocalError,
@@ -18,11 +16,13 @@ from vault.errors import (
     StorageUnavailableError,
     WrongKeyError,
 )
-from vault.ledger import Record
+from vault.ledger.chain import Record
+from vault.ledger.statements import name_packs
 from vault.model import Digest, VerificationBody, replace_body, to_rfc3339
-from vault.repository import Draft, Repository, snapshot_body
-from vault.standing import Cited, DatasetStatus, Trouble, sound, status_of
-from vault.stats import owed
+from vault.repository import attestations
+from vault.repository.datasets import owed
+from vault.repository.repository import Draft, Repository, snapshot_body
+from vault.repository.standing import Cited, DatasetStatus, Trouble, sound, status_of
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -71,7 +71,7 @@ def say(
     if kind == "verification":
         more |= {"share": 1_000_000, "opened": True, "read": 1, "through": repository.head.seq}
         more |= {"snapshots": ledger.ranges(covered), **claims}
-    attestation = attest.describe(
+    attestation = attestations.describe(
         repository,
         kind=kind,
         verdict=verdict,
@@ -81,8 +81,8 @@ def say(
         details={"bad_packs": list(bad), **(details or {})},
         claims=more,
     )
-    data = attest.sign(attestation, lab.recovery.restorer)
-    return attest.record(repository, data, lab.recovery.restorer, tool="vault test").seq
+    data = attestations.sign(attestation, lab.recovery.restorer)
+    return attestations.record(repository, data, lab.recovery.restorer, tool="vault test").seq
 
 
 def pack_of(lab: "Lab", seq: int) -> str:
@@ -172,7 +172,9 @@ def test_an_event_that_ends_in_the_future_ended_when_it_was_stored(
     lab: "Lab", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would be the last proof for good."""
-    monkeypatch.setattr("vault.attest.to_rfc3339", lambda _: "2099-01-01T00:00:00Z")
+    monkeypatch.setattr(
+        "vault.repository.attestations.to_rfc3339", lambda _: "2099-01-01T00:00:00Z"
+    )
     say(lab, "drill", seqs(lab)[-1])
     state = state_of(lab)
     assert state.restore is not None
@@ -321,7 +323,7 @@ def test_what_says_nothing_of_the_snapshot_is_no_failure(lab: "Lab", kind: str) 
 )
 def test_which_failures_are_about_the_snapshot(error: Any, verdict: str) -> None:
     """Only what is not what was signed."""
-    assert attest.verdict_of(error) == verdict
+    assert attestations.verdict_of(error) == verdict
 
 
 # --- several snapshots at once ---
@@ -448,7 +450,7 @@ def test_what_is_not_opened_any_more_is_not_believed_to_be_good(
     lab: "Lab", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Thousands of junk events buy no green screen."""
-    monkeypatch.setattr("vault.standing.BUDGET", 3)
+    monkeypatch.setattr("vault.repository.standing.BUDGET", 3)
     new = seqs(lab)[-1]
     failed = say(lab, "verification", new, "failed")
     say(lab, "verification", new)

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from vault.restore.fs import Fs
+from vault.format.tree import ContentRoot, Entry, EntryType, encode_canonical, sort_key
 from vault.restore.journal import Journals, Local, Subject
 from vault.restore.stage import Stager, Staging
+from vault.restore.syscalls import Fs
 from vault.restore.target import inspect
-from vault.tree import ContentRoot, Entry, EntryType, encode_canonical, sort_key
 
 Contents: TypeAlias = dict[bytes, bytes]
 StageTree: TypeAlias = Callable[[int], dict[str, int]]

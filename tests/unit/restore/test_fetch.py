@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from vault.cache import Location
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
+from vault.format.tree import Entry, split_ids
+from vault.machine.chunkcache import Location
 from vault.model import EntryType, ObjectType
-from vault.reader import Located
+from vault.repository.reader import Located
 from vault.restore import fetch
 from vault.restore.fetch import Plan
-from vault.tree import Entry, split_ids
 
 if TYPE_CHECKING:
-    from vault.reader import Reader
+    from vault.repository.reader import Reader
 
 LENGTHS = {b"a" * 32: 10, b"b" * 32: 20, b"c" * 32: 5}
 TREE_PACK = b"t" * 32

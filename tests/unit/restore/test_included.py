@@ -2,9 +2,9 @@
 
 import hashlib
 
+from vault.format.tree import Entry, encode_canonical
 from vault.model import EntryType
-from vault.restore.selection import Selection, nameable, select
-from vault.tree import Entry, encode_canonical
+from vault.restore.included import Selection, nameable, select
 
 _SHA = hashlib.sha256(b"x").digest()
 

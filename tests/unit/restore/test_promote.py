@@ -23,13 +23,13 @@ from vault.errors import (
     FormatError,
     LocalError,
 )
-from vault.restore.finish import Undone, finalize, leftovers, undo, unfinished
-from vault.restore.fs import Fs
+from vault.machine.workers import InlineExecutor
 from vault.restore.journal import Journal, Local, State
 from vault.restore.promote import Promotion
 from vault.restore.prove import read_back
 from vault.restore.stage import Staging
-from vault.workers import InlineExecutor
+from vault.restore.syscalls import Fs
+from vault.restore.undo_finalize import Undone, finalize, leftovers, undo, unfinished
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 OpenStaging: TypeAlias = Callable[..., AbstractContextManager[Staging]]

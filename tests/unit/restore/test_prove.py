@@ -13,16 +13,16 @@ from typing import TypeAlias
 
 import pytest
 
-from vault import fsmeta
 from vault.errors import LocalError
+from vault.format.tree import Entry, EntryType, encode_canonical
+from vault.machine import metadata
+from vault.machine.workers import InlineExecutor
 from vault.progress import NO_PROGRESS
-from vault.restore import disk as disk_module
-from vault.restore.disk import Disk, Evidence
-from vault.restore.fs import Fs
+from vault.restore import readback as disk_module
 from vault.restore.prove import ProofReport, Verdict, prove, read_back
+from vault.restore.readback import Disk, Evidence
 from vault.restore.stage import Staging
-from vault.tree import Entry, EntryType, encode_canonical
-from vault.workers import InlineExecutor
+from vault.restore.syscalls import Fs
 
 OpenStaging: TypeAlias = Callable[..., AbstractContextManager[Staging]]
 
@@ -292,7 +292,7 @@ def test_kernel_labels_are_no_difference(
     staging: Staging, run_proof: Prove, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine that labels whatever is made on it still restores what has no label."""
-    monkeypatch.setattr(fsmeta, "_KERNEL_LABELS", frozenset({b"user.label"}))
+    monkeypatch.setattr(metadata, "_KERNEL_LABELS", frozenset({b"user.label"}))
     os.setxattr(staging.fd, "user.label", b"x")
     status = os.fstat(staging.fd)
     top = Entry(path=b"", type=EntryType.DIRECTORY, mode=0o700, mtime=status.st_mtime_ns)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vault.restore.disk import Evidence, _ContentReader
-from vault.treehash import TreeHash
+from vault.format.treehash import TreeHash
+from vault.restore.readback import Evidence, _ContentReader
 
 MIB = 1 << 20
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cli.restore import exit_code
-from vault import attest
+from cli.commands.restore import exit_code
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -26,9 +25,13 @@ from vault.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from vault.ledger import Record
+from vault.format import treefile
+from vault.format.tree import Entry, encode_canonical, replace_entry
+from vault.ledger.chain import Record
+from vault.machine.workers import make_workers
 from vault.model import EntryType, EventBody, LockMode
 from vault.patterns import matcher
+from vault.repository import attestations
 from vault.restore import (
     Finalized,
     Outcome,
@@ -37,15 +40,12 @@ from vault.restore import (
     RestoreRequest,
     finalize_restore,
     restore,
-    spool,
     undo,
 )
-from vault.restore.finish import unfinished
-from vault.restore.fs import Fs
 from vault.restore.prove import ProofReport, Verdict, prove
+from vault.restore.syscalls import Fs
+from vault.restore.undo_finalize import unfinished
 from vault.storage.memory import FaultPoint
-from vault.tree import Entry, encode_canonical, replace_entry
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -192,7 +192,7 @@ def test_not_proven_is_never_called_recovered(lab: "Lab", record: Record, target
     assert report.proof is None
     assert verdicts(lab) == ["partial"]
     ledger = lab.open().ledger
-    assert attest.open_attestation(report.attestation, ledger).details["proof"] == "none"
+    assert attestations.open_attestation(report.attestation, ledger).details["proof"] == "none"
 
 
 def test_a_bit_that_the_disk_gets_wrong(lab: "Lab", record: Record, target: Path) -> None:
@@ -225,7 +225,7 @@ def test_the_verdict_of_the_proof_decides(
     def judged(*arguments: Any, **options: Any) -> ProofReport:
         return dataclasses.replace(real(*arguments, **options), verdict=verdict)
 
-    monkeypatch.setattr("vault.restore.run.prove", judged)
+    monkeypatch.setattr("vault.restore.attempt.prove", judged)
     with pytest.raises(ProofFailedError):
         run(lab, record, target)
     assert not target.exists()
@@ -245,10 +245,10 @@ def test_nothing_is_promoted_before_it_was_read_back(
         seen.append(target.exists())
         return real(*arguments, **options)
 
-    monkeypatch.setattr("vault.restore.run.prove", watched)
+    monkeypatch.setattr("vault.restore.attempt.prove", watched)
     report = run(lab, record, target)
     assert seen == [False]
-    details = attest.open_attestation(report.attestation, lab.open().ledger).details
+    details = attestations.open_attestation(report.attestation, lab.open().ledger).details
     assert details["bytes_read_back"] == 30_003
     assert details["root_matches"] is True
 
@@ -266,8 +266,8 @@ def test_the_disk_is_compared_with_the_signed_root(
         entry = replace_entry(entry, mode=0o4777)
         return entry, encode_canonical(entry)
 
-    decode = spool._decode
-    monkeypatch.setattr(spool, "_decode", changed)
+    decode = treefile._decode
+    monkeypatch.setattr(treefile, "_decode", changed)
     with pytest.raises(ProofFailedError) as caught:
         run(lab, record, target)
     assert not caught.value.proof.root_matches
@@ -458,7 +458,7 @@ def test_plain_user(lab: "Lab", source: Path, target: Path) -> None:
             report = run(lab, record, target)
             assert report.outcome is Outcome.WITHOUT_OWNERS
             assert report.left_out.keys() == {"owner"}
-            details = attest.open_attestation(report.attestation, lab.open().ledger).details
+            details = attestations.open_attestation(report.attestation, lab.open().ledger).details
             assert details["left_out"] == report.left_out
             assert (target / "a/one").read_bytes() == b"one"
             code = 0
@@ -487,9 +487,9 @@ def test_read_only_store(lab: "Lab", record: Record, source: Path, target: Path)
     lab.store.fault = None
     data = report.attestation_file.read_bytes()
     repository = lab.open()
-    assert attest.is_recorded(repository, data) is None
-    statement = attest.record(repository, data, lab.recovery.restorer, tool="vault test")
-    assert attest.is_recorded(lab.open(), data) == statement
+    assert attestations.is_recorded(repository, data) is None
+    statement = attestations.record(repository, data, lab.recovery.restorer, tool="vault test")
+    assert attestations.is_recorded(lab.open(), data) == statement
     assert verdicts(lab) == ["passed"]
 
 
@@ -509,7 +509,7 @@ def test_read_only_store_and_finalize(lab: "Lab", record: Record, target: Path) 
     assert beside(target) == []
     assert final.attestation_file is not None
     data = final.attestation_file.read_bytes()
-    assert attest.open_attestation(data, lab.open().ledger).verdict == "passed"
+    assert attestations.open_attestation(data, lab.open().ledger).verdict == "passed"
 
 
 # --- failures ---

@@ -14,13 +14,13 @@ from typing import TypeAlias
 import pytest
 
 from vault.errors import FormatError, LocalError
-from vault.restore.fs import Fs, remove_tree
+from vault.format.tree import Entry, EntryType, encode_canonical
+from vault.machine.workers import InlineExecutor
+from vault.restore.capabilities import probe
 from vault.restore.journal import Local
-from vault.restore.probe import probe
 from vault.restore.prove import Verdict, prove
 from vault.restore.stage import Stager, Staging
-from vault.tree import Entry, EntryType, encode_canonical
-from vault.workers import InlineExecutor
+from vault.restore.syscalls import Fs, remove_tree
 
 OpenStaging: TypeAlias = Callable[..., AbstractContextManager[Staging]]
 

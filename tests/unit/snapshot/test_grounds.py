@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from vault.entrylist import Ground
-from vault.filesystems import FileSystem
+from vault.machine.filesystems import FileSystem
 from vault.snapshot.grounds import FOREVER, MARGIN_NS, NEVER, bound, newest_above
+from vault.snapshot.lastrun import Ground
 
 HERE, THERE = 1, 2  # devices
 NEWEST = 10**18

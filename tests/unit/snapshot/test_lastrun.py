@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault import entrylist
-from vault.entrylist import (
+from vault.errors import LocalError
+from vault.model import sort_key
+from vault.snapshot import lastrun
+from vault.snapshot.lastrun import (
     EntryListReader,
     EntryListWriter,
     Joiner,
@@ -19,8 +21,6 @@ from vault.entrylist import (
     ListRecord,
     merge,
 )
-from vault.errors import LocalError
-from vault.model import sort_key
 
 HEAD = ListHead(
     repository="00" * 16,
@@ -117,7 +117,7 @@ def test_a_list_comes_back_as_written(
 
 def test_a_list_of_many_frames_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are kept in frames, so that a long list never is in memory."""
-    monkeypatch.setattr(entrylist, "_FRAME", 500)
+    monkeypatch.setattr(lastrun, "_FRAME", 500)
     records = [_record(b"%05d" % i) for i in range(1000)]
     _write(tmp_path / "web", records)
     assert _read(tmp_path / "web") == records
@@ -227,7 +227,7 @@ def test_a_link_made_in_the_last_moment_is_not_written_through(
     """Between the removal of what stood at the temporary name and the making of the file."""
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "web.new").symlink_to("victim")
-    monkeypatch.setattr("vault.entrylist.Path.unlink", lambda *_args, **_named: None)
+    monkeypatch.setattr("vault.snapshot.lastrun.Path.unlink", lambda *_args, **_named: None)
     with pytest.raises(LocalError):
         EntryListWriter(tmp_path / "web", HEAD)
     assert (tmp_path / "victim").read_text() == "precious"
@@ -240,7 +240,7 @@ def test_a_full_disk_is_a_local_error(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     _write(tmp_path / "web", [_record(b"former")])
-    monkeypatch.setattr("vault.entrylist.os.fsync", fail)
+    monkeypatch.setattr("vault.snapshot.lastrun.os.fsync", fail)
     with pytest.raises(LocalError, match="No space"):
         _write(tmp_path / "web", [_record(b"new")])
     assert _read(tmp_path / "web") == [_record(b"former")]

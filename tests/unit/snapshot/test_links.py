@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import filesystems
-from vault import source as walking
 from vault.errors import VaultError
+from vault.machine import filesystems
 from vault.model import EntryType
-from vault.reader import Reader
-from vault.snapshot import reading, run
+from vault.repository.reader import Reader
+from vault.snapshot import reading, sourcerun
+from vault.snapshot import walk as walking
 from vault.snapshot.links import Links, state_of
-from vault.source import SourceItem
+from vault.snapshot.walk import SourceItem
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, Lab, MakeRepository
-    from vault.ledger import Record
+    from vault.ledger.chain import Record
 
 OLD, NEW = b"the old letter!!", b"another content."
 
@@ -106,10 +106,10 @@ def test_an_inode_number_that_is_given_out_again_makes_no_link(
 
     _when_met(monkeypatch, {b"m290": deliver})
     if not is_guarded:
-        for module in run, reading:
+        for module in sourcerun, reading:
             monkeypatch.setattr(module, "state_of", lambda stat: b"%d" % stat.st_ino)
         monkeypatch.setattr("vault.snapshot.links._TICK_NS", -(10**20))
-        monkeypatch.setattr(run, "_xattrs_of", lambda item, problems, state=b"": None)
+        monkeypatch.setattr(sourcerun, "_xattrs_of", lambda item, problems, state=b"": None)
     report = lab.snapshot(top)
     assert _held(lab, report.record)["z"] == (NEW if is_guarded else OLD)
     monkeypatch.undo()
@@ -207,9 +207,11 @@ def test_an_unchanged_link_whose_first_name_can_not_be_stored_any_more(
     (top / "b").hardlink_to(top / "a")
     clock.advance(days=20_000)
     lab.snapshot(top)
-    real = run.is_unchanged
+    real = sourcerun.is_unchanged
     monkeypatch.setattr(
-        run, "is_unchanged", lambda stat, record, fs: record.path != b"a" and real(stat, record, fs)
+        sourcerun,
+        "is_unchanged",
+        lambda stat, record, fs: record.path != b"a" and real(stat, record, fs),
     )
     unreadable = walking.open_source
 
@@ -233,7 +235,7 @@ def test_a_link_that_lost_its_other_names(
     clock.advance(days=20_000)
     lab.snapshot(top)
     (top / "a").unlink()
-    monkeypatch.setattr(run, "is_unchanged", lambda stat, record, fs: True)
+    monkeypatch.setattr(sourcerun, "is_unchanged", lambda stat, record, fs: True)
     report = lab.snapshot(top)
     assert lab.contents(report.record) == {"b": OLD}
 
@@ -242,7 +244,7 @@ def test_links_over_several_paths_and_past_what_is_excluded(
     lab: "Lab", tmp_path: Path, clock: "Clock"
 ) -> None:
     """The first name that is in the snapshot is the file."""
-    from vault.source import Rules
+    from vault.snapshot.walk import Rules
 
     for name in "one", "two":
         (tmp_path / name).mkdir()
@@ -274,14 +276,14 @@ def test_a_second_name_whose_attributes_change_is_no_link(
     """A link has the attributes of its file, or a restore could not prove it."""
     (top / "a").write_bytes(OLD)
     (top / "b").hardlink_to(top / "a")
-    real = run._xattrs_of
+    real = sourcerun._xattrs_of
 
     def xattrs_of(item: SourceItem, problems: list[str], state: bytes = b"") -> Any:
         if item.path == b"b":
             os.setxattr(top / "b", "user.new", b"1")
         return real(item, problems, state)
 
-    monkeypatch.setattr(run, "_xattrs_of", xattrs_of)
+    monkeypatch.setattr(sourcerun, "_xattrs_of", xattrs_of)
     report = lab.snapshot(top)
     assert _links(lab, report.record) == {}
     assert lab.contents(report.record) == {"a": OLD, "b": OLD}

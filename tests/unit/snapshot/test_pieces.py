@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from vault.chunker import Chunker, ChunkSizes
+from vault.format.chunker import Chunker, ChunkSizes
+from vault.format.tree import decode_entry
 from vault.snapshot import reading, stream
-from vault.snapshot.chunks import TreeBuilder
-from vault.snapshot.extents import Extents
+from vault.snapshot.dedup import TreeBuilder
+from vault.snapshot.pieceextents import Extents
 from vault.snapshot.pieces import Pieces
 from vault.snapshot.reading import FileReader, LargeFile, Outcome, ToRead
 from vault.snapshot.stream import StreamFile
-from vault.source import walk
-from vault.tree import decode_entry
+from vault.snapshot.walk import walk
 
 SIZES = ChunkSizes(1024, 2048, 8192)
 CONTENT = random.Random(1).randbytes(200_000)

@@ -10,23 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault import source
-from vault.entrylist import ListRecord
 from vault.errors import FormatError
-from vault.model import EntryType
-from vault.snapshot.chunks import TreeBuilder
-from vault.snapshot.extents import Extents
-from vault.snapshot.records import (
-    Recorded,
-    file_record,
-    fitting_holes,
-    large_record,
-    mend,
-    other_record,
-    recorded,
-)
-from vault.source import SourceItem
-from vault.tree import (
+from vault.format.tree import (
     MAX_CANONICAL,
     MAX_TIME,
     MAX_ZEROS,
@@ -44,6 +29,21 @@ from vault.tree import (
     frame,
     replace_entry,
 )
+from vault.model import EntryType
+from vault.snapshot import walk
+from vault.snapshot.dedup import TreeBuilder
+from vault.snapshot.lastrun import ListRecord
+from vault.snapshot.pieceextents import Extents
+from vault.snapshot.records import (
+    Recorded,
+    file_record,
+    fitting_holes,
+    large_record,
+    mend,
+    other_record,
+    recorded,
+)
+from vault.snapshot.walk import SourceItem
 
 _EMPTY = hashlib.sha256(b"").digest()
 _LIST = msgspec.msgpack.Decoder(list[ListRecord])
@@ -331,7 +331,7 @@ def test_an_entry_at_the_limit_is_not_touched() -> None:
 
 def test_an_owner_with_a_name_too_long_becomes_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers are what is restored."""
-    monkeypatch.setattr(source, "owner_names", lambda _u, _g: ("u" * 256, "g" * 255))
+    monkeypatch.setattr(walk, "owner_names", lambda _u, _g: ("u" * 256, "g" * 255))
     stat = SimpleNamespace(
         st_mode=0o40755, st_uid=7, st_gid=8, st_mtime_ns=1, st_ctime_ns=1, st_size=1, st_ino=1,
         st_dev=1, st_rdev=0,

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import fsmeta, tree
-from vault import source as walking
 from vault.errors import BusyError, ConfigError
-from vault.snapshot import reading, run
+from vault.format import tree
+from vault.machine import metadata
+from vault.snapshot import reading, sourcerun
+from vault.snapshot import walk as walking
 from vault.snapshot.grounds import FOREVER
-from vault.source import Rules
+from vault.snapshot.walk import Rules
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:
@@ -240,15 +241,15 @@ def test_a_file_that_changed_without_its_times_is_read_again_for_a_minute(
     record = _only_record(lab)
     seconds = (record.read_ns - max(record.mtime, record.ctime)) / 1e9
     assert seconds < 60
-    assert not run.is_unchanged(file.stat(), record, FOREVER)
+    assert not sourcerun.is_unchanged(file.stat(), record, FOREVER)
     clock.advance(minutes=2)
     lab.snapshot(tmp_path / "top")
-    assert run.is_unchanged(file.stat(), _only_record(lab), FOREVER)
+    assert sourcerun.is_unchanged(file.stat(), _only_record(lab), FOREVER)
 
 
 def _only_record(lab: "Lab") -> Any:
     """The entry list's record of the file at the top."""
-    from vault.entrylist import EntryListReader, _end_of_records, _read_head
+    from vault.snapshot.lastrun import EntryListReader, _end_of_records, _read_head
 
     (path,) = lab.host.state.rglob("data.entries")
     with path.open("rb") as file:
@@ -381,13 +382,13 @@ def test_attributes_that_were_not_stored_are_missing_next_time_too(
     (top / "file").write_bytes(b"small")
     (top / "large").write_bytes(bytes(9_000_000))
     (top / "link").symlink_to("file")
-    real = fsmeta.read_xattrs
+    real = metadata.read_xattrs
 
     def refused(place: Any, problems: list[str]) -> Any:
         problems.append("xattrs: Permission denied")
         return real(place, problems)
 
-    monkeypatch.setattr(fsmeta, "read_xattrs", refused)
+    monkeypatch.setattr(metadata, "read_xattrs", refused)
     for _ in range(3):
         report = lab.snapshot(top)
         assert not report.body.complete
@@ -481,7 +482,7 @@ def test_attributes_are_those_of_what_the_walk_met(
     (source / "above/inner").mkdir(parents=True)
     (elsewhere / "inner").mkdir(parents=True)
     os.setxattr(elsewhere / "inner", "user.secret", b"1")
-    real = run._xattrs_of
+    real = sourcerun._xattrs_of
 
     def swapped(item: walking.SourceItem, problems: list[str]) -> Any:
         if item.path == b"above/inner":
@@ -489,7 +490,7 @@ def test_attributes_are_those_of_what_the_walk_met(
             (source / "above").symlink_to(elsewhere)
         return real(item, problems)
 
-    monkeypatch.setattr(run, "_xattrs_of", swapped)
+    monkeypatch.setattr(sourcerun, "_xattrs_of", swapped)
     report = lab.snapshot(source)
     assert not report.body.complete
     assert [(problem.path, problem.kind) for problem in report.problems] == [
@@ -528,7 +529,7 @@ def test_problems_with_long_paths_are_listed_as_far_as_memory_allows(
 ) -> None:
     """They are all counted."""
     monkeypatch.setattr(walking, "MAX_PATH", 60)
-    monkeypatch.setattr(run, "MAX_PROBLEM_SIZE", 300)
+    monkeypatch.setattr(sourcerun, "MAX_PROBLEM_SIZE", 300)
     source = make_source()
     for number in range(10):
         (source / ("%070d" % number)).write_bytes(b"")  # noqa: UP031 - shorter

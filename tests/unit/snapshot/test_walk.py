@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault import source
 from vault.errors import ConfigError
 from vault.model import EntryType, sort_key
-from vault.source import (
+from vault.snapshot import walk as walking
+from vault.snapshot.walk import (
     LeftOut,
     Reason,
     Rules,
@@ -188,8 +188,8 @@ def test_an_unreadable_directory_is_an_item_with_an_error(
             raise PermissionError(errno.EACCES, "Permission denied")
         return real(fd, item)
 
-    real = source._list
-    monkeypatch.setattr(source, "_list", refuse)
+    real = walking._list
+    monkeypatch.setattr(walking, "_list", refuse)
     found = _by_path(walk([tree]))
     assert found[b"a"].error == "Permission denied"
     assert found[b"a"].stat is not None
@@ -208,7 +208,7 @@ def test_a_failing_stat_is_an_item_with_an_error(
             raise OSError(errno.EIO, "Input/output error")
         return real(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
 
-    monkeypatch.setattr("vault.source.os.stat", fail)
+    monkeypatch.setattr("vault.snapshot.walk.os.stat", fail)
     found = _by_path(walk([tree]))
     assert found[b"z"].error == "Input/output error"
     assert found[b"z"].stat is None
@@ -235,7 +235,7 @@ def test_a_directory_replaced_by_a_symlink_is_not_followed(
     secret = tmp_path / "secret"
     secret.mkdir()
     (secret / "key").write_text("secret")
-    real = source._look
+    real = walking._look
 
     def look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
         item = real(path, full, name, dir_fd)
@@ -244,7 +244,7 @@ def test_a_directory_replaced_by_a_symlink_is_not_followed(
             (tree / "a").symlink_to(tmp_path / target)
         return item
 
-    monkeypatch.setattr(source, "_look", look)
+    monkeypatch.setattr(walking, "_look", look)
     found = _by_path(walk([tree]))
     assert not any(path.startswith(b"a/") for path in found)
     assert found[b"a"].error is not None
@@ -255,7 +255,7 @@ def test_a_directory_replaced_by_another_is_not_walked_as_the_first(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its metadata and its members must belong together."""
-    real = source._look
+    real = walking._look
 
     def look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
         item = real(path, full, name, dir_fd)
@@ -265,7 +265,7 @@ def test_a_directory_replaced_by_another_is_not_walked_as_the_first(
             (tree / "a" / "other").touch()
         return item
 
-    monkeypatch.setattr(source, "_look", look)
+    monkeypatch.setattr(walking, "_look", look)
     found = _by_path(walk([tree]))
     assert "replaced" in (found[b"a"].error or "")
     assert b"a/other" not in found
@@ -275,7 +275,7 @@ def test_a_very_deep_tree_needs_few_descriptors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Levels beyond the limit are closed on the way down and opened again on the way up."""
-    monkeypatch.setattr(source, "_OPEN_DIRECTORIES", 3)
+    monkeypatch.setattr(walking, "_OPEN_DIRECTORIES", 3)
     deepest = tmp_path
     for _ in range(40):
         (deepest / "z").touch()
@@ -297,7 +297,7 @@ def test_a_level_that_was_replaced_meanwhile_gives_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When a closed level can't be opened again its remaining members say so."""
-    monkeypatch.setattr(source, "_OPEN_DIRECTORIES", 1)
+    monkeypatch.setattr(walking, "_OPEN_DIRECTORIES", 1)
     root = tmp_path / "root"
     (root / "a" / "b").mkdir(parents=True)
     (root / "z").touch()
@@ -351,13 +351,13 @@ def test_excludes_are_matched_below_each_path(tree: Path) -> None:
 def test_an_excluded_directory_is_not_opened(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be a dead mount that hangs whoever looks in."""
     opened = []
-    real = source._open_directory
+    real = walking._open_directory
 
     def note(name: bytes, dir_fd: int | None, expected: os.stat_result) -> int:
         opened.append(name)
         return real(name, dir_fd, expected)
 
-    monkeypatch.setattr(source, "_open_directory", note)
+    monkeypatch.setattr(walking, "_open_directory", note)
     list(walk([tree], Rules(excludes=["a"])))
     assert opened == [os.fsencode(tree)]
 
@@ -413,7 +413,7 @@ def test_open_source_without_the_right_to_spare_access_times(
             raise PermissionError(errno.EPERM, "Operation not permitted")
         return real(path, flags, dir_fd=dir_fd)
 
-    monkeypatch.setattr("vault.source.os.open", refuse)
+    monkeypatch.setattr("vault.snapshot.walk.os.open", refuse)
     path = os.fsencode(tree / "z")
     fd, _ = open_source(path, os.lstat(path))
     assert stat.S_ISREG(os.fstat(fd).st_mode)

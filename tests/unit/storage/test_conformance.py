@@ -11,7 +11,7 @@ from vault.errors import RepositoryNotFoundError, RetentionError
 from vault.model import LockMode, Retention
 from vault.storage import s3
 from vault.storage.base import ObjectVersion
-from vault.storage.check import Need, Outcome, Probe, StoreReport, check_store, require
+from vault.storage.conformance import Need, Outcome, Probe, StoreReport, check_store, require
 from vault.storage.s3 import DeniedError
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault import attest
-from vault.codec import compress
-from vault.crypto import RecipientKey
+from vault.crypto.keys import RecipientKey
+from vault.crypto.sealed import compress
+from vault.custody.sampling import NONCE_SIZE, draw
 from vault.encoding import b64encode
 from vault.errors import (
     DigestMismatchError,
@@ -21,17 +21,17 @@ from vault.errors import (
     StorageUnavailableError,
     WrongKeyError,
 )
-from vault.ledger import Ledger, Record
+from vault.format.pack import DIRECTORY_COUNTER, Directory, FinishedPack, PackWriter
+from vault.format.tree import Entry, encode_entry, replace_entry
+from vault.ledger.chain import Ledger, Record
+from vault.machine.workers import make_workers
 from vault.model import Digest, ObjectRef, ObjectType, PackId, Recipient, replace_body
-from vault.pack import DIRECTORY_COUNTER, Directory, FinishedPack, PackWriter
-from vault.reader import Reader
-from vault.repository import Draft, Repository
-from vault.sampling import NONCE_SIZE, draw
+from vault.repository import attestations
+from vault.repository.reader import Reader
+from vault.repository.repository import Draft, Repository
 from vault.storage.base import ObjectVersion
-from vault.tree import Entry, encode_entry, replace_entry
 from vault.verify import VerifyReport, verify
 from vault.verify.found import KEPT, NAMED, Found
-from vault.workers import make_workers
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -575,7 +575,7 @@ def test_a_name_that_two_sign_differently_hides_nothing(
 def _record(lab: "Lab", report: VerifyReport) -> None:
     """Sign and record a verification, as the command does."""
     repository = lab.open()
-    attestation = attest.describe(
+    attestation = attestations.describe(
         repository,
         kind="verification",
         verdict=report.verdict,
@@ -585,9 +585,9 @@ def _record(lab: "Lab", report: VerifyReport) -> None:
         details=report.details(),
         claims=report.claims(),
     )
-    signed = attest.sign(attestation, lab.recovery.restorer)
-    record = attest.record(repository, signed, lab.recovery.restorer, tool="vault test")
-    assert attest.objections(signed, record, lab.open().ledger) == []
+    signed = attestations.sign(attestation, lab.recovery.restorer)
+    record = attestations.record(repository, signed, lab.recovery.restorer, tool="vault test")
+    assert attestations.objections(signed, record, lab.open().ledger) == []
 
 
 @pytest.mark.parametrize("kind", [ObjectType.DATA, ObjectType.TREE])

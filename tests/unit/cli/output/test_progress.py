@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress as RichProgress
 
-from cli import progress
+from cli.output import progress
 
 
 def test_without_a_terminal_nothing_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
