@@ -23,6 +23,7 @@ import vault
 from cli.exits import EXIT_LOCAL, gravest
 from cli.options import Options
 from cli.output import render
+from cli.output.findings import finding_text
 from cli.scratch import scratch_directory
 from vault.crypto.keyfiles import (
     RecoveryKey,
@@ -598,21 +599,6 @@ def look_twice(read: Callable[[], Repository], floors: Sequence[Head]) -> Reposi
         return all(repository.ledger.digest_at(floor.seq) == floor.digest for floor in floors)
 
     return ask_twice("ledger", read, contains, is_list=True)
-
-
-def finding_text(finding: Finding) -> str:
-    """One line."""
-    parts = [f"{finding.subject}: {finding.problem}"]
-    if finding.expected:
-        parts.append(f"expected {finding.expected}")
-    if finding.found:
-        parts.append(f"found {finding.found}")
-    return ", ".join(parts)
-
-
-def finding_fields(finding: Finding) -> dict[str, str]:
-    """For JSON."""
-    return {key: str(value) for key, value in dataclasses.asdict(finding).items()}
 
 
 def signer_name(repository: Repository, key_id: str) -> str:

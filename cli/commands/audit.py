@@ -16,9 +16,10 @@ from cli.exits import (
     gravest,
 )
 from cli.output import progress, render
+from cli.output.findings import finding_text
 from cli.output.page import Section, page
 from cli.sample import sample_of
-from cli.session import Invocation, finding_text, look_twice, pass_invocation
+from cli.session import Invocation, look_twice, pass_invocation
 from cli.values import ReadData, format_age, parse_read_data
 from vault.audit import AuditFinding, AuditReport, Concern, DatasetAge, Protection, SnapshotAudit
 from vault.audit import audit as audit_repository

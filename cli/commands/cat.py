@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from cli import looking
 from cli.output import listing, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import View
@@ -28,19 +29,19 @@ def cat(invocation: Invocation, *, spec: str, path: str) -> int:
     """
     if invocation.options.json:
         raise click.UsageError("cat writes the file itself: there is no JSON of it")
-    spec, wanted = listing.split(spec, path)
+    spec, wanted = looking.split(spec, path)
     if not wanted:
         raise click.UsageError("PATH is missing: which file?")
     repository = invocation.open()
     record = select(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
-    with listing.view(invocation, repository, recovery, record) as view:
+    with looking.view(invocation, repository, recovery, record) as view:
         entry = _file(view, wanted)
         with render.ignore_closed_stdout():
             for piece in view.stream(entry):
                 sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
-        return listing.report_flaws(invocation, record.seq, view.flaws)
+        return looking.report_flaws(invocation, record.seq, view.flaws)
 
 
 def _file(view: View, path: bytes) -> Entry:
@@ -49,7 +50,7 @@ def _file(view: View, path: bytes) -> Entry:
     Raises:
         ConfigError: There is none, or it is no file.
     """
-    number = view.tree.file_of(listing.find(view, path))
+    number = view.tree.file_of(looking.find(view, path))
     entry = view.tree.entry(number)
     if entry.type is not EntryType.FILE:
         target = render.path_text(entry.link) if entry.link is not None else None

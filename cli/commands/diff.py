@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import click
 
+from cli import looking
 from cli.output import listing, render
 from cli.session import Invocation, pass_invocation
 from vault.browse.diff import Change, ChangeKind, Summary
@@ -38,8 +39,8 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
     records = [select(repository.ledger, spec) for spec in (old, new)]
     recovery = invocation.recovery_key(repository)
     with (
-        listing.view(invocation, repository, recovery, records[0]) as before,
-        listing.view(invocation, repository, recovery, records[1]) as after,
+        looking.view(invocation, repository, recovery, records[0]) as before,
+        looking.view(invocation, repository, recovery, records[1]) as after,
     ):
         summary = Summary()
         flaws = before.flaws, after.flaws
@@ -73,7 +74,7 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
                     " added or removed may be among them"
                 )
         codes = [
-            listing.report_flaws(invocation, record.seq, each)
+            looking.report_flaws(invocation, record.seq, each)
             for record, each in zip(records, flaws, strict=True)
         ]
         return max(codes)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import click
 
+from cli import looking
 from cli.exits import EXIT_DEGRADED
 from cli.output import listing, render
 from cli.session import Invocation, pass_invocation
@@ -32,7 +33,7 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
     repository = invocation.open(afresh=True)
     record = select(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
-    with listing.view(invocation, repository, recovery, record) as view:
+    with looking.view(invocation, repository, recovery, record) as view:
         vast = _Vast()
         sums = vast.left_out_of(checksums(view.tree))
         if invocation.options.json:
@@ -50,7 +51,7 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
                 sys.stdout.buffer.writelines(line(entry.path, sha) for entry, sha in sums)
                 sys.stdout.buffer.flush()
         left_out = vast.report(invocation, record.seq)
-        return listing.report_flaws(invocation, record.seq, view.flaws) or left_out
+        return looking.report_flaws(invocation, record.seq, view.flaws) or left_out
 
 
 def checksums(tree: TreeIndex) -> Iterator[tuple[Entry, Entry]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cli import looking
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_USAGE, exit_code_of, gravest
 from cli.output import listing, render
 from cli.session import Invocation, pass_invocation
@@ -109,14 +110,14 @@ class _Search:
         return EXIT_DEGRADED if self.flaws else 0
 
     def _in(self, record: Record) -> Iterator[tuple[Record, Entry]]:
-        with listing.view(
+        with looking.view(
             self._invocation, self._repository, self._recovery, record, is_one_of_many=True
         ) as view:
             for entry in view.tree:
                 if entry.path and self._matches(entry.path):
                     self.matched = True
                     yield record, entry
-            if listing.report_flaws(self._invocation, record.seq, view.flaws) == EXIT_INTEGRITY:
+            if looking.report_flaws(self._invocation, record.seq, view.flaws) == EXIT_INTEGRITY:
                 self.failed.append(record.seq)
                 self._codes.add(EXIT_INTEGRITY)
             if view.flaws:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
+from cli import looking
 from cli.output import listing, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
@@ -29,12 +30,12 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
     escaped; --json has them as they are. Exit 3: entries that break a rule were stepped
     over; 4: the tree is damaged, and what lies before the damage is listed.
     """
-    spec, wanted = listing.split(spec, path)
+    spec, wanted = looking.split(spec, path)
     repository = invocation.open()
     record = select(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
-    with listing.view(invocation, repository, recovery, record) as view:
-        number = listing.find(view, wanted)
+    with looking.view(invocation, repository, recovery, record) as view:
+        number = looking.find(view, wanted)
         entries = map(view.tree.entry, _numbers(view.tree, number, recursive=recursive))
         if invocation.options.json:
             items = map(listing.entry_fields, entries)
@@ -49,7 +50,7 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
             listing.emit_table(_HEADINGS, map(_row, entries), right=_RIGHT)
         else:
             listing.emit_lines(map(listing.shown_path, entries))
-        return listing.report_flaws(invocation, record.seq, view.flaws)
+        return looking.report_flaws(invocation, record.seq, view.flaws)
 
 
 def _numbers(tree: TreeIndex, number: int, *, recursive: bool) -> Iterable[int]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.output.listing import report_flaws
+from cli.looking import report_flaws
 from cli.session import Invocation, pass_invocation
 from vault.browse import View
 from vault.browse.mount import check_mount_point, load_fuse, serve

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from cli import looking
 from cli.exits import EXIT_DEGRADED, exit_code_of, gravest
 from cli.output import listing, progress, render, restore_failure
 from cli.session import TOOL, Invocation, pass_invocation
@@ -142,7 +143,7 @@ def restore(
     if report.outcome is not Outcome.PLANNED:
         shown = render.printable(report.target)
         invocation.did(f"{shown} is {report.outcome}, attested {_where_attested(report)}")
-    listing.report_flaws(invocation, request.record.seq, report.flaws)
+    looking.report_flaws(invocation, request.record.seq, report.flaws)
     invocation.remember(repository)
     fields = {
         **_fields(request.record, report),
@@ -187,7 +188,7 @@ def _say_what(invocation: Invocation, repository: Repository, record: Record) ->
     body = snapshot_body(record)
     taken = render.moment(repository.ledger.when(record))
     invocation.note(f"snapshot {record.seq} of {body.dataset}, taken {taken}")
-    listing.warn_of_gaps(invocation, record)
+    looking.warn_of_gaps(invocation, record)
     if not _has_floor(invocation):
         age = invocation.clock() - repository.ledger.stored(repository.ledger.records[-1])
         invocation.warn(
@@ -248,7 +249,7 @@ def _explaining(invocation: Invocation, request: RestoreRequest, course: Course)
         yield
     except BaseException as error:
         if isinstance(error, BadEntriesError):
-            listing.report_flaws(invocation, request.record.seq, error.flaws)
+            looking.report_flaws(invocation, request.record.seq, error.flaws)
         for note in restore_failure.notes(error, request, course):
             error.add_note(note)
         raise

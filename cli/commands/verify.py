@@ -20,8 +20,9 @@ from cli.exits import (
 )
 from cli.output import progress, render
 from cli.output import verification as verified
+from cli.output.findings import finding_text
 from cli.sample import sample_of
-from cli.session import TOOL, Invocation, finding_text, pass_invocation
+from cli.session import TOOL, Invocation, pass_invocation
 from cli.values import ReadData, parse_read_data
 from vault.crypto.keyfiles import RecoveryKey
 from vault.custody.sampling import Sample

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cli.output import render
+from cli.output.findings import finding_fields
 from cli.output.restore_failure import NO_SNAPSHOT_MENDS
 from cli.sample import sample_text
-from cli.session import finding_fields
 from vault.ledger.chain import Ledger, Record
 from vault.repository.repository import snapshot_body
 from vault.verify import Hit, SoFar, VerifyReport
