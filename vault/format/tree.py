@@ -538,7 +538,8 @@ def _check_header(header: TreeHeader) -> None:
 
 def type_in(canonical: bytes, path: bytes) -> int:
     """The type in a canonical part that was encoded here, whose path this is; in no time."""
-    return canonical[len(path) + (3 if len(path) < 256 else 4)]
+    size = len(path)
+    return canonical[size + (3 if size < 256 else 4)]
 
 
 # --- parsing the stream ---
@@ -575,36 +576,38 @@ class TreeOrder:
     """
 
     def __init__(self) -> None:
-        self._last: bytes | None = None  # sort key of the entry before
         self._open: list[bytes] = []  # paths of the directories that may still get members
         self.last_path = b""
 
     @property
     def has_top(self) -> bool:
         """Whether the top directory came."""
-        return self._last is not None
+        return bool(self._open)
 
     def flaw(self, path: bytes, *, is_directory: bool) -> str:
         """Why an entry can't come next, in words that follow "the entry …"; "": now it came."""
-        key = sort_key(path)
-        last = self._last
         opened = self._open
-        if last is None:
-            if path or not is_directory:
-                return "comes before the top directory"
-        elif key <= last:
-            return "is out of order"
-        else:
-            parent = path.rpartition(b"/")[0]
-            if opened[-1] != parent:
-                around = self.depth(parent)
-                if not around:
-                    return "has no directory to be in"
-                del opened[around:]  # what it leaves gets no more members
-        self._last = key
+        parent = path.rpartition(b"/")[0]
+        if opened and opened[-1] == parent:  # nearly always: after this directory, or in it after
+            if path <= self.last_path:  # a member that is none, so the names decide
+                return "is out of order"
+        elif flaw := self._leave_for(path, parent, is_directory=is_directory):
+            return flaw
         self.last_path = path
         if is_directory:
             opened.append(path)
+        return ""
+
+    def _leave_for(self, path: bytes, parent: bytes, *, is_directory: bool) -> str:
+        """The flaw of an entry that is not in the innermost directory."""
+        if not self._open:
+            return "comes before the top directory" if path or not is_directory else ""
+        if not self.may_come(path):
+            return "is out of order"
+        around = self.depth(parent)
+        if not around:
+            return "has no directory to be in"
+        del self._open[around:]  # what it leaves gets no more members
         return ""
 
     def depth(self, directory: bytes) -> int:
@@ -614,7 +617,7 @@ class TreeOrder:
 
     def may_come(self, path: bytes) -> bool:
         """Whether a path is behind all that came."""
-        return self._last is None or sort_key(path) > self._last
+        return not self._open or sort_key(path) > sort_key(self.last_path)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ unless the file system is an older one.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from vault.machine import filesystems
 from vault.machine.filesystems import FileSystem
@@ -104,8 +104,22 @@ def newest_above(directory: bytes, path: bytes, device: int) -> int | None:
     return newest or None
 
 
+class _Bounds(dict[tuple[int, int], int]):
+    """By the device of last time and the one that is met; without a call for what is known."""
+
+    def __init__(self, find: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, pair: tuple[int, int]) -> int:
+        found = self[pair] = self._find(*pair)
+        return found
+
+
 class Grounds:
     """The devices that a walk meets, and what last time's list proves on each.
+
+    ``bounds`` has `bound` of what was on one device and is met on another.
 
     Args:
         last: Those of last time.
@@ -128,15 +142,8 @@ class Grounds:
         self._directory = directory
         self._table = tuple(filesystems.mounts())
         self._tmpfs = filesystems.tmpfs_devices()
-        self._bounds: dict[tuple[int, int], int] = {}
+        self.bounds = _Bounds(self._bound)
         self.met: dict[int, FileSystem] = {}
-
-    def bound(self, before: int, device: int) -> int:
-        """See `bound`: of what was on the one device and is met on the other."""
-        found = self._bounds.get((before, device))
-        if found is None:
-            found = self._bounds[before, device] = self._bound(before, device)
-        return found
 
     def meet(self, item: SourceItem) -> None:
         """Learn what an entry is on, if that is new."""

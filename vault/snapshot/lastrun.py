@@ -134,7 +134,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(list[ListRecord])
 _grounds_decoder = msgspec.msgpack.Decoder(list[Ground])
 _top_decoder = msgspec.msgpack.Decoder(Top)
-_CTIME, _DEVICE = operator.attrgetter("ctime"), operator.attrgetter("dev")
+_CTIME = operator.attrgetter("ctime")
 
 
 class _Batch:
@@ -196,13 +196,12 @@ class EntryListWriter:
         Raises:
             LocalError: It can't be written.
         """
-        last = self._last
-        for record in records:
-            key = sort_key(record.path)
-            assert last is None or last < key, "records must come in tree order"
-            last = key
-        self._last = last
-        for device in set(map(_DEVICE, records)):
+        keys = [record.path.replace(b"/", b"\0") for record in records]  # `sort_key`, uncalled
+        if self._last is not None:
+            keys.insert(0, self._last)
+        assert all(map(operator.lt, keys, keys[1:])), "records must come in tree order"
+        self._last = keys[-1] if keys else self._last
+        for device in {record.dev for record in records}:
             self._note_newest(device, records)
         for encoded in self._batch.add(records):
             self._write(encoded)

@@ -80,7 +80,7 @@ def _planned(
     if item.type is not EntryType.FILE:
         return Planned(path=item.path, action=Action.STORED)
     reason = ""
-    if record is not None and is_unchanged(item.stat, record, grounds.bound(record.dev, device)):
+    if record is not None and is_unchanged(item.stat, record, grounds.bounds[record.dev, device]):
         if all(map(usable, numbers_in(record.packs))):
             return Planned(path=item.path, action=Action.UNCHANGED, size=item.stat.st_size)
         reason = "unchanged, but its packs are damaged, gone or about to go"

@@ -31,7 +31,7 @@ from vault.model import COUNTED, Counts, EntryType, replace_body
 from vault.progress import Progress
 from vault.snapshot import walk as walking
 from vault.snapshot.dedup import ChunkStore, TreeBuilder
-from vault.snapshot.grounds import Grounds
+from vault.snapshot.grounds import NEVER, Grounds
 from vault.snapshot.lastrun import EntryListWriter, Joiner, Journal, ListRecord
 from vault.snapshot.links import First, Links, contents_of, state_of
 from vault.snapshot.packer import numbers_in, pack_numbers
@@ -136,7 +136,9 @@ class SourceRun:
         self._tree = tree
         self._joiner = joiner
         self._grounds = grounds
+        self._bounds = grounds.bounds
         self._device = -1  # of the item before
+        self._bound = NEVER  # of what was on it last time, too
         self._entries = entries
         self._journal = journal
         self._usable = usable
@@ -213,11 +215,13 @@ class SourceRun:
     def _visit(self, item: SourceItem) -> None:
         if item.error is not None or item.vanished:
             self._problem_of(item)
-        if item.stat is None or item.vanished:
+        stat = item.stat
+        if stat is None or item.vanished:
             return
-        if item.stat.st_dev != self._device:
+        if stat.st_dev != self._device:
             self._grounds.meet(item)
-            self._device = item.stat.st_dev
+            self._device = stat.st_dev
+            self._bound = self._bounds[stat.st_dev, stat.st_dev]
         if item.type is None:
             self._tally["sockets"] += 1
             return
@@ -228,7 +232,7 @@ class SourceRun:
         batch = self._batch
         batch.slots.append(slot)
         if slot.to_read and not slot.in_pieces:
-            size = item.stat.st_size
+            size = stat.st_size
             batch.size += size
             (batch.small if size <= SMALL_FILE else batch.middling).append(ToRead.of(item))
         if slot.in_pieces or batch.size >= BATCH_SIZE or len(batch.slots) >= BATCH_FILES:
@@ -243,7 +247,13 @@ class SourceRun:
         is_link = bool(state) and self._links.meet(state)
         if (
             record is not None
-            and is_unchanged(stat, record, self._grounds.bound(record.dev, self._device))
+            and is_unchanged(
+                stat,
+                record,
+                self._bound
+                if record.dev == self._device
+                else self._bounds[record.dev, self._device],
+            )
             and type_in(record.canonical, record.path) == (_HARD_LINK if is_link else item.type)
             and (record.packs in self._relied or self._rely_on(record.packs))
         ):
