@@ -99,7 +99,7 @@ EXTENDING = ("snapshot", "snapshot --retain", "verify", "restore", "attest push"
 # What is refused, yet says so in the ledger: a restore that the store ended counts for nothing.
 RECORDED = {("restore", "writer"), ("restore", "pruner"), ("heal --execute", "restorer")}
 # "key request" of a host that has a key says so; "heal --execute" names what stays hidden.
-NAMED = {2: "has a key already", 3: "not recorded", 4: "hidden", 12: ".key", 13: "s3://"}
+NAMED = {2: "has a key already", 3: "not recorded", 4: "hidden", 12: ".key", 13: "AccessDenied"}
 
 
 def cells() -> dict[tuple[str, str], tuple[int, ...]]:
