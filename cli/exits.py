@@ -1,4 +1,7 @@
-"""Exit codes of errors and of results, and which of several is told (design.md 7)."""
+"""Exit codes of errors and of results, and which of several is told.
+
+See docs/design.md "The command line".
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Final

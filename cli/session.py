@@ -1,4 +1,6 @@
-"""From options and environment to an opened, verified repository (design.md 4 and 7).
+"""From options and environment to an opened, verified repository.
+
+See docs/design.md "Trust" and "The command line".
 
 The only reader of the environment, the wall clock and the terminal's passphrase.
 """
@@ -57,7 +59,7 @@ from vault.storage.secondlook import ask_twice
 from vault.storage.urls import is_same_bucket, scheme_of
 
 TOOL = f"vault {vault.__version__}"
-SETTLED = timedelta(minutes=10)  # design.md 4, Trust: an older head is no race that may be lost
+SETTLED = timedelta(minutes=10)  # docs/design.md "Trust": an older head is no race that may be lost
 
 _KEY_FILES = (WRITER_FILE, RECOVERY_FILE, ROOT_FILE)
 _MAX_PASSPHRASE = 4096  # bytes
@@ -70,7 +72,7 @@ _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # that boto3 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where this machine keeps its files (design.md 4, Places)."""
+    """Where this machine keeps its files (docs/design.md "Keys and hosts")."""
 
     keys: Path
     state: Path  # remembered heads, entry lists, journals
@@ -584,7 +586,7 @@ def wall_clock() -> datetime:
 
 
 def settled_head(repository: Repository, now: datetime) -> Head:
-    """The newest head that no lost race can take back (design.md 4, Trust)."""
+    """The newest head that no lost race can take back (docs/design.md "Trust")."""
     records = repository.ledger.records
     ordered = repository.store.traits.orders_versions_by_commit
     if ordered or len(records) == 1 or records[-1].modified + SETTLED <= now:

@@ -276,7 +276,10 @@ def small_parameters(lock: LockMode, **changes: Any) -> Parameters:
 
 @pytest.fixture(scope="session", autouse=True)
 def _removable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Locked objects in directories may be immutable (design.md 8): nobody could clean up."""
+    """Locked objects in directories may be immutable: nobody could clean up.
+
+    See docs/design.md "Stores".
+    """
     yield
     if shutil.which("chattr") is not None:
         place = str(tmp_path_factory.getbasetemp())

@@ -1,4 +1,4 @@
-"""Canonical JSON, strict JSON and strict base64 (docs/format.md, preamble).
+"""Canonical JSON, strict JSON and strict base64 (docs/format.md).
 
 Verified bytes are the bytes used. What is signed is *canonical*: a value has one spelling only,
 so that no two readers can see different values in the same bytes.

@@ -24,7 +24,7 @@
     └─ SourceCommandError           a hook or source command failed or timed out
 
 A broken promise is an exception; what an audit finds is data (`vault.model.Finding`).
-The command line maps the tree to exit codes (design.md 7) in `cli.main`.
+The command line maps the tree to exit codes (docs/design.md "The command line") in `cli.main`.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The words of design.md 2 as types. No I/O, no clock, no keys."""
+"""The words of docs/design.md "Words" as types. No I/O, no clock, no keys."""
 
 import dataclasses
 import hashlib
@@ -131,7 +131,7 @@ class Severity(StrEnum):
 
 
 class Code(StrEnum):
-    """What was found; stable, for programs (docs/json.md, vault/audit/v1)."""
+    """What was found; stable, for programs (docs/json.md "vault/audit/v1")."""
 
     VOID = "void-statement"
     DISTRUSTED = "distrusted-statement"
@@ -184,7 +184,7 @@ class Finding:
 
 
 class Role(StrEnum):
-    """What a key may sign (design.md 4, Ledger)."""
+    """What a key may sign (docs/format.md 2.3)."""
 
     ROOT = "root"
     ENROLLER = "enroller"
@@ -194,7 +194,7 @@ class Role(StrEnum):
     WRITER = "writer"
 
 
-# --- parameters and statement bodies: JSON shapes, docs/format.md "Statement bodies" ---
+# --- parameters and statement bodies: JSON shapes, docs/format.md 2.3 ---
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, gc=False):

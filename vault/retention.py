@@ -1,4 +1,4 @@
-"""When locks end and what follows from it; pure (design.md 5: I7, I8, I9, and 6, 10)."""
+"""When locks end and what follows from it; pure (I7, I8, I9, docs/invariants.md)."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +19,7 @@ def lock_target(need: datetime, digest: bytes, grid: int) -> datetime:
 
     Lock dates lie on a grid, so that an object which every snapshot reuses is
     extended once per period, and each object has a phase of its own, so that the
-    extends of a repository are spread over the period (design.md 10, I8).
+    extends of a repository are spread over the period (I8).
 
     Args:
         need: The moment up to which the object is needed; aware.

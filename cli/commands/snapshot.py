@@ -270,7 +270,7 @@ def open_stream(
 
 
 def exit_code(report: SnapshotReport, *, strict: bool) -> int:
-    """3 for a snapshot that is not all it should be, else 0 (design.md 6)."""
+    """3 for a snapshot that is not all it should be, else 0 (docs/design.md "Snapshot")."""
     many = report.left is not None and report.left.is_many
     flawed = any(problem.kind in _STRICT for problem in report.problems)
     is_less = strict and (flawed or report.body.counts.changed)

@@ -165,7 +165,7 @@ def unbase64(text: str) -> bytes:
 
 
 class Canonical:
-    """Reads canonical JSON (docs/format.md, preamble), a byte at a time and nothing else."""
+    """Reads canonical JSON (docs/format.md), a byte at a time and nothing else."""
 
     TEXT = re.compile(rb'"((?:[^"\\\x00-\x1f\x7f]|\\["\\])*)"')
     NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")

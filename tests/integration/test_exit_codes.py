@@ -1,4 +1,4 @@
-"""Each code of the table in design.md 7, by a situation that leads to it."""
+"""Each code of the table in docs/design.md "The command line", by a situation that leads to it."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""Another history than the one known is refused (design.md 4, Trust)."""
+"""Another history than the one known is refused (docs/design.md "Trust")."""
 
 import json
 import shutil

@@ -169,7 +169,7 @@ def test_leaving_at_the_prompt_ends_its_line(
 
 
 def test_starting_imports_nothing_that_is_not_used() -> None:
-    """design.md 9: --help and list must start at once."""
+    """docs/design.md "Speed and scale": --help and list must start at once."""
     heavy = {"boto3", "botocore", "rich", "cryptography", "lmdb", "zstandard", "pathspec"}
 
     def imported(code: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""What was done is said, wherever the result goes (design.md 7)."""
+"""What was done is said, wherever the result goes (docs/design.md "The command line")."""
 
 import os
 import subprocess

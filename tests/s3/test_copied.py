@@ -1,4 +1,7 @@
-"""A repository that was copied to another bucket by a plain copy tool (design.md 4)."""
+"""A repository that was copied to another bucket by a plain copy tool.
+
+See docs/design.md "Objects".
+"""
 
 import json
 import secrets

@@ -1,4 +1,4 @@
-"""Strict JSON and base64 (docs/format.md, preamble)."""
+"""Strict JSON and base64 (docs/format.md)."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Lock dates, and what follows from them (design.md 5: I7, I8, I9)."""
+"""Lock dates, and what follows from them (I7, I8, I9, docs/invariants.md)."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

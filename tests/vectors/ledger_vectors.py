@@ -359,7 +359,7 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
 def _spellings(
     beat: bytes, good: bytes, raw: Callable[[bytes], bytes]
 ) -> dict[str, tuple[int, bytes, str]]:
-    """Canonical JSON (docs/format.md, preamble): each rule, at its limit and beyond it."""
+    """Canonical JSON (docs/format.md): each rule, at its limit and beyond it."""
     after = json.loads(beat)["predicate"]["seq"]
 
     def note(text: bytes) -> bytes:

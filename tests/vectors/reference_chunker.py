@@ -1,4 +1,4 @@
-"""FastCDC 2020 as docs/format.md appendix A states it, in plain Python and nothing else.
+"""FastCDC 2020 as docs/format.md "Appendix A" states it, in plain Python and nothing else.
 
 Slow, short, and independent of pyfastcdc: the vectors in ``chunker/`` hold both to
 the same cuts. ``python tests/vectors/reference_chunker.py FILE`` prints the data chunks of a file.

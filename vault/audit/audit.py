@@ -1,4 +1,4 @@
-"""One audit from beginning to end (design.md 6, audit)."""
+"""One audit from beginning to end (docs/design.md "Audit")."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence

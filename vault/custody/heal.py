@@ -1,4 +1,4 @@
-"""Makes plain reads meet the right bytes again where somebody hid them (design.md 7, heal).
+"""Makes plain reads meet the right bytes again where somebody hid them (docs/design.md "Heal").
 
 The vault itself never needs this: it reads pinned versions. Copy tools, other programs
 and people in a console see the newest version of a name only. `plan` says what is in

@@ -32,7 +32,7 @@ from vault.storage.lockrules import is_weaker
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # before any lock's end
 _CACHE = 64 << 20  # bytes of inventories kept: the bases of one are those of the next
 
-TERM_PREFIXES = ("ledger/", "ledger-page/", "evidence/", "domains/")  # design.md 4, Parameters
+TERM_PREFIXES = ("ledger/", "ledger-page/", "evidence/", "domains/")  # docs/design.md "Objects"
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

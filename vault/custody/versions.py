@@ -1,4 +1,6 @@
-"""Which version under a name is the right one, and what the others are (design.md 4 and 5, I4, I5).
+"""Which version under a name is the right one, and what the others are.
+
+See I4, I5 in docs/invariants.md.
 
 A name of the vault is written once. More versions than one are a repeated PUT of the
 same bytes, two writers who raced for a number of the ledger, or somebody's attempt to
@@ -92,7 +94,7 @@ class View:
         return any(each.verdict is Verdict.UNREADABLE for each in self.judged)
 
     def harmful(self, *, needed: bool) -> Iterator[Judged]:
-        """Versions that an audit calls an error; `heal` says the same (design.md 7, heal).
+        """Versions that an audit calls an error; `heal` says the same (docs/design.md "Heal").
 
         A marker or other bytes hide what older right versions a plain read would meet. Where a
         right one is newer, or nothing needs the name, they hide nothing. Junk at a number that no

@@ -1,4 +1,4 @@
-"""Content-defined chunking (docs/format.md 4.1 and appendix A). Only importer of pyfastcdc."""
+"""Content-defined chunking (docs/format.md 4.1 and "Appendix A"). Only importer of pyfastcdc."""
 
 import dataclasses
 import warnings

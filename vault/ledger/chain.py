@@ -1,4 +1,6 @@
-"""The ledger: a pure fold over link-valid statements (design.md 4, docs/format.md 2).
+"""The ledger: a pure fold over link-valid statements.
+
+See docs/design.md "The ledger", docs/format.md 2.
 
 What links is decided by a frozen grammar, what counts by roles. A statement that links
 but may not say what it says stays in the chain, is void, and is a finding: skipping it

@@ -126,7 +126,7 @@ def max_envelope(pae_limit: int) -> int:
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding (DSSE 1.0, protocol.md)."""
+    """DSSE's pre-authentication encoding (DSSE 1.0)."""
     kind = payload_type.encode("utf-8")
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 

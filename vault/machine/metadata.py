@@ -1,7 +1,7 @@
 """Owner, mode, times, extended attributes and holes: read, applied, compared in one place.
 
 Both ends use it: the source to describe what it backs up, the restore to apply
-it and to read it back (design.md 3). Nothing here follows a symbolic link: an
+it and to read it back (docs/design.md "Floors"). Nothing here follows a symbolic link: an
 object is named by an open descriptor, or by a directory descriptor and a name.
 
 What can't be applied is reported as an *omission*, a word from this list, never

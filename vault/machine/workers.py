@@ -1,4 +1,4 @@
-"""Executors that pipelines are handed (design.md 3).
+"""Executors that pipelines are handed (docs/design.md "Floors").
 
 With ``workers=0`` everything runs at once in the caller's thread, so that "the
 n-th call" means the same in every run of a test.

@@ -1,4 +1,4 @@
-"""Attestations: signed records that an event took place (design.md 2 and 4).
+"""Attestations: signed records that an event took place (docs/design.md "Words").
 
 An attestation is public: it carries digests, counts and times, never file names.
 It is stored under ``evidence/`` and cited by a statement; where the store can't be

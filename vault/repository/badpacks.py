@@ -1,4 +1,4 @@
-"""Packs that were found wrong, and are absent to writers (I7 of design.md 5).
+"""Packs that were found wrong, and are absent to writers (I7, docs/invariants.md).
 
 A restorer's word stands in the ledger. What a verification saw that could not be signed is
 kept in the state directory of the host that looked, and binds this host alone.

@@ -1,4 +1,6 @@
-"""What packs a domain has, by what signed snapshots of its trusted writers say (I10, design.md 5).
+"""What packs a domain has, by what signed snapshots of its trusted writers say.
+
+See I10 in docs/invariants.md.
 
 Once a writer is distrusted from a seq on, nothing is believed that was listed between
 that seq and its revocation, by anyone: an honest host may have merged the false rows

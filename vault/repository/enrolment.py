@@ -1,4 +1,4 @@
-"""Who may write: making a repository, and adding or revoking hosts (design.md 4, Trust).
+"""Who may write: making a repository, and adding or revoking hosts (docs/design.md "Trust").
 
 Every secret is made where it is used. Key files are durable before the root
 that needs them is published.

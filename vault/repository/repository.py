@@ -1,4 +1,4 @@
-"""The objects in one store, read and written under the rules of design.md 4 and 5.
+"""The objects in one store, read and written under the rules of docs/invariants.md.
 
 `Repository` joins a store with the verified ledger. It decides nothing about
 files: `vault.snapshot` and `vault.restore` stand above it. Everything it returns

@@ -1,4 +1,7 @@
-"""SNAPSHOT as people write it: which statement is meant (design.md 7). Pure."""
+"""SNAPSHOT as people write it: which statement is meant. Pure.
+
+See docs/design.md "The command line".
+"""
 
 import difflib
 import re

@@ -1,4 +1,6 @@
-"""How datasets stand by what the ledger says of their newest snapshots (design.md 7, status).
+"""How datasets stand by what the ledger says of their newest snapshots.
+
+See docs/guide.md "Exit codes in cron".
 
 A verdict is about one snapshot. A failed one stays until the same snapshot passes, and a sample
 never replaces a whole check. What failed for a reason of the machine it ran on says nothing of the

@@ -1,4 +1,4 @@
-"""One attempt at a restore (design.md 6): what is said about it is decided here.
+"""One attempt at a restore (docs/design.md "Restore"): what is said about it is decided here.
 
 Ledger, manifest and tree are verified before the target is touched. Everything is built in
 staging, read back from the disk, compared, and attested; only then does TARGET change, in one

@@ -1,4 +1,4 @@
-"""What is signed about a restore, and by whom it was proven (design.md 6, I6).
+"""What is signed about a restore, and by whom it was proven (docs/design.md "Restore", I6).
 
 The process that proves signs, before TARGET is touched: ``promoted: pending``. Whoever
 finishes the restore appends that, or proves again and signs that; what only lies in a file

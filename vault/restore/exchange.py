@@ -1,4 +1,4 @@
-"""Where the new and the former state are, and how they are moved (design.md 6, I6).
+"""Where the new and the former state are, and how they are moved (docs/design.md "Restore", I6).
 
 Three names matter: TARGET, and in a closed directory beside it the staged tree and a third
 that only file systems without an exchange need. What is where is told by inode numbers

@@ -1,4 +1,4 @@
-"""Content into staging: planned by pack, so that each is fetched once (design.md 6).
+"""Content into staging: planned by pack, so that each is fetched once (docs/design.md "Restore").
 
 The plan is held in arrays: 44 bytes a chunk and 12 a file, no objects. A giant file, whose
 chunks are a list of their own, is planned and fetched part by part.

@@ -1,4 +1,7 @@
-"""The last steps of a running restore: from staging to TARGET in one step (design.md 6, I6)."""
+"""The last steps of a running restore: from staging to TARGET in one step.
+
+See docs/design.md "Restore", I6.
+"""
 
 import contextlib
 import os

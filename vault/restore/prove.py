@@ -1,4 +1,6 @@
-"""The proof: what is on the disk, read back from it, against what was signed (design.md 6).
+"""The proof: what is on the disk, read back from it, against what was signed.
+
+See docs/design.md "Restore".
 
 Flush, read everything back (`vault.restore.readback`), and compare each canonical entry with
 the expected one and all of them with the signed content root.

@@ -1,4 +1,4 @@
-"""A staged tree as the disk has it, read back from there (design.md 6).
+"""A staged tree as the disk has it, read back from there (docs/design.md "Restore").
 
 Files are evicted from the page cache, and it is looked whether they went; the tree is
 walked in its order, and every canonical entry rebuilt from what is found.

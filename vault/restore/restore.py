@@ -1,4 +1,6 @@
-"""`restore` from end to end (design.md 6): looked at, held, tried, attested where it fails.
+"""`restore` from end to end: looked at, held, tried, attested where it fails.
+
+See docs/design.md "Restore".
 
 What an index or a pack's directory says is believed at first; what turns out to be wrong is
 not believed again, and the restore begins anew.

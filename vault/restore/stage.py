@@ -1,4 +1,4 @@
-"""The staging directory: a whole tree built where nobody looks yet (design.md 6).
+"""The staging directory: a whole tree built where nobody looks yet (docs/design.md "Restore").
 
 Everything is made relative to open directories, never through a symlink, and
 never over something that exists. Whatever an entry says, and whatever another

@@ -1,4 +1,4 @@
-"""Where a restore goes, looked at before anything is downloaded (design.md 6)."""
+"""Where a restore goes, looked at before anything is downloaded (docs/design.md "Restore")."""
 
 # ruff: noqa: PTH112, PTH114, PTH118, PTH119, PTH120, PTH208 - file names are bytes, which pathlib does not take
 

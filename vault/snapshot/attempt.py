@@ -1,4 +1,4 @@
-"""One attempt at a snapshot: from the walk to the manifest (design.md 6)."""
+"""One attempt at a snapshot: from the walk to the manifest (docs/design.md "Snapshot")."""
 
 import contextlib
 import dataclasses
@@ -52,7 +52,7 @@ from vault.snapshot.task import SnapshotReport, Task
 
 _log = logging.getLogger(__name__)
 
-MAX_TREE_PACKS = 64  # a tree spread over more is written whole again (design.md 4)
+MAX_TREE_PACKS = 64  # a tree spread over more is written whole again (docs/design.md "Objects")
 
 
 class Attempt:
@@ -281,7 +281,10 @@ class Attempt:
             self._task.progress.expect(files=files, size=counts.size)
 
     def _refuse_emptied(self, empty: AbstractSet[bytes], last: EntryListReader | None) -> None:
-        """A source that lost everything is an unmounted one until told otherwise (design.md 6)."""
+        """A source that lost everything is an unmounted one until told otherwise.
+
+        See docs/design.md "Snapshot".
+        """
         if not empty or self._task.request.allow_empty:
             return
         lost = self._filled_before(empty, last)

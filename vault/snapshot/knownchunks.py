@@ -1,4 +1,4 @@
-"""What a host may believe of the chunk map, and how it learns it (I7, I10 of design.md 5).
+"""What a host may believe of the chunk map, and how it learns it (I7, I10, docs/invariants.md).
 
 Own PUTs are believed. Index objects are believed when a valid snapshot of a
 trusted writer of the domain lists them (`vault.repository.domainpacks`).

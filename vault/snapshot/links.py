@@ -1,4 +1,4 @@
-"""Which names are of one file (I12 of docs/invariants.md): an inode number alone proves nothing.
+"""Which names are of one file (I12, docs/invariants.md): an inode number alone proves nothing.
 
 An inode that is freed is given out again, also within a run, and some file systems show
 one number for two files. So a name is a link of an earlier one only if what was read of

@@ -1,4 +1,6 @@
-"""Substitutes: what older snapshots need of a bad pack lies in other packs now (I7 of design.md 5).
+"""Substitutes: what older snapshots need of a bad pack lies in other packs now.
+
+See I7 in docs/invariants.md.
 
 A reader finds it there by itself. It stays there only while those packs are locked, so
 whoever stores a substitute locks it for as long as any snapshot that needs the bad pack.

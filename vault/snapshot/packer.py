@@ -1,4 +1,4 @@
-"""New chunks into blocks, blocks into packs, packs into the store (design.md 6).
+"""New chunks into blocks, blocks into packs, packs into the store (docs/design.md "Snapshot").
 
 One thread calls `Packer`; sealing and uploads run on the executors it is handed.
 Blocks enter a pack in the order of their counters, packs are closed when full,

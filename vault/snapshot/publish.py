@@ -1,4 +1,4 @@
-"""From stored packs to a published manifest: I1, I2, I3, I4 and I7 of design.md 5.
+"""From stored packs to a published manifest: I1, I2, I3, I4 and I7 (docs/invariants.md).
 
 Order of writes: index objects, inventory, locks of everything needed, manifest.
 """
@@ -38,7 +38,7 @@ from vault.snapshot.mend import Mending
 
 _log = logging.getLogger(__name__)
 
-INDEX_PACKS = 64  # packs in one new index object (design.md 4)
+INDEX_PACKS = 64  # packs in one new index object (docs/design.md "Objects")
 INDEX_SIZE = 8 << 20  # bytes of its raw, which is held a few times over: bounds memory
 
 
@@ -312,7 +312,9 @@ class Publisher:
             self._repository.put(ref.name, self._repository.read(ref), until)
 
     def _relocated(self, ref: ObjectRef) -> ObjectRef:
-        """The same bytes under another version id, as in a copied bucket (design.md 4).
+        """The same bytes under another version id, as in a copied bucket.
+
+        See docs/design.md "Objects".
 
         Raises:
             IntegrityError: No version has them.

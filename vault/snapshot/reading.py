@@ -1,4 +1,4 @@
-"""Files into chunks (design.md 6).
+"""Files into chunks (docs/design.md "Snapshot").
 
 Small files are read whole, many to a batch, by the thread that walks and by processes
 beside it: what Python does for each would only fight over the interpreter elsewhere.

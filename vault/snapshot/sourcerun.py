@@ -1,4 +1,6 @@
-"""One walk over a source: what is unchanged, what is read, what becomes of it (design.md 6).
+"""One walk over a source: what is unchanged, what is read, what becomes of it.
+
+See docs/design.md "Snapshot".
 
 The walk is merge-joined with the entry list of the run before. Entries leave in
 the order of the walk, however long reading takes: they wait in batches.
@@ -57,7 +59,7 @@ AHEAD_SIZE = 16 * 1_048_576  # bytes of files in them; bounds memory
 _FILE, _DIRECTORY, _READ = EntryType.FILE, EntryType.DIRECTORY, Outcome.READ  # looked up once
 _HARD_LINK = EntryType.HARD_LINK
 _TOLD = frozenset({Reason.FILE_SYSTEM, Reason.OWN})  # others name each thing themselves
-RACY_NS = 60 * 10**9  # design.md 6: mtime alone proves nothing for the last 60 s
+RACY_NS = 60 * 10**9  # docs/design.md "Snapshot": mtime alone proves nothing for the last 60 s
 MAX_PROBLEMS = 10_000  # listed; the counts go on
 MAX_PROBLEM_SIZE = 16 * 1_048_576  # bytes of their paths, which may be long
 

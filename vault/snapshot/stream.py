@@ -1,4 +1,6 @@
-"""A stream as a source: standard input, or the output of a command (design.md 7).
+"""A stream as a source: standard input, or the output of a command.
+
+See docs/design.md "Snapshot".
 
 A command's exit status decides: when it fails, is killed or runs out of time,
 nothing is published.

@@ -1,4 +1,4 @@
-"""What the vault requires of a store (design.md 8).
+"""What the vault requires of a store (docs/design.md "Stores").
 
 One contract suite, ``tests/contract``, runs over every implementation.
 

@@ -1,4 +1,4 @@
-"""What a bucket really does, tried out before anything depends on it (design.md 8).
+"""What a bucket really does, tried out before anything depends on it (docs/design.md "Stores").
 
 Servers that speak S3 differ in what they enforce, and some accept a lock and forget it.
 `check_store` tries each promise on small objects under ``probe/<random>/``, locked for a

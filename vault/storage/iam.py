@@ -1,4 +1,4 @@
-"""Who may do what in a bucket, as JSON for its administrator (design.md 4 and 5).
+"""Who may do what in a bucket, as JSON for its administrator (docs/design.md "Stores").
 
 `role_policy` is what one role needs and nothing else. `bucket_policy` forbids to everybody
 what no routine role does: bypass governance, hide objects, weaken the bucket. Pure.

@@ -1,4 +1,4 @@
-"""The local directory as a store (design.md 8).
+"""The local directory as a store (docs/design.md "Stores").
 
 ::
 

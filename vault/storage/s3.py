@@ -1,4 +1,4 @@
-"""S3 with Object Lock as a store (design.md 4, 5 and 8); the only importer of boto3.
+"""S3 with Object Lock as a store (docs/design.md "Stores"); the only importer of boto3.
 
 Every object is one single-part PUT that carries its SHA-256 and its lock. Versions are
 always named by their id: whoever may write may also hide a name behind newer versions

@@ -23,7 +23,7 @@ def places(*, is_root: bool, **environment: str) -> Places:
 
 
 def test_root_keeps_its_files_where_the_system_does() -> None:
-    """design.md 4, Places."""
+    """docs/design.md "Keys and hosts"."""
     found = places(is_root=True)
     assert (found.keys, found.state, found.cache) == (
         Path("/etc/vault"),

@@ -65,7 +65,7 @@ def predicate_edited(**changes: Any) -> bytes:
 
 
 def test_pae_is_that_of_the_dsse_specification() -> None:
-    """The example of DSSE's protocol.md."""
+    """The example that DSSE's specification gives."""
     expected = b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
     assert pae("http://example.com/HelloWorld", b"hello world") == expected
 

@@ -1,4 +1,7 @@
-"""What a snapshot makes of its source: missing, empty, changing, unreadable (design.md 6)."""
+"""What a snapshot makes of its source: missing, empty, changing, unreadable.
+
+See docs/design.md "Snapshot".
+"""
 
 import errno
 import os
