@@ -14,6 +14,7 @@ import pytest
 from cli.commands import key
 from vault.errors import StorageError
 from vault.repository import enrolment
+from vault.restore.attempt import ENOUGH_FILES
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -440,12 +441,17 @@ def test_a_request_that_fails_leaves_neither_file(
     assert not Path("request").exists()
 
 
+@pytest.mark.parametrize("count", [300, ENOUGH_FILES])
 def test_a_restore_gets_by_with_few_descriptors(
-    vault: Vault, repository: Path, home: Path, process: Callable[..., "subprocess.Popen[str]"]
+    vault: Vault,
+    repository: Path,
+    home: Path,
+    process: Callable[..., "subprocess.Popen[str]"],
+    count: int,
 ) -> None:
-    """Of many small files, all of which are read back."""
+    """Of many small files, all of which are read back; also where processes share them."""
     (home / "many").mkdir()
-    for number in range(300):
+    for number in range(count):
         (home / "many" / str(number)).write_text(str(number))
     assert vault("snapshot", home / "many", "--name", "many")[0] == 0
 
@@ -454,4 +460,4 @@ def test_a_restore_gets_by_with_few_descriptors(
 
     _, err = (run := process("restore", "many", home / "out", preexec_fn=limit)).communicate()
     assert run.returncode == 0, err
-    assert len(list((home / "out").iterdir())) == 300
+    assert len(list((home / "out").iterdir())) == count

@@ -33,9 +33,9 @@ from vault.restore.target import read_mounts
 
 _SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
 _AHEAD_FILES: Final = 128  # asked of the disk and not yet read, each open
-_SHARE: Final = 8  # of the descriptors that a process may have, one part is for files read ahead
+_SHARE: Final = 8  # of the descriptors that a process may have, one part is for files of ours
 _AHEAD_BYTES: Final = 64 << 20
-_BATCH_FILES: Final = 64  # handed to a process at once
+_BATCH_FILES: Final = 64  # handed to a process at once, which opens them all
 _BATCHES_AHEAD: Final = 8  # read or being read, and not yet compared
 _MEMORY: Final = frozenset({b"tmpfs", b"ramfs"})  # have no disk to read back from
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -52,11 +52,12 @@ _TYPES: Final = {
 _DEVICE_TYPES: Final = frozenset({EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE})
 
 
-def _most_ahead(descriptors: int) -> int:
-    """How many files to have open ahead, of so many descriptors; there may be no limit."""
+def _most_open(wanted: int) -> int:
+    """How many files to have open at once: those wanted, or what this process may have."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
-        return _AHEAD_FILES
-    return min(_AHEAD_FILES, descriptors // _SHARE)
+        return wanted
+    return max(1, min(wanted, descriptors // _SHARE))
 
 
 class Evidence(IntEnum):
@@ -174,7 +175,7 @@ class Disk:
         ahead: deque[tuple[Found, Future[Hashed] | None]] = deque()
         size = 0  # bytes of what is ahead
         try:
-            most = _most_ahead(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+            most = _most_open(_AHEAD_FILES)
             for found in looked:
                 ahead.append((found, self._begin(found)))
                 size += found.size
@@ -265,7 +266,8 @@ class Disk:
         """As `_looked`, with small files read by whoever has time, in batches."""
         waiting: deque[_Batch] = deque()
         members = self._walk()
-        while batch := list(itertools.islice(members, _BATCH_FILES)):
+        most = _most_open(_BATCH_FILES)
+        while batch := list(itertools.islice(members, most)):
             waiting.append(self._hand_out(batch, helpers))
             while waiting and (waiting[0].is_done or len(waiting) > _BATCHES_AHEAD):
                 yield from self._gather(waiting.popleft())
