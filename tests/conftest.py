@@ -62,7 +62,7 @@ from vault.restore import Local
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.memory import MemoryStore
-from vault.verify import VerifyReport, verify
+from vault.verify import VerifyReport, verify_snapshots
 
 START = datetime(2030, 1, 1, tzinfo=UTC)  # after every real mtime: nothing written is "racy"
 PASSPHRASE = b"correct horse"
@@ -206,7 +206,7 @@ class Lab:
         scratch = self.base / "scratch"
         scratch.mkdir(exist_ok=True)
         with make_workers(0) as workers:
-            return verify(
+            return verify_snapshots(
                 repository,
                 records or repository.ledger.snapshots(),
                 recovery=self.recovery if keys else None,

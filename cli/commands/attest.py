@@ -34,7 +34,7 @@ def push(invocation: Invocation, file: Path) -> None:
     record = attestations.is_recorded(repository, data)
     if record is None:
         key = invocation.recovery_key(repository).restorer
-        record = attestations.record(repository, data, key, tool=TOOL)
+        record = attestations.record_attestation(repository, data, key, tool=TOOL)
         invocation.did(recorded_text(record))
         invocation.remember(repository)
     fields = {
@@ -69,7 +69,7 @@ def record_or_keep(
 ) -> Record | None:
     """Record an attestation; None where the store refused: then it is a file of this machine."""
     try:
-        record = attestations.record(repository, data, recovery.restorer, tool=TOOL)
+        record = attestations.record_attestation(repository, data, recovery.restorer, tool=TOOL)
     except VaultError as error:
         invocation.warn(f"the attestation is not recorded: {error}")
         _keep(invocation, data)

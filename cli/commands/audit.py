@@ -21,8 +21,15 @@ from cli.output.page import Section, page
 from cli.sample import sample_of
 from cli.session import Invocation, look_twice, pass_invocation
 from cli.values import ReadData, format_age, parse_read_data
-from vault.audit import AuditFinding, AuditReport, Concern, DatasetAge, Protection, SnapshotAudit
-from vault.audit import audit as audit_repository
+from vault.audit import (
+    AuditFinding,
+    AuditReport,
+    Concern,
+    DatasetAge,
+    Protection,
+    SnapshotAudit,
+    audit_repository,
+)
 from vault.custody.findings import HIDING
 from vault.errors import ConfigError, LocalError
 from vault.ledger.envelope import Head

@@ -11,7 +11,7 @@ from vault.browse import View
 from vault.errors import ConfigError
 from vault.format.tree import Entry
 from vault.model import EntryType
-from vault.repository.snapshotspec import select
+from vault.repository.snapshotspec import select_snapshot
 
 
 @click.command()
@@ -33,7 +33,7 @@ def cat(invocation: Invocation, *, spec: str, path: str) -> int:
     if not wanted:
         raise click.UsageError("PATH is missing: which file?")
     repository = invocation.open()
-    record = select(repository.ledger, spec)
+    record = select_snapshot(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
     with looking.view(invocation, repository, recovery, record) as view:
         entry = _file(view, wanted)

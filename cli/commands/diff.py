@@ -8,10 +8,9 @@ import click
 from cli import looking
 from cli.output import listing, render
 from cli.session import Invocation, pass_invocation
-from vault.browse.diff import Change, ChangeKind, Summary
-from vault.browse.diff import diff as compare
+from vault.browse.diff import Change, ChangeKind, Summary, diff_trees
 from vault.format.tree import Entry
-from vault.repository.snapshotspec import select
+from vault.repository.snapshotspec import select_snapshot
 
 _SIGNS: Final[Mapping[ChangeKind, str]] = {
     ChangeKind.ADDED: "+",
@@ -36,7 +35,7 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
     (exit 4). Needs recovery.key.
     """
     repository = invocation.open()
-    records = [select(repository.ledger, spec) for spec in (old, new)]
+    records = [select_snapshot(repository.ledger, spec) for spec in (old, new)]
     recovery = invocation.recovery_key(repository)
     with (
         looking.view(invocation, repository, recovery, records[0]) as before,
@@ -45,7 +44,7 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
         summary = Summary()
         flaws = before.flaws, after.flaws
         changes = _counted(
-            compare(before.tree, after.tree, flaws=flaws), summary, metadata=not no_metadata
+            diff_trees(before.tree, after.tree, flaws=flaws), summary, metadata=not no_metadata
         )
         if invocation.options.json:
             head = {"old": records[0].seq, "new": records[1].seq}

@@ -13,7 +13,7 @@ from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
 from vault.format.tree import Entry
 from vault.model import EntryType
-from vault.repository.snapshotspec import select
+from vault.repository.snapshotspec import select_snapshot
 
 _SHOWN: Final = 20  # files that are told one by one
 
@@ -31,7 +31,7 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
     before the damage is printed.
     """
     repository = invocation.open(afresh=True)
-    record = select(repository.ledger, spec)
+    record = select_snapshot(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
     with looking.view(invocation, repository, recovery, record) as view:
         vast = _Vast()

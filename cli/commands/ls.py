@@ -10,7 +10,7 @@ from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
 from vault.format.tree import Entry
 from vault.model import EntryType
-from vault.repository.snapshotspec import select
+from vault.repository.snapshotspec import select_snapshot
 
 _HEADINGS = ("mode", "owner", "size", "modified", "path")
 _RIGHT = {2, 3}
@@ -32,7 +32,7 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
     """
     spec, wanted = looking.split(spec, path)
     repository = invocation.open()
-    record = select(repository.ledger, spec)
+    record = select_snapshot(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
     with looking.view(invocation, repository, recovery, record) as view:
         number = looking.find(view, wanted)

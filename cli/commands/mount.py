@@ -7,8 +7,8 @@ import click
 from cli.looking import report_flaws
 from cli.session import Invocation, pass_invocation
 from vault.browse import View
-from vault.browse.mount import check_mount_point, load_fuse, serve
-from vault.repository.snapshotspec import select
+from vault.browse.mount import check_mount_point, load_fuse, mount_snapshot
+from vault.repository.snapshotspec import select_snapshot
 
 
 @click.command()
@@ -30,10 +30,10 @@ def mount(invocation: Invocation, *, spec: str, directory: Path, allow_other: bo
     load_fuse()
     check_mount_point(directory)
     repository = invocation.open()
-    record = select(repository.ledger, spec)
+    record = select_snapshot(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
     with View(repository, recovery, record, scratch=invocation.scratch, random_access=True) as view:
         code = report_flaws(invocation, record.seq, view.flaws)
         invocation.note(f"snapshot {record.seq} is at {directory}; Ctrl-C unmounts it")
-        serve(view, directory, allow_other=allow_other)
+        mount_snapshot(view, directory, allow_other=allow_other)
     return code

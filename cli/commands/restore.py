@@ -22,7 +22,7 @@ from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
 from vault.patterns import matcher
 from vault.repository.repository import Repository, snapshot_body
-from vault.repository.snapshotspec import select
+from vault.repository.snapshotspec import select_snapshot
 from vault.restore import (
     BadEntriesError,
     Course,
@@ -34,10 +34,10 @@ from vault.restore import (
     RestoreRequest,
     finalize_restore,
     leftovers,
-    undo,
-    undo_from,
+    restore_snapshot,
+    undo_restore,
+    undo_restore_from,
 )
-from vault.restore import restore as restore_snapshot
 from vault.restore.attesting import NOT_REPEATED
 from vault.restore.prove import ProofReport
 
@@ -124,7 +124,7 @@ def restore(
     spec, target = _exactly(arguments, 2, "SNAPSHOT and TARGET")
     repository = invocation.open(afresh=True)
     request = RestoreRequest(
-        record=select(repository.ledger, spec),
+        record=select_snapshot(repository.ledger, spec),
         target=Path(target),
         tool=TOOL,
         verify=verify,
@@ -315,7 +315,7 @@ def _is_less(final: Finalized) -> bool:
 
 
 def _undo(invocation: Invocation, target: Path) -> int:
-    undone = undo(target, state=invocation.places.state)
+    undone = undo_restore(target, state=invocation.places.state)
     fields = {
         "target": str(target.absolute()),
         "kept": undone.journal is not None,
@@ -353,7 +353,7 @@ def _undo_from(invocation: Invocation, note: Path, arguments: Sequence[str], *, 
         if not yes:
             invocation.confirm("exchange them?", instead="--yes does not ask")
 
-    done = undo_from(note, state=invocation.places.state, agree=agree)
+    done = undo_restore_from(note, state=invocation.places.state, agree=agree)
     if done is not None:
         invocation.did(f"{render.printable(done.target)} was exchanged")
     fields = {

@@ -19,7 +19,7 @@ from vault.machine.workers import make_workers
 from vault.model import LockMode, ObjectRef, ObjectType, from_rfc3339
 from vault.repository import attestations, badpacks
 from vault.repository.badpacks import BadPackMemory
-from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
+from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.snapshot import (
     Action,
     NamedStream,
@@ -109,7 +109,9 @@ def attested(lab: "Lab", report: VerifyReport, *, verdict: str | None = None) ->
         claims=report.claims(),
     )
     data = attestations.sign(attestation, lab.recovery.restorer)
-    return attestations.record(repository, data, lab.recovery.restorer, tool="vault test")
+    return attestations.record_attestation(
+        repository, data, lab.recovery.restorer, tool="vault test"
+    )
 
 
 def say(lab: "Lab", bad: Iterable[str] = (), cleared: Iterable[str] = ()) -> Record:
@@ -567,7 +569,7 @@ def restored(lab: "Lab", record: Record, target: Path, **options: Any) -> Restor
     scratch = lab.base / "scratch"
     scratch.mkdir(exist_ok=True)
     with make_workers(0) as workers:
-        return restore(
+        return restore_snapshot(
             lab.open(), lab.recovery, request, local=lab.local, scratch=scratch, workers=workers
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault.audit import audit
+from vault.audit import audit_repository
 from vault.custody.findings import Concern
 from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, ObjectNotFoundError, VaultError
@@ -116,7 +116,7 @@ def _contents(lab: "Lab") -> list[Any]:
 def _audit(lab: "Lab") -> list[str]:
     repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(2) as workers:
-        report = audit(repository, sample=Sample(share=1.0), workers=workers)
+        report = audit_repository(repository, sample=Sample(share=1.0), workers=workers)
     return [
         f"{each.code} {each.subject}"
         for each in report.findings

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vault.audit import audit
+from vault.audit import audit_repository
 from vault.machine.workers import make_workers
 from vault.model import LockMode, Retention
 from vault.repository.repository import Repository
@@ -45,7 +45,7 @@ def require_locked(lab: "Lab") -> None:
     """What is owed is there and locked for as long as promised, statements for their term."""
     repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0) as workers:
-        report = audit(repository, workers=workers)
+        report = audit_repository(repository, workers=workers)
     assert [finding for finding in report.findings if finding.severity == "error"] == []
 
 

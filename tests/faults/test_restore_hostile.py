@@ -41,7 +41,7 @@ from vault.model import (
     to_rfc3339,
 )
 from vault.repository.repository import Draft, Repository, domain_ref
-from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
+from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.restore.syscalls import Fs
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def run(lab: "Lab", record: Record, target: Path) -> RestoreReport:
     scratch = lab.base / "scratch"
     scratch.mkdir(exist_ok=True)
     with make_workers(0) as workers:
-        return restore(
+        return restore_snapshot(
             lab.open(),
             lab.recovery,
             RestoreRequest(record=record, target=target, tool="vault test"),

@@ -31,7 +31,7 @@ from vault.model import Digest, EventBody, ObjectRef, ObjectType, replace_body
 from vault.repository import attestations
 from vault.repository.enrolment import revoke_writer
 from vault.repository.repository import Repository, domain_ref
-from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
+from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.restore.syscalls import Fs
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def run(lab: "Lab", record: Record, target: Path, **options: Any) -> RestoreRepo
         record=record, target=target, tool="vault test", replace=True, **options
     )
     with make_workers(0) as workers:
-        return restore(
+        return restore_snapshot(
             repository, lab.recovery, request, local=lab.local, scratch=scratch, workers=workers
         )
 

@@ -13,7 +13,7 @@ from vault.errors import LocalError
 from vault.ledger.chain import Record
 from vault.machine import metadata
 from vault.machine.workers import make_workers
-from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
+from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.restore import attempt as restore_run
 from vault.restore.syscalls import Fs
 
@@ -93,7 +93,7 @@ def run(lab: "Lab", record: Record, target: Path, fs: Fs, processes: int = 2) ->
     scratch = lab.base / "scratch"
     scratch.mkdir(exist_ok=True)
     with make_workers(2, processes=processes) as workers:
-        return restore(
+        return restore_snapshot(
             lab.open(),
             lab.recovery,
             RestoreRequest(record=record, target=target, tool="vault test"),

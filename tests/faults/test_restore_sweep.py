@@ -19,8 +19,8 @@ from vault.restore import (
     RestoreReport,
     RestoreRequest,
     finalize_restore,
-    restore,
-    undo,
+    restore_snapshot,
+    undo_restore,
 )
 from vault.restore.syscalls import Fs
 from vault.restore.undo_finalize import unfinished
@@ -97,7 +97,7 @@ def run(lab: "Lab", record: Record, room: Room, fs: Fs | None = None, **options:
     scratch = lab.base / "scratch"
     scratch.mkdir(exist_ok=True)
     with make_workers(0) as workers:
-        return restore(
+        return restore_snapshot(
             lab.open(),
             lab.recovery,
             RestoreRequest(
@@ -201,7 +201,7 @@ def check_either(lab: "Lab", record: Record, room: Room, new: State, *, forward:
         run_finalize(lab, room)
         assert read(room.target) == new
     elif room.beside:
-        while undo(room.target, state=lab.host.state).journal is not None:
+        while undo_restore(room.target, state=lab.host.state).journal is not None:
             assert read(room.target) == room.before
         assert read(room.target) == room.before
     assert room.beside == []
@@ -361,7 +361,7 @@ def test_store_that_fails_once(
         request = RestoreRequest(record=record, target=room.target, tool="t", replace=True)
         try:
             with make_workers(0) as workers:
-                report = restore(
+                report = restore_snapshot(
                     repository,
                     own.recovery,
                     request,

@@ -27,9 +27,9 @@ from vault.restore import (
     RestoreRequest,
     finalize_restore,
     leftovers,
-    restore,
-    undo,
-    undo_from,
+    restore_snapshot,
+    undo_restore,
+    undo_restore_from,
 )
 from vault.restore.syscalls import Fs
 from vault.restore.undo_finalize import unfinished
@@ -59,7 +59,7 @@ class Bench:
         scratch.mkdir(exist_ok=True)
         options = {"target": self.target, "replace": True, **options}
         with make_workers(0) as workers:
-            return restore(
+            return restore_snapshot(
                 self.lab.open(),
                 self.lab.recovery,
                 RestoreRequest(record=self.record, tool="vault test", **options),
@@ -84,7 +84,7 @@ class Bench:
 
     def undo(self) -> bool:
         """One step back; whether what was restored is kept."""
-        return undo(self.target, state=self.local.state).journal is not None
+        return undo_restore(self.target, state=self.local.state).journal is not None
 
     def of(self, state: Path) -> "Bench":
         """Another user, or the same one after his state directory was lost."""
@@ -257,20 +257,20 @@ def test_undo_from_a_note_exchanges_and_removes_nothing(bench: Bench) -> None:
         raise ConfigError("no")
 
     with pytest.raises(ConfigError, match="no"):
-        undo_from(bench.note, state=bench.local.state, agree=refuse)
+        undo_restore_from(bench.note, state=bench.local.state, agree=refuse)
     assert read(bench.target) == NEW
-    assert undo_from(bench.note, state=bench.local.state, agree=asked.append) is not None
+    assert undo_restore_from(bench.note, state=bench.local.state, agree=asked.append) is not None
     assert (asked[0].target, asked[0].note.user) == (bench.target, "me")
     assert read(bench.target) == OLD
     assert NEW in bench.trees()
-    assert undo_from(bench.note, state=bench.local.state, agree=refuse) is None
+    assert undo_restore_from(bench.note, state=bench.local.state, agree=refuse) is None
     assert read(bench.target) == OLD
 
 
 def test_undo_from_a_note_beside_its_journal_keeps_both_in_step(bench: Bench) -> None:
     """The journal knows afterwards, so that finalize and undo go on from there."""
     bench.restore()
-    undo_from(bench.note, state=bench.local.state, agree=lambda _: None)
+    undo_restore_from(bench.note, state=bench.local.state, agree=lambda _: None)
     assert read(bench.target) == OLD
     bench.finalize()
     assert bench.trees() == [NEW]
@@ -326,7 +326,9 @@ def test_a_note_that_is_none_moves_nothing(bench: Bench, kind: str) -> None:
     other = bench.local.state / "lost"
     for _ in range(2):
         with pytest.raises(VaultError):
-            undo_from(note, state=other, agree=lambda _: pytest.fail("asked about a false note"))
+            undo_restore_from(
+                note, state=other, agree=lambda _: pytest.fail("asked about a false note")
+            )
     assert leftovers(bench.target, state=other).unknown
     assert bench.trees() == before
     while bench.undo():
@@ -338,7 +340,7 @@ def test_a_note_that_is_none_moves_nothing(bench: Bench, kind: str) -> None:
 def test_what_has_no_name_of_a_note_is_refused(bench: Bench, name: str) -> None:
     """Before anything is opened."""
     with pytest.raises(ConfigError):
-        undo_from(name, state=bench.local.state, agree=lambda _: None)
+        undo_restore_from(name, state=bench.local.state, agree=lambda _: None)
 
 
 # --- planted ---
@@ -805,8 +807,8 @@ def test_a_target_by_another_spelling_is_the_same(bench: Bench) -> None:
         with pytest.raises(ConfigError, match="not finished"):
             bench.restore(target=Path(spelled))
         assert unfinished(spelled, state=bench.local.state) is not None, name
-        assert undo(spelled, state=bench.local.state).journal is not None
-        assert undo(spelled, state=bench.local.state).journal is None
+        assert undo_restore(spelled, state=bench.local.state).journal is not None
+        assert undo_restore(spelled, state=bench.local.state).journal is None
         assert bench.trees() == [OLD], name
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from vault.audit import audit
+from vault.audit import audit_repository
 from vault.custody.sampling import WHOLE
 from vault.errors import VaultError
 from vault.machine.workers import make_workers
@@ -148,7 +148,7 @@ def by_vault(store: Path, root: str = EXPECTED["root"]) -> Verdict:
     except VaultError:
         return Verdict(head="", counts=(0, 0, 0), faults=frozenset({"no-root ledger 0"}))
     with make_workers(0) as workers:
-        found = audit(repository, sample=WHOLE, workers=workers).findings
+        found = audit_repository(repository, sample=WHOLE, workers=workers).findings
     counts = Counter(record.status.value for record in repository.ledger.records)
     faults = {
         f"{code} {each.subject}"

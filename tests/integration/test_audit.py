@@ -303,7 +303,7 @@ def test_heal_that_can_not_be_recorded_is_degraded(
         raise StorageError("read only")
 
     beside(packs(stored)[0])
-    monkeypatch.setattr("vault.repository.attestations.record", refuse)
+    monkeypatch.setattr("vault.repository.attestations.record_attestation", refuse)
     code, _, err = vault("heal", "--execute")
     assert code == 3
     assert "vault attest push" in err

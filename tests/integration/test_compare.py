@@ -22,7 +22,7 @@ from vault.machine.workers import make_workers
 from vault.model import LockMode
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.repository.reader import Reader
-from vault.restore import Outcome, RestoreReport, RestoreRequest, restore
+from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.restore.syscalls import Fs
 from vault.storage.local import LocalStore
 
@@ -79,7 +79,7 @@ def run(lab: "Lab", record: Record, target: Path) -> RestoreReport:
     scratch = lab.base / "scratch"
     scratch.mkdir(exist_ok=True)
     with make_workers(2) as workers:
-        return restore(
+        return restore_snapshot(
             lab.open(),
             lab.recovery,
             RestoreRequest(record=record, target=target, tool="vault test"),

@@ -142,7 +142,7 @@ def printed(
     documents.append(vault_json("key", "revoke", "web"))
     documents.append(vault_json("key", "list"))
     with monkeypatch.context() as patch:
-        patch.setattr("vault.repository.attestations.record", _refuse)
+        patch.setattr("vault.repository.attestations.record_attestation", _refuse)
         documents.append(vault_json("verify", code=3))
     (file,) = (home / "state/vault/attestations").iterdir()
     documents.append(vault_json("attest", "push", file))

@@ -198,7 +198,7 @@ def test_an_attestation_that_can_be_kept_nowhere_does_not_hide_the_verdict(
     def refuse(*_: object, **__: object) -> None:
         raise LocalError("the store is read-only")
 
-    monkeypatch.setattr("vault.repository.attestations.record", refuse)
+    monkeypatch.setattr("vault.repository.attestations.record_attestation", refuse)
     (home / "state/vault/attestations").write_text("in the way")
     code, out, err = vault("verify")
     assert code == 3

@@ -20,7 +20,7 @@ from vault.restore.prove import read_back
 from vault.restore.stage import Staging
 from vault.restore.syscalls import Fs
 from vault.restore.target import inspect
-from vault.restore.undo_finalize import Undone, finalize, undo, unfinished
+from vault.restore.undo_finalize import Undone, finalize, undo_restore, unfinished
 
 if TYPE_CHECKING:
     from tests.powercut.conftest import Disk, Recorder, Tree
@@ -142,7 +142,7 @@ class Machine:
     def undo(self) -> None:
         """One step back."""
         self.mark("undoing")
-        undone = undo(self.target, state=self.state, fs=self.fs)
+        undone = undo_restore(self.target, state=self.state, fs=self.fs)
         self.mark("removed" if undone == Undone() else "undone")
 
     def finalize(self) -> None:

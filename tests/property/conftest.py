@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 
 from vault.machine.workers import make_workers
-from vault.restore import RestoreReport, RestoreRequest, restore
+from vault.restore import RestoreReport, RestoreRequest, restore_snapshot
 from vault.restore.syscalls import Fs
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def run_restore(lab: Any, record: "Record", target: Path, **options: Any) -> Res
     scratch = target.parent / "scratch"
     scratch.mkdir(exist_ok=True)
     with make_workers(0) as workers:
-        return restore(
+        return restore_snapshot(
             lab.open(),
             lab.recovery,
             RestoreRequest(record=record, target=target, tool="vault test", **options),

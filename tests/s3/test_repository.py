@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from vault.audit import Concern, audit
+from vault.audit import Concern, audit_repository
 from vault.ledger.chain import Record
 from vault.machine.workers import make_workers
 from vault.model import Code, LockMode
 from vault.repository.repository import Repository
-from vault.restore import Outcome, RestoreRequest, restore
+from vault.restore import Outcome, RestoreRequest, restore_snapshot
 from vault.storage import s3
 from vault.storage.base import ObjectVersion
 
@@ -40,7 +40,7 @@ def assert_restored(lab: Any, record: Record, source: Path) -> None:
     scratch.mkdir()
     request = RestoreRequest(record=record, target=target, tool="vault test")
     with make_workers(2) as workers:
-        report = restore(
+        report = restore_snapshot(
             lab.open(), lab.recovery, request, local=lab.local, scratch=scratch, workers=workers
         )
     assert report.outcome is Outcome.RECOVERED
@@ -119,7 +119,7 @@ def assert_told(lab: Any, names: set[str], hit: set[str], seq: int) -> None:
     """The audit names every marker, every version with other bytes, every planted statement."""
     repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0, transfers=8) as workers:
-        report = audit(repository, workers=workers)
+        report = audit_repository(repository, workers=workers)
     assert report.gravest is Concern.INTEGRITY
     assert not report.omitted
     told: dict[Code, set[str]] = {}

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from vault.errors import StorageError
 from vault.machine.workers import make_workers
 from vault.model import LockMode, Parameters
-from vault.restore import Outcome, RestoreRequest, restore
+from vault.restore import Outcome, RestoreRequest, restore_snapshot
 from vault.storage import s3
 from vault.storage.base import ObjectVersion
 from vault.storage.iam import AccessRole, Dialect, bucket_policy
@@ -127,7 +127,7 @@ def test_the_restorer_restores_and_records_it(
     restorer = store_of("vault-restorer")
     request = RestoreRequest(record=record, target=tmp_path / "target", tool="vault test")
     with make_workers(0) as workers:
-        report = restore(
+        report = restore_snapshot(
             lab.with_store(restorer).open(),
             lab.recovery,
             request,

@@ -1,11 +1,16 @@
 """The layout: neither files nor folders import each other in a circle."""
 
-from collections.abc import Mapping
+import ast
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import grimp
 import pytest
 
+TOP = Path(__file__).parents[2]
+
+_OURS = {"vault", "cli"}
 Arrows = Mapping[str, set[str]]
 
 
@@ -34,6 +39,32 @@ def test_folders_do_not_import_each_other_in_a_circle(arrows: Arrows) -> None:
 def test_a_circle_is_found() -> None:
     """The control: of three files one imports itself by way of another."""
     assert set(_circle({"a": {"b"}, "b": {"a", "c"}, "c": set()})) == {"a", "b"}
+
+
+def test_no_function_is_renamed_where_it_is_imported(arrows: Arrows) -> None:
+    """A search for the name that a caller uses finds the definition."""
+    files = [*(TOP / "vault").rglob("*.py"), *(TOP / "cli").rglob("*.py")]
+    assert len(files) > 100
+    found = {(str(path.relative_to(TOP)), *each) for path in files for each in _renamed(path)}
+    assert {each for each in found if each[1] not in arrows} == set()
+
+
+def test_a_renamed_function_is_found(tmp_path: Path) -> None:
+    """The control: of a class, a module of another library and a function, the last one is told."""
+    path = tmp_path / "a.py"
+    path.write_text(
+        "from vault.a import A as B\nimport os as o\nfrom vault.b import c as d\n", "ascii"
+    )
+    assert list(_renamed(path)) == [("vault.b.c", "d")]
+
+
+def _renamed(path: Path) -> Iterator[tuple[str, str]]:
+    """What of ours, in lower case as functions and modules are, a file imports by another name."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in _OURS:
+            for each in node.names:
+                if each.asname and each.name.islower():
+                    yield f"{node.module}.{each.name}", each.asname
 
 
 def _room(module: str) -> str:

@@ -1,11 +1,11 @@
 """The audit: the whole repository compared with what was signed, with public keys, without writing.
 
-`audit` is one audit from beginning to end, and never stops at the first finding. What must exist
-is `vault.custody`'s; here it is counted, read, judged and reported. Opening sealed bytes with
-the recovery key is the work of `vault.verify`.
+`audit_repository` is one audit from beginning to end, and never stops at the first finding. What
+must exist is `vault.custody`'s; here it is counted, read, judged and reported. Opening sealed
+bytes with the recovery key is the work of `vault.verify`.
 """
 
-from vault.audit.audit import audit
+from vault.audit.audit import audit_repository
 from vault.audit.report import AuditReport, DatasetAge, SnapshotAudit
 from vault.custody.findings import AuditFinding, Concern
 from vault.custody.protection import Protection, protection
@@ -19,6 +19,6 @@ __all__ = [
     "DatasetAge",
     "Protection",
     "SnapshotAudit",
-    "audit",
+    "audit_repository",
     "protection",
 ]

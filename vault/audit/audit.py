@@ -52,7 +52,7 @@ _BAD: dict[Verdict, tuple[Code, str]] = {
 }
 
 
-def audit(
+def audit_repository(
     repository: Repository,
     *,
     sample: Sample = NO_PACKS,

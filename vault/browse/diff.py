@@ -49,7 +49,7 @@ class Change:
         return self.new.size if self.new else 0
 
 
-def diff(
+def diff_trees(
     old: Iterable[Entry], new: Iterable[Entry], *, flaws: Sequence[Flaws] = ()
 ) -> Iterator[Change]:
     """Merge two trees, each in tree order, and give the paths that differ, in that order.

@@ -290,7 +290,7 @@ def load_fuse() -> Any:
     return mfusepy
 
 
-def serve(view: View, directory: Path, *, allow_other: bool = False) -> None:
+def mount_snapshot(view: View, directory: Path, *, allow_other: bool = False) -> None:
     """Mount a snapshot and answer until it is unmounted, or a signal ends it.
 
     Runs in the main thread. SIGINT, SIGTERM and SIGHUP unmount; then this returns.

@@ -241,7 +241,9 @@ def body_of(attestation: Attestation, digest: Digest) -> EventBody | Verificatio
     return body
 
 
-def record(repository: Repository, data: bytes, key: SigningKey, *, tool: str) -> Record:
+def record_attestation(
+    repository: Repository, data: bytes, key: SigningKey, *, tool: str
+) -> Record:
     """Store an attestation and append the statement that cites it.
 
     Raises:

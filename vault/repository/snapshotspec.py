@@ -24,7 +24,7 @@ def split_path(spec: str) -> tuple[str, str | None]:
     return (snapshot, f"/{directory}") if found else (spec, None)
 
 
-def select(ledger: Ledger, spec: str, *, zone: tzinfo | None = None) -> Record:
+def select_snapshot(ledger: Ledger, spec: str, *, zone: tzinfo | None = None) -> Record:
     """The snapshot that a SNAPSHOT argument names.
 
     Args:

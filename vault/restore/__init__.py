@@ -1,16 +1,23 @@
 """Restoring: stage beside the target, prove what was written from disk, exchange it for the target.
 
-`restore` is the flow from beginning to end; `attempt` is one try of it. What comes later, to
-undo an exchange or to finalize it, is in `undo_finalize`. Checks of stored bytes without a
-target belong in `vault.verify`; reading single files belongs in `vault.browse`.
+`restore_snapshot` is the flow from beginning to end; `attempt` is one try of it. What comes
+later, to undo an exchange or to finalize it, is in `undo_finalize`. Checks of stored bytes
+without a target belong in `vault.verify`; reading single files belongs in `vault.browse`.
 """
 
 from vault.restore.attesting import Finalized, ProofFailedError, finalize_restore
 from vault.restore.course import Course
 from vault.restore.journal import Local
 from vault.restore.report import BadEntriesError, Outcome, RestoreReport, RestoreRequest
-from vault.restore.restore import restore
-from vault.restore.undo_finalize import Exchange, Leftovers, Undone, leftovers, undo, undo_from
+from vault.restore.restore import restore_snapshot
+from vault.restore.undo_finalize import (
+    Exchange,
+    Leftovers,
+    Undone,
+    leftovers,
+    undo_restore,
+    undo_restore_from,
+)
 
 __all__ = [
     "BadEntriesError",
@@ -26,7 +33,7 @@ __all__ = [
     "Undone",
     "finalize_restore",
     "leftovers",
-    "restore",
-    "undo",
-    "undo_from",
+    "restore_snapshot",
+    "undo_restore",
+    "undo_restore_from",
 ]

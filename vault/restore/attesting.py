@@ -90,7 +90,9 @@ class Witness:
     def record(self, data: bytes) -> Record | None:
         """Append it to the ledger; None where the store can't be written."""
         try:
-            return attestations.record(self._repository, data, self._key, tool=self._tool)
+            return attestations.record_attestation(
+                self._repository, data, self._key, tool=self._tool
+            )
         except (VaultError, OSError) as error:
             _log.warning("the attestation could not be recorded: %s", error)
             return None
@@ -254,7 +256,9 @@ class _Finisher:
 
     def _append(self, repository: Repository, recovery: RecoveryKey, data: bytes) -> dict[str, Any]:
         try:
-            statement = attestations.is_recorded(repository, data) or attestations.record(
+            statement = attestations.is_recorded(
+                repository, data
+            ) or attestations.record_attestation(
                 repository, data, recovery.restorer, tool=self._tool
             )
         except (VaultError, OSError) as error:

@@ -67,7 +67,7 @@ def note_name(staging: bytes) -> bytes:
     return staging + _target.NOTE_SUFFIX
 
 
-def write(parent: int, staging: bytes, note: Note, fs: Fs) -> None:
+def write_note(parent: int, staging: bytes, note: Note, fs: Fs) -> None:
     """Leave a note, durably, for everybody to read.
 
     Raises:
@@ -78,7 +78,7 @@ def write(parent: int, staging: bytes, note: Note, fs: Fs) -> None:
     fs.fsync(parent)
 
 
-def remove(parent: int, staging: bytes, fs: Fs) -> None:
+def remove_note(parent: int, staging: bytes, fs: Fs) -> None:
     """Remove the note that a run of this user left, if it is there; the caller syncs.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`restore` from end to end: looked at, held, tried, attested where it fails.
+"""`restore_snapshot` from end to end: looked at, held, tried, attested where it fails.
 
 See docs/design.md "Restore".
 
@@ -30,7 +30,7 @@ from vault.restore.undo_finalize import finalize, refuse_unfinished
 _log = logging.getLogger(__name__)
 
 
-def restore(
+def restore_snapshot(
     repository: Repository,
     recovery: RecoveryKey,
     request: RestoreRequest,

@@ -17,9 +17,7 @@ from vault.errors import FormatError, LocalError, VaultError
 from vault.format.tree import Entry, EntryType, is_sparse, replace_entry
 from vault.machine import metadata
 from vault.restore.journal import Journal, Journals, KeptMeta, Local, MountPoint, State, Subject
-from vault.restore.note import Note
-from vault.restore.note import remove as remove_note
-from vault.restore.note import write as write_note
+from vault.restore.note import Note, remove_note, write_note
 from vault.restore.syscalls import (
     Directories,
     Fs,

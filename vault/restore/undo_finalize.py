@@ -63,7 +63,7 @@ class _Left:
 
     def end(self, journal: Journal) -> None:
         """Remove the note, then the journal: all that it was for is done."""
-        _note.remove(self.parent, _staging_name(journal), self.fs)
+        _note.remove_note(self.parent, _staging_name(journal), self.fs)
         self.fs.fsync(self.parent)  # no directory comes back once its journal is gone
         self._journals.remove(journal)
 
@@ -172,7 +172,7 @@ class Undone:
     beside: Path | None = None  # where it is kept
 
 
-def undo(path: Path | str | bytes, *, state: Path, fs: Fs | None = None) -> Undone:
+def undo_restore(path: Path | str | bytes, *, state: Path, fs: Fs | None = None) -> Undone:
     """Take one step back: a promoted restore into staging, a staged one away.
 
     What was TARGET and changed in that time is not removed.
@@ -278,7 +278,7 @@ def _first_change(fd: int, journal: Journal, fs: Fs) -> bytes | None:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """What `undo_from` is about to do, for a person to judge."""
+    """What `undo_restore_from` is about to do, for a person to judge."""
 
     target: Path
     other: Path | None  # becomes TARGET; None: TARGET is to be missing
@@ -289,7 +289,7 @@ class Exchange:
     shared: str | None  # why others could have put both there; None: they could not
 
 
-def undo_from(
+def undo_restore_from(
     path: Path | str | bytes,
     *,
     state: Path,

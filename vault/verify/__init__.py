@@ -7,6 +7,6 @@ versions and the ledger itself are the work of `vault.audit`.
 """
 
 from vault.verify.report import Hit, VerifyReport
-from vault.verify.verify import SoFar, Verification, verify
+from vault.verify.verify import SoFar, Verification, verify_snapshots
 
-__all__ = ["Hit", "SoFar", "Verification", "VerifyReport", "verify"]
+__all__ = ["Hit", "SoFar", "Verification", "VerifyReport", "verify_snapshots"]

@@ -152,7 +152,7 @@ class Verification:
         )
 
 
-def verify(
+def verify_snapshots(
     repository: Repository,
     records: Sequence[Record],
     *,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault.audit import AuditReport, Code, Concern, audit, protection
+from vault.audit import AuditReport, Code, Concern, audit_repository, protection
 from vault.crypto.keys import SigningKey
 from vault.custody.findings import LIMIT, Findings
 from vault.custody.needs import Collector
@@ -60,7 +60,7 @@ def look(
     repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
     sample = draw(share, ledger=repository.ledger, nonce=bytes(NONCE_SIZE))
     with make_workers(workers) as pool:
-        return audit(repository, sample=sample, floors=floors, workers=pool)
+        return audit_repository(repository, sample=sample, floors=floors, workers=pool)
 
 
 def codes(report: AuditReport) -> set[Code]:
@@ -621,7 +621,7 @@ def test_what_is_appended_meanwhile_is_no_gap(
     repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
     lab.snapshot(make_source("other", seed=5))
     with make_workers(0) as workers:
-        report = audit(repository, workers=workers)
+        report = audit_repository(repository, workers=workers)
     assert codes(report) == set()
     assert report.head.seq == record.seq
 
@@ -851,7 +851,7 @@ def test_a_clock_that_is_ahead_hides_nothing(lab: "Lab", record: Record) -> None
 
     repository = Repository(lab.store, lab.root, clock=tomorrow, tolerant=True)
     with make_workers(0) as workers:
-        report = audit(repository, workers=workers)
+        report = audit_repository(repository, workers=workers)
     assert [each.seq for each in report.snapshots] == [record.seq]
     assert codes(report) == {Code.CLOCK}
 

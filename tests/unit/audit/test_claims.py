@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault.audit import AuditReport, Code, Concern, audit
+from vault.audit import AuditReport, Code, Concern, audit_repository
 from vault.audit.sealing import Recipients, sealed_to
 from vault.crypto.keys import RecipientKey, SigningKey, recipient_id
 from vault.custody.sampling import NO_PACKS, WHOLE, Sample
@@ -50,7 +50,7 @@ def look(lab: "Lab", sample: Sample = NO_PACKS) -> AuditReport:
     """One audit, as the command line makes it."""
     repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0) as pool:
-        return audit(repository, sample=sample, workers=pool)
+        return audit_repository(repository, sample=sample, workers=pool)
 
 
 def found(report: AuditReport) -> list[tuple[Code, str]]:

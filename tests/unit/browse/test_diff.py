@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.browse.diff import Change, ChangeKind, Summary, compare, diff
+from vault.browse.diff import Change, ChangeKind, Summary, compare, diff_trees
 from vault.format.tree import Entry
 from vault.model import EntryType, sort_key
 
@@ -62,7 +62,7 @@ def test_directories_that_come_and_go_are_told_with_all_in_them() -> None:
     """In tree order, also where one tree ends first."""
     old = [_directory(b""), _directory(b"a"), _file(b"a/x"), _file(b"a-b")]
     new = [_directory(b""), _file(b"a-b"), _directory(b"z"), _file(b"z/y")]
-    found = [(change.kind, change.entry.path) for change in diff(old, new)]
+    found = [(change.kind, change.entry.path) for change in diff_trees(old, new)]
     assert found == [
         (ChangeKind.REMOVED, b"a"),
         (ChangeKind.REMOVED, b"a/x"),
@@ -81,7 +81,7 @@ def test_no_more_than_two_entries_are_held() -> None:
             ahead += 1 if used else 0
             yield _file(b"%04d" % number, mtime=int(used))
 
-    for count, _ in enumerate(diff(endless(used=False), endless(used=True)), start=1):
+    for count, _ in enumerate(diff_trees(endless(used=False), endless(used=True)), start=1):
         assert ahead <= count + 1
     assert ahead == 1_000
 
@@ -93,7 +93,7 @@ _paths = st.lists(st.sampled_from(b"a a/b a/b/c a-b a\x01 b b/c \xff".split()), 
 def test_the_merge_is_the_difference_of_the_sets(old: list[bytes], new: list[bytes]) -> None:
     """By tree order, for any two lists of paths."""
     trees = [[_file(path) for path in sorted(paths, key=sort_key)] for paths in (old, new)]
-    found = [(change.kind, change.entry.path) for change in diff(*trees)]
+    found = [(change.kind, change.entry.path) for change in diff_trees(*trees)]
     added = [(ChangeKind.ADDED, path) for path in set(new) - set(old)]
     removed = [(ChangeKind.REMOVED, path) for path in set(old) - set(new)]
     assert found == sorted(added + removed, key=lambda item: sort_key(item[1]))
@@ -105,7 +105,7 @@ def test_the_summary_counts_content_where_it_changed() -> None:
     new = [_file(b"b", b"\2", size=25), _directory(b"c"), _file(b"d", size=1, uid=1)]
     new.append(_file(b"e", size=100))
     summary = Summary()
-    for change in diff(old, new):
+    for change in diff_trees(old, new):
         summary.add(change)
     assert summary.paths == dict.fromkeys(ChangeKind, 1)
     assert (summary.added_size, summary.removed_size) == (125, 60)
@@ -113,7 +113,7 @@ def test_the_summary_counts_content_where_it_changed() -> None:
 
 def test_sizes_of_what_is_not_there_are_nothing() -> None:
     """Before it was added, after it was removed."""
-    (added,) = diff([], [_file(size=7)])
-    (removed,) = diff([_file(size=7)], [])
+    (added,) = diff_trees([], [_file(size=7)])
+    (removed,) = diff_trees([_file(size=7)], [])
     assert (added.old_size, added.new_size) == (0, 7)
     assert (removed.old_size, removed.new_size) == (7, 0)

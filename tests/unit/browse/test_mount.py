@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.browse import View
-from vault.browse.mount import SnapshotFiles, check_mount_point, load_fuse, serve
+from vault.browse.mount import SnapshotFiles, check_mount_point, load_fuse, mount_snapshot
 from vault.errors import ConfigError, LocalError, StorageError
 from vault.model import EntryType
 
@@ -312,9 +312,9 @@ def test_what_libfuse_returns(
     try:
         if fails:
             with pytest.raises(LocalError, match="can't mount"):
-                serve(view, mount)
+                mount_snapshot(view, mount)
         else:
-            serve(view, mount, allow_other=True)
+            mount_snapshot(view, mount, allow_other=True)
             assert seen["default_permissions"] is seen["allow_other"] is True
         assert signal.getsignal(signal.SIGTERM) is mine
     finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault.audit import Concern, audit
+from vault.audit import Concern, audit_repository
 from vault.custody.heal import Action, Healer, HealPlan, HealReport, Step, plan_repair
 from vault.errors import (
     ObjectNotFoundError,
@@ -398,7 +398,7 @@ def test_an_audit_agrees_with_heal_on_what_must_be_visible(
     is_clean = not (report.hidden or after.lost or after.refused or after.left or after.unread)
     repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0) as workers:
-        gravest = audit(repository, workers=workers).gravest
+        gravest = audit_repository(repository, workers=workers).gravest
     assert (is_clean, gravest is not Concern.INTEGRITY) == (is_healed, is_healed)
 
 

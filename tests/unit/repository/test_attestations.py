@@ -74,7 +74,9 @@ def test_record(lab: "Lab", repository: Repository) -> None:
     """Stored as evidence, cited by a statement of its kind, found again."""
     data = attestations.sign(_describe(repository, verdict="partial"), lab.recovery.restorer)
     assert attestations.is_recorded(repository, data) is None
-    record = attestations.record(repository, data, lab.recovery.restorer, tool="vault test")
+    record = attestations.record_attestation(
+        repository, data, lab.recovery.restorer, tool="vault test"
+    )
     assert record.type == "drill"
     assert isinstance(record.body, EventBody)
     assert record.body.verdict == "partial"
@@ -97,7 +99,7 @@ def test_signed_by_somebody_else(lab: "Lab", repository: Repository, who: str) -
     with pytest.raises(SignatureError):
         attestations.open_attestation(data, repository.ledger)
     with pytest.raises(SignatureError):
-        attestations.record(repository, data, lab.recovery.restorer, tool="vault test")
+        attestations.record_attestation(repository, data, lab.recovery.restorer, tool="vault test")
     assert list(lab.store.versions("")) == before
 
 
@@ -117,7 +119,7 @@ def test_impossible_attestations(
     attestation = _describe(repository, **changes)
     data = attestations.sign(attestation, lab.recovery.restorer)
     with pytest.raises(error):
-        attestations.record(repository, data, lab.recovery.restorer, tool="vault test")
+        attestations.record_attestation(repository, data, lab.recovery.restorer, tool="vault test")
     assert list(lab.store.versions("evidence/")) == []
 
 
@@ -183,7 +185,9 @@ def test_what_was_recorded_is_borne_out(lab: "Lab", make_source: "MakeSource") -
         if kind == "verification":
             claims["through"] = opened.head.seq
         data = attestations.sign(_describe(opened, kind=kind, **changes), lab.recovery.restorer)
-        record = attestations.record(opened, data, lab.recovery.restorer, tool="vault test")
+        record = attestations.record_attestation(
+            opened, data, lab.recovery.restorer, tool="vault test"
+        )
         assert _objections(lab, data, record) == []
 
 

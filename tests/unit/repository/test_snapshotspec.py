@@ -14,7 +14,7 @@ from vault.model import (
     SnapshotBody,
     TreeRef,
 )
-from vault.repository.snapshotspec import parse_moment, select
+from vault.repository.snapshotspec import parse_moment, select_snapshot
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 DIGEST = "cd" * 32
@@ -80,40 +80,40 @@ def history() -> History:
 
 def test_dataset_is_its_newest_snapshot(history: History) -> None:
     """The plain case."""
-    assert select(history.ledger, "web").seq == 5
-    assert select(history.ledger, "web@latest").seq == 5
+    assert select_snapshot(history.ledger, "web").seq == 5
+    assert select_snapshot(history.ledger, "web@latest").seq == 5
 
 
 def test_newer_incomplete_snapshot_is_never_passed_over_silently(history: History) -> None:
     """Both are named, and how to say which."""
     newest = history.snapshot("2026-01-04T03:00:00Z", complete=False)
     with pytest.raises(ConfigError, match=f"snapshot {newest.seq} .* one is 5") as caught:
-        select(history.ledger, "web")
+        select_snapshot(history.ledger, "web")
     assert "web@latest" in str(caught.value.hint)
-    assert select(history.ledger, "web@latest").seq == 5
-    assert select(history.ledger, str(newest.seq)) == newest
+    assert select_snapshot(history.ledger, "web@latest").seq == 5
+    assert select_snapshot(history.ledger, str(newest.seq)) == newest
 
 
 def test_older_incomplete_snapshot_does_not_matter(history: History) -> None:
     """A complete one came after it."""
     history.snapshot("2026-01-04T03:00:00Z", complete=False)
     newest = history.snapshot("2026-01-05T03:00:00Z")
-    assert select(history.ledger, "web") == newest
+    assert select_snapshot(history.ledger, "web") == newest
 
 
 def test_a_time_in_the_future_is_no_time(history: History) -> None:
     """A snapshot that says 2099 counts as taken when it was stored."""
     newest = history.snapshot("2099-01-01T00:00:00Z")
-    assert select(history.ledger, "web@2026-01-09", zone=UTC).seq == 5
-    assert select(history.ledger, "web@2026-01-10", zone=UTC) == newest
+    assert select_snapshot(history.ledger, "web@2026-01-09", zone=UTC).seq == 5
+    assert select_snapshot(history.ledger, "web@2026-01-10", zone=UTC) == newest
 
 
 def test_void_snapshots_are_not_chosen(history: History) -> None:
     """Nor do they hide the one before, and by number they are an error."""
     void = history.snapshot("2026-01-04T03:00:00Z", void=True)
-    assert select(history.ledger, "web").seq == 5
+    assert select_snapshot(history.ledger, "web").seq == 5
     with pytest.raises(SignatureError, match="distrusted"):
-        select(history.ledger, str(void.seq))
+        select_snapshot(history.ledger, str(void.seq))
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ def test_void_snapshots_are_not_chosen(history: History) -> None:
 )
 def test_time_is_the_newest_complete_at_or_before(history: History, time: str, seq: int) -> None:
     """A date means the end of its day."""
-    assert select(history.ledger, f"web@{time}", zone=UTC).seq == seq
+    assert select_snapshot(history.ledger, f"web@{time}", zone=UTC).seq == seq
 
 
 def test_time_without_zone_is_local(history: History) -> None:
     """In the zone that is given."""
     east = timezone(timedelta(hours=5))
-    assert select(history.ledger, "web@2026-01-02T08:00", zone=east).seq == 3
-    assert select(history.ledger, "web@2026-01-02T07:59", zone=east).seq == 1
+    assert select_snapshot(history.ledger, "web@2026-01-02T08:00", zone=east).seq == 3
+    assert select_snapshot(history.ledger, "web@2026-01-02T07:59", zone=east).seq == 1
 
 
 def test_zone_of_the_machine_is_used_where_none_is_given() -> None:
@@ -149,20 +149,20 @@ def test_zone_of_the_machine_is_used_where_none_is_given() -> None:
 def test_time_skips_incomplete_snapshots(history: History) -> None:
     """The newest complete one at that time."""
     history.snapshot("2026-01-04T03:00:00Z", complete=False)
-    assert select(history.ledger, "web@2026-01-05", zone=UTC).seq == 5
+    assert select_snapshot(history.ledger, "web@2026-01-05", zone=UTC).seq == 5
 
 
 def test_time_before_the_first_snapshot_is_refused(history: History) -> None:
     """There was nothing yet."""
     with pytest.raises(ConfigError, match="no complete snapshot at or before 2025"):
-        select(history.ledger, "web@2025-12-31", zone=UTC)
+        select_snapshot(history.ledger, "web@2025-12-31", zone=UTC)
 
 
 @pytest.mark.parametrize("time", ["", "yesterday", "2026-13-01", "2026-01-01T25:00", "9999-12-31"])
 def test_malformed_times_are_usage_errors(history: History, time: str) -> None:
     """Not guessed at; the end of time is no time."""
     with pytest.raises(ConfigError, match="ISO 8601"):
-        select(history.ledger, f"web@{time}", zone=timezone(timedelta(hours=-1)))
+        select_snapshot(history.ledger, f"web@{time}", zone=timezone(timedelta(hours=-1)))
 
 
 def test_dataset_with_only_incomplete_snapshots_is_the_newest_of_them() -> None:
@@ -170,21 +170,21 @@ def test_dataset_with_only_incomplete_snapshots_is_the_newest_of_them() -> None:
     history = History()
     history.snapshot("2026-01-01T00:00:00Z", complete=False)
     history.snapshot("2026-01-02T00:00:00Z", complete=False)
-    assert select(history.ledger, "web").seq == 2
+    assert select_snapshot(history.ledger, "web").seq == 2
     for spec in ("web@latest", "web@2026-01-03"):
         with pytest.raises(ConfigError, match=r"no complete snapshot.*incomplete 1, 2"):
-            select(history.ledger, spec, zone=UTC)
-    assert select(history.ledger, "1").seq == 1
+            select_snapshot(history.ledger, spec, zone=UTC)
+    assert select_snapshot(history.ledger, "1").seq == 1
 
 
 def test_unknown_dataset_lists_near_names(history: History) -> None:
     """Typing errors are common in an incident."""
     history.snapshot("2026-01-01T00:00:00Z", dataset="database")
     with pytest.raises(ConfigError, match="'databse'") as caught:
-        select(history.ledger, "databse")
+        select_snapshot(history.ledger, "databse")
     assert caught.value.hint == "did you mean database?"
     with pytest.raises(ConfigError) as caught:
-        select(history.ledger, "zzz@latest")
+        select_snapshot(history.ledger, "zzz@latest")
     assert caught.value.hint == "datasets here: database, web"
 
 
@@ -192,9 +192,9 @@ def test_unknown_dataset_lists_near_names(history: History) -> None:
 def test_number_of_no_snapshot_is_refused(history: History, spec: str) -> None:
     """Other statements, and beyond the head."""
     with pytest.raises(ConfigError, match="is not a snapshot"):
-        select(history.ledger, spec)
+        select_snapshot(history.ledger, spec)
 
 
 def test_number_is_that_snapshot(history: History) -> None:
     """An older one too."""
-    assert select(history.ledger, "3").seq == 3
+    assert select_snapshot(history.ledger, "3").seq == 3

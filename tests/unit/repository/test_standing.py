@@ -82,7 +82,9 @@ def say(
         claims=more,
     )
     data = attestations.sign(attestation, lab.recovery.restorer)
-    return attestations.record(repository, data, lab.recovery.restorer, tool="vault test").seq
+    return attestations.record_attestation(
+        repository, data, lab.recovery.restorer, tool="vault test"
+    ).seq
 
 
 def pack_of(lab: "Lab", seq: int) -> str:

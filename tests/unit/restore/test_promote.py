@@ -29,7 +29,7 @@ from vault.restore.promote import Promotion
 from vault.restore.prove import read_back
 from vault.restore.stage import Staging
 from vault.restore.syscalls import Fs
-from vault.restore.undo_finalize import Undone, finalize, leftovers, undo, unfinished
+from vault.restore.undo_finalize import Undone, finalize, leftovers, undo_restore, unfinished
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 OpenStaging: TypeAlias = Callable[..., AbstractContextManager[Staging]]
@@ -143,7 +143,7 @@ class Machine:
 
     def undo(self, target: Path, fs: Fs | None = None) -> Undone:
         """One step back."""
-        return undo(target, state=self.local.state, fs=fs)
+        return undo_restore(target, state=self.local.state, fs=fs)
 
     def undo_all(self, target: Path, fs: Fs | None = None) -> None:
         """Undo until nothing is left to undo."""

@@ -39,8 +39,8 @@ from vault.restore import (
     RestoreReport,
     RestoreRequest,
     finalize_restore,
-    restore,
-    undo,
+    restore_snapshot,
+    undo_restore,
 )
 from vault.restore.prove import ProofReport, Verdict, prove
 from vault.restore.syscalls import Fs
@@ -112,7 +112,7 @@ def run(
     scratch = lab.base / "scratch"
     scratch.mkdir(exist_ok=True)
     with make_workers(workers) as executors:
-        return restore(
+        return restore_snapshot(
             lab.open(),
             lab.recovery,
             RestoreRequest(record=record, target=target, tool="vault test", **options),
@@ -312,7 +312,7 @@ def test_replace_undo_finalize(
     assert look(target) == look(source)
     with pytest.raises(ConfigError, match="not finished"):
         run(lab, record, target, replace=True)
-    assert undo(target, state=lab.host.state).journal is not None
+    assert undo_restore(target, state=lab.host.state).journal is not None
     assert look(target) == former
     end(lab, target)
     assert look(target) == look(source)
@@ -325,7 +325,7 @@ def test_changed_while_it_waited(lab: "Lab", record: Record, target: Path) -> No
     target.mkdir()
     (target / "mine").write_text("mine")
     run(lab, record, target, replace=True)
-    undo(target, state=lab.host.state)
+    undo_restore(target, state=lab.host.state)
     (staged,) = [p for p in target.parent.glob(".target.vault-*") if p.is_dir()]
     (staged / "tree/a/one").write_bytes(b"0ne")
     with pytest.raises(DigestMismatchError):
@@ -340,7 +340,7 @@ def test_finalize_needs_the_snapshot_it_was(
     target.mkdir()
     (target / "mine").write_text("mine")
     run(lab, record, target, replace=True)
-    undo(target, state=lab.host.state)
+    undo_restore(target, state=lab.host.state)
     other = make_repository(name="other")
     with pytest.raises(ConfigError, match="another repository"):
         end(other.with_host(lab.host), target)
@@ -488,7 +488,9 @@ def test_read_only_store(lab: "Lab", record: Record, source: Path, target: Path)
     data = report.attestation_file.read_bytes()
     repository = lab.open()
     assert attestations.is_recorded(repository, data) is None
-    statement = attestations.record(repository, data, lab.recovery.restorer, tool="vault test")
+    statement = attestations.record_attestation(
+        repository, data, lab.recovery.restorer, tool="vault test"
+    )
     assert attestations.is_recorded(lab.open(), data) == statement
     assert verdicts(lab) == ["passed"]
 
@@ -498,7 +500,7 @@ def test_read_only_store_and_finalize(lab: "Lab", record: Record, target: Path) 
     target.mkdir()
     (target / "mine").write_text("mine")
     run(lab, record, target, replace=True)
-    undo(target, state=lab.host.state)
+    undo_restore(target, state=lab.host.state)
 
     def refuse(point: FaultPoint) -> None:
         if point.operation == "put":
@@ -520,7 +522,7 @@ def test_errors_of_the_system_come_in_the_vaults_words(
 ) -> None:
     """Also before staging begins: a scratch directory that is not there."""
     with pytest.raises(LocalError), make_workers(0) as workers:
-        restore(
+        restore_snapshot(
             lab.open(),
             lab.recovery,
             RestoreRequest(record=record, target=target, tool="t"),

@@ -30,7 +30,7 @@ from vault.repository import attestations
 from vault.repository.reader import Reader
 from vault.repository.repository import Draft, Repository
 from vault.storage.base import ObjectVersion
-from vault.verify import VerifyReport, verify
+from vault.verify import VerifyReport, verify_snapshots
 from vault.verify.found import KEPT, NAMED, Found
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _share(
     scratch.mkdir(exist_ok=True)
     repository = lab.open()
     with make_workers(2) as workers:
-        return verify(
+        return verify_snapshots(
             repository,
             repository.ledger.snapshots(),
             sample=draw(share, ledger=repository.ledger, nonce=nonce),
@@ -586,7 +586,9 @@ def _record(lab: "Lab", report: VerifyReport) -> None:
         claims=report.claims(),
     )
     signed = attestations.sign(attestation, lab.recovery.restorer)
-    record = attestations.record(repository, signed, lab.recovery.restorer, tool="vault test")
+    record = attestations.record_attestation(
+        repository, signed, lab.recovery.restorer, tool="vault test"
+    )
     assert attestations.objections(signed, record, lab.open().ledger) == []
 
 
