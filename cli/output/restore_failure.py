@@ -12,6 +12,7 @@ from vault.errors import IntegrityError, MissingObjectError
 from vault.repository.repository import snapshot_body
 from vault.restore import Course, RestoreRequest
 from vault.restore.attesting import ProofFailedError
+from vault.storage.names import INVENTORY
 
 _NAMED = 20  # snapshots, differences
 
@@ -100,7 +101,7 @@ def _next(request: RestoreRequest, course: Course, *, is_missing: bool) -> Itera
         yield f"next: 'vault verify {seq}' names what is hit"
     if course.objects and is_missing:
         yield "next: 'vault heal' shows whether the store only hides what is missing"
-    if course.packs or any(name.startswith("inventory/") for name in course.objects):
+    if course.packs or any(name.startswith(INVENTORY) for name in course.objects):
         yield (
             f"next: 'vault snapshot' of {dataset} stores again what is wrong, where the source"
             " still has it"

@@ -9,6 +9,7 @@ from cli.output.restore_failure import NO_SNAPSHOT_MENDS
 from cli.sample import sample_text
 from vault.ledger.chain import Ledger, Record
 from vault.repository.repository import snapshot_body
+from vault.storage.names import DOMAINS
 from vault.verify import Hit, SoFar, VerifyReport
 
 NAMED = 20  # snapshots, files and findings that are told one by one
@@ -215,7 +216,7 @@ def _advice(report: VerifyReport, ledger: Ledger) -> Iterator[str]:
 
 
 def _is_domain(name: str) -> bool:
-    return name.startswith("domains/")
+    return name.startswith(DOMAINS)
 
 
 def _restorable(names: Sequence[str], whole: Mapping[str, int]) -> Iterator[str]:

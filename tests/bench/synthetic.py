@@ -12,13 +12,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from vault.crypto.keyfiles import WriterKey, load_writer
-from vault.ledger.envelope import build_statement, ledger_name, seal_envelope
+from vault.ledger.envelope import build_statement, seal_envelope
 from vault.machine.chunkcache import Cache, PackRow
 from vault.machine.workers import make_workers
 from vault.model import Digest, ObjectType, PackId, replace_body, to_rfc3339
 from vault.repository.repository import Repository, snapshot_body
 from vault.snapshot import SnapshotRequest, take_snapshot
 from vault.storage.local import LocalStore
+from vault.storage.names import ledger_name
 
 CHUNKS_A_PACK = 32  # 32 MiB packs of chunks of 1 MiB on average
 TEXT = b"%08d the quick brown fox jumps over the lazy dog\n"

@@ -12,11 +12,11 @@ from vault.custody.findings import Concern
 from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, ObjectNotFoundError, VaultError
 from vault.ledger import pages
-from vault.ledger.envelope import ledger_name
 from vault.machine.workers import make_workers
 from vault.model import Digest, HeartbeatBody, LockMode
 from vault.repository.repository import Draft, Repository
 from vault.storage.base import ObjectVersion
+from vault.storage.names import ledger_name
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource

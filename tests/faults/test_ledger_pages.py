@@ -9,10 +9,11 @@ import pytest
 
 from vault.errors import RollbackError
 from vault.ledger import pages
-from vault.ledger.envelope import build_statement, ledger_name, parse_envelope, seal_envelope
+from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
 from vault.model import Digest, EventBody, HeartbeatBody
 from vault.repository.repository import Draft
 from vault.storage.memory import FaultPoint
+from vault.storage.names import ledger_name, page_name
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -64,7 +65,7 @@ def _requests(lab: "Lab") -> Counter[str]:
 
 
 def _page(lab: "Lab", number: int) -> tuple[str, str]:
-    name = pages.page_name(number)
+    name = page_name(number)
     (version,) = (item for item in lab.store.versions(name) if item.name == name)
     return name, version.version
 
@@ -74,7 +75,7 @@ def test_a_cold_client_reads_pages_not_statements(lab: "Lab") -> None:
     _beat(lab, 5 * LENGTH)
     _vouch(lab)
     assert [version.name for version in lab.store.versions("ledger-page/")] == [
-        pages.page_name(number) for number in range(5)
+        page_name(number) for number in range(5)
     ]
     asked = _requests(lab)
     assert asked["get"] < 5 * 4 + LENGTH
@@ -151,7 +152,7 @@ def test_a_forked_page_of_a_thief_is_not_believed(lab: "Lab", *, planted_first: 
 
     def plant() -> None:
         for name, data in (
-            (pages.page_name(0), pages.encode_page(envelopes[:LENGTH])),
+            (page_name(0), pages.encode_page(envelopes[:LENGTH])),
             (ledger_name(LENGTH - 1), envelopes[LENGTH - 1]),
             (ledger_name(LENGTH), envelopes[LENGTH]),
         ):

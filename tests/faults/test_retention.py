@@ -18,7 +18,7 @@ from vault.errors import (
     WrongKeyError,
 )
 from vault.format import inventory
-from vault.ledger.envelope import build_statement, ledger_name, seal_envelope
+from vault.ledger.envelope import build_statement, seal_envelope
 from vault.model import (
     Digest,
     LockMode,
@@ -32,6 +32,7 @@ from vault.repository.domainpacks import index_objects
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.repository.repository import MAX_EVIDENCE, Draft, snapshot_body
 from vault.storage.memory import FaultPoint
+from vault.storage.names import ledger_name
 
 if TYPE_CHECKING:
     from tests.conftest import AssertInvariants, Clock, Lab, MakeRepository, MakeSource

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.crypto.keys import SigningKey
-from vault.ledger.envelope import Head, build_statement, ledger_name, seal_envelope
+from vault.ledger.envelope import Head, build_statement, seal_envelope
 from vault.model import HeartbeatBody, LockMode
 from vault.storage import s3
+from vault.storage.names import ledger_name
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource

@@ -25,14 +25,7 @@ from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps
 from vault.format import inventory
 from vault.ledger.chain import Ledger
-from vault.ledger.envelope import (
-    PAYLOAD_TYPE,
-    Head,
-    build_statement,
-    ledger_name,
-    pae,
-    seal_envelope,
-)
+from vault.ledger.envelope import PAYLOAD_TYPE, Head, build_statement, pae, seal_envelope
 from vault.model import (
     Body,
     Counts,
@@ -54,6 +47,7 @@ from vault.model import (
     WriterBody,
     replace_body,
 )
+from vault.storage.names import ledger_name
 
 REPOSITORY = "00112233445566778899aabbccddeeff"
 START = datetime(2026, 1, 1, 3, 0, 0, tzinfo=UTC)

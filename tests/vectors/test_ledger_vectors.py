@@ -10,8 +10,8 @@ import pytest
 
 from vault import errors
 from vault.ledger.chain import Ledger
-from vault.ledger.envelope import ledger_name
 from vault.model import Digest
+from vault.storage.names import ledger_name
 
 HERE = Path(__file__).parent
 VECTORS = HERE / "ledger"

@@ -23,7 +23,7 @@ from vault.errors import (
     StorageUnavailableError,
 )
 from vault.ledger.chain import Record, Status
-from vault.ledger.envelope import Head, ledger_name, parse_ledger_name
+from vault.ledger.envelope import Head
 from vault.ledger.trust import check_floor
 from vault.machine.workers import Workers, in_order
 from vault.model import Code, LockMode, ObjectRef
@@ -33,6 +33,7 @@ from vault.repository.datasets import newest_complete, owed
 from vault.repository.repository import Repository, snapshot_body
 from vault.storage.base import ObjectStatus, ObjectVersion
 from vault.storage.lockrules import is_weaker
+from vault.storage.names import LEDGER, PAGES, ledger_name, parse_ledger_name
 from vault.storage.secondlook import ask_twice
 
 _T = TypeVar("_T")
@@ -298,9 +299,9 @@ class _Audit:
         )
 
     def _named(self, name: str, verdict: Verdict) -> tuple[Code, str]:
-        if verdict is Verdict.OTHER and name.startswith("ledger/"):
+        if verdict is Verdict.OTHER and name.startswith(LEDGER):
             return Code.JUNK_STATEMENT, "junk at a name of the ledger"
-        if verdict is Verdict.OTHER and name.startswith("ledger-page/"):
+        if verdict is Verdict.OTHER and name.startswith(PAGES):
             return Code.WRONG_PAGE, "page does not say what the ledger says"
         return _BAD[verdict]
 
@@ -477,7 +478,7 @@ class _Audit:
         is_locked = self._mode is not LockMode.NONE
         refs = self._collector.refs(record) if readable and (bad or is_locked) else []
         needed = {ref.name for ref in refs if ref.name in bad}
-        needed |= {name for name in bad if "ledger/" < name <= ledger_name(record.seq)}
+        needed |= {name for name in bad if LEDGER < name <= ledger_name(record.seq)}
         return SnapshotAudit(
             seq=record.seq,
             dataset=body.dataset,

@@ -21,6 +21,7 @@ from vault.model import Code, Digest, EventBody, Id, VerificationBody
 from vault.progress import Progress
 from vault.repository import attestations
 from vault.repository.repository import MAX_EVIDENCE, Repository
+from vault.storage.names import evidence_name
 from vault.storage.secondlook import ask_twice
 
 _HEADERS = 32  # headers and attestations being read at the same time; they are small
@@ -184,7 +185,7 @@ class Reading:
     def _objections(self, record: Record) -> Sequence[attestations.Difference]:
         """None of what is missing: that is told as an object that is."""
         assert isinstance(record.body, EventBody | VerificationBody)
-        for need in self._needs.of(f"evidence/{record.body.attestation}"):
+        for need in self._needs.of(evidence_name(record.body.attestation)):
             if need.located is not None:
                 return ask_twice(
                     need.name, partial(self._objections_to, record, need), lambda found: not found

@@ -19,12 +19,13 @@ from vault.custody.findings import Findings
 from vault.custody.needs import Collector, Need, Needs
 from vault.custody.versions import Inspector, Judged, Verdict, View, groups, hash_version
 from vault.errors import IntegrityError, ObjectNotFoundError, RetentionError, VaultError
-from vault.ledger.envelope import parse_envelope, parse_ledger_name
+from vault.ledger.envelope import parse_envelope
 from vault.machine.workers import Workers, in_order
 from vault.model import Digest, ObjectRef
 from vault.repository.datasets import owed
 from vault.repository.repository import MAX_ENVELOPE, MAX_EVIDENCE, Repository
 from vault.storage.base import ObjectVersion
+from vault.storage.names import parse_ledger_name
 
 _IN_FLIGHT = 32  # names being looked at
 _COVERING = (Verdict.OTHER, Verdict.FORK, Verdict.UNLISTED)  # a plain read must not meet these

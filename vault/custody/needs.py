@@ -14,7 +14,6 @@ from vault.custody.findings import Findings
 from vault.errors import IntegrityError, ObjectNotFoundError
 from vault.format.inventory import Inventory, Resolver
 from vault.ledger.chain import Ledger, Record
-from vault.ledger.envelope import ledger_name
 from vault.model import (
     Code,
     Digest,
@@ -27,12 +26,14 @@ from vault.model import (
     to_rfc3339,
 )
 from vault.repository.repository import Repository, domain_ref, snapshot_body
+from vault.storage import names
 from vault.storage.lockrules import is_weaker
+from vault.storage.names import DOMAINS, EVIDENCE, LEDGER, PACKS, PAGES, evidence_name, ledger_name
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # before any lock's end
 _CACHE = 64 << 20  # bytes of inventories kept: the bases of one are those of the next
 
-TERM_PREFIXES = ("ledger/", "ledger-page/", "evidence/", "domains/")  # docs/design.md "Objects"
+TERM_PREFIXES = (LEDGER, PAGES, EVIDENCE, DOMAINS)  # docs/design.md "Objects"
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -61,17 +62,17 @@ class Need:
     @property
     def is_pack(self) -> bool:
         """Whether content lies in it."""
-        return self.name.startswith("packs/")
+        return names.is_pack(self.name)
 
     @property
     def is_sealed(self) -> bool:
         """Whether it begins with a header that says who can open it."""
-        return self.name.startswith(("packs/", "domains/"))
+        return self.name.startswith((PACKS, DOMAINS))
 
     @property
     def is_statement(self) -> bool:
         """Whether it is an envelope, whose identity is not the digest of its bytes."""
-        return self.name.startswith("ledger/")
+        return self.name.startswith(LEDGER)
 
 
 class Needs:
@@ -293,7 +294,7 @@ class Collector:
             elif isinstance(record.body, PruneBody):
                 cited = record.body.plan
             if cited:
-                self.needs.add(f"evidence/{cited}", Digest.parse(cited), size=None, version="")
+                self.needs.add(evidence_name(cited), Digest.parse(cited), size=None, version="")
 
 
 def _check_sums(body: SnapshotBody, resolved: Inventory) -> None:

@@ -9,10 +9,10 @@ from vault.custody.needs import NEVER, Collector, Need, Needs
 from vault.custody.versions import Inspector
 from vault.errors import IntegrityError, ObjectNotFoundError
 from vault.ledger.chain import Ledger, Record
-from vault.ledger.envelope import ledger_name
 from vault.machine.workers import Workers, in_order, make_workers
 from vault.model import LockMode, ObjectRef
 from vault.repository.repository import Repository
+from vault.storage.names import ledger_name
 
 IN_FLIGHT = 32  # questions to the store at the same time, as far as there are threads
 

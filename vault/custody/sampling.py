@@ -18,12 +18,12 @@ from vault.errors import ConfigError
 from vault.ledger.chain import Ledger, Record
 from vault.ledger.statements import MAX_RANGES, WHOLE_SHARE
 from vault.model import Digest, VerificationBody, from_rfc3339
+from vault.storage.names import is_drawn
 
 SLICES: Final = 30  # a run a night reads every pack within a month
 NONCE_SIZE: Final = 16  # bytes
 
 _DOMAIN: Final = b"vault/sample/v1"
-_PACK = re.compile(r"packs/[0-9a-f]{2}/[0-9a-f]{64}")  # drawn from; all else is always read
 _SEED = re.compile(r"([0-9a-f]{32})(?:@(0|[1-9][0-9]{0,15}))?")
 
 
@@ -51,7 +51,7 @@ class Sample:
         """Those of the objects that are to be read: what is no pack always is."""
         if self.is_whole:
             return set(names)
-        packs = [name for name in names if _PACK.fullmatch(name)]
+        packs = [name for name in names if is_drawn(name)]
         chosen: Collection[str] = ()
         if self.slice is not None:
             part, slices = self.slice

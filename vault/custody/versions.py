@@ -10,7 +10,6 @@ hide what was there. Size first, then the checksum the store states, then the by
 import dataclasses
 import hashlib
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum, auto
 from functools import partial
@@ -25,30 +24,23 @@ from vault.errors import (
 )
 from vault.ledger import pages
 from vault.ledger.chain import Ledger
-from vault.ledger.envelope import (
-    Envelope,
-    Statement,
-    parse_envelope,
-    parse_ledger_name,
-    parse_statement,
-)
+from vault.ledger.envelope import Envelope, Statement, parse_envelope, parse_statement
 from vault.ledger.statements import Authority
 from vault.model import Digest, RootBody
 from vault.repository.repository import MAX_ENVELOPE, MAX_EVIDENCE, Repository, may_be_statement
 from vault.storage.base import ObjectStore, ObjectVersion
+from vault.storage.names import (
+    LEDGER,
+    PAGES,
+    PROBES,
+    claimed_digest,
+    is_written,
+    parse_ledger_name,
+    parse_page_name,
+)
 from vault.storage.secondlook import ask_twice
 
-_HEX = "[0-9a-f]{64}"
-_LABEL = "[a-z][a-z0-9._-]{0,62}"
-_NAMES = re.compile(
-    r"ledger/[0-9]{16}|ledger-page/[0-9]{10}"
-    rf"|(?:evidence|inventory|(?:index|domains)/{_LABEL})/({_HEX})"
-    r"|packs/([0-9a-f]{2})/((?:\2)[0-9a-f]{62})"
-)
-_PAGE = re.compile(r"ledger-page/([0-9]{10})")
 _PIECE = 8 << 20  # bytes read at a time to be hashed
-
-IGNORED = "probe/"  # what `store check` leaves behind
 
 
 class Verdict(Enum):
@@ -107,7 +99,7 @@ class View:
             match each.verdict:
                 case Verdict.FORK | Verdict.UNLISTED:
                     yield each
-                case Verdict.OTHER if needed or self.name.startswith("ledger"):
+                case Verdict.OTHER if needed or self.name.startswith((LEDGER, PAGES)):
                     if number > last:
                         yield each
                 case Verdict.MARKER if needed and number > last:
@@ -123,16 +115,9 @@ class View:
 
 def groups(store: ObjectStore) -> Iterator[tuple[str, list[ObjectVersion]]]:
     """The whole store in one listing: names with their versions, oldest first."""
-    listed = (item for item in store.versions("") if not item.name.startswith(IGNORED))
+    listed = (item for item in store.versions("") if not item.name.startswith(PROBES))
     for name, versions in itertools.groupby(listed, key=lambda item: item.name):
         yield name, list(versions)
-
-
-def claimed_digest(name: str) -> Digest | None:
-    """The SHA-256 that a name of the vault says its object has."""
-    match = _NAMES.fullmatch(name)
-    claimed = match and (match[1] or match[3])
-    return Digest.parse(claimed) if claimed else None
 
 
 class Inspector:
@@ -158,16 +143,16 @@ class Inspector:
         return self.inspect(name, self._store.versions_of(name))
 
     def _judge(self, name: str, versions: Sequence[ObjectVersion]) -> Iterator[Judged]:
-        if not _NAMES.fullmatch(name):
+        if not is_written(name):
             for version in versions:
                 yield Judged(version=version, verdict=_marker_or(version, Verdict.FOREIGN))
         elif (seq := parse_ledger_name(name)) is not None:
             yield from self._judge_statements(seq, versions)
-        elif page := _PAGE.fullmatch(name):
+        elif (page := parse_page_name(name)) is not None:
             for version in versions:
                 yield ask_twice(
                     name,
-                    partial(self._judge_page, int(page[1]), version),
+                    partial(self._judge_page, page, version),
                     lambda answer: answer.verdict is not Verdict.OTHER,
                 )
         else:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from vault.errors import ConfigError, FormatError
 from vault.model import Digest, ObjectRef
-from vault.storage.base import validate_name
+from vault.storage.names import inventory_name, validate_name
 
 MAX_INVENTORY = 1 << 30  # bytes
 MAX_CHAIN = 16  # bases behind one inventory
@@ -351,7 +351,7 @@ def _header_number(line: str, pattern: re.Pattern[str]) -> int:
 
 def _parse_base(line: str) -> ObjectRef:
     base = parse_ref(line.removeprefix(_BASE))
-    if base.name != f"inventory/{base.sha256}":
+    if base.name != inventory_name(base.sha256):
         raise FormatError("inventory base is not an inventory", found=base.name)
     return base
 

@@ -30,7 +30,6 @@ _ENVELOPE = frozenset({"payload", "payloadType", "signatures"})
 _SIGNATURE = frozenset({"keyid", "sig"})
 _PREDICATE = re.compile(r"urn:vault:([a-z][a-z0-9-]{0,62}):v([1-9][0-9]{0,8})")
 _REPOSITORY = re.compile(r"[0-9a-f]{32}")
-_LEDGER_NAME = re.compile(r"ledger/([0-9]{16})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,17 +106,6 @@ class Statement:
                 expected=self.max_pae,
                 found=len(envelope.pae),
             )
-
-
-def ledger_name(seq: int) -> str:
-    """The object name of a statement."""
-    return f"ledger/{seq:016d}"
-
-
-def parse_ledger_name(name: str) -> int | None:
-    """The seq of a statement's object name, or None for any other name."""
-    match = _LEDGER_NAME.fullmatch(name)
-    return int(match[1]) if match else None
 
 
 def max_envelope(pae_limit: int) -> int:

@@ -35,11 +35,6 @@ class PagedStatement:
     statement: Statement
 
 
-def page_name(number: int) -> str:
-    """Where a page is stored."""
-    return f"ledger-page/{number:010d}"
-
-
 def pages_due(head: int) -> int:
     """How many whole pages there are up to a head, whose successor may be missing yet."""
     return (head + 1) // PAGE_LENGTH

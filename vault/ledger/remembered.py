@@ -22,10 +22,11 @@ import msgspec
 from vault import __version__
 from vault.errors import FormatError
 from vault.ledger.chain import Ledger, Record, Status
-from vault.ledger.envelope import Head, ledger_name
+from vault.ledger.envelope import Head
 from vault.ledger.statements import KINDS
 from vault.machine.privacy import make_private
 from vault.model import Body, Digest, Finding
+from vault.storage.names import ledger_name
 
 WORTHWHILE: Final = 64  # new statements that a file is written for; fewer are read again
 

@@ -32,6 +32,7 @@ from vault.model import (
     validate_label,
     validate_pattern,
 )
+from vault.storage.names import domain_object_name
 
 _MAX_TREE_LEVEL = 8
 _MAX_RECIPIENTS = 16
@@ -157,7 +158,7 @@ def _check_writer(body: WriterBody) -> None:
         domain = body.domain
         Digest.parse(domain.sha256)
         validate_label(domain.name, "domain")
-        if domain.object != f"domains/{domain.name}/{domain.sha256}":
+        if domain.object != domain_object_name(domain.name, domain.sha256):
             raise FormatError("writer has an impossible domain object", found=domain.object[:160])
 
 

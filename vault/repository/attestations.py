@@ -42,6 +42,7 @@ from vault.model import (
     to_rfc3339,
 )
 from vault.repository.repository import MAX_EVIDENCE, Draft, Repository
+from vault.storage.names import evidence_name
 
 PREDICATE_TYPE: Final = "urn:vault:attestation:v1"
 KINDS: Final = frozenset({"restore", "drill", "verification"})
@@ -254,7 +255,7 @@ def record_attestation(
     body = body_of(attestation, Digest.of(data))
     repository.ledger.require_role(key.public.id, attestation.kind, body)
     digest = repository.put_evidence(data)
-    draft = Draft(type=attestation.kind, subject=[(f"evidence/{digest}", digest)], body=body)
+    draft = Draft(type=attestation.kind, subject=[(evidence_name(digest), digest)], body=body)
     return repository.append(lambda _: draft, [key], tool=tool)
 
 

@@ -24,6 +24,7 @@ from vault.machine.privacy import make_private
 from vault.model import Digest, EventBody, VerificationBody
 from vault.repository import attestations
 from vault.repository.repository import Repository
+from vault.storage.names import is_pack
 
 _log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def _needed_by(repository: Repository, records: Iterable[Record]) -> Iterator[tu
         except IntegrityError:
             continue
         for ref in objects:
-            if ref.name.startswith("packs/"):
+            if is_pack(ref.name):
                 yield ref.sha256.hex(), record.seq
 
 

@@ -29,7 +29,7 @@ from vault.encoding import b64decode_strict, b64encode
 from vault.errors import ConfigError, FormatError, IntegrityError, VaultError
 from vault.format.domainsecrets import open_domain, seal_domain
 from vault.ledger.chain import Ledger, Record, WriterInfo
-from vault.ledger.envelope import build_statement, ledger_name, parse_envelope, seal_envelope
+from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
 from vault.machine.privacy import make_private
 from vault.model import (
     Digest,
@@ -48,6 +48,7 @@ from vault.model import (
 from vault.repository.repository import Clock, Draft, Repository, domain_ref
 from vault.retention import ledger_until, lock_target
 from vault.storage.base import ObjectStore
+from vault.storage.names import domain_object_name, ledger_name
 
 WRITER_FILE = "writer.key"
 RECOVERY_FILE = "recovery.key"
@@ -482,7 +483,7 @@ def _add_writer(
 def _store_domain(repository: Repository, name: str, data: bytes) -> DomainRef:
     digest = Digest.of(data)
     need = repository.ledger_need()
-    ref = repository.put(f"domains/{name}/{digest}", data, need).ref
+    ref = repository.put(domain_object_name(name, digest), data, need).ref
     return DomainRef(
         name=name, object=ref.name, sha256=str(ref.sha256), size=ref.size, version=ref.version
     )

@@ -51,6 +51,7 @@ from vault.repository.domainpacks import indexed_packs, snapshots_of
 from vault.repository.repository import Repository, domain_ref, snapshot_body
 from vault.repository.substitutes import Substitutes, row_of
 from vault.storage.base import Buffer
+from vault.storage.names import is_pack, pack_name
 
 _log = logging.getLogger(__name__)
 
@@ -441,7 +442,7 @@ class Reader:
 
     def _needed_packs(self, missing: Collection[str]) -> Iterator[PackReader]:
         """Each that can be read; by an index object where one says what it holds."""
-        packs = (ref for ref in self.inventory.objects if ref.name.startswith("packs/"))
+        packs = (ref for ref in self.inventory.objects if is_pack(ref.name))
         needed = {
             PackId(ref.sha256): ref
             for ref in packs
@@ -583,7 +584,7 @@ class Reader:
                 _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
                 continue
             for ref in objects:
-                if not ref.name.startswith("packs/") or ref.name in own or ref.sha256 in known:
+                if not is_pack(ref.name) or ref.name in own or ref.sha256 in known:
                     continue
                 known.add(ref.sha256)
                 if ref.sha256.hex() in doubted:
@@ -802,11 +803,6 @@ class Reader:
             ((_, block),) = pack.blocks([place.block])
             self._tree_blocks.put(key, block)
         return block[place.offset : place.offset + place.length]
-
-
-def pack_name(pack_id: bytes) -> str:
-    """Where a pack is stored."""
-    return f"packs/{pack_id.hex()[:2]}/{pack_id.hex()}"
 
 
 def _ref_of(entry: IndexEntry) -> ObjectRef:

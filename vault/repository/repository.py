@@ -41,10 +41,8 @@ from vault.ledger.envelope import (
     MAX_ROOT_PAE,
     Head,
     build_statement,
-    ledger_name,
     max_envelope,
     parse_envelope,
-    parse_ledger_name,
     parse_statement,
     seal_envelope,
 )
@@ -68,6 +66,15 @@ from vault.model import (
 from vault.storage import observing
 from vault.storage.base import Buffer, ObjectStore, ObjectVersion
 from vault.storage.lockrules import is_weaker
+from vault.storage.names import (
+    LEDGER,
+    PAGES,
+    evidence_name,
+    inventory_name,
+    ledger_name,
+    page_name,
+    parse_ledger_name,
+)
 from vault.storage.secondlook import ask_twice
 
 _log = logging.getLogger(__name__)
@@ -194,7 +201,7 @@ class Repository:
     def _has_statements(self, last: int) -> bool:
         """Whether the store lists every statement up to ``last``."""
         seq = 0
-        for name in self.store.names("ledger/"):
+        for name in self.store.names(LEDGER):
             if name == ledger_name(seq):
                 seq += 1
                 if seq > last:
@@ -228,9 +235,9 @@ class Repository:
         used = 0
         if most == 0:
             return used
-        listed = _Listed(_by_name(self.store.versions("ledger/")))
-        for name, versions in _by_name(self.store.versions("ledger-page/")):
-            if name != pages.page_name(used):
+        listed = _Listed(_by_name(self.store.versions(LEDGER)))
+        for name, versions in _by_name(self.store.versions(PAGES)):
+            if name != page_name(used):
                 continue
             if not any(self._link_page(used, version, listed) for version in versions):
                 break
@@ -297,7 +304,7 @@ class Repository:
         head = self.ledger.head
         start = ledger_name(head.seq) if head else ""
         gap: RollbackError | None = None
-        for name, versions in _by_name(self.store.versions("ledger/", after=start)):
+        for name, versions in _by_name(self.store.versions(LEDGER, after=start)):
             expected = ledger_name(self._next_seq())
             if name == expected and self._link_oldest(name, versions):
                 continue
@@ -465,13 +472,13 @@ class Repository:
         due = pages.pages_due(head)
         if not due:
             return
-        known = {version.name for version in self.store.versions("ledger-page/")}
+        known = {version.name for version in self.store.versions(PAGES)}
         for number in range(due):
-            if pages.page_name(number) not in known:
+            if page_name(number) not in known:
                 start = number * pages.PAGE_LENGTH
                 whole = self.ledger.records[start : start + pages.PAGE_LENGTH]
                 data = pages.encode_page([self.envelope_of(record) for record in whole])
-                self.put(pages.page_name(number), data, self.ledger_need())
+                self.put(page_name(number), data, self.ledger_need())
 
     def _extend_predecessors(self) -> None:
         """Lock the head for the full term, older statements from half the term on (I2).
@@ -617,7 +624,7 @@ class Repository:
                 found=f"{len(data)} bytes",
             )
         digest = Digest.of(data)
-        self.put(f"evidence/{digest}", data, self.ledger_need(), digest=digest)
+        self.put(evidence_name(digest), data, self.ledger_need(), digest=digest)
         return digest
 
     def read(self, ref: ObjectRef) -> bytes:
@@ -690,7 +697,7 @@ class Repository:
             DigestMismatchError: It is, with other bytes.
             FormatError: It is larger than evidence may be.
         """
-        name = f"evidence/{digest}"
+        name = evidence_name(digest)
         found = ask_twice(name, lambda: self._find_evidence(name, digest), _is_found)
         if isinstance(found, IntegrityError):
             raise found
@@ -737,7 +744,7 @@ class Repository:
         body = snapshot_body(record)
         sha256 = Digest.parse(body.inventory.sha256)
         return ObjectRef(
-            name=f"inventory/{sha256}",
+            name=inventory_name(sha256),
             sha256=sha256,
             size=body.inventory.size,
             version=body.inventory.version,

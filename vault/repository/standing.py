@@ -22,6 +22,7 @@ from vault.repository.attestations import Attestation, objections, open_attestat
 from vault.repository.badpacks import BadPackMemory, Word, words
 from vault.repository.datasets import newest_complete, owed
 from vault.repository.repository import Repository
+from vault.storage.names import is_pack, pack_digits
 
 BUDGET = 200  # attestations that one status opens; what is not opened is not believed to be good
 
@@ -248,8 +249,8 @@ class Cited:
                 objects = self._repository.inventory(snapshot).objects
             except IntegrityError:
                 objects = ()
-            packs = (ref.name for ref in objects if ref.name.startswith("packs/"))
-            self._needs[snapshot.seq] = frozenset(name.rpartition("/")[2] for name in packs)
+            packs = (ref.name for ref in objects if is_pack(ref.name))
+            self._needs[snapshot.seq] = frozenset(pack_digits(name) for name in packs)
         return self._needs[snapshot.seq]
 
     def _attestation(self, record: Record) -> Attestation | None:

@@ -53,6 +53,7 @@ from vault.restore.target import (
     new_id,
     open_space,
 )
+from vault.storage.names import PACKS, is_pack
 
 ENOUGH_FILES = 1_000  # for a process of its own to be worth its start
 
@@ -343,11 +344,11 @@ class Run:
 
     def _missing_packs(self) -> set[str]:
         """Needed packs that no version in the store's list is as large as."""
-        packs = (r for r in self._reader.inventory.objects if r.name.startswith("packs/"))
+        packs = (r for r in self._reader.inventory.objects if is_pack(r.name))
         sizes = {ref.name: ref.size for ref in packs}
         found = {
             version.name
-            for version in self._repository.store.versions("packs/")
+            for version in self._repository.store.versions(PACKS)
             if not version.marker and version.size == sizes.get(version.name)
         }
         return sizes.keys() - found

@@ -23,6 +23,7 @@ from vault.model import ObjectRef, SnapshotBody
 from vault.repository.domainpacks import Listed, distrusted_spans, index_objects
 from vault.repository.reader import PackReader, Reader
 from vault.repository.repository import Repository
+from vault.storage.names import is_pack, pack_digits
 
 _log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def _packs_of(repository: Repository, record: Record) -> set[str]:
         objects = repository.inventory(dataclasses.replace(record, status=Status.VALID)).objects
     except IntegrityError:
         return set()
-    return {ref.name.rpartition("/")[2] for ref in objects if ref.name.startswith("packs/")}
+    return {pack_digits(ref.name) for ref in objects if is_pack(ref.name)}
 
 
 # --- packs that no index object names ---
@@ -212,5 +213,5 @@ def _unknown_packs(repository: Repository, cache: Cache, record: Record) -> Iter
     except IntegrityError as error:
         _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
         return ()
-    packs = (ref for ref in objects if ref.name.startswith("packs/"))
+    packs = (ref for ref in objects if is_pack(ref.name))
     return [ref for ref in packs if cache.pack_number(ref.sha256) is None]

@@ -22,6 +22,7 @@ from vault.model import Digest, ObjectType, Parameters
 from vault.repository.repository import Repository
 from vault.snapshot.knownchunks import keep_unindexed
 from vault.storage.base import Buffer
+from vault.storage.names import pack_name
 
 MAX_PENDING_BLOCKS = 8  # sealed ahead of the pack that takes them; bounds memory
 MAX_PACK_CHUNKS = 65_536 - MAX_BLOCK_CHUNKS  # docs/format.md 10
@@ -169,7 +170,7 @@ class Packer:
 
     def _upload(self, number: int, writer: PackWriter) -> _StoredPack:
         finished = writer.finish()
-        name = f"packs/{str(finished.pack_id)[:2]}/{finished.pack_id}"
+        name = pack_name(finished.pack_id)
         stored = self._repository.put(
             name, finished.data, self._need(), digest=Digest(finished.pack_id)
         )

@@ -35,6 +35,7 @@ from vault.model import (
 from vault.repository.domainpacks import distrusted_spans, index_objects
 from vault.repository.repository import Draft, Repository, domain_ref
 from vault.snapshot.mend import Mending
+from vault.storage.names import PACKS, index_name, inventory_name, pack_name
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +61,8 @@ class NeededPack:
     @property
     def ref(self) -> ObjectRef:
         """As an inventory names it."""
-        pack_id = self.row.pack_id.hex()
         return ObjectRef(
-            name=f"packs/{pack_id[:2]}/{pack_id}",
+            name=pack_name(self.row.pack_id),
             sha256=Digest(self.row.pack_id),
             size=self.row.size,
             version=self.row.version,
@@ -116,7 +116,7 @@ class Publisher:
         need = self._repository.clock() + timedelta(
             seconds=self._repository.parameters.min_retention
         )
-        name = f"index/{self._domain.name}/{digest}"
+        name = index_name(self._domain.name, digest)
         return self._repository.put(name, data, need, digest=digest).ref
 
     def publish(self, publication: Publication) -> Record:
@@ -145,7 +145,7 @@ class Publisher:
         base, base_ref = self._base(publication.body.dataset, [*refs, domain])
         in_use = self._index_in_use(publication.new_index)
         text = inventory.encode([*refs, domain], in_use, base, base_ref)
-        stored = repository.put(f"inventory/{Digest.of(text)}", text, until)
+        stored = repository.put(inventory_name(Digest.of(text)), text, until)
         resolved = inventory.resolve(stored.ref, repository.read)
         self._lock_refs([domain, *resolved.bases], until)
         body = replace_body(
@@ -191,7 +191,7 @@ class Publisher:
         last = ledger.snapshots(body.dataset)
         body = replace_body(body, previous=last[-1].seq if last else None)
         digest = Digest.parse(body.inventory.sha256)
-        return Draft(type="snapshot", subject=[(f"inventory/{digest}", digest)], body=body)
+        return Draft(type="snapshot", subject=[(inventory_name(digest), digest)], body=body)
 
     def _is_late(self, until: datetime, retention: timedelta) -> bool:
         """Whether the host was suspended since ``until`` was set: it would promise too little."""
@@ -215,7 +215,7 @@ class Publisher:
         """Without locks nothing but a look proves that reused packs are still there (I1)."""
         if self._repository.parameters.lock_mode is not LockMode.NONE:
             return
-        listed = self._repository.store.versions("packs/")
+        listed = self._repository.store.versions(PACKS)
         present = {(item.name, item.version): item.size for item in listed if not item.marker}
         gone = [
             pack.number

@@ -25,6 +25,7 @@ from vault.repository.repository import Repository, domain_ref
 from vault.snapshot import walk
 from vault.snapshot.sourcerun import Problem
 from vault.snapshot.stream import NamedStream
+from vault.storage.names import is_pack
 
 MANY = 0.05  # of the packs of the dataset's last snapshot
 
@@ -154,7 +155,7 @@ def _left_of(repository: Repository, record: Record, bad: Mapping[str, Word]) ->
     except IntegrityError as error:
         _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
         return None
-    packs = [ref.sha256.hex() for ref in objects if ref.name.startswith("packs/")]
+    packs = [ref.sha256.hex() for ref in objects if is_pack(ref.name)]
     left = sorted(pack for pack in packs if pack in bad)
     if not left:
         return None

@@ -8,18 +8,13 @@ legal hold, both enforced by the store (or, for the local directory, by the prog
 """
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
-from vault.errors import ConfigError
 from vault.model import Retention
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-
-MAX_NAME = 512  # bytes
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,14 +169,3 @@ def names_of(versions: Iterable[ObjectVersion]) -> Iterator[str]:
         if not version.marker and version.name != last:
             last = version.name
             yield last
-
-
-def validate_name(name: str) -> str:
-    """The name itself, if the vault may write an object under it.
-
-    Raises:
-        ConfigError: Not relative, lower case ASCII without empty, ``.`` or ``..`` parts.
-    """
-    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
-        raise ConfigError("object name is not allowed", found=repr(name[:80]))
-    return name

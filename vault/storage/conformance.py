@@ -26,6 +26,7 @@ from vault.errors import (
 )
 from vault.model import LockMode, Retention, to_rfc3339
 from vault.storage.base import ObjectVersion
+from vault.storage.names import probe_prefix
 from vault.storage.s3 import DeniedError, Observed, S3Store
 
 LOCK = timedelta(seconds=60)
@@ -182,7 +183,7 @@ class _Bench:
         self.clock = clock
         self.can_lock = False
         self.is_versioned = False
-        self.prefix = f"probe/{secrets.token_hex(8)}/"
+        self.prefix = probe_prefix(secrets.token_hex(8))
         self._count = 0
 
     def name(self, base: str = "") -> str:

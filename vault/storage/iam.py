@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from vault.model import LockMode, Parameters
+from vault.storage.names import DOMAINS, EVIDENCE, INDEX, INVENTORY, LEDGER, PACKS, PAGES
 
 Json: TypeAlias = dict[str, Any]
 
@@ -20,10 +21,11 @@ _VERSION = "2012-10-17"  # of the policy language
 _DAY = 86_400
 _SLACK = 3  # days: a run may last, clocks may differ
 
-_LEDGER = ("ledger/*", "ledger-page/*")
-_EVIDENCE = ("evidence/*",)
-_PRUNED = ("packs/*", "index/*", "inventory/*")
-_WRITTEN = (*_LEDGER, *_EVIDENCE, *_PRUNED, "domains/*")
+_LEDGER = (f"{LEDGER}*", f"{PAGES}*")
+_EVIDENCE = (f"{EVIDENCE}*",)
+_NEEDED = (f"{INDEX}*", f"{INVENTORY}*")
+_PRUNED = (f"{PACKS}*", *_NEEDED)
+_WRITTEN = (*_LEDGER, *_EVIDENCE, *_PRUNED, f"{DOMAINS}*")
 _READ = ("s3:GetObject", "s3:GetObjectVersion")
 _EXTEND = "s3:PutObjectRetention"
 _ADD = ("s3:PutObject", _EXTEND)
@@ -165,17 +167,17 @@ def _grants(
     recorded = (*_LEDGER, *_EVIDENCE)
     match role:
         case AccessRole.WRITER:
-            readable = (*recorded, "index/*", "inventory/*", "domains/*")
+            readable = (*recorded, *_NEEDED, f"{DOMAINS}*")
             return [*common, allow(add, _WRITTEN), allow(_READ, readable)]
         case AccessRole.RESTORER:
             return [*common, allow(_READ, ["*"]), allow(add, recorded)]
         case AccessRole.AUDITOR:
-            public = (*recorded, "index/*", "inventory/*", "domains/*")
+            public = (*recorded, *_NEEDED, f"{DOMAINS}*")
             return [*common, allow(_READ, ["*"] if read_data else public)]
         case AccessRole.PRUNER:
             return [
                 *common,
-                allow(_READ, (*recorded, "inventory/*")),
+                allow(_READ, (*recorded, f"{INVENTORY}*")),
                 allow(add, recorded),
                 allow(["s3:DeleteObjectVersion"], _PRUNED),
             ]
@@ -216,7 +218,7 @@ def _ceph_statements(
     sighted = {AccessRole.AUDITOR} if read_data else set()
     blind = sorted({user for role in _BLIND - sighted for user in principals.get(role, ())})
     if blind:  # else they read what they stored: its access list gives them everything
-        statements.append(_deny(blind, _READ, _objects(bucket, prefix, ["packs/*"])))
+        statements.append(_deny(blind, _READ, _objects(bucket, prefix, [f"{PACKS}*"])))
     if keepers:
         statements.append(_deny(keepers, ["s3:DeleteObjectVersion"], objects))
     return statements

@@ -48,8 +48,9 @@ from vault.errors import (
 )
 from vault.machine.pagecache import PIECE, evict, set_direct
 from vault.model import LockMode, Retention, from_rfc3339, to_rfc3339
-from vault.storage.base import Buffer, ObjectStatus, ObjectVersion, StoreTraits, validate_name
+from vault.storage.base import Buffer, ObjectStatus, ObjectVersion, StoreTraits
 from vault.storage.lockrules import UNLOCKED, Lock, check_sha256, utc_now
+from vault.storage.names import validate_name
 
 _VOLATILE = frozenset({".tmp", ".lock"})
 _RESERVED = _VOLATILE | {".retention"}

@@ -22,9 +22,9 @@ from vault.storage.base import (
     ObjectVersion,
     StoreTraits,
     names_of,
-    validate_name,
 )
 from vault.storage.lockrules import UNLOCKED, Lock, check_sha256, utc_now
+from vault.storage.names import validate_name
 
 _Read: TypeAlias = Literal["now", "get", "status", "versions", "versions_of"]
 Operation: TypeAlias = _Read | Literal["put", "extend", "set_legal_hold", "delete"]

@@ -66,9 +66,9 @@ from vault.storage.base import (
     ObjectVersion,
     StoreTraits,
     names_of,
-    validate_name,
 )
 from vault.storage.lockrules import check_future, check_retention, check_sha256, is_weaker
+from vault.storage.names import validate_name
 
 CONNECTIONS = 20  # kept open: transfer threads of a run, and four to spare
 ATTEMPTS = 8  # per request; boto3 waits longer after each

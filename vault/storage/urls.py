@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from vault.errors import ConfigError
-from vault.storage.base import validate_name
+from vault.storage.names import validate_name
 
 MAX_PREFIX: Final = 400  # bytes; leaves room for the longest name
 

@@ -9,8 +9,8 @@ from vault.custody.sampling import WHOLE, Sample
 from vault.ledger.chain import Record
 from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
-from vault.repository.reader import pack_name
 from vault.repository.repository import Repository
+from vault.storage.names import pack_name
 from vault.verify.found import KEPT, Found
 from vault.verify.opened import Contents, require_recipient
 from vault.verify.report import VerifyReport

@@ -14,10 +14,10 @@ from vault.custody.findings import LIMIT, Findings
 from vault.custody.needs import Collector
 from vault.custody.protection import Protection
 from vault.custody.sampling import NONCE_SIZE, draw
-from vault.custody.versions import claimed_digest, known_keys
+from vault.custody.versions import known_keys
 from vault.errors import ConfigError, IntegrityError, StorageError, StorageUnavailableError
 from vault.ledger.chain import Record
-from vault.ledger.envelope import Head, build_statement, ledger_name, seal_envelope
+from vault.ledger.envelope import Head, build_statement, seal_envelope
 from vault.machine.workers import make_workers
 from vault.model import (
     Digest,
@@ -35,6 +35,7 @@ from vault.repository.enrolment import find_writer, revoke_writer
 from vault.repository.repository import Draft, Repository, snapshot_body
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
+from vault.storage.names import ledger_name
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, Lab, MakeRepository, MakeSource
@@ -452,15 +453,6 @@ def test_probes_and_leftovers_of_killed_runs_are_no_findings(lab: "Lab", record:
     assert codes(look(lab)) == set()
     lab.store.plant(name, b"ORPHAN")
     assert subjects(look(lab), Code.OTHER_BYTES) == [name]
-
-
-def test_names_of_the_vault() -> None:
-    """The digest is where the name says, and nowhere else."""
-    digest = "ab" + "0" * 62
-    assert claimed_digest(f"packs/ab/{digest}") == Digest.parse(digest)
-    assert claimed_digest(f"index/web/{digest}") == Digest.parse(digest)
-    for name in (f"packs/aa/{digest}", f"packs/{digest}", f"index/{digest}", f"x/{digest}\n"):
-        assert claimed_digest(name) is None
 
 
 # --- the ledger ---

@@ -14,7 +14,7 @@ from vault.custody.sampling import NO_PACKS, WHOLE, Sample
 from vault.encoding import b64encode
 from vault.errors import FormatError, StorageError
 from vault.ledger.chain import Record
-from vault.ledger.envelope import build_statement, ledger_name, seal_envelope
+from vault.ledger.envelope import build_statement, seal_envelope
 from vault.machine.workers import make_workers
 from vault.model import (
     Digest,
@@ -28,6 +28,7 @@ from vault.model import (
 from vault.repository import attestations
 from vault.repository.repository import Draft, Repository
 from vault.storage.memory import FaultPoint
+from vault.storage.names import ledger_name
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource

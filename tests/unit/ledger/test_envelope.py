@@ -19,11 +19,9 @@ from vault.ledger.envelope import (
     PAYLOAD_TYPE,
     Head,
     build_statement,
-    ledger_name,
     max_envelope,
     pae,
     parse_envelope,
-    parse_ledger_name,
     parse_statement,
     seal_envelope,
 )
@@ -281,15 +279,6 @@ def test_statement_that_could_not_be_read_back_is_not_built() -> None:
         payload_of(seq=2**60)
     with pytest.raises(ConfigError, match="not be readable"):
         payload_of(repository="x")
-
-
-def test_ledger_names_round_trip() -> None:
-    """16 digits, nothing else."""
-    assert ledger_name(17) == "ledger/0000000000000017"
-    assert parse_ledger_name(ledger_name(17)) == 17
-    for name in ("ledger/17", "ledger/00000000000000017", "ledger/000000000000001x", "x"):
-        assert parse_ledger_name(name) is None
-    assert parse_ledger_name("ledger/٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠") is None
 
 
 def test_head_prints_as_seq_and_digest() -> None:

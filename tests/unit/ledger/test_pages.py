@@ -5,7 +5,7 @@ import pytest
 from vault.errors import FormatError
 from vault.ledger import pages
 from vault.ledger.envelope import max_envelope
-from vault.ledger.pages import PAGE_LENGTH, encode_page, page_name, pages_due, parse_page
+from vault.ledger.pages import PAGE_LENGTH, encode_page, pages_due, parse_page
 
 
 @pytest.mark.parametrize(("head", "due"), [(0, 0), (998, 0), (999, 1), (1998, 1), (1999, 2)])
@@ -13,11 +13,6 @@ def test_a_page_is_due_with_its_last_statement(head: int, due: int) -> None:
     """Statements begin at 0, so the thousandth has number 999."""
     assert PAGE_LENGTH == 1000
     assert pages_due(head) == due
-
-
-def test_names_of_pages_sort_as_their_numbers() -> None:
-    """As docs/format.md 2.5 writes them."""
-    assert page_name(7) == "ledger-page/0000000007"
 
 
 def test_a_page_over_its_limit_is_not_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:

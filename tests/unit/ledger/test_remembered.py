@@ -13,13 +13,14 @@ import pytest
 from vault.ledger import pages, statements
 from vault.ledger import remembered as remembering
 from vault.ledger.chain import Ledger, Status
-from vault.ledger.envelope import Head, build_statement, ledger_name, parse_envelope, seal_envelope
+from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
 from vault.ledger.remembered import LedgerMemory, Remembered
 from vault.model import Digest, Finding, HeartbeatBody, InventoryRef, Severity, SnapshotBody
 from vault.repository.enrolment import revoke_writer
 from vault.repository.repository import Draft, Repository
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
+from vault.storage.names import ledger_name, page_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -387,7 +388,7 @@ def test_whole_pages_are_written_from_a_warm_start(
         body=HeartbeatBody(note="alive"),
     )
     warm.open().append(lambda _: draft, [lab.host.key.signing], tool="t")
-    page = lab.store.get(pages.page_name(0))
+    page = lab.store.get(page_name(0))
     paged = pages.parse_page(page, 0)
     assert [item.digest for item in paged] == [
         record.digest for record in lab.open().ledger.records[: pages.PAGE_LENGTH]

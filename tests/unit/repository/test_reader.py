@@ -10,7 +10,7 @@ import pytest
 from vault.errors import DigestMismatchError, IntegrityError, MissingObjectError
 from vault.ledger.chain import Record
 from vault.model import EntryType, ObjectType, replace_body
-from vault.repository.reader import PackReader, Reader, StaleIndexError, pack_name
+from vault.repository.reader import PackReader, Reader, StaleIndexError
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:
@@ -170,8 +170,3 @@ def test_unknown_chunk(lab: "Lab", record: Record, reader: Reader, tmp_path: Pat
     with pytest.raises(MissingObjectError):
         sure.find(bytes(32))
     sure.close()
-
-
-def test_pack_names() -> None:
-    """Two digits of the digest, then all of it."""
-    assert pack_name(bytes(range(32))) == f"packs/00/{bytes(range(32)).hex()}"
