@@ -54,8 +54,29 @@ class Odd(mfusepy.Operations):
         return [".", "..", *(self.names or below)]
     def read(self, path, size, offset, fh):
         return self.files[path][offset:offset + size]
+options = {}
 %s
-mfusepy.FUSE(Odd(), sys.argv[1], foreground=True, ro=True, use_ino=True)
+mfusepy.FUSE(Odd(), sys.argv[1], foreground=True, ro=True, use_ino=True, **options)
+"""
+
+# The kernel asks for no more than a file's size, unless it is told to leave that to the program.
+_DIRECT = """
+if mfusepy.fuse_version_major == 2:
+    options["direct_io"] = True
+else:
+    def init(self, info, config):
+        config.direct_io = 1
+    Odd.init_with_config = init
+"""
+_SAYS = """
+Odd.files = {{"/said": bytes(range(256)) * {blocks} + b"end", "/z": b"last"}}
+real = Odd.getattr
+def says(self, path, fh=None):
+    found = real(self, path, fh)
+    if path == "/said":
+        found.update(st_size={size}, st_blocks=0 if {size} < 1 else -(-{size} // 512))
+    return found
+Odd.getattr = says
 """
 
 
@@ -92,6 +113,25 @@ def test_a_name_that_is_listed_twice_is_stored_once(
         code, _, err = vault("restore", "odd", place.parent / "out")
         assert code == 0, err
     assert (place.parent / "out/dup").read_text() == "twice"
+
+
+@pytest.mark.parametrize("blocks", [0, 20, 4_000, 80_000])  # 3 bytes; small, middling, in pieces
+@pytest.mark.parametrize("share", [0, 1, 50, 99])
+def test_content_beyond_the_size_is_read_to_its_end_and_comes_back(
+    vault: Vault, repository: Path, mounted: Mount, blocks: int, share: int
+) -> None:
+    """Whatever share of it, in percent, the file says that it has (0: that it is empty)."""
+    content = bytes(range(256)) * blocks + b"end"
+    says = _SAYS.format(blocks=blocks, size=len(content) * share // 100)
+    with mounted(_DIRECT + says) as place:
+        assert (place / "said").stat().st_size < len(content)
+        for _ in range(2):  # the next run can't tell that it is unchanged, or reads it again
+            code, _, err = vault("snapshot", place, "--name", "odd")
+            assert code == 0, err
+        code, _, err = vault("restore", "odd", place.parent / "out")
+        assert code == 0, err
+    assert (place.parent / "out/said").read_bytes() == content
+    assert (place.parent / "out/z").read_text() == "last"
 
 
 def test_one_inode_number_for_two_files_is_two_files(
