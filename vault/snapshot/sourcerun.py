@@ -215,22 +215,22 @@ class SourceRun:
     # --- what is to be done with an item ---
 
     def _visit(self, item: SourceItem) -> None:
-        if item.error is not None or item.vanished:
+        path, _, stat, kind, _, error, is_vanished = item  # one step instead of one for each
+        if error is not None or is_vanished:
             self._problem_of(item)
-        stat = item.stat
-        if stat is None or item.vanished:
+        if stat is None or is_vanished:
             return
         if stat.st_dev != self._device:
             self._grounds.meet(item)
             self._device = stat.st_dev
             self._bound = self._bounds[stat.st_dev, stat.st_dev]
-        if item.type is None:
+        if kind is None:
             self._tally["sockets"] += 1
             return
-        if flaw := self._order.flaw(item.path, is_directory=item.type is _DIRECTORY):
-            self._unreadable(item.path, f"it {flaw}, which can't be stored")
+        if flaw := self._order.flaw(path, is_directory=kind is _DIRECTORY):
+            self._unreadable(path, f"it {flaw}, which can't be stored")
             return
-        slot = self._slot_for(item)
+        slot = self._slot_for(item, path, stat, kind)
         batch = self._batch
         batch.slots.append(slot)
         if slot.to_read and not slot.in_pieces:
@@ -240,27 +240,31 @@ class SourceRun:
         if slot.in_pieces or batch.size >= BATCH_SIZE or len(batch.slots) >= BATCH_FILES:
             self._submit()
 
-    def _slot_for(self, item: SourceItem) -> _Slot:
-        stat = item.stat
-        assert stat is not None
-        record = self._joiner.match(item.path)
-        is_file = item.type is _FILE
+    def _slot_for(
+        self, item: SourceItem, path: bytes, stat: os.stat_result, kind: EntryType
+    ) -> _Slot:
+        is_file = kind is _FILE
         state = state_of(stat) if is_file and stat.st_nlink > 1 else b""
         is_link = bool(state) and self._links.meet(state)
-        if (
-            record is not None
-            and is_unchanged(
-                stat,
-                record,
-                self._bound
-                if record.dev == self._device
-                else self._bounds[record.dev, self._device],
-            )
-            and type_in(record.canonical, record.path) == (_HARD_LINK if is_link else item.type)
-            and (record.packs in self._relied or self._rely_on(record.packs))
-        ):
-            record.dev = self._device
-            return _Slot(item, record, state, is_link)
+        record = self._joiner.match(path)
+        if record is not None:
+            device = self._device
+            is_here = record.dev == device
+            bound = self._bound if is_here else self._bounds[record.dev, device]
+            packs = record.packs  # only a file that is no link has any
+            if (
+                is_unchanged(stat, record, bound)
+                and (
+                    (is_file and not is_link)
+                    if packs
+                    else type_in(record.canonical, path) == (_HARD_LINK if is_link else kind)
+                )
+                and (packs in self._relied or self._rely_on(packs))
+            ):
+                if not is_here:
+                    record.dev = device
+                # `_Slot(…)` is a function in Python that does this
+                return tuple.__new__(_Slot, (item, record, state, is_link, False, False))
         if is_link or not is_file:
             return _Slot(item, None, state, is_link)
         return _Slot(item, None, state, to_read=True, in_pieces=self._reader.is_in_pieces(stat))

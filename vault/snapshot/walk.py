@@ -537,9 +537,9 @@ class _Walker:
 
 def _databases_in_use(path: bytes, names: Sequence[bytes]) -> list[InUse]:
     """Databases that the members of a directory say are open."""
-    found = [InUse(path, Engine.POSTGRESQL)] if b"postmaster.pid" in names else []
-    joined = b"\0".join(names) + b"\0"  # no work for each name
-    if any(ending + b"\0" in joined for ending in _SQLITE):
+    joined = b"\0%s\0" % b"\0".join(names)  # no work for each name
+    found = [InUse(path, Engine.POSTGRESQL)] if b"\0postmaster.pid\0" in joined else []
+    if b"-wal\0" in joined or b"-shm\0" in joined or b"-journal\0" in joined:
         known, below = set(names), path + b"/" if path else b""
         found += [
             InUse(below + base, Engine.SQLITE)
@@ -604,7 +604,8 @@ def _look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceIt
             return SourceItem(path, full, None if problem else found, kind, link, problem)
     except OSError as error:
         return _failed(SourceItem(path, full, None, None), error)
-    return SourceItem(path, full, found, kind)
+    # `SourceItem(…)` is a function in Python that does this
+    return tuple.__new__(SourceItem, (path, full, found, kind, None, None, False))
 
 
 def _failed(item: SourceItem, error: OSError) -> SourceItem:
