@@ -53,13 +53,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
+_CLOSED = 0 if os.geteuid() == 0 else 0o400  # a file that only root can read is his to back up
+
+
 def _plant_odd(top: bytes) -> None:
     os.mkdir(top)  # noqa: PTH102 - names are bytes
     names = [b"-rf", b"a\nb", b"\xff\xfe", b"\x1b[2J", b" ", b"*", b"x" * 255, b"back\\slash", b"'"]
     for number, name in enumerate(names):
         path = Path(os.fsdecode(top + b"/" + name))
         path.write_bytes(os.urandom(number * 700))
-        path.chmod([0o644, 0o4755, 0o2711, 0o444, 0][number % 5])
+        path.chmod([0o644, 0o4755, 0o2711, 0o444, _CLOSED][number % 5])
         os.utime(path, ns=(0, [-1, 1, 10**18 + 7, -(10**18)][number % 4]))
     folder = Path(os.fsdecode(top))
     (folder / "large").write_bytes(os.urandom(4096) * (LARGE // 4096 + 1))

@@ -1,5 +1,6 @@
 """What `LocalStore` keeps beyond the contract: durability, kills, junk, failing disks."""
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -756,9 +757,18 @@ def test_a_local_store_has_no_endpoint(tmp_path: Path) -> None:
 # --- what reached the disk ---
 
 
+@contextlib.contextmanager
+def writable(fd: int) -> Iterator[None]:
+    """Whatever the file's mode, which binds all but root."""
+    mode = os.fstat(fd).st_mode & 0o7777
+    os.fchmod(fd, 0o600)
+    yield
+    os.fchmod(fd, mode)
+
+
 def flip(fd: int) -> None:
     """Change a bit of a file behind the program's back."""
-    with Path(f"/proc/self/fd/{fd}").open("r+b") as file:
+    with writable(fd), Path(f"/proc/self/fd/{fd}").open("r+b") as file:
         first = file.read(1)
         file.seek(0)
         file.write(bytes([first[0] ^ 1]))
@@ -766,7 +776,8 @@ def flip(fd: int) -> None:
 
 def lose_the_end(fd: int) -> None:
     """Cut a file short behind the program's back."""
-    os.truncate(f"/proc/self/fd/{fd}", os.fstat(fd).st_size - 1)
+    with writable(fd):
+        os.truncate(f"/proc/self/fd/{fd}", os.fstat(fd).st_size - 1)
 
 
 @pytest.mark.parametrize("spoil", [flip, lose_the_end])
