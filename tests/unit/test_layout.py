@@ -1,12 +1,16 @@
 """The layout: neither files nor folders import each other in a circle."""
 
 import ast
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import grimp
 import pytest
+
+from docs.rooms import with_map
 
 TOP = Path(__file__).parents[2]
 
@@ -56,6 +60,45 @@ def test_a_renamed_function_is_found(tmp_path: Path) -> None:
         "from vault.a import A as B\nimport os as o\nfrom vault.b import c as d\n", "ascii"
     )
     assert list(_renamed(path)) == [("vault.b.c", "d")]
+
+
+def test_the_map_of_rooms_is_what_their_docstrings_say() -> None:
+    """`make docs` writes it."""
+    page = (TOP / "CONTRIBUTING.md").read_text()
+    assert page == with_map(page)
+    assert all(f"| `vault/{room.name}` |" in page for room in (TOP / "vault").glob("[a-z]*/"))
+
+
+def test_each_dependency_is_imported_by_the_owners_that_its_page_names() -> None:
+    """By no other module; and by each of them, so that the page forgets none."""
+    page = (TOP / "docs/dependencies.md").read_text()
+    graph = grimp.build_graph("vault", "cli", include_external_packages=True, cache_dir=None)
+    needed = _owned(page)
+    for package, owners in needed.items():
+        importers = graph.find_modules_that_directly_import(package)
+        assert {_owner(each, owners) for each in importers} == owners, package
+
+
+def test_every_library_that_is_imported_stands_in_the_page() -> None:
+    """What comes with Python, and what an owner's library brings, are not listed."""
+    page = (TOP / "docs/dependencies.md").read_text()
+    graph = grimp.build_graph("vault", "cli", include_external_packages=True, cache_dir=None)
+    brought = {"botocore", "urllib3"}  # by boto3, whose owner alone may import them
+    others = {each for each in graph.modules if "." not in each} - _OURS - sys.stdlib_module_names
+    assert others - brought == set(_owned(page))
+
+
+def _owned(page: str) -> dict[str, set[str]]:
+    """The run-time and optional libraries of the page, each with the modules that may import it."""
+    run_time, _, _ = page.partition("\n## For building")
+    rows = re.findall(r"^\| (\w+) [\d.]+ \| [^|]+ \| ([^|]+) \|", run_time, re.MULTILINE)
+    return {package: set(re.findall(r"`([\w/]+(?:\.py|/))`", owner)) for package, owner in rows}
+
+
+def _owner(module: str, owners: set[str]) -> str:
+    """The path of a module, or of the folder among the owners that it is in."""
+    path = module.replace(".", "/") + ".py"
+    return next((each for each in owners if each.endswith("/") and path.startswith(each)), path)
 
 
 def _renamed(path: Path) -> Iterator[tuple[str, str]]:
