@@ -2,10 +2,10 @@
 
 The rules of the model are those that every file system of Linux keeps, and no more: content and
 attributes are on the disk as they were when the file was last synced; a change of names is there
-once each directory that it touched was synced after it, or is itself gone for good, and with it
-what it needs: earlier changes of the same names, and of names in a directory that it removes. Of
-all other changes of names any may have come to the disk. What moved is found by looking, so that
-it does not matter which call moved it.
+once the directory that something came to, or went from, was synced after it (of a directory that
+moved: both), or is itself gone for good. With it is what it needs: earlier changes of the same
+names, and of names in a directory that it removes. Of all other changes of names any may have come
+to the disk. What moved is found by looking, so that it does not matter which call moved it.
 """
 
 import dataclasses
@@ -276,11 +276,20 @@ class Recorder:
         found = _Survivors()
         for at in reversed(range(end)):
             moved = self._events[at].moved
-            around = {directory for directory, _ in moved}
+            around = self._to_sync(moved)
             is_synced = all(synced.get(each, -1) >= at or each in found.gone for each in around)
             if moved and (is_synced or found.rest_on(moved)):
                 found.add(at, moved)
         return found.chosen
+
+    def _to_sync(self, moved: Moved) -> set[Id]:
+        """Where something came, which takes it from where it was; of directories both places."""
+        everywhere = {directory for directory, _ in moved}
+        if any(
+            stat.S_ISDIR(self._first[id_].kind) for pair in moved.values() for id_ in pair if id_
+        ):
+            return everywhere
+        return {directory for (directory, _), (_, id_) in moved.items() if id_} or everywhere
 
     def _with_what_it_needs(self, at: int) -> set[int]:
         found = _Survivors()

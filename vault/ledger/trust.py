@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from vault.encoding import dumps, loads_strict
 from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, RollbackError
 from vault.ledger.envelope import Head
-from vault.machine.privacy import make_private, open_lock
+from vault.machine.privacy import make_private, open_lock, sync_directory
 from vault.model import Digest
 
 _TRUST = re.compile(r"(0|[1-9][0-9]{0,15}):([0-9a-f]{64})")
@@ -217,8 +217,4 @@ def _write_durably(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)

@@ -34,7 +34,7 @@ from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
 from vault.errors import FormatError, LocalError, VaultError
 from vault.machine.chunkcache import MARK
 from vault.machine.filesystems import FileSystem
-from vault.machine.privacy import make_private
+from vault.machine.privacy import make_private, sync_directory
 from vault.model import from_rfc3339, sort_key
 
 _FORMAT = 4  # since then it says what the walk met
@@ -240,7 +240,7 @@ class EntryListWriter:
             os.fsync(self._file.fileno())
             self._file.close()
             self._new.replace(self._path)
-            _sync_directory(self._path.parent)
+            sync_directory(self._path.parent)
 
     def _grounds(self, met: Mapping[int, FileSystem]) -> list[Ground]:
         return [
@@ -657,11 +657,3 @@ def _reopen(path: Path) -> IO[bytes]:
 def _named(path: Path, descriptor: int) -> IO[bytes]:
     """A file object whose name is the path, not the number."""
     return open(path, "r+b", opener=lambda _path, _flags: descriptor)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

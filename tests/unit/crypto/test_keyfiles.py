@@ -171,16 +171,18 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_file_and_directory_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Durable on return."""
-    synced: list[bool] = []
+    synced: list[int | None] = []
     sync = os.fsync
 
     def note(descriptor: int) -> None:
-        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        status = os.fstat(descriptor)
+        synced.append(None if stat.S_ISDIR(status.st_mode) else status.st_size)
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", note)
-    save_writer(tmp_path / "writer.key", WRITER)
-    assert synced == [False, True]
+    path = tmp_path / "writer.key"
+    save_writer(path, WRITER)
+    assert synced == [path.stat().st_size, None]
 
 
 def test_missing_files_ask_for_a_key(tmp_path: Path) -> None:
