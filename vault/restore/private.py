@@ -214,7 +214,8 @@ def write_new(fs: Fs, directory: int, name: bytes, data: bytes, *, mode: int = 0
         while rest:
             rest = rest[fs.pwrite(fd, rest, len(data) - len(rest)) :]
         if mode != 0o600:
-            fs.chmod(fd, mode)
+            with contextlib.suppress(PermissionError):  # where modes are those of the mount
+                fs.chmod(fd, mode)
         fs.fsync(fd)
     finally:
         os.close(fd)

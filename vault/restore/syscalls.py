@@ -290,9 +290,11 @@ def remove_tree(fs: Fs, around: int, name: bytes, inode: int) -> None:
     """
     root = fs.open_directory(around, name)
     try:
-        if os.fstat(root).st_ino != inode:
+        status = os.fstat(root)
+        if status.st_ino != inode:
             raise ConfigError("not the directory it was; left alone", found=os.fsdecode(name))
-        fs.chmod(root, 0o700)
+        if status.st_mode & 0o700 != 0o700:
+            fs.chmod(root, 0o700)
         _empty(fs, root)
         fs.rmdir(around, name)
     finally:

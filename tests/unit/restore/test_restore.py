@@ -592,6 +592,114 @@ def test_no_descriptor_is_left_open(lab: "Lab", record: Record, target: Path) ->
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - names are enough
 
 
+def test_every_staged_file_is_closed(
+    lab: "Lab", source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the descriptors of a machine would not last for the files of a snapshot."""
+    for number in range(80):
+        (source / f"many{number}").write_bytes(b"%d" % number)
+    record = lab.snapshot(source).record
+    most = 0
+    fresh = os.dup(0)  # the lowest that is free
+    os.close(fresh)
+    create = Fs.create
+
+    def counted(fs: Fs, directory: int, name: bytes) -> int:
+        nonlocal most
+        fd = create(fs, directory, name)
+        most = max(most, fd - fresh)
+        return fd
+
+    monkeypatch.setattr(Fs, "create", counted)
+    run(lab, record, target)
+    assert look(target) == look(source)
+    assert 0 < most < 60
+
+
+@pytest.mark.parametrize(("lacks", "missing"), [("symlink", "symlinks"), ("link", "hard links")])
+def test_a_file_system_that_cannot_hold_the_tree_is_refused(
+    lab: "Lab", record: Record, source: Path, target: Path, lacks: str, missing: str
+) -> None:
+    """Before anything is staged; a tree without such things is restored there."""
+
+    class Poor(Fs):
+        """Lacks one thing, and counts what is made beside what tries that out."""
+
+        files: int = 0
+
+        def create(self, directory: int, name: bytes) -> int:
+            """Count."""
+            self.files += name in {b"large", b"one"}
+            return super().create(directory, name)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    poor = Poor()
+    setattr(poor, lacks, refuse)
+    with pytest.raises(ConfigError, match="can't hold this snapshot") as caught:
+        run(lab, record, target, fs=poor)
+    assert caught.value.expected == missing
+    assert poor.files == 0
+    assert not target.exists()
+    assert beside(target) == []
+    assert verdicts(lab) == []
+    for path in (source / "b").iterdir():
+        path.unlink()
+    plain = lab.snapshot(source).record
+    assert run(lab, plain, target, fs=poor).outcome is Outcome.RECOVERED
+
+
+def test_a_disk_without_room_for_the_content_is_refused(
+    lab: "Lab", source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is made; holes and second names of a file take none."""
+    (source / "content").write_bytes(os.urandom(1 << 20))
+    (source / "again").hardlink_to(source / "content")
+    with (source / "holes").open("wb") as file:
+        file.truncate(1 << 30)
+    record = lab.snapshot(source).record
+    block = 4096
+
+    def room(size: int) -> None:
+        free = os.statvfs_result((block, block, 0, 0, size // block, 0, 0, 0, 0, 255))
+        monkeypatch.setattr(os, "statvfs", lambda _: free)
+
+    room(1 << 20)  # enough for the largest file, not for the others and the directories
+    with pytest.raises(LocalError, match="not enough space"):
+        run(lab, record, target)
+    assert not target.exists()
+    assert beside(target) == []
+    room((1 << 20) + 30_000 + 12 * block)
+    assert run(lab, record, target).outcome is Outcome.RECOVERED
+
+
+def test_an_attestation_that_can_be_kept_nowhere_is_told(
+    lab: "Lab", record: Record, target: Path
+) -> None:
+    """TARGET is the new state; that it is not on record is said, and finalize makes up for it."""
+
+    def refuse(point: FaultPoint) -> None:
+        if point.operation == "put":
+            raise StorageUnavailableError("no answer")
+
+    in_the_way = lab.host.state / "attestations"
+    in_the_way.write_text("no directory")
+    target.mkdir()
+    (target / "mine").write_text("mine")
+    lab.store.fault = refuse
+    report = run(lab, record, target, replace=True)
+    assert (report.statement, report.attestation_file) == (None, None)
+    assert [type(trouble) for trouble in report.troubles] == [LocalError]
+    assert exit_code(report) == 14
+    journal = unfinished(target, state=lab.host.state)
+    assert journal is not None
+    assert journal.state == "exchanged"
+    lab.store.fault = None
+    end(lab, target)
+    assert verdicts(lab) == ["passed"]
+
+
 def test_failure_after_the_exchange_is_not_called_a_failed_restore(
     lab: "Lab", record: Record, source: Path, target: Path
 ) -> None:

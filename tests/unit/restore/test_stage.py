@@ -357,3 +357,146 @@ def test_probe_reports_what_fails(staging: Staging) -> None:
     assert "symlinks" in found.cannot_hold
     assert not found.exchange
     assert list(_root(staging).iterdir()) == []
+
+
+REFUSED = {  # what a file system may lack -> the call that would show it
+    "owner": "chown",
+    "mode": "chmod",
+    "times": "utime",
+    "symlinks": "symlink",
+    "hard links": "link",
+    "devices": "mknod",
+    "xattr user": "setxattr",
+}
+
+
+@needs_root
+@pytest.mark.parametrize("silently", [False, True])
+@pytest.mark.parametrize(("capability", "call"), REFUSED.items())
+def test_probe_tells_of_each_thing_that_is_refused_or_not_kept(
+    staging: Staging,
+    monkeypatch: pytest.MonkeyPatch,
+    capability: str,
+    call: str,
+    silently: bool,  # noqa: FBT001
+) -> None:
+    """An error is believed, and success is not: what was made is read back."""
+    assert capability not in probe(staging.fd, Fs()).cannot_hold
+
+    def refuse(*_: object, **__: object) -> None:
+        if not silently:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        found = probe(staging.fd, Fs())
+    assert capability in found.cannot_hold
+    assert list(_root(staging).iterdir()) == []
+
+
+@needs_root
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("call", ["symlink", "link", "mknod"])
+def test_probe_takes_a_failing_disk_for_no_lack(
+    staging: Staging, monkeypatch: pytest.MonkeyPatch, code: int, call: str
+) -> None:
+    """It raises, and leaves nothing."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            probe(staging.fd, Fs())
+    assert list(_root(staging).iterdir()) == []
+
+
+def test_probe_tells_names_that_differ_in_case_only(staging: Staging) -> None:
+    """Where the second is the first, a file of it would overwrite the other's."""
+
+    class CaseBlind(Fs):
+        def create(self, directory: int, name: bytes) -> int:
+            return super().create(directory, name.lower())
+
+    assert "case" in probe(staging.fd, CaseBlind()).cannot_hold
+    assert "case" not in probe(staging.fd, Fs()).cannot_hold
+
+
+def test_an_exchange_that_does_nothing_is_none(staging: Staging) -> None:
+    """What is at the names is looked at."""
+
+    class Idle(Fs):
+        def exchange(self, directory: int, one: bytes, around: int, other: bytes) -> None:
+            pass
+
+    assert not probe(staging.fd, Idle()).exchange
+    assert probe(staging.fd, Fs()).exchange
+
+
+def test_a_file_system_without_modes_takes_a_note_and_gives_all_back(
+    tmp_path: Path, open_staging: OpenStaging
+) -> None:
+    """Where modes are those of the mount, setting one is refused."""
+
+    class Modeless(Fs):
+        def chmod(self, fd: int, mode: int) -> None:  # type: ignore[override]
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with open_staging(tmp_path / "target", Modeless()) as staging:
+        probe(staging.fd, Modeless())
+        stager = Stager(staging.fd, Modeless())
+        stager.mkdir(b"inner")
+        stager.close()
+        assert len(list(tmp_path.glob(".*.note"))) == 1
+        staging.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_staging_leaks_no_descriptor(staging: Staging) -> None:
+    """Of a file that is finished, and of one that can't be."""
+
+    class Failing(Fs):
+        fails = False
+
+        def apply_fd(self, fd: int, attributes: object, *, directory: bool) -> tuple[str, ...]:
+            if self.fails:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return ()
+
+    fs = Failing()
+    stager = Stager(staging.fd, fs)
+    before = len(os.listdir("/proc/self/fd"))
+    stager.finish_file(stager.create_file(b"one"), _entry(b"one", EntryType.FILE))
+    assert len(os.listdir("/proc/self/fd")) == before
+    fs.fails = True
+    with pytest.raises(LocalError):
+        stager.finish_file(stager.create_file(b"two"), _entry(b"two", EntryType.FILE))
+    assert len(os.listdir("/proc/self/fd")) == before
+    stager.close()
+
+
+@needs_root
+def test_a_plain_user_can_read_back_what_no_mode_lets_him(
+    tmp_path: Path, as_nobody: Callable[[Callable[[], None]], None]
+) -> None:
+    """A file gets the right to be read, a directory also that to be entered; both are told."""
+    top = tmp_path / "top"
+    top.mkdir()
+    os.chown(top, 65534, 65534)
+    fd = os.open(top, os.O_RDONLY)
+
+    def restore() -> None:
+        def owned(path: bytes, kind: EntryType) -> Entry:
+            return Entry(path=path, type=kind, mode=0, uid=65534, gid=65534)
+
+        stager = Stager(fd, Fs())
+        stager.mkdir(b"inner")
+        stager.finish_file(stager.create_file(b"file"), owned(b"file", EntryType.FILE))
+        stager.finish_directories([owned(b"inner", EntryType.DIRECTORY)])
+        modes = {name: stat.S_IMODE(os.stat(name, dir_fd=fd).st_mode) for name in ("file", "inner")}
+        assert modes == {"file": 0o400, "inner": 0o500}
+        assert stager.left_out == {"access": 2}
+
+    as_nobody(restore)
+    os.close(fd)

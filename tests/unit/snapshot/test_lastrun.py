@@ -246,7 +246,25 @@ def test_a_full_disk_is_a_local_error(tmp_path: Path, monkeypatch: pytest.Monkey
     assert _read(tmp_path / "web") == [_record(b"former")]
 
 
+def test_what_was_added_can_be_read_before_it_is_committed(tmp_path: Path) -> None:
+    """All of it, whatever waits in memory."""
+    with EntryListWriter(tmp_path / "web", HEAD) as writer:
+        for name in (b"a", b"b"):
+            writer.extend([_record(name)])
+        assert list(writer.records()) == [_record(b"a"), _record(b"b")]
+
+
 # --- journals ---
+
+
+def test_a_journal_that_was_only_begun_is_one(tmp_path: Path) -> None:
+    """A run killed before its first entry leaves nothing that the next one has to speak of."""
+    journal, _ = Journal.open(tmp_path / "journal", HEAD, NUMBERS)
+    (tmp_path / "killed").write_bytes((tmp_path / "journal").read_bytes())
+    with journal:
+        reopened, problem = Journal.open(tmp_path / "killed", HEAD, NUMBERS)
+    with reopened:
+        assert (problem, list(reopened.records())) == ("", [])
 
 
 def test_a_journal_goes_on_where_it_was_left(tmp_path: Path) -> None:

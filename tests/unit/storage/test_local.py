@@ -679,6 +679,28 @@ def test_deep_trees_do_not_break_the_listing(store: LocalStore, root: Path) -> N
         put(store, name="d/" * 64 + "x")
 
 
+def test_names_at_the_limits_are_objects_and_those_beyond_are_refused(store: LocalStore) -> None:
+    """64 parts, and 240 bytes of each: what is written is listed."""
+    names = ["d/" * 63 + "x", "n" * 240]
+    for name in names:
+        put(store, name=name)
+    assert sorted(each.name for each in store.versions("")) == sorted(names)
+    for name in ("d/" * 64 + "x", "n" * 241):
+        with pytest.raises(ConfigError, match="does not fit"):
+            put(store, name=name)
+
+
+def test_what_is_planted_beyond_the_deepest_name_is_not_listed(
+    store: LocalStore, root: Path
+) -> None:
+    """64 directories deep it is, 65 deep it is not."""
+    inner = root.joinpath(*"d" * 64)
+    (inner / "d").mkdir(parents=True)
+    (inner / "seen").touch()
+    (inner / "d/unseen").touch()
+    assert [each.name for each in store.versions("")] == ["d/" * 64 + "seen"]
+
+
 def test_huge_junk_is_not_read_by_the_listing(store: LocalStore, root: Path) -> None:
     """A sparse file of a terabyte costs nothing to plant."""
     put(store)
