@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from vault import attest
-from vault.crypto import RecipientKey, SigningKey
-from vault.entrylist import EntryListWriter, ListHead, ListRecord
-from vault.envelope import Head
+from vault.crypto.keyfiles import RepositoryAddress, WriterKey, save_writer
+from vault.crypto.keys import RecipientKey, SigningKey
 from vault.errors import ConfigError
-from vault.keyfile import RepositoryAddress, WriterKey, save_writer
+from vault.ledger.envelope import Head
+from vault.ledger.trust import HeadMemory
 from vault.model import Digest, LockMode, Retention
+from vault.repository import attestations
+from vault.snapshot.lastrun import EntryListWriter, ListHead, ListRecord
 from vault.storage.local import LocalStore
-from vault.trust import HeadMemory
 
 if TYPE_CHECKING:
     from tests.powercut.conftest import Disk, Recorder
@@ -149,7 +149,7 @@ def _commit_lists(place: Path) -> Iterator[Path]:
 
 
 def _keep_attestation(place: Path) -> Iterator[Path]:
-    yield attest.keep(place / "state", b"{}")
+    yield attestations.keep(place / "state", b"{}")
 
 
 @pytest.mark.parametrize("keep", [_save_key, _remember_heads, _commit_lists, _keep_attestation])

@@ -8,8 +8,8 @@ import pytest
 from vault.encoding import dumps
 from vault.errors import FormatError, LocalError
 from vault.model import body_to_json
-from vault.restore.fs import Fs
 from vault.restore.journal import Journal, Journals, KeptMeta, State, Subject
+from vault.restore.syscalls import Fs
 
 TARGET = b"/srv/target"
 META = KeptMeta(mode=0o755, uid=0, gid=0, mtime="5", xattrs=(("75736572", "00ff"),))
