@@ -425,6 +425,34 @@ def test_a_malformed_memory_says_nothing_and_is_written_anew(
     assert list(badpacks.words(repository, BadPackMemory(lab.host.state))) == bad
 
 
+def test_a_memory_is_on_the_disk_before_it_has_its_name(
+    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut the former one is there, or the new one: never one that is empty."""
+    first = lab.snapshot(source)
+    spoil(lab, packs_of(lab, first.record, DATA)[:1])
+    synced: list[tuple[int, int]] = []
+    named: list[tuple[int, int]] = []
+    sync, replace = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        synced.append((status.st_ino, status.st_size))
+        sync(descriptor)
+
+    def note_replace(path: Path, target: Path) -> Path:
+        status = path.stat()
+        assert (status.st_ino, status.st_size) in synced
+        named.append((status.st_ino, status.st_size))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    look(lab)
+    assert len(named) == 1
+    assert named[0][1] > 0
+
+
 @pytest.mark.parametrize("how", ["writable by a group", "writable by all", "a link", "a pipe"])
 def test_a_memory_that_others_could_have_written_says_nothing(
     lab: "Lab", source: Path, tmp_path: Path, how: str

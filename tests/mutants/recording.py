@@ -67,7 +67,7 @@ class Recording:
     def who_runs(self, module: str, first: int, last: int) -> set[str]:
         """The tests that run any of these lines of a module, as it is in the tree now."""
         lines = self._lines(module)
-        return set().union(*(lines[line] for line in range(first, last + 1) if line in lines))
+        return set().union(*(tests for line, tests in lines.items() if first <= line <= last))
 
     @functools.cache  # noqa: B019 - one recording lives as long as the program
     def _lines(self, module: str) -> dict[int, set[str]]:
@@ -75,7 +75,8 @@ class Recording:
         for name in self._seconds:
             place = self._place(name)
             if (place / "tree" / module).exists():
-                carried = self._carried(place, module)
+                then = (place / "tree" / module).read_text()
+                carried = _carried(then, (self._tree / module).read_text())
                 data = coverage.CoverageData(str(place / "coverage"))
                 data.read()
                 for line, contexts in data.contexts_by_lineno(str(self._tree / module)).items():
@@ -88,15 +89,6 @@ class Recording:
             if match := _CONTEXT.search(context):
                 yield match[1]
                 yield from self._seconds[name] if match[2] == "shared" else ()
-
-    def _carried(self, place: Path, module: str) -> dict[int, int]:
-        """Numbers of the lines then, and now where they still are."""
-        then = (place / "tree" / module).read_text().split("\n")
-        now = (self._tree / module).read_text().split("\n")
-        if then == now:
-            return {line: line for line in range(1, len(now) + 1)}
-        blocks = difflib.SequenceMatcher(None, then, now, autojunk=False).get_matching_blocks()
-        return {a + i + 1: b + i + 1 for a, b, size in blocks for i in range(size)}
 
     def _place(self, name: str) -> Path:
         digest = hashlib.sha256((self._tree / name).read_bytes()).hexdigest()[:16]
@@ -118,3 +110,11 @@ class Recording:
         joined.save()
         shutil.copytree(self._tree / "vault", place / "tree" / "vault")
         (place / "new").rename(place / "times")
+
+
+@functools.cache  # most recordings saw the same module
+def _carried(then: str, now: str) -> dict[int, int]:
+    """Numbers of the lines then, and now where they still are."""
+    old, new = then.split("\n"), now.split("\n")
+    blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
+    return {a + i + 1: b + i + 1 for a, b, size in blocks for i in range(size)}

@@ -1,12 +1,15 @@
 """The runner that breaks the vault: what it changes, and what it draws."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.mutants.mutations import mutants_of
+from tests.mutants.recording import Recording
 from tests.mutants.sample import draw, modules, syncs
+from tests.mutants.workshop import Workshop
 
 CHECKOUT = Path(__file__).parents[2]
 SOURCE = b'''\
@@ -80,3 +83,12 @@ def test_every_sync_is_among_those_taken_away() -> None:
     }
     assert called
     assert called <= {(m.file, m.line) for m in syncs(CHECKOUT)}
+
+
+def test_a_line_that_no_test_runs_meets_those_of_its_module(tmp_path: Path) -> None:
+    """The whole of a module is asked for at once, however long it might be."""
+    recording = Recording(tmp_path, Workshop(tmp_path))
+    lines = {1: {"tests/unit/test_some.py::test_a"}, 900: {"tests/unit/test_some.py::test_b"}}
+    recording._lines = lambda _: lines  # type: ignore[assignment]
+    assert recording.who_runs("vault/some.py", 2, 899) == set()
+    assert recording.who_runs("vault/some.py", 1, sys.maxsize) == lines[1] | lines[900]
