@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vault.machine import filesystems
+from vault.machine import filesystems, mounts
 from vault.snapshot import grounds
 from vault.snapshot import walk as walking
 
@@ -268,7 +268,7 @@ def volume(loops: _Loops, tmp_path: Path) -> _Volume:
         place = loops.mount(image, tmp_path / "look")
     except OSError as error:
         pytest.skip(f"no ext4 can be mounted: {error}")
-    learnt = filesystems.learn(os.fsencode(place), place.stat(), tuple(filesystems.mounts()))
+    learnt = filesystems.learn(os.fsencode(place), place.stat(), tuple(mounts.mounts()))
     loops.unmount(place)
     if not learnt.identity:
         pytest.skip("this system does not say which file system is which")

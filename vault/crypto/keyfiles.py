@@ -34,7 +34,7 @@ from vault.errors import (
     WrongKeyError,
     naming,
 )
-from vault.machine.privacy import sync_directory
+from vault.machine import durable
 from vault.model import NAME_PATTERN, Digest
 
 MAX_FILE: Final = 64 << 10  # bytes
@@ -526,20 +526,11 @@ def _create(path: Path, data: bytes) -> None:
         raise ConfigError(f"{path} would be too large", expected=MAX_FILE, found=len(data))
     with _local_errors(path):
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            durable.create(path, data)
         except FileExistsError as error:
             raise ConfigError(
                 f"{path} exists and is never overwritten", hint="move it away or name another"
             ) from error
-        try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123  # a descriptor has no path
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            sync_directory(path.parent)
-        except BaseException:
-            path.unlink()
-            raise
 
 
 @contextlib.contextmanager

@@ -6,11 +6,9 @@ statement and reads the newest one again (`vault.repository.repository`). Statem
 are kept as they were signed and verified again at every start.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +22,7 @@ from vault.errors import FormatError
 from vault.ledger.chain import Ledger, Record, Status
 from vault.ledger.envelope import Head
 from vault.ledger.statements import KINDS
+from vault.machine import durable
 from vault.machine.privacy import make_private
 from vault.model import Body, Digest, Finding
 from vault.storage.names import ledger_name
@@ -133,7 +132,8 @@ class LedgerMemory:
         data = _encode(root, ledger.records[: until.seq + 1], findings)
         try:
             make_private(self._directory)
-            _replace(self._path(root), data)
+            # what a crash leaves half written has another digest
+            durable.replace(self._path(root), data, durable=False)
         except OSError as error:
             _log.info("the ledger is not remembered: %s", error)
 
@@ -241,16 +241,3 @@ def _body(row: _Row) -> Body | None:
         return msgspec.msgpack.decode(row.body, type=KINDS[row.type].shape)
     except (KeyError, msgspec.MsgspecError, ValueError) as error:
         raise FormatError("the remembered ledger is malformed", found=error) from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Not durable: what a crash leaves half written has another digest."""
-    handle, temporary = tempfile.mkstemp(prefix=".ledger-", dir=path.parent)  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise

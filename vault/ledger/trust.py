@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +16,8 @@ from typing import Any, Protocol
 from vault.encoding import dumps, loads_strict
 from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, RollbackError
 from vault.ledger.envelope import Head
-from vault.machine.privacy import make_private, open_lock, sync_directory
+from vault.machine import durable
+from vault.machine.privacy import make_private, open_lock
 from vault.model import Digest
 
 _TRUST = re.compile(r"(0|[1-9][0-9]{0,15}):([0-9a-f]{64})")
@@ -178,7 +178,7 @@ class HeadMemory:
     def _write(self, root: Digest, head: Head) -> None:
         path = self._path(root)
         try:
-            _write_durably(path, _encode(head))
+            durable.replace(path, _encode(head))
         except OSError as error:
             raise _unwritable(path, error) from error
 
@@ -202,19 +202,3 @@ def _decode(data: bytes) -> Head:
         case {"seq": int(seq), "digest": str(digest), "version": str(version)} if seq >= 0:
             return Head(seq=seq, digest=Digest.parse(digest), version=version)
     raise FormatError("file does not name a head", found=json.dumps(fields)[:80])
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    """Replace a file so that a crash leaves the old or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(prefix=".head-", dir=path.parent)  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    sync_directory(path.parent)

@@ -9,20 +9,17 @@ import fcntl
 import os
 import struct
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-_MOUNTS = Path("/proc/self/mountinfo")
+from vault.machine.mounts import Mount
+
 _DEVICES = Path("/sys/dev/block")
 _UDEV = Path("/run/udev/data")
 
-_IN_MEMORY = frozenset({b"tmpfs", b"ramfs"})
-_INVENTIVE = frozenset(
-    {b"fuse", b"fuseblk", b"overlay", b"aufs", b"unionfs", b"cifs", b"smb3", b"9p", b"virtiofs"}
-)
 _ON_DISK = frozenset({b"ext2", b"ext3", b"ext4", b"xfs", b"f2fs"})
 """Those whose inode numbers stay, whose ctime follows the clock, and that have a UUID."""
 
@@ -52,52 +49,6 @@ class FileSystem(msgspec.Struct, frozen=True, array_like=True):
     volume: str = ""  # tells its snapshots apart; empty: its device number is all there is
     is_frozen: bool = False  # a read-only snapshot, or mounted read-only
     taken: int = 0  # when the snapshot was, ns since 1970; 0: not known
-
-
-class Mount(NamedTuple):
-    """A line of the mount table."""
-
-    device: int  # `st_dev`
-    kind: bytes
-    what: bytes  # is mounted
-
-
-def mounts(mountinfo: Path = _MOUNTS) -> Iterator[Mount]:
-    """Every mounted file system; see proc_pid_mountinfo(5). None where there is no such table."""
-    try:
-        lines = mountinfo.read_bytes().splitlines()
-    except OSError:
-        return
-    for line in lines:  # 36 35 0:25 / /tmp rw … - tmpfs tmpfs rw
-        mount, dash, rest = line.partition(b" - ")
-        fields = mount.split()
-        if dash and len(fields) > 2:
-            major, _, minor = fields[2].partition(b":")
-            kind, _, options = rest.partition(b" ")
-            if major.isdigit() and minor.isdigit():
-                what = options.partition(b" ")[0]
-                yield Mount(os.makedev(int(major), int(minor)), kind, what)
-
-
-def tmpfs_devices(mountinfo: Path = _MOUNTS) -> frozenset[int]:
-    """`st_dev` of every tmpfs and ramfs, whose times are no proof of anything.
-
-    Empty where the system has no such table.
-    """
-    return frozenset(mount.device for mount in mounts(mountinfo) if mount.kind in _IN_MEMORY)
-
-
-def invents_inodes(device: int, mountinfo: Path = _MOUNTS) -> bool:
-    """Whether inode numbers of a device may be made up, so that two files can have one.
-
-    Programs behind FUSE, network protocols and unions of file systems do so
-    (libfuse/libfuse#79, rfjakob/gocryptfs#149). False where the system has no mount table.
-    """
-    return any(
-        mount.kind in _INVENTIVE or mount.kind.startswith(b"fuse.")
-        for mount in mounts(mountinfo)
-        if mount.device == device
-    )
 
 
 def learn(directory: bytes, expected: os.stat_result, table: Sequence[Mount]) -> FileSystem:

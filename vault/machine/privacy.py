@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from vault.errors import ConfigError
+from vault.machine.durable import sync_directory
 
 _ACL: Final = "system.posix_acl_access"
 _LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -28,19 +29,6 @@ def make_private(path: Path) -> None:
         with contextlib.suppress(FileExistsError):
             each.mkdir(mode=0o700)
             sync_directory(each.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable.
-
-    Raises:
-        OSError: The disk failed.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def open_lock(path: Path) -> int:

@@ -6,8 +6,6 @@ written it is kept as a file of this user until `push` records it.
 """
 
 import dataclasses
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +29,8 @@ from vault.ledger.envelope import STATEMENT_TYPE, Envelope, parse_envelope, seal
 from vault.ledger.statements import KINDS as STATEMENT_KINDS
 from vault.ledger.statements import parse_body
 from vault.ledger.trust import parse_trust
-from vault.machine.privacy import make_private, sync_directory
+from vault.machine import durable
+from vault.machine.privacy import make_private
 from vault.model import (
     Body,
     Digest,
@@ -331,13 +330,7 @@ def keep(state: Path, data: bytes) -> Path:
     path = state / "attestations" / f"{Digest.of(data)}.json"
     try:
         make_private(path.parent)
-        handle, temporary = tempfile.mkstemp(prefix=".attestation-", dir=path.parent)  # mode 0600
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-        sync_directory(path.parent)
+        durable.replace(path, data)
     except OSError as error:
         raise LocalError(f"can't keep the attestation as {path}", found=error.strerror) from error
     return path

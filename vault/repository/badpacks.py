@@ -4,14 +4,12 @@ A restorer's word stands in the ledger. What a verification saw that could not b
 kept in the state directory of the host that looked, and binds this host alone.
 """
 
-import contextlib
 import dataclasses
 import json
 import logging
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +18,7 @@ from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError, IntegrityError, LocalError, VaultError
 from vault.ledger.chain import Ledger, Record
 from vault.ledger.statements import WHOLE_SHARE
+from vault.machine import durable
 from vault.machine.privacy import make_private
 from vault.model import Digest, EventBody, VerificationBody
 from vault.repository import attestations
@@ -187,7 +186,7 @@ class BadPackMemory:
         path = self._path(repository)
         try:
             make_private(path.parent)
-            _replace(path, _encode(dict(newest), repository.ledger))
+            durable.replace(path, _encode(dict(newest), repository.ledger))
         except OSError as error:
             raise LocalError(f"can't remember bad packs in {path}", found=error.strerror) from error
 
@@ -261,18 +260,3 @@ def _own_of(item: object) -> Own:
         case [int(snapshot), int(head)] if snapshot >= 0 and head >= 0:
             return Own(snapshot, head)
     raise FormatError("it does not say when a pack was seen", found=repr(item)[:80])
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """A crash leaves the old file, the new one, or one that is damaged and says nothing."""
-    handle, temporary = tempfile.mkstemp(prefix=".bad-packs-", dir=path.parent)  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise

@@ -23,13 +23,13 @@ from typing import Final, NamedTuple, TypeAlias
 from vault.format.tree import Entry, canonical_of
 from vault.format.treehash import TreeHash
 from vault.machine import metadata
+from vault.machine.mounts import in_memory
 from vault.machine.pagecache import PIECE, evict, set_direct
 from vault.machine.processes import Helper, start
 from vault.model import EntryType
 from vault.progress import Progress
 from vault.restore.lastlook import Stillness
 from vault.restore.syscalls import Directories, Fs, join
-from vault.restore.target import read_mounts
 
 _SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
 _AHEAD_FILES: Final = 128  # asked of the disk and not yet read, each open
@@ -37,7 +37,6 @@ _SHARE: Final = 8  # of the descriptors that a process may have, one part is for
 _AHEAD_BYTES: Final = 64 << 20
 _BATCH_FILES: Final = 64  # handed to a process at once, which opens them all
 _BATCHES_AHEAD: Final = 8  # read or being read, and not yet compared
-_MEMORY: Final = frozenset({b"tmpfs", b"ramfs"})  # have no disk to read back from
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _EMPTY: Final = hashlib.sha256(b"").digest()
 
@@ -144,9 +143,7 @@ class Disk:
         self._progress = progress
         self._still = still
         self._vast = vast
-        device = os.fstat(root).st_dev
-        memory = any(mount.device == device and mount.kind in _MEMORY for mount in read_mounts())
-        self._reader = _ContentReader(memory=memory)
+        self._reader = _ContentReader(memory=os.fstat(root).st_dev in in_memory())
         self._linked: dict[int, list[int]] = {}  # inode -> links it has, links seen
         self._first: dict[int, bytes] = {}  # inode -> its first path
         self.evidence: Counter[Evidence] = Counter()

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from vault.errors import ConfigError, LocalError
+from vault.machine.mounts import mounts
 from vault.restore import syscalls as _fs
 from vault.restore.sharedparent import shared_because
 
-_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 _ID_LENGTH: Final = 8  # hex digits
 NOTE_SUFFIX: Final = b".note"
 TREE: Final = b"tree"  # in the holder beside TARGET: what is staged, later the former state
@@ -55,15 +55,6 @@ class Target:
     def home(self) -> bytes:
         """The directory that staging is made in."""
         return self.path if self.mount_point else self.parent
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Mount:
-    """One line of proc_pid_mountinfo(5)."""
-
-    device: int  # st_dev
-    path: bytes
-    kind: bytes  # type of the file system
 
 
 def locate(path: Path | str | bytes) -> bytes:
@@ -115,7 +106,7 @@ def inspect(
     """
     full = locate(path)
     _refuse_protected(full, protected)
-    mounted = {mount.path for mount in read_mounts()}
+    mounted = {mount.path for mount in mounts()}
     below = sorted(mount for mount in mounted if mount.startswith(full + b"/"))
     if below:
         raise ConfigError(f"a file system is mounted in {_shown(full)}", found=_shown(below[0]))
@@ -299,26 +290,6 @@ def check_space(target: Target, space: Space) -> None:
             expected=space.inodes,
             found=free.f_favail,
         )
-
-
-def read_mounts(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
-    """What is mounted where; empty where the system has no such table."""
-    try:
-        lines = mountinfo.read_bytes().splitlines()
-    except OSError:
-        return []
-    return [mount for mount in map(_parse_mount, lines) if mount is not None]
-
-
-def _parse_mount(line: bytes) -> Mount | None:
-    """From ``36 35 0:25 / /tmp rw … - tmpfs tmpfs rw``; odd bytes of a path are octal."""
-    front, dash, back = line.partition(b" - ")
-    fields = front.split(b" ")
-    if not dash or len(fields) < 5:
-        return None
-    major, _, minor = fields[2].partition(b":")
-    path = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), fields[4])
-    return Mount(device=os.makedev(int(major), int(minor)), path=path, kind=back.partition(b" ")[0])
 
 
 def _shown(path: bytes) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from vault.machine import filesystems
 from vault.machine.filesystems import FileSystem
+from vault.machine.mounts import in_memory, mounts
 from vault.snapshot.lastrun import Ground, ListHead, Top
 from vault.snapshot.walk import SourceItem
 
@@ -57,7 +58,7 @@ def top_of(directory: bytes) -> Top:
         status = os.lstat(directory)
     except OSError:
         return Top()
-    table = tuple(filesystems.mounts())
+    table = tuple(mounts())
     return Top(status.st_dev, status.st_ino, filesystems.learn(directory, status, table))
 
 
@@ -140,8 +141,8 @@ class Grounds:
         self._same_path = same_path
         self._killed = -1 if killed is None else killed.device
         self._directory = directory
-        self._table = tuple(filesystems.mounts())
-        self._tmpfs = filesystems.tmpfs_devices()
+        self._table = tuple(mounts())
+        self._tmpfs = in_memory()
         self.bounds = _Bounds(self._bound)
         self.met: dict[int, FileSystem] = {}
 

@@ -33,8 +33,9 @@ from vault.crypto.sealed import compress, decompress
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
 from vault.errors import FormatError, LocalError, VaultError
 from vault.machine.chunkcache import MARK
+from vault.machine.durable import put_in_place
 from vault.machine.filesystems import FileSystem
-from vault.machine.privacy import make_private, sync_directory
+from vault.machine.privacy import make_private
 from vault.model import from_rfc3339, sort_key
 
 _FORMAT = 4  # since then it says what the walk met
@@ -236,11 +237,7 @@ class EntryListWriter:
             self._file.write(grounds)
             self._file.seek(0)
             self._file.write(_encode_head(self._head, self._hash.hexdigest(), mark))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._new.replace(self._path)
-            sync_directory(self._path.parent)
+            put_in_place(self._file, self._new, self._path)
 
     def _grounds(self, met: Mapping[int, FileSystem]) -> list[Ground]:
         return [

@@ -27,7 +27,7 @@ from vault.format.tree import (
     replace_entry,
     type_in,
 )
-from vault.machine import filesystems, metadata
+from vault.machine import metadata, mounts
 from vault.machine.workers import Workers
 from vault.model import COUNTED, Counts, EntryType, replace_body
 from vault.progress import Progress
@@ -150,7 +150,7 @@ class SourceRun:
         self._order = TreeOrder()
         self._batch = _Batch()
         self._waiting: deque[_Batch] = deque()
-        self._links = Links(filesystems.invents_inodes)
+        self._links = Links(mounts.invents_inodes)
         self._records: list[ListRecord] = []  # of the batch that is being stored
         self._read_records: list[ListRecord] = []  # those of them that were read by this run
         self._done_size = 0  # bytes of content that they stand for, in the bar

@@ -46,6 +46,7 @@ from vault.errors import (
     StorageUnavailableError,
     VaultError,
 )
+from vault.machine.durable import sync_directory
 from vault.machine.pagecache import PIECE, evict, set_direct
 from vault.model import LockMode, Retention, from_rfc3339, to_rfc3339
 from vault.storage.base import Buffer, ObjectStatus, ObjectVersion, StoreTraits
@@ -782,11 +783,7 @@ def _make_directories(path: Path, made: list[Path]) -> None:
         made.append(path)
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(path.parent)
 
 
 def _open_or_make(parent: int, name: str, mode: int) -> int:

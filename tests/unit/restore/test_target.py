@@ -14,7 +14,6 @@ from vault.restore.target import (
     check_space,
     inspect,
     open_space,
-    read_mounts,
     recheck,
 )
 
@@ -106,15 +105,6 @@ def test_mounts(mount: Path) -> None:
     (mount / "file").write_bytes(b"")
     with pytest.raises(ConfigError, match="mount point that is not empty"):
         inspect(mount, replace=True)
-
-
-def test_mountinfo_is_decoded(tmp_path: Path) -> None:
-    """Octal escapes; lines that are none are passed over."""
-    table = tmp_path / "mountinfo"
-    table.write_bytes(b"36 35 0:25 / /a\\040b\\134 rw - tmpfs none rw\nnonsense\n")
-    (found,) = read_mounts(table)
-    assert (found.path, found.kind, found.device) == (b"/a b\\", b"tmpfs", os.makedev(0, 25))
-    assert read_mounts(tmp_path / "missing") == []
 
 
 def test_a_target_that_changes_is_noticed(tmp_path: Path) -> None:

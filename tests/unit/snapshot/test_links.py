@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.errors import VaultError
-from vault.machine import filesystems
+from vault.machine import mounts
 from vault.model import EntryType
 from vault.repository.reader import Reader
 from vault.snapshot import reading, sourcerun
@@ -136,7 +136,7 @@ def test_a_file_system_that_shows_one_number_for_two_files(
     stat, fstat = os.stat, os.fstat
     monkeypatch.setattr(os, "stat", lambda *a, **k: one(stat(*a, **k)))
     monkeypatch.setattr(os, "fstat", lambda fd: one(fstat(fd)))
-    monkeypatch.setattr(filesystems, "invents_inodes", lambda device: is_guarded)
+    monkeypatch.setattr(mounts, "invents_inodes", lambda device: is_guarded)
     report = lab.snapshot(top)
     monkeypatch.undo()
     held = _held(lab, report.record)
