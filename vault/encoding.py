@@ -8,6 +8,7 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from vault.errors import FormatError
@@ -16,10 +17,6 @@ _MAX_INTEGER = 2**53 - 1
 _MAX_DEPTH = 8
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OTHER_ESCAPE = re.compile(rb'\\[^"\\]')
-_OPENING = frozenset({b"[", b"{"})
-_CLOSING = frozenset({b"]", b"}"})
-# strings as a whole, so that brackets in them don't count; an unterminated one ends the scan
-_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def _no_floats(text: str) -> NoReturn:
@@ -39,18 +36,46 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _check_depth(data: bytes) -> None:
-    """Bound nesting before the parser recurses."""
-    if data.count(b"[") + data.count(b"{") <= _MAX_DEPTH:
-        return
-    depth = 0
-    for token in _TOKENS.findall(data):
-        if token in _OPENING:
-            depth += 1
-            if depth > _MAX_DEPTH:
-                raise FormatError("JSON is nested too deeply", expected=f"at most {_MAX_DEPTH}")
-        elif token in _CLOSING:
-            depth -= 1
+def _canonical_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = _no_duplicates(pairs)
+    if not all(map(_NAME.fullmatch, fields)):
+        name = next(name for name in fields if not _NAME.fullmatch(name))
+        raise FormatError("JSON has a name that is not allowed", found=repr(name[:80]))
+    return fields
+
+
+def _decoder(hook: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=hook,
+        parse_float=_no_floats,
+        parse_constant=_no_floats,
+        parse_int=_integer,
+    )
+
+
+_STRICT, _CANONICAL = _decoder(_no_duplicates), _decoder(_canonical_names)
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+
+
+def _check_depth(value: dict[str, Any] | list[Any], depth: int = 1) -> None:
+    """The parser recursed to here, and refuses what is too deep for that."""
+    if depth > _MAX_DEPTH:
+        raise FormatError("JSON is nested too deeply", expected=f"at most {_MAX_DEPTH}")
+    for member in value.values() if isinstance(value, dict) else value:
+        if isinstance(member, dict | list):
+            _check_depth(member, depth + 1)
+
+
+def _loads(data: bytes, decoder: json.JSONDecoder) -> Any:
+    try:
+        value = decoder.decode(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError("not strict JSON", found=str(error)[:120]) from error
+    if isinstance(value, dict | list):
+        _check_depth(value)
+    return value
 
 
 def loads_strict(data: bytes) -> Any:
@@ -60,20 +85,12 @@ def loads_strict(data: bytes) -> Any:
         FormatError: Not UTF-8, a BOM, duplicate names, floats, NaN, huge
             integers, deep nesting, lone surrogates, or anything after the value.
     """
-    _check_depth(data)
-    try:
-        text = data.decode("utf-8")
-        value = json.loads(
-            text,
-            object_pairs_hook=_no_duplicates,
-            parse_float=_no_floats,
-            parse_constant=_no_floats,
-            parse_int=_integer,
-        )
-        if b"\\u" in data:  # else no lone surrogate can have come in
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError) as error:
-        raise FormatError("not strict JSON", found=str(error)[:120]) from error
+    value = _loads(data, _STRICT)
+    if b"\\u" in data:  # else no lone surrogate can have come in
+        try:
+            dumps(value)
+        except UnicodeEncodeError as error:
+            raise FormatError("not strict JSON", found=str(error)[:120]) from error
     return value
 
 
@@ -86,25 +103,12 @@ def loads_canonical(data: bytes) -> Any:
     Raises:
         FormatError: Anything else.
     """
-    value = loads_strict(data)
     if b"\x7f" in data or _OTHER_ESCAPE.search(data.replace(rb"\\", b"")):
         raise FormatError("JSON has a control character or an escape that is not needed")
-    _check_names(value)
+    value = _loads(data, _CANONICAL)
     if dumps(value) != data:
         raise FormatError("JSON is not in its one canonical form")
     return value
-
-
-def _check_names(value: Any) -> None:
-    """Depth was bounded by the parser."""
-    if isinstance(value, dict):
-        for name, member in value.items():
-            if not _NAME.fullmatch(name):
-                raise FormatError("JSON has a name that is not allowed", found=repr(name[:80]))
-            _check_names(member)
-    elif isinstance(value, list):
-        for member in value:
-            _check_names(member)
 
 
 def dumps(value: Any) -> bytes:
@@ -112,9 +116,7 @@ def dumps(value: Any) -> bytes:
 
     They are canonical unless a name or a text holds what `loads_canonical` refuses.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode("utf-8")
+    return _ENCODER.encode(value).encode("utf-8")
 
 
 def b64encode(data: bytes) -> str:

@@ -35,6 +35,8 @@ def test_what_is_dumped_loads_to_the_same_value(value: object) -> None:
         "9007199254740992",
         "1" * 5000,
         "[" * 9 + "]" * 9,
+        "[" * 5000 + "]" * 5000,
+        '{"a":' * 100_000,
         "1 2",
         "",
         '"\\ud800"',
