@@ -53,7 +53,9 @@ from vault.machine import cachetag
 from vault.machine.privacy import check_unshared
 from vault.model import Digest, Finding, HeartbeatBody
 from vault.repository.enrolment import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
-from vault.repository.repository import Clock, Draft, Repository
+from vault.repository.log import Draft
+from vault.repository.objects import Clock
+from vault.repository.repository import Repository
 from vault.storage import open_store
 from vault.storage.secondlook import ask_twice
 from vault.storage.urls import is_same_bucket, scheme_of
@@ -306,7 +308,7 @@ class Invocation:
         floors = self.floors if accepted else self.all_floors(root)
         known = iter((remembered, None))
         repository = look_twice(
-            lambda: Repository(store, root, clock=self.clock, remembered=next(known)), floors
+            lambda: Repository.open(store, root, clock=self.clock, remembered=next(known)), floors
         )
         for floor in floors:
             check_floor(repository.ledger, floor)

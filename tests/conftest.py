@@ -56,8 +56,9 @@ from vault.repository.enrolment import (
     create_repository,
     request_key,
 )
+from vault.repository.log import Draft
 from vault.repository.reader import Reader
-from vault.repository.repository import Draft, Repository, domain_ref
+from vault.repository.repository import Repository, domain_ref
 from vault.restore import Local
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
 from vault.storage.base import ObjectStore, ObjectVersion
@@ -127,7 +128,7 @@ class Lab:
     def open(self) -> Repository:
         """Read from the pinned root, or from what the host remembers; never waits."""
         memory = LedgerMemory(self.host.state)
-        repository = Repository(
+        repository = Repository.open(
             self.store,
             self.root,
             clock=self.clock,

@@ -11,7 +11,8 @@ from vault.errors import ConfigError, LocalError, VaultError, naming
 from vault.ledger.chain import Record
 from vault.model import EventBody, VerificationBody
 from vault.repository import attestations
-from vault.repository.repository import MAX_EVIDENCE, Repository
+from vault.repository.objects import MAX_EVIDENCE
+from vault.repository.repository import Repository
 
 
 @click.group()

@@ -120,7 +120,7 @@ def _open(invocation: Invocation) -> tuple[Repository, Sequence[Head]]:
     root = invocation.pinned_root()
     floors = invocation.all_floors(root)
     repository = look_twice(
-        lambda: Repository(store, root, clock=invocation.clock, tolerant=True), floors
+        lambda: Repository.open(store, root, clock=invocation.clock, tolerant=True), floors
     )
     return repository, floors
 

@@ -234,7 +234,7 @@ def _finish_killed_init(invocation: Invocation, wish: _Wish, found: Digest) -> R
     if not all(_is_of(wish.keys / name, found) for name in (ROOT_FILE, WRITER_FILE)):
         raise exists
     store = open_store(wish.url, endpoint=wish.endpoint)
-    repository = Repository(store, found, clock=invocation.clock)
+    repository = Repository.open(store, found, clock=invocation.clock)
     writer = load_writer(wish.keys / WRITER_FILE)
     if writer.signing.public.id in repository.ledger.writers:
         raise exists

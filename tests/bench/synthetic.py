@@ -35,7 +35,7 @@ def grow_ledger(path: Path, root: Digest, key: WriterKey, count: int) -> None:
         count: Statements afterwards, if there are not more already.
     """
     store = LocalStore(path)
-    repository = Repository(store, root, clock=store.now)
+    repository = Repository.open(store, root, clock=store.now)
     ledger = repository.ledger
     last = ledger.snapshots()[-1]
     body = snapshot_body(last)
@@ -118,7 +118,7 @@ def take_many(
     store = LocalStore(path)
     file = next(tree.rglob("*.txt"))
     while True:
-        repository = Repository(store, root, clock=store.now)
+        repository = Repository.open(store, root, clock=store.now)
         taken = len(repository.ledger.snapshots(dataset))
         if taken >= count:
             return

@@ -28,7 +28,8 @@ from vault.model import (
     from_rfc3339,
 )
 from vault.progress import Progress
-from vault.repository.repository import Draft, Repository, domain_ref, snapshot_body
+from vault.repository.log import Draft
+from vault.repository.repository import Repository, domain_ref, snapshot_body
 from vault.retention import prunable, reusable
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
 from vault.storage.memory import FaultPoint, MemoryStore
@@ -391,7 +392,7 @@ def test_a_remembered_ledger_does_not_hide_that_the_bucket_was_copied(
     copied = _copied(lab, locks=False)
     remembered = memory.recall(lab.root)
     assert remembered is not None
-    repository = Repository(copied.store, lab.root, clock=clock, remembered=remembered)
+    repository = Repository.open(copied.store, lab.root, clock=clock, remembered=remembered)
     body = HeartbeatBody(note="here")
     draft = Draft(type="heartbeat", subject=[("repository", lab.root)], body=body)
     repository.append(lambda _: draft, [lab.host.key.signing], tool="test")
@@ -705,7 +706,7 @@ def test_no_lock_ends_later_than_the_last_date_that_every_store_keeps(
 def _with_clock(lab: "Lab", *, minutes: int) -> Repository:
     """Opened by a host whose clock is off."""
     clock = lab.clock
-    return Repository(
+    return Repository.open(
         lab.store,
         lab.root,
         clock=lambda: clock() + timedelta(minutes=minutes),

@@ -14,7 +14,8 @@ from vault.errors import IntegrityError, ObjectNotFoundError, VaultError
 from vault.ledger import pages
 from vault.machine.workers import make_workers
 from vault.model import Digest, HeartbeatBody, LockMode
-from vault.repository.repository import Draft, Repository
+from vault.repository.log import Draft
+from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.names import ledger_name
 
@@ -114,7 +115,7 @@ def _contents(lab: "Lab") -> list[Any]:
 
 
 def _audit(lab: "Lab") -> list[str]:
-    repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(2) as workers:
         report = audit_repository(repository, sample=Sample(share=1.0), workers=workers)
     return [

@@ -44,7 +44,7 @@ reading.FileReader.read_batch, LocalStore.put = read_batch, stalled_put
 os.fsync = lambda _: None
 key = load_writer(Path(keys))
 store = LocalStore(Path(root), clock=clock)
-repository = Repository(store, Digest.parse(key.repository.root), clock=clock)
+repository = Repository.open(store, Digest.parse(key.repository.root), clock=clock)
 with make_workers(2) as workers:
     report = take_snapshot(
         repository, key, SnapshotRequest(paths=[Path(source)], dataset="data", tool="vault test"),

@@ -8,7 +8,7 @@ from vault.encoding import b64encode, dumps
 from vault.errors import LedgerMovedError, RollbackError
 from vault.ledger.envelope import PAYLOAD_TYPE, STATEMENT_TYPE, parse_envelope, parse_statement
 from vault.model import LockMode
-from vault.repository.repository import may_be_statement
+from vault.repository.history import may_be_statement
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource

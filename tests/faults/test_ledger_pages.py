@@ -11,7 +11,7 @@ from vault.errors import RollbackError
 from vault.ledger import pages
 from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
 from vault.model import Digest, EventBody, HeartbeatBody
-from vault.repository.repository import Draft
+from vault.repository.log import Draft
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name, page_name
 
@@ -259,4 +259,4 @@ def _beat_dated(lab: "Lab", claimed: datetime) -> None:
     name = ledger_name(repository.head.seq + 1)
     lab.store.put(name, envelope, sha256=Digest.of(envelope))
     repository.refresh()
-    repository._write_pages(repository.head.seq)
+    repository.log.write_pages(repository.head.seq)

@@ -43,7 +43,7 @@ def lab(make_repository: "MakeRepository", clock: "Clock") -> "Lab":
 
 def require_locked(lab: "Lab") -> None:
     """What is owed is there and locked for as long as promised, statements for their term."""
-    repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0) as workers:
         report = audit_repository(repository, workers=workers)
     assert [finding for finding in report.findings if finding.severity == "error"] == []

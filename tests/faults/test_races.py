@@ -15,7 +15,8 @@ import pytest
 
 from vault.errors import NameContestedError
 from vault.model import HeartbeatBody, LockMode
-from vault.repository.repository import Draft, Repository
+from vault.repository.log import Draft
+from vault.repository.repository import Repository
 from vault.storage.base import Buffer, ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint, MemoryStore
@@ -41,7 +42,7 @@ def _stall(seed: int) -> Callable[[FaultPoint], None]:
 
 
 def _heartbeat(lab: "Lab", host: "Host", note: str) -> int:
-    repository = Repository(lab.store, lab.root, clock=lab.clock)
+    repository = Repository.open(lab.store, lab.root, clock=lab.clock)
     draft = Draft(
         type="heartbeat",
         subject=[("repository", lab.root)],
@@ -117,7 +118,7 @@ key = load_writer(Path(keys))
 for turn in range(3):
     with make_workers(2) as workers:
         store = LocalStore(Path(root))
-        repository = Repository(store, Digest.parse(key.repository.root), clock=utc_now)
+        repository = Repository.open(store, Digest.parse(key.repository.root), clock=utc_now)
         take_snapshot(
             repository, key, SnapshotRequest(paths=[Path(source)], dataset=name, tool="vault test"),
             cache_dir=Path(base, "cache"), state_dir=Path(base, "state"), workers=workers,

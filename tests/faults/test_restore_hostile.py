@@ -40,7 +40,8 @@ from vault.model import (
     TreeRef,
     to_rfc3339,
 )
-from vault.repository.repository import Draft, Repository, domain_ref
+from vault.repository.log import Draft
+from vault.repository.repository import Repository, domain_ref
 from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.restore.syscalls import Fs
 

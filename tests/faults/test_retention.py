@@ -30,7 +30,9 @@ from vault.model import (
 )
 from vault.repository.domainpacks import index_objects
 from vault.repository.enrolment import find_writer, revoke_writer
-from vault.repository.repository import MAX_EVIDENCE, Draft, snapshot_body
+from vault.repository.log import Draft
+from vault.repository.objects import MAX_EVIDENCE
+from vault.repository.repository import snapshot_body
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name
 

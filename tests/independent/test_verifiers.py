@@ -139,7 +139,7 @@ OBJECT = re.compile("missing|wrong-bytes|wrong-size")
 def by_vault(store: Path, root: str = EXPECTED["root"]) -> Verdict:
     """`vault audit --read-data all`."""
     try:
-        repository = Repository(
+        repository = Repository.open(
             LocalStore(store, clock=lambda: NOW),
             Digest.parse(root),
             clock=lambda: NOW,

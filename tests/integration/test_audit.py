@@ -14,7 +14,8 @@ from vault.crypto.keyfiles import load_recovery
 from vault.errors import StorageError
 from vault.model import EventBody, to_rfc3339
 from vault.repository.enrolment import existing_root
-from vault.repository.repository import Draft, Repository
+from vault.repository.log import Draft
+from vault.repository.repository import Repository
 from vault.storage.local import LocalStore
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
@@ -344,7 +345,7 @@ def forge_event(stored: Path, keys: Path) -> Callable[..., int]:
         store = LocalStore(stored)
         root = existing_root(store)
         assert root is not None
-        repository = Repository(store, root, clock=lambda: datetime.now(UTC))
+        repository = Repository.open(store, root, clock=lambda: datetime.now(UTC))
         digest = repository.put_evidence(b"no envelope at all")
         now = to_rfc3339(repository.clock())
         body = EventBody(started=now, finished=now, attestation=str(digest), **fields)

@@ -40,7 +40,7 @@ class Forge:
         key = load_writer(self.keys / "writer.key")
         store = open_store(str(self.repository))
         root = Digest.parse(key.repository.root)
-        return Repository(store, root, clock=lambda: datetime.now(UTC)), key
+        return Repository.open(store, root, clock=lambda: datetime.now(UTC)), key
 
     def tree(self, *bad: Part | bytes, at: int = 3) -> list[Part | bytes]:
         """Good entries, and these in the middle of them."""

@@ -183,10 +183,10 @@ def test_11_the_ledger_moved_on(
     vault: Vault, repository: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others won every attempt to append."""
-    from vault.repository.repository import Repository
+    from vault.repository.log import Log
 
-    monkeypatch.setattr(Repository, "_try_append", lambda *_, **__: None)
-    monkeypatch.setattr("vault.repository.repository._backoff", lambda _: 0)
+    monkeypatch.setattr(Log, "_try_append", lambda *_, **__: None)
+    monkeypatch.setattr("vault.repository.log._backoff", lambda _: 0)
     assert vault("snapshot", source, "--name", "data")[0] == 11
 
 

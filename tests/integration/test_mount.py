@@ -225,7 +225,7 @@ def forged(repository: Path, keys: Path, forge: Callable[..., Any]) -> Callable[
     """Publishes a tree of these entries without the writer's checks."""
     key = load_writer(keys / "writer.key")
     root = Digest.parse(key.repository.root)
-    opened = Repository(open_store(str(repository)), root, clock=lambda: datetime.now(UTC))
+    opened = Repository.open(open_store(str(repository)), root, clock=lambda: datetime.now(UTC))
     return lambda *entries: forge(opened, key, entries, data=[b"good"])
 
 

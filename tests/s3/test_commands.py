@@ -336,5 +336,5 @@ def _statements(office: Office) -> list[Any]:
     """What the ledger says, as the library reads it with the owner's credentials."""
     store = s3.S3Store(s3.connect(office.auditor.endpoint), office.bucket, "repository")
     root = Digest.parse(office.root.partition(":")[2])
-    records = Repository(store, root, clock=lambda: datetime.now(UTC)).ledger.records
+    records = Repository.open(store, root, clock=lambda: datetime.now(UTC)).ledger.records
     return [{"seq": record.seq, "type": record.type} for record in records]

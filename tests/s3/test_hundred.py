@@ -13,7 +13,8 @@ import pytest
 from vault.errors import LedgerMovedError
 from vault.model import HeartbeatBody, LockMode
 from vault.repository.enrolment import add_writer, request_key
-from vault.repository.repository import Draft, Repository
+from vault.repository.log import Draft
+from vault.repository.repository import Repository
 from vault.storage import s3
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def test_a_hundred_writers_race_for_one_chain(
     again = Counter[int]()
 
     def write(number: int) -> int:
-        repository = Repository(store, lab.root, clock=lab.clock)
+        repository = Repository.open(store, lab.root, clock=lab.clock)
         draft = Draft(
             type="heartbeat",
             subject=[("repository", lab.root)],

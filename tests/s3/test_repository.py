@@ -117,7 +117,7 @@ def overwritten(items: Sequence[ObjectVersion]) -> set[str]:
 
 def assert_told(lab: Any, names: set[str], hit: set[str], seq: int) -> None:
     """The audit names every marker, every version with other bytes, every planted statement."""
-    repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0, transfers=8) as workers:
         report = audit_repository(repository, workers=workers)
     assert report.gravest is Concern.INTEGRITY

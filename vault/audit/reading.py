@@ -20,7 +20,8 @@ from vault.machine.workers import Workers, in_order
 from vault.model import Code, Digest, EventBody, Id, VerificationBody
 from vault.progress import Progress
 from vault.repository import attestations
-from vault.repository.repository import MAX_EVIDENCE, Repository
+from vault.repository.objects import MAX_EVIDENCE
+from vault.repository.repository import Repository
 from vault.storage.names import evidence_name
 from vault.storage.secondlook import ask_twice
 

@@ -23,7 +23,9 @@ from vault.ledger.envelope import parse_envelope
 from vault.machine.workers import Workers, in_order
 from vault.model import Digest, ObjectRef
 from vault.repository.datasets import owed
-from vault.repository.repository import MAX_ENVELOPE, MAX_EVIDENCE, Repository
+from vault.repository.history import MAX_ENVELOPE
+from vault.repository.objects import MAX_EVIDENCE
+from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.names import parse_ledger_name
 
@@ -305,7 +307,7 @@ class Healer:
         """Verified against what was signed, from whichever version has them."""
         seq = parse_ledger_name(step.name)
         if seq is not None:
-            return self._repository.envelope_of(self._repository.ledger.records[seq])
+            return self._repository.log.envelope_of(self._repository.ledger.records[seq])
         need = self._needs.of(step.name)[0]
         if need.size is None:
             return self._repository.read_evidence(need.sha256)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from vault.custody.findings import Findings
-from vault.errors import IntegrityError, ObjectNotFoundError
+from vault.errors import IntegrityError
 from vault.format.inventory import Inventory, Resolver
 from vault.ledger.chain import Ledger, Record
 from vault.model import (
@@ -247,21 +247,16 @@ class Collector:
         return [ref, *resolved.bases, *resolved.objects]
 
     def _fetch(self, ref: ObjectRef) -> bytes:
-        """The pinned version if it is right; else any that is: what is wrong is told later."""
+        """The bytes; a pinned version that is wrong is reported by the check of versions."""
         cached = self._cache.get(ref.name)
         if cached is not None and Digest.of(cached) == ref.sha256:
             self._cache.move_to_end(ref.name)
             return cached
-        try:
-            data = self._repository.store.get(ref.name, ref.version, length=ref.size + 1)
-        except ObjectNotFoundError:
-            data = None
-        if data is None or Digest.of(data) != ref.sha256:
-            data = self._repository.read(ref)
-        else:
+        right = self._repository.objects.right_version(ref)
+        if right.version == ref.version:
             self._hashed.add((ref.name, ref.version))
-        self._keep(ref.name, data)
-        return data
+        self._keep(ref.name, right.data)
+        return right.data
 
     def _keep(self, name: str, data: bytes) -> None:
         self._cached += len(data) - len(self._cache.pop(name, b""))

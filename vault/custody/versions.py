@@ -27,7 +27,9 @@ from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Envelope, Statement, parse_envelope, parse_statement
 from vault.ledger.statements import Authority
 from vault.model import Digest, RootBody
-from vault.repository.repository import MAX_ENVELOPE, MAX_EVIDENCE, Repository, may_be_statement
+from vault.repository.history import MAX_ENVELOPE, may_be_statement
+from vault.repository.objects import MAX_EVIDENCE
+from vault.repository.repository import Repository
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.names import (
     LEDGER,

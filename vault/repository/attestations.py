@@ -40,7 +40,9 @@ from vault.model import (
     body_to_json,
     to_rfc3339,
 )
-from vault.repository.repository import MAX_EVIDENCE, Draft, Repository
+from vault.repository.log import Draft
+from vault.repository.objects import MAX_EVIDENCE
+from vault.repository.repository import Repository
 from vault.storage.names import evidence_name
 
 PREDICATE_TYPE: Final = "urn:vault:attestation:v1"

@@ -45,7 +45,9 @@ from vault.model import (
     validate_label,
     validate_pattern,
 )
-from vault.repository.repository import Clock, Draft, Repository, domain_ref
+from vault.repository.log import Draft
+from vault.repository.objects import Clock
+from vault.repository.repository import Repository, domain_ref
 from vault.retention import ledger_until, lock_target
 from vault.storage.base import ObjectStore
 from vault.storage.names import domain_object_name, ledger_name
@@ -96,7 +98,7 @@ def create_repository(store: ObjectStore, request: InitRequest, *, clock: Clock)
             hint="a further host joins with 'vault key request' and 'vault key add'",
         )
     root_key, writer_key = _make_keys(store, request, clock)
-    repository = Repository(store, Digest.parse(root_key.repository.root), clock=clock)
+    repository = Repository.open(store, Digest.parse(root_key.repository.root), clock=clock)
     enrol_own_writer(repository, root_key, writer_key, tool=request.tool)
     return repository
 
@@ -482,7 +484,7 @@ def _add_writer(
 
 def _store_domain(repository: Repository, name: str, data: bytes) -> DomainRef:
     digest = Digest.of(data)
-    need = repository.ledger_need()
+    need = repository.objects.ledger_need()
     ref = repository.put(domain_object_name(name, digest), data, need).ref
     return DomainRef(
         name=name, object=ref.name, sha256=str(ref.sha256), size=ref.size, version=ref.version

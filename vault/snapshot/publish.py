@@ -33,7 +33,8 @@ from vault.model import (
     to_rfc3339,
 )
 from vault.repository.domainpacks import distrusted_spans, index_objects
-from vault.repository.repository import Draft, Repository, domain_ref
+from vault.repository.log import Draft
+from vault.repository.repository import Repository, domain_ref
 from vault.snapshot.mend import Mending
 from vault.storage.names import PACKS, index_name, inventory_name, pack_name
 
@@ -319,13 +320,9 @@ class Publisher:
         Raises:
             IntegrityError: No version has them.
         """
-        self._repository.read(ref)  # raises unless one of those below is it
-        for version in self._repository.other_versions(ref):
-            other = dataclasses.replace(ref, version=version.version)
-            data = self._repository.store.get(ref.name, version.version, length=ref.size)
-            if Digest.of(data) == ref.sha256:
-                return other
-        raise MissingObjectError(f"{ref.name} is missing", expected=f"version {ref.version}")
+        self._repository.read(ref)  # says what is wrong if no version has the bytes
+        other = self._repository.objects.right_version(ref, pinned=False)
+        return dataclasses.replace(ref, version=other.version)
 
     def _domain_object(self) -> ObjectRef:
         writer = self._repository.ledger.writers[self._key.signing.public.id]

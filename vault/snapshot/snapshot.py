@@ -67,7 +67,7 @@ def take_snapshot(
     validate_dataset(request.dataset)
     request = _without_own(request, repository, cache_dir, state_dir)
     writer = enrolled(repository, key, request.dataset)
-    repository.check_skew()
+    repository.objects.check_skew()
     lists_dir = state_dir / repository.ledger.repository_id
     with _only_one(lists_dir, request.dataset):
         memory = BadPackMemory(state_dir)

@@ -99,7 +99,7 @@ class Objects:
         twice(partial(self._look_once, self.needed[key]))
 
     def _look_once(self, ref: ObjectRef) -> None:
-        sizes = self._repository.sizes(ref)
+        sizes = self._repository.objects.sizes(ref)
         if not sizes:
             raise MissingObjectError(f"{ref.name} is missing", expected=f"{ref.size} bytes")
         if ref.size not in sizes:

@@ -32,7 +32,8 @@ from vault.model import (
     from_rfc3339,
 )
 from vault.repository.enrolment import find_writer, revoke_writer
-from vault.repository.repository import Draft, Repository, snapshot_body
+from vault.repository.log import Draft
+from vault.repository.repository import Repository, snapshot_body
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name
@@ -58,7 +59,7 @@ def look(
     lab: "Lab", share: float = 0.0, floors: Sequence[Head] = (), workers: int = 0
 ) -> AuditReport:
     """One audit, as the command line makes it."""
-    repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     sample = draw(share, ledger=repository.ledger, nonce=bytes(NONCE_SIZE))
     with make_workers(workers) as pool:
         return audit_repository(repository, sample=sample, floors=floors, workers=pool)
@@ -536,7 +537,7 @@ def test_a_statement_that_came_first_by_a_key_not_listed_then(lab: "Lab", record
     body = HoldBody(action="release", snapshot=record.seq, reason="none", author="court")
     subject = [(ledger_name(record.seq), record.digest)]
     draft = Draft(type="hold", subject=subject, body=body)
-    Repository(lab.store, lab.root, clock=lab.clock).append(
+    Repository.open(lab.store, lab.root, clock=lab.clock).append(
         lambda _: draft, [lab.root_key.policy], tool="test"
     )
     report = look(lab)
@@ -598,7 +599,7 @@ def test_a_gap_in_the_ledger_is_a_finding_and_the_rest_is_audited(
 
 def test_what_is_opened_tolerant_never_appends(lab: "Lab", record: Record) -> None:
     """Nothing follows a chain finding."""
-    repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     body = HeartbeatBody(note="hello")
     draft = Draft(type="heartbeat", subject=[("repository", lab.root)], body=body)
     with pytest.raises(ConfigError):
@@ -610,7 +611,7 @@ def test_what_is_appended_meanwhile_is_no_gap(
     lab: "Lab", record: Record, make_source: "MakeSource"
 ) -> None:
     """A snapshot that is published between opening and listing."""
-    repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     lab.snapshot(make_source("other", seed=5))
     with make_workers(0) as workers:
         report = audit_repository(repository, workers=workers)
@@ -841,7 +842,7 @@ def test_a_clock_that_is_ahead_hides_nothing(lab: "Lab", record: Record) -> None
     def tomorrow() -> Any:
         return lab.clock() + timedelta(days=400)
 
-    repository = Repository(lab.store, lab.root, clock=tomorrow, tolerant=True)
+    repository = Repository.open(lab.store, lab.root, clock=tomorrow, tolerant=True)
     with make_workers(0) as workers:
         report = audit_repository(repository, workers=workers)
     assert [each.seq for each in report.snapshots] == [record.seq]

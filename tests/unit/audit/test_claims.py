@@ -26,7 +26,8 @@ from vault.model import (
     to_rfc3339,
 )
 from vault.repository import attestations
-from vault.repository.repository import Draft, Repository
+from vault.repository.log import Draft
+from vault.repository.repository import Repository
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name
 
@@ -49,7 +50,7 @@ def record(lab: "Lab", make_source: "MakeSource") -> Record:
 
 def look(lab: "Lab", sample: Sample = NO_PACKS) -> AuditReport:
     """One audit, as the command line makes it."""
-    repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0) as pool:
         return audit_repository(repository, sample=sample, workers=pool)
 

@@ -28,7 +28,9 @@ from vault.model import (
     VerificationBody,
     to_rfc3339,
 )
-from vault.repository.repository import MAX_EVIDENCE, Draft, Repository
+from vault.repository.log import Draft
+from vault.repository.objects import MAX_EVIDENCE
+from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
@@ -396,7 +398,7 @@ def test_an_audit_agrees_with_heal_on_what_must_be_visible(
     _, report = heal(lab)
     after = plan(lab)
     is_clean = not (report.hidden or after.lost or after.refused or after.left or after.unread)
-    repository = Repository(lab.store, lab.root, clock=lab.clock, tolerant=True)
+    repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0) as workers:
         gravest = audit_repository(repository, workers=workers).gravest
     assert (is_clean, gravest is not Concern.INTEGRITY) == (is_healed, is_healed)

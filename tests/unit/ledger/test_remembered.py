@@ -17,7 +17,8 @@ from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_en
 from vault.ledger.remembered import LedgerMemory, Remembered
 from vault.model import Digest, Finding, HeartbeatBody, InventoryRef, Severity, SnapshotBody
 from vault.repository.enrolment import revoke_writer
-from vault.repository.repository import Draft, Repository
+from vault.repository.log import Draft
+from vault.repository.repository import Repository
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name, page_name
@@ -278,7 +279,7 @@ def _with(found: Remembered, seq: int, row: Any) -> Remembered:
 def _refused(lab: "Lab", remembered: Remembered) -> None:
     """Not used: the store is read from the start, and that ledger counts."""
     reads = _noted(lab)
-    found = Repository(lab.store, lab.root, clock=lab.clock, remembered=remembered)
+    found = Repository.open(lab.store, lab.root, clock=lab.clock, remembered=remembered)
     lab.store.fault = None
     assert ledger_name(0) in reads
     assert state(found.ledger) == state(lab.open().ledger)
@@ -342,7 +343,7 @@ def test_a_statement_that_is_remembered_is_read_without_listing_the_others(
         file.write_bytes(lab.store.get(item.name, item.version))
     here = lab.with_store(LocalStore(tmp_path / "repository"))
     remembered = recalled(here, memory)
-    warm = Repository(here.store, lab.root, clock=lab.clock, remembered=remembered)
+    warm = Repository.open(here.store, lab.root, clock=lab.clock, remembered=remembered)
     searched: list[object] = []
     real = os.scandir
 
@@ -354,7 +355,7 @@ def test_a_statement_that_is_remembered_is_read_without_listing_the_others(
     older = [record for record in warm.ledger.records if not record.envelope]
     assert len(older) > 990
     for record in older:
-        assert warm.envelope_of(record) == here.store.get(ledger_name(record.seq))
+        assert warm.log.envelope_of(record) == here.store.get(ledger_name(record.seq))
     assert len(searched) == 0
     assert len(list(here.store.versions(ledger_name(7)))) == len(searched) == 1
 

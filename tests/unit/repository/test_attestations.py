@@ -18,7 +18,9 @@ from vault.model import (
     replace_body,
 )
 from vault.repository import attestations
-from vault.repository.repository import MAX_EVIDENCE, Draft, Repository
+from vault.repository.log import Draft
+from vault.repository.objects import MAX_EVIDENCE
+from vault.repository.repository import Repository
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource

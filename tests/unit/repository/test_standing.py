@@ -21,7 +21,8 @@ from vault.ledger.statements import name_packs
 from vault.model import Digest, VerificationBody, replace_body, to_rfc3339
 from vault.repository import attestations
 from vault.repository.datasets import owed
-from vault.repository.repository import Draft, Repository, snapshot_body
+from vault.repository.log import Draft
+from vault.repository.repository import Repository, snapshot_body
 from vault.repository.standing import Cited, DatasetStatus, Trouble, sound, status_of
 
 if TYPE_CHECKING:

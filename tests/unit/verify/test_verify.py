@@ -27,8 +27,9 @@ from vault.ledger.chain import Ledger, Record
 from vault.machine.workers import make_workers
 from vault.model import Digest, ObjectRef, ObjectType, PackId, Recipient, replace_body
 from vault.repository import attestations
+from vault.repository.log import Draft
 from vault.repository.reader import Reader
-from vault.repository.repository import Draft, Repository
+from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.verify import VerifyReport, verify_snapshots
 from vault.verify.found import KEPT, NAMED, Found

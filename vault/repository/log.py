@@ -1,0 +1,233 @@
+"""The ledger of a repository, to append to: statements are signed, stored in order, kept locked.
+
+How the store's statements are read and linked is in `history`; other objects are in `objects`.
+"""
+
+import dataclasses
+import logging
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from vault.crypto.keys import SigningKey
+from vault.errors import (
+    ConfigError,
+    LedgerMovedError,
+    NameContestedError,
+    NameTakenError,
+    ObjectNotFoundError,
+    StorageError,
+    VaultError,
+)
+from vault.ledger import pages
+from vault.ledger.chain import Ledger, Record
+from vault.ledger.envelope import (
+    Head,
+    build_statement,
+    parse_envelope,
+    parse_statement,
+    seal_envelope,
+)
+from vault.model import Body, Digest, Finding, LockMode
+from vault.repository.history import History
+from vault.repository.objects import Objects
+from vault.storage.names import PAGES, ledger_name, page_name
+
+_log = logging.getLogger(__name__)
+
+APPEND_ATTEMPTS = 40  # twenty writers racing need at most twenty rounds
+_BACKOFF = (0.01, 1.0)  # seconds: first and longest pause between attempts
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A statement to be: what `Log.append` fills in with seq and prev."""
+
+    type: str
+    subject: Sequence[tuple[str, Digest]]
+    body: Body
+
+
+class Log:
+    """The ledger of a repository, to append to.
+
+    Args:
+        history: Its statements, read up to the head.
+        objects: Of the same store; they store and lock.
+        pause: Sleeps so many seconds between attempts to append; tests pass their own.
+    """
+
+    def __init__(
+        self, history: History, objects: Objects, *, pause: Callable[[float], None]
+    ) -> None:
+        self._history = history
+        self._objects = objects
+        self._pause = pause
+        self._store = objects.store
+
+    @property
+    def ledger(self) -> Ledger:
+        """Verified up to `head`."""
+        return self._history.ledger
+
+    @property
+    def head(self) -> Head:
+        """The newest statement."""
+        return self._history.head
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What stands beside the statements in the store and should not."""
+        return tuple(self._history.findings)
+
+    def refresh(self) -> None:
+        """As `History.refresh`."""
+        self._history.refresh()
+
+    def append(
+        self, draft: Callable[[Ledger], Draft], signers: Sequence[SigningKey], *, tool: str
+    ) -> Record:
+        """Sign and append one statement; durable and owned on return.
+
+        ``draft`` is called anew for every attempt with the ledger read up to the
+        head that the attempt extends, and re-checks there what must still hold (I4).
+
+        Raises:
+            LedgerMovedError: Others won every attempt.
+            SignatureError: The statement would be void.
+            ConfigError: The clocks differ, or the repository was opened to be audited.
+        """
+        if self._history.tolerant:
+            raise ConfigError("a repository opened to be audited takes no statements")
+        self._objects.check_skew()
+        for attempt in range(APPEND_ATTEMPTS):
+            self.refresh()
+            self.ledger.may_write()
+            record = self._try_append(draft(self.ledger), signers, tool=tool)
+            if record is not None:
+                self._write_due_pages(record.seq)
+                return record
+            self._pause(_backoff(attempt))
+        raise LedgerMovedError(
+            f"the ledger moved on {APPEND_ATTEMPTS} times while appending", hint="try again"
+        )
+
+    def _try_append(
+        self, draft: Draft, signers: Sequence[SigningKey], *, tool: str
+    ) -> Record | None:
+        head = self.head
+        seq = head.seq + 1
+        self.ledger.require_role([key.public.id for key in signers], draft.type, draft.body)
+        payload = build_statement(
+            type=draft.type,
+            repository=self.ledger.repository_id,
+            seq=seq,
+            prev=head,
+            time=self._objects.clock(),
+            tool=tool,
+            subject=list(draft.subject),
+            body=draft.body,
+        )
+        envelope = seal_envelope(payload, signers)
+        digest = self.ledger.check(envelope, seq).digest
+        self._extend_predecessors()
+        try:
+            self._put_statement(seq, envelope)
+            self.refresh()
+        except StorageError as error:
+            error.hint = (
+                f"whether statement {seq} was stored is not known: 'vault list' shows it"
+                + (f"; {error.hint}" if error.hint else "")
+            )
+            raise
+        owner = self.ledger.records[seq] if len(self.ledger.records) > seq else None
+        return owner if owner is not None and owner.digest == digest else None
+
+    def _put_statement(self, seq: int, envelope: bytes) -> None:
+        """Store a statement, unless its number is owned where a list can't settle that (I4)."""
+        name, need = ledger_name(seq), self._objects.ledger_need()
+        if not self._store.traits.orders_versions_by_commit:
+            try:
+                self._objects.put(name, envelope, need, exclusive=True)
+            except NameContestedError:
+                return  # whoever it is can't be seen yet, and would be listed before us
+            except NameTakenError:
+                self.refresh()
+                if self.head.seq < seq:  # junk holds the name, and must not stop the chain
+                    self._objects.put(name, envelope, need)
+            return
+        self._objects.put(name, envelope, need)
+
+    def _write_due_pages(self, head: int) -> None:
+        """As `write_pages`; the next run owes what fails, and the statement stands."""
+        try:
+            self.write_pages(head)
+        except VaultError as error:
+            _log.warning("statement %d is stored; a page of the ledger is not: %s", head, error)
+
+    def write_pages(self, head: int) -> None:
+        """Store pages that are whole and not there: this run's, or one that a killed run owes."""
+        due = pages.pages_due(head)
+        if not due:
+            return
+        known = {version.name for version in self._store.versions(PAGES)}
+        for number in range(due):
+            if page_name(number) not in known:
+                start = number * pages.PAGE_LENGTH
+                whole = self.ledger.records[start : start + pages.PAGE_LENGTH]
+                data = pages.encode_page([self.envelope_of(record) for record in whole])
+                self._objects.put(page_name(number), data, self._objects.ledger_need())
+
+    def _extend_predecessors(self) -> None:
+        """Lock the head for the full term, older statements from half the term on (I2).
+
+        Before its successor is stored, which needs them all: a run killed after that leaves
+        nothing undone. Older ones once a quarter of the term, by whoever appends first in it;
+        all of them at once where the head was copied here, perhaps without locks. Where locks
+        are never extended the head keeps the one of its PUT, and an older statement is stored
+        once more: the same bytes under a new lock.
+        """
+        if self._objects.parameters.lock_mode is LockMode.NONE:
+            return
+        term = self._objects.parameters.ledger_span
+        now = self._objects.clock()
+        *older, head = self.ledger.records
+        is_copied = bool(older) and _predecessor(head) != older[-1].version
+        for record in older:
+            extended = self.ledger.records[record.seq + 1].modified
+            quarter = (now - extended) // (term / 4)
+            is_due = quarter >= 2 and quarter > (head.modified - extended) // (term / 4)
+            if is_copied or is_due:
+                self._lock_again(record, self._objects.ledger_need())
+        if self._objects.parameters.extend or is_copied:
+            self._lock_again(head, self._objects.ledger_need())
+
+    def _lock_again(self, record: Record, need: datetime) -> None:
+        name = ledger_name(record.seq)
+        retention = self._objects.retention_for(Digest.of(self.envelope_of(record)), need)
+        assert retention is not None
+        if not self._objects.parameters.extend:  # a copy of the same bytes carries the new lock
+            self._objects.put(name, self.envelope_of(record), need)
+            return
+        try:
+            self._store.extend(name, record.version, retention)
+        except ObjectNotFoundError:  # a page of a copied bucket tells the first one's versions
+            self._store.extend(name, self._history.find_statement(record)[0], retention)
+
+    def envelope_of(self, record: Record) -> bytes:
+        """A statement as stored.
+
+        Raises:
+            MissingObjectError: It is not remembered, and nowhere in the store.
+        """
+        return record.envelope or self._history.find_statement(record)[1]
+
+
+def _predecessor(record: Record) -> str:
+    """The version id that whoever appended a statement saw, and locked, of the one before it."""
+    return parse_statement(parse_envelope(record.envelope).payload).prev_version
+
+
+def _backoff(attempt: int) -> float:
+    first, longest = _BACKOFF
+    return random.uniform(0, min(longest, first * 2**attempt))  # noqa: S311 - jitter, no secret
