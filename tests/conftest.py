@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,6 +73,16 @@ CHEAP = Argon2Cost(memory=64, iterations=1, lanes=1)
 
 Tree: TypeAlias = Mapping[str, bytes]
 MakeSource: TypeAlias = Callable[..., Path]
+
+
+def pytest_configure() -> None:
+    """Let programs under test be stopped by signals, also where this run ignores them (nohup).
+
+    A program that is started inherits what is ignored, and not what is caught.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 class Clock:
