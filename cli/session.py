@@ -48,10 +48,11 @@ from vault.errors import (
 from vault.ledger import remembered as remembering
 from vault.ledger.envelope import Head
 from vault.ledger.remembered import LedgerMemory, Remembered
+from vault.ledger.statements import HeartbeatBody, StatementType
 from vault.ledger.trust import HeadMemory, check_floor, parse_trust
 from vault.machine import cachetag
 from vault.machine.privacy import check_unshared
-from vault.model import Digest, Finding, HeartbeatBody
+from vault.model import Digest, Finding
 from vault.repository.enrolment import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
 from vault.repository.log import Draft
 from vault.repository.objects import Clock
@@ -371,7 +372,7 @@ class Invocation:
     def _attest_acceptance(self, repository: Repository, head: Head) -> None:
         body = HeartbeatBody(note="accepted a head of the ledger", accepted=str(head))
         subject = [("repository", Digest.of(repository.id))]
-        draft = Draft(type="heartbeat", subject=subject, body=body)
+        draft = Draft(type=StatementType.HEARTBEAT, subject=subject, body=body)
         try:
             key = self._load_writer()
             self.check_key(key.repository, repository)

@@ -35,19 +35,16 @@ from vault.format.pack import PackWriter
 from vault.format.tree import Entry
 from vault.ledger.chain import Record
 from vault.ledger.remembered import LedgerMemory
+from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
 from vault.machine.workers import Workers, make_workers
 from vault.model import (
-    Counts,
     Digest,
     EntryType,
-    InventoryRef,
     LockMode,
     ObjectRef,
     ObjectType,
     Parameters,
     Retention,
-    SnapshotBody,
-    TreeRef,
     from_rfc3339,
     to_rfc3339,
 )

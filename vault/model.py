@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Self, TypeVar
@@ -183,17 +182,6 @@ class Finding:
     code: str = ""  # of `Code`; empty where nothing but a look by people can tell
 
 
-class Role(StrEnum):
-    """What a key may sign (docs/format.md 2.3)."""
-
-    ROOT = "root"
-    ENROLLER = "enroller"
-    POLICY = "policy"
-    PRUNER = "pruner"
-    RESTORER = "restorer"
-    WRITER = "writer"
-
-
 # --- parameters and statement bodies: JSON shapes, docs/format.md 2.3 ---
 
 
@@ -230,178 +218,6 @@ class Parameters(Body, frozen=True, kw_only=True):
     def ledger_span(self) -> timedelta:
         """`ledger_term` as a duration."""
         return timedelta(seconds=self.ledger_term)
-
-
-class PublicKey(Body, frozen=True, kw_only=True):
-    """A signature key the root lists."""
-
-    name: str
-    public: str  # base64 of the DER SubjectPublicKeyInfo
-    roles: tuple[str, ...]  # of `Role`; a newer root may know more
-
-
-class Recipient(Body, frozen=True, kw_only=True):
-    """A public key that packs and domain objects are sealed to."""
-
-    name: str
-    public: str  # base64 of the raw HPKE public key
-
-
-class RootBody(Body, frozen=True, kw_only=True):
-    """Who may do what; statement 0 is pinned by digest."""
-
-    version: int = 1  # root N+1 follows root N exactly
-    parameters: Parameters
-    keys: tuple[PublicKey, ...]
-    thresholds: dict[str, int]  # role -> unique keys needed; 1 where absent
-    recipients: tuple[Recipient, ...]
-    min_reader: int = FORMAT_VERSION
-    min_writer: int = FORMAT_VERSION
-
-
-class DomainRef(Body, frozen=True, kw_only=True):
-    """Where a writer finds its domain's secrets."""
-
-    name: str
-    object: str  # domains/<domain>/<sha256>
-    sha256: str
-    size: int
-    version: str
-
-
-class WriterBody(Body, frozen=True, kw_only=True):
-    """Adds or revokes a writer key."""
-
-    action: str  # "add" or "revoke"
-    name: str  # of the host
-    public: str  # base64 of the DER SubjectPublicKeyInfo
-    recipient: str = ""  # base64 of the host's raw HPKE public key
-    datasets: tuple[str, ...] = ()  # fnmatch patterns
-    domain: DomainRef | None = None
-    distrust_from: int | None = None  # seq; with "revoke"
-    reason: str = ""
-
-
-class TreeRef(Body, frozen=True, kw_only=True):
-    """The root of a snapshot's tree and the proof of what it must restore to."""
-
-    id: str  # chunk id, hex
-    level: int  # 0: the chunk is the tree stream itself
-    commitment: str  # HMAC-SHA-256(key in the tree, content root), hex
-
-
-class InventoryRef(Body, frozen=True, kw_only=True):
-    """The inventory object of a snapshot."""
-
-    sha256: str
-    size: int
-    version: str
-    objects: int
-    bytes: int
-
-
-class Counts(Body, frozen=True, kw_only=True):
-    """What one run saw; public, so sums only."""
-
-    files: int = 0
-    directories: int = 0
-    symlinks: int = 0
-    others: int = 0
-    size: int = 0  # bytes of file content
-    added_size: int = 0  # bytes of content not stored before
-    added_bytes: int = 0  # bytes stored by this run
-    unreadable: int = 0
-    changed: int = 0  # while being read
-    vanished: int = 0
-    sockets: int = 0
-
-
-COUNTED: Mapping[EntryType, str] = {  # the field of `Counts` that an entry adds to
-    EntryType.DIRECTORY: "directories",
-    EntryType.FILE: "files",
-    EntryType.HARD_LINK: "files",
-    EntryType.SYMLINK: "symlinks",
-    EntryType.FIFO: "others",
-    EntryType.CHARACTER_DEVICE: "others",
-    EntryType.BLOCK_DEVICE: "others",
-}
-
-
-class SnapshotBody(Body, frozen=True, kw_only=True):
-    """The manifest: publishes the state of one dataset at one time."""
-
-    dataset: str
-    created: str  # RFC 3339, start of the run
-    complete: bool
-    counts: Counts
-    tree: TreeRef
-    inventory: InventoryRef
-    mode: LockMode
-    until: str  # RFC 3339
-    policy: str = ""  # digest of the policy file in force
-    previous: int | None = None  # seq of the dataset's snapshot before
-
-
-class HeartbeatBody(Body, frozen=True, kw_only=True):
-    """A writer is alive, or accepted another head."""
-
-    note: str
-    accepted: str = ""  # SEQ:DIGEST after --accept-head
-
-
-class EventBody(Body, frozen=True, kw_only=True):
-    """A restore or drill."""
-
-    verdict: str  # "passed", "partial", "failed", or "inconclusive": says nothing of the snapshot
-    snapshot: int | None = None  # seq
-    started: str
-    finished: str
-    attestation: str  # digest of evidence/<sha256>
-    bad: tuple[str, ...] = ()  # ids of packs found wrong, sorted; the first of them
-    bad_count: int = 0  # of all
-    cleared: tuple[str, ...] = ()  # ids of packs once named bad, now read right; sorted
-
-
-class VerificationBody(Body, frozen=True, kw_only=True):
-    """What was read of some snapshots, and what was wrong."""
-
-    verdict: str  # "passed", "partial", "failed", or "inconclusive": says nothing of the snapshot
-    snapshots: tuple[tuple[int, int], ...]  # covered: first and last seq of each range, ascending
-    started: str
-    finished: str
-    attestation: str  # digest of evidence/<sha256>
-    share: int  # of the objects, in parts per million; 1,000,000: all
-    slice: tuple[int, int] | None = None  # [K, N]: the K-th of N slices, from 0
-    nonce: str = ""  # 32 hex digits: what a sample was chosen with
-    opened: bool  # packs were opened with the recovery key
-    read: int  # bytes
-    bad: tuple[str, ...] = ()  # as of an event
-    bad_count: int = 0
-    cleared: tuple[str, ...] = ()
-    through: int  # seq of the head when it was read
-
-
-class PruneBody(Body, frozen=True, kw_only=True):
-    """A deletion, announced before and recorded after."""
-
-    phase: str  # "plan" or "result"
-    plan: str  # digest of evidence/<sha256>: inventory lines
-
-
-class PolicyBody(Body, frozen=True, kw_only=True):
-    """A policy file came into force."""
-
-    sha256: str
-    reason: str = ""
-
-
-class HoldBody(Body, frozen=True, kw_only=True):
-    """A legal hold was set or released."""
-
-    action: str  # "add" or "release"
-    snapshot: int  # seq
-    reason: str
-    author: str
 
 
 # --- small conversions that every layer needs ---

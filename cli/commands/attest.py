@@ -9,7 +9,7 @@ from cli.session import TOOL, Invocation, pass_invocation
 from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, LocalError, VaultError, naming
 from vault.ledger.chain import Record
-from vault.model import EventBody, VerificationBody
+from vault.ledger.statements import EventBody, VerificationBody
 from vault.repository import attestations
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository

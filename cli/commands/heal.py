@@ -14,6 +14,7 @@ from vault.crypto.keyfiles import RecoveryKey
 from vault.custody.heal import Done, Healer, HealPlan, HealReport, Step
 from vault.custody.needs import when
 from vault.ledger.chain import Record
+from vault.ledger.statements import StatementType, Verdict
 from vault.machine.workers import make_workers
 from vault.repository import attestations
 from vault.repository.datasets import owed
@@ -84,8 +85,8 @@ def _attestation(
     """Of a partial verification: only names that were hidden were looked at closely."""
     attestation = attestations.describe(
         repository,
-        kind="verification",
-        verdict="failed" if plan.lost or report.hidden or plan.unread else "partial",
+        kind=StatementType.VERIFICATION,
+        verdict=Verdict.FAILED if plan.lost or report.hidden or plan.unread else Verdict.PARTIAL,
         snapshot=None,
         started=started,
         tool=TOOL,

@@ -21,8 +21,8 @@ from vault.crypto.keys import VerifyKey
 from vault.encoding import b64decode_strict
 from vault.errors import ConfigError, LocalError
 from vault.ledger.chain import Record, WriterInfo
+from vault.ledger.statements import Role, StatementType
 from vault.machine.privacy import make_private
-from vault.model import Role
 from vault.repository.enrolment import (
     WRITER_FILE,
     add_writer,
@@ -219,7 +219,7 @@ def list_keys(invocation: Invocation) -> None:
 
 def _root_keys(repository: Repository) -> list[_Listed]:
     """Keys of the root in force; added by the root that is in force."""
-    added = max(record.seq for record in repository.ledger.valid("root"))
+    added = max(record.seq for record in repository.ledger.valid(StatementType.ROOT))
     return [
         _Listed(
             name=listed.name,

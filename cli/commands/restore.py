@@ -412,7 +412,7 @@ def _fields(record: Record, report: RestoreReport) -> dict[str, object]:
 
 def _proof_fields(proof: ProofReport) -> dict[str, object]:
     return {
-        "verdict": proof.verdict.word,
+        "verdict": proof.verdict,
         "entries": proof.entries,
         "files": proof.files,
         "bytes": proof.size,

@@ -14,7 +14,7 @@ from cli.values import format_age, parse_duration
 from vault.custody.protection import Protection, protections
 from vault.custody.sampling import Coverage, coverage
 from vault.ledger.chain import Record
-from vault.ledger.statements import WHOLE_SHARE
+from vault.ledger.statements import WHOLE_SHARE, Verdict
 from vault.machine.workers import make_workers
 from vault.model import to_rfc3339
 from vault.repository.badpacks import BadPackMemory
@@ -249,7 +249,7 @@ def _is_checked(state: DatasetStatus) -> bool:
     return (
         check is not None
         and state.newest is not None
-        and (check.snapshot, check.verdict) == (state.newest.seq, "passed")
+        and (check.snapshot, check.verdict) == (state.newest.seq, Verdict.PASSED)
     )
 
 

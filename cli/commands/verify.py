@@ -28,6 +28,7 @@ from vault.crypto.keyfiles import RecoveryKey
 from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, LocalError, StorageError
 from vault.ledger.chain import Record
+from vault.ledger.statements import StatementType
 from vault.machine.workers import make_workers
 from vault.repository import attestations
 from vault.repository.badpacks import BadPackMemory
@@ -242,7 +243,7 @@ def _attestation(
 ) -> bytes:
     attestation = attestations.describe(
         repository,
-        kind="verification",
+        kind=StatementType.VERIFICATION,
         verdict=report.verdict,
         snapshot=records[0] if len(records) == 1 else None,
         started=started,

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from vault.errors import LocalError
-from vault.model import Counts
+from vault.ledger.statements import Counts
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _ELLIPSIS = "…"

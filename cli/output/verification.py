@@ -8,6 +8,7 @@ from cli.output.findings import finding_fields
 from cli.output.restore_failure import NO_SNAPSHOT_MENDS
 from cli.sample import sample_text
 from vault.ledger.chain import Ledger, Record
+from vault.ledger.statements import Verdict
 from vault.repository.repository import snapshot_body
 from vault.storage.names import DOMAINS
 from vault.verify import Hit, SoFar, VerifyReport
@@ -96,7 +97,7 @@ def _about(report: VerifyReport) -> str:
     match report.verdict:
         case "nothing":
             return " to verify: no snapshot is still to be kept"
-        case "failed":
+        case Verdict.FAILED:
             wrong = f"{wrong_objects(report)}; " if report.wrong else ""
             return f": {wrong}{hit_snapshots(report)}"
         case "unfinished":
@@ -104,7 +105,7 @@ def _about(report: VerifyReport) -> str:
                 f": the store did not give {render.plural(report.unread_count, 'object')};"
                 f" nothing wrong in the {report.objects_read:,} that were read"
             )
-        case "partial":
+        case Verdict.PARTIAL:
             return f": nothing wrong in {report.objects_read:,} of {of}, {opened}{_closed(report)}"
         case _:
             return f": every byte of {of} was read, {opened}"

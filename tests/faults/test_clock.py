@@ -17,16 +17,9 @@ from vault.format import inventory
 from vault.ledger import pages
 from vault.ledger.chain import Record
 from vault.ledger.remembered import LedgerMemory
+from vault.ledger.statements import HeartbeatBody
 from vault.machine.workers import make_workers
-from vault.model import (
-    LAST_LOCK,
-    Digest,
-    HeartbeatBody,
-    LockMode,
-    ObjectRef,
-    Retention,
-    from_rfc3339,
-)
+from vault.model import LAST_LOCK, Digest, LockMode, ObjectRef, Retention, from_rfc3339
 from vault.progress import Progress
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, domain_ref, snapshot_body

@@ -12,8 +12,9 @@ from vault.custody.findings import Concern
 from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, ObjectNotFoundError, VaultError
 from vault.ledger import pages
+from vault.ledger.statements import HeartbeatBody
 from vault.machine.workers import make_workers
-from vault.model import Digest, HeartbeatBody, LockMode
+from vault.model import Digest, LockMode
 from vault.repository.log import Draft
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion

@@ -10,7 +10,8 @@ import pytest
 from vault.errors import RollbackError
 from vault.ledger import pages
 from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
-from vault.model import Digest, EventBody, HeartbeatBody
+from vault.ledger.statements import EventBody, HeartbeatBody
+from vault.model import Digest
 from vault.repository.log import Draft
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name, page_name

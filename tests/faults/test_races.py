@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.errors import NameContestedError
-from vault.model import HeartbeatBody, LockMode
+from vault.ledger.statements import HeartbeatBody
+from vault.model import LockMode
 from vault.repository.log import Draft
 from vault.repository.repository import Repository
 from vault.storage.base import Buffer, ObjectVersion

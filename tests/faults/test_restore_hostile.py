@@ -26,20 +26,9 @@ from vault.format.tree import (
     replace_entry,
 )
 from vault.ledger.chain import Record
+from vault.ledger.statements import Counts, EventBody, InventoryRef, SnapshotBody, TreeRef
 from vault.machine.workers import make_workers
-from vault.model import (
-    Counts,
-    Digest,
-    EntryType,
-    EventBody,
-    InventoryRef,
-    LockMode,
-    ObjectRef,
-    ObjectType,
-    SnapshotBody,
-    TreeRef,
-    to_rfc3339,
-)
+from vault.model import Digest, EntryType, LockMode, ObjectRef, ObjectType, to_rfc3339
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, domain_ref
 from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot

@@ -26,8 +26,9 @@ from vault.format.pack import PackWriter
 from vault.format.packindex import IndexEntry
 from vault.ledger.chain import Record
 from vault.ledger.envelope import parse_envelope
+from vault.ledger.statements import EventBody
 from vault.machine.workers import make_workers
-from vault.model import Digest, EventBody, ObjectRef, ObjectType, replace_body
+from vault.model import Digest, ObjectRef, ObjectType, replace_body
 from vault.repository import attestations
 from vault.repository.enrolment import revoke_writer
 from vault.repository.repository import Repository, domain_ref

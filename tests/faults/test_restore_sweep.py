@@ -12,8 +12,8 @@ import pytest
 
 from vault.errors import LocalError, StorageUnavailableError, VaultError
 from vault.ledger.chain import Record
+from vault.ledger.statements import EventBody
 from vault.machine.workers import make_workers
-from vault.model import EventBody
 from vault.restore import (
     Outcome,
     RestoreReport,

@@ -16,8 +16,8 @@ import pytest
 
 from vault.errors import ConfigError, DigestMismatchError, IntegrityError, LocalError, VaultError
 from vault.ledger.chain import Record
+from vault.ledger.statements import EventBody
 from vault.machine.workers import make_workers
-from vault.model import EventBody
 from vault.repository import attestations
 from vault.restore import (
     Exchange,

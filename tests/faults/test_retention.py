@@ -19,15 +19,8 @@ from vault.errors import (
 )
 from vault.format import inventory
 from vault.ledger.envelope import build_statement, seal_envelope
-from vault.model import (
-    Digest,
-    LockMode,
-    ObjectRef,
-    PruneBody,
-    Retention,
-    Severity,
-    from_rfc3339,
-)
+from vault.ledger.statements import PruneBody
+from vault.model import Digest, LockMode, ObjectRef, Retention, Severity, from_rfc3339
 from vault.repository.domainpacks import index_objects
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.repository.log import Draft

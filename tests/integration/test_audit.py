@@ -12,7 +12,8 @@ import pytest
 
 from vault.crypto.keyfiles import load_recovery
 from vault.errors import StorageError
-from vault.model import EventBody, to_rfc3339
+from vault.ledger.statements import EventBody
+from vault.model import to_rfc3339
 from vault.repository.enrolment import existing_root
 from vault.repository.log import Draft
 from vault.repository.repository import Repository

@@ -9,7 +9,8 @@ import pytest
 
 from vault.crypto.keys import SigningKey
 from vault.ledger.envelope import Head, build_statement, seal_envelope
-from vault.model import HeartbeatBody, LockMode
+from vault.ledger.statements import HeartbeatBody
+from vault.model import LockMode
 from vault.storage import s3
 from vault.storage.names import ledger_name
 

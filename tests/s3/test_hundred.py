@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.errors import LedgerMovedError
-from vault.model import HeartbeatBody, LockMode
+from vault.ledger.statements import HeartbeatBody
+from vault.model import LockMode
 from vault.repository.enrolment import add_writer, request_key
 from vault.repository.log import Draft
 from vault.repository.repository import Repository

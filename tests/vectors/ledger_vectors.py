@@ -26,17 +26,12 @@ from vault.encoding import b64encode, dumps
 from vault.format import inventory
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import PAYLOAD_TYPE, Head, build_statement, pae, seal_envelope
-from vault.model import (
-    Body,
+from vault.ledger.statements import (
     Counts,
-    Digest,
     DomainRef,
     EventBody,
     HeartbeatBody,
     InventoryRef,
-    LockMode,
-    ObjectRef,
-    Parameters,
     PublicKey,
     Recipient,
     Role,
@@ -45,8 +40,8 @@ from vault.model import (
     TreeRef,
     VerificationBody,
     WriterBody,
-    replace_body,
 )
+from vault.model import Body, Digest, LockMode, ObjectRef, Parameters, replace_body
 from vault.storage.names import ledger_name
 
 REPOSITORY = "00112233445566778899aabbccddeeff"

@@ -14,7 +14,7 @@ from vault.custody.findings import Findings
 from vault.custody.needs import NEVER, TERM_PREFIXES, Collector, Need, when
 from vault.custody.protection import IN_FLIGHT, Ends
 from vault.custody.sampling import NO_PACKS, Sample
-from vault.custody.versions import Inspector, Judged, Verdict, View, groups
+from vault.custody.versions import Inspector, Judged, VersionKind, View, groups
 from vault.errors import (
     ConfigError,
     ObjectNotFoundError,
@@ -42,14 +42,17 @@ _U = TypeVar("_U")
 _SLACK = timedelta(hours=1)  # clocks differ by up to five minutes, and a PUT takes its time
 _SHOWN = 8  # versions of one name that are told one by one
 
-_BAD: dict[Verdict, tuple[Code, str]] = {
-    Verdict.MARKER: (Code.MARKER, "delete marker"),
-    Verdict.OTHER: (Code.OTHER_BYTES, "version with other bytes"),
-    Verdict.UNREADABLE: (Code.NOT_READ, "second version may not be read, so it may be anything"),
-    Verdict.LOST_RACE: (Code.LOST_RACE, "statement of a writer that lost a race"),
-    Verdict.UNLISTED: (Code.UNLISTED_KEY, "statement by a key that was not listed then"),
-    Verdict.FORK: (Code.FORK, "signed statement that follows another history"),
-    Verdict.FOREIGN: (Code.FOREIGN_NAME, "name that the vault never writes"),
+_BAD: dict[VersionKind, tuple[Code, str]] = {
+    VersionKind.MARKER: (Code.MARKER, "delete marker"),
+    VersionKind.OTHER: (Code.OTHER_BYTES, "version with other bytes"),
+    VersionKind.UNREADABLE: (
+        Code.NOT_READ,
+        "second version may not be read, so it may be anything",
+    ),
+    VersionKind.LOST_RACE: (Code.LOST_RACE, "statement of a writer that lost a race"),
+    VersionKind.UNLISTED: (Code.UNLISTED_KEY, "statement by a key that was not listed then"),
+    VersionKind.FORK: (Code.FORK, "signed statement that follows another history"),
+    VersionKind.FOREIGN: (Code.FOREIGN_NAME, "name that the vault never writes"),
 }
 
 
@@ -220,10 +223,10 @@ class _Audit:
     def _take_view(self, view: View) -> None:
         needs = self._collector.needs.of(view.name)
         self._count(names=1, versions=len(view.judged))
-        if not needs and all(each.verdict is Verdict.UNSEEN for each in view.judged):
+        if not needs and all(each.kind is VersionKind.UNSEEN for each in view.judged):
             self._count(unneeded=1, unneeded_bytes=sum(each.version.size for each in view.judged))
             return
-        rights = sum(each.verdict is Verdict.RIGHT for each in view.judged)
+        rights = sum(each.kind is VersionKind.RIGHT for each in view.judged)
         self._count(repeated=max(0, rights - max(1, len(needs))))
         for need in needs:
             self._locate(need, view)
@@ -251,33 +254,33 @@ class _Audit:
     def _report_others(self, view: View, needs: Sequence[Need]) -> None:
         """One finding for each version that should not be there; of very many, a sum."""
         harmful = {id(each) for each in view.harmful(needed=bool(needs))}
-        told: dict[Verdict, list[Judged]] = {}
+        told: dict[VersionKind, list[Judged]] = {}
         for judged in view.judged:
-            if judged.verdict is Verdict.BEYOND:
+            if judged.kind is VersionKind.BEYOND:
                 seq = parse_ledger_name(view.name)
                 assert seq is not None
                 self._beyond.append((seq, judged))
-            elif judged.verdict in _BAD:
-                told.setdefault(judged.verdict, []).append(judged)
-        for verdict, group in told.items():
+            elif judged.kind in _BAD:
+                told.setdefault(judged.kind, []).append(judged)
+        for kind, group in told.items():
             # those that do harm are told first, so that what is kept shows how grave it is
             group.sort(key=lambda judged: id(judged) not in harmful)
             for judged in group[:_SHOWN]:
                 self._report_other(view, judged, needs, harmless=id(judged) not in harmful)
             if len(group) > _SHOWN:
-                self._report_sum(view, verdict, group, harmless=id(group[0]) not in harmful)
+                self._report_sum(view, kind, group, harmless=id(group[0]) not in harmful)
 
     def _report_other(
         self, view: View, judged: Judged, needs: Sequence[Need], *, harmless: bool
     ) -> None:
-        code, problem = self._named(view.name, judged.verdict)
-        is_bad = judged.verdict in (Verdict.OTHER, Verdict.MARKER)
-        if judged.verdict is Verdict.OTHER and any(
+        code, problem = self._named(view.name, judged.kind)
+        is_bad = judged.kind in (VersionKind.OTHER, VersionKind.MARKER)
+        if judged.kind is VersionKind.OTHER and any(
             judged.version.version == need.version for need in needs
         ):
             code, problem, harmless = Code.WRONG_SIZE, "pinned version has the wrong size", False
         elif is_bad and not harmless:
-            is_hiding = any(each.verdict is Verdict.RIGHT for each in view.judged)
+            is_hiding = any(each.kind is VersionKind.RIGHT for each in view.judged)
             problem += ", hides the object from plain reads" if is_hiding else ""
         elif is_bad:
             problem += ", hides nothing" if needs else ", of a name that nothing needs"
@@ -286,9 +289,9 @@ class _Audit:
         )
 
     def _report_sum(
-        self, view: View, verdict: Verdict, group: Sequence[Judged], *, harmless: bool
+        self, view: View, kind: VersionKind, group: Sequence[Judged], *, harmless: bool
     ) -> None:
-        code, problem = self._named(view.name, verdict)
+        code, problem = self._named(view.name, kind)
         times = sorted(judged.version.modified for judged in group)
         self._findings.add(
             code,
@@ -298,12 +301,12 @@ class _Audit:
             harmless=harmless,
         )
 
-    def _named(self, name: str, verdict: Verdict) -> tuple[Code, str]:
-        if verdict is Verdict.OTHER and name.startswith(LEDGER):
+    def _named(self, name: str, kind: VersionKind) -> tuple[Code, str]:
+        if kind is VersionKind.OTHER and name.startswith(LEDGER):
             return Code.JUNK_STATEMENT, "junk at a name of the ledger"
-        if verdict is Verdict.OTHER and name.startswith(PAGES):
+        if kind is VersionKind.OTHER and name.startswith(PAGES):
             return Code.WRONG_PAGE, "page does not say what the ledger says"
-        return _BAD[verdict]
+        return _BAD[kind]
 
     def _settle_beyond(self) -> None:
         """What was appended while we looked is no hole; all else signed and not linked is."""

@@ -16,8 +16,9 @@ from vault.errors import (
     StorageUnavailableError,
 )
 from vault.ledger.chain import Record
+from vault.ledger.statements import ATTESTED, EventBody, VerificationBody
 from vault.machine.workers import Workers, in_order
-from vault.model import Code, Digest, EventBody, Id, VerificationBody
+from vault.model import Code, Digest, Id
 from vault.progress import Progress
 from vault.repository import attestations
 from vault.repository.objects import MAX_EVIDENCE
@@ -170,7 +171,7 @@ class Reading:
 
     def check_events(self) -> None:
         """Open the attestation of every event: nobody is believed for saying that there is one."""
-        events = self._ledger.valid("restore", "drill", "verification")
+        events = self._ledger.valid(*ATTESTED)
         for record, future in in_order(
             self._workers.transfer, self._objections, events, limit=_HEADERS
         ):

@@ -13,7 +13,8 @@ from vault.crypto.sealed import Header, header_length
 from vault.encoding import b64decode_strict
 from vault.errors import FormatError
 from vault.ledger.chain import Ledger
-from vault.model import Id, RootBody
+from vault.ledger.statements import RootBody, StatementType
+from vault.model import Id
 
 HEAD = 4096  # bytes: a header with three recipients
 _LONG_RUN = timedelta(days=7)  # a run seals to the root that it began with
@@ -28,7 +29,7 @@ class Recipients:
 
     def __init__(self, ledger: Ledger) -> None:
         self._roots: list[tuple[datetime, Mapping[Id, str]]] = []  # stored, recipient and name
-        for record in ledger.valid("root"):
+        for record in ledger.valid(StatementType.ROOT):
             assert isinstance(record.body, RootBody)
             listed = {
                 recipient_id(b64decode_strict(each.public)): each.name

@@ -17,7 +17,7 @@ from typing import Any
 
 from vault.custody.findings import Findings
 from vault.custody.needs import Collector, Need, Needs
-from vault.custody.versions import Inspector, Judged, Verdict, View, groups, hash_version
+from vault.custody.versions import Inspector, Judged, VersionKind, View, groups, hash_version
 from vault.errors import IntegrityError, ObjectNotFoundError, RetentionError, VaultError
 from vault.ledger.envelope import parse_envelope
 from vault.machine.workers import Workers, in_order
@@ -30,7 +30,8 @@ from vault.storage.base import ObjectVersion
 from vault.storage.names import parse_ledger_name
 
 _IN_FLIGHT = 32  # names being looked at
-_COVERING = (Verdict.OTHER, Verdict.FORK, Verdict.UNLISTED)  # a plain read must not meet these
+# a plain read must not meet these
+_COVERING = (VersionKind.OTHER, VersionKind.FORK, VersionKind.UNLISTED)
 
 
 class Action(StrEnum):
@@ -124,16 +125,16 @@ def plan_repair(view: View, right: ObjectVersion, needs: Sequence[Need]) -> Repa
         needs: What is known of it; the versions they pin are never touched.
     """
     pins = {need.version for need in needs}
-    markers = [each for each in view.judged if each.verdict is Verdict.MARKER]
-    newest = next(each for each in reversed(view.judged) if each.verdict is not Verdict.MARKER)
+    markers = [each for each in view.judged if each.kind is VersionKind.MARKER]
+    newest = next(each for each in reversed(view.judged) if each.kind is not VersionKind.MARKER)
     junk = list(_junk(view, pins) if needs[0].is_statement else _covering(view, pins))
-    is_hidden = bool(markers) or newest.verdict in _COVERING
+    is_hidden = bool(markers) or newest.kind in _COVERING
     if not is_hidden and not junk:
         return None
     steps = [_step(Action.REMOVE_MARKER, each.version) for each in markers]
     steps += [_step(Action.REMOVE_JUNK, each.version) for each in junk]
     expose = _step(Action.EXPOSE, right)
-    if newest.verdict in _COVERING and not junk:  # it is pinned, or shows a theft: stays
+    if newest.kind in _COVERING and not junk:  # it is pinned, or shows a theft: stays
         steps.append(expose)
     return Repair(name=view.name, is_hidden=is_hidden, steps=tuple(steps), right=expose)
 
@@ -141,7 +142,7 @@ def plan_repair(view: View, right: ObjectVersion, needs: Sequence[Need]) -> Repa
 def _covering(view: View, pins: set[str]) -> Iterator[Judged]:
     """Junk that is newer than every right version, newest first; no pinned one."""
     newer = itertools.takewhile(
-        lambda each: each.verdict is not Verdict.RIGHT, reversed(view.judged)
+        lambda each: each.kind is not VersionKind.RIGHT, reversed(view.judged)
     )
     return (each for each in newer if _is_junk(each, pins))
 
@@ -152,7 +153,7 @@ def _junk(view: View, pins: set[str]) -> Iterator[Judged]:
 
 
 def _is_junk(judged: Judged, pins: set[str]) -> bool:
-    return judged.verdict is Verdict.OTHER and judged.version.version not in pins
+    return judged.kind is VersionKind.OTHER and judged.version.version not in pins
 
 
 def _step(action: Action, version: ObjectVersion) -> Step:
@@ -318,7 +319,7 @@ class Healer:
     def _is_exposed(self, name: str) -> bool:
         """Whether a plain read meets the right bytes now."""
         shown = self._inspector.look(name).shown
-        return shown is not None and shown.verdict not in (Verdict.MARKER, *_COVERING)
+        return shown is not None and shown.kind not in (VersionKind.MARKER, *_COVERING)
 
 
 def _is_left(judged: Judged, *, needed: bool) -> bool:
@@ -327,7 +328,7 @@ def _is_left(judged: Judged, *, needed: bool) -> bool:
     Statements of a thief are evidence, and what looks like junk at a number beyond the head may be
     the statement of a host that was enrolled a moment ago.
     """
-    return not needed or judged.verdict in (Verdict.FORK, Verdict.UNLISTED)
+    return not needed or judged.kind in (VersionKind.FORK, VersionKind.UNLISTED)
 
 
 def _needs(repository: Repository) -> tuple[Needs, tuple[int, ...]]:

@@ -14,17 +14,8 @@ from vault.custody.findings import Findings
 from vault.errors import IntegrityError
 from vault.format.inventory import Inventory, Resolver
 from vault.ledger.chain import Ledger, Record
-from vault.model import (
-    Code,
-    Digest,
-    EventBody,
-    LockMode,
-    ObjectRef,
-    PruneBody,
-    SnapshotBody,
-    VerificationBody,
-    to_rfc3339,
-)
+from vault.ledger.statements import EventBody, PruneBody, SnapshotBody, VerificationBody
+from vault.model import Code, Digest, LockMode, ObjectRef, to_rfc3339
 from vault.repository.repository import Repository, domain_ref, snapshot_body
 from vault.storage import names
 from vault.storage.lockrules import is_weaker

@@ -16,8 +16,14 @@ from typing import Final
 
 from vault.errors import ConfigError
 from vault.ledger.chain import Ledger, Record
-from vault.ledger.statements import MAX_RANGES, WHOLE_SHARE
-from vault.model import Digest, VerificationBody, from_rfc3339
+from vault.ledger.statements import (
+    MAX_RANGES,
+    WHOLE_SHARE,
+    StatementType,
+    Verdict,
+    VerificationBody,
+)
+from vault.model import Digest, from_rfc3339
 from vault.storage.names import is_drawn
 
 SLICES: Final = 30  # a run a night reads every pack within a month
@@ -196,7 +202,7 @@ def _slices_of(body: VerificationBody) -> Iterable[int]:
 
 def _verifications(ledger: Ledger) -> Iterable[tuple[Record, VerificationBody]]:
     """Those that count, newest first."""
-    for record in reversed(list(ledger.valid("verification"))):
+    for record in reversed(list(ledger.valid(StatementType.VERIFICATION))):
         assert isinstance(record.body, VerificationBody)
         yield record, record.body
 
@@ -253,7 +259,7 @@ def coverage(
         since=min(_read_at(ledger, record) for record in read.values()),
         through=min(body.through for body in bodies if isinstance(body, VerificationBody)),
         failed=any(
-            body.verdict == "failed" for body in bodies if isinstance(body, VerificationBody)
+            body.verdict == Verdict.FAILED for body in bodies if isinstance(body, VerificationBody)
         ),
     )
 

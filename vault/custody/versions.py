@@ -25,8 +25,8 @@ from vault.errors import (
 from vault.ledger import pages
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Envelope, Statement, parse_envelope, parse_statement
-from vault.ledger.statements import Authority
-from vault.model import Digest, RootBody
+from vault.ledger.statements import Authority, RootBody, StatementType
+from vault.model import Digest
 from vault.repository.history import MAX_ENVELOPE, may_be_statement
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
@@ -45,7 +45,7 @@ from vault.storage.secondlook import ask_twice
 _PIECE = 8 << 20  # bytes read at a time to be hashed
 
 
-class Verdict(Enum):
+class VersionKind(Enum):
     """What one version is."""
 
     RIGHT = auto()  # pinned and of the right size, or the right bytes by digest
@@ -65,7 +65,7 @@ class Judged:
     """One version and what it is."""
 
     version: ObjectVersion
-    verdict: Verdict
+    kind: VersionKind
     digest: Digest | None = None  # of the PAE, of statements; else of the bytes, where known
 
 
@@ -78,14 +78,14 @@ class View:
 
     def right(self, pinned: str) -> ObjectVersion | None:
         """The pinned version if it may be right, else the oldest one that is."""
-        rights = [each.version for each in self.judged if each.verdict is Verdict.RIGHT]
+        rights = [each.version for each in self.judged if each.kind is VersionKind.RIGHT]
         exact = (version for version in rights if version.version == pinned)
         return next(exact, rights[0] if rights else None)
 
     @property
     def may_be_right(self) -> bool:
         """Whether the store refused to show a version that may have the right bytes."""
-        return any(each.verdict is Verdict.UNREADABLE for each in self.judged)
+        return any(each.kind is VersionKind.UNREADABLE for each in self.judged)
 
     def harmful(self, *, needed: bool) -> Iterator[Judged]:
         """Versions that an audit calls an error; `heal` says the same (docs/design.md "Heal").
@@ -95,16 +95,16 @@ class View:
         statement has yet costs everybody a look, and signed statements beside the chain
         show that somebody has a key.
         """
-        rights = [i for i, each in enumerate(self.judged) if each.verdict is Verdict.RIGHT]
+        rights = [i for i, each in enumerate(self.judged) if each.kind is VersionKind.RIGHT]
         last = rights[-1] if rights else -1
         for number, each in enumerate(self.judged):
-            match each.verdict:
-                case Verdict.FORK | Verdict.UNLISTED:
+            match each.kind:
+                case VersionKind.FORK | VersionKind.UNLISTED:
                     yield each
-                case Verdict.OTHER if needed or self.name.startswith((LEDGER, PAGES)):
+                case VersionKind.OTHER if needed or self.name.startswith((LEDGER, PAGES)):
                     if number > last:
                         yield each
-                case Verdict.MARKER if needed and number > last:
+                case VersionKind.MARKER if needed and number > last:
                     yield each
                 case _:
                     pass
@@ -147,7 +147,7 @@ class Inspector:
     def _judge(self, name: str, versions: Sequence[ObjectVersion]) -> Iterator[Judged]:
         if not is_written(name):
             for version in versions:
-                yield Judged(version=version, verdict=_marker_or(version, Verdict.FOREIGN))
+                yield Judged(version=version, kind=_marker_or(version, VersionKind.FOREIGN))
         elif (seq := parse_ledger_name(name)) is not None:
             yield from self._judge_statements(seq, versions)
         elif (page := parse_page_name(name)) is not None:
@@ -155,7 +155,7 @@ class Inspector:
                 yield ask_twice(
                     name,
                     partial(self._judge_page, page, version),
-                    lambda answer: answer.verdict is not Verdict.OTHER,
+                    lambda answer: answer.kind is not VersionKind.OTHER,
                 )
         else:
             yield from self._judge_objects(name, versions)
@@ -168,11 +168,11 @@ class Inspector:
         needs = self._needs.of(name)
         for version in versions:
             if version.marker:
-                yield Judged(version=version, verdict=Verdict.MARKER)
+                yield Judged(version=version, kind=VersionKind.MARKER)
             elif needs:
                 yield self._judge_needed(version, needs, digest)
             elif len(versions) == 1:
-                yield Judged(version=version, verdict=Verdict.UNSEEN)
+                yield Judged(version=version, kind=VersionKind.UNSEEN)
             else:
                 yield self._judge_bytes(version, digest)
 
@@ -182,12 +182,12 @@ class Inspector:
         size = needs[0].size
         if size is None:
             if version.size > MAX_EVIDENCE:
-                return Judged(version=version, verdict=Verdict.OTHER)
+                return Judged(version=version, kind=VersionKind.OTHER)
             return self._judge_bytes(version, digest)
         if version.size != size:
-            return Judged(version=version, verdict=Verdict.OTHER)
+            return Judged(version=version, kind=VersionKind.OTHER)
         if any(need.version == version.version for need in needs):
-            return Judged(version=version, verdict=Verdict.RIGHT)
+            return Judged(version=version, kind=VersionKind.RIGHT)
         return self._judge_bytes(version, digest)
 
     def _judge_bytes(self, version: ObjectVersion, digest: Digest) -> Judged:
@@ -198,13 +198,13 @@ class Inspector:
                 lambda answer: answer == digest,
             )
         except ObjectNotFoundError:
-            return Judged(version=version, verdict=Verdict.OTHER)
+            return Judged(version=version, kind=VersionKind.OTHER)
         except StorageUnavailableError:
             raise
         except StorageError:
-            return Judged(version=version, verdict=Verdict.UNREADABLE)
-        verdict = Verdict.RIGHT if found == digest else Verdict.OTHER
-        return Judged(version=version, verdict=verdict, digest=found)
+            return Judged(version=version, kind=VersionKind.UNREADABLE)
+        kind = VersionKind.RIGHT if found == digest else VersionKind.OTHER
+        return Judged(version=version, kind=kind, digest=found)
 
     # --- the ledger ---
 
@@ -214,35 +214,35 @@ class Inspector:
             judged = ask_twice(
                 version.name,
                 partial(self._judge_statement, seq, version, owned=owned),
-                lambda answer: answer.verdict is not Verdict.OTHER,
+                lambda answer: answer.kind is not VersionKind.OTHER,
             )
-            owned = owned or judged.verdict is Verdict.RIGHT
+            owned = owned or judged.kind is VersionKind.RIGHT
             yield judged
 
     def _judge_statement(self, seq: int, version: ObjectVersion, *, owned: bool) -> Judged:
         if version.marker:
-            return Judged(version=version, verdict=Verdict.MARKER)
+            return Judged(version=version, kind=VersionKind.MARKER)
         read = self._statement(version)
         if read is None:
-            return Judged(version=version, verdict=Verdict.OTHER)
+            return Judged(version=version, kind=VersionKind.OTHER)
         envelope, statement = read
         digest = envelope.digest
         if digest == self._ledger.digest_at(seq):
-            verdict = Verdict.RIGHT
+            kind = VersionKind.RIGHT
         elif not self._is_signed(envelope, statement, seq):
-            verdict = Verdict.OTHER
+            kind = VersionKind.OTHER
         else:
-            verdict = self._stray(statement, seq, owned=owned)
-        return Judged(version=version, verdict=verdict, digest=digest)
+            kind = self._stray(statement, seq, owned=owned)
+        return Judged(version=version, kind=kind, digest=digest)
 
-    def _stray(self, statement: Statement, seq: int, *, owned: bool) -> Verdict:
+    def _stray(self, statement: Statement, seq: int, *, owned: bool) -> VersionKind:
         """A statement of ours, signed by a key once listed, that is not in the chain."""
         assert self._ledger.head is not None
         if seq > self._ledger.head.seq:
-            return Verdict.BEYOND
+            return VersionKind.BEYOND
         if statement.prev != self._ledger.digest_at(seq - 1):
-            return Verdict.FORK
-        return Verdict.LOST_RACE if owned else Verdict.UNLISTED
+            return VersionKind.FORK
+        return VersionKind.LOST_RACE if owned else VersionKind.UNLISTED
 
     def _statement(self, version: ObjectVersion) -> tuple[Envelope, Statement] | None:
         if not may_be_statement(version.size):
@@ -275,14 +275,14 @@ class Inspector:
 
     def _judge_page(self, number: int, version: ObjectVersion) -> Judged:
         if version.marker:
-            return Judged(version=version, verdict=Verdict.MARKER)
+            return Judged(version=version, kind=VersionKind.MARKER)
         try:
             is_right = version.size <= pages.MAX_PAGE and self._is_page(
                 number, self._store.get(version.name, version.version, length=pages.MAX_PAGE)
             )
         except ObjectNotFoundError:
             is_right = False
-        return Judged(version=version, verdict=Verdict.RIGHT if is_right else Verdict.OTHER)
+        return Judged(version=version, kind=VersionKind.RIGHT if is_right else VersionKind.OTHER)
 
 
 # --- bytes ---
@@ -316,7 +316,7 @@ def hash_version(store: ObjectStore, version: ObjectVersion) -> Digest:
 def known_keys(ledger: Ledger) -> Mapping[str, VerifyKey]:
     """Every key that the chain ever listed, revoked and retired ones too."""
     keys = {key_id: writer.key for key_id, writer in ledger.writers.items()}
-    for record in ledger.valid("root"):
+    for record in ledger.valid(StatementType.ROOT):
         assert isinstance(record.body, RootBody)
         keys |= Authority.of(record.body).keys
     return keys
@@ -329,5 +329,5 @@ def _hinted(keys: Mapping[str, VerifyKey], hint: str) -> Iterator[VerifyKey]:
     yield from (key for key_id, key in keys.items() if key_id != hint)
 
 
-def _marker_or(version: ObjectVersion, verdict: Verdict) -> Verdict:
-    return Verdict.MARKER if version.marker else verdict
+def _marker_or(version: ObjectVersion, kind: VersionKind) -> VersionKind:
+    return VersionKind.MARKER if version.marker else kind

@@ -29,22 +29,30 @@ from vault.ledger.envelope import (
     parse_envelope,
     parse_statement,
 )
-from vault.ledger.statements import KINDS, MAX_RANGES, Authority, parse_body, parse_writer_key
+from vault.ledger.statements import (
+    ATTESTED,
+    KINDS,
+    MAX_RANGES,
+    Authority,
+    DomainRef,
+    EventBody,
+    HoldBody,
+    Role,
+    RootBody,
+    SnapshotBody,
+    StatementType,
+    VerificationBody,
+    WriterBody,
+    parse_body,
+    parse_writer_key,
+)
 from vault.model import (
     FORMAT_VERSION,
     Body,
     Code,
     Digest,
-    DomainRef,
-    EventBody,
     Finding,
-    HoldBody,
-    Role,
-    RootBody,
     Severity,
-    SnapshotBody,
-    VerificationBody,
-    WriterBody,
     from_rfc3339,
     to_rfc3339,
 )
@@ -321,7 +329,7 @@ class Ledger:
     def snapshots(self, dataset: str | None = None) -> list[Record]:
         """Snapshots that count, by seq."""
         if dataset is None:
-            return list(self.valid("snapshot"))
+            return list(self.valid(StatementType.SNAPSHOT))
         listed = (self.records[seq] for seq in self._datasets.get(dataset, ()))
         return [record for record in listed if record.status is Status.VALID]
 
@@ -390,12 +398,12 @@ class Ledger:
 
     def prunes(self) -> list[Record]:
         """Prune plans and results, by seq."""
-        return list(self.valid("prune"))
+        return list(self.valid(StatementType.PRUNE))
 
     def holds(self) -> dict[int, Record]:
         """Legal holds in force, by the seq of the held snapshot."""
         held: dict[int, Record] = {}
-        for record in self.valid("hold"):
+        for record in self.valid(StatementType.HOLD):
             assert isinstance(record.body, HoldBody)
             if record.body.action == "add":
                 held[record.body.snapshot] = record
@@ -410,7 +418,7 @@ class Ledger:
             named: Those that a statement calls bad; by default the ones that it names itself.
         """
         bad: dict[str, int] = {}
-        for record in self.valid("restore", "drill", "verification"):
+        for record in self.valid(*ATTESTED):
             assert isinstance(record.body, EventBody | VerificationBody)
             wrong = record.body.bad if named is None else named(record)
             bad.update(dict.fromkeys(wrong, record.seq))
@@ -427,7 +435,7 @@ class Ledger:
         found: list[tuple[int, int]] = []
         is_open = False  # whether the last range may go on
         for record in self.records:
-            if record.type != "snapshot":
+            if record.type != StatementType.SNAPSHOT:
                 continue
             if record.seq in seqs:
                 first = found.pop()[0] if is_open else record.seq
@@ -437,7 +445,7 @@ class Ledger:
 
     def policy(self) -> Record | None:
         """The statement that put the policy in force, if any."""
-        return max(self.valid("policy"), key=lambda record: record.seq, default=None)
+        return max(self.valid(StatementType.POLICY), key=lambda record: record.seq, default=None)
 
     def writer_for(self, record: Record) -> WriterInfo:
         """Who wrote a snapshot or heartbeat.
@@ -493,13 +501,13 @@ class Ledger:
 
     def _check_first(self, parsed: Envelope, statement: Statement, digest: Digest) -> Candidate:
         """Statement 0 is believed for its digest, and must still satisfy its own threshold."""
-        if (statement.type, statement.type_version) != ("root", 1) or statement.flaw:
+        if (statement.type, statement.type_version) != (StatementType.ROOT, 1) or statement.flaw:
             raise FormatError(
                 "ledger statement 0 is not a root this program understands",
                 expected="root v1",
                 found=statement.flaw or f"{statement.type} v{statement.type_version}",
             )
-        body = parse_body("root", statement.body)
+        body = parse_body(StatementType.ROOT, statement.body)
         assert isinstance(body, RootBody)
         authority = Authority.of(body)
         signers = _signers(parsed, authority.keys)
@@ -715,10 +723,10 @@ def _parse_sized(parsed: Envelope) -> Statement:
 
 def _keys_of_new_root(statement: Statement) -> dict[str, VerifyKey]:
     """Keys that a root update brings along: they must sign it too."""
-    if (statement.type, statement.type_version) != ("root", 1):
+    if (statement.type, statement.type_version) != (StatementType.ROOT, 1):
         return {}
     try:
-        body = parse_body("root", statement.body)
+        body = parse_body(StatementType.ROOT, statement.body)
     except VaultError:
         return {}
     assert isinstance(body, RootBody)

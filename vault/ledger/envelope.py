@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from vault.crypto.keys import SigningKey
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_canonical
 from vault.errors import ConfigError, FormatError
+from vault.ledger.statements import StatementType
 from vault.model import Body, Digest, body_to_json, from_rfc3339, to_rfc3339
 
 _T = TypeVar("_T")
@@ -256,7 +257,7 @@ def _check_built(payload: bytes, kind: str) -> None:
 
 
 def _max_pae(kind: str) -> int:
-    return MAX_ROOT_PAE if kind == "root" else MAX_PAE
+    return MAX_ROOT_PAE if kind == StatementType.ROOT else MAX_PAE
 
 
 def _refuse_oversize(message: bytes, limit: int) -> None:

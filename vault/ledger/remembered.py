@@ -21,7 +21,7 @@ from vault import __version__
 from vault.errors import FormatError
 from vault.ledger.chain import Ledger, Record, Status
 from vault.ledger.envelope import Head
-from vault.ledger.statements import KINDS
+from vault.ledger.statements import KINDS, StatementType
 from vault.machine import durable
 from vault.machine.privacy import make_private
 from vault.model import Body, Digest, Finding
@@ -33,7 +33,8 @@ _MAGIC: Final = b"vault ledger 1\n"
 _DIGEST: Final = 32  # bytes, of all that follows
 _MAX_FILE: Final = 1 << 30  # bytes; a million statements
 _NOTHING: Final = msgspec.msgpack.encode(None)
-_PROOF: Final = frozenset({"root", "writer"})  # who may sign and who may read is verified anew
+# who may sign and who may read is verified anew
+_PROOF: Final = frozenset({StatementType.ROOT, StatementType.WRITER})
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ def _encode(root: Digest, records: Sequence[Record], findings: Sequence[Finding]
 
 def _understood() -> dict[str, list[str]]:
     """What this program takes in of every type: a body is kept with no other field than these."""
-    return {kind: sorted(_field_names(known.shape)) for kind, known in KINDS.items()}
+    return {str(kind): sorted(_field_names(known.shape)) for kind, known in KINDS.items()}
 
 
 def _field_names(shape: type[Body], prefix: str = "") -> Iterator[str]:

@@ -26,34 +26,32 @@ from vault.errors import (
 )
 from vault.ledger.chain import Ledger, Record
 from vault.ledger.envelope import STATEMENT_TYPE, Envelope, parse_envelope, seal_envelope
-from vault.ledger.statements import KINDS as STATEMENT_KINDS
-from vault.ledger.statements import parse_body
+from vault.ledger.statements import (
+    ATTESTED,
+    KINDS,
+    EventBody,
+    StatementType,
+    Verdict,
+    VerificationBody,
+    parse_body,
+)
 from vault.ledger.trust import parse_trust
 from vault.machine import durable
 from vault.machine.privacy import make_private
-from vault.model import (
-    Body,
-    Digest,
-    EventBody,
-    VerificationBody,
-    body_from_json,
-    body_to_json,
-    to_rfc3339,
-)
+from vault.model import Body, Digest, body_from_json, body_to_json, to_rfc3339
 from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
 from vault.storage.names import evidence_name
 
 PREDICATE_TYPE: Final = "urn:vault:attestation:v1"
-KINDS: Final = frozenset({"restore", "drill", "verification"})
 
 
 class Attestation(Body, frozen=True, kw_only=True):
     """What the restorer signs."""
 
     repository: str  # id, hex
-    kind: str  # one of KINDS
+    kind: str  # of `ATTESTED`
     verdict: str  # of `EventBody`
     snapshot: int | None = None  # seq
     manifest: str = ""  # digest of that statement
@@ -104,7 +102,7 @@ def open_attestation(data: bytes, ledger: Ledger, *, seq: int | None = None) -> 
     if not isinstance(statement, dict) or statement.get("predicateType") != PREDICATE_TYPE:
         raise FormatError("not an attestation", expected=PREDICATE_TYPE)
     attestation = body_from_json(statement.get("predicate"), Attestation)
-    if attestation.kind not in KINDS:
+    if attestation.kind not in ATTESTED:
         raise FormatError("attestation is of an unknown kind", found=attestation.kind[:40])
     if attestation.repository != ledger.repository_id:
         raise ConfigError(
@@ -119,7 +117,7 @@ def open_attestation(data: bytes, ledger: Ledger, *, seq: int | None = None) -> 
 
 def _require_signer(kind: str, envelope: Envelope, ledger: Ledger, seq: int) -> None:
     """By the root that judges statement ``seq``, not by today's: keys come and go."""
-    role = STATEMENT_KINDS[kind].role
+    role = KINDS[kind].role
     authority = ledger.authority_at(seq)
     for key_id, key in authority.keys.items():
         if role in authority.roles[key_id] and any(
@@ -236,7 +234,7 @@ def body_of(attestation: Attestation, digest: Digest) -> EventBody | Verificatio
         "finished": attestation.finished,
         "attestation": str(digest),
     }
-    if attestation.kind != "verification":
+    if attestation.kind != StatementType.VERIFICATION:
         fields["snapshot"] = attestation.snapshot
     body = parse_body(attestation.kind, fields)
     assert isinstance(body, EventBody | VerificationBody)
@@ -263,7 +261,7 @@ def record_attestation(
 def is_recorded(repository: Repository, data: bytes) -> Record | None:
     """The statement that cites this attestation, if one does."""
     digest = str(Digest.of(data))
-    for item in repository.ledger.valid(*KINDS):
+    for item in repository.ledger.valid(*ATTESTED):
         assert isinstance(item.body, EventBody | VerificationBody)
         if item.body.attestation == digest:
             return item
@@ -278,7 +276,7 @@ def verdict_of(error: VaultError) -> str:
     the snapshot, and must not stand against it.
     """
     is_about_it = isinstance(error, IntegrityError) and not isinstance(error, RollbackError)
-    return "failed" if is_about_it else "inconclusive"
+    return Verdict.FAILED if is_about_it else Verdict.INCONCLUSIVE
 
 
 def describe(
@@ -296,7 +294,7 @@ def describe(
 
     Args:
         repository: Read up to the head that is named.
-        kind: One of `KINDS`.
+        kind: Of `ATTESTED`.
         verdict: Of `EventBody`.
         snapshot: What it is about, if it is one.
         started: When it began.

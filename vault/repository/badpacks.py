@@ -17,10 +17,10 @@ from typing import Any, Final
 from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError, IntegrityError, LocalError, VaultError
 from vault.ledger.chain import Ledger, Record
-from vault.ledger.statements import WHOLE_SHARE
+from vault.ledger.statements import WHOLE_SHARE, EventBody, StatementType, Verdict, VerificationBody
 from vault.machine import durable
 from vault.machine.privacy import make_private
-from vault.model import Digest, EventBody, VerificationBody
+from vault.model import Digest
 from vault.repository import attestations
 from vault.repository.repository import Repository
 from vault.storage.names import is_pack
@@ -118,10 +118,10 @@ def _is_refuted(ledger: Ledger, own: Own) -> bool:
     """Whether a restorer has read all of that snapshot since, and found it right."""
     return any(
         record.seq > own.head
-        and body.verdict == "passed"
+        and body.verdict == Verdict.PASSED
         and body.share == WHOLE_SHARE
         and any(first <= own.snapshot <= last for first, last in body.snapshots)
-        for record in ledger.valid("verification")
+        for record in ledger.valid(StatementType.VERIFICATION)
         if isinstance(body := record.body, VerificationBody)
     )
 

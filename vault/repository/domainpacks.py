@@ -16,7 +16,8 @@ from vault.errors import IntegrityError
 from vault.format import packindex
 from vault.format.packindex import IndexEntry
 from vault.ledger.chain import Ledger, Record
-from vault.model import ObjectRef, WriterBody
+from vault.ledger.statements import StatementType, WriterBody
+from vault.model import ObjectRef
 from vault.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Listed:
 def distrusted_spans(ledger: Ledger, domain: str) -> tuple[tuple[int, int], ...]:
     """Seqs between which what a domain's snapshots list is not believed: (first, last)."""
     spans = []
-    for record in ledger.valid("writer"):
+    for record in ledger.valid(StatementType.WRITER):
         body = record.body
         assert isinstance(body, WriterBody)
         if body.distrust_from is None:

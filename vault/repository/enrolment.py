@@ -30,21 +30,17 @@ from vault.errors import ConfigError, FormatError, IntegrityError, VaultError
 from vault.format.domainsecrets import open_domain, seal_domain
 from vault.ledger.chain import Ledger, Record, WriterInfo
 from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
-from vault.machine.privacy import make_private
-from vault.model import (
-    Digest,
+from vault.ledger.statements import (
     DomainRef,
-    LockMode,
-    Parameters,
     PublicKey,
     Recipient,
-    Retention,
     Role,
     RootBody,
+    StatementType,
     WriterBody,
-    validate_label,
-    validate_pattern,
 )
+from vault.machine.privacy import make_private
+from vault.model import Digest, LockMode, Parameters, Retention, validate_label, validate_pattern
 from vault.repository.log import Draft
 from vault.repository.objects import Clock
 from vault.repository.repository import Repository, domain_ref
@@ -122,7 +118,7 @@ def _make_keys(store: ObjectStore, request: InitRequest, clock: Clock) -> tuple[
         recipients=(Recipient(name="site", public=b64encode(recovery.public_raw)),),
     )
     payload = build_statement(
-        type="root",
+        type=StatementType.ROOT,
         repository=repository_id.hex(),
         seq=0,
         prev=None,
@@ -478,7 +474,7 @@ def _add_writer(
     repository: Repository, enroller: SigningKey, body: WriterBody, *, tool: str
 ) -> Record:
     key = Digest.of(b64decode_strict(body.public))
-    draft = Draft(type="writer", subject=[("key", key)], body=body)
+    draft = Draft(type=StatementType.WRITER, subject=[("key", key)], body=body)
     return repository.append(lambda _: draft, [enroller], tool=tool)
 
 

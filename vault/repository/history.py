@@ -27,6 +27,7 @@ from vault.ledger.envelope import (
     parse_envelope,
 )
 from vault.ledger.remembered import Remembered
+from vault.ledger.statements import StatementType
 from vault.ledger.trust import check_gap
 from vault.model import Code, Digest, Finding, Severity
 from vault.storage.base import ObjectStore, ObjectVersion
@@ -114,7 +115,7 @@ class History:
         name = ledger_name(item.statement.seq)
         versions = listed.take(name)
         is_plain = len(versions) == 1 and versions[0].size == len(item.envelope)
-        if item.statement.type == "root" or is_last or (versions and not is_plain):
+        if item.statement.type == StatementType.ROOT or is_last or (versions and not is_plain):
             return self._link_oldest(name, versions)
         shown = versions[0] if versions else dataclasses.replace(page, name=name)
         return self._link(item.envelope, shown)

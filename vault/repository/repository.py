@@ -22,17 +22,8 @@ from vault.format.inventory import Inventory
 from vault.ledger.chain import Ledger, Record, Status
 from vault.ledger.envelope import Head
 from vault.ledger.remembered import Remembered
-from vault.model import (
-    Code,
-    Digest,
-    DomainRef,
-    Finding,
-    ObjectRef,
-    Parameters,
-    PruneBody,
-    Severity,
-    SnapshotBody,
-)
+from vault.ledger.statements import DomainRef, PruneBody, SnapshotBody
+from vault.model import Code, Digest, Finding, ObjectRef, Parameters, Severity
 from vault.repository.history import History, read_ledger
 from vault.repository.log import Draft, Log
 from vault.repository.objects import Clock, Objects, Sightings, Stored

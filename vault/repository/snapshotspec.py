@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 from vault.errors import ConfigError, SignatureError
 from vault.ledger.chain import Ledger, Record, Status
-from vault.model import LATEST, SnapshotBody
+from vault.ledger.statements import SnapshotBody, StatementType
+from vault.model import LATEST
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -101,7 +102,7 @@ def _only_dataset(ledger: Ledger) -> str:
 
 def _by_number(ledger: Ledger, seq: int) -> Record:
     record = ledger.records[seq] if seq < len(ledger.records) else None
-    if record is None or record.type != "snapshot":
+    if record is None or record.type != StatementType.SNAPSHOT:
         raise ConfigError(
             f"ledger number {seq} is not a snapshot",
             found=record.type if record else f"a ledger of {len(ledger.records)} statements",

@@ -16,8 +16,16 @@ from typing import Protocol
 
 from vault.errors import IntegrityError
 from vault.ledger.chain import Ledger, Record
-from vault.ledger.statements import WHOLE_SHARE
-from vault.model import Code, Digest, EventBody, Finding, Severity, VerificationBody
+from vault.ledger.statements import (
+    ATTESTED,
+    EVENTS,
+    WHOLE_SHARE,
+    EventBody,
+    StatementType,
+    Verdict,
+    VerificationBody,
+)
+from vault.model import Code, Digest, Finding, Severity
 from vault.repository.attestations import Attestation, objections, open_attestation
 from vault.repository.badpacks import BadPackMemory, Word, words
 from vault.repository.datasets import newest_complete, owed
@@ -33,7 +41,7 @@ class Check:
 
     seq: int  # of the statement
     type: str
-    verdict: str  # "passed", "partial" or "failed"
+    verdict: str  # of `Verdict`
     finished: datetime
     snapshot: int  # seq
     share: int = WHOLE_SHARE  # of the objects that were read, in parts per million
@@ -44,7 +52,7 @@ class Check:
     @property
     def failed(self) -> bool:
         """Whether something is wrong with the snapshot."""
-        return self.verdict == "failed"
+        return self.verdict == Verdict.FAILED
 
 
 class Facts(Protocol):
@@ -73,7 +81,7 @@ def verified(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
     """
     failed, passed, sample = None, None, None
     for record, body in _verifications(ledger, snapshot):
-        if body.verdict == "failed":
+        if body.verdict == Verdict.FAILED:
             if passed is not None and (passed.opened or not body.opened):
                 continue
             if _is_about(record, snapshot, facts) and facts.believes(record):
@@ -81,7 +89,7 @@ def verified(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
                 break
         elif not facts.believes(record):
             continue
-        elif body.verdict == "passed" and body.share == WHOLE_SHARE and body.slice is None:
+        elif body.verdict == Verdict.PASSED and body.share == WHOLE_SHARE and body.slice is None:
             passed = passed or _check_of(ledger, record, snapshot)
             if body.opened:
                 break
@@ -93,15 +101,15 @@ def verified(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
 def restored(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
     """What restores and drills say of exactly this snapshot: as `verified`."""
     part: Check | None = None
-    for record in reversed(list(ledger.valid("restore", "drill"))):
+    for record in reversed(list(ledger.valid(*EVENTS))):
         body = record.body
         assert isinstance(body, EventBody)
-        if body.snapshot != snapshot.seq or body.verdict not in ("passed", "partial", "failed"):
+        if body.snapshot != snapshot.seq or body.verdict == Verdict.INCONCLUSIVE:
             continue
         if not facts.believes(record):
             continue
         check = _check_of(ledger, record, snapshot)
-        if body.verdict != "partial":
+        if body.verdict != Verdict.PARTIAL:
             return check
         part = part or check
     return part
@@ -119,14 +127,15 @@ def failed_check(ledger: Ledger, dataset: str, facts: Facts) -> Check | None:
     Weaker than `verified`: it tells who takes the next snapshot that something was found wrong.
     """
     known = {record.seq: record for record in ledger.snapshots(dataset)}
-    for record in reversed(list(ledger.valid("verification", "restore", "drill"))):
+    for record in reversed(list(ledger.valid(*ATTESTED))):
         body = record.body
         assert isinstance(body, EventBody | VerificationBody)
-        seq = _last_covered(record, known) if body.verdict in ("passed", "failed") else None
+        is_clear = body.verdict in (Verdict.PASSED, Verdict.FAILED)
+        seq = _last_covered(record, known) if is_clear else None
         if seq is None or not _is_whole_or_failed(record, known[seq], facts):
             continue
         if facts.believes(record):
-            return _check_of(ledger, record, known[seq]) if body.verdict == "failed" else None
+            return _check_of(ledger, record, known[seq]) if body.verdict == Verdict.FAILED else None
     return None
 
 
@@ -135,19 +144,21 @@ def _is_whole_or_failed(record: Record, snapshot: Record, facts: Facts) -> bool:
     if isinstance(body, EventBody):
         return True
     assert isinstance(body, VerificationBody)
-    if body.verdict == "failed":
+    if body.verdict == Verdict.FAILED:
         return _is_about(record, snapshot, facts)
     return body.share == WHOLE_SHARE and body.slice is None
 
 
 def _verifications(ledger: Ledger, snapshot: Record) -> Iterator[tuple[Record, VerificationBody]]:
     """Those that read something of it or found something wrong, newest first."""
-    for record in reversed(list(ledger.valid("verification"))):
+    for record in reversed(list(ledger.valid(StatementType.VERIFICATION))):
         body = record.body
         assert isinstance(body, VerificationBody)
         if not any(first <= snapshot.seq <= last for first, last in body.snapshots):
             continue
-        if body.verdict == "failed" or (body.verdict in ("passed", "partial") and body.share):
+        if body.verdict == Verdict.FAILED or (
+            body.verdict in (Verdict.PASSED, Verdict.PARTIAL) and body.share
+        ):
             yield record, body
 
 
@@ -163,7 +174,7 @@ def _spoiled(ledger: Ledger, snapshot: Record, passed: Check | None, facts: Fact
     if record is None or (passed is not None and passed.seq > record.seq):
         return None
     check = _check_of(ledger, record, snapshot)
-    return dataclasses.replace(check, verdict="failed", spoiled=True)
+    return dataclasses.replace(check, verdict=Verdict.FAILED, spoiled=True)
 
 
 def _check_of(ledger: Ledger, record: Record, snapshot: Record) -> Check:
@@ -204,7 +215,7 @@ class Cited:
         """See `Facts`; a failure that could not be looked at any more is believed."""
         if record.seq not in self._opened and len(self._opened) >= BUDGET:
             assert isinstance(record.body, EventBody | VerificationBody)
-            return record.body.verdict == "failed"
+            return record.body.verdict == Verdict.FAILED
         return self._attestation(record) is not None
 
     def concerns(self, record: Record, snapshot: Record) -> bool:
@@ -358,7 +369,7 @@ def _shown(
         if check is not None:
             return check
         del known[newest.seq]
-    types = ("verification",) if find is verified else ("restore", "drill")
+    types = (StatementType.VERIFICATION,) if find is verified else EVENTS
     for event in reversed(list(ledger.valid(*types))):
         seq = _last_covered(event, known)
         check = find(ledger, known.pop(seq), facts) if seq is not None else None

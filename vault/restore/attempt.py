@@ -26,9 +26,10 @@ from vault.errors import (
 )
 from vault.format.tree import Entry, Flaws, commitment, hole_size, replace_entry
 from vault.format.treefile import Spool
+from vault.ledger.statements import COUNTED, Counts, Verdict
 from vault.machine import metadata
 from vault.machine.workers import Workers
-from vault.model import COUNTED, Counts, EntryType, replace_body
+from vault.model import EntryType, replace_body
 from vault.progress import Progress
 from vault.repository import attestations
 from vault.repository.reader import Reader, StaleIndexError
@@ -41,7 +42,7 @@ from vault.restore.included import NAMES, Selection, Wanted, nameable, select
 from vault.restore.journal import Journals, Local, Subject
 from vault.restore.lastlook import Stillness
 from vault.restore.promote import Promotion
-from vault.restore.prove import ProofReport, Verdict, prove
+from vault.restore.prove import ProofReport, prove
 from vault.restore.report import BadEntriesError, Outcome, RestoreReport, RestoreRequest
 from vault.restore.stage import Stager, Staging
 from vault.restore.syscalls import MAX_NAME, Fs, is_nameable
@@ -569,4 +570,4 @@ class Run:
 
 
 def _verdict(proof: ProofReport | None) -> str:
-    return "partial" if proof is None else proof.verdict.word
+    return Verdict.PARTIAL if proof is None else proof.verdict

@@ -19,7 +19,7 @@ from vault.crypto.keys import SigningKey
 from vault.errors import ConfigError, DigestMismatchError, VaultError
 from vault.format.tree import Entry, commitment
 from vault.ledger.chain import Record
-from vault.ledger.statements import name_packs
+from vault.ledger.statements import StatementType, Verdict, name_packs
 from vault.machine.workers import Workers
 from vault.repository import attestations
 from vault.repository.attestations import Attestation
@@ -69,7 +69,7 @@ class Witness:
         seconds = (self._repository.clock() - self._started).total_seconds()
         attestation = attestations.describe(
             self._repository,
-            kind="restore",
+            kind=StatementType.RESTORE,
             verdict=verdict,
             snapshot=self._snapshot,
             started=self._started,
@@ -114,7 +114,7 @@ class Witness:
 def proof_details(proof: ProofReport) -> dict[str, Any]:
     """What an attestation says of a proof."""
     return {
-        "proof": proof.verdict.word,
+        "proof": proof.verdict,
         "entries": proof.entries,
         "bytes_read_back": proof.size,
         "evidence": {level.word: count for level, count in proof.evidence.items()},
@@ -233,7 +233,7 @@ class _Finisher:
                 hint="TARGET is not what --finalize leads to, and nothing was removed: see what"
                 " changed it, or take it back with restore --undo",
             )
-        verdict = "passed" if earlier is None or root == signed else earlier.verdict
+        verdict = Verdict.PASSED if earlier is None or root == signed else earlier.verdict
         return witness.sign(verdict, self._details(journal, found, root, verdict))
 
     def record(self, journal: Journal) -> None:
@@ -243,13 +243,13 @@ class _Finisher:
         if earlier is None:
             witness = Witness(repository, recovery.restorer, snapshot, tool=self._tool)
             data = witness.sign(
-                "partial", self._place(journal) | {"proof": NOT_REPEATED, "kept": missing}
+                Verdict.PARTIAL, self._place(journal) | {"proof": NOT_REPEATED, "kept": missing}
             )
         else:
             data = journal.attestation.encode("utf-8")
         self.done = Finalized(
             journal=journal,
-            verdict="partial" if earlier is None else earlier.verdict,
+            verdict=Verdict.PARTIAL if earlier is None else earlier.verdict,
             not_repeated=missing,
         )
         self.done = dataclasses.replace(self.done, **self._append(repository, recovery, data))
@@ -293,7 +293,7 @@ class _Finisher:
         except VaultError as error:
             return None, f"the attestation in the journal is not right: {error}"
         expected = {
-            "kind": "restore",
+            "kind": StatementType.RESTORE,
             "snapshot": journal.subject.snapshot,
             "manifest": journal.subject.digest,
             "host": self._local.host,
@@ -307,7 +307,7 @@ class _Finisher:
             "restore": found.details.get("restore"),
         }
         other = [name for name, value in expected.items() if there[name] != value]
-        if other or found.verdict not in {"passed", "partial"}:
+        if other or found.verdict not in {Verdict.PASSED, Verdict.PARTIAL}:
             return None, f"the attestation in the journal is of another {' and '.join(other)}"
         return found, None
 

@@ -11,10 +11,10 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Executor
-from enum import IntEnum
 from typing import Final
 
 from vault.format.tree import ContentRoot, Entry, encode_canonical
+from vault.ledger.statements import Verdict
 from vault.machine import metadata
 from vault.model import EntryType, sort_key
 from vault.progress import NO_PROGRESS, Progress
@@ -24,19 +24,6 @@ from vault.restore.stage import DEVICES, may_be_omitted
 from vault.restore.syscalls import Fs, local_error
 
 _MAX_MISMATCHES: Final = 100  # named in a report; all are counted
-
-
-class Verdict(IntEnum):
-    """What a proof says."""
-
-    FAILED = 0
-    PARTIAL = 1  # right but for what could not be applied, or was not asked for
-    PASSED = 2
-
-    @property
-    def word(self) -> str:
-        """As an attestation says it."""
-        return self.name.lower()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from vault.errors import FormatError, VaultError
 from vault.format.tree import Flaws
 from vault.ledger.chain import Record
-from vault.model import Counts
+from vault.ledger.statements import Counts
 from vault.restore.included import Wanted
 from vault.restore.prove import ProofReport
 

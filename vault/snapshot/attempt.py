@@ -17,17 +17,9 @@ from vault.errors import ConfigError
 from vault.format.chunker import ChunkSizes
 from vault.format.packindex import IndexEntry
 from vault.format.tree import TreeHeader, commitment, encode_header, frame
+from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
 from vault.machine.chunkcache import Cache, PackRow
-from vault.model import (
-    Counts,
-    InventoryRef,
-    LockMode,
-    ObjectType,
-    SnapshotBody,
-    TreeRef,
-    replace_body,
-    to_rfc3339,
-)
+from vault.model import LockMode, ObjectType, replace_body, to_rfc3339
 from vault.repository.repository import snapshot_body
 from vault.snapshot import grounds, knownchunks
 from vault.snapshot.dedup import ChunkStore, TreeBuilder

@@ -18,8 +18,9 @@ from vault.format import packindex
 from vault.format.pack import Directory
 from vault.format.packindex import IndexEntry
 from vault.ledger.chain import Record, Status
+from vault.ledger.statements import SnapshotBody
 from vault.machine.chunkcache import Cache, PackRow
-from vault.model import ObjectRef, SnapshotBody
+from vault.model import ObjectRef
 from vault.repository.domainpacks import Listed, distrusted_spans, index_objects
 from vault.repository.reader import PackReader, Reader
 from vault.repository.repository import Repository

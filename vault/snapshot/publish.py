@@ -20,18 +20,10 @@ from vault.format import inventory, packindex
 from vault.format.inventory import Inventory
 from vault.format.packindex import IndexEntry
 from vault.ledger.chain import Ledger, Record
+from vault.ledger.statements import InventoryRef, SnapshotBody, StatementType
 from vault.machine.chunkcache import Cache, PackRow
 from vault.machine.workers import Workers
-from vault.model import (
-    Digest,
-    InventoryRef,
-    LockMode,
-    ObjectRef,
-    SnapshotBody,
-    from_rfc3339,
-    replace_body,
-    to_rfc3339,
-)
+from vault.model import Digest, LockMode, ObjectRef, from_rfc3339, replace_body, to_rfc3339
 from vault.repository.domainpacks import distrusted_spans, index_objects
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, domain_ref
@@ -192,7 +184,9 @@ class Publisher:
         last = ledger.snapshots(body.dataset)
         body = replace_body(body, previous=last[-1].seq if last else None)
         digest = Digest.parse(body.inventory.sha256)
-        return Draft(type="snapshot", subject=[(inventory_name(digest), digest)], body=body)
+        return Draft(
+            type=StatementType.SNAPSHOT, subject=[(inventory_name(digest), digest)], body=body
+        )
 
     def _is_late(self, until: datetime, retention: timedelta) -> bool:
         """Whether the host was suspended since ``until`` was set: it would promise too little."""

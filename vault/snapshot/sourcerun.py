@@ -27,9 +27,10 @@ from vault.format.tree import (
     replace_entry,
     type_in,
 )
+from vault.ledger.statements import COUNTED, Counts
 from vault.machine import metadata, mounts
 from vault.machine.workers import Workers
-from vault.model import COUNTED, Counts, EntryType, replace_body
+from vault.model import EntryType, replace_body
 from vault.progress import Progress
 from vault.snapshot import walk as walking
 from vault.snapshot.dedup import ChunkStore, TreeBuilder

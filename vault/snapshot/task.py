@@ -15,9 +15,9 @@ from vault.errors import ConfigError, FormatError, IntegrityError, VaultError, W
 from vault.format.domainsecrets import open_domain
 from vault.format.tree import MAX_HEADER, TreeHeader, encode_header
 from vault.ledger.chain import Record, WriterInfo
+from vault.ledger.statements import SnapshotBody
 from vault.machine.chunkcache import Cache
 from vault.machine.workers import Workers
-from vault.model import SnapshotBody
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import badpacks
 from vault.repository.badpacks import BadPackMemory, Word

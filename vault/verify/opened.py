@@ -24,17 +24,10 @@ from vault.errors import (
 )
 from vault.format.tree import Entry, Flaws, hole_size
 from vault.ledger.chain import Ledger, Record
+from vault.ledger.statements import RootBody, StatementType
 from vault.machine.chunkcache import Location
 from vault.machine.workers import Workers, in_order
-from vault.model import (
-    EntryType,
-    LockMode,
-    ObjectRef,
-    ObjectType,
-    RootBody,
-    Severity,
-    from_rfc3339,
-)
+from vault.model import EntryType, LockMode, ObjectRef, ObjectType, Severity, from_rfc3339
 from vault.progress import Progress
 from vault.repository.reader import LOOKED_UP, PackReader, Reader
 from vault.repository.repository import Repository
@@ -80,7 +73,7 @@ def require_recipient(ledger: Ledger, recovery: RecoveryKey) -> None:
 
 
 def _roots(ledger: Ledger, until: int | None = None) -> Iterator[RootBody]:
-    for record in ledger.valid("root"):
+    for record in ledger.valid(StatementType.ROOT):
         assert isinstance(record.body, RootBody)
         if until is None or record.seq < until:
             yield record.body

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Final
 
 from vault.custody.sampling import Sample
-from vault.ledger.statements import WHOLE_SHARE, name_packs
+from vault.ledger.statements import WHOLE_SHARE, Verdict, name_packs
 from vault.model import Finding, Severity
 
 _TOLD: Final = 100  # findings and snapshots in an attestation
@@ -84,11 +84,11 @@ class VerifyReport:
         if not self.snapshots:
             return "nothing"
         if not self.passed:
-            return "failed"
+            return Verdict.FAILED
         if self.unread_count:
             return "unfinished"
         is_whole = self.objects_read == self.objects and not self.unopened
-        return "passed" if is_whole else "partial"
+        return Verdict.PASSED if is_whole else Verdict.PARTIAL
 
     @property
     def share(self) -> int:

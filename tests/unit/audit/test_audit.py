@@ -18,19 +18,9 @@ from vault.custody.versions import known_keys
 from vault.errors import ConfigError, IntegrityError, StorageError, StorageUnavailableError
 from vault.ledger.chain import Record
 from vault.ledger.envelope import Head, build_statement, seal_envelope
+from vault.ledger.statements import HeartbeatBody, HoldBody, InventoryRef, PruneBody
 from vault.machine.workers import make_workers
-from vault.model import (
-    Digest,
-    HeartbeatBody,
-    HoldBody,
-    InventoryRef,
-    LockMode,
-    ObjectRef,
-    PruneBody,
-    Retention,
-    Severity,
-    from_rfc3339,
-)
+from vault.model import Digest, LockMode, ObjectRef, Retention, Severity, from_rfc3339
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, snapshot_body

@@ -15,16 +15,9 @@ from vault.encoding import b64encode
 from vault.errors import FormatError, StorageError
 from vault.ledger.chain import Record
 from vault.ledger.envelope import build_statement, seal_envelope
+from vault.ledger.statements import EventBody, HeartbeatBody, Recipient
 from vault.machine.workers import make_workers
-from vault.model import (
-    Digest,
-    EventBody,
-    HeartbeatBody,
-    LockMode,
-    Recipient,
-    replace_body,
-    to_rfc3339,
-)
+from vault.model import Digest, LockMode, replace_body, to_rfc3339
 from vault.repository import attestations
 from vault.repository.log import Draft
 from vault.repository.repository import Repository
@@ -247,7 +240,7 @@ def test_recipients_of_a_later_root_are_asked_of_later_packs_only(
     lab: "Lab", record: Record
 ) -> None:
     """A run that began under the old root may end under the new one."""
-    from vault.model import RootBody
+    from vault.ledger.statements import RootBody
 
     repository = lab.open()
     old = repository.ledger.root

@@ -17,17 +17,9 @@ from vault.errors import (
     StorageUnavailableError,
 )
 from vault.ledger.chain import Record, Status
+from vault.ledger.statements import EventBody, PruneBody, VerificationBody
 from vault.machine.workers import make_workers
-from vault.model import (
-    Digest,
-    EventBody,
-    LockMode,
-    ObjectRef,
-    PruneBody,
-    Retention,
-    VerificationBody,
-    to_rfc3339,
-)
+from vault.model import Digest, LockMode, ObjectRef, Retention, to_rfc3339
 from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
@@ -309,7 +301,7 @@ def test_a_signed_statement_over_the_right_one_is_covered_and_kept(
 ) -> None:
     """A thief's statement is what a plain read would meet; it is evidence, so it stays."""
     from vault.ledger.envelope import Head, build_statement, seal_envelope
-    from vault.model import HeartbeatBody
+    from vault.ledger.statements import HeartbeatBody
 
     repository = lab.open()
     payload = build_statement(
@@ -415,7 +407,7 @@ def test_snapshots_whose_inventory_is_wrong_are_named(lab: "Lab", record: Record
 def test_a_pinned_version_is_never_deleted(lab: "Lab", record: Record) -> None:
     """Even one whose bytes are wrong: it is covered by a right one instead."""
     from vault.custody.needs import NEVER, Need
-    from vault.custody.versions import Judged, Verdict, View
+    from vault.custody.versions import Judged, VersionKind, View
 
     ref = packs(lab, record)[0]
 
@@ -425,9 +417,9 @@ def test_a_pinned_version_is_never_deleted(lab: "Lab", record: Record) -> None:
     view = View(
         name=ref.name,
         judged=(
-            Judged(version=version("right"), verdict=Verdict.RIGHT),
-            Judged(version=version("junk"), verdict=Verdict.OTHER),
-            Judged(version=version("pinned"), verdict=Verdict.OTHER),
+            Judged(version=version("right"), kind=VersionKind.RIGHT),
+            Judged(version=version("junk"), kind=VersionKind.OTHER),
+            Judged(version=version("pinned"), kind=VersionKind.OTHER),
         ),
     )
     need = Need(

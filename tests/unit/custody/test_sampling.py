@@ -23,19 +23,15 @@ from vault.custody.sampling import (
 )
 from vault.errors import ConfigError
 from vault.ledger.chain import Ledger, Record, Status
-from vault.model import (
-    Body,
+from vault.ledger.statements import (
     Counts,
-    Digest,
     HeartbeatBody,
     InventoryRef,
-    LockMode,
     SnapshotBody,
     TreeRef,
     VerificationBody,
-    replace_body,
-    to_rfc3339,
 )
+from vault.model import Body, Digest, LockMode, replace_body, to_rfc3339
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 NONCE = bytes(range(NONCE_SIZE))

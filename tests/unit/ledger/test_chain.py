@@ -25,29 +25,34 @@ from vault.errors import (
 )
 from vault.ledger.chain import Ledger, Record, Status
 from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
-from vault.ledger.statements import MAX_NAMED, MAX_RANGES, MAX_SLICES, name_packs
-from vault.model import (
-    Body,
+from vault.ledger.statements import (
+    MAX_NAMED,
+    MAX_RANGES,
+    MAX_SLICES,
     Counts,
-    Digest,
     DomainRef,
     EventBody,
     HeartbeatBody,
     HoldBody,
     InventoryRef,
-    LockMode,
-    Parameters,
     PolicyBody,
     PruneBody,
     PublicKey,
     Recipient,
     Role,
     RootBody,
-    Severity,
     SnapshotBody,
     TreeRef,
     VerificationBody,
     WriterBody,
+    name_packs,
+)
+from vault.model import (
+    Body,
+    Digest,
+    LockMode,
+    Parameters,
+    Severity,
     body_from_json,
     body_to_json,
     replace_body,

@@ -25,7 +25,8 @@ from vault.ledger.envelope import (
     parse_statement,
     seal_envelope,
 )
-from vault.model import Digest, HeartbeatBody
+from vault.ledger.statements import HeartbeatBody
+from vault.model import Digest
 
 KEY = SigningKey.generate()
 OTHER_KEY = SigningKey.generate()

@@ -15,7 +15,8 @@ from vault.ledger import remembered as remembering
 from vault.ledger.chain import Ledger, Status
 from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
 from vault.ledger.remembered import LedgerMemory, Remembered
-from vault.model import Digest, Finding, HeartbeatBody, InventoryRef, Severity, SnapshotBody
+from vault.ledger.statements import HeartbeatBody, InventoryRef, SnapshotBody
+from vault.model import Digest, Finding, Severity
 from vault.repository.enrolment import revoke_writer
 from vault.repository.log import Draft
 from vault.repository.repository import Repository

@@ -9,14 +9,8 @@ from vault.encoding import b64encode, dumps, loads_strict
 from vault.errors import ConfigError, FormatError, SignatureError, VaultError
 from vault.ledger.chain import Record
 from vault.ledger.envelope import parse_envelope, seal_envelope
-from vault.model import (
-    Digest,
-    EventBody,
-    PublicKey,
-    RootBody,
-    VerificationBody,
-    replace_body,
-)
+from vault.ledger.statements import EventBody, PublicKey, RootBody, VerificationBody
+from vault.model import Digest, replace_body
 from vault.repository import attestations
 from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE

@@ -6,14 +6,8 @@ import pytest
 
 from vault.errors import ConfigError, SignatureError
 from vault.ledger.chain import Ledger, Record, Status
-from vault.model import (
-    Counts,
-    Digest,
-    InventoryRef,
-    LockMode,
-    SnapshotBody,
-    TreeRef,
-)
+from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
+from vault.model import Digest, LockMode
 from vault.repository.snapshotspec import parse_moment, select_snapshot
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)

@@ -17,8 +17,8 @@ from vault.errors import (
     WrongKeyError,
 )
 from vault.ledger.chain import Record
-from vault.ledger.statements import name_packs
-from vault.model import Digest, VerificationBody, replace_body, to_rfc3339
+from vault.ledger.statements import VerificationBody, name_packs
+from vault.model import Digest, replace_body, to_rfc3339
 from vault.repository import attestations
 from vault.repository.datasets import owed
 from vault.repository.log import Draft
@@ -388,7 +388,7 @@ def _packs(lab: "Lab", record: Record) -> set[str]:
 
 def junk(lab: "Lab", kind: str, about: int, verdict: str, data: bytes) -> int:
     """An event that cites bytes of no attestation."""
-    from vault.model import EventBody
+    from vault.ledger.statements import EventBody
 
     lab.clock.advance(minutes=1)
     repository = lab.open()

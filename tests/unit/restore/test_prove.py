@@ -15,11 +15,12 @@ import pytest
 
 from vault.errors import LocalError
 from vault.format.tree import Entry, EntryType, encode_canonical
+from vault.ledger.statements import Verdict
 from vault.machine import metadata
 from vault.machine.workers import InlineExecutor
 from vault.progress import NO_PROGRESS
 from vault.restore import readback as disk_module
-from vault.restore.prove import ProofReport, Verdict, prove, read_back
+from vault.restore.prove import ProofReport, prove, read_back
 from vault.restore.readback import Disk, Evidence
 from vault.restore.stage import Staging
 from vault.restore.syscalls import Fs

@@ -28,8 +28,9 @@ from vault.errors import (
 from vault.format import treefile
 from vault.format.tree import Entry, encode_canonical, replace_entry
 from vault.ledger.chain import Record
+from vault.ledger.statements import EventBody, Verdict
 from vault.machine.workers import make_workers
-from vault.model import EntryType, EventBody, LockMode
+from vault.model import EntryType, LockMode
 from vault.patterns import matcher
 from vault.repository import attestations
 from vault.restore import (
@@ -42,7 +43,7 @@ from vault.restore import (
     restore_snapshot,
     undo_restore,
 )
-from vault.restore.prove import ProofReport, Verdict, prove
+from vault.restore.prove import ProofReport, prove
 from vault.restore.syscalls import Fs
 from vault.restore.undo_finalize import unfinished
 from vault.storage.memory import FaultPoint

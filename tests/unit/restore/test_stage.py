@@ -15,10 +15,11 @@ import pytest
 
 from vault.errors import FormatError, LocalError
 from vault.format.tree import Entry, EntryType, encode_canonical
+from vault.ledger.statements import Verdict
 from vault.machine.workers import InlineExecutor
 from vault.restore.capabilities import probe
 from vault.restore.journal import Local
-from vault.restore.prove import Verdict, prove
+from vault.restore.prove import prove
 from vault.restore.stage import Stager, Staging
 from vault.restore.syscalls import Fs, remove_tree
 
