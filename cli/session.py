@@ -5,17 +5,13 @@ See docs/design.md "Trust" and "The command line".
 The only reader of the environment, the wall clock and the terminal's passphrase.
 """
 
-import codecs
 import contextlib
 import dataclasses
 import functools
-import getpass
 import os
-import pwd
-import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
@@ -26,6 +22,8 @@ from cli.exits import EXIT_LOCAL, gravest
 from cli.options import Options
 from cli.output import render
 from cli.output.findings import finding_text
+from cli.passphrase import ask_passphrase, slips
+from cli.places import Places, home_directory
 from cli.scratch import scratch_directory
 from vault.crypto.keyfiles import (
     RecoveryKey,
@@ -41,31 +39,25 @@ from vault.errors import (
     ConfigError,
     FormatError,
     LocalError,
-    RollbackError,
     VaultError,
     WrongKeyError,
 )
-from vault.ledger import remembered as remembering
 from vault.ledger.envelope import Head
-from vault.ledger.remembered import LedgerMemory, Remembered
-from vault.ledger.statements import HeartbeatBody, StatementType
-from vault.ledger.trust import HeadMemory, check_floor, parse_trust
+from vault.ledger.trust import parse_trust
 from vault.machine import cachetag
 from vault.machine.privacy import check_unshared
 from vault.model import Digest, Finding
 from vault.repository.enrolment import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
-from vault.repository.log import Draft
 from vault.repository.objects import Clock
+from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
 from vault.storage import open_store
-from vault.storage.secondlook import ask_twice
+from vault.storage.base import ObjectStore
 from vault.storage.urls import is_same_bucket, scheme_of
 
 TOOL = f"vault {vault.__version__}"
-SETTLED = timedelta(minutes=10)  # docs/design.md "Trust": an older head is no race that may be lost
 
 _KEY_FILES = (WRITER_FILE, RECOVERY_FILE, ROOT_FILE)
-_MAX_PASSPHRASE = 4096  # bytes
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -74,65 +66,11 @@ _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # that boto3 
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """Where this machine keeps its files (docs/design.md "Keys and hosts")."""
-
-    keys: Path
-    state: Path  # remembered heads, entry lists, journals
-    cache: Path
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str], *, home: Path | None, is_root: bool) -> Self:
-        """XDG variables where set; else the system's places for root, the XDG defaults for others.
-
-        XDG Base Directory Specification 0.8: a variable that is not absolute is ignored.
-
-        Raises:
-            ConfigError: A place would be in the home directory, and there is none.
-        """
-
-        def place(variable: str, system: str, default: str) -> Path:
-            base = Path(environment.get(variable, ""))
-            if base.is_absolute():
-                return base / "vault"
-            if is_root:
-                return Path(system)
-            if home is None:
-                raise ConfigError(
-                    f"no directory for this user's files: neither HOME nor {variable} is absolute",
-                    found=f"user {os.geteuid()} has no home directory by the system's list either",
-                    hint="set HOME",
-                )
-            return home / default / "vault"
-
-        keys = environment.get("VAULT_KEYS")
-        return cls(
-            keys=Path(keys) if keys else place("XDG_CONFIG_HOME", "/etc/vault", ".config"),
-            state=place("XDG_STATE_HOME", "/var/lib/vault", ".local/state"),
-            cache=place("XDG_CACHE_HOME", "/var/cache/vault", ".cache"),
-        )
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
     """Where the repository is, as far as anybody has said."""
 
     url: str
     endpoint: str
-
-
-def slips(passphrase: bytes) -> list[str]:
-    """What editors and people add to a passphrase without seeing it; says nothing of the rest."""
-    found = []
-    if passphrase.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        found.append("begins with a byte-order mark")
-    if passphrase[:1].isspace():
-        found.append("begins with a blank")
-    if passphrase[-1:].isspace():
-        found.append("ends with a blank")
-    if b"\0" in passphrase:
-        found.append("has NUL bytes, as UTF-16 has")
-    return found
 
 
 class Invocation:
@@ -149,7 +87,9 @@ class Invocation:
     ) -> None:
         self.options = options
         self.clock: Clock = clock or wall_clock
-        self.places = Places.of(environment, home=_home(environment), is_root=os.geteuid() == 0)
+        self.places = Places.of(
+            environment, home=home_directory(environment), is_root=os.geteuid() == 0
+        )
         self._environment = environment
         self._stack = contextlib.ExitStack()
         self._done: list[str] = []
@@ -299,86 +239,45 @@ class Invocation:
             RollbackError: The store shows an older or different history.
             VaultError: It can't be opened.
         """
+        store, root = self.store_and_root()
+        return open_repository(
+            store,
+            root,
+            clock=self.clock,
+            state=self.places.state,
+            floors=self.floors,
+            afresh=afresh,
+            acceptance=self._acceptance(),
+            warn=self.warn,
+        )
+
+    def store_and_root(self) -> tuple[ObjectStore, Digest]:
+        """Where the repository is, and the digest that its first statement must have.
+
+        Raises:
+            ConfigError: Nothing says where it is, or what to check it against.
+            StorageError: The store can't be reached.
+        """
         location = self.location()
         assert location is not None
         root = self.pinned_root()
-        store = open_store(location.url, endpoint=location.endpoint)
-        accepted = self.options.accept_head and parse_trust(self.options.accept_head)
-        afresh = afresh or bool(accepted)
-        remembered = None if afresh else self._ledgers.recall(root)
-        floors = self.floors if accepted else self.all_floors(root)
-        known = iter((remembered, None))
-        repository = look_twice(
-            lambda: Repository.open(store, root, clock=self.clock, remembered=next(known)), floors
+        return open_store(location.url, endpoint=location.endpoint), root
+
+    def _acceptance(self) -> Acceptance | None:
+        """What ``--accept-head`` asks for."""
+        if not self.options.accept_head:
+            return None
+        head = parse_trust(self.options.accept_head)
+        return Acceptance(
+            head=head,
+            writer=lambda repository: self.writer_key(repository).signing,
+            tool=TOOL,
+            done=lambda: self.did(f"{head} is accepted as a head of the ledger"),
         )
-        for floor in floors:
-            check_floor(repository.ledger, floor)
-        if accepted:
-            self._accept(repository, accepted)
-        self.remember(repository)
-        self._remember_ledger(repository, remembered)
-        return repository
-
-    def all_floors(self, root: Digest) -> tuple[Head, ...]:
-        """What ``--trust`` names, and the head that is remembered.
-
-        To be asked for before the store is listed (`HeadMemory.recall`).
-        """
-        known = self._memory.recall(root)
-        return self.floors if known is None else (*self.floors, known)
-
-    def _remember_ledger(self, repository: Repository, remembered: Remembered | None) -> None:
-        """Keep what was verified, once it is enough to be worth a file."""
-        ledger = repository.ledger
-        known = -1
-        if remembered is not None and ledger.digest_at(remembered.head.seq) == (
-            remembered.head.digest
-        ):
-            known = remembered.head.seq
-        head = settled_head(repository, self.clock())
-        if head.seq - known >= remembering.WORTHWHILE:
-            root = ledger.records[0].digest
-            self._ledgers.remember(root, ledger, repository.findings, until=head)
-
-    @property
-    def _ledgers(self) -> LedgerMemory:
-        return LedgerMemory(self.places.state)
-
-    @property
-    def _memory(self) -> HeadMemory:
-        return HeadMemory(self.places.state)
 
     def remember(self, repository: Repository) -> None:
-        """Raise the remembered head as far as it can't be undone by a lost race."""
-        head = settled_head(repository, self.clock())
-        try:
-            self._memory.remember(repository.ledger.records[0].digest, head)
-        except VaultError as error:
-            self.warn(f"the head of the ledger is not remembered: {error}")
-
-    def _accept(self, repository: Repository, head: Head) -> None:
-        """Forget what was remembered in favour of a head the ledger really contains."""
-        found = repository.ledger.digest_at(head.seq)
-        if found != head.digest:
-            raise RollbackError(
-                "the ledger does not contain the head to accept",
-                expected=head,
-                found=f"{head.seq}:{found}" if found else repository.head,
-            )
-        self._attest_acceptance(repository, head)
-        self.did(f"{head} is accepted as a head of the ledger")
-        self._memory.replace(repository.ledger.records[0].digest, head)
-
-    def _attest_acceptance(self, repository: Repository, head: Head) -> None:
-        body = HeartbeatBody(note="accepted a head of the ledger", accepted=str(head))
-        subject = [("repository", Digest.of(repository.id))]
-        draft = Draft(type=StatementType.HEARTBEAT, subject=subject, body=body)
-        try:
-            key = self._load_writer()
-            self.check_key(key.repository, repository)
-            repository.append(lambda _: draft, [key.signing], tool=TOOL)
-        except VaultError as error:
-            self.warn(f"that {head} was accepted is not recorded in the ledger: {error}")
+        """Remember on this machine the newest head that no lost race can take back."""
+        remember_head(repository, state=self.places.state, warn=self.warn)
 
     def report_findings(self, repository: Repository) -> None:
         """Say on stderr what was seen in the ledger that should not be there."""
@@ -475,38 +374,10 @@ class Invocation:
 
         Raises:
             WrongKeyError: Neither gives one.
+            ConfigError: The two differ.
         """
         file = self._environment.get("VAULT_PASSPHRASE_FILE")
-        if file:
-            return self._passphrase_in(Path(file))
-        if not sys.stdin.isatty():
-            raise WrongKeyError(
-                f"no passphrase for {what}: there is no terminal to ask on",
-                hint="VAULT_PASSPHRASE_FILE names a file whose first line is the passphrase",
-            )
-        secret = _ask(f"passphrase for {what}: ")
-        if not secret:
-            raise WrongKeyError(f"the passphrase for {what} is empty")
-        if confirm and _ask("the same again: ") != secret:
-            raise ConfigError("the two passphrases differ")
-        return os.fsencode(secret)
-
-    def _passphrase_in(self, path: Path) -> bytes:
-        try:
-            with path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                line = file.readline(_MAX_PASSPHRASE + 1)
-        except OSError as error:
-            raise WrongKeyError(
-                f"the passphrase file {path} can't be read", found=error.strerror
-            ) from error
-        if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            self.warn(f"others may read the passphrase file {path}: chmod 600 {path}")
-        secret = line.rstrip(b"\r\n")
-        if not secret or len(line) > _MAX_PASSPHRASE:
-            problem = "is empty" if not secret else f"is over {_MAX_PASSPHRASE} bytes long"
-            raise WrongKeyError(f"the first line of the passphrase file {path} {problem}")
-        return secret
+        return ask_passphrase(what, file=file, confirm=confirm, warn=self.warn)
 
     def confirm(self, question: str, *, instead: str) -> None:
         """Ask a yes-or-no question on the terminal.
@@ -588,46 +459,7 @@ def wall_clock() -> datetime:
     return datetime.now(UTC)
 
 
-def settled_head(repository: Repository, now: datetime) -> Head:
-    """The newest head that no lost race can take back (docs/design.md "Trust")."""
-    records = repository.ledger.records
-    ordered = repository.store.traits.orders_versions_by_commit
-    if ordered or len(records) == 1 or records[-1].modified + SETTLED <= now:
-        return repository.head
-    return records[-2].head
-
-
-def look_twice(read: Callable[[], Repository], floors: Sequence[Head]) -> Repository:
-    """The repository, read again if its ledger lacks one of these heads: a list may lag behind."""
-
-    def contains(repository: Repository) -> bool:
-        return all(repository.ledger.digest_at(floor.seq) == floor.digest for floor in floors)
-
-    return ask_twice("ledger", read, contains, is_list=True)
-
-
 def signer_name(repository: Repository, key_id: str) -> str:
     """The host or root key that signed, by name."""
     writer = repository.ledger.writers.get(key_id)
     return writer.name if writer else key_id[:12]
-
-
-def _ask(prompt: str) -> str:
-    """What is typed, unseen; the prompt's line is ended however it ends."""
-    try:
-        return getpass.getpass(prompt)
-    except (KeyboardInterrupt, EOFError):
-        click.echo(err=True)
-        raise
-
-
-def _home(environment: Mapping[str, str]) -> Path | None:
-    """As HOME says, else the system's list of users; None where neither gives an absolute path."""
-    home = Path(environment.get("HOME", ""))
-    if home.is_absolute():
-        return home
-    try:
-        listed = Path(pwd.getpwuid(os.geteuid()).pw_dir)
-    except KeyError:
-        return None
-    return listed if listed.is_absolute() else None

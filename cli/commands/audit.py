@@ -19,7 +19,7 @@ from cli.output import progress, render
 from cli.output.findings import finding_text
 from cli.output.page import Section, page
 from cli.sample import sample_of
-from cli.session import Invocation, look_twice, pass_invocation
+from cli.session import Invocation, pass_invocation
 from cli.values import ReadData, format_age, parse_read_data
 from vault.audit import (
     AuditFinding,
@@ -36,8 +36,8 @@ from vault.ledger.envelope import Head
 from vault.machine.workers import make_workers
 from vault.model import Severity, to_rfc3339
 from vault.repository.datasets import owed
+from vault.repository.opening import open_to_audit
 from vault.repository.repository import Repository
-from vault.storage import open_store
 
 _TRANSFERS = 8  # questions to the store at the same time
 _IN_FLIGHT = 2  # packs in memory
@@ -114,15 +114,14 @@ def _open(invocation: Invocation) -> tuple[Repository, Sequence[Head]]:
             "an audit accepts nothing: it writes neither here nor to the ledger",
             hint="accept the head with another command, for example 'vault list'",
         )
-    location = invocation.location()
-    assert location is not None
-    store = open_store(location.url, endpoint=location.endpoint)
-    root = invocation.pinned_root()
-    floors = invocation.all_floors(root)
-    repository = look_twice(
-        lambda: Repository.open(store, root, clock=invocation.clock, tolerant=True), floors
+    store, root = invocation.store_and_root()
+    return open_to_audit(
+        store,
+        root,
+        clock=invocation.clock,
+        state=invocation.places.state,
+        floors=invocation.floors,
     )
-    return repository, floors
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,0 +1,222 @@
+"""How a repository is opened: read, and held against all that is known of its newest statements.
+
+What this machine remembers, what the caller trusts and what was accepted are handed in. Nothing
+here reads the environment, asks a person or prints. See docs/design.md "Trust".
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from vault.crypto.keys import SigningKey
+from vault.errors import RollbackError, VaultError
+from vault.ledger.envelope import Head
+from vault.ledger.remembered import WORTHWHILE, LedgerMemory, Remembered
+from vault.ledger.statements import HeartbeatBody, StatementType
+from vault.ledger.trust import HeadMemory, check_floor
+from vault.model import Digest
+from vault.repository.log import Draft
+from vault.repository.objects import Clock
+from vault.repository.repository import Repository
+from vault.storage.base import ObjectStore
+from vault.storage.secondlook import ask_twice
+
+SETTLED = timedelta(minutes=10)  # docs/design.md "Trust": an older head is no race that may be lost
+
+_log = logging.getLogger(__name__)
+
+Warn = Callable[[str], None]  # hears of what went wrong and stops nothing
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """A head that a person accepts in place of the one that this machine remembers.
+
+    Args:
+        head: That the ledger must contain.
+        writer: The key that records the acceptance in the ledger.
+        tool: The program, for the statement.
+        done: Called once the head is accepted, before it is remembered.
+    """
+
+    head: Head
+    writer: Callable[[Repository], SigningKey]
+    tool: str
+    done: Callable[[], None] = lambda: None
+
+
+def open_repository(
+    store: ObjectStore,
+    root: Digest,
+    *,
+    clock: Clock,
+    state: Path | None = None,
+    floors: Sequence[Head] = (),
+    afresh: bool = False,
+    acceptance: Acceptance | None = None,
+    warn: Warn = _log.warning,
+) -> Repository:
+    """The repository, verified from its root and against all that is known of its head.
+
+    Args:
+        store: Where it is: `vault.open_store`.
+        root: The pinned digest of its statement 0.
+        clock: The time, aware and UTC.
+        state: The directory where this machine remembers heads and ledgers; both are kept
+            there for the next time. None: nothing is remembered.
+        floors: Heads that the ledger must contain.
+        afresh: Read and verify every statement, for a caller who is about to prove something
+            or to change who may sign; else what was verified here before is believed.
+        acceptance: What replaces the remembered head; every statement is then read.
+        warn: Hears of what could not be remembered or recorded.
+
+    Raises:
+        RepositoryNotFoundError: The store holds no ledger.
+        RollbackError: The store shows an older or different history.
+        IntegrityError: The ledger does not chain from the root, or what is remembered is damaged.
+        StorageError: The store failed.
+        LocalError: What is remembered can't be read, or the accepted head can't be written.
+    """
+    afresh = afresh or acceptance is not None
+    remembered = None if afresh or state is None else LedgerMemory(state).recall(root)
+    if acceptance is None:
+        floors = known_heads(root, state=state, floors=floors)
+    known = iter((remembered, None))
+    repository = _read_twice(
+        lambda: Repository.open(store, root, clock=clock, remembered=next(known)), floors
+    )
+    for floor in floors:
+        check_floor(repository.ledger, floor)
+    if acceptance is not None:
+        _accept(repository, acceptance, state=state, warn=warn)
+    remember_head(repository, state=state, warn=warn)
+    if state is not None:
+        _remember_ledger(repository, remembered, LedgerMemory(state))
+    return repository
+
+
+def open_to_audit(
+    store: ObjectStore,
+    root: Digest,
+    *,
+    clock: Clock,
+    state: Path | None = None,
+    floors: Sequence[Head] = (),
+) -> tuple[Repository, Sequence[Head]]:
+    """The repository, holes in its ledger and all, and the heads that it must contain.
+
+    Nothing is refused for a head that the ledger lacks: that is for the audit to tell. The
+    repository takes no statements, and nothing is remembered of it.
+
+    Args:
+        store: Where it is.
+        root: The pinned digest of its statement 0.
+        clock: The time, aware and UTC.
+        state: Where this machine remembers heads.
+        floors: Further heads that the ledger must contain.
+
+    Raises:
+        RepositoryNotFoundError: The store holds no ledger.
+        IntegrityError: The ledger does not begin with that root, or what is remembered is damaged.
+        StorageError: The store failed.
+        LocalError: What is remembered can't be read.
+    """
+    floors = known_heads(root, state=state, floors=floors)
+    repository = _read_twice(
+        lambda: Repository.open(store, root, clock=clock, tolerant=True), floors
+    )
+    return repository, floors
+
+
+def known_heads(
+    root: Digest, *, state: Path | None, floors: Sequence[Head] = ()
+) -> tuple[Head, ...]:
+    """The heads handed in, and the one that this machine remembers.
+
+    To be asked for before the store is listed (`HeadMemory.recall`).
+
+    Raises:
+        IntegrityError: What is remembered is damaged.
+        LocalError: It can't be read.
+    """
+    known = None if state is None else HeadMemory(state).recall(root)
+    return tuple(floors) if known is None else (*floors, known)
+
+
+def remember_head(repository: Repository, *, state: Path | None, warn: Warn = _log.warning) -> None:
+    """Remember the newest head that no concurrent append can replace any more.
+
+    Args:
+        repository: Read up to its head.
+        state: Where this machine remembers heads; None: nothing is remembered.
+        warn: Hears of it if that fails.
+    """
+    if state is None:
+        return
+    head = settled_head(repository, repository.clock())
+    try:
+        HeadMemory(state).remember(repository.ledger.records[0].digest, head)
+    except VaultError as error:
+        warn(f"the head of the ledger is not remembered: {error}")
+
+
+def settled_head(repository: Repository, now: datetime) -> Head:
+    """The newest head that no lost race can take back (docs/design.md "Trust")."""
+    records = repository.ledger.records
+    ordered = repository.store.traits.orders_versions_by_commit
+    if ordered or len(records) == 1 or records[-1].modified + SETTLED <= now:
+        return repository.head
+    return records[-2].head
+
+
+def _read_twice(read: Callable[[], Repository], floors: Sequence[Head]) -> Repository:
+    """The repository, read again if its ledger lacks one of these heads: a list may lag behind."""
+
+    def contains(repository: Repository) -> bool:
+        return all(repository.ledger.digest_at(floor.seq) == floor.digest for floor in floors)
+
+    return ask_twice("ledger", read, contains, is_list=True)
+
+
+def _remember_ledger(
+    repository: Repository, remembered: Remembered | None, memory: LedgerMemory
+) -> None:
+    """Keep what was verified, once it is enough to be worth a file."""
+    ledger = repository.ledger
+    known = -1
+    if remembered is not None and ledger.digest_at(remembered.head.seq) == remembered.head.digest:
+        known = remembered.head.seq
+    head = settled_head(repository, repository.clock())
+    if head.seq - known >= WORTHWHILE:
+        memory.remember(ledger.records[0].digest, ledger, repository.log.findings, until=head)
+
+
+def _accept(
+    repository: Repository, acceptance: Acceptance, *, state: Path | None, warn: Warn
+) -> None:
+    """Forget what was remembered in favour of a head the ledger really contains."""
+    head = acceptance.head
+    found = repository.ledger.digest_at(head.seq)
+    if found != head.digest:
+        raise RollbackError(
+            "the ledger does not contain the head to accept",
+            expected=head,
+            found=f"{head.seq}:{found}" if found else repository.head,
+        )
+    try:
+        _record_acceptance(repository, acceptance)
+    except VaultError as error:
+        warn(f"that {head} was accepted is not recorded in the ledger: {error}")
+    acceptance.done()
+    if state is not None:
+        HeadMemory(state).replace(repository.ledger.records[0].digest, head)
+
+
+def _record_acceptance(repository: Repository, acceptance: Acceptance) -> None:
+    body = HeartbeatBody(note="accepted a head of the ledger", accepted=str(acceptance.head))
+    subject = [("repository", Digest.of(repository.id))]
+    draft = Draft(type=StatementType.HEARTBEAT, subject=subject, body=body)
+    key = acceptance.writer(repository)
+    repository.append(lambda _: draft, [key], tool=acceptance.tool)
