@@ -97,8 +97,14 @@ def mutants_of(file: str, source: bytes) -> list[Mutant]:
 
 
 def _nodes(node: ast.AST, where: tuple[str, ...]) -> Iterator[tuple[ast.AST, tuple[str, ...]]]:
-    """What may be changed, with the class and function around it: no messages, no annotations."""
+    """What may be changed, with the class and function around it.
+
+    No messages, annotations, or decorators, whose options change nothing that runs.
+    """
+    decorators = getattr(node, "decorator_list", ())
     for child in ast.iter_child_nodes(node):
+        if child in decorators:
+            continue
         match child:
             case ast.Assert() | ast.JoinedStr() | ast.arg():
                 pass

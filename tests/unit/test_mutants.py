@@ -44,6 +44,8 @@ def test_every_guard_of_a_function_is_changed() -> None:
         assert not (mutant.line == 4 and mutant.kind == "const")
         assert ast.parse(mutant.apply(SOURCE)) is not None
     assert [m.line for m in mutants if m.syncs] == [7]
+    decorated = b"@dataclass(frozen=True)\n" + SOURCE
+    assert [m.key for m in mutants_of("x.py", decorated)] == [m.key for m in mutants]
 
 
 def test_a_change_is_known_again_where_it_moved_to() -> None:

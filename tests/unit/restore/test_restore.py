@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -252,6 +252,46 @@ def test_nothing_is_promoted_before_it_was_read_back(
     details = attestations.open_attestation(report.attestation, lab.open().ledger).details
     assert details["bytes_read_back"] == 30_003
     assert details["root_matches"] is True
+
+
+def _rewrite(tree: Path) -> None:
+    (tree / "a/one").write_bytes(b"two")
+
+
+def _chmod(tree: Path) -> None:
+    (tree / "a/deep").chmod(0o700)
+
+
+def _add(tree: Path) -> None:
+    (tree / "b/more").touch()
+
+
+def _remove(tree: Path) -> None:
+    (tree / "b/link").unlink()
+
+
+@pytest.mark.parametrize("change", [_rewrite, _chmod, _add, _remove])
+def test_what_changes_between_the_proof_and_the_exchange_is_not_exchanged(
+    lab: "Lab",
+    record: Record,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+) -> None:
+    """A last look at every entry: another program of this user got in behind the reading."""
+    real = prove
+
+    def watched(*arguments: Any, **options: Any) -> ProofReport:
+        report = real(*arguments, **options)
+        (staged,) = target.parent.rglob("a/one")
+        change(staged.parents[1])
+        return report
+
+    monkeypatch.setattr("vault.restore.attempt.prove", watched)
+    with pytest.raises(LocalError, match="changed after it was read back"):
+        run(lab, record, target)
+    assert not target.exists()
+    assert "passed" not in verdicts(lab)
 
 
 def test_the_disk_is_compared_with_the_signed_root(

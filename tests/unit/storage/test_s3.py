@@ -150,6 +150,26 @@ def test_what_a_server_says_can_not_drive_a_terminal() -> None:
 # --- put ---
 
 
+def _put(store: s3.S3Store, retention: Retention) -> None:
+    store.put(NAME, b"data", sha256=hashlib.sha256(b"data").digest(), retention=retention)
+
+
+def _extend(store: s3.S3Store, retention: Retention) -> None:
+    store.extend(NAME, "1", retention)
+
+
+@pytest.mark.parametrize("operation", [_put, _extend])
+def test_a_lock_that_has_run_out_is_refused_before_anything_is_sent(
+    operation: Callable[[s3.S3Store, Retention], None],
+) -> None:
+    """A server may take it, and the object would lie there without a lock."""
+    server = Server()
+    with pytest.raises(RetentionError, match="not in the future"):
+        operation(store_on(server), lock(-20_000))
+    assert server.sent("put_object") == []
+    assert server.sent("put_object_retention") == []
+
+
 def test_put_sends_one_request_with_checksum_and_lock() -> None:
     """And reads the first lock of a run back, not the later ones (I8)."""
     retention = lock(9, LockMode.COMPLIANCE)

@@ -315,6 +315,25 @@ def test_many_that_are_hit_are_counted_and_the_first_told() -> None:
     assert (len(found.findings), found.finding_count, len(found.wrong)) == (KEPT, 10_000, 5000)
 
 
+def test_what_is_known_to_be_hit_is_added_to_however_many_are(
+    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first ones all is told; those beyond are counted."""
+    monkeypatch.setattr("vault.verify.found.KEPT", 2)
+    source = make_source()
+    records = [lab.snapshot(source).record for _ in range(3)]
+    found = Found()
+    for each in records:
+        found.concerns(each, "x")
+    for each in records:
+        found.concerns(each, "y", files=(b"file",), file_count=1)
+    assert {seq: hit.files for seq, hit in found.hits.items()} == {
+        records[0].seq: (b"file",),
+        records[1].seq: (b"file",),
+    }
+    assert found.hit == {each.seq for each in records}
+
+
 def test_what_is_hit_is_capped(lab: "Lab", record: Record) -> None:
     """Names of a snapshot's objects and files are the first twenty; their counts are of all."""
     found = Found()
