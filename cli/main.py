@@ -21,11 +21,11 @@ from typing import NoReturn
 
 import click
 
-import vault
 from cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_TERMINATED, exit_code_of
 from cli.options import Options
 from cli.output import progress, render
 from vault.errors import LocalError, VaultError
+from vault.version import __version__
 
 COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first line of its help
     "init": ("cli.commands.init:init", "Make a repository and the keys to it."),
@@ -121,7 +121,7 @@ class LazyGroup(click.Group):
 @click.option("--json", is_flag=True, help="Print one JSON object (docs/json.md).")
 @click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Log to stderr; show tracebacks.")
-@click.version_option(vault.__version__, prog_name="vault", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="vault", message="%(prog)s %(version)s")
 @click.pass_context
 def app(
     ctx: click.Context,

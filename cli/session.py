@@ -17,7 +17,6 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import click
 
-import vault
 from cli.exits import EXIT_LOCAL, gravest
 from cli.options import Options
 from cli.output import render
@@ -54,8 +53,9 @@ from vault.repository.repository import Repository
 from vault.storage import open_store
 from vault.storage.base import ObjectStore
 from vault.storage.urls import is_same_bucket, scheme_of
+from vault.version import __version__
 
-TOOL = f"vault {vault.__version__}"
+TOOL = f"vault {__version__}"
 
 _KEY_FILES = (WRITER_FILE, RECOVERY_FILE, ROOT_FILE)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-import vault
 from cli.main import app
+from vault.version import __version__
 
 _WIDTH = 100
 _HEAD = """# The command line
@@ -101,7 +101,7 @@ prints.
 def man() -> str:
     """The manual page, as roff."""
     contexts = list(_contexts())
-    head = _MAN_HEAD.format(version=vault.__version__)
+    head = _MAN_HEAD.format(version=__version__)
     return head + "".join([_man_top(contexts[0]), *map(_man_command, contexts[1:])]) + _MAN_TAIL
 
 

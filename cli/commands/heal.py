@@ -11,7 +11,7 @@ from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_STORAGE, gravest
 from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
 from vault.crypto.keyfiles import RecoveryKey
-from vault.custody.heal import Done, Healer, HealPlan, HealReport, Step
+from vault.custody.heal import Done, HealPlan, HealReport, Step, heal_repository
 from vault.custody.needs import when
 from vault.ledger.chain import Record
 from vault.ledger.statements import StatementType, Verdict
@@ -47,9 +47,7 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
     ledger = repository.ledger
     covered = ledger.ranges({r.seq for r in owed(ledger, ledger.snapshots(), started)})
     with make_workers(1, transfers=_TRANSFERS) as workers:
-        healer = Healer(repository, workers)
-        plan = healer.plan()
-        report = healer.execute(plan) if is_execution else None
+        plan, report = heal_repository(repository, workers=workers, execute=is_execution)
     if report is not None:
         carried_out = sum(not each.refusal for each in report.done)
         invocation.did(f"{carried_out} of {render.plural(len(report.done), 'step')} carried out")

@@ -322,6 +322,27 @@ class Healer:
         return shown is not None and shown.kind not in (VersionKind.MARKER, *_COVERING)
 
 
+def heal_repository(
+    repository: Repository, *, workers: Workers, execute: bool = False
+) -> tuple[HealPlan, HealReport | None]:
+    """Find, and where asked remove, what hides needed objects from plain reads.
+
+    Args:
+        repository: Read up to its head, afresh.
+        workers: Executors, for looking.
+        execute: Carry the plan out; else nothing is changed.
+
+    Returns:
+        The plan; and what came of it, None if it was not carried out.
+
+    Raises:
+        StorageError: The store did not answer while it was looked through; nothing was changed.
+    """
+    healer = Healer(repository, workers)
+    plan = healer.plan()
+    return plan, healer.execute(plan) if execute else None
+
+
 def _is_left(judged: Judged, *, needed: bool) -> bool:
     """Whether nothing here takes it away.
 

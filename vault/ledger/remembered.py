@@ -17,7 +17,6 @@ from typing import Any, Final, get_args
 
 import msgspec
 
-from vault import __version__
 from vault.errors import FormatError
 from vault.ledger.chain import Ledger, Record, Status
 from vault.ledger.envelope import Head
@@ -26,6 +25,7 @@ from vault.machine import durable
 from vault.machine.privacy import make_private
 from vault.model import Body, Digest, Finding
 from vault.storage.names import ledger_name
+from vault.version import __version__
 
 WORTHWHILE: Final = 64  # new statements that a file is written for; fewer are read again
 
