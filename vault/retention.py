@@ -8,7 +8,7 @@ from vault.model import LAST_LOCK, Parameters, to_rfc3339
 REUSE_GRACE = timedelta(days=5)  # a pack may be reused this long after its lock ran out
 PRUNE_GRACE = timedelta(days=7)  # and is deleted only this long after; the gap is for slow runs
 RUN_MARGIN = timedelta(hours=24)  # a run that publishes within it still gives the full retention
-MAX_SKEW = timedelta(minutes=5)
+MAX_SKEW = timedelta(minutes=5)  # between this machine's clock and the store's (I9)
 SPARE = timedelta(days=90)  # beyond what a pack is needed for, where its lock can't be extended
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -129,11 +129,12 @@ def check_skew(local: datetime, store: datetime) -> None:
     """Pass if this machine's clock agrees with the store's (I9).
 
     Raises:
-        ConfigError: They differ by more than five minutes: nothing may be written.
+        ConfigError: They differ by more than `MAX_SKEW`: nothing may be written.
     """
     if abs(local - store) > MAX_SKEW:
         raise ConfigError(
-            "this machine's clock and the store's differ by more than 5 minutes",
+            "this machine's clock and the store's differ by more than"
+            f" {MAX_SKEW // timedelta(minutes=1)} minutes",
             expected=f"about {to_rfc3339(store)}",
             found=to_rfc3339(local),
             hint="set the clock right (NTP) and run again; nothing is written until then",

@@ -12,7 +12,7 @@ from vault.retention import MAX_SKEW
 from vault.storage.lockrules import is_weaker
 
 _COPIED = timedelta(hours=1)  # statement 0 that much younger than it says: the store is a copy
-_SKEW = timedelta(minutes=15)  # a clock of five minutes off, and a PUT that was retried
+_SKEW = MAX_SKEW + timedelta(minutes=10)  # and a PUT that was retried
 _LONG_RUN = timedelta(days=7)  # from the start of a snapshot to its statement
 
 

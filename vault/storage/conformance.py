@@ -25,12 +25,12 @@ from vault.errors import (
     VaultError,
 )
 from vault.model import LockMode, Retention, to_rfc3339
+from vault.retention import MAX_SKEW
 from vault.storage.base import ObjectVersion
 from vault.storage.names import probe_prefix
 from vault.storage.s3 import DeniedError, Observed, S3Store
 
 LOCK = timedelta(seconds=60)
-_MAX_SKEW = timedelta(minutes=5)  # I9
 _RACERS, _RACES = 8, 8
 _FAR_DATES = (
     datetime(2038, 1, 19, 3, 14, 8, tzinfo=UTC),  # past 31 bits of seconds
@@ -440,7 +440,7 @@ def _markers(bench: _Bench) -> str:
 
 def _clock_skew(bench: _Bench) -> str:
     skew = (bench.clock() - bench.store.now()).total_seconds()
-    if abs(skew) > _MAX_SKEW.total_seconds():
+    if abs(skew) > MAX_SKEW.total_seconds():
         raise _Shortfall(f"this machine's clock differs by {skew:.0f} s")
     return f"clocks differ by {skew:.0f} s"
 
