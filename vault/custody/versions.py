@@ -258,11 +258,7 @@ class Inspector:
         return (
             statement.seq == seq
             and statement.repository == self._ledger.repository_id
-            and any(
-                key.verify(signature.sig, envelope.pae)
-                for signature in envelope.signatures
-                for key in _hinted(self._keys, signature.keyid)
-            )
+            and bool(envelope.signed_by(self._keys))
         )
 
     def _is_page(self, number: int, data: bytes) -> bool:
@@ -320,13 +316,6 @@ def known_keys(ledger: Ledger) -> Mapping[str, VerifyKey]:
         assert isinstance(record.body, RootBody)
         keys |= Authority.of(record.body).keys
     return keys
-
-
-def _hinted(keys: Mapping[str, VerifyKey], hint: str) -> Iterator[VerifyKey]:
-    """The key that a signature names, then all others: the hint is not authenticated."""
-    if hint in keys:
-        yield keys[hint]
-    yield from (key for key_id, key in keys.items() if key_id != hint)
 
 
 def _marker_or(version: ObjectVersion, kind: VersionKind) -> VersionKind:

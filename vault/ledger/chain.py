@@ -24,7 +24,6 @@ from vault.errors import ConfigError, DigestMismatchError, FormatError, Signatur
 from vault.ledger.envelope import (
     Envelope,
     Head,
-    Signature,
     Statement,
     parse_envelope,
     parse_statement,
@@ -230,7 +229,7 @@ class Ledger:
         self._check_position(statement, seq)
         if seq == 0:
             return self._check_first(parsed, statement, digest)
-        signers = _signers(parsed, self._listed | _keys_of_new_root(statement))
+        signers = parsed.signed_by(self._listed | _keys_of_new_root(statement))
         if self._listed.keys().isdisjoint(signers):
             raise SignatureError(f"ledger statement {seq} is not signed by a listed key")
         return Candidate(envelope=parsed, statement=statement, digest=digest, signers=signers)
@@ -313,7 +312,7 @@ class Ledger:
         return (
             statement.seq == seq
             and statement.repository == self._repository_id
-            and bool(_signers(parsed, self._listed))
+            and bool(parsed.signed_by(self._listed))
         )
 
     # --- questions ---
@@ -510,7 +509,7 @@ class Ledger:
         body = parse_body(StatementType.ROOT, statement.body)
         assert isinstance(body, RootBody)
         authority = Authority.of(body)
-        signers = _signers(parsed, authority.keys)
+        signers = parsed.signed_by(authority.keys)
         if reason := authority.shortfall(Role.ROOT, signers):
             raise SignatureError(f"ledger statement 0: {reason}")
         return Candidate(envelope=parsed, statement=statement, digest=digest, signers=signers)
@@ -731,23 +730,6 @@ def _keys_of_new_root(statement: Statement) -> dict[str, VerifyKey]:
         return {}
     assert isinstance(body, RootBody)
     return dict(Authority.of(body).keys)
-
-
-def _signers(parsed: Envelope, keys: Mapping[str, VerifyKey]) -> tuple[str, ...]:
-    """Ids of the unique keys whose signatures hold, in the order of their signatures."""
-    found: dict[str, None] = {}
-    for signature in parsed.signatures:
-        for key_id in _in_hinted_order(signature, keys):
-            if key_id not in found and keys[key_id].verify(signature.sig, parsed.pae):
-                found[key_id] = None
-                break
-    return tuple(found)
-
-
-def _in_hinted_order(signature: Signature, keys: Mapping[str, VerifyKey]) -> Iterable[str]:
-    if signature.keyid in keys:
-        yield signature.keyid
-    yield from (key_id for key_id in keys if key_id != signature.keyid)
 
 
 def _snapshot_objection(writer: WriterInfo, body: Body) -> str:

@@ -8,12 +8,12 @@ This grammar decides who owns a seq.
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
-from vault.crypto.keys import SigningKey
+from vault.crypto.keys import SigningKey, VerifyKey
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_canonical
 from vault.errors import ConfigError, FormatError
 from vault.ledger.statements import StatementType
@@ -67,6 +67,29 @@ class Envelope:
     def digest(self) -> Digest:
         """The identity of what is signed."""
         return Digest(hashlib.sha256(self.pae).digest())
+
+    def signed_by(self, keys: Mapping[str, VerifyKey]) -> tuple[str, ...]:
+        """Which of the keys signed it: their ids, each once, in the order of the signatures.
+
+        The key that a signature names is tried first, then all others: nothing vouches for the
+        name (docs/format.md 2.1).
+
+        Args:
+            keys: By their ids.
+        """
+        found: dict[str, None] = {}
+        for signature in self.signatures:
+            for key_id in _hinted_first(keys, signature.keyid):
+                if key_id not in found and keys[key_id].verify(signature.sig, self.pae):
+                    found[key_id] = None
+                    break
+        return tuple(found)
+
+
+def _hinted_first(keys: Mapping[str, VerifyKey], hint: str) -> Iterator[str]:
+    if hint in keys:
+        yield hint
+    yield from (key_id for key_id in keys if key_id != hint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

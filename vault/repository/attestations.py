@@ -119,14 +119,10 @@ def _require_signer(kind: str, envelope: Envelope, ledger: Ledger, seq: int) -> 
     """By the root that judges statement ``seq``, not by today's: keys come and go."""
     role = KINDS[kind].role
     authority = ledger.authority_at(seq)
-    for key_id, key in authority.keys.items():
-        if role in authority.roles[key_id] and any(
-            key.verify(signature.sig, envelope.pae) for signature in envelope.signatures
-        ):
-            return
-    raise SignatureError(
-        f"attestation is not signed by a {role.value} who was listed before statement {seq}"
-    )
+    if not authority.first(role, envelope.signed_by(authority.keys)):
+        raise SignatureError(
+            f"attestation is not signed by a {role.value} who was listed before statement {seq}"
+        )
 
 
 # --- an attestation and the statement that cites it ---
