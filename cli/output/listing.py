@@ -10,8 +10,7 @@ from itertools import islice
 from typing import Any, Final
 
 from cli.output import render
-from vault.browse.mount import TYPES
-from vault.format.tree import Entry, Flaws
+from vault.format.tree import FILE_TYPES, Entry, Flaws
 from vault.model import EntryType
 
 _BATCH: Final = 2_000  # rows that are aligned with one another, so that memory has a bound
@@ -56,7 +55,7 @@ def shown_path(entry: Entry) -> str:
 
 def mode_text(entry: Entry) -> str:
     """As ``ls -l`` writes it; a hard link as the file that it is."""
-    return stat.filemode(TYPES[entry.type] | entry.mode)
+    return stat.filemode(FILE_TYPES[entry.type] | entry.mode)
 
 
 def owner_text(entry: Entry) -> str:

@@ -12,27 +12,18 @@ import logging
 import os
 import signal
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from vault.browse import OpenFile, View
 from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, VaultError
-from vault.format.tree import Entry, hole_size, is_plain
+from vault.format.tree import FILE_TYPES, Entry, hole_size, is_plain
 from vault.model import EntryType
 
 _log = logging.getLogger(__name__)
 
-TYPES: Final[Mapping[EntryType, int]] = {
-    EntryType.DIRECTORY: stat.S_IFDIR,
-    EntryType.FILE: stat.S_IFREG,
-    EntryType.SYMLINK: stat.S_IFLNK,
-    EntryType.HARD_LINK: stat.S_IFREG,
-    EntryType.FIFO: stat.S_IFIFO,
-    EntryType.CHARACTER_DEVICE: stat.S_IFCHR,
-    EntryType.BLOCK_DEVICE: stat.S_IFBLK,
-}
 MAX_NAME: Final = 1_024  # bytes: the kernel refuses a whole directory for one longer name
 MAX_LINK: Final = 4_095  # bytes: PATH_MAX without its NUL; longer ones would be cut
 _FOREVER: Final = 86_400  # seconds for which the kernel may keep answers: nothing changes
@@ -98,7 +89,7 @@ class SnapshotFiles:
         entry = self._tree.entry(number)
         return {
             "st_ino": number + 1,
-            "st_mode": TYPES[entry.type] | entry.mode,
+            "st_mode": FILE_TYPES[entry.type] | entry.mode,
             "st_nlink": self._tree.links(number),
             "st_uid": entry.uid,
             "st_gid": entry.gid,
@@ -132,7 +123,7 @@ class SnapshotFiles:
                 _log.warning("a name of %d bytes in %s is left out", len(name), path)
                 continue
             inode = self._tree.file_of(member) + 1
-            yield os.fsdecode(name), {"st_mode": TYPES[entry.type], "st_ino": inode}, after
+            yield os.fsdecode(name), {"st_mode": FILE_TYPES[entry.type], "st_ino": inode}, after
         behind = len(self._tree) + _FIRST
         for at, name in enumerate(self._ghosts.get(number, ()), start=behind + 1):
             if offset < at:

@@ -7,11 +7,12 @@ ends in a `FormatError`, and no more than one entry is held.
 import dataclasses
 import hashlib
 import hmac
+import stat
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -79,6 +80,18 @@ _U64 = (1 << 64) - 1
 _I63 = (1 << 63) - 1
 MIN_TIME, MAX_TIME = -_I63 - 1, _I63  # ns since 1970: the years 1677 and 2262
 _TYPES = frozenset(EntryType)
+FILE_TYPES: Final[Mapping[EntryType, int]] = {  # the bits of st_mode that stand for each
+    EntryType.DIRECTORY: stat.S_IFDIR,
+    EntryType.FILE: stat.S_IFREG,
+    EntryType.SYMLINK: stat.S_IFLNK,
+    EntryType.HARD_LINK: stat.S_IFREG,
+    EntryType.FIFO: stat.S_IFIFO,
+    EntryType.CHARACTER_DEVICE: stat.S_IFCHR,
+    EntryType.BLOCK_DEVICE: stat.S_IFBLK,
+}
+ENTRY_TYPES: Final[Mapping[int, EntryType]] = {  # by those bits; a socket has no entry
+    bits: kind for kind, bits in FILE_TYPES.items() if kind is not EntryType.HARD_LINK
+}
 _DIRECTORY, _FILE = EntryType.DIRECTORY, EntryType.FILE  # looked up once, not for every file
 _DEVICES = frozenset((EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE))
 _LINKS = frozenset((EntryType.SYMLINK, EntryType.HARD_LINK))

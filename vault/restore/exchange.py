@@ -50,7 +50,6 @@ _BACKWARD: Final[dict[str, tuple[str, ...]]] = {
 _FORWARD_MISSING: Final[dict[str, tuple[str, ...]]] = {"n--": (), "-n-": ("st",)}
 _BACKWARD_MISSING: Final[dict[str, tuple[str, ...]]] = {"---": (), "-n-": (), "n--": ("ts",)}
 _SWAPPED: Final = {"on-", "no-"}  # one exchange leads from either to the other
-_MOUNT_OWN: Final = b"lost+found"
 _THIRD: Final = b"former"
 _WORDS: Final = {
     "n": "the restored state",
@@ -332,7 +331,9 @@ class Within:
     def is_untouched(self) -> bool:
         """Whether no member was moved up."""
         return not any(
-            inode_at(self._top, name) is not None for name in self._members if name != _MOUNT_OWN
+            inode_at(self._top, name) is not None
+            for name in self._members
+            if name != _target.MOUNT_OWN
         )
 
     def forward(self) -> Promoted:
@@ -340,7 +341,7 @@ class Within:
         with self._open_staging() as staging:
             for name in list_names(staging):
                 # an ext file system's own empty lost+found gives way to the snapshot's
-                move = self._fs.rename if name == _MOUNT_OWN else self._fs.rename_new
+                move = self._fs.rename if name == _target.MOUNT_OWN else self._fs.rename_new
                 move(staging, name, self._top, name)
         remove_empty(self._fs, self._top, self._holder)
         return Promoted(atomic=False, left_out=self.settle())

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
-from vault.format.tree import Entry, canonical_of
+from vault.format.tree import ENTRY_TYPES, Entry, canonical_of
 from vault.format.treehash import TreeHash
 from vault.machine import metadata
 from vault.machine.mounts import in_memory
@@ -40,14 +40,6 @@ _BATCHES_AHEAD: Final = 8  # read or being read, and not yet compared
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _EMPTY: Final = hashlib.sha256(b"").digest()
 
-_TYPES: Final = {
-    stat.S_IFDIR: EntryType.DIRECTORY,
-    stat.S_IFREG: EntryType.FILE,
-    stat.S_IFLNK: EntryType.SYMLINK,
-    stat.S_IFIFO: EntryType.FIFO,
-    stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
-    stat.S_IFBLK: EntryType.BLOCK_DEVICE,
-}
 _DEVICE_TYPES: Final = frozenset({EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE})
 
 
@@ -326,7 +318,7 @@ class Disk:
         if stat.S_ISREG(status.st_mode):
             return self._file(path)
         with metadata.place_at(around, name) as (place, held):
-            kind = _TYPES.get(stat.S_IFMT(held.st_mode))
+            kind = ENTRY_TYPES.get(stat.S_IFMT(held.st_mode))
             if kind in {None, EntryType.DIRECTORY, EntryType.FILE}:
                 raise OSError(errno.ESTALE, f"{os.fsdecode(path)!r} is nothing that was staged")
             return Found(

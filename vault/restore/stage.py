@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Self, TypeVar
 
 from vault.errors import FormatError, LocalError, VaultError
-from vault.format.tree import Entry, EntryType, is_sparse, replace_entry
+from vault.format.tree import FILE_TYPES, Entry, EntryType, is_sparse, replace_entry
 from vault.machine import metadata
 from vault.restore.journal import Journal, Journals, KeptMeta, Local, MountPoint, State, Subject
 from vault.restore.note import Note, remove_note, write_note
@@ -33,11 +33,7 @@ from vault.restore.target import TREE, Target, staging_name
 
 _T = TypeVar("_T")
 
-_SPECIAL: Final = {
-    EntryType.FIFO: stat.S_IFIFO,
-    EntryType.CHARACTER_DEVICE: stat.S_IFCHR,
-    EntryType.BLOCK_DEVICE: stat.S_IFBLK,
-}
+_SPECIAL: Final = frozenset({EntryType.FIFO, EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE})
 DEVICES: Final = "devices"  # an omission: a plain user can't make them, nor FIFOs everywhere
 _REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
 
@@ -412,7 +408,7 @@ class Stager:
         if entry.type is EntryType.SYMLINK:
             self._fs.symlink(directory, name, entry.link or b"")
         else:
-            self._fs.mknod(directory, name, _SPECIAL[entry.type], entry.device or 0)
+            self._fs.mknod(directory, name, FILE_TYPES[entry.type], entry.device or 0)
         self._left_out.update(self._fs.apply_at(directory, name, entry))
 
     def _link(self, entry: Entry) -> None:

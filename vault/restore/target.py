@@ -20,7 +20,7 @@ _ID_LENGTH: Final = 8  # hex digits
 NOTE_SUFFIX: Final = b".note"
 TREE: Final = b"tree"  # in the holder beside TARGET: what is staged, later the former state
 _LONGEST_SUFFIX: Final = len(".vault-12345678.note")
-_MOUNT_OWN: Final = b"lost+found"  # what an empty ext file system has
+MOUNT_OWN: Final = b"lost+found"  # what an empty ext file system has
 
 
 class TargetState(StrEnum):
@@ -194,8 +194,8 @@ def _own_names(full: bytes, names: set[bytes]) -> set[bytes]:
     """What an empty mount point may hold: staging, and what mkfs made there."""
     pattern = re.compile(re.escape(_prefix(full)) + rb"[0-9a-f]{8}")
     own = {name for name in names if pattern.fullmatch(name)}
-    if _MOUNT_OWN in names and not os.listdir(os.path.join(full, _MOUNT_OWN)):
-        own.add(_MOUNT_OWN)
+    if MOUNT_OWN in names and not os.listdir(os.path.join(full, MOUNT_OWN)):
+        own.add(MOUNT_OWN)
     return own
 
 

@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from vault import patterns
 from vault.errors import ConfigError
+from vault.format.tree import ENTRY_TYPES
 from vault.machine import cachetag
 from vault.model import MAX_PATH, EntryType, sort_key
 
@@ -33,14 +34,6 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_ATIME = getattr(os, "O_NOATIME", 0)
 _OPEN_DIRECTORIES = 64  # kept open at once; deeper ones are opened again by their path
 
-_TYPES = {  # sockets have none: they are counted, not stored
-    stat.S_IFDIR: EntryType.DIRECTORY,
-    stat.S_IFREG: EntryType.FILE,
-    stat.S_IFLNK: EntryType.SYMLINK,
-    stat.S_IFIFO: EntryType.FIFO,
-    stat.S_IFCHR: EntryType.CHARACTER_DEVICE,
-    stat.S_IFBLK: EntryType.BLOCK_DEVICE,
-}
 
 _SYMLINK, _TYPE_DIRECTORY = EntryType.SYMLINK, EntryType.DIRECTORY  # looked up once, not per file
 
@@ -597,7 +590,7 @@ def _look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceIt
     """What ``name`` in ``dir_fd`` is."""
     try:
         found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        kind = _TYPES.get(stat.S_IFMT(found.st_mode))
+        kind = ENTRY_TYPES.get(stat.S_IFMT(found.st_mode))
         if kind is _SYMLINK:
             link = os.readlink(name, dir_fd=dir_fd)
             problem = None if len(link) < _LONG_LINK else "the end of its target can't be read"
