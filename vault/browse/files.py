@@ -8,7 +8,6 @@ of bytes, whatever the size of files and snapshot.
 import logging
 from array import array
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from vault.errors import DigestMismatchError, FormatError, IntegrityError
 from vault.format.extents import runs_between
 from vault.format.pack import Directory
 from vault.format.tree import ID_SIZE, Entry, ListRef, hole_size
+from vault.machine.lru import Recent
 from vault.model import ObjectType
 from vault.repository.reader import Located, PackReader, Reader
 
@@ -56,8 +56,7 @@ class Blocks:
     def __init__(self, reader: Reader, *, max_cached: int = MAX_CACHED) -> None:
         self.reader = reader
         self._max_cached = max_cached
-        self._cached = 0
-        self._open: OrderedDict[_BlockKey, bytes] = OrderedDict()
+        self._open: Recent[_BlockKey, bytes] = Recent(max_cached, weigh=len, least=1)
         self._broken: dict[_BlockKey, IntegrityError] = {}
 
     def chunk(self, chunk_id: bytes, following: Sequence[bytes] = ()) -> memoryview:
@@ -73,10 +72,12 @@ class Blocks:
 
         def read(chunk_id: bytes) -> memoryview:
             place = self._place(chunk_id)
-            if place.key not in self._open:
+            raw = self._open.get(place.key)
+            if raw is None:
                 self._fetch(place, following)
-            self._open.move_to_end(place.key)
-            return memoryview(self._open[place.key])[place.offset : place.offset + place.length]
+                raw = self._open.get(place.key)
+                assert raw is not None
+            return memoryview(raw)[place.offset : place.offset + place.length]
 
         return self.reader.wherever(chunk_id, read)
 
@@ -103,7 +104,7 @@ class Blocks:
         pack = self.reader.pack(wanted.pack)
         try:
             for number, raw in pack.blocks(self._together(wanted, pack, following)):
-                self._keep((wanted.pack, number), raw)
+                self._open.put((wanted.pack, number), raw)
         except IntegrityError as error:
             if wanted.key not in self._open:
                 self._broken[wanted.key] = error
@@ -127,14 +128,6 @@ class Blocks:
                 break
             blocks[place.block] = None
         return list(blocks)
-
-    def _keep(self, key: _BlockKey, raw: bytes) -> None:
-        """Keep a block; those unused for longest go, never the one just come."""
-        self._open[key] = raw
-        self._cached += len(raw)
-        while self._cached > self._max_cached and len(self._open) > 1:
-            _, old = self._open.popitem(last=False)
-            self._cached -= len(old)
 
 
 class FileContent:

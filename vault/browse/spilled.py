@@ -3,12 +3,12 @@
 import os
 import tempfile
 import weakref
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
 from vault.errors import LocalError
+from vault.machine.lru import Recent
 
 _PAGE = 65_536  # bytes, about; whole items
 _PAGES = 64  # kept: the first steps of every search are the same
@@ -28,7 +28,7 @@ class Items(Sequence[bytes]):
     def __init__(self, directory: Path, width: int) -> None:
         self._width = width
         self._in_page = _PAGE // width
-        self._pages: OrderedDict[int, bytes] = OrderedDict()
+        self._pages: Recent[int, bytes] = Recent(_PAGES)
         self._count = 0
         try:
             self._fd, name = tempfile.mkstemp(dir=directory)
@@ -77,10 +77,7 @@ class Items(Sequence[bytes]):
                 page = os.pread(self._fd, size, number * size)
             except OSError as error:
                 raise LocalError("can't read a file's chunks", found=error.strerror) from error
-            self._pages[number] = page
-            if len(self._pages) > _PAGES:
-                self._pages.popitem(last=False)
-        self._pages.move_to_end(number)
+            self._pages.put(number, page)
         return page
 
 

@@ -5,7 +5,6 @@ else of an audit grows with the repository.
 """
 
 import dataclasses
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Self
@@ -15,6 +14,7 @@ from vault.errors import IntegrityError
 from vault.format.inventory import Inventory, Resolver
 from vault.ledger.chain import Ledger, Record
 from vault.ledger.statements import EventBody, PruneBody, SnapshotBody, VerificationBody
+from vault.machine.lru import Recent
 from vault.model import Code, Digest, LockMode, ObjectRef, to_rfc3339
 from vault.repository.repository import Repository, domain_ref, snapshot_body
 from vault.storage import names
@@ -150,8 +150,7 @@ class Collector:
         self._repository = repository
         self._findings = findings
         self._resolver = Resolver(self._fetch)
-        self._cache: OrderedDict[str, bytes] = OrderedDict()
-        self._cached = 0  # bytes in it
+        self._cache: Recent[str, bytes] = Recent(_CACHE, weigh=len)
         self._hashed: set[tuple[str, str]] = set()  # pinned versions that were read and are right
         self._held = repository.ledger.holds()
 
@@ -241,20 +240,12 @@ class Collector:
         """The bytes; a pinned version that is wrong is reported by the check of versions."""
         cached = self._cache.get(ref.name)
         if cached is not None and Digest.of(cached) == ref.sha256:
-            self._cache.move_to_end(ref.name)
             return cached
         right = self._repository.objects.right_version(ref)
         if right.version == ref.version:
             self._hashed.add((ref.name, ref.version))
-        self._keep(ref.name, right.data)
+        self._cache.put(ref.name, right.data)
         return right.data
-
-    def _keep(self, name: str, data: bytes) -> None:
-        self._cached += len(data) - len(self._cache.pop(name, b""))
-        self._cache[name] = data
-        while self._cached > _CACHE:
-            _, oldest = self._cache.popitem(last=False)
-            self._cached -= len(oldest)
 
     def add_ledger(self, owed: Sequence[Record]) -> None:
         """Every statement, needed by every snapshot that is owed from it on."""

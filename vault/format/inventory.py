@@ -8,11 +8,11 @@ does not upload the same list every hour.
 import itertools
 import operator
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from vault.errors import ConfigError, FormatError
+from vault.machine.lru import Recent
 from vault.model import Digest, ObjectRef
 from vault.storage.names import inventory_name, validate_name
 
@@ -243,8 +243,9 @@ class Resolver:
         self._fetch = fetch
         self._keep = keep
         self._lines: dict[str, ObjectRef] = {}
-        self._resolved: OrderedDict[tuple[Digest, int], Inventory] = OrderedDict()
-        self._count = 0  # references in them
+        self._resolved: Recent[tuple[Digest, int], Inventory] = Recent(
+            keep, weigh=lambda inventory: len(inventory.objects)
+        )
 
     def resolve(self, ref: ObjectRef) -> Inventory:
         """See the function `resolve`."""
@@ -287,17 +288,10 @@ class Resolver:
         return parse(self._fetch(_fetchable(ref)), self._lines)
 
     def _recall(self, ref: ObjectRef) -> Inventory | None:
-        known = self._resolved.get((ref.sha256, ref.size))
-        if known is not None:
-            self._resolved.move_to_end((ref.sha256, ref.size))
-        return known
+        return self._resolved.get((ref.sha256, ref.size))
 
     def _remember(self, ref: ObjectRef, resolved: Inventory) -> None:
-        self._resolved[ref.sha256, ref.size] = resolved
-        self._count += len(resolved.objects)
-        while self._count > self._keep and self._resolved:
-            _, oldest = self._resolved.popitem(last=False)
-            self._count -= len(oldest.objects)
+        self._resolved.put((ref.sha256, ref.size), resolved)
 
 
 def _too_many_bases() -> FormatError:

@@ -10,10 +10,9 @@ import logging
 import os
 import tempfile
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar, overload
+from typing import NamedTuple, TypeVar, overload
 
 from vault.crypto.keyfiles import DomainSecrets
 from vault.crypto.keys import RecipientKey, chunk_id
@@ -46,6 +45,7 @@ from vault.format.tree import (
 )
 from vault.ledger.chain import Record
 from vault.machine.chunkcache import Cache, Location
+from vault.machine.lru import Recent
 from vault.model import Digest, ObjectRef, ObjectType, PackId
 from vault.repository.domainpacks import indexed_packs, snapshots_of
 from vault.repository.repository import Repository, domain_ref, snapshot_body
@@ -55,7 +55,6 @@ from vault.storage.names import is_pack, pack_name
 
 _log = logging.getLogger(__name__)
 
-_K = TypeVar("_K")
 _V = TypeVar("_V")
 
 _UNREADABLE = (IntegrityError, WrongKeyError)  # a damaged header may name no key of ours
@@ -72,28 +71,6 @@ class Located(NamedTuple):
     id: bytes
     pack: int  # by the number for `Reader.pack`
     length: int  # bytes
-
-
-class _Recent(Generic[_K, _V]):
-    """What was used last of what can be had again; so many at most. Thread-safe."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._items: OrderedDict[_K, _V] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: _K) -> _V | None:
-        with self._lock:
-            found = self._items.get(key)
-            if found is not None:
-                self._items.move_to_end(key)
-            return found
-
-    def put(self, key: _K, value: _V) -> None:
-        with self._lock:
-            self._items[key] = value
-            if len(self._items) > self._limit:
-                self._items.popitem(last=False)
 
 
 class Directories:
@@ -114,7 +91,7 @@ class Directories:
         except OSError as error:
             raise LocalError(f"can't write in {scratch}", found=error.strerror) from error
         self._end = 0
-        self._recent: _Recent[tuple[int, int], Directory] = _Recent(RECENT_PACKS)
+        self._recent: Recent[tuple[int, int], Directory] = Recent(RECENT_PACKS)
 
     def close(self) -> None:
         """Give the room back."""
@@ -375,9 +352,9 @@ class Reader:
         self.bad: dict[str, IntegrityError] = {}  # packs by name: read twice, and wrong
         self.replaced: set[str] = set()  # names of packs for which others are looked at
         self.substitutes: dict[str, ObjectRef] = {}  # that were looked at; by name
-        self.openers: _Recent[bytes, Opener] = _Recent(RECENT_PACKS)
-        self._tree_blocks: _Recent[tuple[int, int], bytes] = _Recent(TREE_BLOCKS)
-        self._places: _Recent[int, dict[bytes, Place]] = _Recent(TREE_BLOCKS)  # of tree chunks
+        self.openers: Recent[bytes, Opener] = Recent(RECENT_PACKS)
+        self._tree_blocks: Recent[tuple[int, int], bytes] = Recent(TREE_BLOCKS)
+        self._places: Recent[int, dict[bytes, Place]] = Recent(TREE_BLOCKS)  # of tree chunks
         self.secrets = self._open_domain()
         self.directories = Directories(scratch)
         self._chunks = Cache.open(

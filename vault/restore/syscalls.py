@@ -9,12 +9,12 @@ import ctypes
 import errno
 import os
 import stat
-from collections import OrderedDict
 from typing import Final
 
 from vault.errors import ConfigError, FormatError, LocalError
 from vault.format.tree import is_plain
 from vault.machine import metadata
+from vault.machine.lru import Recent
 
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
@@ -203,14 +203,13 @@ class Directories:
         self._fs = fs
         self._writable = writable
         self._device = os.fstat(root).st_dev
-        self._open: OrderedDict[bytes, int] = OrderedDict()
+        self._open: Recent[bytes, int] = Recent(_CACHED_DIRECTORIES, least=1, release=os.close)
         self._last = (b"", root)  # what was asked for last is asked for next
 
     def close(self) -> None:
         """Close all but the root."""
         self._last = (b"", self._root)
-        while self._open:
-            os.close(self._open.popitem()[1])
+        self._open.clear()
 
     def parent(self, path: bytes) -> tuple[int, bytes]:
         """Descriptor of the directory around ``path``, valid until the next call, and its name."""
@@ -228,11 +227,8 @@ class Directories:
             return fd
         if not path:
             return self._root
-        if path in self._open:
-            self._open.move_to_end(path)
-            fd = self._open[path]
-        else:
-            fd = self._enter_all(path)
+        kept = self._open.get(path)
+        fd = self._enter_all(path) if kept is None else kept
         self._last = (path, fd)
         return fd
 
@@ -241,7 +237,8 @@ class Directories:
         end = len(path)
         while end > 0 and path[:end] not in self._open:
             end = max(path.rfind(b"/", 0, end), 0)
-        fd = self._open[path[:end]] if end else self._root
+        kept = self._open.get(path[:end])
+        fd = self._root if kept is None else kept
         while end < len(path):
             start = end + 1 if end else 0
             following = path.find(b"/", start)
@@ -252,18 +249,14 @@ class Directories:
     def forget(self, path: bytes) -> None:
         """Close one directory, if it is open."""
         self._last = (b"", self._root)
-        fd = self._open.pop(path, None)
-        if fd is not None:
-            os.close(fd)
+        self._open.forget(path)
 
     def _enter(self, around: int, name: bytes, path: bytes) -> int:
         fd = self._open_one(around, name)
         if os.fstat(fd).st_dev != self._device:
             os.close(fd)
             raise OSError(errno.EXDEV, "a file system is mounted there")
-        self._open[path] = fd
-        if len(self._open) > _CACHED_DIRECTORIES:
-            os.close(self._open.popitem(last=False)[1])
+        self._open.put(path, fd)
         return fd
 
     def _open_one(self, around: int, name: bytes) -> int:

@@ -265,8 +265,7 @@ def test_open_blocks_are_bounded(lab: "Lab", source: Path) -> None:
         dice = random.Random(4)
         for _ in range(100):
             file.read(dice.randrange(BIG), 5_000)
-            kept = sum(map(len, view.blocks._open.values()))
-            assert kept == view.blocks._cached <= 20_000
+            assert view.blocks._open.weight <= 20_000
         assert view.blocks._open
 
 
