@@ -367,6 +367,21 @@ def test_an_own_look_is_taken_back_by_another_and_by_a_restorer(
     assert not badpacks.words(signed.open(), BadPackMemory(signed.host.state))
 
 
+def test_statements_that_name_all_take_no_room_of_those_that_do_not(
+    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many attestations are read, of the latest statements that have more than they name."""
+    lab.snapshot(source)
+    many = [f"{number:064x}" for number in range(30)]
+    say(lab, bad=many)
+    for number in range(3):
+        say(lab, bad=[f"{number:064x}"])
+    monkeypatch.setattr(badpacks, "MAX_READ", 1)
+    assert set(badpacks.words(lab.open())) == set(many)
+    say(lab, bad=[f"{number:064x}" for number in range(100, 130)])
+    assert len(badpacks.words(lab.open())) < 60  # the control: there is room for one
+
+
 def test_more_than_a_statement_names_count_by_its_attestation(lab: "Lab", source: Path) -> None:
     """All of them, and only as long as the attestation bears the statement out."""
     for i in range(40):

@@ -35,6 +35,7 @@ from tests.mutants.workshop import Workshop
 HERE: Final = Path(__file__).resolve().parent
 CHECKOUT: Final = HERE.parents[1]
 BUDGET: Final = 30.0  # seconds of tests as recorded for one mutant; the cap is for what hangs
+_USAGE: Final = 4  # of pytest: a test that it was given is not there
 STARTING: Final = 0.02  # seconds of a test beside what it measures itself
 
 Result = dict[str, Any]
@@ -95,11 +96,10 @@ def judge(mutant: Mutant, workshop: Workshop, chosen: Chosen, cap: float) -> Res
             if status == 0:
                 left = cap - (time.monotonic() - began)
                 status, output = workshop.pytest(tests, "-x", seconds=left)
-    verdicts = {None: "timed out", 0: "survived", 1: "killed", 2: "killed", 3: "killed"}
     failed = re.search(r"^(?:FAILED|ERROR) (tests/\S+)", output, re.MULTILINE)
     return {
         "key": mutant.key,
-        "verdict": verdicts.get(status, "not tried"),
+        "verdict": verdict(status, output) if chosen.first else "not tried",
         "place": f"{mutant.file}:{mutant.line}",
         "where": mutant.where,
         "text": mutant.text,
@@ -114,6 +114,13 @@ def judge(mutant: Mutant, workshop: Workshop, chosen: Chosen, cap: float) -> Res
         "output": "" if status in {0, 1} else output[-2_000:],
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def verdict(status: int | None, output: str) -> str:
+    """What pytest's exit status says; a module that can't be imported any more is noticed."""
+    known = {None: "timed out", 0: "survived", 1: "killed", 2: "killed", 3: "killed"}
+    broken = status == _USAGE and "ERROR: found no collectors for" in output
+    return "killed" if broken else known.get(status, "not tried")
 
 
 class Equivalents:

@@ -69,7 +69,6 @@ class _Names:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._left = MAX_READ
         self._read: set[int] = set()
         for record in reversed(repository.ledger.records):
             body = record.body
