@@ -15,10 +15,12 @@ import textwrap
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vault.errors import LocalError
-from vault.ledger.statements import Counts
+
+if TYPE_CHECKING:  # --help must not import what reads statements
+    from vault.ledger.statements import Counts
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _ELLIPSIS = "…"
@@ -253,7 +255,7 @@ def discard_stdout() -> None:
     os.close(null)
 
 
-def contents(counts: Counts) -> str:
+def contents(counts: "Counts") -> str:
     """The counts that a snapshot and a restore of it have in common, in the same words."""
     more = [
         plural(count, what)
