@@ -20,14 +20,14 @@ from pathlib import Path
 from vault.crypto.keyfiles import load_writer
 from vault.model import Digest
 from vault.repository.repository import Repository
-from vault.snapshot import SnapshotRequest, reading, run, take_snapshot
+from vault.snapshot import SnapshotRequest, reading, sourcerun, take_snapshot
 from vault.storage.local import LocalStore
 from vault.machine.workers import make_workers
 root, keys, base, source, stall, now = sys.argv[1:]
 begin = time.monotonic()
 def clock():
     return datetime.fromtimestamp(float(now) + time.monotonic() - begin, UTC)
-run.BATCH_SIZE = run.JOURNAL_SIZE = 16_384
+sourcerun.BATCH_SIZE = sourcerun.JOURNAL_SIZE = 16_384
 read, put = reading.FileReader.read_batch, LocalStore.put
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
