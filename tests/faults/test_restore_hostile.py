@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
+from vault.crypto.compression import compress
 from vault.crypto.keys import chunk_id
-from vault.crypto.sealed import Sealer, Session, compress
+from vault.crypto.sealed import Sealer, Session
 from vault.errors import IntegrityError, VaultError
 from vault.format import inventory
 from vault.format.pack import PackWriter, SealedBlock

@@ -18,6 +18,7 @@ from typing import Any
 
 import zstandard
 
+from vault.crypto.compression import compress
 from vault.crypto.keyfiles import (
     Argon2Cost,
     DomainSecrets,
@@ -26,7 +27,7 @@ from vault.crypto.keyfiles import (
     save_recovery,
 )
 from vault.crypto.keys import RecipientKey, SigningKey, chunk_id
-from vault.crypto.sealed import Sealer, Session, compress, seal_whole
+from vault.crypto.sealed import Sealer, Session, seal_whole
 from vault.format.domainsecrets import encode_secrets
 from vault.format.pack import DIRECTORY_COUNTER, Directory, PackWriter
 from vault.format.packindex import IndexEntry, seal_index_with

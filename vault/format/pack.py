@@ -9,16 +9,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Self
 
+from vault.crypto.compression import compress, decompress
 from vault.crypto.keys import TAG_SIZE, Buffer, chunk_id
-from vault.crypto.sealed import (
-    HEADER_PREFIX,
-    Header,
-    Opener,
-    Sealer,
-    compress,
-    decompress,
-    header_length,
-)
+from vault.crypto.sealed import HEADER_PREFIX, Header, Opener, Sealer, header_length
 from vault.errors import DigestMismatchError, FormatError, VaultError
 from vault.model import ObjectType, PackId
 

@@ -10,7 +10,8 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from vault.crypto.sealed import Header, Opener, Sealer, compress, decompress, open_whole, seal_whole
+from vault.crypto.compression import compress, decompress
+from vault.crypto.sealed import Header, Opener, Sealer, open_whole, seal_whole
 from vault.errors import FormatError, VaultError
 from vault.format.pack import MAX_DIRECTORY, MAX_PACK, Directory
 from vault.model import ObjectRef, ObjectType, PackId

@@ -29,7 +29,7 @@ from typing import IO, Any, Protocol, Self
 
 import msgspec
 
-from vault.crypto.sealed import compress, decompress
+from vault.crypto.compression import compress, decompress
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
 from vault.errors import FormatError, LocalError, VaultError
 from vault.machine.chunkcache import MARK

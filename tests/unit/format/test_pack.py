@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vault.crypto.compression import compress
 from vault.crypto.keys import RecipientKey, chunk_id
-from vault.crypto.sealed import Header, Opener, Sealer, Session, compress, open_seed
+from vault.crypto.sealed import Header, Opener, Sealer, Session, open_seed
 from vault.errors import (
     DigestMismatchError,
     FormatError,

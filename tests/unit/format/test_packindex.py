@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.crypto.sealed import Sealer, compress, seal_whole
+from vault.crypto.compression import compress
+from vault.crypto.sealed import Sealer, seal_whole
 from vault.errors import DigestMismatchError, FormatError, IntegrityError, VaultError
 from vault.format.pack import MAX_PACK, Block, Directory
 from vault.format.packindex import (

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vault.crypto.compression import compress
 from vault.crypto.keys import RecipientKey
-from vault.crypto.sealed import compress
 from vault.custody.sampling import NONCE_SIZE, draw
 from vault.encoding import b64encode
 from vault.errors import (
