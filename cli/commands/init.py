@@ -27,6 +27,8 @@ from vault.repository.enrolment import (
 )
 from vault.repository.repository import Repository
 from vault.storage import open_store
+from vault.storage.base import is_on_server
+from vault.storage.conformance import check_store, require
 from vault.storage.urls import normalized, scheme_of
 
 COST: Final = DEFAULT_COST  # of the passphrase
@@ -162,13 +164,12 @@ def _observe(invocation: Invocation, wish: _Wish, parameters: Parameters) -> Par
     Raises:
         RetentionError: It can't keep what the lock mode promises.
     """
-    if scheme_of(wish.url) != "s3":
+    try:
+        store = open_store(wish.url, endpoint=wish.endpoint)
+    except RepositoryNotFoundError:  # a directory, which is made later
         return parameters
-    from vault.storage.conformance import check_store, require  # noqa: PLC0415 - boto3 only when used
-    from vault.storage.s3 import S3Store  # noqa: PLC0415
-
-    store = open_store(wish.url, endpoint=wish.endpoint)
-    assert isinstance(store, S3Store)
+    if not is_on_server(store):
+        return parameters
     invocation.note(f"checking what {store.url} really does")
     report = check_store(store, clock=invocation.clock)
     require(report, parameters.lock_mode)

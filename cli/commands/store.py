@@ -11,6 +11,8 @@ from cli.session import Invocation, pass_invocation
 from vault.errors import ConfigError
 from vault.model import LockMode, Parameters
 from vault.storage import open_store
+from vault.storage.base import is_on_server
+from vault.storage.conformance import Outcome, check_store
 from vault.storage.iam import AccessRole, Dialect, bucket_policy, role_policy
 from vault.storage.urls import parse_s3
 
@@ -37,11 +39,8 @@ def check(invocation: Invocation, *, url: str, lock: str) -> int:
     store can't keep what a repository of that lock mode promises; 13: these credentials may
     not try all of it.
     """
-    from vault.storage.conformance import Outcome, check_store  # noqa: PLC0415 - boto3 only when used
-    from vault.storage.s3 import S3Store  # noqa: PLC0415
-
     opened = open_store(url, endpoint=invocation.endpoint_for(url))
-    if not isinstance(opened, S3Store):
+    if not is_on_server(opened):
         raise ConfigError(
             "only buckets need a check: the program itself keeps a directory's promises",
             expected="s3://bucket/prefix",

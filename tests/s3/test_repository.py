@@ -18,7 +18,7 @@ from vault.model import Code, LockMode
 from vault.repository.repository import Repository
 from vault.restore import Outcome, RestoreRequest, restore_snapshot
 from vault.storage import s3
-from vault.storage.base import ObjectVersion
+from vault.storage.base import ObjectVersion, Observed
 
 pytestmark = pytest.mark.s3
 
@@ -169,7 +169,7 @@ def test_twelve_writers_race_for_one_chain(
     ordered: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     """Nobody's entry is lost, with and without trust in the order of versions."""
-    observed = s3.Observed(orders_versions_by_commit=ordered)
+    observed = Observed(orders_versions_by_commit=ordered)
     lab = make_repository(store=make_store(racing_store.prefix.rstrip("/"), observed=observed))
     hosts = [lab.enrol(f"host{number}") for number in range(12)]
 

@@ -19,7 +19,7 @@ from vault.machine.workers import make_workers
 from vault.model import LockMode, Parameters
 from vault.restore import Outcome, RestoreRequest, restore_snapshot
 from vault.storage import s3
-from vault.storage.base import ObjectVersion
+from vault.storage.base import DeniedError, ObjectVersion
 from vault.storage.iam import AccessRole, Dialect, bucket_policy
 
 pytestmark = [
@@ -94,7 +94,7 @@ def allowed(store: s3.S3Store, item: ObjectVersion) -> set[str]:
     for name, attempt in attempts(store, item).items():
         try:
             attempt()
-        except s3.DeniedError:
+        except DeniedError:
             continue
         except StorageError:
             continue
@@ -137,7 +137,7 @@ def test_the_restorer_restores_and_records_it(
         )
     assert report.outcome is Outcome.RECOVERED
     assert report.statement is not None
-    with pytest.raises(s3.DeniedError):
+    with pytest.raises(DeniedError):
         restorer.put("packs/ab/x", b"x", sha256=hashlib.sha256(b"x").digest())
     assert allowed(restorer, next(restorer.versions("packs/"))) == {"read"}
 
@@ -151,7 +151,7 @@ def test_the_auditor_sees_all_but_the_data(
     repository = lab.with_store(auditor).open()
     for ref in repository.inventory(record).objects:
         assert auditor.status(ref.name, ref.version).retention is not None
-    with pytest.raises(s3.DeniedError):
+    with pytest.raises(DeniedError):
         auditor.put("evidence/x", b"x", sha256=hashlib.sha256(b"x").digest())
     assert allowed(auditor, next(auditor.versions("packs/"))) == set()
     assert allowed(auditor, next(auditor.versions("ledger/"))) == {"read"}
@@ -167,7 +167,7 @@ def test_the_pruner_deletes_what_is_unlocked_under_its_names_only(
     orphan, kept = (owner.put(name, b"x", sha256=digest) for name in ("packs/ab/x", "ledger/x"))
     locked = next(item for item in pruner.versions("packs/") if item.name != orphan.name)
     pruner.delete(orphan.name, orphan.version)
-    with pytest.raises(s3.DeniedError):
+    with pytest.raises(DeniedError):
         pruner.delete(kept.name, kept.version)
     assert allowed(pruner, locked) == set()
 

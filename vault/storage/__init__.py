@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from vault.errors import ConfigError, RepositoryNotFoundError, StorageError
 from vault.model import Parameters
-from vault.storage.base import ObjectStore
+from vault.storage.base import ObjectStore, Observed, is_on_server
 from vault.storage.local import LocalStore
 from vault.storage.urls import parse_local, parse_s3, scheme_of
 
@@ -42,12 +42,9 @@ def open_store(url: str, *, endpoint: str = "", create: bool = False) -> ObjectS
 
 def observing(store: ObjectStore, parameters: Parameters) -> ObjectStore:
     """The same store, told what ``store check`` saw of it when the repository was made."""
-    if scheme_of(store.url) != "s3":
+    if not is_on_server(store):
         return store
-    from vault.storage import s3  # noqa: PLC0415 - as below
-
-    assert isinstance(store, s3.S3Store)
-    seen = s3.Observed(
+    seen = Observed(
         orders_versions_by_commit=parameters.versions_ordered,
         refuses_wrong_checksums=parameters.checksums_refused,
     )

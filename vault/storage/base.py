@@ -8,10 +8,11 @@ legal hold, both enforced by the store (or, for the local directory, by the prog
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
+from vault.errors import StorageError
 from vault.model import Retention
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -160,6 +161,60 @@ class ObjectStore(Protocol):
             ObjectNotFoundError: No such version.
             RetentionError: A lock or hold is in force; nothing was removed.
         """
+
+
+class DeniedError(StorageError):
+    """The store refused: these credentials may not do that, or a lock forbids it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What `vault.storage.conformance` saw this store do; nothing is assumed unseen."""
+
+    orders_versions_by_commit: bool = False
+    refuses_wrong_checksums: bool = False  # then the body is not hashed twice more here
+
+
+UNSEEN = Observed()
+
+
+class ServerStore(ObjectStore, Protocol):
+    """A store on a server, which may keep less than it says: `store check` tries it out.
+
+    `is_on_server` tells it from others. What it is asked by ``request`` is S3's.
+    """
+
+    @property
+    def prefix(self) -> str:
+        """Of every key; ends in a slash unless empty."""
+
+    def observing(self, observed: Observed) -> ObjectStore:
+        """The same store, with what is known of its server."""
+
+    def request(self, action: str, name: str, operation: str, **arguments: Any) -> Any:
+        """One call, as the server takes it; errors are translated.
+
+        Raises:
+            DeniedError: The server refused.
+            VaultError: Whatever else went wrong.
+        """
+
+    def put_slowly(self, name: str, data: bytes, pause: Callable[[], object]) -> str:
+        """A PUT whose body stops half-way while ``pause`` runs; returns the version id."""
+
+
+@runtime_checkable
+class _OnServer(Protocol):
+    """The methods that no other store has; properties would be asked for their values."""
+
+    def observing(self, observed: Observed) -> ObjectStore: ...
+    def request(self, action: str, name: str, operation: str, **arguments: Any) -> Any: ...
+    def put_slowly(self, name: str, data: bytes, pause: Callable[[], object]) -> str: ...
+
+
+def is_on_server(store: ObjectStore) -> TypeGuard[ServerStore]:
+    """Whether what a store keeps is for its server to decide."""
+    return isinstance(store, _OnServer)
 
 
 def names_of(versions: Iterable[ObjectVersion]) -> Iterator[str]:

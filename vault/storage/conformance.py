@@ -26,9 +26,8 @@ from vault.errors import (
 )
 from vault.model import LockMode, Retention, to_rfc3339
 from vault.retention import MAX_SKEW
-from vault.storage.base import ObjectVersion
+from vault.storage.base import DeniedError, ObjectVersion, Observed, ServerStore
 from vault.storage.names import probe_prefix
-from vault.storage.s3 import DeniedError, Observed, S3Store
 
 LOCK = timedelta(seconds=60)
 _RACERS, _RACES = 8, 8
@@ -141,7 +140,7 @@ def require(report: StoreReport, mode: LockMode) -> None:
     )
 
 
-def check_store(store: S3Store, *, clock: Callable[[], datetime]) -> StoreReport:
+def check_store(store: ServerStore, *, clock: Callable[[], datetime]) -> StoreReport:
     """Try every promise. Takes a few seconds; leaves some small objects behind.
 
     Args:
@@ -178,7 +177,7 @@ class _Shortfall(Exception):  # noqa: N818 - an outcome of a probe, no error
 class _Bench:
     """Objects to try things on."""
 
-    def __init__(self, store: S3Store, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: ServerStore, clock: Callable[[], datetime]) -> None:
         self.store = store
         self.clock = clock
         self.can_lock = False

@@ -11,7 +11,6 @@ what is not there succeeds, and the order of a listing is taken from its text.
 
 import base64
 import contextlib
-import dataclasses
 import hashlib
 import io
 import itertools
@@ -31,44 +30,40 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionError,  # noqa: A004 - botocore's own, of all that fails before an answer
-    CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
-    InvalidConfigError,
-    InvalidRegionError,
-    NoAuthTokenError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSLError,
-    TokenRetrievalError,
 )
 from botocore.parsers import ResponseParserError
 
 from vault.errors import (
     ConfigError,
-    DigestMismatchError,
-    NameContestedError,
-    NameTakenError,
     ObjectNotFoundError,
-    RepositoryNotFoundError,
     RetentionError,
     StorageError,
-    StorageUnavailableError,
-    VaultError,
 )
 from vault.model import LockMode, Retention, to_rfc3339
 from vault.storage import lifecycle
 from vault.storage.base import (
+    UNSEEN,
     Buffer,
+    DeniedError,
     ObjectStatus,
     ObjectVersion,
+    Observed,
     StoreTraits,
     names_of,
 )
 from vault.storage.lockrules import check_future, check_retention, check_sha256, is_weaker
 from vault.storage.names import validate_name
+from vault.storage.s3errors import (
+    BrokenOffError,
+    NoLifecycleError,
+    NoLockError,
+    PastEndError,
+    printable,
+    refused,
+    unanswered,
+)
 
 CONNECTIONS = 20  # kept open: transfer threads of a run, and four to spare
 ATTEMPTS = 8  # per request; boto3 waits longer after each
@@ -79,63 +74,6 @@ MAX_KEY = 1024  # bytes, of all servers
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")
 _LISTED = re.compile(rb"<(Version|DeleteMarker)>")
 _ORDER = "VaultListingOrder"  # our addition to the parsed answer
-
-_GONE = {"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed", "405"}
-_NO_LOCK = {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"}
-_DAMAGED = {
-    "BadDigest",
-    "InvalidDigest",
-    "XAmzContentSHA256Mismatch",
-    "XAmzContentChecksumMismatch",
-}
-_BUSY = {"SlowDown", "RequestTimeout", "OperationAborted", "ServiceUnavailable", "InternalError"}
-_BAD_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
-_ELSEWHERE = {
-    "PermanentRedirect",
-    "AuthorizationHeaderMalformed",
-    "IllegalLocationConstraintException",
-}
-_MISCONFIGURED = (
-    CredentialRetrievalError,
-    InvalidConfigError,
-    InvalidRegionError,
-    NoAuthTokenError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    TokenRetrievalError,
-)
-
-
-class DeniedError(StorageError):
-    """The server refused: these credentials may not do that, or a lock forbids it."""
-
-
-class _NoLifecycleError(StorageError):
-    """The bucket has no lifecycle rules."""
-
-
-class _NoLockError(StorageError):
-    """There is no lock to speak of: none on that version, or none in that bucket."""
-
-
-class _PastEndError(StorageError):
-    """A range that begins behind the last byte."""
-
-
-class _BrokenOffError(StorageUnavailableError):
-    """An answer that began and did not end."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
-    """What `vault.storage.conformance` saw this server do; nothing is assumed unseen."""
-
-    orders_versions_by_commit: bool = False
-    refuses_wrong_checksums: bool = False  # then the body is not hashed twice more here
-
-
-UNSEEN = Observed()
 
 
 def connect(endpoint: str = "", *, attempts: int = ATTEMPTS, observed: Observed = UNSEEN) -> Any:
@@ -167,7 +105,7 @@ def connect(endpoint: str = "", *, attempts: int = ATTEMPTS, observed: Observed 
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(
             "S3 client can't be configured",
-            found=_clean(str(error)),
+            found=printable(str(error)),
             hint="check AWS_PROFILE, AWS_REGION and the files in ~/.aws",
         ) from error
     client.meta.events.register("before-parse.s3.ListObjectVersions", _keep_order)
@@ -282,7 +220,7 @@ class S3Store:
             last = "" if length is None else offset + length - 1
             arguments["Range"] = f"bytes={offset}-{last}"
         for _ in range(READ_ATTEMPTS - 1):
-            with contextlib.suppress(_BrokenOffError):
+            with contextlib.suppress(BrokenOffError):
                 return self._fetch(name, arguments, length)
         return self._fetch(name, arguments, length)
 
@@ -387,9 +325,9 @@ class S3Store:
             answer = getattr(self._client, operation)(Bucket=self._bucket, **arguments)
         except ClientError as error:
             self._note_time(error.response)
-            raise _refusal(f"can't {action} {subject}", error) from error
+            raise refused(f"can't {action} {subject}", error) from error
         except (BotoCoreError, ResponseParserError) as error:
-            raise _failure(f"can't {action} {subject}", error) from error
+            raise unanswered(f"can't {action} {subject}", error) from error
         self._note_time(answer)
         return answer
 
@@ -470,7 +408,7 @@ class S3Store:
     def _fetch(self, name: str, arguments: dict[str, Any], limit: int | None) -> bytes:
         try:
             answer = self.request("read", name, "get_object", **arguments)
-        except _PastEndError:
+        except PastEndError:
             return b""
         with contextlib.closing(answer["Body"]) as body:
             size = answer.get("ContentLength")
@@ -481,8 +419,8 @@ class S3Store:
             try:
                 return bytes(body.read())
             except (HTTPClientError, IncompleteReadError, urllib3.exceptions.HTTPError) as error:
-                raise _BrokenOffError(
-                    f"{name} broke off while being read", found=_clean(str(error))
+                raise BrokenOffError(
+                    f"{name} broke off while being read", found=printable(str(error))
                 ) from error
 
     def _list(self, prefix: str, after: str) -> Iterator[ObjectVersion]:
@@ -574,7 +512,7 @@ class S3Store:
             answer = self.request(
                 "read the lock of", name, "get_object_retention", **self._at(name, version)
             )
-        except _NoLockError:
+        except NoLockError:
             return None
         found = answer.get("Retention", {})
         return _retention(found.get("Mode"), found.get("RetainUntilDate"))
@@ -584,7 +522,7 @@ class S3Store:
             answer = self.request(
                 "read the hold of", name, "get_object_legal_hold", **self._at(name, version)
             )
-        except _NoLockError:
+        except NoLockError:
             return False
         return bool(answer.get("LegalHold", {}).get("Status") == "ON")
 
@@ -609,7 +547,7 @@ class S3Store:
         """
         try:
             answer = self.request("inspect", "", "get_bucket_lifecycle_configuration")
-        except _NoLifecycleError:
+        except NoLifecycleError:
             return []
         return lifecycle.hazards(answer.get("Rules", ()), self._prefix)
 
@@ -617,7 +555,7 @@ class S3Store:
         if self._has_lock is None:
             try:
                 answer = self.request("inspect", "", "get_object_lock_configuration")
-            except (_NoLockError, DeniedError):
+            except (NoLockError, DeniedError):
                 self._has_lock = False
             else:
                 found = answer.get("ObjectLockConfiguration", {})
@@ -695,7 +633,7 @@ def _retention(mode: str | None, until: datetime | None) -> Retention | None:
     try:
         known = LockMode(mode.lower())
     except ValueError:
-        raise StorageError("the store states an unknown lock mode", found=_clean(mode)) from None
+        raise StorageError("the store states an unknown lock mode", found=printable(mode)) from None
     return Retention(mode=known, until=until.astimezone(UTC).replace(microsecond=0))
 
 
@@ -711,88 +649,3 @@ def _sha256(text: str | None) -> bytes | None:
         digest = base64.b64decode(text or "", validate=True)
         return digest if len(digest) == 32 else None
     return None
-
-
-# --- errors ---
-
-
-def _refusal(what: str, error: ClientError) -> VaultError:
-    """What the server's answer means; its text is untrusted."""
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    text = str(error.response.get("Error", {}).get("Message") or "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    found = _clean(f"{code} {text}".strip() or f"status {status}")
-    for codes, make in _MEANINGS:
-        if code in codes:
-            return make(what, found)
-    if "object lock" in text.lower() and status == HTTPStatus.BAD_REQUEST:  # Ceph: InvalidRequest
-        return _NoLockError(what, found=found)
-    if code == "InvalidArgument" and "version" in text.lower():
-        return ObjectNotFoundError(what, found=found)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
-        return StorageUnavailableError(what, found=found)
-    if status == HTTPStatus.FORBIDDEN:
-        return DeniedError(
-            what, found=found, hint="'vault store iam' prints what each role must be allowed"
-        )
-    return StorageError(what, found=found)
-
-
-_MEANINGS = (
-    (_GONE, lambda what, found: ObjectNotFoundError(what, found=found)),
-    (
-        {"NoSuchLifecycleConfiguration"},
-        lambda what, found: _NoLifecycleError(what, found=found),
-    ),
-    (_NO_LOCK, lambda what, found: _NoLockError(what, found=found)),
-    (_BUSY, lambda what, found: StorageUnavailableError(what, found=found)),
-    ({"PreconditionFailed"}, lambda what, found: NameTakenError(what, found=found)),
-    ({"ConditionalRequestConflict"}, lambda what, found: NameContestedError(what, found=found)),
-    (_DAMAGED, lambda what, found: DigestMismatchError(what, found=found)),
-    ({"InvalidRange"}, lambda what, found: _PastEndError(what, found=found)),
-    (
-        {"NoSuchBucket"},
-        lambda what, found: RepositoryNotFoundError(
-            what, found=found, hint="make the bucket, with versioning and Object Lock on"
-        ),
-    ),
-    (
-        {"RequestTimeTooSkewed"},
-        lambda what, found: ConfigError(
-            what, found=found, hint="set this machine's clock right (NTP) and run again"
-        ),
-    ),
-    (
-        _BAD_KEYS,
-        lambda what, found: StorageError(
-            what, found=found, hint="check the credentials that boto3's chain finds"
-        ),
-    ),
-    (
-        _ELSEWHERE,
-        lambda what, found: ConfigError(
-            what, found=found, hint="set AWS_REGION to the bucket's region"
-        ),
-    ),
-)
-
-
-def _failure(what: str, error: Exception) -> VaultError:
-    """What it means that there is no answer, or none that can be read."""
-    found = _clean(str(error))
-    if isinstance(error, _MISCONFIGURED):
-        return ConfigError(
-            what, found=found, hint="set the AWS variables or a profile, see boto3's documentation"
-        )
-    if isinstance(error, SSLError):
-        return StorageError(
-            what, found=found, hint="check the certificate; AWS_CA_BUNDLE names one's own authority"
-        )
-    if isinstance(error, HTTPClientError | ConnectionError | IncompleteReadError):
-        return StorageUnavailableError(what, found=found)
-    return StorageError(what, found=found)
-
-
-def _clean(text: str) -> str:
-    """Text of a server, fit for a terminal and a log."""
-    return "".join(c if c.isprintable() else "?" for c in text[:300])

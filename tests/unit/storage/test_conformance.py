@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from moto import mock_aws
@@ -10,9 +11,10 @@ from moto import mock_aws
 from vault.errors import RepositoryNotFoundError, RetentionError
 from vault.model import LockMode, Retention
 from vault.storage import s3
-from vault.storage.base import ObjectVersion
+from vault.storage.base import DeniedError, ObjectVersion, is_on_server
 from vault.storage.conformance import Need, Outcome, Probe, StoreReport, check_store, require
-from vault.storage.s3 import DeniedError
+from vault.storage.local import LocalStore
+from vault.storage.memory import MemoryStore
 
 
 def now() -> datetime:
@@ -161,3 +163,10 @@ def test_a_promise_that_may_not_be_tried_is_untested_and_not_relied_on(
     assert report.outcome("versioning") is Outcome.KEPT
     with pytest.raises(DeniedError, match="could not be tried"):
         require(report, LockMode.NONE)
+
+
+def test_only_a_store_on_a_server_is_tried_out(tmp_path: Path) -> None:
+    """To tell them apart asks the server nothing: no client is there to ask."""
+    assert is_on_server(s3.S3Store(None, "bucket"))
+    assert not is_on_server(LocalStore.create(tmp_path / "store"))
+    assert not is_on_server(MemoryStore())

@@ -32,6 +32,7 @@ from vault.errors import (
 )
 from vault.model import LockMode, Retention
 from vault.storage import open_store, s3
+from vault.storage.base import UNSEEN, DeniedError, Observed
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NAME = "packs/ab/cd"
@@ -101,7 +102,7 @@ MEANINGS: list[tuple[Exception, type[VaultError]]] = [
     (refusal(405, "MethodNotAllowed"), ObjectNotFoundError),
     (refusal(400, "InvalidArgument", "Invalid version id specified"), ObjectNotFoundError),
     (refusal(404, "NoSuchBucket"), RepositoryNotFoundError),
-    (refusal(403, "AccessDenied"), s3.DeniedError),
+    (refusal(403, "AccessDenied"), DeniedError),
     (refusal(403, "RequestTimeTooSkewed"), ConfigError),
     (refusal(403, "SignatureDoesNotMatch"), StorageError),
     (refusal(301, "PermanentRedirect"), ConfigError),
@@ -110,7 +111,7 @@ MEANINGS: list[tuple[Exception, type[VaultError]]] = [
     (refusal(409, "ConditionalRequestConflict"), NameContestedError),
     # the word alone is no absence: what is taken for absent is stored anew, or called deleted
     (refusal(400, "InvalidArgument", "Invalid argument"), StorageError),
-    (refusal(403, "Forbidden", "no right to this version"), s3.DeniedError),
+    (refusal(403, "Forbidden", "no right to this version"), DeniedError),
     (refusal(400, "OddApi", "this API version is not supported"), StorageError),
     (refusal(500, "OddServer", "of a newer version"), StorageUnavailableError),
     (refusal(429, "OddHaste"), StorageUnavailableError),
@@ -212,7 +213,7 @@ def test_bytes_are_hashed_here_unless_the_server_was_seen_to() -> None:
     server = Server(put_object=answer(VersionId="v"))
     with pytest.raises(DigestMismatchError):
         store_on(server).put(NAME, b"other", sha256=SHA256)
-    seen = s3.Observed(refuses_wrong_checksums=True)
+    seen = Observed(refuses_wrong_checksums=True)
     store_on(server, observed=seen).put(NAME, b"other", sha256=SHA256)
 
 
@@ -332,7 +333,7 @@ def test_another_invalid_request_is_no_answer() -> None:
     [
         (lock(9), "OFF", RetentionError),
         (lock(-9), "ON", RetentionError),
-        (lock(-9), "OFF", s3.DeniedError),
+        (lock(-9), "OFF", DeniedError),
     ],
 )
 def test_a_refused_deletion_says_why(
@@ -482,9 +483,9 @@ def test_endpoints_are_addresses_without_credentials(endpoint: str) -> None:
 
 def test_the_body_is_signed_unless_tls_and_the_server_check_it() -> None:
     """Ceph 16 ignores the checksum: there the signature is all that protects the transfer."""
-    seen = s3.Observed(refuses_wrong_checksums=True)
+    seen = Observed(refuses_wrong_checksums=True)
     for endpoint, observed, signs in (
-        ("https://host", s3.UNSEEN, True),
+        ("https://host", UNSEEN, True),
         ("http://host", seen, True),
         ("https://host", seen, False),
     ):
