@@ -58,6 +58,27 @@ def test_a_name_that_was_given_again_is_that_of_the_key_in_force(lab: "Lab") -> 
     assert find_writer(lab.open().ledger, keys[1]).key.id == keys[1]
 
 
+def test_who_shares_a_domain_already_is_named_where_sharing_was_not_agreed_to(lab: "Lab") -> None:
+    """The hosts of that domain, and no others."""
+    lab.enrol("web", domain="default")
+    lab.enrol("mail")  # with a domain of its own
+    repository = lab.open()
+    _, request = request_key(
+        repository, lab.root_key.repository, name="db", datasets=["*"], domain="default"
+    )
+    with pytest.raises(ConfigError, match="share domain default with first, web$") as caught:
+        add_writer(
+            repository,
+            request,
+            lab.root_key,
+            recovery_key=lambda: lab.recovery,
+            share=None,
+            tool="vault test",
+        )
+    assert "mail" not in caught.value.message
+    assert len(lab.open().ledger.writers) == 3
+
+
 @pytest.mark.parametrize("name", ["nobody", "", "web"[:2]])
 def test_a_name_that_is_nobodys_says_who_there_is(lab: "Lab", name: str) -> None:
     """The beginning of a name, or of a key id shorter than 8, is none."""

@@ -151,6 +151,24 @@ def test_what_a_server_says_can_not_drive_a_terminal() -> None:
 # --- put ---
 
 
+@pytest.mark.parametrize(
+    ("said", "enforces"),
+    [
+        (answer(ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"}), True),
+        (answer(ObjectLockConfiguration={}), False),
+        (refusal(404, "ObjectLockConfigurationNotFoundError"), False),
+    ],
+    ids=["on", "off", "none"],
+)
+def test_a_bucket_is_asked_once_whether_it_keeps_locks(said: Any, *, enforces: bool) -> None:
+    """What it does not say to keep is not claimed."""
+    server = Server(get_object_lock_configuration=said)
+    store = store_on(server)
+    assert store.traits.enforces_retention is enforces
+    assert store.traits.enforces_retention is enforces
+    assert len(server.sent("get_object_lock_configuration")) == 1
+
+
 def _put(store: s3.S3Store, retention: Retention) -> None:
     store.put(NAME, b"data", sha256=hashlib.sha256(b"data").digest(), retention=retention)
 

@@ -467,7 +467,10 @@ def test_what_was_sealed_before_a_key_was_listed_is_no_fault(
     report = holder.verify()
     assert (report.passed, report.verdict, report.unopened) == (True, "partial", 1)
     assert (report.bad, report.hits, report.whole) == ((), (), ())
-    assert lab.verify().verdict == "passed"
+    assert (report.with_key, report.opened) == (True, False)  # as is signed: nothing was opened
+    opened = lab.verify()
+    assert (opened.verdict, opened.with_key, opened.opened) == ("passed", True, True)
+    assert lab.verify(keys=False).opened is False
 
 
 def test_a_key_of_no_recipient_is_refused(lab: "Lab", record: Record) -> None:
