@@ -66,7 +66,7 @@ def test_who_shares_a_domain_already_is_named_where_sharing_was_not_agreed_to(la
     _, request = request_key(
         repository, lab.root_key.repository, name="db", datasets=["*"], domain="default"
     )
-    with pytest.raises(ConfigError, match="share domain default with first, web$") as caught:
+    with pytest.raises(ConfigError, match=r"share domain default with first, web$") as caught:
         add_writer(
             repository,
             request,
