@@ -11,10 +11,10 @@ import pytest
 LIST = Path(__file__).with_name("required.txt")
 
 
-def read_list(path: Path, lane: str) -> list[str]:
-    """Tests of a lane: lines ``LANE FILE`` or ``LANE FILE::TEST``, ``#`` begins a comment."""
+def read_list(path: Path, *lanes: str) -> list[str]:
+    """Tests of these lanes: lines ``LANE FILE`` or ``LANE FILE::TEST``, ``#`` begins a comment."""
     lines = (line.partition("#")[0].split() for line in path.read_text().splitlines())
-    return [test for where, test in filter(None, lines) if where == lane]
+    return [test for where, test in filter(None, lines) if where in lanes]
 
 
 def is_of(nodeid: str, test: str) -> bool:
@@ -66,13 +66,15 @@ class Required:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--lane`` names the part of the list; ``--required`` another list."""
-    parser.addoption("--lane", help="whose tests in the list must not be skipped")
+    """``--lane`` names a part of the list, and may be repeated; ``--required`` another list."""
+    parser.addoption(
+        "--lane", action="append", default=[], help="whose tests in the list must not be skipped"
+    )
     parser.addoption("--required", type=Path, default=LIST, help="the list")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """On the controller only: a worker sees some of the tests."""
-    lane = config.getoption("--lane")
-    if lane and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Required(read_list(config.getoption("--required"), lane)))
+    lanes = config.getoption("--lane")
+    if lanes and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Required(read_list(config.getoption("--required"), *lanes)))
