@@ -1,4 +1,4 @@
-"""What differs between two snapshots; pure, and in memory two entries at a time."""
+"""The differences between two snapshots; pure, with two entries in memory at a time."""
 
 import dataclasses
 from collections import Counter
@@ -13,7 +13,7 @@ _METADATA: Final = ("mode", "uid", "gid", "mtime", "xattrs")
 
 
 class ChangeKind(StrEnum):
-    """What happened to a path."""
+    """Kind of change to a path."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -52,15 +52,15 @@ class Change:
 def diff_trees(
     old: Iterable[Entry], new: Iterable[Entry], *, flaws: Sequence[Flaws] = ()
 ) -> Iterator[Change]:
-    """Merge two trees, each in tree order, and give the paths that differ, in that order.
+    """Merge two trees, each in tree order, and yield the paths that differ, in that order.
 
-    A hard link has the content of its file: a change of that is told once, at the file.
+    A hard link has the content of its file, so a change of content is reported once, at the file.
 
     Args:
         old: One tree.
         new: The other.
-        flaws: What of either could not be read. Nothing is said of the paths in it, nor of
-            those behind the end of a tree: an entry that can't be read is not removed.
+        flaws: Entries of either tree that could not be read. Their paths, and those behind the
+            end of a damaged tree, are left out: an unreadable entry was not removed.
     """
     unknown = {path for each in flaws for path in each.paths}
     end = min((sort_key(each.end.after) for each in flaws if each.end), default=None)
@@ -78,7 +78,7 @@ def diff_trees(
 
 
 def compare(old: Entry, new: Entry) -> Change | None:
-    """What differs between two states of one path; None if nothing does."""
+    """The change between two states of one path; None if they are equal."""
     fields = tuple(name for name in _METADATA if getattr(old, name) != getattr(new, name))
     if old.type is not new.type:
         kind = ChangeKind.TYPE
@@ -98,7 +98,7 @@ def _content(entry: Entry) -> tuple[object, ...]:
 def _merge(
     old: Iterator[Entry], new: Iterator[Entry]
 ) -> Iterator[tuple[Entry | None, Entry | None]]:
-    """Pairs of the same path; alone where the other tree has it not."""
+    """Pairs of entries with the same path; None in place of an entry that a tree lacks."""
     before, after = next(old, None), next(new, None)
     while before or after:
         side = _side(before, after)

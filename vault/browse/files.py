@@ -1,4 +1,4 @@
-"""The bytes of files, read where they are wanted; each is verified before it is given.
+"""The bytes of files, read at any offset; each byte is verified before it is returned.
 
 A block is opened as a whole: its tag and the id of every chunk in it are checked,
 and the ids come from a tree that was signed. Open blocks are kept up to a number
@@ -49,7 +49,7 @@ class Blocks:
     """Chunks of data packs by id.
 
     Args:
-        reader: Knows where they lie.
+        reader: Finds the pack of each chunk.
         max_cached: Bytes of open blocks to keep.
     """
 
@@ -64,7 +64,8 @@ class Blocks:
 
         Args:
             chunk_id: Of the chunk.
-            following: Ids that will be asked for next; what is cheap of them is fetched along.
+            following: Ids that the caller will ask for next; blocks beside this one that hold
+                them are fetched along.
 
         Raises:
             IntegrityError: It is missing or damaged.
@@ -97,7 +98,7 @@ class Blocks:
     def _fetch(self, wanted: _Place, following: Sequence[bytes]) -> None:
         """Open the block of a chunk, and those of the following chunks that lie beside it.
 
-        Damage is remembered: whoever reads on does not fetch the whole pack each time.
+        Damage is remembered, so that later reads of the pack don't fetch all of it each time.
         """
         if (known := self._broken.get(wanted.key)) is not None:
             raise known.with_traceback(None)
@@ -133,15 +134,15 @@ class Blocks:
 class FileContent:
     """The bytes of one file, at any offset.
 
-    Offsets follow from the lengths of chunks, so whoever reads at random must have
-    those from a signed index or a pack read by digest (`Reader.by_digest`).
+    Offsets follow from the lengths of chunks. A caller that reads at random offsets must take
+    these lengths from a signed index or a pack read by digest (`Reader.by_digest`).
 
     Args:
         blocks: Gives the chunks.
         entry: A file.
 
     Raises:
-        IntegrityError: A chunk is nowhere, or they don't add up to the file.
+        IntegrityError: A chunk is in no pack, or the chunks don't add up to the file's size.
     """
 
     def __init__(self, blocks: Blocks, entry: Entry) -> None:
@@ -202,7 +203,7 @@ class FileContent:
 def _kept_runs(
     runs: Iterator[tuple[int, int]], entry: Entry, scratch: Path
 ) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-    """Where data begins and ends between the holes of a file, and how much is before that."""
+    """Start and end of each run of data between holes, and the bytes of data before it."""
     starts, ends, before = (_numbers(entry.hole_list, scratch) for _ in range(3))
     total = 0
     while some := list(islice(runs, _AT_ONCE)):
@@ -230,7 +231,7 @@ def _kept_chunks(
 
 
 def _numbers(listed: ListRef | None, scratch: Path) -> "array[int] | Numbers":
-    """In memory, unless there are as many as a list outside an entry has."""
+    """An empty list of numbers: on disk for a file whose list of chunks is an object of its own."""
     return array("Q") if listed is None else Numbers(scratch)
 
 

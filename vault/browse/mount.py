@@ -1,8 +1,8 @@
 """A snapshot as a read-only file system (FUSE), every byte verified as it is read.
 
 The only importer of mfusepy, an optional dependency. `SnapshotFiles` knows nothing
-of it: it answers the questions of the kernel in plain values, and what is damaged
-is an input/output error with the reason in the log, never other bytes.
+of it: it answers the kernel's questions in plain values. Reading damaged data is an
+input/output error, with the reason in the log; wrong bytes are never returned.
 """
 
 import errno
@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 def _answering(
     method: "Callable[Concatenate[SnapshotFiles, str, _P], _T]",
 ) -> "Callable[Concatenate[SnapshotFiles, str, _P], _T]":
-    """Turn what can go wrong into EIO and one line in the log."""
+    """Turn a `VaultError` into EIO and one line in the log."""
 
     @functools.wraps(method)
     def wrapper(self: "SnapshotFiles", path: str, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -52,7 +52,7 @@ def _answering(
 
 
 class SnapshotFiles:
-    """Answers what a kernel asks of a file system, one question at a time.
+    """Answers the kernel's questions to a file system, one at a time.
 
     Paths and names are as `os.fsdecode` gives them, paths with a leading ``/``.
     Inode numbers follow from the order of the tree: they are the same each time.
@@ -106,8 +106,8 @@ class SnapshotFiles:
     ) -> Iterator[tuple[str, dict[str, int], int]]:
         """Members of a directory: name, type and inode, and where to go on after it.
 
-        Entries that break a rule are named, and nothing else can be had of them: who copies
-        the directory hears of them.
+        Entries that break a rule are listed, but every other access to them fails: so a program
+        that copies the directory reports them.
 
         Args:
             path: Of the directory.
@@ -208,7 +208,7 @@ class SnapshotFiles:
 
 
 def _ghosts(view: View) -> dict[int, list[bytes]]:
-    """Names of bad entries that are in no other way there, by the number of their directory."""
+    """Names of bad entries, unless a good entry has the name, by the number of the directory."""
     found: dict[int, list[bytes]] = {}
     for path in view.flaws.paths:
         around, _, name = path.rpartition(b"/")
@@ -329,7 +329,7 @@ _HINT: Final = "look at the lines above; is /dev/fuse there, and fusermount inst
 
 @contextmanager
 def _default_signals() -> Iterator[None]:
-    """Libfuse handles, by unmounting, only signals that nobody else handles."""
+    """Give signals their default action for the block: libfuse unmounts only on such signals."""
     handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
     former = {each: handler for each, handler in handlers.items() if callable(handler)}
     try:

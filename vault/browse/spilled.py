@@ -38,7 +38,7 @@ class Items(Sequence[bytes]):
             raise LocalError(f"can't write in {directory}", found=error.strerror) from error
 
     def extend(self, items: Iterable[bytes]) -> None:
-        """Add the next ones; nothing was read yet."""
+        """Add the next ones; only before the first read."""
         rest = memoryview(b"".join(items))
         self._count += len(rest) // self._width
         try:

@@ -46,21 +46,21 @@ class TreeIndex:
         self._spool.__exit__(*error)
 
     def fill(self, entries: Iterable[tuple[Entry | None, bytes]]) -> None:
-        """Take in a whole tree; nothing can be looked up before all of it was verified.
+        """Read and verify a whole tree; look-ups work only after that.
 
         Raises:
             LocalError: The disk is full or failed.
-            IntegrityError: The tree is not what was signed.
+            IntegrityError: The tree differs from the signed one.
         """
         self._spool.fill(entries)
         self._learn()
 
     def sift(self, tree: Tree) -> Flaws:
-        """As `fill`, with what can be given of a tree; returns what can't.
+        """As `fill`, but skip bad entries; returns them.
 
         Raises:
             LocalError: The disk is full or failed.
-            IntegrityError: The tree is not what was signed.
+            IntegrityError: The tree differs from the signed one.
         """
         flaws = self._spool.sift(tree)
         self._learn()
@@ -153,7 +153,7 @@ class TreeIndex:
         return self._links[number]
 
     def _target(self, entry: Entry) -> int:
-        """The file that a hard link names; the parser checked it only by hash.
+        """The file that a hard link names; the parser compared only a hash of its path.
 
         Raises:
             FormatError: There is no such file.
@@ -169,18 +169,18 @@ class TreeIndex:
 
 
 def tree_path(text: bytes) -> bytes:
-    """A path as people write it, as a tree has it: without ``/`` around it; ``.`` is the top."""
+    """Turn a path as users write it into a tree's: without ``/`` around it; ``.`` is the top."""
     return b"/".join(part for part in text.split(b"/") if part not in (b"", b"."))
 
 
 def path_matcher(pattern: bytes) -> Callable[[bytes], bool]:
     """Tells whether a path matches a glob: the whole of it where there is a ``/``, else its name.
 
-    ``*`` matches ``/`` too, as in find(1) ``-path``. The glob may be written as paths are
-    elsewhere: with ``/`` or ``./`` around it.
+    ``*`` matches ``/`` too, as in find(1) ``-path``. As in paths, ``/`` or ``./`` around the
+    glob is ignored.
 
     Raises:
-        ConfigError: Nothing but ``/`` and ``.``: no name is like that.
+        ConfigError: The glob is nothing but ``/`` and ``.``, so no name can match.
     """
     is_whole = b"/" in pattern
     pattern = tree_path(pattern)

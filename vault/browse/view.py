@@ -1,4 +1,4 @@
-"""One snapshot as it can be looked at: its verified tree and the content of its files."""
+"""A view of one snapshot: its verified tree and the content of its files."""
 
 import hashlib
 import logging
@@ -39,11 +39,12 @@ def open_reader(
     use_index: bool = True,
     by_digest: bool = False,
 ) -> Iterator[Reader]:
-    """A `Reader` that knows where all chunks lie, with its scratch files for the while.
+    """A `Reader` with the location of every chunk; its scratch files last as long as the block.
 
     Raises:
         WrongKeyError: The snapshot is not sealed to this key.
-        IntegrityError: What leads to its packs is missing or wrong.
+        IntegrityError: The inventory, or another object that leads to its packs, is missing or
+            wrong.
     """
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
         reader = Reader(
@@ -64,21 +65,21 @@ def open_reader(
 class View:
     """A snapshot for the holder of a recovery key. Use as a context manager.
 
-    Where chunks lie is believed without proof first, as that costs least. What turns
-    out wrong is believed no more, and what was being read is read again. An entry that
-    breaks a rule, and what lies behind the end of a damaged tree, is in `flaws`.
+    At first the view believes index objects about the place of chunks, as that costs least. If
+    one turns out wrong, it stops believing it and reads again. `flaws` has the entries that
+    break a rule, and the end of a damaged tree.
 
     Args:
         repository: Read up to its head.
         recovery: Opens it.
         record: The snapshot.
         scratch: Directory on local disk for temporary files.
-        random_access: Files will be read elsewhere than from their beginning on; lengths
-            of chunks are then taken from nothing that the store could have made up.
+        random_access: Files will be read at any offset; lengths of chunks then come from signed
+            or hashed data only, as the store could have made up others.
         max_cached: Bytes of open blocks to keep.
 
     Raises:
-        VaultError: On entering: nothing of the tree can be read, or it is not what was signed.
+        VaultError: On entering: no part of the tree can be read, or it differs from the signed one.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class View:
         self._reading = ExitStack()
         self._tree = ExitStack()
         self.tree: TreeIndex
-        self.flaws: Flaws  # what the tree has and can't be given
+        self.flaws: Flaws  # bad entries of the tree
         self.blocks: Blocks
 
     def __enter__(self) -> Self:
@@ -136,10 +137,13 @@ class View:
         self.flaws = self.tree.sift(self.blocks.reader.tree)
 
     def retrying(self, work: Callable[[], _T]) -> _T:
-        """What ``work`` gives, believing less each time that a belief turns out wrong.
+        """Run ``work``; on `StaleIndexError` reopen the reader and run it again.
+
+        Each time the reader believes less: first no index objects, at last only packs that it
+        hashed in full.
 
         Raises:
-            IntegrityError: What is left to believe was hashed, and is not enough.
+            IntegrityError: It still fails although every pack was hashed.
         """
         while True:
             try:
@@ -161,7 +165,7 @@ class View:
         """The content of a file.
 
         Raises:
-            IntegrityError: Its chunks are nowhere, or don't add up to it.
+            IntegrityError: A chunk is in no pack, or the chunks don't add up to the file's size.
         """
         return OpenFile(self, entry)
 
@@ -169,7 +173,7 @@ class View:
         """A file from its beginning to its end; each piece is verified before it is given.
 
         Raises:
-            IntegrityError: What follows is missing or damaged.
+            IntegrityError: The next piece is missing or damaged.
         """
         file = self.open(entry)
         whole = hashlib.sha256() if entry.tree_hash is None else TreeHash()
@@ -200,7 +204,7 @@ class OpenFile:
         return self._view.retrying(lambda: self._current().read(offset, size))
 
     def _current(self) -> FileContent:
-        """By the reader that the view has now."""
+        """The content, opened anew if the view has changed its reader."""
         if self._content is None or self._content.blocks is not self._view.blocks:
             self._content = FileContent(self._view.blocks, self._entry)
         return self._content

@@ -1,17 +1,16 @@
-"""Where chunks lie, as this host knows it: a cache of the index. Only importer of lmdb.
+"""This host's cache of the index: the pack of each chunk. Only importer of lmdb.
 
-It may be lost at any time and costs only time. It may also lie (a flipped bit, a
-copied file): every chunk's row carries a check over chunk id, pack id and length,
-so that damage is a miss. Losing what a number stood for would be worse than
-losing rows, thus numbers are handed out durably and never twice. An older copy of
-the files would hand them out again: every reservation leaves a random mark, and who
-keeps numbers elsewhere (`vault.snapshot.lastrun`) keeps the newest mark with them.
+Losing the cache costs only time. Its files may also be wrong (a flipped bit, a copied file): each
+chunk's row carries a check over chunk id, pack id and length, so that damage is a miss. A lost
+row costs a look-up. A pack number that came to mean another pack would corrupt snapshots; so
+numbers are written to disk before use and never reused. An older copy of the files would hand
+them out again: so each reservation leaves a random mark, and code that keeps numbers elsewhere
+(`vault.snapshot.lastrun`) keeps the newest mark with them.
 
 Files: ``chunks`` chunk id (first 16 bytes) -> u32 pack number, u32 length, u16
 check; ``packs`` number -> row; ``ids`` pack id -> number; ``indexes`` names loaded;
-``unindexed`` number -> what no index object says yet; ``leftout`` pack id -> what is
-known of a bad one;
-``meta`` identity, counter and marks. At most 20,000 inserts a transaction: more would
+``unindexed`` number -> entry of a pack for the next index object; ``leftout`` pack id -> note on
+a bad pack; ``meta`` identity, counter and marks. At most 20,000 inserts a transaction: more would
 hold that many dirty pages in memory.
 """
 
@@ -39,7 +38,7 @@ from vault.machine.privacy import make_private, open_lock
 from vault.model import ObjectType, PackId
 
 _FORMAT = 3
-MARK = 16  # bytes: the number that follows, and what was drawn when it was next
+MARK = 16  # bytes: the next number, and random bytes drawn when it was reserved up to there
 _KEY = 16  # bytes of a chunk id that make its key
 _ID = 32
 _MAX_INSERTS = 20_000  # a transaction
@@ -54,7 +53,7 @@ _PACK = struct.Struct("<32sQBqQ")  # id, size, type, locked until, listed by; th
 _LENGTH = struct.Struct("<I")
 _CRC = struct.Struct("<I")  # of all that stands before it: a row may say how long a lock lasts
 
-_IN_USE = "open-"  # then the process id: a file for everyone who has it open
+_IN_USE = "open-"  # and the process id: a file for each process that has the cache open
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -62,18 +61,18 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PackRow:
-    """What the cache knows of one pack."""
+    """The cache's row of one pack."""
 
     pack_id: PackId
     size: int  # bytes as stored
     version: str  # the store's version id
     type: ObjectType
     locked_until: int = 0  # seconds since 1970, as the store answered; 0: not known
-    listed_by: int = 0  # seq of the snapshot that listed the index that said so; 0: own PUT
+    listed_by: int = 0  # seq of the snapshot whose index object named it; 0: this host's own PUT
 
 
 class DamagedCacheError(LocalError):
-    """The cache contradicts itself; `Cache.discard` it and begin with an empty one."""
+    """The cache contradicts itself; the caller discards it (`Cache.discard`) and begins anew."""
 
 
 class Location(NamedTuple):
@@ -96,14 +95,14 @@ class _Part(NamedTuple):
 class Cache:
     """One domain's chunks and packs. Thread-safe; several processes may have it open.
 
-    Every method may raise `LocalError`: the disk is full or failing; or, of these,
+    Every method may raise `LocalError` if the disk is full or failing, or its subclass
     `DamagedCacheError`.
     """
 
     def __init__(self, env: lmdb.Environment, path: Path) -> None:
         self._env = env
         self._path = path
-        self._lock = threading.RLock()  # the map can't grow while anyone reads
+        self._lock = threading.RLock()  # the map can't grow while a thread reads
         self._chunks, self._packs, self._ids, self._indexes = map(
             env.open_db, (b"chunks", b"packs", b"ids", b"indexes")
         )
@@ -111,8 +110,8 @@ class Cache:
             env.open_db, (b"unindexed", b"leftout", b"meta")
         )
         self._in_use = path / f"{_IN_USE}{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self.generation = ""  # numbers mean something only together with this
-        self.created = False  # nothing usable was there
+        self.generation = ""  # pack numbers are valid only within one generation
+        self.created = False  # True: no usable cache was there
 
     @classmethod
     def open(
@@ -140,7 +139,7 @@ class Cache:
 
     @staticmethod
     def discard(path: Path) -> None:
-        """Remove the cache in directory ``path``; whoever has it open goes on with the old one.
+        """Remove the cache in directory ``path``; processes that have it open keep the old files.
 
         Raises:
             LocalError: It can't be removed.
@@ -166,7 +165,7 @@ class Cache:
             if self.generation and identity == owner:
                 return self
         except lmdb.DiskError:
-            raise  # the machine's trouble, not the file's; memory may lack for a damaged size
+            raise  # the machine failed, not the file; a damaged size may exceed memory
         except (lmdb.Error, LocalError, FormatError, AttributeError):
             pass  # damaged: made again
         if env is not None:
@@ -237,7 +236,7 @@ class Cache:
         return self._write(work)
 
     def _is_newest(self, txn: lmdb.Transaction, following: int) -> bool:
-        """Whether the newest mark was drawn for this number: no counter that changed by itself."""
+        """Whether the newest mark was drawn for this counter; otherwise the counter is damaged."""
         if following > 1 and txn.get(_mark_key(following), db=self._meta) is None:
             return False
         with txn.cursor(db=self._meta) as cursor:
@@ -246,7 +245,7 @@ class Cache:
             )
 
     def mark(self) -> bytes:
-        """Stands for every number handed out so far; 16 bytes."""
+        """A mark of all numbers handed out so far, for `knows`; 16 bytes."""
 
         def work(txn: lmdb.Transaction) -> bytes:
             following = bytes(txn.get(b"next", _NUMBER.pack(0), db=self._meta))
@@ -256,7 +255,7 @@ class Cache:
         return self._read(work)
 
     def knows(self, mark: bytes) -> bool:
-        """Whether the numbers handed out up to a mark stand here for what they did then."""
+        """Whether numbers handed out up to a mark still mean the same packs in this cache."""
         following, drawn = mark[: _NUMBER.size], mark[_NUMBER.size :]
         return self._get(b"m" + following, self._meta) == drawn or not any(mark)
 
@@ -275,7 +274,7 @@ class Cache:
         self._insert([(number, row, ids, lengths)])
 
     def load_index(self, name: str, packs: Iterable[tuple[PackRow, bytes, Sequence[int]]]) -> None:
-        """Enter what an index object says and remember its name; packs known already stay.
+        """Enter the packs of an index object and remember its name; known packs stay unchanged.
 
         Args:
             name: Object name of the index.
@@ -292,7 +291,7 @@ class Cache:
         return frozenset(key.decode() for key, _ in self._items(self._indexes))
 
     def forget_indexes(self, names: Iterable[str]) -> None:
-        """Have these loaded again when they are listed again."""
+        """Forget that these were loaded, so that they are loaded again when next listed."""
         keys = [name.encode() for name in names]
         self._write(lambda txn: [txn.delete(key, db=self._indexes) for key in keys])
 
@@ -316,7 +315,7 @@ class Cache:
             yield _NUMBER.unpack(key)[0], self._unpack(value)
 
     def set_locked(self, until: Mapping[int, int]) -> None:
-        """Note what the store answered: pack number -> locked until, seconds since 1970."""
+        """Note the ends of locks that the store stated: pack number -> seconds since 1970."""
 
         def work(txn: lmdb.Transaction) -> None:
             for number, seconds in until.items():
@@ -341,7 +340,7 @@ class Cache:
         self._write(work)
 
     def drop_listed(self, first: int, last: int) -> list[int]:
-        """Forget what index objects said that were listed by snapshots ``first`` to ``last``.
+        """Forget packs learnt from index objects that snapshots ``first`` to ``last`` listed.
 
         Returns:
             Numbers of the packs dropped.
@@ -353,11 +352,11 @@ class Cache:
     # --- packs that no index object names yet ---
 
     def add_unindexed(self, number: int, entry: bytes) -> None:
-        """Keep what an index object is to say of a pack until one does; durable on return."""
+        """Keep a pack's entry until an index object has it; durable on return."""
         self._write(lambda txn: txn.put(_NUMBER.pack(number), entry, db=self._unindexed))
 
     def unindexed(self) -> Iterator[tuple[int, bytes]]:
-        """What is kept, of packs that are known, by number; one is held at a time."""
+        """Kept entries of live packs, by number; one is in memory at a time."""
 
         def keys(txn: lmdb.Transaction) -> list[bytes]:
             with txn.cursor(db=self._unindexed) as cursor:
@@ -370,18 +369,18 @@ class Cache:
                 yield number, kept
 
     def forget_unindexed(self, numbers: Iterable[int]) -> None:
-        """An index object names these packs now."""
+        """Drop the entries of these packs: an index object has them now."""
         keys = [_NUMBER.pack(number) for number in numbers]
         self._write(lambda txn: [txn.delete(key, db=self._unindexed) for key in keys])
 
     # --- packs that were found wrong ---
 
     def keep_left_out(self, pack_id: bytes, known: bytes) -> None:
-        """Keep what is known of a pack that is not to be relied on; durable on return."""
+        """Keep a note on a bad pack, which snapshots must not use; durable on return."""
         self._write(lambda txn: txn.put(pack_id, known, db=self._left_out))
 
     def left_out(self, pack_id: bytes) -> bytes | None:
-        """What `keep_left_out` was given last."""
+        """The last note given to `keep_left_out`; None if there is none."""
         return self._get(pack_id, self._left_out)
 
     # --- transactions ---
@@ -422,7 +421,7 @@ class Cache:
         return self._run(work, write=False)
 
     def _write(self, work: Callable[[lmdb.Transaction], _T]) -> _T:
-        """Durable on return."""
+        """Run a write transaction; durable on return."""
         return self._run(work, write=True)
 
     def _run(self, work: Callable[[lmdb.Transaction], _T], *, write: bool) -> _T:
@@ -513,7 +512,7 @@ def _unpack_row(value: bytes) -> PackRow:
 
 @contextlib.contextmanager
 def _opening(path: Path) -> Iterator[None]:
-    """One process at a time: another's new cache must not be removed as a damaged one."""
+    """Let one process at a time open: another could remove a half-made cache as damaged."""
     with os.fdopen(open_lock(path / "opening"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -531,10 +530,10 @@ def _died(path: Path) -> bool:
 
 
 def _survives_scan(path: Path) -> bool:
-    """Read all of it in a process of its own: a damaged page tree kills whoever follows it."""
+    """Read all of it in a child process: a damaged page tree crashes the process that reads it."""
     if not (path / "data.mdb").exists():
         return True
-    # -I: not what lies here
+    # -I: don't import modules from the working directory
     command = [sys.executable, "-I", "-m", "vault.machine.chunkcache", os.fspath(path)]
     done = subprocess.run(command, check=False, capture_output=True)  # noqa: S603 - our own program
     if done.returncode:
@@ -546,7 +545,7 @@ def _scan(path: Path) -> None:
     """Touch every page of every database.
 
     Raises:
-        lmdb.Error: One is damaged; or the process dies.
+        lmdb.Error: A database is damaged. The damage may also crash the process.
     """
     env = _environment(path, _FIRST_MAP)
     _check_length(env, path)
@@ -560,9 +559,10 @@ def _scan(path: Path) -> None:
 
 
 def _environment(path: Path, map_size: int) -> lmdb.Environment:
-    """LMDB's. Its lock file has its blocks before it is mapped: a full disk is then an error.
+    """Open LMDB's environment, with all blocks of its lock file allocated before.
 
-    A write to a mapped hole that gets no block ends the process (SIGBUS).
+    LMDB maps the lock file. If it had a hole and the disk were full, a write to it would kill
+    the process (SIGBUS); allocating first makes that an error.
     """
     fd = open_lock(path / "lock.mdb")
     try:
@@ -573,7 +573,7 @@ def _environment(path: Path, map_size: int) -> lmdb.Environment:
 
 
 def _check_length(env: lmdb.Environment, path: Path) -> None:
-    """A page beyond the end of a truncated file would kill the process on first touch."""
+    """Refuse a truncated file: touching a page beyond its end would kill the process (SIGBUS)."""
     needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     if (path / "data.mdb").stat().st_size < needed:
         raise lmdb.CorruptedError("file is truncated")
@@ -585,8 +585,9 @@ def _remove(path: Path) -> None:
 
 
 def _failure(path: Path, error: Exception) -> LocalError:
+    # in these cases the disk or LMDB's limits failed; the file itself is sound
     trouble = (OSError, lmdb.MemoryError, lmdb.DiskError, lmdb.ReadersFullError)
-    kind = LocalError if isinstance(error, trouble) else DamagedCacheError  # theirs is not the file
+    kind = LocalError if isinstance(error, trouble) else DamagedCacheError
     return kind(
         f"cache {path} failed",
         found=str(error)[:200],

@@ -1,7 +1,7 @@
 """A command whose children end with it, also those that went into a session of their own.
 
-While it runs this process is their reaper (prctl(2), PR_SET_CHILD_SUBREAPER): whatever
-the command leaves behind becomes a child of this process, so that none can hide.
+While the command runs, this process is the reaper (prctl(2), PR_SET_CHILD_SUBREAPER): each
+process that the command leaves behind becomes a child of this one, so that none can hide.
 """
 
 import contextlib
@@ -26,9 +26,10 @@ _PROC = Path("/proc")
 
 
 class Family:
-    """A command that runs with its standard output in a pipe, and all that it starts.
+    """A command with its standard output in a pipe, and all processes that it starts.
 
-    Only one at a time: children of this process that come meanwhile are taken for its.
+    Only one at a time: other children that this process gets meanwhile are taken for the
+    command's.
 
     Raises:
         OSError: It can't be started.
@@ -52,7 +53,7 @@ class Family:
 
     @property
     def output(self) -> IO[bytes]:
-        """What it prints."""
+        """The command's standard output."""
         assert self._process.stdout is not None
         return self._process.stdout
 
@@ -61,10 +62,10 @@ class Family:
         return self._process.wait()
 
     def end(self) -> None:
-        """End whatever is left of it; may be called twice, and from several threads.
+        """End all processes left of it; may be called twice, and from several threads.
 
         Raises:
-            LocalError: Something of it can't be ended.
+            LocalError: One of them can't be ended.
         """
         with self._ending:
             if self._ended:
@@ -80,9 +81,9 @@ class Family:
             )
 
     def _end_all(self) -> set[int]:
-        """Ask, wait, and kill; what is left after that.
+        """Send SIGTERM, wait, send SIGKILL; returns the processes still running.
 
-        The command stays a zombie until the last signal, so that its number can't be another's.
+        The command stays a zombie until the last signal, so the kernel can't reuse its number.
         """
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + GRACE
@@ -90,14 +91,14 @@ class Family:
             time.sleep(_POLL)
         deadline = time.monotonic() + _LAST
         while (left := self._left()) and time.monotonic() < deadline:
-            self._signal(signal.SIGKILL)  # children of those that end are ours the moment after
+            self._signal(signal.SIGKILL)  # in a loop: orphans of those that end become children
             time.sleep(_POLL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=0)
         return left
 
     def _left(self) -> set[int]:
-        """Those that still run: zombies are reaped on the way, but for the command."""
+        """Processes that still run; reaps zombies, except the command itself."""
         left = _children() - self._others
         for pid in list(left):
             options = os.WEXITED | os.WNOHANG | (os.WNOWAIT if pid == self._process.pid else 0)
@@ -111,13 +112,13 @@ class Family:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
-        for pid in self._left():  # not reaped yet, so that no number can be another's
+        for pid in self._left():  # not reaped yet, so the kernel can't have reused a number
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
 
 
 def _reap(*, adopt: bool) -> None:
-    """Have orphans among the descendants become children of this process, or no more."""
+    """Have the kernel give orphaned descendants to this process, or stop doing so."""
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "this process can't be made the reaper of its children")
 

@@ -1,7 +1,7 @@
-"""What the system says of a mounted file system: its type, which one it is, and as of when.
+"""Identity of a mounted file system: its type, its UUID, and for a snapshot when it was taken.
 
-Files' own times and inode numbers say nothing across file systems, so what compares them
-asks here first. Everything here can be learnt by a plain user; what can't be is empty.
+Times and inode numbers of files can be compared only within one file system, so code that
+compares them asks here first. A plain user can learn all of this; unknown fields are empty.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def _reads(kind: int, number: int, size: int) -> int:
-    """An ioctl's number, _IOR of asm-generic/ioctl.h; elsewhere the kernel knows no such one."""
+    """An ioctl's number, _IOR of asm-generic/ioctl.h; on other machines the kernel refuses it."""
     return 2 << 30 | size << 16 | kind << 8 | number
 
 
@@ -42,11 +42,11 @@ _READ_ONLY = 1  # BTRFS_ROOT_SUBVOL_RDONLY
 
 
 class FileSystem(msgspec.Struct, frozen=True, array_like=True):
-    """Which file system something is on, as far as the system says."""
+    """Identity of a file system, as far as the kernel and udev give it."""
 
     kind: str = ""  # its type, as the mount table has it
     identity: str = ""  # equal for it and its snapshots: UUID, and subvolume; empty: not known
-    volume: str = ""  # tells its snapshots apart; empty: its device number is all there is
+    volume: str = ""  # tells its snapshots apart; empty: only the device number does
     is_frozen: bool = False  # a read-only snapshot, or mounted read-only
     taken: int = 0  # when the snapshot was, ns since 1970; 0: not known
 
@@ -56,7 +56,7 @@ def learn(directory: bytes, expected: os.stat_result, table: Sequence[Mount]) ->
 
     Args:
         directory: Absolute path.
-        expected: Its status: something else that is there now says nothing.
+        expected: Its status: if another directory is there now, the answer is empty.
         table: The mount table.
     """
     device = expected.st_dev
@@ -89,7 +89,7 @@ def learn(directory: bytes, expected: os.stat_result, table: Sequence[Mount]) ->
 
 
 def _btrfs(fd: int) -> FileSystem | None:
-    """Of a subvolume: a snapshot that nothing was written to since is one of its origin."""
+    """Identity of a btrfs subvolume; a read-only snapshot never written to has its origin's."""
     file_system = _ask(fd, _BTRFS_INFO, _BTRFS)
     found = _ask(fd, _SUBVOLUME_INFO, _SUBVOLUME)
     if file_system is None or found is None:
@@ -110,7 +110,7 @@ def _btrfs(fd: int) -> FileSystem | None:
 
 
 def _zfs(mounted: str) -> FileSystem:
-    """By name, as only its own tools know more: pool/dataset, or pool/dataset@snapshot."""
+    """Identity by name (pool/dataset, pool/dataset@snapshot): only ZFS's own tools know a UUID."""
     dataset, at, _ = mounted.partition("@")
     return FileSystem(kind="zfs", identity=dataset, volume=mounted, is_frozen=bool(at))
 
@@ -119,19 +119,19 @@ def _ask(fd: int, request: int, answer: struct.Struct) -> tuple[Any, ...] | None
     buffer = bytearray(answer.size)
     try:
         fcntl.ioctl(fd, request, buffer)
-    except OSError:  # it does not know the question
+    except OSError:  # the file system does not have this ioctl
         return None
     return answer.unpack(buffer)
 
 
 def _uuid(fd: int) -> str:
-    """As kernels from 6.10 tell it; empty if it has none."""
+    """The UUID, which kernels give from 6.10 on; empty if there is none."""
     found = _ask(fd, _GET_UUID, _UUID)
     return str(found[1].hex()) if found and any(found[1]) else ""
 
 
 def _udev_uuid(device: int) -> str:
-    """As udev found it when the device came."""
+    """The UUID that udev found when the device appeared."""
     place = _UDEV / f"b{os.major(device)}:{os.minor(device)}"
     with contextlib.suppress(OSError):
         for line in place.read_text(errors="replace").splitlines():
@@ -141,10 +141,10 @@ def _udev_uuid(device: int) -> str:
 
 
 def _volume(device: Path) -> str:
-    """Which volume a block device is: its number may be another's next time.
+    """Identity of a block device's volume: device numbers are reused.
 
-    By the UUID that the device mapper was given, of a loop device by the file behind it and
-    the number of this use of it. Empty for a disk.
+    For the device mapper its UUID; for a loop device the file behind it and the sequence number
+    of this use. Empty for a disk.
     """
     for place in (device, device / ".."):  # a partition's own directory is in the disk's
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""One attempt at a restore (docs/design.md "Restore"): what is said about it is decided here.
+"""One attempt at a restore (docs/design.md "Restore"), and its outcome: proven, partial, failed.
 
 Ledger, manifest and tree are verified before the target is touched. Everything is built in
 staging, read back from the disk, compared, and attested; only then does TARGET change, in one
@@ -63,14 +63,14 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tools:
-    """What a restore works with."""
+    """Executors, directories and system calls that a restore uses."""
 
     scratch: Path
     fs: Fs
     workers: Workers
     progress: Progress
     local: Local
-    journals: Journals | None  # None: of a dry run, which makes none
+    journals: Journals | None  # None for a dry run, which writes no journal
     course: Course
 
 
@@ -131,7 +131,7 @@ class Run:
         return self._reader.bad
 
     def run_or_explain(self, witness: Witness) -> RestoreReport:
-        """All of it; where it fails for what is stored, the course says what that concerns."""
+        """Run the attempt; if stored data is at fault, note in `course` which files it affects."""
         try:
             return self.run(witness)
         except StaleIndexError:
@@ -153,7 +153,7 @@ class Run:
                     yield entry
 
     def run(self, witness: Witness) -> RestoreReport:
-        """All of it."""
+        """Run the attempt: prepare, stage, prove, promote; each step only after the one before."""
         selection = self._prepare()
         if self._tools.journals is None:
             return self._report(Outcome.PLANNED)
@@ -227,7 +227,10 @@ class Run:
         )
 
     def _place(self, staging: Staging) -> dict[str, Any]:
-        """Of which restore the attestation is, as `finalize` checks it; no names of files."""
+        """Fields that tie the attestation to this restore, so that `finalize` can check them.
+
+        They name no files.
+        """
         place: dict[str, Any] = {
             "promoted": "pending",
             "host": self._tools.local.host,
@@ -245,7 +248,7 @@ class Run:
     # --- before the target is touched ---
 
     def _prepare(self) -> Selection:
-        """Plan everything, and see that it is there and fits."""
+        """Plan the restore; check that every chunk is stored and that the target has room."""
         self._tools.progress.stage("planning")
         self._missing = missing = self._missing_packs()
         self._reader.load_packs(missing=missing)
@@ -265,7 +268,7 @@ class Run:
     def _tree(
         self, flaws: Flaws, kept: Iterator[bool] | None
     ) -> Iterator[tuple[Entry | None, bytes]]:
-        """The tree; counts what is wanted and can be given no name in the target."""
+        """Entries of the tree; counts wanted ones whose names are too long for the target."""
         self._unnameable = 0
         wanted = self._request.wanted
         for entry, canonical in self._reader.tree(flaws, kept):
@@ -275,7 +278,7 @@ class Run:
             yield entry, canonical
 
     def _wanted(self) -> Wanted | None:
-        """What was asked for, as far as it can have its name."""
+        """The caller's selection, without entries whose names are too long for the target."""
         if not self._unnameable:
             return self._request.wanted
         _log.warning(
@@ -287,10 +290,10 @@ class Run:
         return nameable(self._request.wanted)
 
     def _check_flaws(self) -> None:
-        """Entries may be stepped over only where not everything was asked for.
+        """Allow bad entries to be skipped only in a restore of a selection.
 
         Raises:
-            BadEntriesError: Everything was.
+            BadEntriesError: The whole snapshot was asked for.
             IntegrityError: The tree can't be read to its end, so that nothing in it is proven.
         """
         seq = self._request.record.seq
@@ -306,7 +309,7 @@ class Run:
             raise BadEntriesError(self._request.record, self._flaws)
 
     def _nothing_matches(self) -> VaultError:
-        """Why nothing would be restored: it is not there, or can't be given."""
+        """Why nothing would be restored: no entry matches, or the matching entries are bad."""
         seq, wanted = self._request.record.seq, self._request.wanted
         if self._unnameable:
             kind = FormatError if wanted is None else ConfigError  # a snapshot of nothing else
@@ -331,7 +334,10 @@ class Run:
         )
 
     def _explained(self, error: VaultError, missing: Collection[str]) -> VaultError:
-        """Which packs are at fault for a chunk that lies nowhere."""
+        """The error to raise for a chunk that can't be found.
+
+        It names the missing packs, if there are any, else an unreadable pack, else it is `error`.
+        """
         lost = sorted(self._reader.unreadable.keys() & set(missing))
         if lost:
             return MissingObjectError(
@@ -344,7 +350,7 @@ class Run:
         return next(iter(self._reader.unreadable.values()), error)
 
     def _missing_packs(self) -> set[str]:
-        """Needed packs that no version in the store's list is as large as."""
+        """Needed packs of which the store lists no version of the expected size."""
         packs = (r for r in self._reader.inventory.objects if is_pack(r.name))
         sizes = {ref.name: ref.size for ref in packs}
         found = {
@@ -355,7 +361,7 @@ class Run:
         return sizes.keys() - found
 
     def _make_plan(self, selection: Selection, space: Space) -> None:
-        """Sort entries into directories, content and the rest; add up what they take."""
+        """Sort entries into directories, content and the rest; add up the space they need."""
         for place, entry, _ in self._spool.places():
             if not selection.takes(entry):
                 if entry.path in selection.files:
@@ -392,7 +398,7 @@ class Run:
             self._empty.append(place)
 
     def _check_capabilities(self, capabilities: Capabilities) -> None:
-        """Refuse a file system that can't hold what the tree is made of."""
+        """Refuse a file system that can't hold the tree's links."""
         needed = {EntryType.SYMLINK: "symlinks", EntryType.HARD_LINK: "hard links"}
         missing = {needed[kind] for kind in self._kinds & needed.keys()} & capabilities.cannot_hold
         if missing:
@@ -409,7 +415,7 @@ class Run:
         staging: Staging,
         selection: Selection,
     ) -> dict[str, int]:
-        """Build the tree; returns what could not be applied, and how often."""
+        """Build the tree; returns attributes and objects that were left out, with their counts."""
         self._tools.progress.stage("restoring")
         self._tools.progress.expect(files=self._files, size=self._size)
         drop = self._request.drop_privileges
@@ -483,7 +489,7 @@ class Run:
         """Read it back from the disk and compare.
 
         Raises:
-            ProofFailedError: It is not what was signed.
+            ProofFailedError: The disk differs from the signed tree.
         """
         self._tools.progress.stage("proving")
         self._tools.progress.expect(files=self._files, size=self._size)
@@ -505,12 +511,12 @@ class Run:
 
     @property
     def _files(self) -> int:
-        """With content."""
+        """Number of files with content."""
         return len(self._plan.places) + len(self._giants)
 
     @property
     def _processes(self) -> int:
-        """To be forked for small files, where there are enough of them."""
+        """Number of processes to fork for small files; 0 where too few files would use them."""
         enough = self._files >= ENOUGH_FILES
         return self._tools.workers.processes if enough else 0
 
@@ -528,7 +534,7 @@ class Run:
         return commitment(self._reader.tree_header.key, root).hex() == signed
 
     def _details(self, proof: ProofReport | None, left_out: dict[str, int]) -> dict[str, Any]:
-        """For the attestation: counts and digests, no names."""
+        """Counts and digests for the attestation; it contains no file names."""
         details: dict[str, Any] = {
             "files": self._files,
             "size": self._size,

@@ -1,8 +1,8 @@
-"""What is signed about a restore, and by whom it was proven (docs/design.md "Restore", I6).
+"""Attestations of restores: only the process that proved signs (docs/design.md "Restore", I6).
 
-The process that proves signs, before TARGET is touched: ``promoted: pending``. Whoever
-finishes the restore appends that, or proves again and signs that; what only lies in a file
-is never called proven.
+It signs ``promoted: pending`` before TARGET is touched. The process that finishes the restore,
+perhaps a later one, appends this attestation, or proves again and signs the new result. It
+never calls a restore proven because a file says so: other programs could have written the file.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class ProofFailedError(DigestMismatchError):
-    """What is on the disk is not what was signed."""
+    """The restored tree on the disk differs from the signed one."""
 
     def __init__(self, proof: ProofReport) -> None:
         first = proof.mismatches[0] if proof.mismatches else None
@@ -51,7 +51,7 @@ class ProofFailedError(DigestMismatchError):
 
 
 class Witness:
-    """Signs what happened in this run, and sees that it is recorded."""
+    """Signs the result of this run, and records it in the ledger or in a file."""
 
     def __init__(
         self, repository: Repository, key: SigningKey, snapshot: Record, *, tool: str
@@ -65,7 +65,7 @@ class Witness:
         self.promoted = False  # TARGET is the new state: what fails now is no failed restore
 
     def sign(self, verdict: str, details: dict[str, Any]) -> bytes:
-        """An attestation of what was just seen."""
+        """Sign an attestation of this run's verdict."""
         seconds = (self._repository.clock() - self._started).total_seconds()
         attestation = attestations.describe(
             self._repository,
@@ -88,7 +88,7 @@ class Witness:
         return sorted(name.rpartition("/")[2] for name in self.bad)
 
     def record(self, data: bytes) -> Record | None:
-        """Append it to the ledger; None where the store can't be written."""
+        """Append an attestation to the ledger; None if the store refuses the write."""
         try:
             return attestations.record_attestation(
                 self._repository, data, self._key, tool=self._tool
@@ -98,10 +98,10 @@ class Witness:
             return None
 
     def failed(self, error: VaultError) -> None:
-        """Attest a failure; why is told by a class of errors, as messages may name files.
+        """Attest a failure, with the class of the error: its message may name files.
 
-        What fails after TARGET is the new state is no failed restore: `finalize_restore`
-        ends it.
+        Once TARGET is the new state the restore has succeeded; an error after that is left to
+        `finalize_restore`, and is not attested as a failure.
         """
         if self.promoted:
             return
@@ -112,7 +112,7 @@ class Witness:
 
 
 def proof_details(proof: ProofReport) -> dict[str, Any]:
-    """What an attestation says of a proof."""
+    """Fields of an attestation that describe a proof."""
     return {
         "proof": proof.verdict,
         "entries": proof.entries,
@@ -139,7 +139,7 @@ class Finalized:
 
 
 Keys = Callable[[], tuple[Repository, RecoveryKey]]
-"""Opens the repository and the recovery key: only where something is left to attest."""
+"""Opens the repository and the recovery key; called only if an attestation has to be made."""
 
 
 def finalize_restore(
@@ -153,23 +153,24 @@ def finalize_restore(
     again: bool = False,
     fs: Fs | None = None,
 ) -> Finalized:
-    """Go on with a restore that was cut off, or remove the former state of one that ended.
+    """Continue a restore that was killed, or remove the former state of one that ended.
 
     Args:
         keys: Opens the repository and the recovery key.
         target: TARGET.
-        local: Where this user keeps journals, and who he is.
+        local: This user's state directory, name and host.
         scratch: Gives a directory on local disk for temporary files.
         workers: Executors.
-        tool: For the attestation.
-        again: Read back also what was exchanged already.
+        tool: Name and version of the program, for the attestation.
+        again: Read the new state back even if it was exchanged already.
         fs: System calls.
 
     Raises:
         BusyError: A restore of this user to TARGET runs.
-        ConfigError: There is none, it was not proven, or it is of another repository.
-        IntegrityError: What is there is not what was proven, or the ledger is another one.
-        LocalError: The file system failed; may be called again.
+        ConfigError: No restore is unfinished, it was not proven, or it is of another repository.
+        IntegrityError: The restored tree is not the one that was proven, or the ledger is
+            another one.
+        LocalError: The file system failed; the caller may try again.
     """
     calls = fs or Fs()
     finisher = _Finisher(keys, local=local, scratch=scratch, workers=workers, tool=tool, fs=calls)
@@ -189,7 +190,7 @@ def finalize_restore(
 
 
 class _Finisher:
-    """Proves again, and appends what was proven; opens the repository only for that."""
+    """Proves a restore again and appends its attestation; opens the repository only for that."""
 
     def __init__(
         self,
@@ -211,10 +212,10 @@ class _Finisher:
         self.done: Finalized | None = None
 
     def prove(self, journal: Journal, fd: int) -> bytes:
-        """Read the new state back and sign what it is.
+        """Read the new state back and sign the result.
 
         Raises:
-            IntegrityError: It is neither the snapshot nor what was attested of it.
+            IntegrityError: The new state is neither the snapshot nor the tree attested before.
         """
         repository, recovery, snapshot = self._open(journal)
         witness = Witness(repository, recovery.restorer, snapshot, tool=self._tool)
@@ -237,7 +238,7 @@ class _Finisher:
         return witness.sign(verdict, self._details(journal, found, root, verdict))
 
     def record(self, journal: Journal) -> None:
-        """Append the attestation that the journal has, or say that the proof was not repeated."""
+        """Append the journal's attestation; if it can't be used, attest "proof not repeated"."""
         repository, recovery, snapshot = self._open(journal)
         earlier, missing = self._kept(journal, repository)
         if earlier is None:
@@ -283,7 +284,7 @@ class _Finisher:
     def _kept(
         self, journal: Journal, repository: Repository
     ) -> tuple[Attestation | None, str | None]:
-        """The attestation that was signed before the exchange, or why there is none to go by."""
+        """The attestation signed before the exchange, or the reason why it can't be used."""
         if not journal.attestation:
             return None, "the journal has no attestation"
         try:
@@ -357,7 +358,7 @@ class _Finisher:
 
 
 def _vast(entries: Iterable[Entry]) -> set[bytes]:
-    """Names of files that have a tree hash; one may be where a link to the file was."""
+    """Paths of entries that have a tree hash, among them files restored in place of hard links."""
     vast: set[bytes] = set()
     for entry in entries:
         if entry.tree_hash is not None or entry.link in vast:
@@ -369,7 +370,7 @@ def _snapshot_of(repository: Repository, journal: Journal) -> Record:
     """The manifest that a journal names.
 
     Raises:
-        DigestMismatchError: The ledger has another one there.
+        DigestMismatchError: The ledger has another statement under that number.
     """
     records = repository.ledger.records
     seq, digest = journal.subject.snapshot, journal.subject.digest

@@ -1,4 +1,4 @@
-"""What the target's file system can hold, tried out in the staging directory."""
+"""Capabilities of the target's file system, tried out in the staging directory."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ from vault.machine import metadata
 from vault.restore.stage import DEVICES
 from vault.restore.syscalls import Fs, is_unsupported, remove_tree
 
-# of a disk that is failing or full, not of one that can't hold something
+# Errors of a failing or full disk; they say nothing about what the file system can hold.
 _FAILURES: Final = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _ROOM: Final = b".vault-probe"
 _FILE: Final = b"file"
@@ -24,7 +24,7 @@ _ACL: Final = bytes.fromhex(  # version 2: owner rw, uid 1 r, group r, mask r, o
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a file system, and this user on it, can and can't do."""
+    """Kinds of objects and attributes that this user can make on a file system."""
 
     cannot_hold: frozenset[str]
     """Of: ``owner``, ``mode``, ``times``, ``symlinks``, ``hard links``, ``devices``,
@@ -58,7 +58,7 @@ def _holds(trial: Callable[[int, Fs], bool], room: int, fs: Fs) -> bool:
     except OSError as error:
         if error.errno in _FAILURES:
             raise
-        return False  # whatever the reason: it can't
+        return False  # for any other reason it can't hold this
 
 
 @contextlib.contextmanager

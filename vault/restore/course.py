@@ -1,4 +1,4 @@
-"""How far a restore came, and what it met: for what is said when it fails or is stopped."""
+"""How far a restore came and what damage it met, for the message when it fails or is stopped."""
 
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
@@ -12,7 +12,7 @@ from vault.model import EntryType
 from vault.repository.reader import Reader
 from vault.repository.repository import Repository, domain_ref, snapshot_body
 
-NAMED: Final = 20  # files that are told one by one
+NAMED: Final = 20  # damaged files that a message lists by name
 LOOKED_AT: Final = 50  # other snapshots whose needs are compared with what is wrong
 _LOOKED_UP: Final = 256  # files at once
 _UNREADABLE: Final = (IntegrityError, WrongKeyError)
@@ -20,19 +20,19 @@ _UNREADABLE: Final = (IntegrityError, WrongKeyError)
 
 @dataclasses.dataclass(slots=True)
 class Course:
-    """Filled in while a restore runs, so that it holds true whatever ends it."""
+    """A restore's progress, filled in as it runs: true at any moment it is stopped."""
 
-    staging: Path | None = None  # what was made beside TARGET; may be gone again
+    staging: Path | None = None  # directory made beside TARGET; may have been removed since
     promoted: bool = False  # TARGET is the new state
-    objects: tuple[str, ...] = ()  # wrong or missing; nothing of the snapshot is read without them
+    objects: tuple[str, ...] = ()  # wrong or missing ones that all of the snapshot depends on
     packs: tuple[str, ...] = ()  # names of packs that were found wrong or missing
-    files: tuple[bytes, ...] = ()  # whose content those packs took along; the first of them
-    file_count: int | None = None  # of all; None: not looked for
+    files: tuple[bytes, ...] = ()  # the first files with content in those packs
+    file_count: int | None = None  # number of all such files; None: not counted
     others: tuple[int, ...] = ()  # seq of the dataset's snapshots that need none of these
 
     @property
     def left(self) -> Path | None:
-        """What lies beside TARGET now, of a restore that did not get as far as the exchange."""
+        """The staging directory, if the restore stopped before the exchange and left it there."""
         if self.promoted or self.staging is None:
             return None
         return self.staging if self.staging.is_dir() else None
@@ -49,8 +49,8 @@ def look_for_damage(
     """Note which packs are wrong, which of the wanted files they concern, and which snapshots not.
 
     Args:
-        course: Takes it.
-        reader: As the restore used it.
+        course: Receives the result.
+        reader: The reader that the restore used.
         wanted: Entries that were to be restored.
         repository: Read up to its head.
         missing: Names of needed packs that the store does not have.
@@ -72,9 +72,9 @@ def look_for_damage(
 
 
 def look_before_packs(course: Course, record: Record, repository: Repository) -> None:
-    """Note what is wrong of what a snapshot needs before any pack, and which snapshots do without.
+    """Note damaged objects other than packs, and the dataset's snapshots that don't need them.
 
-    For a restore that failed before there was a reader.
+    For a restore that failed before it could open a reader.
     """
     names = set(_wrong_before_packs(record, repository))
     course.objects = tuple(sorted(names))
@@ -86,7 +86,7 @@ def _wrong_before_packs(record: Record, repository: Repository) -> Iterable[str]
     try:
         repository.inventory(record)
     except IntegrityError:
-        yield repository.inventory_ref(record).name  # it, or one that it rests on
+        yield repository.inventory_ref(record).name  # this inventory, or one that it builds on
     except StorageError:
         pass
     domain = repository.ledger.writer_for(record).domain
@@ -115,7 +115,7 @@ def _note_hit(course: Course, reader: Reader, batch: Iterable[Entry]) -> None:
 
 
 def _are_there(reader: Reader, pieces: Iterable[Sequence[bytes]]) -> bool:
-    """Whether each chunk lies in a pack that nothing is known against."""
+    """Whether each chunk lies in a pack that was not found wrong or missing."""
     try:
         for chunks in pieces:
             places = reader.find_all(chunks)

@@ -1,8 +1,9 @@
 """Where the new and the former state are, and how they are moved (docs/design.md "Restore", I6).
 
 Three names matter: TARGET, and in a closed directory beside it the staged tree and a third
-that only file systems without an exchange need. What is where is told by inode numbers
-alone, so that after a crash at any point the next step is a table look-up on what is found.
+name that only file systems without an exchange need. Inode numbers alone tell which state has
+which name. So after a crash at any point the code looks at the three names, and finds the next
+step in a table.
 """
 
 import contextlib
@@ -65,8 +66,8 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Promoted:
     """How a promotion went."""
 
-    atomic: bool  # in one step: nobody saw TARGET missing or half
-    left_out: tuple[str, ...] = ()  # omissions; only of a mount point's own attributes
+    atomic: bool  # in one step: no process could see TARGET missing or half restored
+    left_out: tuple[str, ...] = ()  # attributes that could not be set on a mount point
 
 
 class Site(Protocol):
@@ -148,7 +149,7 @@ class Beside:
         return self.layout().startswith("n")
 
     def is_untouched(self) -> bool:
-        """Whether TARGET is as it was, or at least nothing of this restore's doing."""
+        """Whether TARGET is as it was, or was changed only by others, not by this restore."""
         layout = self.layout()
         staged = layout[1] == "n" and "o" not in layout[1:]
         return staged or self._back().get(layout) == ()
@@ -182,19 +183,19 @@ class Beside:
         if self._new is not None:
             self._remove("n", self._new)
             self._remove_holder()
-        elif self._holder is not None:  # killed between making them and writing down which they are
+        elif self._holder is not None:  # killed before the journal had the inode numbers
             remove_empty(self._fs, self._parent, self._holder_name)
 
     def settle(self) -> tuple[str, ...]:
-        """Nothing is left to do once TARGET has its name."""
+        """Do nothing: the renames were the last step."""
         return ()
 
     def layout(self) -> str:
-        """What is at TARGET, at the staging name and at the third: n, o, - or ?."""
+        """One letter each for TARGET, the staging name and the third name: n, o, - or ?."""
         return "".join(self._letter(role) for role in "tsf")
 
     def described(self) -> str:
-        """What is at TARGET and in the directory beside it, in words."""
+        """The states found at TARGET and in the directory beside it, for a message."""
         at_target, staged, third = (_WORDS[letter] for letter in self.layout())
         beside = os.fsdecode(self._holder_name)
         found = f"{at_target} at TARGET, {staged} at '{beside}/{os.fsdecode(_target.TREE)}'"
@@ -203,7 +204,7 @@ class Beside:
         return found
 
     def knows_the_way_back(self) -> bool:
-        """Whether what is found is a state of this restore."""
+        """Whether the names hold a state that this restore can be in."""
         return self.layout() in self._back()
 
     def find_old(self) -> tuple[int, bytes] | None:
@@ -222,7 +223,7 @@ class Beside:
         return {self._new: "n", self._old: "o"}.get(inode, "?")
 
     def _move(self, table: dict[str, tuple[str, ...]]) -> bool:
-        """Go the way from what is found; returns whether that was one step."""
+        """Make the moves that the table has for the present state; returns whether it was one."""
         layout = self.layout()
         if layout not in table:
             raise self._foreign(self.described())
@@ -251,7 +252,7 @@ class Beside:
             raise
         try:
             self._check_arrived(table)
-        except ConfigError:  # others moved something in that moment: it is put back
+        except ConfigError:  # another process moved something in that moment: swap back
             self._fs.exchange(*places)
             raise
         finally:
@@ -260,7 +261,7 @@ class Beside:
 
     @contextlib.contextmanager
     def _movable(self) -> Iterator[None]:
-        """Let a plain user move his read-only directories to where ``..`` is another one."""
+        """Make read-only directories writable while they move: the kernel updates their ``..``."""
         with contextlib.ExitStack() as stack:
             for role in self._places if os.geteuid() else ():
                 if self._letter(role) in {"n", "o"}:
@@ -277,7 +278,7 @@ class Beside:
                 self._fs.fsync(directory)
 
     def _check_arrived(self, table: dict[str, tuple[str, ...]]) -> None:
-        """See that what was moved is what was meant: a name can be swapped before any call."""
+        """Check the inode numbers after a move: another process can swap a name before a call."""
         if table.get(self.layout()) != ():
             raise self._foreign(self.described())
 
@@ -325,7 +326,7 @@ class Within:
         os.close(self._top)
 
     def is_promoted(self) -> bool:
-        """Whether nothing is left in staging: it is removed after its last member left."""
+        """Whether staging is gone: it is removed once its last member was moved up."""
         return inode_at(self._top, self._holder) is None
 
     def is_untouched(self) -> bool:
@@ -368,14 +369,14 @@ class Within:
         return None
 
     def remove_old(self) -> None:
-        """There is none: the mount point was empty."""
+        """Do nothing: the mount point was empty, so there is no former state."""
 
     def remove_new(self) -> None:
         """Remove staging."""
         holder = inode_at(self._top, self._holder)
         if holder is None:
             return
-        if self._new is None:  # killed between making it and writing down which it is
+        if self._new is None:  # killed before the journal had its inode number
             remove_empty(self._fs, self._top, self._holder)
         else:
             remove_tree(self._fs, self._top, self._holder, holder)
@@ -391,13 +392,13 @@ class Within:
         return omitted
 
     def _make_staging(self) -> None:
-        """Where it was removed already, or half."""
+        """Make staging again, if it was removed already or half."""
         for around, name in ((b".", self._holder), (self._holder, _target.TREE)):
             fd = self._fs.open_directory(self._top, around)
             try:
                 if inode_at(fd, name) is None:
                     self._fs.mkdir(fd, name)
-                self._fs.fsync(fd)  # also where a run made it that was cut off before this
+                self._fs.fsync(fd)  # always: a run that was killed may have made it without a sync
             finally:
                 os.close(fd)
 
@@ -415,7 +416,7 @@ class Within:
 
 
 def site_of(parent: int, journal: Journal, fs: Fs) -> Site:
-    """Where the states of a restore are.
+    """The site of a restore: beside TARGET, or within it where TARGET is a mount point.
 
     Args:
         parent: Descriptor of the directory around TARGET; stays the caller's.

@@ -1,4 +1,4 @@
-"""Content into staging: planned by pack, so that each is fetched once (docs/design.md "Restore").
+"""Fetches content into staging, pack by pack, each pack once (docs/design.md "Restore").
 
 The plan is held in arrays: 44 bytes a chunk and 12 a file, no objects. A giant file, whose
 chunks are a list of their own, is planned and fetched part by part.
@@ -36,7 +36,7 @@ _ROOM = 2 << 20  # bytes: blocks of small files are not larger
 
 
 class _PackPlan:
-    """What one pack has to deliver."""
+    """Chunks to read from one pack."""
 
     __slots__ = ("files", "ids", "offsets")
 
@@ -64,10 +64,10 @@ class _Placed(NamedTuple):
 
 
 class _Work:
-    """What one pack has to deliver, in the order of its chunks; 16 bytes for each.
+    """Chunks to read from one pack, in the order in which they lie there; 16 bytes for each.
 
-    A pack of small files has 65,000 chunks: an object for each of a few packs would take
-    more memory than the packs.
+    Arrays instead of objects: a pack of small files has 65,000 chunks, and an object for each
+    would take more memory than the pack.
     """
 
     def __init__(self, pack: PackReader, plan: _PackPlan) -> None:
@@ -80,12 +80,12 @@ class _Work:
         self._offsets = array.array("Q", map(plan.offsets.__getitem__, order))
 
     def blocks(self) -> list[int]:
-        """Those with something that is wanted, ascending."""
+        """Numbers of the blocks with wanted chunks, ascending."""
         blocks = self.pack.directory.blocks
         return [number for number in range(len(blocks)) if self._range(number)]
 
     def parts(self, number: int) -> list[_Part]:
-        """What a block has to deliver."""
+        """Wanted chunks of one block."""
         block, lengths = self.pack.directory.blocks[number], self.pack.directory.lengths
         first = block.first_chunk
         starts = [0, *itertools.accumulate(lengths[first : first + block.chunks])]
@@ -98,7 +98,7 @@ class _Work:
     def left(
         self, blocks: Sequence[int]
     ) -> Iterator[tuple[list[bytes], Sequence[int], Sequence[int]]]:
-        """Ids, files and offsets of what these blocks have to deliver, block by block."""
+        """Ids, files and offsets of the wanted chunks in these blocks, block by block."""
         for number in blocks:
             at = self._range(number)
             chunks = self._chunks[at.start : at.stop]
@@ -116,7 +116,7 @@ class Plan:
     """Chunks wanted, by pack, and the files that want them.
 
     Args:
-        reader: Says where chunks lie.
+        reader: Finds the pack of each chunk.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -129,13 +129,14 @@ class Plan:
         self.begun: set[int] = set()  # files that are made and get more
 
     def add(self, place: int, entry: Entry) -> None:
-        """Plan one file that has content; at the latest when `end` returns.
+        """Queue one file that has content. It is planned by the time `end` returns.
 
         Raises:
             MissingObjectError: A chunk is in none of the packs.
-            FormatError: A chunk is none of a file's.
-            DigestMismatchError: The chunks are not as long as the file.
-            StaleIndexError: Any of these, unless everything was hashed.
+            FormatError: A chunk lies in a pack that holds no file content.
+            DigestMismatchError: The chunks together differ from the file in length.
+            StaleIndexError: In place of these, as long as the index may be at fault: it was
+                believed for some pack.
         """
         (ids,) = self._reader.chunks_of(entry)
         self._added.append((place, entry, ids))
@@ -144,7 +145,7 @@ class Plan:
             self.end()
 
     def check(self, entry: Entry) -> None:
-        """See that all of a giant file is there, as `add` does; plans nothing.
+        """Check that all chunks of a giant file can be found, as `add` does; plans nothing.
 
         Raises:
             IntegrityError: As `add`, or a list of it is missing or broken.
@@ -187,7 +188,7 @@ class Plan:
             self._put(file, chunk)
 
     def _spread(self, entry: Entry, chunks: Iterable[Located]) -> Iterator[_Placed]:
-        """Where in the file its chunks go: between its holes, and filling all of it."""
+        """Give each chunk its offset in the file; they must fill all of it but the holes."""
         segments = runs_between(self._reader.holes_of(entry), entry.size)
         room, offset = 0, 0
         for name, number, length in chunks:
@@ -219,10 +220,10 @@ class Plan:
             )
 
     def again(self, work: _Work, failed: "_Failed") -> None:
-        """Plan what a pack did not give from others that hold the same chunks.
+        """Plan the chunks that a pack failed to deliver from other packs that hold them.
 
         Raises:
-            IntegrityError: What was wrong with the pack, if one of them lies nowhere else.
+            IntegrityError: A chunk lies in no other pack; this is the failed pack's error.
         """
         for ids, files, offsets in work.left(failed.blocks):
             locations = self._reader.find_again(ids)
@@ -236,7 +237,7 @@ class Plan:
         return bool(self._packs)
 
     def packs(self) -> Iterator[_Work]:
-        """Each pack with its work; a plan is dropped when taken."""
+        """Each pack with its work, which is dropped from the plan to free its memory."""
         for number in sorted(self._packs):
             yield _Work(self._reader.pack(number), self._packs.pop(number))
 
@@ -249,7 +250,7 @@ class _Failed(NamedTuple):
 
 
 class _Written(NamedTuple):
-    """What a process finished."""
+    """Counts of files and bytes that one helping process finished."""
 
     files: int
     size: int
@@ -261,17 +262,16 @@ _Helper: TypeAlias = Helper[list[_Part], _Written]
 class Fetcher:
     """Carries out a plan. Packs are fetched and opened in threads.
 
-    Files are written by one thread; those of one chunk also by processes, each of which
-    takes those of a block.
+    One thread writes files. Helping processes also write files of one chunk, a block at a time.
 
     Args:
         plan: What to fetch.
         spool: The verified tree.
         stager: Where files go.
-        renamed: Path in staging of a file by its own, where it differs.
+        renamed: From a file's path in the snapshot to its path in staging, where these differ.
         workers: Executors.
-        processes: That may be forked to write files of one chunk.
-        progress: Told files and bytes written.
+        processes: Number of processes that may be forked to write files of one chunk.
+        progress: Called with files and bytes written.
     """
 
     def __init__(
@@ -299,7 +299,7 @@ class Fetcher:
 
         Raises:
             StaleIndexError: The index was wrong; start again without it.
-            IntegrityError: A pack can't be had with the right bytes.
+            IntegrityError: The store has no right copy of a chunk.
             LocalError: The disk failed.
         """
         with contextlib.ExitStack() as stack:
@@ -312,7 +312,7 @@ class Fetcher:
                 self._stager.add_left_out(helper.finish())
 
     def _fetch_all(self) -> None:
-        """Everything planned; what a pack does not give is planned anew, from substitutes."""
+        """Fetch all that is planned; chunks of a pack that failed are planned from other packs."""
         blocks = streamed(
             self._workers.compute,
             _open_blocks,
@@ -344,7 +344,7 @@ class Fetcher:
         self._count(self._write_all(parts, raw))
 
     def _hand_over(self, parts: list[_Part], raw: memoryview) -> list[_Part]:
-        """Have files of one chunk written by whoever has time; returns what is left to do."""
+        """Hand files of one chunk to an idle process, if any; returns the parts left to write."""
         whole = [part for part in parts if self._is_whole(part.file)]
         if whole and any(helper.offer(whole, raw) for helper in self._helpers):
             return [part for part in parts if not self._is_whole(part.file)]
@@ -381,7 +381,7 @@ class Fetcher:
         return True
 
     def _open(self, file: int, path: bytes) -> int:
-        """The first chunk makes the file."""
+        """Open a file for writing; its first chunk creates it."""
         if file in self._plan.begun:
             return self._stager.reopen_file(path)
         if self._plan.pending[file] > 1:

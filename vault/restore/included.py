@@ -8,17 +8,17 @@ from vault.format.tree import Entry
 from vault.model import EntryType
 from vault.restore.syscalls import is_nameable
 
-NAMES: Final = "names"  # an omission: of over 255 bytes, which the target can't have
+NAMES: Final = "names"  # an omission: names of over 255 bytes, too long for the target
 
 Wanted = Callable[[bytes, bool], bool]  # path, is a directory -> was asked for
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Everything, or what patterns ask for with the directories around it.
+    """Everything, or the entries that patterns match and the directories around them.
 
-    A hard link whose file was not asked for becomes that file; further links to
-    the same file then link to it.
+    If a hard link matches but its file does not, the link is restored as the file; further
+    links to the same file then link to it.
     """
 
     wanted: Wanted | None = None  # None: everything
@@ -40,14 +40,14 @@ class Selection:
 
 
 def nameable(wanted: Wanted | None) -> Wanted:
-    """What is wanted, without what no name can be given to."""
+    """Narrow `wanted` to entries whose names a Linux file system can hold."""
     return lambda path, is_directory: (
         is_nameable(path) and (wanted is None or wanted(path, is_directory))
     )
 
 
 def select(entries: Iterable[tuple[Entry, bytes]], wanted: Wanted | None) -> Selection:
-    """Go through a tree once and find what has to come along."""
+    """Go through a tree once; find the directories and links that the wanted entries need."""
     if wanted is None:
         return Selection()
     around: set[bytes] = set()

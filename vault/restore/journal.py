@@ -1,9 +1,9 @@
-"""What a restore has done so far, so that it can go on or go back (ADR 0009).
+"""The journal of a restore: its steps so far, so that it can go on or go back (ADR 0009).
 
 Journals lie in the state directory of the user who restores (`vault.restore.private`), one
-file each, and are replaced whole, never edited: after a crash it is the one before or the
-one after. What a journal says is checked here before it is used; what is attested never
-rests on it alone.
+file each, and are replaced whole: after a crash the file is the journal before or after the
+step. Journals are checked here before they are used. An attestation never rests on a journal
+alone.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ class State(StrEnum):
     """How far a restore went."""
 
     STARTED = "started"  # staging is being built; nothing but staging and the note was made
-    STAGED = "staged"  # all is in staging, nothing is proven
-    PROVEN = "proven"  # what is in staging was read back and attested; TARGET may be half exchanged
+    STAGED = "staged"  # the whole tree is in staging, unproven
+    PROVEN = "proven"  # the staged tree was read back and attested; TARGET may be half exchanged
     EXCHANGED = "exchanged"  # TARGET is the new state, the former one is kept
-    RECORDED = "recorded"  # and the ledger has the attestation
-    UNDONE = "undone"  # TARGET is the former state again, what was restored is kept
+    RECORDED = "recorded"  # as EXCHANGED, and the ledger has the attestation
+    UNDONE = "undone"  # TARGET is the former state again, the restored tree is kept beside it
     FINALIZED = "finalized"  # the former state is being removed: no way back
     DISCARDED = "discarded"  # staging is being removed: no way forward
 
@@ -48,7 +48,7 @@ EXCHANGED: Final = frozenset({State.EXCHANGED, State.RECORDED})  # TARGET is the
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Local:
-    """Where and by whom a restore is done: for its journal, its note, its attestation."""
+    """The user and host that restore, for the journal, the note and the attestation."""
 
     state: Path  # the state directory of this user
     host: str
@@ -56,7 +56,7 @@ class Local:
 
 
 class Subject(Body, frozen=True, kw_only=True):
-    """What is restored."""
+    """The snapshot that is restored."""
 
     repository: str  # id, hex
     snapshot: int  # seq of the manifest
@@ -74,7 +74,7 @@ class KeptMeta(Body, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, meta: metadata.Attributes) -> "KeptMeta":
-        """Of what was read from disk."""
+        """From attributes that were read from the disk."""
         pairs = tuple((name.hex(), value.hex()) for name, value in meta.xattrs or ())
         return cls(mode=meta.mode, uid=meta.uid, gid=meta.gid, mtime=str(meta.mtime), xattrs=pairs)
 
@@ -95,7 +95,7 @@ class KeptMeta(Body, frozen=True, kw_only=True):
 
 
 class MountPoint(Body, frozen=True, kw_only=True):
-    """What a restore into an empty mount point needs to know to go back."""
+    """State of a mount point before a restore into it, so that the restore can be undone."""
 
     before: KeptMeta
     names: tuple[str, ...] = ()  # at the top of the new state; bytes as Latin-1
@@ -106,7 +106,7 @@ class MountPoint(Body, frozen=True, kw_only=True):
 
 
 class Journal(Body, frozen=True, kw_only=True):
-    """One restore. Inode numbers tell what is where; device numbers change with a reboot."""
+    """One restore. Inode numbers tell the states apart; device numbers change with a reboot."""
 
     version: int = _VERSION
     id: str  # 8 hex digits
@@ -118,7 +118,7 @@ class Journal(Body, frozen=True, kw_only=True):
     old: str | None = None  # of the former state; None where TARGET was missing
     mount: MountPoint | None = None  # set where TARGET is a mount point
     top: KeptMeta | None = None  # attributes of the new state's top, once all is staged
-    newest: str = ""  # ns; no inode below the new state's top had changed later before the exchange
+    newest: str = ""  # ns; latest change below the new state's top, as seen before the exchange
     atomic: bool = True  # the exchange was one step
     attestation: str = ""  # signed before the exchange by the process that proved
 
@@ -138,15 +138,15 @@ def is_id(text: str) -> bool:
 
 
 def is_number(text: str | None) -> bool:
-    """Whether a text can be an inode number, or there is none."""
+    """Whether a text can be an inode number; None can, too: no inode."""
     return text is None or _NUMBER.fullmatch(text) is not None
 
 
 def decode(data: bytes, *, target: bytes, restore_id: str) -> Journal:
-    """A journal, if that is what the bytes are, and of that restore.
+    """Decode a journal, and check that it belongs to that restore.
 
     Raises:
-        FormatError: They are not.
+        FormatError: The bytes are no journal, or another restore's.
     """
     journal = body_from_json(loads_strict(data), Journal)
     if journal.version != _VERSION:
@@ -170,9 +170,9 @@ def _is_plain_name(name: str) -> bool:
 
 
 class Journals:
-    """The journals of this user's restores to one TARGET, held against other runs of his.
+    """The journals of this user's restores to one TARGET, locked against this user's other runs.
 
-    A context manager. The lock lies in the private directory: others can't take it.
+    A context manager. The lock file is in the private directory, so other users can't take it.
 
     Args:
         state: The state directory of this user.
@@ -180,7 +180,7 @@ class Journals:
         fs: System calls.
 
     Raises:
-        BusyError: A run of this user has them.
+        BusyError: Another run of this user holds the lock.
         ConfigError: The directory is not this user's alone.
         LocalError: It can't be made.
     """
@@ -200,7 +200,7 @@ class Journals:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Remove what a run left that was killed while it wrote a journal."""
+        """Remove temporary files of runs that were killed while they wrote a journal."""
         with contextlib.suppress(LocalError):
             for name in self._room.names():
                 if name.startswith(self._key) and name.endswith(".json.new"):
@@ -230,10 +230,10 @@ class Journals:
         return _load(self._room, self.target)
 
     def save(self, journal: Journal) -> Journal:
-        """Put one in place of the one before, durably; returns it.
+        """Replace the restore's journal, durably; returns the new one.
 
         Raises:
-            LocalError: It could not be written; the one before is still there.
+            LocalError: It could not be written; the journal before is still there.
         """
         data = dumps(body_to_json(journal))
         if len(data) > _MAX_SIZE:

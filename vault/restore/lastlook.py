@@ -1,8 +1,9 @@
-"""Whether what was read is still what it was: a last look before the exchange.
+"""A last look before the exchange: has the staged tree changed since it was read back?
 
-Reading a tree back takes time, in which a program of root's, which mode 0700 does not keep
-out, can change what was read already. The kernel sets an inode's time of change whenever
-content or attributes do; those of the reading are kept and compared.
+Reading a tree back takes time. Meanwhile a program of root's, which mode 0700 does not keep
+out, can change a file that was read already. The kernel sets an inode's time of change (ctime)
+with every change of content or attributes. So the ctimes seen by the reading are kept, and
+compared with those of the last look.
 """
 
 import array
@@ -15,13 +16,13 @@ from vault.restore.syscalls import Directories, Fs, join, list_names, local_erro
 
 
 class Stillness:
-    """Times of change of what was read, in the order of the tree: 8 bytes an entry."""
+    """ctimes of all entries as they were read, in the order of the tree: 8 bytes an entry."""
 
     def __init__(self) -> None:
         self._changes = array.array("q")
 
     def saw(self, change: int) -> None:
-        """The next entry's time of change when it was read, ns."""
+        """Note the next entry's ctime when it was read, ns."""
         self._changes.append(change)
 
     @property
@@ -61,7 +62,7 @@ def newest_change(root: int, fs: Fs) -> int | None:
 
 
 def walk(root: int, fs: Fs) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Every object below an open directory and itself, in the order of the tree; nothing is read.
+    """An open directory and every object below it, in the order of the tree; reads no content.
 
     Raises:
         OSError: It can't be listed.

@@ -1,8 +1,9 @@
-"""The note beside TARGET: for people who find a directory there, and whoever lost the journal.
+"""The note beside TARGET: for a person who finds a directory there, or lost the journal.
 
-It says which restore left what, and where the journal is. Nothing is decided by it: in a
-directory that others can write anybody could have put it there. What lies beside TARGET
-without a journal may be the only copy of the former live state, so nothing here removes it.
+It says which restore left the directory, and where the journal is. The code decides nothing by
+it: where others can write the directory around TARGET, any of them could have written the note.
+A directory beside TARGET without a journal may be the only copy of the former live state, so
+nothing here removes it.
 """
 
 # ruff: noqa: PTH119, PTH120 - file names are bytes, which pathlib does not take
@@ -38,7 +39,7 @@ _ABOUT: Final = (
 
 
 class Note(Body, frozen=True, kw_only=True):
-    """What it says."""
+    """The fields of a note."""
 
     version: int = _VERSION
     about: str = _ABOUT
@@ -50,16 +51,16 @@ class Note(Body, frozen=True, kw_only=True):
     snapshot: int
     target: str  # name of TARGET
     beside: str  # name of the directory beside it
-    new: str  # inode number of what is restored
-    former: str | None  # inode number of what was at TARGET; None where nothing was
+    new: str  # inode number of the restored tree
+    former: str | None  # inode number of the former TARGET; None if TARGET was missing
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """A directory or note beside TARGET that this user's state directory knows nothing of."""
+    """A directory or note beside TARGET without a journal in this user's state directory."""
 
     path: Path
-    note: Note | None = None  # what a note beside it says, if that can be read
+    note: Note | None = None  # the note beside it, if it can be read
 
 
 def note_name(staging: bytes) -> bytes:
@@ -151,7 +152,7 @@ def _decode(data: bytes, name: bytes) -> Note:
 
 
 def found_beside(full: bytes, *, known: set[str]) -> list[Beside]:
-    """Directories and notes of restores beside TARGET, or in it, but for those with known ids.
+    """Directories and notes of restores beside TARGET, or in it, except those with known ids.
 
     Args:
         full: TARGET, as `target.locate` gives it.

@@ -63,7 +63,7 @@ class PrivateDirectory:
 
     @classmethod
     def make(cls, path: Path, fs: Fs) -> Self:
-        """As `open`; where there is none it is made, as are the directories above it.
+        """As `open`, but makes the directory and those above it if they are missing.
 
         Raises:
             ConfigError: As `open`.
@@ -135,7 +135,7 @@ class PrivateDirectory:
             raise local_error("remove", os.fsencode(self.path / name), error) from error
 
     def lock(self, name: str) -> "Lock | None":
-        """Hold a file against other runs; None where one of them holds it.
+        """Lock a file against other runs; None if another run holds it.
 
         Raises:
             ConfigError: It is no plain file of this user's alone.
@@ -172,7 +172,7 @@ class PrivateDirectory:
             if not keep:
                 os.unlink(lock.name, dir_fd=self._fd)
         finally:
-            fcntl.flock(lock.fd, fcntl.LOCK_UN)  # also for processes that were forked meanwhile
+            fcntl.flock(lock.fd, fcntl.LOCK_UN)  # closing is not enough: a fork has a copy
             os.close(lock.fd)
 
     def _is_at(self, name: str, fd: int) -> bool:
@@ -203,10 +203,10 @@ class Lock:
 
 
 def write_new(fs: Fs, directory: int, name: bytes, data: bytes, *, mode: int = 0o600) -> None:
-    """Make a file that was not there, its bytes on the disk; the name is for the caller to sync.
+    """Make a new file and sync its bytes; the caller syncs the directory.
 
     Raises:
-        OSError: It was there, or the disk failed; then a part may be left.
+        OSError: The name is taken, or the disk failed; then a part may be left.
     """
     fd = fs.create(directory, name)
     try:

@@ -20,13 +20,13 @@ from vault.restore.syscalls import list_names, local_error
 class Promotion:
     """The last steps of a restore, each durable before the next begins.
 
-    Made when all is staged; then `proven`, `promote`, `recorded`. A failure
-    before `promote` is undone by leaving the `Staging` block; one within it is
-    rolled back, and where even that fails `finalize` and `undo` know the way.
-    What fails once TARGET is the new state is no failed restore: it is in `troubles`.
+    Made when the whole tree is staged; then `proven`, `promote`, `recorded`. After a failure
+    before `promote`, leaving the `Staging` block removes the tree. `promote` rolls its own
+    failures back; if that fails too, the user calls `finalize` or `undo`. Once TARGET is the
+    new state the restore has succeeded: errors after that go to `troubles`.
 
     Args:
-        staging: What is to be promoted, whole and with all attributes.
+        staging: The tree to promote, whole and with all attributes.
 
     Raises:
         LocalError: The journal can't be written.
@@ -36,7 +36,7 @@ class Promotion:
         self._staging = staging
         self.troubles: list[VaultError] = []
         with _local_errors("flush", staging.path):
-            staging.fs.syncfs(staging.fd)  # what is promoted unproven must be durable, too
+            staging.fs.syncfs(staging.fd)  # a tree promoted without proof must be durable, too
             top = metadata.read_meta(staging.fd, os.fstat(staging.fd))
             names = tuple(name.decode("latin-1") for name in list_names(staging.fd))
         journal = staging.journal
@@ -47,11 +47,11 @@ class Promotion:
         )
 
     def proven(self, attestation: bytes, newest: int | None = None) -> None:
-        """Write down what is attested of the staged tree, once it was read back.
+        """Write the attestation of the staged tree to the journal.
 
         Args:
-            attestation: Signed by this process, which proved it.
-            newest: Latest time of change below the top; None: it is looked up.
+            attestation: Signed by this process, which read the tree back.
+            newest: Latest time of change below the top; None: look it up.
 
         Raises:
             LocalError: The journal can't be written.
@@ -69,9 +69,9 @@ class Promotion:
         """Make TARGET the new state; the former one is kept at the staging name.
 
         Raises:
-            ConfigError: TARGET or staging is not what it was.
-            LocalError: The file system failed; TARGET is as it was, or `finalize`
-                and `undo` are needed, as `Staging.kept` says.
+            ConfigError: Another process replaced TARGET or staging.
+            LocalError: The file system failed. If `Staging.kept` is set, the user has to call
+                `finalize` or `undo`; otherwise TARGET is as it was.
         """
         assert self._staging.journal.state is State.PROVEN
         _target.recheck(self._staging.target)
@@ -88,7 +88,7 @@ class Promotion:
         return promoted
 
     def recorded(self) -> None:
-        """Write down that the attestation is recorded; what is left is `finalize`."""
+        """Note in the journal that the attestation is recorded; only `finalize` is left."""
         self._try(state=State.RECORDED)
 
     def _try(self, **changes: object) -> None:

@@ -1,4 +1,4 @@
-"""The proof: what is on the disk, read back from it, against what was signed.
+"""The proof: compare the staged tree, read back from the disk, with the signed one.
 
 See docs/design.md "Restore".
 
@@ -38,24 +38,24 @@ class Mismatch:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ProofReport:
-    """What the disk holds, compared with what was signed."""
+    """The tree on the disk compared with the signed one."""
 
     verdict: Verdict
     entries: int  # found on disk
     files: int  # read back; without hard links
     size: int  # bytes read back
-    disk_root: bytes  # content root of what is on the disk
+    disk_root: bytes  # content root of the tree on the disk
     expected_root: bytes  # content root of the expected entries
-    root_matches: bool  # the signed commitment holds for what had to match it
-    evidence: dict[Evidence, int]  # files that were read at each level; without empty ones
+    root_matches: bool  # the content root is the one that the snapshot's commitment signs
+    evidence: dict[Evidence, int]  # number of files read at each level; empty files not counted
     mismatches: tuple[Mismatch, ...]  # the first ones
     mismatch_count: int
-    left_out: dict[str, int]  # omissions as they show on the disk
+    left_out: dict[str, int]  # omissions found on the disk
     skipped: int  # expected entries that were not asked for
 
     @property
     def weakest(self) -> Evidence:
-        """The evidence that holds for all that was read."""
+        """The weakest evidence among all files that were read."""
         return min(self.evidence, default=Evidence.EVICTED)
 
 
@@ -80,14 +80,14 @@ def prove(
             as they were in the tree. None in place of an entry that was not asked
             for; a changed one where it was restored as something else (a hard
             link without its file as that file's copy).
-        check_root: Whether a content root is the one that was signed.
+        check_root: Returns whether a content root is the signed one.
         left_out: Omissions that staging reported: a difference that they explain
             makes the verdict partial instead of failed.
         executor: Reads and hashes large files.
         fs: System calls.
-        progress: Is told files and bytes read.
-        processes: That may be forked to read small files.
-        still: Learns when each entry last changed, for a look right before the exchange.
+        progress: Called with files and bytes read.
+        processes: Number of processes that may be forked to read small files.
+        still: Receives each entry's ctime, for the look right before the exchange.
         vast: Paths of files whose entries have a tree hash.
 
     Raises:
@@ -108,9 +108,9 @@ def prove(
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ReadBack:
-    """What the disk holds, compared with nothing."""
+    """A tree as read from the disk, before any comparison."""
 
-    root: bytes  # content root; `ProofReport.disk_root` where nothing changed
+    root: bytes  # content root; equals `ProofReport.disk_root` if nothing changed since
     entries: int
     size: int  # bytes read
     evidence: dict[Evidence, int]
@@ -124,7 +124,7 @@ def read_back(
     fs: Fs,
     vast: Container[bytes] = (),
 ) -> ReadBack:
-    """What is on the disk now.
+    """Read a tree back from the disk, without comparing it.
 
     Args:
         staging: Descriptor of the top.
@@ -176,7 +176,7 @@ class _Comparison:
         for found, content, canonical in disk:
             self._entries += 1
             self._disk_root.update(canonical)
-            if wanted is None or wanted[1] != canonical:  # else the path is the same, too
+            if wanted is None or wanted[1] != canonical:  # equal bytes include the path
                 wanted = self._pass_missing(wanted, expected, found.path)
                 if wanted is None or wanted[0].path != found.path:
                     self.mismatch(found.path, "unexpected", "nothing", _type_name(found.type))
@@ -193,7 +193,7 @@ class _Comparison:
         expected: Iterator[tuple[Entry | None, bytes]],
         path: bytes,
     ) -> tuple[Entry, bytes] | None:
-        """Go past what should come before a path that was found."""
+        """Report expected entries that sort before the path just found: they are missing."""
         key = sort_key(path)
         while wanted is not None and sort_key(wanted[0].path) < key:
             self._missing(wanted[0])
@@ -201,7 +201,7 @@ class _Comparison:
         return wanted
 
     def mismatch(self, path: bytes, field: str, expected: str, found: str) -> None:
-        """Count a difference that nothing explains."""
+        """Count a difference that no omission explains."""
         self._mismatch_count += 1
         if len(self._mismatches) < _MAX_MISMATCHES:
             self._mismatches.append(
@@ -209,7 +209,7 @@ class _Comparison:
             )
 
     def report(self, disk: "Disk", check_root: Callable[[bytes], bool]) -> ProofReport:
-        """The verdict: all of it right, right but for omissions, or wrong."""
+        """The result: all right, right except for omissions, or wrong."""
         expected_root = self._expected_root.digest()
         root_matches = check_root(expected_root)
         verdict = Verdict.FAILED

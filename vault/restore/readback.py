@@ -1,7 +1,7 @@
 """A staged tree as the disk has it, read back from there (docs/design.md "Restore").
 
-Files are evicted from the page cache, and it is looked whether they went; the tree is
-walked in its order, and every canonical entry rebuilt from what is found.
+Each file is evicted from the page cache, and mincore or cachestat says whether its pages are
+gone. The tree is walked in its order, and each canonical entry rebuilt from what is on the disk.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ from vault.restore.syscalls import Directories, Fs, join
 
 _SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
 _AHEAD_FILES: Final = 128  # asked of the disk and not yet read, each open
-_SHARE: Final = 8  # of the descriptors that a process may have, one part is for files of ours
+_SHARE: Final = 8  # one part in eight of the process's descriptors is for files read here
 _AHEAD_BYTES: Final = 64 << 20
-_BATCH_FILES: Final = 64  # handed to a process at once, which opens them all
-_BATCHES_AHEAD: Final = 8  # read or being read, and not yet compared
+_BATCH_FILES: Final = 64  # handed to a helping process at once, which opens them all
+_BATCHES_AHEAD: Final = 8  # handed out and not yet compared
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _EMPTY: Final = hashlib.sha256(b"").digest()
 
@@ -44,7 +44,7 @@ _DEVICE_TYPES: Final = frozenset({EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DE
 
 
 def _most_open(wanted: int) -> int:
-    """How many files to have open at once: those wanted, or what this process may have."""
+    """How many files to keep open at once: as wanted, or fewer if the process's limit is low."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return wanted
@@ -52,7 +52,7 @@ def _most_open(wanted: int) -> int:
 
 
 class Evidence(IntEnum):
-    """How surely bytes that were read back came from the disk; the weakest is the report's."""
+    """How sure it is that bytes came from the disk. A report gives the weakest of its files."""
 
     CACHED = 0  # the page cache or a file system in memory may have answered
     EVICTED = 1  # none of the file's pages was in the page cache when the reading began
@@ -60,15 +60,15 @@ class Evidence(IntEnum):
 
     @property
     def word(self) -> str:
-        """As an attestation says it."""
+        """The word for it in an attestation."""
         return self.name.lower()
 
 
 class Hashed(NamedTuple):
-    """Content that was read."""
+    """Length and digest of content that was read."""
 
     size: int
-    read: int  # bytes of it that were read: not those in holes of a vast file
+    read: int  # bytes read from the disk; holes of a vast file are skipped
     sha256: bytes | None = None
     tree_hash: bytes | None = None  # of a vast file, in place of a SHA-256
 
@@ -82,7 +82,7 @@ class Found(NamedTuple):
     change: int  # st_ctime_ns when it was looked at
     link: bytes | None = None
     device: int | None = None
-    fd: int = -1  # of a file; whoever reads the content closes it
+    fd: int = -1  # open descriptor of a file; reading the content closes it
     size: int = 0
     evidence: Evidence | None = None  # None: there is nothing to read
     content: Hashed | None = None  # of a small file that was read already
@@ -96,15 +96,15 @@ _Helper: TypeAlias = Helper[Sequence[bytes], _Small]
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Some members of the tree in order, whose small files are or will be read."""
+    """Some members of the tree in order; a helper reads the small files among them."""
 
     members: list[Found | bytes]
-    helper: _Helper | None  # that reads them
+    helper: _Helper | None  # the process that reads them; None: read already
     small: _Small = field(default_factory=list)
 
     @property
     def is_done(self) -> bool:
-        """Whether nobody would have to wait for it."""
+        """Whether its files are read, so that gathering it returns at once."""
         return self.helper is None or self.helper.ready
 
 
@@ -115,8 +115,8 @@ class Disk:
         root: Descriptor of its top; stays the caller's.
         fs: System calls.
         executor: Reads and hashes large files.
-        progress: Is told files and bytes read.
-        still: Learns when each entry last changed.
+        progress: Called with files and bytes read.
+        still: Receives each entry's ctime.
         vast: Paths of files that have a tree hash in place of a SHA-256.
     """
 
@@ -146,7 +146,7 @@ class Disk:
         """Every object, ascending component-wise, with its content's digest and canonical bytes.
 
         Args:
-            processes: That read small files beside this one.
+            processes: Number of helping processes that read small files beside this one.
 
         Raises:
             OSError: Something can't be read.
@@ -160,7 +160,7 @@ class Disk:
                 yield from entries
 
     def _read(self, looked: Iterator[Found]) -> "Generator[OnDisk]":
-        """Read what is not read yet; the disk is asked for it ahead."""
+        """Read the content of files not read yet; reads are requested ahead of their turn."""
         ahead: deque[tuple[Found, Future[Hashed] | None]] = deque()
         size = 0  # bytes of what is ahead
         try:
@@ -177,18 +177,18 @@ class Disk:
             self._reader.stop()
             for found, future in ahead:
                 if future is not None and not future.cancel():
-                    wait([future])  # it closes what it reads
+                    wait([future])  # the reading thread closes the file
                 elif found.fd >= 0:
                     os.close(found.fd)
 
     def foreign_links(self) -> Iterator[tuple[bytes, int, int]]:
-        """Files with links that are not in the tree: somebody else could write to them."""
+        """Files with hard links outside the tree, through which they could be changed unseen."""
         for inode, (links, seen) in self._linked.items():
             if links != seen:
                 yield self._first[inode], links, seen
 
     def _begin(self, found: Found) -> "Future[Hashed] | None":
-        """Have a large file read by a thread; small ones are only asked of the disk."""
+        """Have a thread read a large file; a small one is read when its turn comes."""
         if found.size <= _SMALL:
             return None
         return self._executor.submit(
@@ -219,14 +219,14 @@ class Disk:
         return found, content, _canonical(found, content)
 
     def _looked(self, members: Iterable[Found | bytes]) -> Iterator[Found]:
-        """Look at what was only seen in a directory."""
+        """Open and stat members that so far are only names from a directory."""
         for member in members:
             yield member if isinstance(member, Found) else self._file(member)
 
     def _walk(self) -> Iterator[Found | bytes]:
         """Depth first with an explicit stack; names of a directory sorted bytewise.
 
-        Of what the directory says is a regular file, only the path.
+        For a member that the directory lists as a regular file, yields only its path.
         """
         yield self._directory(b"")
         stack = [(b"", iter(self._names(b"")))]
@@ -238,7 +238,7 @@ class Disk:
                 self._directories.forget(path)
                 continue
             name, is_file = member
-            if is_file:  # what opens is looked at again
+            if is_file:  # its type is checked again once it is open
                 yield join(path, name)
                 continue
             found = self._look(join(path, name))
@@ -252,7 +252,7 @@ class Disk:
         return Helper(lambda paths, _: self._read_small(paths), lambda: None, room=1)
 
     def _shared(self, helpers: Sequence[_Helper]) -> Iterator[Found]:
-        """As `_looked`, with small files read by whoever has time, in batches."""
+        """As `_looked`, with small files read in batches, by an idle helper or else here."""
         waiting: deque[_Batch] = deque()
         members = self._walk()
         most = _most_open(_BATCH_FILES)
@@ -358,7 +358,7 @@ class Disk:
         return fd, status
 
     def _ask(self, path: bytes, fd: int, status: os.stat_result) -> Found:
-        """The file, its content asked of the disk; ``fd`` stays open, but for an error."""
+        """The file, with readahead requested; ``fd`` stays open unless an error is raised."""
         size = status.st_size
         try:
             meta = metadata.read_meta(fd, status)
@@ -370,13 +370,13 @@ class Disk:
         return Found(path, EntryType.FILE, meta, change, fd=fd, size=size, evidence=evidence)
 
     def _first_path(self, path: bytes, status: os.stat_result) -> bytes:
-        """docs/format.md 8: the first path in order is the file, later ones are hard links."""
+        """First path of the inode, which is the file; later ones are links (docs/format.md 8)."""
         self._linked.setdefault(status.st_ino, [status.st_nlink, 0])[1] += 1
         return self._first.setdefault(status.st_ino, path)
 
 
 def _canonical(found: Found, content: Hashed | None) -> bytes:
-    """`encode_canonical` of `_entry`, which only a difference needs."""
+    """`encode_canonical` of the entry, without building the entry: only a difference needs one."""
     meta = found.meta
     return canonical_of(
         found.path,
@@ -395,7 +395,7 @@ def _canonical(found: Found, content: Hashed | None) -> bytes:
 
 
 def entry_of(found: Found, content: Hashed | None) -> Entry:
-    """What was found, as a tree has it."""
+    """An object found on the disk, as an entry of a tree."""
     meta = found.meta
     return Entry(
         path=found.path,
@@ -425,9 +425,9 @@ class _ContentReader:
         self._local = threading.local()
 
     def ask(self, fd: int, size: int) -> Evidence:
-        """Get the file out of the cache and ask the disk for it, without waiting.
+        """Evict the file from the page cache and request readahead, without waiting.
 
-        Where something holds it in the cache, it will be read past the cache.
+        If another process keeps pages of it cached, `read` will bypass the cache (O_DIRECT).
         """
         if self._memory:
             return Evidence.CACHED
@@ -437,19 +437,19 @@ class _ContentReader:
         return Evidence.DIRECT if set_direct(fd) else Evidence.CACHED
 
     def stop(self) -> None:
-        """Have whatever reads give up; nothing is read any more."""
+        """Make all reads, running and future, raise OSError."""
         self._is_stopped = True
 
     def read(
         self, fd: int, size: int, evidence: Evidence | None, *, is_vast: bool = False
     ) -> Hashed:
-        """Read a file that was asked for, and close it.
+        """Read a file that was given to `ask`, and close it.
 
         Args:
             fd: The file.
-            size: Its bytes, as they were found.
-            evidence: What `ask` said; None: it is empty.
-            is_vast: Make a tree hash, for which holes need not be read.
+            size: Its size when it was opened, bytes.
+            evidence: The result of `ask`; None: the file is empty.
+            is_vast: Make a tree hash, which skips holes.
 
         Raises:
             OSError: It can't be read, or `stop` was called.
@@ -468,7 +468,7 @@ class _ContentReader:
             os.close(fd)
 
     def _hash(self, fd: int) -> Hashed:
-        """To the end, which a short read shows: O_DIRECT refuses to begin there."""
+        """Hash up to the first short read: an O_DIRECT read that starts at the end may fail."""
         digest = hashlib.sha256()
         size = 0
         for piece in self._pieces(fd, 0, None):
@@ -477,7 +477,7 @@ class _ContentReader:
         return Hashed(size, size, digest.digest())
 
     def _tree_hash(self, fd: int) -> Hashed:
-        """Data in whole pieces; what lies between is hole, as the file system says."""
+        """Hash the data in whole pieces, and skip what the file system reports as holes."""
         digest = TreeHash()
         at = read = 0
         size = os.fstat(fd).st_size
@@ -506,7 +506,7 @@ class _ContentReader:
                 offset += count
 
     def _buffer(self) -> mmap.mmap:
-        """One of the thread's own, at a page's start as O_DIRECT wants it."""
+        """This thread's buffer, aligned to a page as O_DIRECT requires."""
         if not hasattr(self._local, "buffer"):
             self._local.buffer = mmap.mmap(-1, PIECE)
         buffer: mmap.mmap = self._local.buffer

@@ -1,4 +1,4 @@
-"""What a restore is asked for, and what may be said of it afterwards."""
+"""The request for a restore, its report, and the outcomes that the report may claim."""
 
 import dataclasses
 import os
@@ -15,19 +15,19 @@ from vault.restore.prove import ProofReport
 
 
 class Outcome(StrEnum):
-    """What may be said of a restore."""
+    """The outcome that a report of a restore claims."""
 
     RECOVERED = "recovered"  # proven, whole, and attested
-    SELECTION = "recovered (selection)"  # proven, and all that was asked for
+    SELECTION = "recovered (selection)"  # proven, and all that --include asked for
     WITHOUT_OWNERS = "recovered, without owners"  # proven, by a user who may not give files away
-    PARTIAL = "partial"  # proven but for what is listed as left out
+    PARTIAL = "partial"  # proven, except for the listed omissions
     UNPROVEN = "restored, not proven"  # --no-verify
     PLANNED = "planned"  # --dry-run
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreRequest:
-    """What to restore where, and how."""
+    """The snapshot to restore, the target, and the options."""
 
     record: Record
     target: Path
@@ -43,27 +43,27 @@ class RestoreRequest:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreReport:
-    """A restore that did what it said."""
+    """Result of a restore that ended without an error."""
 
     outcome: Outcome
     target: Path
-    counts: Counts  # of what was asked for, as a snapshot counts it
+    counts: Counts  # of the requested entries, as a snapshot counts them
     files: int  # with content
     size: int  # bytes of content
     proof: ProofReport | None = None
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-    bad_packs: tuple[str, ...] = ()  # needed ones, by name; what was wanted came from others
-    flaws: Flaws = dataclasses.field(default_factory=Flaws)  # of the tree, stepped over
+    bad_packs: tuple[str, ...] = ()  # names of wrong packs; other packs held the same chunks
+    flaws: Flaws = dataclasses.field(default_factory=Flaws)  # bad entries that were skipped
     atomic: bool = True
     former: bool = False  # the former state is kept until it is finalized
     attestation: bytes = b""
-    statement: Record | None = None  # that recorded it; None: it is kept in a file
+    statement: Record | None = None  # the attestation in the ledger; None: it is in a file
     attestation_file: Path | None = None
-    troubles: tuple[VaultError, ...] = ()  # what failed once TARGET was the new state
+    troubles: tuple[VaultError, ...] = ()  # errors after TARGET had become the new state
 
 
 class BadEntriesError(FormatError):
-    """The whole of a snapshot was asked for, and not all of it can be given."""
+    """The caller asked for a whole snapshot, and some of its entries can't be restored."""
 
     def __init__(self, record: Record, flaws: Flaws) -> None:
         first = flaws.named[0]

@@ -1,9 +1,9 @@
-"""`restore_snapshot` from end to end: looked at, held, tried, attested where it fails.
+"""`restore_snapshot` from end to end: inspect TARGET, lock it, try, attest a failure.
 
 See docs/design.md "Restore".
 
-What an index or a pack's directory says is believed at first; what turns out to be wrong is
-not believed again, and the restore begins anew.
+The first attempt believes index objects and the packs' directories. If one turns out to be
+wrong, the restore begins anew, without believing it.
 """
 
 import contextlib
@@ -47,18 +47,18 @@ def restore_snapshot(
     Args:
         repository: Read up to its head.
         recovery: Opens the packs and signs the attestation.
-        request: What to do.
-        local: Where this user keeps journals, and who he is.
+        request: The snapshot, the target and the options.
+        local: This user's state directory, name and host.
         scratch: Directory on local disk for temporary files.
         workers: Executors.
         fs: System calls; tests hand in their own.
-        progress: Told how it goes.
-        course: Filled in as it goes; says what an error or a signal leaves.
+        progress: Called with each phase and its counts.
+        course: Filled in as the restore runs; after an error or a signal it says what is left.
 
     Raises:
         BusyError: A restore of this user to TARGET runs.
-        ConfigError: TARGET is not as required; nothing was made.
-        IntegrityError: Something stored or restored is not what was signed.
+        ConfigError: TARGET can't be used; nothing was written.
+        IntegrityError: Stored data or the restored tree differs from what was signed.
         LocalError: The disk is full or failed.
         StorageError: The store failed.
     """
@@ -101,7 +101,7 @@ def _attempts(
     *,
     tools: Tools,
 ) -> RestoreReport:
-    """Try, and try again without believing what turned out to be stale; attest a failure."""
+    """Try; after a `StaleIndexError` try again, believing less; attest the final failure."""
     witness = Witness(repository, recovery.restorer, request.record, tool=request.tool)
     for use_index, by_digest in ((True, False), (False, False), (False, True)):
         try:
@@ -138,13 +138,13 @@ def _attempts(
 
 
 def _attest_failure(witness: Witness, request: RestoreRequest, error: VaultError) -> None:
-    """A dry run is no failed restore, and neither is one whose TARGET is the new state."""
+    """Attest a failed restore; neither a dry run, nor one after TARGET became the new state."""
     if not request.dry_run:
         witness.failed(error)
 
 
 def _drop_former(report: RestoreReport, target: Target, local: Local, fs: Fs) -> RestoreReport:
-    """TARGET was missing or empty, so nothing is left to decide; finalize does it at once."""
+    """Finalize at once if TARGET was missing or empty: no former state could be wanted back."""
     try:
         finalize(target.path, state=local.state, prove=_is_proven, record=_is_recorded, fs=fs)
     except VaultError as error:
@@ -157,4 +157,4 @@ def _is_proven(journal: Journal, _: int) -> bytes:
 
 
 def _is_recorded(_: Journal) -> None:
-    """By this run, in the ledger or in a file, whatever its journal could still be told."""
+    """Do nothing: this run has recorded the attestation, even if its journal lacks that step."""

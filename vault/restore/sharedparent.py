@@ -10,9 +10,9 @@ from vault.machine.privacy import others_can_write
 def shared_because(
     parent: os.stat_result, path: Path | bytes | int, target: os.stat_result | None
 ) -> str | None:
-    """Why others could swap TARGET or staging in a directory; None where they can't.
+    """Why other users could swap TARGET or staging in a directory; None if they can't.
 
-    A sticky directory keeps what is ours ours, but not from its owner.
+    In a sticky directory only a file's owner and the directory's owner can rename it.
 
     Args:
         parent: Status of the directory.

@@ -1,8 +1,8 @@
-"""The staging directory: a whole tree built where nobody looks yet (docs/design.md "Restore").
+"""The staging directory: the tree is built there before TARGET changes (docs/design.md "Restore").
 
-Everything is made relative to open directories, never through a symlink, and
-never over something that exists. Whatever an entry says, and whatever another
-process does meanwhile, nothing outside staging is touched.
+Each object is made relative to an open directory, never through a symlink, and never over an
+existing object. So nothing outside staging changes, whatever path an entry has and whatever
+another process does meanwhile.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from vault.restore.target import TREE, Target, staging_name
 _T = TypeVar("_T")
 
 _SPECIAL: Final = frozenset({EntryType.FIFO, EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE})
-DEVICES: Final = "devices"  # an omission: a plain user can't make them, nor FIFOs everywhere
+DEVICES: Final = "devices"  # an omission: devices need root, and some file systems have no FIFOs
 _REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
 
 
@@ -46,19 +46,18 @@ def may_be_omitted(kind: EntryType) -> bool:
 class Staging:
     """The directory that a tree is built in; a context manager.
 
-    It is ``tree`` in ``.<name>.vault-<id>``, the holder, which is 0700 and this user's as long
-    as it is there: nothing in it can be entered by others before the exchange, whatever
-    attributes its top has. The journal is written before they are made, the note beside TARGET
-    after that. Leaving the block by an exception removes all of it, unless a promotion had
-    begun (`kept`).
+    It is ``tree`` in ``.<name>.vault-<id>``, the holder. The holder keeps mode 0700 and this
+    user as owner, so other users can't enter the tree before the exchange, whatever attributes
+    its top has. The journal is written before both are made, the note beside TARGET after that.
+    Leaving the block by an exception removes all of it, unless a promotion had begun (`kept`).
 
     Args:
         target: Where the restore goes.
         restore_id: 8 hex digits (`target.new_id`).
         fs: System calls.
         journals: Of this user's restores to the target; held.
-        subject: What is restored.
-        local: By whom, for the note.
+        subject: The snapshot that is restored.
+        local: User and host, for the note.
 
     Raises:
         LocalError: It can't be made.
@@ -86,7 +85,7 @@ class Staging:
             self.home = _opened(stack, target.home, lambda: _open(target.home))
             self.before = self._read_mount_point()
             self.journal = self._first_journal(subject)
-            undo = stack.enter_context(contextlib.ExitStack())  # of what was made, should this fail
+            undo = stack.enter_context(contextlib.ExitStack())  # removes all again on a failure
             undo.callback(self._unmake)
             self.save(self.journal)
             _guard("make", self.path, lambda: fs.mkdir(self.home, self.name))
@@ -115,7 +114,7 @@ class Staging:
         try:
             self._write_note(local)
         except OSError:
-            if self.before is None:  # else nothing was there before, and nothing is exchanged
+            if self.before is None:  # a mount point was empty: nothing of it needs the note
                 raise
 
     def _write_note(self, local: Local) -> None:
@@ -134,7 +133,7 @@ class Staging:
         write_note(self.parent, self.name, note, self.fs)
 
     def _unmake(self) -> None:
-        """Remove what was made before it could be used; all of it is empty."""
+        """Remove the directories made so far, all still empty, after a failure to set up."""
         with contextlib.suppress(OSError, VaultError):
             remove_empty(self.fs, self.home, self.name)
             self._remove_note()
@@ -145,7 +144,7 @@ class Staging:
         """Put a journal in place of the one before, durably.
 
         Raises:
-            LocalError: It could not be written; the one before is still there.
+            LocalError: It could not be written; the journal before is still there.
         """
         self.journal = self._journals.save(journal)
 
@@ -180,14 +179,14 @@ class Staging:
             remove_tree(self.fs, self.holder, TREE, self.inode)
         if inode_at(self.home, self.name) == os.fstat(self.holder).st_ino:
             self.fs.rmdir(self.home, self.name)
-            if self.before is not None:  # TARGET itself: its times are as they were, too
+            if self.before is not None:  # staging was in TARGET: give TARGET its old times back
                 metadata.apply_fd(self.home, self.before, directory=True)
 
     def _remove_note(self) -> None:
         remove_note(self.parent, self.name, self.fs)
 
     def _sync(self) -> None:
-        """What was removed does not come back once the journal is gone."""
+        """Sync, so that removed names can't come back after a crash, when the journal is gone."""
         self.fs.fsync(self.parent)
         if self.before is not None:
             self.fs.fsync(self.home)
@@ -229,7 +228,8 @@ class Stager:
     Args:
         root: Descriptor of the staging directory; stays the caller's.
         fs: System calls.
-        drop_privileges: Leave out what lends a file's owner to whoever runs it.
+        drop_privileges: Leave out set-uid, set-gid and file capabilities, which give privileges
+            to any user who runs the file.
     """
 
     def __init__(self, root: int, fs: Fs, *, drop_privileges: bool = False) -> None:
@@ -241,11 +241,11 @@ class Stager:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Omissions so far: what could not be applied or made, and how often."""
+        """Omissions so far: attributes not set and objects not made, with their counts."""
         return dict(sorted(self._left_out.items()))
 
     def add_left_out(self, omissions: Mapping[str, int]) -> None:
-        """Count omissions of a process that builds the same tree."""
+        """Add the omissions of a helping process that builds the same tree."""
         self._left_out.update(omissions)
 
     def close(self) -> None:
@@ -361,10 +361,10 @@ class Stager:
         return True
 
     def finish_directories(self, directories: Iterable[Entry]) -> None:
-        """Give directories their attributes, inner ones first; nothing may be made after this.
+        """Give directories their attributes, inner ones first; the last step of building.
 
-        Inner first, so that read-only directories and times come out right. Holds
-        no more entries than the tree is deep.
+        Inner first: a read-only directory is closed, and its times are set, only after all
+        below it is done. Holds at most as many entries as the tree is deep.
 
         Args:
             directories: Every directory, ascending as in the tree.
@@ -403,7 +403,7 @@ class Stager:
             raise FormatError("the top of a tree is a directory")
         if entry.type is EntryType.HARD_LINK:
             self._link(entry)
-            return  # its attributes are those of the file, which has them
+            return  # a hard link shares the attributes of its file, which has them already
         directory, name = self._directories.parent(entry.path)
         if entry.type is EntryType.SYMLINK:
             self._fs.symlink(directory, name, entry.link or b"")

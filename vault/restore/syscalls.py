@@ -21,7 +21,7 @@ _RENAME_EXCHANGE: Final = 2
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
-MAX_PATH = 65_536  # bytes; deeper trees than any walk by descriptors has to hold
+MAX_PATH = 65_536  # bytes; bounds the depth of a tree, and so the memory of a walk
 MAX_NAME = 255  # bytes of one part, of every Linux file system
 _CACHED_DIRECTORIES = 64  # descriptors; a sorted restore needs as many as the tree is deep
 
@@ -52,7 +52,7 @@ def is_unsupported(error: OSError) -> bool:
 
 
 class Fs:
-    """What a restore does to the file system: each method is one call relative to a directory."""
+    """All changes a restore makes to the file system: each method is one system call."""
 
     def mkdir(self, directory: int, name: bytes) -> None:
         """Make a directory that only its owner can enter."""
@@ -148,12 +148,12 @@ class Fs:
         os.fsync(fd)
 
     def syncfs(self, fd: int) -> None:
-        """Make everything on the file system of ``fd`` durable; tells of lost writes."""
+        """Make everything on the file system of ``fd`` durable; raises if a write was lost."""
         _checked(_libc.syncfs(fd))
 
 
 def inode_at(directory: int, name: bytes) -> int | None:
-    """Inode number of a name, itself and not what it points to; None where there is none."""
+    """Inode number of a name, of a symlink its own; None if the name is missing."""
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino
     except FileNotFoundError:
@@ -161,9 +161,9 @@ def inode_at(directory: int, name: bytes) -> int | None:
 
 
 def is_nameable(path: bytes) -> bool:
-    """Whether a file system of Linux's own can have each part of it as a name.
+    """Whether each part of the path is short enough for Linux's own file systems.
 
-    Some that a snapshot is taken of can have longer ones: FUSE, CIFS, NTFS.
+    Snapshots can have longer names: FUSE, CIFS and NTFS allow them.
     """
     return len(path) <= MAX_NAME or max(map(len, path.split(b"/"))) <= MAX_NAME
 
@@ -171,7 +171,7 @@ def is_nameable(path: bytes) -> bool:
 def check_path(path: bytes) -> bytes:
     """The path itself, if it stays below the directory it is relative to.
 
-    The tree was authenticated before; that its author is honest is another thing.
+    The tree's signature says who wrote it, and a writer may be malicious.
 
     Raises:
         FormatError: Absolute, too long, with NUL, empty, ``.`` or ``..`` parts.
@@ -190,12 +190,13 @@ def local_error(what: str, path: bytes | str, error: OSError) -> LocalError:
 class Directories:
     """Open directories below one root, entered part by part and never through a symlink.
 
-    A part that somebody swapped for a symlink or a mount is an error. Not thread-safe.
+    If another process swapped a part for a symlink or a mount, that is an error. Not
+    thread-safe.
 
     Args:
         root: Descriptor of the root; stays the caller's.
         fs: System calls.
-        writable: Give the owner access to directories that refuse it; to remove them.
+        writable: chmod directories that their owner can't enter, so that they can be removed.
     """
 
     def __init__(self, root: int, fs: Fs, *, writable: bool = False) -> None:
@@ -204,7 +205,7 @@ class Directories:
         self._writable = writable
         self._device = os.fstat(root).st_dev
         self._open: Recent[bytes, int] = Recent(_CACHED_DIRECTORIES, least=1, release=os.close)
-        self._last = (b"", root)  # what was asked for last is asked for next
+        self._last = (b"", root)  # callers mostly ask for the same directory again
 
     def close(self) -> None:
         """Close all but the root."""
@@ -269,13 +270,13 @@ class Directories:
 
 
 def remove_tree(fs: Fs, around: int, name: bytes, inode: int) -> None:
-    """Remove one directory and all below it; not what symlinks and mounts in it lead to.
+    """Remove one directory and all below it; symlinks and mounts in it are not followed.
 
     Args:
         fs: System calls.
         around: Descriptor of the directory that holds it.
         name: Its name there.
-        inode: Its inode number: something else under that name is left alone.
+        inode: Its inode number: another directory under that name is left alone.
 
     Raises:
         ConfigError: Another object has the name.
@@ -295,7 +296,7 @@ def remove_tree(fs: Fs, around: int, name: bytes, inode: int) -> None:
 
 
 def _empty(fs: Fs, root: int) -> None:
-    """Depth first, by an explicit stack: the depth of the tree is not ours to choose."""
+    """Depth first, with an explicit stack: a deep tree would exceed Python's recursion limit."""
     directories = Directories(root, fs, writable=True)
     try:
         stack = [(b"", _clear(fs, directories.open(b"")))]
@@ -326,7 +327,7 @@ def _clear(fs: Fs, directory: int) -> list[bytes]:
 
 
 def remove_empty(fs: Fs, around: int, name: bytes) -> None:
-    """Remove a directory, if it is there, and directories in it: all must be empty.
+    """Remove a directory, if it is there, and directories in it; none may hold a file.
 
     Raises:
         OSError: Something is in them.

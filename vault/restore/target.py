@@ -24,7 +24,7 @@ MOUNT_OWN: Final = b"lost+found"  # what an empty ext file system has
 
 
 class TargetState(StrEnum):
-    """What is at TARGET."""
+    """Kind of object found at TARGET."""
 
     MISSING = "missing"
     EMPTY = "empty"
@@ -96,13 +96,13 @@ def inspect(
     Args:
         path: TARGET as given.
         replace: Whether a non-empty directory may be replaced.
-        shared_parent: Whether others may be able to swap TARGET or staging: what they are is
-            then compared before and after the exchange.
-        protected: Places of the vault's own (store, keys, state): neither in
-            TARGET nor around it.
+        shared_parent: Accept a directory in which other users can swap TARGET or staging; their
+            inode numbers are then compared before and after the exchange.
+        protected: Places of the vault's own (store, keys, state), which TARGET may neither
+            contain nor lie in.
 
     Raises:
-        ConfigError: It may not, and why (exit 2).
+        ConfigError: A restore may not go there; the message says why (exit 2).
     """
     full = locate(path)
     _refuse_protected(full, protected)
@@ -128,7 +128,7 @@ def inspect(
 
 
 def _refuse_immovable(target: Target) -> None:
-    """A directory that goes into another one has to be writable for who moves it, or his."""
+    """Refuse a TARGET that this user can't move: rename(2) of a directory must write its ``..``."""
     if target.state is TargetState.MISSING or target.mount_point or not os.geteuid():
         return
     if target.owner != os.geteuid() and not os.access(target.path, os.W_OK):
@@ -155,7 +155,7 @@ def recheck(target: Target) -> None:
     """Look again, right before the promotion.
 
     Raises:
-        ConfigError: Something else is at TARGET than when it was inspected.
+        ConfigError: TARGET is another object than when it was inspected.
     """
     now = _look(target.path, mount_point=target.mount_point)
     same = (now.inode, now.owner) == (target.inode, target.owner)
@@ -191,7 +191,7 @@ def _look(full: bytes, *, mount_point: bool) -> Target:
 
 
 def _own_names(full: bytes, names: set[bytes]) -> set[bytes]:
-    """What an empty mount point may hold: staging, and what mkfs made there."""
+    """Names that an "empty" mount point may hold: staging, and mkfs's lost+found."""
     pattern = re.compile(re.escape(_prefix(full)) + rb"[0-9a-f]{8}")
     own = {name for name in names if pattern.fullmatch(name)}
     if MOUNT_OWN in names and not os.listdir(os.path.join(full, MOUNT_OWN)):
@@ -222,7 +222,7 @@ def staging_name(name: bytes, restore_id: str) -> bytes:
 
 
 def new_id() -> str:
-    """Names one restore beside its target."""
+    """A random id that names one restore beside its target."""
     return os.urandom(_ID_LENGTH // 2).hex()
 
 
@@ -245,14 +245,14 @@ def beside(full: bytes) -> list[bytes]:
     return sorted(found)
 
 
-# --- what the file system can hold ---
+# --- space on the file system ---
 
 
 class Space:
-    """Adds up what a tree takes on a file system.
+    """Adds up the blocks and inodes that a tree takes on a file system.
 
     Args:
-        block: Bytes that the file system hands out at least.
+        block: Size of a block, bytes.
     """
 
     def __init__(self, block: int) -> None:
@@ -261,7 +261,7 @@ class Space:
         self.inodes = 0
 
     def add(self, size: int, *, directory: bool = False) -> None:
-        """One more object with ``size`` bytes of data (without holes)."""
+        """Add one object with ``size`` bytes of data (holes not counted)."""
         self.inodes += 1
         self.bytes += self._block if directory else -(-size // self._block) * self._block
 
@@ -272,7 +272,7 @@ def open_space(target: Target) -> Space:
 
 
 def check_space(target: Target, space: Space) -> None:
-    """Compare what is needed with what is free; the former state stays until it is finalized.
+    """Check that the new state fits beside the former one, which is kept until finalized.
 
     Raises:
         LocalError: Too little (exit 14).

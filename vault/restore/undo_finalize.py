@@ -1,7 +1,7 @@
-"""A restore that ended, on its own or by a crash: go on with it, or take it back (ADR 0009).
+"""After a restore, or its crash: go on with it, or take it back (ADR 0009).
 
-What is done rests on the journal of this user and on what is found where. Without a journal
-nothing is removed: what lies beside TARGET may be the only copy of the former live state.
+This user's journal and the inode numbers found at the names decide each step. Without a journal
+nothing is removed: the directory beside TARGET may be the only copy of the former live state.
 """
 
 # ruff: noqa: PTH118, PTH119, PTH120 - file names are bytes, which pathlib does not take
@@ -24,17 +24,17 @@ from vault.restore.note import Note
 from vault.restore.sharedparent import shared_because
 from vault.restore.syscalls import Fs, local_error
 
-_MAX_NAMED: Final = 5  # of what lies beside TARGET, in a message
+_MAX_NAMED: Final = 5  # directories beside TARGET that a message lists
 
 Prove = Callable[[Journal, int], bytes]
-"""Reads the new state back; gives an attestation of what it found. Raises where it is wrong."""
+"""Reads the new state back and returns an attestation of it; raises if the state is wrong."""
 
 Record = Callable[[Journal], None]
-"""Puts into the ledger what the journal has an attestation of."""
+"""Appends the journal's attestation to the ledger."""
 
 
 class _Left:
-    """What a restore left behind, held against other runs; a context manager."""
+    """An unfinished restore, locked against other runs of this user; a context manager."""
 
     def __init__(self, state: Path, target: bytes, fs: Fs) -> None:
         with contextlib.ExitStack() as stack:
@@ -57,12 +57,12 @@ class _Left:
         self._close()
 
     def save(self, state: State, **changes: object) -> None:
-        """Go to a state, durably."""
+        """Write the new state to the journal, durably."""
         assert self.journal is not None
         self.journal = self._journals.save(self.journal.replace(state=state, **changes))
 
     def end(self, journal: Journal) -> None:
-        """Remove the note, then the journal: all that it was for is done."""
+        """Remove the note, then the journal: the restore is finished."""
         _note.remove_note(self.parent, _staging_name(journal), self.fs)
         self.fs.fsync(self.parent)  # no directory comes back once its journal is gone
         self._journals.remove(journal)
@@ -93,28 +93,27 @@ def finalize(
     again: bool = False,
     fs: Fs | None = None,
 ) -> Journal:
-    """Go on from where a restore stood, and remove the former state.
+    """Go on from the step that a restore had reached, and remove the former state.
 
-    What was not yet exchanged is proven again first: time has passed, and what lies in a file
-    is no proof. What was exchanged is not, unless it is asked for: removing the former state
-    depends on no proof.
+    A tree that is still staged is proven again first: it may have changed since, and a journal
+    is no proof. A tree that was exchanged already is proven again only with ``again``.
 
     Args:
         path: TARGET.
         state: The state directory of this user.
         prove: Proves the new state again, and signs that.
-        record: Sees that an attestation is in the ledger; raises if it can't.
-        again: Prove also what was exchanged, and record that.
+        record: Records an attestation in the ledger; raises if that fails.
+        again: Prove also a tree that was exchanged already, and record that.
         fs: System calls.
 
     Returns:
-        The journal as it was when nothing was left to do but remove it.
+        The last journal, as it was right before it was removed.
 
     Raises:
         BusyError: A restore of this user runs.
-        ConfigError: Nothing to finalize, or it was never proven.
-        IntegrityError: What is staged is not what was restored; TARGET is untouched.
-        LocalError: The file system failed; may be called again.
+        ConfigError: No restore to finalize, or it was never proven.
+        IntegrityError: The staged tree is not the restored one; TARGET is untouched.
+        LocalError: The file system failed; the caller may try again.
     """
     calls = fs or Fs()
     full = _target.locate(path)
@@ -165,7 +164,7 @@ def _prove(left: _Left, prove: Prove) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Undone:
-    """What taking a step back did."""
+    """Result of one step back."""
 
     journal: Journal | None = None
     """Of what was restored, which is kept beside TARGET; None: it was removed."""
@@ -175,7 +174,7 @@ class Undone:
 def undo_restore(path: Path | str | bytes, *, state: Path, fs: Fs | None = None) -> Undone:
     """Take one step back: a promoted restore into staging, a staged one away.
 
-    What was TARGET and changed in that time is not removed.
+    A restored tree that changed while it was TARGET is not removed.
 
     Args:
         path: TARGET.
@@ -183,14 +182,14 @@ def undo_restore(path: Path | str | bytes, *, state: Path, fs: Fs | None = None)
         fs: System calls.
 
     Returns:
-        What was restored and is kept (to finalize it after all, or to undo once more), or
-        that it is removed.
+        Where the restored tree is kept (to finalize it after all, or to undo once more), or
+        that it was removed.
 
     Raises:
         BusyError: A restore of this user runs.
-        ConfigError: Nothing to undo, the former state is being removed already, or what was
-            restored has changed since.
-        LocalError: The file system failed; may be called again.
+        ConfigError: No restore to undo, its former state is being removed already, or the
+            restored tree has changed since.
+        LocalError: The file system failed; the caller may try again.
     """
     calls = fs or Fs()
     full = _target.locate(path)
@@ -224,7 +223,7 @@ def _undo(left: _Left) -> Undone:
 
 
 def _discard(left: _Left, journal: Journal) -> None:
-    """Remove what a run left that was killed before all was staged."""
+    """Remove the staging directory of a run that was killed before the tree was complete."""
     site = site_of(left.parent, journal, left.fs)
     try:
         site.remove_new()
@@ -239,7 +238,7 @@ def _kept_at(journal: Journal) -> Path:
 
 
 def _refuse_changed(left: _Left, journal: Journal) -> None:
-    """What was live may hold the only copy of what was written to it in that time."""
+    """Refuse to remove a tree that was live and changed: it may be the only copy of new data."""
     fd = left.site.open_new()
     if fd is None:
         return
@@ -263,10 +262,10 @@ def _first_change(fd: int, journal: Journal, fs: Fs) -> bytes | None:
     mounted = journal.mount is not None
     for path, status in walk(fd, fs):
         if mounted and b"/" not in path:
-            continue  # moved on its own, which the kernel counts as a change
+            continue  # a member of a mount point: its move changed its ctime
         if path:
             changed = status.st_ctime_ns > newest
-        else:  # the exchange itself changed it
+        else:  # the top: the exchange changed its ctime
             changed = journal.top is not None and str(status.st_mtime_ns) != journal.top.mtime
         if changed:
             return path
@@ -278,7 +277,7 @@ def _first_change(fd: int, journal: Journal, fs: Fs) -> bytes | None:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """What `undo_restore_from` is about to do, for a person to judge."""
+    """The exchange that `undo_restore_from` would make, shown to the user for consent."""
 
     target: Path
     other: Path | None  # becomes TARGET; None: TARGET is to be missing
@@ -286,7 +285,7 @@ class Exchange:
     note_owner: int  # user id
     other_owner: int | None
     other_mode: int | None
-    shared: str | None  # why others could have put both there; None: they could not
+    shared: str | None  # why other users could have put both there; None: only this user could
 
 
 def undo_restore_from(
@@ -296,22 +295,23 @@ def undo_restore_from(
     agree: Callable[[Exchange], None],
     fs: Fs | None = None,
 ) -> Exchange | None:
-    """Exchange TARGET and what lies beside it, as a note says; nothing is removed.
+    """Exchange TARGET and the directory beside it, as a note says; removes nothing.
 
-    The names come from the note's own name. Which is the former state comes from the note: so
-    it is asked first, and only what is found as the note says is moved.
+    The note's own name gives both names. Its content, which others may have forged, says which
+    directory is the former state: so `agree` asks the user first, and directories move only if
+    their inode numbers are those of the note.
 
     Args:
         path: The note.
         state: The state directory of this user.
-        agree: Shown what is to be done; raises where it is not to be.
+        agree: Called with the planned exchange; raises to refuse it.
         fs: System calls.
 
     Returns:
-        What was done; None where TARGET was the former state already.
+        The exchange made; None if TARGET was the former state already.
 
     Raises:
-        ConfigError: The path is no note's, or what is there is not what the note says.
+        ConfigError: The path is no note's, or the directories are not those of the note.
         FormatError: The note is damaged.
         LocalError: The file system failed.
     """
@@ -380,10 +380,10 @@ def _describe(parent: int, full: bytes, site: Beside, note: Note, owner: int) ->
 
 
 def unfinished(path: Path | str | bytes, *, state: Path) -> Journal | None:
-    """The journal of a restore to TARGET that staged all; None without one. Changes nothing.
+    """The journal of a restore to TARGET that staged its whole tree, or None; changes nothing.
 
     Raises:
-        ConfigError: There are several, or one is not this user's.
+        ConfigError: There are several such journals, or one is not this user's.
         FormatError: It was damaged.
     """
     full = _target.locate(path)
@@ -393,17 +393,17 @@ def unfinished(path: Path | str | bytes, *, state: Path) -> Journal | None:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Leftovers:
-    """What lies beside TARGET."""
+    """Directories and notes of unfinished restores beside TARGET."""
 
     killed: tuple[Path, ...] = ()  # staging of runs of this user; `undo` removes it
-    unknown: tuple[BesideTarget, ...] = ()  # this user has no journal of it; nothing removes it
+    unknown: tuple[BesideTarget, ...] = ()  # without a journal of this user's: never removed
 
 
 def leftovers(path: Path | str | bytes, *, state: Path) -> Leftovers:
-    """What restores that were killed left, and what others or lost journals did.
+    """List what killed restores of this user left, and what lies there without a journal.
 
     Raises:
-        ConfigError: TARGET is no possible one, or a journal is not this user's.
+        ConfigError: TARGET can't be a target, or a journal is not this user's.
         FormatError: A journal was damaged.
         LocalError: The directory around it can't be listed.
     """
@@ -455,10 +455,10 @@ def _local_errors(what: str, path: bytes) -> Iterator[None]:
 
 
 def refuse_unfinished(state: Path, target: bytes, fs: Fs) -> None:
-    """See that no restore of this user to TARGET waits for a decision.
+    """Refuse while an earlier restore of this user to TARGET waits for finalize or undo.
 
     Raises:
-        ConfigError: One does.
+        ConfigError: One waits.
     """
     waiting = [each for each in look(state, target, fs) if each.state is not State.STARTED]
     if waiting:
