@@ -50,6 +50,11 @@ class Chosen:
     left: int  # more of them, for which there is no time
     reached: bool  # some test runs the line itself
 
+    @property
+    def tests(self) -> list[str]:
+        """All of them, in the order in which they run."""
+        return [*self.first, *self.then]
+
 
 def choose(mutant: Mutant, recording: Recording) -> Chosen:
     """The cheapest tests that run the line: of one file, then of all, one of each before a second.
@@ -96,7 +101,7 @@ def judge(mutant: Mutant, workshop: Workshop, chosen: Chosen, cap: float) -> Res
             if status == 0:
                 left = cap - (time.monotonic() - began)
                 status, output = workshop.pytest(tests, "-x", seconds=left)
-    failed = re.search(r"^(?:FAILED|ERROR) (tests/\S+)", output, re.MULTILINE)
+    failed = failing(chosen.tests, output)
     return {
         "key": mutant.key,
         "verdict": verdict(status, output) if chosen.first else "not tried",
@@ -108,12 +113,19 @@ def judge(mutant: Mutant, workshop: Workshop, chosen: Chosen, cap: float) -> Res
         "new": mutant.new,
         "sync": mutant.syncs,
         "reached": chosen.reached,
-        "tests": [*chosen.first, *chosen.then],
+        "tests": chosen.tests,
         "left": chosen.left,
-        "by": failed[1] if failed else "",
+        "by": failed[0] if failed else "",
         "output": "" if status in {0, 1} else output[-2_000:],
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def failing(tests: Sequence[str], output: str) -> list[str]:
+    """Those that pytest's summary names; a test's name may hold spaces and dashes."""
+    said = re.findall(r"^(?:FAILED|ERROR) (.+)", output, re.MULTILINE)
+    lines = {f"{line} - " for line in said}
+    return [test for test in tests if any(line.startswith(f"{test} - ") for line in lines)]
 
 
 def verdict(status: int | None, output: str) -> str:
@@ -166,8 +178,8 @@ def doubtful(results: Sequence[Result], workshop: Workshop) -> set[str]:
     killers = sorted({result["by"] for result in results if result["by"]})
     if not killers:
         return set()
-    _, output = workshop.pytest(killers)
-    return set(re.findall(r"^(?:FAILED|ERROR) (tests/\S+)", output, re.MULTILINE))
+    status, output = workshop.pytest(killers)
+    return set(failing(killers, output) if status in {0, 1} else killers)
 
 
 def arguments() -> argparse.Namespace:

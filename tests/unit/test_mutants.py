@@ -8,6 +8,7 @@ import pytest
 
 from tests.mutants.mutations import mutants_of
 from tests.mutants.recording import Recording
+from tests.mutants.run import failing, verdict
 from tests.mutants.sample import draw, modules, syncs
 from tests.mutants.workshop import Workshop
 
@@ -52,6 +53,22 @@ def test_a_change_is_known_again_where_it_moved_to() -> None:
     """What is known of it, as that it makes no difference, outlives edits around it."""
     keys = [m.key for m in mutants_of("vault/some.py", SOURCE)]
     assert [m.key for m in mutants_of("vault/other.py", b"import os\n\n" + SOURCE)] == keys
+
+
+def test_the_test_that_failed_is_known_by_its_whole_name() -> None:
+    """Spaces and dashes are part of it; what pytest says of the failure is not."""
+    tests = ["tests/a.py::test_b", "tests/a.py::test_b[a - b]", "tests/a.py::test_b[c d]"]
+    output = "1 failed\nFAILED tests/a.py::test_b[a - b] - AssertionError: x - y\n"
+    assert failing(tests, output) == [tests[1]]
+    assert failing(tests, "FAILED tests/a.py::test_b[c d]\n") == [tests[2]]
+    assert failing(tests, "3 passed\n") == []
+
+
+def test_what_pytest_ends_with_is_a_verdict_only_where_it_is_one() -> None:
+    """A module that can't be imported is noticed; a test that is not there says nothing."""
+    assert [verdict(status, "") for status in (0, 1, None)] == ["survived", "killed", "timed out"]
+    assert verdict(4, "ERROR: found no collectors for tests/a.py::test_b") == "killed"
+    assert verdict(4, "ERROR: not found: tests/a.py::test_b") == "not tried"
 
 
 def test_the_sample_is_the_seeds() -> None:
