@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 _SLACK = timedelta(hours=1)  # clocks differ by up to five minutes, and a PUT takes its time
-_SHOWN = 8  # versions of one name that are told one by one
+_SHOWN = 8  # versions of one name that get a finding each
 
 _BAD: dict[VersionKind, tuple[Code, str]] = {
     VersionKind.MARKER: (Code.MARKER, "delete marker"),
@@ -71,10 +71,10 @@ def audit_repository(
         sample: Which packs to read and hash; everything else always is.
         floors: Heads that the ledger must contain.
         workers: Executors.
-        progress: Told objects and bytes.
+        progress: Called with objects and bytes.
 
     Raises:
-        StorageError: The store did not answer, so nothing can be said.
+        StorageError: The store did not answer, so the audit has no result.
     """
     run = _Audit(repository, workers, progress)
     run.check_ledger(floors)
@@ -86,7 +86,7 @@ def audit_repository(
 
 
 class _Audit:
-    """Collects what one audit sees."""
+    """One audit: its needs, findings and totals."""
 
     def __init__(self, repository: Repository, workers: Workers, progress: Progress) -> None:
         self._repository = repository
@@ -98,7 +98,7 @@ class _Audit:
         self._findings = Findings()
         self._totals = Totals()
         self._beyond: list[tuple[int, Judged]] = []
-        # the earlier clock: a wrong one must not make what is owed look expired
+        # the earlier clock: a clock that is fast must not make live snapshots look expired
         self._now = min(repository.clock(), repository.store.now())
         self._owed = owed(self._ledger, self._ledger.snapshots(), self._now)
         self._collector = Collector(repository, self._findings)
@@ -114,14 +114,14 @@ class _Audit:
         self._totals = dataclasses.replace(self._totals, **changed)
 
     def _each(self, work: Callable[[_U], _T], items: Iterable[_U]) -> Iterator[tuple[_U, _T]]:
-        """Items with what became of them, in their order; many questions at the same time."""
+        """Items with their results, in order; many questions to the store at the same time."""
         for item, future in in_order(self._workers.transfer, work, items, limit=IN_FLIGHT):
             yield item, future.result()
 
     # --- the ledger ---
 
     def check_ledger(self, floors: Sequence[Head]) -> None:
-        """What links and does not count; what should be there and is not; the clocks."""
+        """Report void statements, heads that are missing, and clocks that differ."""
         for record in self._ledger.records:
             if record.status is not Status.VALID:
                 self._add_statement(record)
@@ -151,7 +151,7 @@ class _Audit:
             )
 
     def _check_store(self) -> None:
-        """What the store would do to objects by itself; an auditor who may not ask is told so."""
+        """Report rules by which the store itself would remove objects, or that it hides them."""
         try:
             hazards = self._store.hazards()
         except StorageUnavailableError:
@@ -173,10 +173,10 @@ class _Audit:
             found=f"key {record.key_id} at {when(record.modified)}",
         )
 
-    # --- what is owed ---
+    # --- objects that must exist ---
 
     def collect(self) -> None:
-        """Everything that owed snapshots, the ledger and its citations need."""
+        """Collect all objects that live snapshots, the ledger and its citations need."""
         self._progress.stage("inventories")
         sound = self._collector.add_snapshots(self._owed)
         self._sound = {record.seq for record in sound}
@@ -189,10 +189,10 @@ class _Audit:
             packs=sum(need.is_pack for need in needs),
         )
 
-    # --- what is there ---
+    # --- objects in the store ---
 
     def list_store(self) -> None:
-        """One listing of everything; what stands under each name is judged on the way."""
+        """List the whole store once, and judge all versions of each name."""
         self._progress.stage("listing")
         inspector = Inspector(self._repository, self._collector.needs)
 
@@ -204,7 +204,7 @@ class _Audit:
         self._settle_beyond()
         lacking = [need for need in self._collector.needs if need.located is None]
         for need, view in self._each(lambda need: inspector.look(need.name), lacking):
-            self._locate(need, view)  # one list may be stale: lost is said after two
+            self._locate(need, view)  # a list may be stale: an object is lost if two lack it
             if need.located is None:
                 self._lacks(need, view)
 
@@ -252,7 +252,7 @@ class _Audit:
             )
 
     def _report_others(self, view: View, needs: Sequence[Need]) -> None:
-        """One finding for each version that should not be there; of very many, a sum."""
+        """Add a finding for each version that should not be there; for very many, a sum."""
         harmful = {id(each) for each in view.harmful(needed=bool(needs))}
         told: dict[VersionKind, list[Judged]] = {}
         for judged in view.judged:
@@ -263,7 +263,7 @@ class _Audit:
             elif judged.kind in _BAD:
                 told.setdefault(judged.kind, []).append(judged)
         for kind, group in told.items():
-            # those that do harm are told first, so that what is kept shows how grave it is
+            # harmful versions come first, as only the first findings are kept
             group.sort(key=lambda judged: id(judged) not in harmful)
             for judged in group[:_SHOWN]:
                 self._report_other(view, judged, needs, harmless=id(judged) not in harmful)
@@ -309,7 +309,11 @@ class _Audit:
         return _BAD[kind]
 
     def _settle_beyond(self) -> None:
-        """What was appended while we looked is no hole; all else signed and not linked is."""
+        """Report signed statements beyond a gap in the ledger.
+
+        Statements listed beyond the head: if a refresh links them, they were appended during the
+        audit. Any other one means that a statement before it is missing.
+        """
         if self._beyond:
             self._repository.refresh()
         for seq, judged in self._beyond:
@@ -335,7 +339,7 @@ class _Audit:
     # --- sizes, checksums, locks ---
 
     def check_rows(self) -> None:
-        """Ask the store about every object that is owed."""
+        """Ask the store about every needed object."""
         self._progress.stage("locks")
         rows = [need for need in self._collector.needs if need.located]
 
@@ -359,7 +363,7 @@ class _Audit:
 
     def _check_checksum(self, need: Need, status: ObjectStatus) -> None:
         if need.is_statement:
-            return  # its digest is of what is signed, and was checked
+            return  # a statement's digest is of its signed content, which was checked
         if status.sha256 is None:
             self._count(not_available=1)
             return
@@ -409,7 +413,7 @@ class _Audit:
         )
 
     def _term_end(self, need: Need) -> datetime:
-        """Until when the ledger term of what was stored then lasts."""
+        """End of the ledger term of an object, counted from when it was stored."""
         if not need.name.startswith(TERM_PREFIXES):
             return NEVER
         return need.modified + self._repository.parameters.ledger_span - _SLACK
@@ -417,7 +421,7 @@ class _Audit:
     # --- bytes ---
 
     def read(self, sample: Sample) -> None:
-        """What was sampled, everything small, headers, and what events cite."""
+        """Read the sampled packs, all small objects, headers, and cited attestations."""
         self._progress.stage("reading")
         needs = self._collector.needs
         reading = Reading(
@@ -435,7 +439,10 @@ class _Audit:
         self._repeat_words()
 
     def _repeat_words(self) -> None:
-        """What a restorer found wrong is, until it is read right; an audit of sizes can't tell."""
+        """Report packs that a restorer found wrong and that no reading since found right.
+
+        An audit that compares sizes only can't find them itself.
+        """
         said = words(self._repository)
         for need in self._collector.needs if said else ():
             word = said.get(need.name.rpartition("/")[2]) if need.is_pack else None
@@ -450,7 +457,7 @@ class _Audit:
     # --- the whole ---
 
     def report(self) -> AuditReport:
-        """All of it."""
+        """The report, after all checks."""
         ends = Ends(self._collector.needs, self._ledger, self._head.seq + 1)
         bad = {need.name for need in self._collector.needs if need.is_bad}
         snapshots = tuple(self._snapshot(record, ends, bad) for record in self._owed)
@@ -505,6 +512,6 @@ class _Audit:
 
 
 def described(version: ObjectVersion) -> str:
-    """Which version, how large, from when."""
+    """A version's id, size and time, for a finding."""
     size = "" if version.marker else f", {version.size} bytes"
     return f"version {version.version}{size}, {when(version.modified)}"

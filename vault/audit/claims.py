@@ -1,4 +1,7 @@
-"""What statements claim, against what the store and the root say of it (docs/format.md 2.6)."""
+"""Compares times and locks that statements claim with those of the store and the root.
+
+See docs/format.md 2.6.
+"""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -23,10 +26,10 @@ def is_copy(ledger: Ledger) -> bool:
 
 
 def check_times(ledger: Ledger, findings: Findings) -> None:
-    """Times that can't be, by the store's; nothing in a copy, whose times say nothing."""
+    """Report times that contradict the store's; skipped in a copy: its times are of the copying."""
     if is_copy(ledger):
         return
-    before: datetime | None = None  # what the predecessor's time counts as
+    before: datetime | None = None  # time of the predecessor, as corrected by the store's
     for record in ledger.records:
         if record.time is not None:
             _check_time(ledger, record, before, findings)
@@ -86,7 +89,7 @@ def _check_created(
 
 
 def check_modes(ledger: Ledger, records: Iterable[Record], findings: Findings) -> None:
-    """Snapshots that promise a weaker lock than the root of their time asks for."""
+    """Report snapshots that promise a weaker lock than the root in force then demands."""
     for record in records:
         wanted = ledger.authority_at(record.seq).body.parameters.lock_mode
         found = snapshot_body(record).mode

@@ -1,4 +1,4 @@
-"""The part of an audit that reads: bytes against digests, headers, and what events cite."""
+"""The part of an audit that reads: bytes against digests, headers, and cited attestations."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +31,7 @@ _HEADERS = 32  # headers and attestations being read at the same time; they are 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ReadTotals:
-    """What was read."""
+    """Counts of objects and bytes read."""
 
     read: int = 0  # objects whose bytes were hashed here
     bytes_read: int = 0
@@ -41,7 +41,7 @@ class ReadTotals:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What was seen of one object."""
+    """Result of reading one object."""
 
     is_there: bool = True
     digest: Digest | None = None  # None: only its header was asked for
@@ -50,14 +50,14 @@ class _Seen:
 
 
 class Reading:
-    """Reads what is owed; changes nothing.
+    """Reads needed objects; changes nothing.
 
     Args:
         repository: Read up to its head.
-        needs: With what was located.
-        findings: Gets what is wrong.
+        needs: Rows whose right version was located.
+        findings: Receives the findings.
         workers: Executors.
-        progress: Told objects and bytes.
+        progress: Called with objects and bytes.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Reading:
     # --- bytes and headers ---
 
     def read(self, sample: Sample) -> None:
-        """Hash a sample of the packs and everything else not read yet; headers of the others."""
+        """Hash a sample of the packs and all other objects not read yet; peek at other headers."""
         rows = [need for need in self._needs if need.located and not need.is_hashed]
         chosen = sample.choose([need.name for need in rows])
         wanted = [need for need in rows if need.name in chosen]
@@ -95,7 +95,7 @@ class Reading:
             self._take(need, future)
 
     def _hash(self, need: Need) -> _Seen:
-        """All of it; what would accuse somebody is asked for again."""
+        """Hash the whole object; a result that would be a finding is read a second time."""
 
         def ask() -> _Seen:
             try:
@@ -108,7 +108,7 @@ class Reading:
         return ask_twice(need.name, ask, lambda seen: seen.digest == need.sha256)
 
     def _peek(self, need: Need) -> _Seen:
-        """The header alone; who may not read packs sees none, and that is said as a count."""
+        """Read the header alone; without the right to read packs none, which the counts show."""
 
         def ask() -> _Seen:
             try:
@@ -167,10 +167,10 @@ class Reading:
         changed = {name: getattr(self.totals, name) + more for name, more in amounts.items()}
         self.totals = dataclasses.replace(self.totals, **changed)
 
-    # --- what events cite ---
+    # --- attestations that events cite ---
 
     def check_events(self) -> None:
-        """Open the attestation of every event: nobody is believed for saying that there is one."""
+        """Open the attestation of every event: a statement alone does not prove that it exists."""
         events = self._ledger.valid(*ATTESTED)
         for record, future in in_order(
             self._workers.transfer, self._objections, events, limit=_HEADERS
@@ -185,7 +185,7 @@ class Reading:
                 )
 
     def _objections(self, record: Record) -> Sequence[attestations.Difference]:
-        """None of what is missing: that is told as an object that is."""
+        """Differences between an event and its attestation; a missing one is reported elsewhere."""
         assert isinstance(record.body, EventBody | VerificationBody)
         for need in self._needs.of(evidence_name(record.body.attestation)):
             if need.located is not None:

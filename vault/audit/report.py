@@ -1,4 +1,4 @@
-"""What an audit says in the end: what was looked at, how every snapshot stands, what was found."""
+"""The report of an audit: totals, the state of every snapshot, and the findings."""
 
 import dataclasses
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from vault.model import LockMode, Severity
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotAudit:
-    """How one snapshot that is owed stands."""
+    """State of one live or held snapshot."""
 
     seq: int
     dataset: str
@@ -21,19 +21,19 @@ class SnapshotAudit:
     until: datetime  # promised
     objects: int
     bytes: int
-    readable: bool  # whether its inventory is
-    bad: int  # of its objects, those found missing or wrong; the ledger's up to it among them
-    protection: Protection | None  # None under lock mode none, or if it can't be told
+    readable: bool  # whether its inventory can be read
+    bad: int  # number of its objects found missing or wrong, statements up to it among them
+    protection: Protection | None  # None under lock mode none, or if not known
 
     @property
     def is_hit(self) -> bool:
-        """Whether something that it needs is missing or wrong."""
+        """Whether an object that it needs is missing or wrong."""
         return self.bad > 0 or not self.readable
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetAge:
-    """How old the newest complete snapshot of a dataset is: the RPO as it is."""
+    """Age of the newest complete snapshot of a dataset: the actual RPO."""
 
     dataset: str
     newest: int | None  # seq
@@ -42,7 +42,7 @@ class DatasetAge:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What was looked at."""
+    """Counts of names, versions, objects and bytes that the audit looked at."""
 
     names: int = 0  # listed
     versions: int = 0
@@ -61,7 +61,7 @@ class Totals:
 
     @property
     def share_read(self) -> str:
-        """How much of the packs was read, in words; never more than was."""
+        """How much of the packs was read, in words; rounded down."""
         if not self.packs:
             return "no packs to read"
         if not self.packs_read:
@@ -73,12 +73,12 @@ class Totals:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:
-    """All that one audit saw."""
+    """Result of one audit."""
 
     head: Head
     at: datetime
     lock_mode: LockMode
-    advisory: bool  # nothing but this program keeps the locks, or there are none
+    advisory: bool  # only this program keeps the locks, not the store; or there are none
     snapshots: tuple[SnapshotAudit, ...]
     datasets: tuple[DatasetAge, ...]
     totals: Totals
@@ -93,6 +93,9 @@ class AuditReport:
 
     @property
     def verdict(self) -> str:
-        """In a line: whether it passed, and how much of the packs that is said of (I5)."""
+        """One line: passed or failed, and how much of the packs was read.
+
+        Without the second part "passed" would claim more than was read (I5).
+        """
         passed = self.gravest is Concern.NONE
         return f"{'passed' if passed else f'failed: {self.gravest}'}; {self.totals.share_read}"

@@ -1,7 +1,7 @@
 """To whom packs and domain objects are sealed, by their headers (docs/format.md 3).
 
-A header is not secret and says for whom the key is in it. That the key in it is the right one
-is for `verify` to tell, which opens it.
+A header is not secret and lists the recipients of the key in it. Only `verify`, which opens it,
+can tell whether that key is the right one.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,10 +21,10 @@ _LONG_RUN = timedelta(days=7)  # a run seals to the root that it began with
 
 
 class Recipients:
-    """Whom an object of some age must be sealed to.
+    """The recipients that an object must be sealed to, by the time when it was stored.
 
     Args:
-        ledger: Its roots say.
+        ledger: Its roots list the recipients.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -39,11 +39,11 @@ class Recipients:
         self._is_copy = is_copy(ledger)
 
     def objection(self, sealed: frozenset[Id], modified: datetime) -> str:
-        """Names of those whom it should be sealed to and is not; empty if it is. Pure.
+        """Names of recipients that the object lacks; empty if it has all. Pure.
 
         Args:
-            sealed: To whom, by the object's header.
-            modified: When the store got it; of a copy that says nothing.
+            sealed: Recipients in the object's header.
+            modified: When the store received it; for a copy the time of the copying.
         """
         missing = ""
         for number, (_, listed) in enumerate(self._roots):
@@ -58,10 +58,10 @@ class Recipients:
 
 
 def sealed_to(read: Callable[[int], bytes]) -> frozenset[Id]:
-    """To whom an object is sealed.
+    """Recipients that an object is sealed to.
 
     Args:
-        read: Gives so many bytes of its beginning, fewer if it is shorter.
+        read: Returns that many bytes of its beginning, fewer if it is shorter.
 
     Raises:
         FormatError: It has no header.

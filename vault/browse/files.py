@@ -60,7 +60,7 @@ class Blocks:
         self._broken: dict[_BlockKey, IntegrityError] = {}
 
     def chunk(self, chunk_id: bytes, following: Sequence[bytes] = ()) -> memoryview:
-        """The verified bytes of one chunk.
+        """The bytes of one chunk, verified.
 
         Args:
             chunk_id: Of the chunk.

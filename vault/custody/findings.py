@@ -1,4 +1,4 @@
-"""What an audit can find and how grave it is. Pure."""
+"""The findings of an audit, and how grave each is. Pure."""
 
 import dataclasses
 from collections import Counter
@@ -7,11 +7,11 @@ from enum import StrEnum
 
 from vault.model import Code, Finding, Severity
 
-LIMIT = 10_000  # findings of one code that are kept; an attacker makes any number of versions
+LIMIT = 10_000  # kept findings of one code; an attacker can make any number of versions
 
 
 class Concern(StrEnum):
-    """Which promise a finding is about; the gravest first."""
+    """The promise that a finding is about; the gravest first."""
 
     INTEGRITY = "integrity"
     RETENTION = "retention"
@@ -27,7 +27,7 @@ _INFO = (Severity.INFO, Concern.NONE)
 
 JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.VOID: _INTEGRITY,
-    Code.DISTRUSTED: _WARNING,  # somebody saw to it already
+    Code.DISTRUSTED: _WARNING,  # a revocation already voided it
     Code.NOT_UNDERSTOOD: _WARNING,
     Code.OTHER_HISTORY: _INTEGRITY,
     Code.BEYOND_GAP: _INTEGRITY,
@@ -97,7 +97,7 @@ class Findings:
         found: object = "",
         harmless: bool = False,
     ) -> None:
-        """Note one; a harmless one is no error, whatever its code is elsewhere."""
+        """Add a finding; if it is marked harmless, it is no error, whatever its code."""
         self.counts[code] += 1
         if self.counts[code] > LIMIT:
             return

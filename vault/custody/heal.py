@@ -1,11 +1,11 @@
-"""Makes plain reads meet the right bytes again where somebody hid them (docs/design.md "Heal").
+"""Makes plain reads return the right bytes again, after an attacker hid them.
 
-The vault itself never needs this: it reads pinned versions. Copy tools, other programs
-and people in a console see the newest version of a name only. `plan` says what is in
-the way, `execute` removes it: delete markers and junk where no lock keeps them, and what
-stays is covered by the right bytes once more. Junk beside a statement goes wherever it stands:
-all versions older than the right one are read by everybody who opens the repository. Nothing
-that an inventory names and nothing whose bytes are needed is ever deleted.
+See docs/design.md "Heal". The vault itself never needs this: it reads pinned versions. Copy
+tools, other programs and people in a console see only the newest version of a name. `plan` lists
+the delete markers and junk versions that hide a needed object; `execute` removes them. If a lock
+keeps one, `execute` stores the right bytes again as the newest version. For statements, junk
+older than the right version is removed too, since each program that opens the repository reads
+it. A version that an inventory names, or whose bytes are needed, is never deleted.
 """
 
 import dataclasses
@@ -30,12 +30,12 @@ from vault.storage.base import ObjectVersion
 from vault.storage.names import parse_ledger_name
 
 _IN_FLIGHT = 32  # names being looked at
-# a plain read must not meet these
+# kinds of versions that a plain read must not return
 _COVERING = (VersionKind.OTHER, VersionKind.FORK, VersionKind.UNLISTED)
 
 
 class Action(StrEnum):
-    """What is done about one version."""
+    """The action on one version."""
 
     REMOVE_MARKER = "remove marker"
     REMOVE_JUNK = "remove junk"
@@ -48,30 +48,30 @@ class Step:
 
     action: Action
     name: str
-    version: str  # to be removed; of EXPOSE, the one whose bytes are stored again
+    version: str  # the one to remove; for EXPOSE, the one whose bytes are stored again
     size: int  # of that version
     modified: datetime  # of that version, by the store's clock
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """One needed object that has something in its way: its steps, in their order."""
+    """One needed object that other versions hide: the steps to expose it, in their order."""
 
     name: str
     is_hidden: bool  # plain reads don't find it
     steps: tuple[Step, ...]  # markers, then junk
-    right: Step  # what exposes it where a step is refused
+    right: Step  # the step that exposes it if the store refuses one of `steps`
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HealPlan:
-    """What is in the way of plain reads, and what no version can bring back."""
+    """Versions that hide needed objects from plain reads, and objects that are lost."""
 
     repairs: tuple[Repair, ...]
-    lost: tuple[str, ...]  # names of needed objects without a right version: the store says so
-    refused: tuple[str, ...] = ()  # names that the store does not let us tell anything of
-    left: tuple[str, ...] = ()  # names with what an audit calls an error and heal never removes
-    unread: tuple[int, ...] = ()  # snapshots whose needs are not known: their inventory is wrong
+    lost: tuple[str, ...]  # names of needed objects of which the store lists no right version
+    refused: tuple[str, ...] = ()  # names whose versions the store refuses to show
+    left: tuple[str, ...] = ()  # names with versions that an audit reports and heal never removes
+    unread: tuple[int, ...] = ()  # snapshots with a bad inventory, so that their needs are unknown
 
     @property
     def hidden(self) -> list[str]:
@@ -86,7 +86,7 @@ class HealPlan:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What became of one step."""
+    """Result of one step."""
 
     step: Step
     refusal: str = ""  # why it was not done; empty if it was
@@ -94,7 +94,7 @@ class Done:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HealReport:
-    """What `execute` did."""
+    """Result of `execute`."""
 
     done: tuple[Done, ...]
     hidden: tuple[str, ...]  # names that plain reads still don't find
@@ -113,16 +113,16 @@ class HealReport:
         }
 
 
-# --- what is to be done; pure ---
+# --- planning; pure ---
 
 
 def plan_repair(view: View, right: ObjectVersion, needs: Sequence[Need]) -> Repair | None:
-    """What exposes one needed object again; None if nothing is in its way. Pure.
+    """The repair that exposes one needed object again; None if it needs none. Pure.
 
     Args:
         view: All versions of its name.
-        right: One that has the right bytes.
-        needs: What is known of it; the versions they pin are never touched.
+        right: A version that has the right bytes.
+        needs: Its rows; the versions that they pin are never touched.
     """
     pins = {need.version for need in needs}
     markers = [each for each in view.judged if each.kind is VersionKind.MARKER]
@@ -134,7 +134,7 @@ def plan_repair(view: View, right: ObjectVersion, needs: Sequence[Need]) -> Repa
     steps = [_step(Action.REMOVE_MARKER, each.version) for each in markers]
     steps += [_step(Action.REMOVE_JUNK, each.version) for each in junk]
     expose = _step(Action.EXPOSE, right)
-    if newest.kind in _COVERING and not junk:  # it is pinned, or shows a theft: stays
+    if newest.kind in _COVERING and not junk:  # kept: it is pinned, or evidence of a theft
         steps.append(expose)
     return Repair(name=view.name, is_hidden=is_hidden, steps=tuple(steps), right=expose)
 
@@ -170,7 +170,7 @@ def _step(action: Action, version: ObjectVersion) -> Step:
 
 
 class Healer:
-    """Plans and carries out; knows what is owed.
+    """Plans a repair and carries it out.
 
     Args:
         repository: Read up to its head.
@@ -224,7 +224,10 @@ class Healer:
         return (future.result() for _, future in judged)
 
     def _settle(self, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Lost, and not to be told: a list may be stale, so lost is what two of them lack."""
+        """Names that are lost, and names that the store refuses to show.
+
+        A store's list may be stale, so an object is lost only if a second list lacks it, too.
+        """
         lost: list[str] = []
         refused: list[str] = []
         again = in_order(self._workers.transfer, self._inspector.look, names, limit=_IN_FLIGHT)
@@ -269,13 +272,13 @@ class Healer:
                 case Action.EXPOSE:
                     self._expose(step)
         except ObjectNotFoundError:
-            return Done(step=step)  # somebody else did it
+            return Done(step=step)  # another process has removed it
         except VaultError as error:
             return Done(step=step, refusal=str(error))
         return Done(step=step)
 
     def _remove_junk(self, step: Step) -> None:
-        """Delete a version after one more look at its bytes, which nothing may need.
+        """Delete a version, after a last check that no needed object has its bytes.
 
         Raises:
             RetentionError: A lock keeps it, or an object that is needed has these bytes.
@@ -305,7 +308,7 @@ class Healer:
         self._store.put(step.name, data, sha256=Digest.of(data), retention=retention)
 
     def _right_bytes(self, step: Step) -> bytes:
-        """Verified against what was signed, from whichever version has them."""
+        """The right bytes, from any version that has them, verified against the signed digest."""
         seq = parse_ledger_name(step.name)
         if seq is not None:
             return self._repository.log.envelope_of(self._repository.ledger.records[seq])
@@ -344,16 +347,16 @@ def heal_repository(
 
 
 def _is_left(judged: Judged, *, needed: bool) -> bool:
-    """Whether nothing here takes it away.
+    """Whether heal leaves this version, although an audit reports it.
 
-    Statements of a thief are evidence, and what looks like junk at a number beyond the head may be
-    the statement of a host that was enrolled a moment ago.
+    A thief's statements are evidence. Junk at a number beyond the head may be the statement of a
+    host that was enrolled a moment ago.
     """
     return not needed or judged.kind in (VersionKind.FORK, VersionKind.UNLISTED)
 
 
 def _needs(repository: Repository) -> tuple[Needs, tuple[int, ...]]:
-    """What is owed; and the snapshots of which that can't be said."""
+    """Everything that snapshots need; and snapshots whose inventory can't be read."""
     ledger = repository.ledger
     records = owed(ledger, ledger.snapshots(), min(repository.clock(), repository.store.now()))
     collector = Collector(repository, Findings())
@@ -365,7 +368,7 @@ def _needs(repository: Repository) -> tuple[Needs, tuple[int, ...]]:
 
 
 def _statement_digest(data: bytes) -> Digest | None:
-    """By which the ledger knows an envelope; None if it is none."""
+    """The digest by which the ledger knows an envelope; None if the bytes are no envelope."""
     try:
         return parse_envelope(data).digest
     except IntegrityError:

@@ -1,7 +1,7 @@
-"""What is owed: every object that a live or held snapshot, or the ledger itself, needs.
+"""Every object that must exist because a live or held snapshot, or the ledger itself, needs it.
 
-One row of 0.6 kB an object, however many snapshots need it; nothing
-else of an audit grows with the repository.
+One row of 0.6 kB for each object, however many snapshots need it. No other memory of an audit
+grows with the repository.
 """
 
 import dataclasses
@@ -22,19 +22,19 @@ from vault.storage.lockrules import is_weaker
 from vault.storage.names import DOMAINS, EVIDENCE, LEDGER, PACKS, PAGES, evidence_name, ledger_name
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # before any lock's end
-_CACHE = 64 << 20  # bytes of inventories kept: the bases of one are those of the next
+_CACHE = 64 << 20  # bytes of inventories kept: consecutive inventories share their bases
 
 TERM_PREFIXES = (LEDGER, PAGES, EVIDENCE, DOMAINS)  # docs/design.md "Objects"
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Need:
-    """One object that must be there, and what was seen of it."""
+    """One object that must exist, and the audit's observations of it."""
 
     name: str
     sha256: Digest  # of the object; of a statement, of its PAE
     size: int | None  # None: not signed
-    version: str  # pinned; "" where nothing pins one
+    version: str  # pinned; "" if no inventory or statement pins one
     until: datetime  # to be locked at least until then
     mode: LockMode  # at least that strictly
     held: bool  # a held snapshot needs it
@@ -43,11 +43,11 @@ class Need:
     modified: datetime = NEVER  # of that version, by the store's clock
     locked_until: datetime | None = None
     is_hashed: bool = False  # its bytes were read and are right
-    is_bad: bool = False  # missing, or not what was signed
+    is_bad: bool = False  # missing, or different from what was signed
 
     @property
     def stored_size(self) -> int:
-        """Bytes of the version that has them; 0 where none has."""
+        """Size of the version with the right bytes; 0 if there is none."""
         return self.located.size if self.located else 0
 
     @property
@@ -57,7 +57,7 @@ class Need:
 
     @property
     def is_sealed(self) -> bool:
-        """Whether it begins with a header that says who can open it."""
+        """Whether it begins with a header that lists its recipients."""
         return self.name.startswith((PACKS, DOMAINS))
 
     @property
@@ -86,7 +86,7 @@ class Needs:
         return self._rows.get(name, ())
 
     def find(self, ref: ObjectRef) -> Need | None:
-        """The row of what an inventory names."""
+        """The row of an object that an inventory names; None if there is none."""
         return next((need for need in self.of(ref.name) if need.version == ref.version), None)
 
     def add(
@@ -100,7 +100,7 @@ class Needs:
         mode: LockMode | None = None,
         held: bool = False,
     ) -> Need:
-        """A new row, or the one there is with the stronger of both demands."""
+        """Add a row, or raise the demands of an existing row to the stronger of both."""
         mode = self.mode if mode is None or is_weaker(mode, self.mode) else mode
         rows = self._rows.setdefault(name, [])
         for need in rows:
@@ -124,7 +124,7 @@ class Needs:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Demand:
-    """What one snapshot asks of the lock of everything that it needs."""
+    """The lock that one snapshot demands of every object that it needs."""
 
     until: datetime
     mode: LockMode
@@ -132,7 +132,7 @@ class _Demand:
 
     @classmethod
     def of(cls, ledger: Ledger, record: Record, *, held: bool) -> Self:
-        """By its manifest, as far as the root allows what that claims."""
+        """The demand of a snapshot's manifest, limited to what the root allows."""
         mode = snapshot_body(record).mode
         return cls(until=ledger.effective_until(record), mode=mode, held=held)
 
@@ -142,7 +142,7 @@ class Collector:
 
     Args:
         repository: Read up to its head.
-        findings: Gets what is wrong with inventories.
+        findings: Receives the flaws of inventories.
     """
 
     def __init__(self, repository: Repository, findings: Findings) -> None:
@@ -155,10 +155,13 @@ class Collector:
         self._held = repository.ledger.holds()
 
     def add_snapshots(self, records: Iterable[Record]) -> list[Record]:
-        """Everything these need but the ledger; those whose inventory can be read.
+        """Add all that these snapshots need, except the ledger.
 
-        Those that demand the longest lock come first: what another one needs as well then has
-        its row, and is not looked at again for each of a thousand snapshots.
+        Snapshots that demand the longest lock come first: objects that later ones share with
+        them then have a row already, and are not processed again for each of a thousand snapshots.
+
+        Returns:
+            The snapshots whose inventory can be read.
         """
         ledger, held = self._repository.ledger, self._held
         owing = [
@@ -237,7 +240,10 @@ class Collector:
         return [ref, *resolved.bases, *resolved.objects]
 
     def _fetch(self, ref: ObjectRef) -> bytes:
-        """The bytes; a pinned version that is wrong is reported by the check of versions."""
+        """Read the pinned version; if its digest is wrong, any version with the right digest.
+
+        The wrong version is reported by the version check, not here.
+        """
         cached = self._cache.get(ref.name)
         if cached is not None and Digest.of(cached) == ref.sha256:
             return cached
@@ -248,7 +254,7 @@ class Collector:
         return right.data
 
     def add_ledger(self, owed: Sequence[Record]) -> None:
-        """Every statement, needed by every snapshot that is owed from it on."""
+        """Add every statement: each owed snapshot needs all statements up to its own."""
         until = NEVER
         owing = {record.seq for record in owed}
         for record in reversed(self._repository.ledger.records):
@@ -263,7 +269,7 @@ class Collector:
             )
 
     def add_evidence(self) -> None:
-        """What statements cite: attestations and prune plans."""
+        """Add the objects that statements cite: attestations and prune plans."""
         for record in self._repository.ledger.valid():
             cited = ""
             if isinstance(record.body, EventBody | VerificationBody):
@@ -289,7 +295,7 @@ def _names_itself(ref: ObjectRef) -> bool:
 
 
 def when(moment: datetime) -> str:
-    """A store's time, for findings; what can't be written as one is no reason to stop."""
+    """A store's time as text for findings; if it can't be written as one, words instead."""
     try:
         return to_rfc3339(moment)
     except (ValueError, OverflowError):

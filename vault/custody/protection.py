@@ -23,7 +23,7 @@ class Protection:
 
     until: datetime | None  # None: something it needs carries no lock at all
     weakest: str  # the object whose lock ends first
-    promised: datetime  # what the manifest says
+    promised: datetime  # end of retention in the manifest
 
     @property
     def has_gap(self) -> bool:
@@ -38,12 +38,12 @@ class Protection:
 
 
 class Ends:
-    """The ends of locks, from which that of each snapshot follows.
+    """The ends of all objects' locks; the end of a snapshot's protection follows from them.
 
     Args:
         needs: With `locked_until` filled in.
-        ledger: Says what a snapshot promises.
-        statements: How many of its statements the needs hold.
+        ledger: Has the manifests with the promised ends.
+        statements: How many of its statements are among the needs.
     """
 
     def __init__(self, needs: Needs, ledger: Ledger, statements: int) -> None:
@@ -60,12 +60,12 @@ class Ends:
             self._ledger.append(weakest)
 
     def _end(self, ref: ObjectRef) -> datetime:
-        """Where several versions of a name are pinned."""
+        """The end of a lock where several versions of a name are pinned."""
         need = self._needs.find(ref)
         return (need.locked_until if need else None) or NEVER
 
     def of(self, record: Record, refs: Iterable[ObjectRef]) -> Protection:
-        """Of a snapshot and what it needs."""
+        """Protection of a snapshot that needs these objects."""
         until, weakest = self._ledger[record.seq]
         single = self._single
         for ref in refs:
@@ -94,7 +94,7 @@ def protection(repository: Repository, record: Record) -> Protection | None:
 def protections(
     repository: Repository, records: Sequence[Record], workers: Workers
 ) -> list[Protection | None]:
-    """As `protection`, of several snapshots; what they share is asked for once."""
+    """As `protection`, of several snapshots; asks the store once about each shared object."""
     if repository.parameters.lock_mode is LockMode.NONE:
         return [None for _ in records]
     findings = Findings()
@@ -110,7 +110,7 @@ def protections(
 
 
 def _look_up(repository: Repository, needs: Needs, workers: Workers) -> None:
-    """The end of every lock, of the version with the right bytes; what is not there has none."""
+    """Ask the store when the lock of each right version ends; a missing object has none."""
     hints = {ledger_name(record.seq): record.version for record in repository.ledger.records}
     inspector = Inspector(repository, needs)
 

@@ -1,7 +1,7 @@
 """Which packs a verification or an audit reads: all, a sample, or a slice in turn. Pure.
 
-A sample is drawn by a nonce of the run, so that nobody who appends to the ledger before it can
-choose what is read (docs/format.md 2.4). Slices need no luck: N runs read every pack.
+A sample is drawn by a random nonce of the run, so that a writer who appends to the ledger before
+the run can't choose the packs (docs/format.md 2.4). Slices need no luck: N runs read every pack.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ _SEED = re.compile(r"([0-9a-f]{32})(?:@(0|[1-9][0-9]{0,15}))?")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What is to be read of the packs."""
+    """The packs to read: all, a drawn share, or one slice."""
 
     share: float = 1.0  # of their number, 0 to 1
     nonce: bytes = b""  # of a drawn sample
@@ -50,11 +50,11 @@ class Sample:
 
     @property
     def seed(self) -> str:
-        """What ``--seed`` takes to draw the same again; empty where nothing was drawn."""
+        """Value for ``--seed`` to draw the same sample again; empty if no sample was drawn."""
         return f"{self.nonce.hex()}@{self.seq}" if self.nonce else ""
 
     def choose(self, names: Collection[str]) -> set[str]:
-        """Those of the objects that are to be read: what is no pack always is."""
+        """Names of the objects to read: the chosen packs, and every object that is no pack."""
         if self.is_whole:
             return set(names)
         packs = [name for name in names if is_drawn(name)]
@@ -92,8 +92,8 @@ def draw_again(share: float, *, ledger: Ledger, seed: str) -> Sample:
     Args:
         share: From 0 to 1, as then.
         ledger: Must hold the head of then.
-        seed: ``HEX`` or ``HEX@SEQ`` as that run printed it. Without ``@SEQ`` it is the head that a
-            recorded verification of that nonce read, else the head of now.
+        seed: ``HEX`` or ``HEX@SEQ`` as that run printed it. Without ``@SEQ``, the head is that of
+            the recorded verification with that nonce, if there is one, else the present head.
 
     Raises:
         ConfigError: It is not a seed, or the ledger is shorter.
@@ -129,8 +129,8 @@ def choose_sample(names: Collection[str], share: float, *, head: Digest, nonce: 
     Args:
         names: To choose from.
         share: How many of them, from 0 to 1; rounded up.
-        head: Digest of the ledger's head: who knows the nonce beforehand does not know it.
-        nonce: Of the run: who appends to the ledger does not know it.
+        head: Digest of the ledger's head, which a user who picks the nonce beforehand can't know.
+        nonce: Of the run, which a writer who appends to the ledger can't know.
     """
     wanted = math.ceil(len(names) * share)
     if wanted >= len(names):
@@ -150,13 +150,13 @@ def slice_of(name: str, slices: int = SLICES) -> int:
     return int(name.rpartition("/")[2][:8], 16) % slices
 
 
-# --- slices in turn, as the ledger tells ---
+# --- slices in turn, by the ledger ---
 
 
 def next_slice(ledger: Ledger, records: Iterable[Record]) -> Sample:
     """The slice whose last reading is oldest; one never read comes first, then the lowest number.
 
-    By the ledger and not by the date: a monthly run would see one slice for ever.
+    Chosen by the ledger, not by the date: a run every 30 days would read the same slice for ever.
 
     Args:
         ledger: As it is read.
@@ -170,15 +170,15 @@ def next_slice(ledger: Ledger, records: Iterable[Record]) -> Sample:
 def slices_read(
     ledger: Ledger, seqs: Collection[int], believes: Callable[[Record], bool] = lambda _: True
 ) -> Mapping[int, Record]:
-    """By slice, the last verification that read it of all these snapshots that it could know.
+    """By slice, the last verification that read it for all these snapshots then in the ledger.
 
-    One that found something wrong counts: its slice was read, and what is wrong is said
-    elsewhere. Else a damaged pack that a lock keeps would be all that is ever read again.
+    A failed verification counts, too: it read its slice, and its findings are reported elsewhere.
+    Otherwise a damaged pack that a lock keeps would have its slice read again for ever.
 
     Args:
         ledger: As it is read.
         seqs: Of snapshots.
-        believes: Whether an event is borne out by what it cites; asked of few.
+        believes: Returns whether an event's attestation bears it out; called for few events.
     """
     wanted = sorted(seqs)
     found: dict[int, Record] = {}
@@ -194,7 +194,7 @@ def slices_read(
 
 
 def _slices_of(body: VerificationBody) -> Iterable[int]:
-    """What a verification read whole."""
+    """Slices that a verification read whole."""
     if body.slice is not None:
         return (body.slice[0],) if body.slice[1] == SLICES else ()
     return range(SLICES) if body.share == WHOLE_SHARE else ()
@@ -208,9 +208,9 @@ def _verifications(ledger: Ledger) -> Iterable[tuple[Record, VerificationBody]]:
 
 
 def _covers(body: VerificationBody, wanted: Sequence[int]) -> bool:
-    """Whether it is of every one of these snapshots that there was, and of one at least.
+    """Whether a verification covers all of these snapshots that existed then, and at least one.
 
-    Where it has as many ranges as a statement holds, older ones stand in its attestation only.
+    A statement holds only the newest ranges; if it is full, older ones are in its attestation only.
     """
     start = body.snapshots[0][0] if len(body.snapshots) == MAX_RANGES else 0
     known = bisect_right(wanted, body.through) - bisect_left(wanted, start)
@@ -222,13 +222,13 @@ def _covers(body: VerificationBody, wanted: Sequence[int]) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How long ago every pack that is owed was last read back, whole or slice by slice."""
+    """When all needed packs were last read back, whole or slice by slice."""
 
     slices: int  # N
-    unread: int  # of them, never read of the snapshots that are owed
+    unread: int  # number of slices never read for the snapshots that are owed
     since: datetime | None  # every pack was read since then; None while one slice is unread
     through: int | None  # of all snapshots up to this seq; None while one slice is unread
-    failed: bool = False  # something was wrong or missing in one of these readings
+    failed: bool = False  # one of these readings found a wrong or missing object
 
     @property
     def is_complete(self) -> bool:
@@ -239,10 +239,10 @@ class Coverage:
 def coverage(
     ledger: Ledger, records: Sequence[Record], believes: Callable[[Record], bool] = lambda _: True
 ) -> Coverage:
-    """What verifications in the ledger say they read of these snapshots.
+    """Coverage of these snapshots by the verifications in the ledger.
 
-    What was stored after `Coverage.through` was not read back yet. Times are when a run began,
-    and never later than when the store took its statement.
+    Packs stored after `Coverage.through` were not read back yet. Times are when a run began, but
+    at the latest when the store received its statement.
 
     Args:
         ledger: As it is read.

@@ -1,10 +1,11 @@
-"""Which version under a name is the right one, and what the others are.
+"""Which version under a name is the right one, and how the others came there.
 
 See I4, I5 in docs/invariants.md.
 
-A name of the vault is written once. More versions than one are a repeated PUT of the
-same bytes, two writers who raced for a number of the ledger, or somebody's attempt to
-hide what was there. Size first, then the checksum the store states, then the bytes.
+The vault writes a name once. A second version is a repeated PUT of the same bytes, the statement
+of another writer that raced for a number of the ledger, or an attacker's attempt to hide the
+first. Versions are judged by size first, then by the checksum that the store states, then by
+their bytes.
 """
 
 import dataclasses
@@ -46,13 +47,13 @@ _PIECE = 8 << 20  # bytes read at a time to be hashed
 
 
 class VersionKind(Enum):
-    """What one version is."""
+    """The judgement of one version."""
 
     RIGHT = auto()  # pinned and of the right size, or the right bytes by digest
-    OTHER = auto()  # other bytes than the name, or who pinned it, stands for
+    OTHER = auto()  # other bytes than its name, or the inventory that pins it, says
     MARKER = auto()
-    UNSEEN = auto()  # nothing needs it, and it is alone under its name
-    UNREADABLE = auto()  # the store does not let us tell
+    UNSEEN = auto()  # the only version of its name, which no snapshot needs; not read
+    UNREADABLE = auto()  # the store refuses to show it
     LOST_RACE = auto()  # a statement that came second
     UNLISTED = auto()  # a statement that came first, by a key not listed then
     FORK = auto()  # a statement of a known key that follows another history
@@ -62,7 +63,7 @@ class VersionKind(Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """One version and what it is."""
+    """One version and its judgement."""
 
     version: ObjectVersion
     kind: VersionKind
@@ -90,10 +91,10 @@ class View:
     def harmful(self, *, needed: bool) -> Iterator[Judged]:
         """Versions that an audit calls an error; `heal` says the same (docs/design.md "Heal").
 
-        A marker or other bytes hide what older right versions a plain read would meet. Where a
-        right one is newer, or nothing needs the name, they hide nothing. Junk at a number that no
-        statement has yet costs everybody a look, and signed statements beside the chain
-        show that somebody has a key.
+        A marker or other bytes do harm if they are newer than every right version of a needed
+        name: a plain read returns them. Junk at a number of the ledger without a statement does,
+        too: each reader must fetch it. So do signed statements beside the chain: they show that
+        an attacker may have a key.
         """
         rights = [i for i, each in enumerate(self.judged) if each.kind is VersionKind.RIGHT]
         last = rights[-1] if rights else -1
@@ -111,7 +112,7 @@ class View:
 
     @property
     def shown(self) -> Judged | None:
-        """What a plain read of the name meets: the newest version."""
+        """The version that a plain read of the name returns: the newest."""
         return self.judged[-1] if self.judged else None
 
 
@@ -127,7 +128,7 @@ class Inspector:
 
     Args:
         repository: Read up to its head.
-        needs: What is owed.
+        needs: All objects that must exist.
     """
 
     def __init__(self, repository: Repository, needs: Needs) -> None:
@@ -137,11 +138,11 @@ class Inspector:
         self._keys = known_keys(repository.ledger)
 
     def inspect(self, name: str, versions: Sequence[ObjectVersion]) -> View:
-        """What each version of a name is."""
+        """Judge each version of a name."""
         return View(name=name, judged=tuple(self._judge(name, versions)))
 
     def look(self, name: str) -> View:
-        """The same, of the versions that the store lists now."""
+        """Judge the versions that the store lists now."""
         return self.inspect(name, self._store.versions_of(name))
 
     def _judge(self, name: str, versions: Sequence[ObjectVersion]) -> Iterator[Judged]:
@@ -236,7 +237,7 @@ class Inspector:
         return Judged(version=version, kind=kind, digest=digest)
 
     def _stray(self, statement: Statement, seq: int, *, owned: bool) -> VersionKind:
-        """A statement of ours, signed by a key once listed, that is not in the chain."""
+        """The kind of a statement that is signed by a key once listed, but not in the chain."""
         assert self._ledger.head is not None
         if seq > self._ledger.head.seq:
             return VersionKind.BEYOND

@@ -4,8 +4,8 @@ Both ends use it: the source to describe what it backs up, the restore to apply
 it and to read it back (docs/design.md "Floors"). Nothing here follows a symbolic link: an
 object is named by an open descriptor, or by a directory descriptor and a name.
 
-What can't be applied is reported as an *omission*, a word from this list, never
-swallowed: ``owner``, ``setid`` (the set-uid and set-gid bits, dropped with the
+An attribute that can't be applied is always reported, as an *omission*, a word from this
+list: ``owner``, ``setid`` (the set-uid and set-gid bits, dropped with the
 owner they would lend), ``access`` (a plain user keeps what it must read back
 readable), ``mode``, ``times``, ``xattr NAME``.
 """
@@ -33,9 +33,9 @@ _DIRECTORY_ACCESS = stat.S_IRUSR | stat.S_IXUSR
 
 _CAPABILITY = b"security.capability"
 
-# Made by the kernel for one inode of one machine: no content, and not to be set by anybody.
+# The kernel makes these for one inode of one machine: they are no content, and can't be set.
 _PRIVATE_XATTRS = frozenset({b"security.evm"})
-# Labels that the kernel gives to whatever is made where such a module runs.
+# Labels that a security module of the kernel gives to each new file.
 _KERNEL_LABELS = frozenset({b"security.selinux", b"security.SMACK64"})
 
 _REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -46,7 +46,7 @@ Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 
 class Attributes(Protocol):
-    """What a tree entry says about an object beside its content (docs/format.md 8)."""
+    """Fields of a tree entry other than type and content (docs/format.md 8)."""
 
     @property
     def mode(self) -> int:
@@ -87,7 +87,7 @@ class Difference:
     field: str
     expected: str
     found: str
-    omissions: frozenset[str]  # it is explained if all of these were reported
+    omissions: frozenset[str]  # if all of these were reported, they explain the difference
 
 
 # --- reading ---
@@ -113,8 +113,8 @@ def read_xattrs(place: Place, problems: list[str] | None = None) -> Xattrs | Non
 
     Args:
         place: What to read.
-        problems: Gets a line for every attribute that is left out because it may
-            not be read. One that vanishes meanwhile is no problem.
+        problems: Receives a line for every attribute that this user may not read, and that is
+            left out. One that vanishes meanwhile is no problem.
     """
     unread = problems if problems is not None else []
     try:
@@ -151,8 +151,8 @@ def read_meta(place: Place, status: os.stat_result) -> Meta:
 def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """Data of a regular file between its holes, (start, end), as it is when asked for.
 
-    Ascending and disjoint, whatever the file system says: where it says nothing
-    that leads on, the rest counts as data. Moves the descriptor's position.
+    Ascending and disjoint even if the file system's answers are not: if an answer leads no
+    further, the rest of the file counts as data. Moves the descriptor's position.
     """
     position = 0
     while position < size:
@@ -189,7 +189,7 @@ def apply_fd(fd: int, attributes: Attributes, *, directory: bool = False) -> tup
     """Give an open file or directory its attributes.
 
     Returns:
-        Omissions: what could not be applied.
+        Omissions: attributes that could not be applied.
 
     Raises:
         OSError: The disk failed, as opposed to refused.
@@ -201,7 +201,7 @@ def apply_at(directory: int, name: bytes, attributes: Attributes) -> tuple[str, 
     """Give a symlink, FIFO or device its attributes, by name and without following.
 
     Returns:
-        Omissions: what could not be applied. A symlink has no mode of its own.
+        Omissions: attributes that could not be applied. A symlink has no mode of its own.
 
     Raises:
         OSError: The disk failed, as opposed to refused.
@@ -226,7 +226,7 @@ def _apply(place: Place, wanted: Attributes, access: int | None) -> tuple[str, .
 
 
 def _apply_mtime(place: Place, mtime: int) -> bool:
-    """Read back at once: file systems round and clamp times without a word."""
+    """Set the time and read it back: file systems round and clamp times without an error."""
     done = _done(_set_times, place, mtime)
     return done and os.stat(place).st_mtime_ns == mtime  # noqa: PTH116 - a held object, no path
 
@@ -253,10 +253,10 @@ def _done(
 def _apply_mode(place: Place, mode: int, access: int, *, owned: bool) -> list[str]:
     omitted = []
     if not owned and mode & _SETID_BITS:
-        mode &= ~_SETID_BITS  # or a program would lend the rights of the wrong owner
+        mode &= ~_SETID_BITS  # with set-uid a program would run with the wrong owner's rights
         omitted.append(SETID)
     if mode & access != access and os.geteuid() != 0:
-        mode |= access  # or the proof could not read it back
+        mode |= access  # without it the proof could not read the file back
         omitted.append(ACCESS)
     if not _done(os.chmod, place, mode):
         omitted.append(MODE)
@@ -264,7 +264,7 @@ def _apply_mode(place: Place, mode: int, access: int, *, owned: bool) -> list[st
 
 
 def _apply_xattrs(place: Place, wanted: Sequence[tuple[bytes, bytes]]) -> list[str]:
-    """Make them exact: a default ACL of the directory around must not stay behind."""
+    """Set exactly these and remove others: the parent's default ACL may have added some."""
     found = read_xattrs(place)
     if found is None and not wanted:
         return []
@@ -288,7 +288,7 @@ def xattr_text(name: bytes) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Harmless:
-    """Mode and attributes that lend nobody's rights to whoever runs the file."""
+    """Mode and attributes without privileges: running the file gives a user no further rights."""
 
     mode: int
     xattrs: Xattrs | None
@@ -297,7 +297,7 @@ class Harmless:
 def without_privileges(
     mode: int, xattrs: Sequence[tuple[bytes, bytes]] | None
 ) -> tuple[Harmless, tuple[str, ...]]:
-    """Leave out set-uid, set-gid and capabilities; also the omissions that this makes."""
+    """Leave out set-uid, set-gid and capabilities; returns the resulting omissions, too."""
     kept = tuple(pair for pair in xattrs or () if pair[0] != _CAPABILITY)
     dropped = [SETID] if mode & _SETID_BITS else []
     if len(kept) != len(xattrs or ()):
@@ -337,14 +337,17 @@ def differences(wanted: Attributes, found: Attributes) -> Iterator[Difference]:
 def without_kernel_labels(
     found: Sequence[tuple[bytes, bytes]] | None, wanted: Sequence[tuple[bytes, bytes]] | None
 ) -> Xattrs | None:
-    """What was found but for labels that this machine's kernel gives and nobody asked for."""
+    """Attributes found, without labels that this machine's kernel added and none wanted."""
     names = {name for name, _ in wanted or ()}
     kept = [item for item in found or () if item[0] in names or item[0] not in _KERNEL_LABELS]
     return tuple(kept) or None
 
 
 def _mode_omissions(wanted: int, found: int) -> frozenset[str]:
-    """The narrowest that explain it: set-id bits lost, access for the owner gained, or any."""
+    """The narrowest omission that explains the difference: set-id bits lost, owner access gained.
+
+    If neither does, any change of mode.
+    """
     lost, gained = wanted & ~found, found & ~wanted
     if lost & ~_SETID_BITS or gained & ~_DIRECTORY_ACCESS:
         return frozenset({MODE})
@@ -366,5 +369,5 @@ def _xattr_differences(
 
 
 def _shown(value: bytes | None) -> str:
-    """An attribute can be a secret or a screenful: its size will do."""
+    """Show only the size of an attribute: its value can be secret, or very long."""
     return "absent" if value is None else f"{len(value)} bytes"

@@ -1,6 +1,6 @@
 """Whether bytes that are read come from the disk: the kernel's page cache, and past it.
 
-A drive's own cache may still answer; nothing in here looks behind that.
+A drive's own cache may still answer; this module can't bypass that.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 def evict(fd: int, size: int) -> bool:
     """Get a file out of the page cache; False if some of it is still there, or that can't be told.
 
-    Only what is clean goes: whatever was written must have been synced.
+    The kernel evicts only clean pages, so the caller syncs written data first.
     """
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     return not _is_resident(fd, size)
@@ -50,10 +50,10 @@ class _CacheStat(ctypes.Structure):
 
 
 def _cached_pages(fd: int) -> int | None:
-    """How many pages of a file are in the page cache, by cachestat(2); None where it is not there.
+    """How many pages of a file are in the page cache, by cachestat(2); None if the call is missing.
 
-    Linux has it since 6.5, and may keep it to the file's owner. It takes a tenth of what a
-    mapping for mincore(2) does.
+    Linux has it since 6.5, and may allow it to the file's owner only. It takes a tenth of the
+    time of a mapping for mincore(2).
     """
     whole, found = _Range(0, 0), _CacheStat()
     if _libc.syscall(_CACHESTAT, fd, ctypes.byref(whole), ctypes.byref(found), 0):
@@ -81,5 +81,5 @@ def _window_is_resident(fd: int, offset: int, length: int) -> bool:
     with mmap.mmap(fd, length, flags=mmap.MAP_PRIVATE, offset=offset) as view:
         start = ctypes.c_char.from_buffer(view)
         failed = _libc.mincore(ctypes.addressof(start), length, pages)
-        del start  # or the mapping could not be closed
+        del start  # a mapping with a pointer into it can't be closed
     return bool(failed) or any(pages.raw)

@@ -41,13 +41,13 @@ def open_lock(path: Path) -> int:
 
 
 def check_unshared(path: Path) -> None:
-    """Pass if no other user can change what lies in a directory; also if there is none.
+    """Pass if no other user can change the files in a directory, or if it is missing.
 
-    Above it, a directory that all may write must be sticky: else any of them can put another in
-    its place.
+    A directory above it that all users may write must be sticky: otherwise any of them can put
+    another directory in its place.
 
     Raises:
-        ConfigError: Others can.
+        ConfigError: Others can change them.
         OSError: It can't be looked at.
     """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -61,11 +61,11 @@ def check_unshared(path: Path) -> None:
 
 
 def others_can_write(status: os.stat_result, path: Path | bytes | int) -> bool:
-    """Whether anybody but this user and root may make and rename things in a directory.
+    """Whether users other than this one and root may make and rename files in a directory.
 
-    Its owner can. A group can where its bits say so, but for the group that a user has for
-    himself alone, as many systems make one for each user. Mode bits of a directory with an
-    access control list stand for the most that the list gives.
+    Its owner can. A group can if its bits say so, except for a group whose only member is this
+    user, as many systems make one for each user. In a directory with an access control list, the
+    group's mode bits stand for the most that the list allows.
 
     Args:
         status: Of the directory.

@@ -1,7 +1,7 @@
-"""A process forked from this one, for work that Python itself does: threads would take turns.
+"""Helping processes, forked for work in Python itself: threads would take turns (the GIL).
 
-It shares the caller's open files and everything in memory as it was at the fork, so that a
-request is small; data goes through memory that both have mapped.
+A helper shares the caller's open files and its memory as of the fork, so requests are small. Data
+goes through memory that both processes map.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _Answer = TypeVar("_Answer")
 _MOST: Final = 3  # one process can't keep more of them busy
 _SLOTS: Final = 2  # one is worked on while the other waits
 _MAX_REQUEST: Final = 65_536  # bytes; a socket holds more, so that sending one never waits
-_STOPPED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the whole group gets them
+_STOPPED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent to the whole group
 
 
 def spare_processors() -> int:
@@ -53,9 +53,9 @@ class Helper(Generic[_Request, _Answer]):
     raises is raised here, by whatever is called next.
 
     Args:
-        work: Called there with a request and its data. A request without any has the whole
-            room, to leave there what belongs to its answer.
-        finish: Called there when everything was done; what it returns comes back here.
+        work: Called in the child with a request and its data. If a request has no data, it gets
+            the whole room, to leave data for its answer there.
+        finish: Called in the child after the last request; `Helper.finish` returns its result.
         room: Bytes that the data of one request may have.
 
     Raises:
@@ -90,14 +90,14 @@ class Helper(Generic[_Request, _Answer]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait until it has ended: nothing that it does comes later than this."""
+        """Wait until the child has ended, so that it does nothing after the block."""
         self._connection.close()
         self._wait()
-        with contextlib.suppress(BufferError):  # an error's traceback holds a view of it
+        with contextlib.suppress(BufferError):  # a traceback may still hold a view of the memory
             self._memory.close()
 
     def offer(self, request: _Request, data: bytes | memoryview = b"") -> bool:
-        """Give it work; False if it has enough, or request or data find no room."""
+        """Give the child work; False if it is busy, or the request or its data are too large."""
         if not self._free or len(data) > self._room:
             return False
         slot = self._free[-1]
@@ -132,9 +132,9 @@ class Helper(Generic[_Request, _Answer]):
 
     @contextlib.contextmanager
     def answer(self) -> Iterator[tuple[_Answer, memoryview]]:
-        """As `take`, with the room in which the work left what belongs to its answer.
+        """As `take`, with the memory in which the work left data for its answer.
 
-        The room is used again after the block: no view of it may outlast that.
+        The memory is used again after the block, so the caller must not keep a view of it.
         """
         slot, answer = self._receive()
         start = slot * self._room
@@ -187,13 +187,13 @@ class Helper(Generic[_Request, _Answer]):
     ) -> NoReturn:
         try:
             for number in _STOPPED:
-                signal.signal(number, signal.SIG_IGN)  # the other end says when to stop
-            self._connection.close()  # or it would never be seen closed
-            gc.freeze()  # looking for cycles writes to every object, and would copy all we share
-            with contextlib.suppress(EOFError, OSError):  # nobody listens any more
+                signal.signal(number, signal.SIG_IGN)  # the parent says when to stop
+            self._connection.close()  # the parent's end; while open here, its closing is not seen
+            gc.freeze()  # the collector writes to every object, which would copy shared memory
+            with contextlib.suppress(EOFError, OSError):  # the parent has ended
                 self._answer_all(connection, work, finish)
         finally:
-            os._exit(0)  # nothing of the parent's is closed, flushed or removed
+            os._exit(0)  # skips clean-up, which would flush and remove the parent's files
 
     def _answer_all(
         self,
@@ -212,14 +212,18 @@ class Helper(Generic[_Request, _Answer]):
                 start = slot * self._room
                 data = memory[start : start + (length or self._room)]
                 connection.send(((slot, work(request, data)), None))
-            except Exception as error:  # noqa: BLE001 - raised again on the other side
+            except Exception as error:  # noqa: BLE001 - raised again in the parent
                 connection.send((None, error))
                 return
 
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """One that came right after a fork would have the child clear away what is the parent's."""
+    """Block stop signals around a fork.
+
+    A signal delivered to the child before it has reset its handlers would run the parent's
+    clean-up there, and delete the parent's files.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPED)
     try:
         yield
@@ -228,7 +232,10 @@ def _signals_held() -> Iterator[None]:
 
 
 def _fork() -> int:
-    """As `os.fork`; threads of ours wait for work, or draw: no lock of theirs is waited for."""
+    """Fork. Python warns because other threads exist.
+
+    Ours are idle workers and the progress bar; the child takes no lock that they can hold.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()

@@ -1,6 +1,6 @@
-"""Executors that pipelines are handed (docs/design.md "Floors").
+"""Executors for pipelines, made by the caller and passed down (docs/design.md "Floors").
 
-With ``workers=0`` everything runs at once in the caller's thread, so that "the
+With ``workers=0`` each task runs in the caller's thread before `submit` returns, so that "the
 n-th call" means the same in every run of a test.
 """
 
@@ -39,7 +39,7 @@ class Workers:
     compute: Executor  # hashing, compression, sealing
     transfer: Executor  # calls to the store
     in_flight: int  # packs moving at the same time: bounds memory
-    processes: int = 0  # that may be forked for what Python does for every small thing
+    processes: int = 0  # that may be forked, for Python's own work on many small files
 
 
 @contextmanager
@@ -52,7 +52,8 @@ def make_workers(
         workers: Threads that compute; 0 for none at all.
         transfers: Threads that talk to the store.
         in_flight: Packs moving at the same time; by default as many as transfers.
-        processes: That may be forked (`vault.machine.processes`); none without threads.
+        processes: Number of processes that may be forked (`vault.machine.processes`); none are
+            if there are no threads.
     """
     if workers == 0:
         yield Workers(compute=InlineExecutor(), transfer=InlineExecutor(), in_flight=1)
@@ -79,7 +80,7 @@ def in_order(
     Args:
         executor: Does the work.
         work: Called once for each item.
-        items: Any number; not read further than the limit allows.
+        items: Any number; read only as far ahead as the limit allows.
         limit: Most items that are being worked on or waiting to be taken.
     """
     waiting: deque[tuple[_U, Future[_T]]] = deque()
@@ -101,13 +102,13 @@ def streamed(
 ) -> Generator[tuple[_U, _T]]:
     """All that ``produce`` yields for each item, with the item; in any order between items.
 
-    One thread takes; the executor's produce. So work that Python does for every small thing
-    stays in one thread, and only long calls of C libraries run beside it.
+    The caller's thread takes results; the executor's threads produce them. So Python's own work
+    per item stays in one thread, and only long calls of C libraries run beside it.
 
     Args:
         executor: Runs ``produce``; an `InlineExecutor` leaves that to the caller's thread.
         produce: Called once for each item.
-        items: Any number; not read further than the limit allows.
+        items: Any number; read only as far ahead as the limit allows.
         limit: Items that are worked on at the same time.
         ahead: Results that wait to be taken.
     """
@@ -164,7 +165,7 @@ class _Stream(Generic[_U, _T]):
         self.queue.put((item, None, future))
 
     def stop(self) -> None:
-        """Wait until nobody works any more; what they still give is dropped."""
+        """Wait until all producers have ended; drops their further results."""
         self._stopped.set()
         while self.running:
             self.running.discard(self.queue.get()[2])
@@ -172,5 +173,5 @@ class _Stream(Generic[_U, _T]):
 
 def _finished(waiting: deque[tuple[_U, Future[_T]]]) -> tuple[_U, Future[_T]]:
     item, future = waiting.popleft()
-    future.exception()  # waits; whoever takes the future hears of it
+    future.exception()  # waits; the caller gets the error from the future
     return item, future
