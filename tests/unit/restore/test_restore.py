@@ -4,12 +4,10 @@
 
 import dataclasses
 import errno
-import itertools
 import os
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -575,43 +573,46 @@ def test_errors_of_the_system_come_in_the_vaults_words(
 
 
 def test_threads_end_before_staging_is_removed(lab: "Lab", source: Path, target: Path) -> None:
-    """A worker that still writes when another one failed is waited for."""
+    """A thread that still reads a pack when a write failed is waited for."""
     for number in range(60):
         (source / f"more{number}").write_bytes(os.urandom(9_000))
     record = lab.snapshot(source).record
+    caller = threading.current_thread()
+    second = threading.Lock()
+    reading, failed, removed = threading.Event(), threading.Event(), threading.Event()
+    seen: list[bool] = []  # whether staging was removed while a pack was read
 
-    class Slow(Fs):
-        """The first write fails once another one has begun, which takes its time."""
+    def hold(point: FaultPoint) -> None:
+        """The first thread to read a pack is held until staging goes; the others wait for it."""
+        if point.operation != "get" or threading.current_thread() is caller:
+            return
+        if second.acquire(blocking=False):
+            reading.set()
+            assert failed.wait(10)
+            seen.append(removed.wait(0.3))  # nothing to wait for, unless the restore is wrong
+        assert reading.wait(10)
 
-        calls = itertools.count()
-        writing = threading.Event()
-        failed = threading.Event()
-        active = 0
-        removed_under_a_writer = False
+    class Full(Fs):
+        """No space for what was read from packs; tells of removals."""
 
         def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-            """Fail, or wait for the failure and go on."""
-            if not next(self.calls):
-                self.writing.wait(10)
-                self.failed.set()
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            self.active += 1
-            self.writing.set()
-            self.failed.wait(10)
-            time.sleep(0.3)
-            self.active -= 1
-            return super().pwrite(fd, data, offset)
+            """Say so; the journal was written before."""
+            if not reading.is_set():
+                return super().pwrite(fd, data, offset)
+            failed.set()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         def rmdir(self, directory: int, name: bytes) -> None:
-            """See whether anybody still writes."""
-            self.removed_under_a_writer |= self.active > 0
+            """Tell of it, if it comes after the failure."""
+            if failed.is_set():
+                removed.set()
             super().rmdir(directory, name)
 
-    slow = Slow()
+    lab.store.fault = hold
     with pytest.raises(LocalError, match="write"):
-        run(lab, record, target, fs=slow, workers=4)
-    assert slow.failed.is_set()
-    assert not slow.removed_under_a_writer
+        run(lab, record, target, fs=Full(), workers=4)
+    assert removed.is_set()
+    assert seen == [False]
     assert beside(target) == []
 
 

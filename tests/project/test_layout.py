@@ -69,6 +69,26 @@ def test_the_map_of_rooms_is_what_their_docstrings_say() -> None:
     assert all(f"| `vault/{room.name}` |" in page for room in (TOP / "vault").glob("[a-z]*/"))
 
 
+def test_each_unit_test_stands_beside_its_module() -> None:
+    """`tests/unit/a/test_b.py` is about `vault/a/b.py`; of the command line about `cli/`."""
+    unit = TOP / "tests/unit"
+    tests = [path.relative_to(unit) for path in unit.rglob("test_*.py")]
+    assert len(tests) > 60
+    assert [str(test) for test in tests if not _module_of(test).exists()] == []
+
+
+def test_a_unit_test_without_a_module_is_found() -> None:
+    """The control: of modules that are there, in each place one may be, and of one that is not."""
+    there = [
+        "test_patterns.py",
+        "format/test_tree.py",
+        "cli/test_main.py",
+        "cli/output/test_page.py",
+    ]
+    assert all(_module_of(Path(each)).exists() for each in there)
+    assert not _module_of(Path("format/test_trees.py")).exists()
+
+
 def test_each_dependency_is_imported_by_the_owners_that_its_page_names() -> None:
     """By no other module; and by each of them, so that the page forgets none."""
     page = (TOP / "docs/dependencies.md").read_text()
@@ -108,6 +128,12 @@ def _renamed(path: Path) -> Iterator[tuple[str, str]]:
             for each in node.names:
                 if each.asname and each.name.islower():
                     yield f"{node.module}.{each.name}", each.asname
+
+
+def _module_of(test: Path) -> Path:
+    """The module that a file of `tests/unit` is about."""
+    top = TOP if test.parts[0] == "cli" else TOP / "vault"
+    return top / test.parent / test.name.removeprefix("test_")
 
 
 def _room(module: str) -> str:
