@@ -4,9 +4,7 @@ Commands are loaded when they are called, so that `vault --help` starts at once.
 """
 
 import contextlib
-import ctypes
 import dataclasses
-import gc
 import importlib
 import io
 import logging
@@ -25,6 +23,7 @@ from cli.exits import EXIT_CODES, EXIT_INTERRUPTED, EXIT_TERMINATED, exit_code_o
 from cli.options import Options
 from cli.output import progress, render
 from vault.errors import LocalError, VaultError
+from vault.machine.tuning import tune_process
 from vault.version import __version__
 
 COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first line of its help
@@ -310,13 +309,11 @@ def _tell(failure: Failure, options: Options) -> None:
 
 # --- the process ---
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of mallopt(3), from malloc.h
-
 
 def main() -> NoReturn:
     """The console script."""
     _prepare_streams()
-    _tune_interpreter()
+    tune_process()
     if _COMPLETE in os.environ:
         app.main(prog_name="vault", complete_var=_COMPLETE)
     _answer_signals()
@@ -343,24 +340,6 @@ def _answer_signals() -> None:
     )
     if is_background or signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
-
-
-def _tune_interpreter() -> None:
-    """For programs that make millions of small objects in threads (docs/performance.md).
-
-    The collector looks for cycles less often: there are hardly any. A thread that comes back
-    from reading or hashing gets the interpreter after 0.5 ms instead of 5. Buffers of packs are
-    given back to the system when they are freed: glibc would raise its threshold and keep them.
-    One heap serves all threads: what one of several has freed would not serve another.
-    """
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
-    sys.setswitchinterval(0.0005)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # glibc
-        mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, 4 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 32 << 20)
 
 
 def _prepare_streams() -> None:

@@ -2,12 +2,14 @@
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from cli.output import render
+from vault.machine.processes import declare_quiet
 from vault.progress import Progress
 
 if TYPE_CHECKING:
@@ -31,7 +33,10 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
     from rich.console import Console  # noqa: PLC0415
 
     bar = _bar(Console(stderr=True))
+    before = set(threading.enumerate())
     with bar, _known(BarProgress(bar)) as drawn:
+        for thread in set(threading.enumerate()) - before:
+            declare_quiet(thread)  # it draws, and no helper does
         yield drawn
 
 

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeAlias
 
 import pytest
 
+from vault.machine.libc import libc
 from vault.restore import syscalls as restore_fs
 
 Id: TypeAlias = tuple[int, int]  # device and inode
@@ -171,7 +172,7 @@ class Recorder:
         self._watch(os, "open", lambda _path, flags, *_, **__: bool(flags & os.O_CREAT))
         self._watch(os, "fsync", synced=lambda fd: [_id(os.fstat(fd))])
         self._watch(os, "fdatasync", synced=lambda fd: [_id(os.fstat(fd))])
-        self._patch.setattr(restore_fs, "_libc", _Library(self))
+        self._patch.setattr(restore_fs, "libc", _Library(self))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -348,7 +349,7 @@ class _Library:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._real = restore_fs._libc
+        self._real = libc
         self.renameat2 = self._renameat2
 
     def _renameat2(self, *args: Any) -> int:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import IO
 
 from vault.errors import LocalError
+from vault.machine.libc import libc
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _LAST = 5.0  # seconds after SIGKILL that the kernel may take
 _POLL = 0.02  # seconds
 _PR_SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
 _PROC = Path("/proc")
 
 
@@ -119,7 +119,7 @@ class Family:
 
 def _reap(*, adopt: bool) -> None:
     """Have the kernel give orphaned descendants to this process, or stop doing so."""
-    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0):
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "this process can't be made the reaper of its children")
 
 

@@ -9,12 +9,13 @@ import mmap
 import os
 from typing import Final
 
+from vault.machine.libc import libc
+
 PIECE: Final = 1 << 20  # bytes read at once; a multiple of every block size, for O_DIRECT
 _WINDOW: Final = 1 << 30  # bytes of a file whose pages are looked up at once
 _CACHESTAT: Final = 451  # its number on every architecture but alpha
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
 
 def evict(fd: int, size: int) -> bool:
@@ -56,7 +57,7 @@ def _cached_pages(fd: int) -> int | None:
     time of a mapping for mincore(2).
     """
     whole, found = _Range(0, 0), _CacheStat()
-    if _libc.syscall(_CACHESTAT, fd, ctypes.byref(whole), ctypes.byref(found), 0):
+    if libc.syscall(_CACHESTAT, fd, ctypes.byref(whole), ctypes.byref(found), 0):
         return None
     return int(found.cached)
 
@@ -80,6 +81,6 @@ def _window_is_resident(fd: int, offset: int, length: int) -> bool:
     pages = ctypes.create_string_buffer(-(-length // mmap.PAGESIZE))
     with mmap.mmap(fd, length, flags=mmap.MAP_PRIVATE, offset=offset) as view:
         start = ctypes.c_char.from_buffer(view)
-        failed = _libc.mincore(ctypes.addressof(start), length, pages)
+        failed = libc.mincore(ctypes.addressof(start), length, pages)
         del start  # a mapping with a pointer into it can't be closed
     return bool(failed) or any(pages.raw)

@@ -6,11 +6,14 @@ goes through memory that both processes map.
 
 import contextlib
 import gc
+import logging
 import mmap
 import os
 import pickle
 import signal
+import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -24,7 +27,11 @@ _Answer = TypeVar("_Answer")
 _MOST: Final = 3  # one process can't keep more of them busy
 _SLOTS: Final = 2  # one is worked on while the other waits
 _MAX_REQUEST: Final = 65_536  # bytes; a socket holds more, so that sending one never waits
+_NAMED: Final = 5  # threads, in a message
 _STOPPED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent to the whole group
+
+_quiet: "Final[weakref.WeakSet[threading.Thread]]" = weakref.WeakSet()
+_log = logging.getLogger(__name__)
 
 
 def spare_processors() -> int:
@@ -35,14 +42,17 @@ def spare_processors() -> int:
 def start(
     stack: contextlib.ExitStack, count: int, make: "Callable[[], Helper[_Request, _Answer]]"
 ) -> "list[Helper[_Request, _Answer]]":
-    """Helpers that end with the stack: as many as wanted, or as the system allows.
+    """Helpers that end with the stack: as many as wanted, or as may be started.
 
-    A limit on processes makes work slower; it must not make it fail.
+    A limit on processes, or a program with threads of its own, makes work slower; neither must
+    make it fail.
     """
     found: list[Helper[_Request, _Answer]] = []
-    with contextlib.suppress(LocalError):
+    try:
         for _ in range(count):
             found.append(stack.enter_context(make()))  # noqa: PERF401 - what was started stays
+    except LocalError as error:
+        _log.info("%d of %d processes help: %s", len(found), count, error)
     return found
 
 
@@ -59,7 +69,8 @@ class Helper(Generic[_Request, _Answer]):
         room: Bytes that the data of one request may have.
 
     Raises:
-        LocalError: The system allows no further process.
+        LocalError: The system allows no further process, or there are threads beside which a
+            fork is not safe (`declare_quiet`).
     """
 
     def __init__(
@@ -72,6 +83,7 @@ class Helper(Generic[_Request, _Answer]):
         self._room = room
         self._free = list(range(_SLOTS))
         self._exit_code: int | None = None
+        _check_threads()
         with contextlib.ExitStack() as undo:
             try:
                 self._memory = mmap.mmap(-1, _SLOTS * room)  # shared: the fork maps the same pages
@@ -231,11 +243,41 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _fork() -> int:
-    """Fork. Python warns because other threads exist.
+def declare_quiet(thread: threading.Thread | None = None) -> None:
+    """Say that this process may be forked beside a thread.
 
-    Ours are idle workers and the progress bar; the child takes no lock that they can hold.
+    The forked process has copies of all locks as they were at that moment, and no other thread
+    that could let go of them: one that it needs, and that a thread held, it would wait for
+    forever. So a thread may be declared only if it holds none of those when a helper is started:
+    a worker that has no work then, or the progress bar, which has locks of its own.
+
+    Args:
+        thread: Which; the calling one unless said.
     """
+    _quiet.add(thread or threading.current_thread())
+
+
+def _check_threads() -> None:
+    """Pass if no thread runs that may hold a lock which a helper needs.
+
+    Raises:
+        LocalError: One does.
+    """
+    this = threading.current_thread()
+    others = [
+        each.name for each in threading.enumerate() if each is not this and each not in _quiet
+    ]
+    if others:
+        raise LocalError(
+            "can't start a process beside threads that may hold locks",
+            expected="only this thread, idle workers, and a progress bar",
+            found=f"{len(others)} more: {', '.join(others[:_NAMED])}",
+            hint="run it in a process of its own",
+        )
+
+
+def _fork() -> int:
+    """Fork. Python warns because other threads exist; `_check_threads` looked at them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()

@@ -14,6 +14,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from vault.machine.processes import declare_quiet
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -48,6 +50,8 @@ def make_workers(
 ) -> Iterator[Workers]:
     """Executors that end with the block; pending work is dropped on an error.
 
+    Helping processes are started where these threads have no work (`declare_quiet`).
+
     Args:
         workers: Threads that compute; 0 for none at all.
         transfers: Threads that talk to the store.
@@ -58,8 +62,10 @@ def make_workers(
     if workers == 0:
         yield Workers(compute=InlineExecutor(), transfer=InlineExecutor(), in_flight=1)
         return
-    compute = ThreadPoolExecutor(workers, thread_name_prefix="compute")
-    transfer = ThreadPoolExecutor(transfers, thread_name_prefix="transfer")
+    compute = ThreadPoolExecutor(workers, thread_name_prefix="compute", initializer=declare_quiet)
+    transfer = ThreadPoolExecutor(
+        transfers, thread_name_prefix="transfer", initializer=declare_quiet
+    )
     try:
         yield Workers(
             compute=compute,

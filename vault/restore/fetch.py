@@ -303,7 +303,8 @@ class Fetcher:
             LocalError: The disk failed.
         """
         with contextlib.ExitStack() as stack:
-            self._helpers = start(stack, self._processes, self._helper)  # no threads yet
+            # workers have no work yet, as `declare_quiet` asks
+            self._helpers = start(stack, self._processes, self._helper)
             while self._plan:
                 self._fetch_all()
             for helper in self._helpers:

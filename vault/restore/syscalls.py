@@ -14,6 +14,7 @@ from typing import Final
 from vault.errors import ConfigError, FormatError, LocalError
 from vault.format.tree import is_plain
 from vault.machine import metadata
+from vault.machine.libc import libc
 from vault.machine.lru import Recent
 
 _RENAME_NOREPLACE: Final = 1
@@ -24,8 +25,6 @@ _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 MAX_PATH = 65_536  # bytes; bounds the depth of a tree, and so the memory of a walk
 MAX_NAME = 255  # bytes of one part, of every Linux file system
 _CACHED_DIRECTORIES = 64  # descriptors; a sorted restore needs as many as the tree is deep
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _checked(result: int) -> None:
@@ -40,7 +39,7 @@ def _renameat2(source: int, old: bytes, directory: int, new: bytes, flags: int) 
     Raises:
         OSError: ENOSYS where the C library lacks it, else what the kernel says.
     """
-    call = getattr(_libc, "renameat2", None)
+    call = getattr(libc, "renameat2", None)
     if call is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     _checked(call(source, old, directory, new, ctypes.c_uint(flags)))
@@ -149,7 +148,7 @@ class Fs:
 
     def syncfs(self, fd: int) -> None:
         """Make everything on the file system of ``fd`` durable; raises if a write was lost."""
-        _checked(_libc.syncfs(fd))
+        _checked(libc.syncfs(fd))
 
 
 def inode_at(directory: int, name: bytes) -> int | None:

@@ -126,7 +126,7 @@ class _Elsewhere:
 def sharing(reader: FileReader, processes: int) -> Iterator[WholeFiles]:
     """Begin with as many processes as wanted, or as the system allows; they end with the block.
 
-    To be entered before there are threads that work.
+    To be entered while the workers have no work (`vault.machine.processes.declare_quiet`).
     """
     with contextlib.ExitStack() as stack:
         yield WholeFiles(reader, start(stack, processes, _starter(reader)))

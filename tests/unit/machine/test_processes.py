@@ -1,16 +1,20 @@
 """A process that helps: what it is given is done, and its end is never later than its block."""
 
+import contextlib
 import gc
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vault.errors import FormatError, LocalError
-from vault.machine.processes import Helper, spare_processors
+from vault.machine.processes import Helper, declare_quiet, spare_processors, start
+from vault.machine.workers import make_workers
 
 ROOM = 1 << 16
 
@@ -255,3 +259,40 @@ def test_one_processor_is_left_for_the_parent(monkeypatch: pytest.MonkeyPatch) -
     for processors, spare in ((1, 0), (2, 1), (64, 3)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=processors: set(range(n)))
         assert spare_processors() == spare
+
+
+@pytest.fixture
+def stranger() -> Iterator[threading.Thread]:
+    """A thread of another part of the program."""
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait, name="dashboard")
+    thread.start()
+    yield thread
+    ended.set()
+    thread.join()
+
+
+def test_no_process_is_forked_beside_threads_that_may_hold_locks(
+    stranger: threading.Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child would wait forever for a lock that one of them held: an error names it."""
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
+    with pytest.raises(LocalError, match="beside threads") as refused:
+        Helper(_length, _nothing, room=ROOM)
+    assert refused.value.found == "1 more: dashboard"
+
+
+def test_work_is_done_without_help_beside_such_threads(stranger: threading.Thread) -> None:
+    """It takes longer; once the thread is declared quiet there is help again."""
+    with contextlib.ExitStack() as stack:
+        assert start(stack, 1, lambda: Helper(_length, _nothing, room=ROOM)) == []
+        declare_quiet(stranger)
+        assert len(start(stack, 1, lambda: Helper(_length, _nothing, room=ROOM))) == 1
+
+
+def test_processes_are_forked_beside_workers() -> None:
+    """They have no work then; that they are there is no reason against it."""
+    with make_workers(2) as workers, contextlib.ExitStack() as stack:
+        workers.compute.submit(int).result()
+        workers.transfer.submit(int).result()
+        assert len(start(stack, 1, lambda: Helper(_length, _nothing, room=ROOM))) == 1
