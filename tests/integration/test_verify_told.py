@@ -15,8 +15,9 @@ import pytest
 
 import cli.main
 from vault.errors import StorageError
-from vault.repository.repository import Repository
-from vault.verify.stored import Objects
+from vault.machine.workers import in_order
+from vault.storage.local import LocalStore
+from vault.verify import stored
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -190,15 +191,14 @@ def test_who_ends_it_hears_what_was_done(
 ) -> None:
     """At once; what was read and what is left; nothing is recorded."""
     before = vault("--json", "list")[1]
-    each = Objects._each
 
-    def ended(self: Objects, work: Any, keys: Any) -> Iterator[Any]:
-        for number, key in enumerate(each(self, work, keys)):
+    def ended(*args: Any, **options: Any) -> Iterator[Any]:
+        for number, looked in enumerate(in_order(*args, **options)):
             if number == 2:
                 raise ended_by
-            yield key
+            yield looked
 
-    monkeypatch.setattr(Objects, "_each", ended)
+    monkeypatch.setattr(stored, "in_order", ended)
     found, _, err = vault("verify")
     assert found == code
     assert "2 of 7 objects read, 2 snapshots left to open; nothing wrong so far" in err
@@ -217,14 +217,14 @@ def test_an_object_that_the_store_does_not_give_is_no_verdict(
     """Exit 13 and no statement; with one that is wrong beside it, 4, and only that one is bad."""
     head = vault_json("status")["repository"]["head"]
     name = _packs(repository, 1)[0].name
-    read = Repository.read
+    get = LocalStore.get
 
-    def refuse(self: Repository, ref: Any) -> bytes:
-        if ref.name.endswith(name):
+    def refuse(self: LocalStore, wanted: str, *args: Any, **options: Any) -> bytes:
+        if wanted.endswith(name):
             raise StorageError("input/output error")
-        return read(self, ref)
+        return get(self, wanted, *args, **options)
 
-    monkeypatch.setattr(Repository, "read", refuse)
+    monkeypatch.setattr(LocalStore, "get", refuse)
     code, out, err = vault("verify")
     assert code == 13
     assert out.startswith("verdict    unfinished: the store did not give 1 object")
@@ -241,17 +241,17 @@ def test_an_object_that_the_store_does_not_give_is_no_verdict(
 _HANGS = r"""
 import os, sys, threading
 import cli.main, cli.commands.verify
-from vault.repository.repository import Repository
+from vault.storage.local import LocalStore
 
-read = Repository.read
+get = LocalStore.get
 
-def hang(self, ref):
+def hang(self, *args, **options):
     if threading.current_thread() is threading.main_thread():
-        return read(self, ref)
+        return get(self, *args, **options)
     os.write(1, b"asked\n")  # whole: two threads may ask
     threading.Event().wait()
 
-Repository.read = hang
+LocalStore.get = hang
 cli.commands.verify.GRACE = 0.1
 sys.argv = ["vault", "verify", "--no-key"]
 cli.main.main()

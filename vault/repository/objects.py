@@ -186,69 +186,25 @@ class Objects:
             DigestMismatchError: Versions are there, none has these bytes.
         """
         found = self.right_version(ref)
-        if found.version != ref.version:
+        self.note_version(ref, found.version)
+        return found.data
+
+    def note_version(self, ref: ObjectRef, version: str) -> None:
+        """Hand in that an object was read from another version than the signed record pins."""
+        if version != ref.version:
             self._sightings.tell(
                 Finding(
                     severity=Severity.WARNING,
                     subject=ref.name,
                     problem="read from another version",
-                    found=found.version,
+                    found=version,
                     code=Code.RELOCATED,
                 )
             )
-        return found.data
 
     def right_version(self, ref: ObjectRef, *, pinned: bool = True) -> Right:
-        """The pinned version if it has the signed bytes, else the oldest other one that has.
-
-        Args:
-            ref: As signed.
-            pinned: False to look at the other versions only.
-
-        Raises:
-            MissingObjectError: No version of the name is left.
-            DigestMismatchError: Versions are there, none has these bytes.
-        """
-        return _twice(ref.name, lambda: self._find(ref, pinned=pinned))
-
-    def _find(self, ref: ObjectRef, *, pinned: bool) -> Right | IntegrityError:
-        data = self._get(ref.name, ref.version, ref.size + 1) if pinned else None
-        if data is not None and _matches(data, ref):
-            return Right(data, ref.version)
-        others = (version.version for version in self._others(ref))
-        right = self._first(ref.name, others, ref.size + 1, lambda other: _matches(other, ref))
-        return right or _unreadable(ref, data)
-
-    def _first(
-        self, name: str, versions: Iterable[str], length: int, is_right: Callable[[bytes], bool]
-    ) -> Right | None:
-        """The first of some versions with the right bytes; of each at most ``length`` are read."""
-        for version in versions:
-            data = self._get(name, version, length)
-            if data is not None and is_right(data):
-                return Right(data, version)
-        return None
-
-    def _get(self, name: str, version: str, length: int) -> bytes | None:
-        try:
-            return self.store.get(name, version, length=length)
-        except ObjectNotFoundError:
-            return None
-
-    def _others(self, ref: ObjectRef) -> Iterator[ObjectVersion]:
-        """Versions of the object, other than the pinned one, that have its size."""
-        for version in self.store.versions_of(ref.name):
-            same = version.size == ref.size and not version.marker
-            if same and version.version != ref.version:
-                yield version
-
-    def sizes(self, ref: ObjectRef) -> set[int]:
-        """Of the versions of an object, as the store lists them; none: it is missing."""
-
-        def ask() -> set[int]:
-            return {each.size for each in self.store.versions_of(ref.name) if not each.marker}
-
-        return ask_twice(ref.name, ask, lambda sizes: ref.size in sizes, is_list=True)
+        """As the function `right_version`, in this store."""
+        return right_version(self.store, ref, pinned=pinned)
 
     def read_range(self, ref: ObjectRef, offset: int, length: int) -> bytes:
         """Part of the pinned version; NOT verified: the caller checks a tag or id.
@@ -283,8 +239,8 @@ class Objects:
                     if version.size <= MAX_EVIDENCE:
                         yield version.version
 
-        right = self._first(
-            name, small_enough(), MAX_EVIDENCE, lambda data: Digest.of(data) == digest
+        right = _first(
+            self.store, name, small_enough(), MAX_EVIDENCE, lambda data: Digest.of(data) == digest
         )
         if right is not None:
             return right
@@ -294,6 +250,69 @@ class Objects:
             limit = f"at most {MAX_EVIDENCE} bytes"
             return FormatError(f"{name} is too large", expected=limit, found=f"{min(sizes)} bytes")
         return DigestMismatchError(f"{name} has other bytes", expected=digest)
+
+
+def right_version(store: ObjectStore, ref: ObjectRef, *, pinned: bool = True) -> Right:
+    """The pinned version if it has the signed bytes, else the oldest other one that has.
+
+    Args:
+        store: Where the object is; nothing else is needed, so a worker can call this.
+        ref: As signed.
+        pinned: False to look at the other versions only.
+
+    Raises:
+        MissingObjectError: No version of the name is left.
+        DigestMismatchError: Versions are there, none has these bytes.
+    """
+    return _twice(ref.name, lambda: _find(store, ref, pinned=pinned))
+
+
+def sizes(store: ObjectStore, ref: ObjectRef) -> set[int]:
+    """Of the versions of an object, as the store lists them; none: it is missing."""
+
+    def ask() -> set[int]:
+        return {each.size for each in store.versions_of(ref.name) if not each.marker}
+
+    return ask_twice(ref.name, ask, lambda found: ref.size in found, is_list=True)
+
+
+def _find(store: ObjectStore, ref: ObjectRef, *, pinned: bool) -> Right | IntegrityError:
+    data = _get(store, ref.name, ref.version, ref.size + 1) if pinned else None
+    if data is not None and _matches(data, ref):
+        return Right(data, ref.version)
+    others = (version.version for version in _others(store, ref))
+    right = _first(store, ref.name, others, ref.size + 1, lambda other: _matches(other, ref))
+    return right or _unreadable(ref, data)
+
+
+def _first(
+    store: ObjectStore,
+    name: str,
+    versions: Iterable[str],
+    length: int,
+    is_right: Callable[[bytes], bool],
+) -> Right | None:
+    """The first of some versions with the right bytes; of each at most ``length`` are read."""
+    for version in versions:
+        data = _get(store, name, version, length)
+        if data is not None and is_right(data):
+            return Right(data, version)
+    return None
+
+
+def _get(store: ObjectStore, name: str, version: str, length: int) -> bytes | None:
+    try:
+        return store.get(name, version, length=length)
+    except ObjectNotFoundError:
+        return None
+
+
+def _others(store: ObjectStore, ref: ObjectRef) -> Iterator[ObjectVersion]:
+    """Versions of the object, other than the pinned one, that have its size."""
+    for version in store.versions_of(ref.name):
+        same = version.size == ref.size and not version.marker
+        if same and version.version != ref.version:
+            yield version
 
 
 def _twice(name: str, find: Callable[[], Right | IntegrityError]) -> Right:

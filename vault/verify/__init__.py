@@ -6,7 +6,8 @@ signed commitment. The report names the snapshots and files that damage concerns
 versions and the ledger itself are the work of `vault.audit`.
 """
 
+from vault.verify.looking import Place
 from vault.verify.report import Hit, VerifyReport
 from vault.verify.verify import SoFar, Verification, verify_snapshots
 
-__all__ = ["Hit", "SoFar", "Verification", "VerifyReport", "verify_snapshots"]
+__all__ = ["Hit", "Place", "SoFar", "Verification", "VerifyReport", "verify_snapshots"]

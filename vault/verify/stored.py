@@ -1,19 +1,17 @@
 """What anybody can check: that objects are there, as large and with the SHA-256 as was signed."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
 
 from vault.custody.sampling import Sample
-from vault.errors import DigestMismatchError, IntegrityError, MissingObjectError, StorageError
+from vault.errors import IntegrityError, StorageError
 from vault.ledger.chain import Record
 from vault.machine.workers import Workers, in_order
 from vault.model import ObjectRef
 from vault.progress import Progress
 from vault.repository.repository import Repository
 from vault.verify.found import NAMED, Found, Key, key_of
-
-_T = TypeVar("_T")
+from vault.verify.looking import Look, Place, look, twice
 
 
 class Objects:
@@ -24,12 +22,20 @@ class Objects:
         workers: Executors.
         progress: Told objects and bytes.
         found: Takes what is wrong.
+        place: Where workers that share no memory with this process open the store; None: the
+            executors are threads, and the open store is handed to them.
     """
 
     def __init__(
-        self, repository: Repository, workers: Workers, progress: Progress, found: Found
+        self,
+        repository: Repository,
+        workers: Workers,
+        progress: Progress,
+        found: Found,
+        place: Place | None = None,
     ) -> None:
         self._repository = repository
+        self._place = place
         self._workers = workers
         self._progress = progress
         self._found = found
@@ -71,47 +77,32 @@ class Objects:
         self.to_read = len(to_read)
         self._progress.expect(files=self.to_read, size=sum(size for _, _, size in to_read))
         self._progress.stage("looking for objects")
-        for _ in self._each(self._look, (key for key in self.needed if key[0] not in chosen)):
+        others = (key for key in self.needed if key[0] not in chosen)
+        for _ in self._each(others, is_read=False):
             pass
         self._progress.stage("reading objects")
-        for key in self._each(self._hash, to_read):
+        for key in self._each(to_read, is_read=True):
             self.right.add(key)
             self.bytes_right += key[2]
             self._progress.advance(files=1, size=key[2])
 
-    def _each(self, work: Callable[[Key], None], keys: Iterable[Key]) -> Iterator[Key]:
-        """Those of the objects that the work finds nothing wrong about."""
-        workers = self._workers
-        for key, future in in_order(workers.transfer, work, keys, limit=workers.in_flight):
-            try:
-                future.result()
-            except IntegrityError as error:
-                self._found.is_wrong(key, error)
-            except StorageError as error:
-                self._found.is_unread(key, error)
+    def _each(self, keys: Iterable[Key], *, is_read: bool) -> Iterator[Key]:
+        """Those of the objects that a look finds nothing wrong about."""
+        workers, place = self._workers, self._place
+        work = look if place is not None else partial(look, store=self._repository.store)
+        tasks = (Look(place=place, ref=self.needed[key], is_read=is_read) for key in keys)
+        for task, future in in_order(workers.transfer, work, tasks, limit=workers.in_flight):
+            key, looked = key_of(task.ref), future.result()
+            if isinstance(looked.error, StorageError):
+                self._found.is_unread(key, looked.error)
                 continue
+            if looked.error is not None:
+                self._found.is_wrong(key, looked.error)
             else:
+                if looked.version:
+                    self._repository.objects.note_version(task.ref, looked.version)
                 yield key
             self._found.gave()
-
-    def _look(self, key: Key) -> None:
-        """See that an object is listed with its size."""
-        twice(partial(self._look_once, self.needed[key]))
-
-    def _look_once(self, ref: ObjectRef) -> None:
-        sizes = self._repository.objects.sizes(ref)
-        if not sizes:
-            raise MissingObjectError(f"{ref.name} is missing", expected=f"{ref.size} bytes")
-        if ref.size not in sizes:
-            raise DigestMismatchError(
-                f"{ref.name} has the wrong size",
-                expected=f"{ref.size} bytes",
-                found=", ".join(f"{size} bytes" for size in sorted(sizes)[:NAMED]),
-            )
-
-    def _hash(self, key: Key) -> None:
-        """Read an object: whichever version has the bytes that were signed."""
-        twice(partial(self._repository.read, self.needed[key]))
 
     # --- whom it concerns ---
 
@@ -133,14 +124,3 @@ class Objects:
                     objects=tuple(name for name, _, _ in wrong[:NAMED]),
                     object_count=len(wrong),
                 )
-
-
-def twice(work: Callable[[], _T]) -> _T:
-    """What the store did not give it may give when it is asked again.
-
-    Bytes that are wrong are asked for twice where they are read (`vault.storage.secondlook`).
-    """
-    try:
-        return work()
-    except StorageError:
-        return work()

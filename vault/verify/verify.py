@@ -12,6 +12,7 @@ from vault.progress import NO_PROGRESS, Progress
 from vault.repository.repository import Repository
 from vault.storage.names import pack_name
 from vault.verify.found import KEPT, Found
+from vault.verify.looking import Place
 from vault.verify.opened import Contents, require_recipient
 from vault.verify.report import VerifyReport
 from vault.verify.stored import Objects
@@ -39,6 +40,8 @@ class Verification:
         scratch: Directory on local disk for temporary files.
         workers: Executors.
         progress: Told objects and bytes.
+        place: Where the store is, if ``workers.transfer`` is a pool of processes or a cluster:
+            its workers open the store themselves (`vault.verify.looking`). None: it is threads.
 
     Raises:
         WrongKeyError: The recovery key is of no recipient.
@@ -54,6 +57,7 @@ class Verification:
         scratch: Path,
         workers: Workers,
         progress: Progress = NO_PROGRESS,
+        place: Place | None = None,
     ) -> None:
         self._repository = repository
         self._records = records
@@ -61,7 +65,7 @@ class Verification:
         self._through = repository.head.seq
         self._progress = progress
         self._found = Found()
-        self._objects = Objects(repository, workers, progress, self._found)
+        self._objects = Objects(repository, workers, progress, self._found, place)
         self._contents = None
         self._to_open = len(records) if recovery is not None else 0
         if recovery is not None:
@@ -161,6 +165,7 @@ def verify_snapshots(
     scratch: Path,
     workers: Workers,
     progress: Progress = NO_PROGRESS,
+    place: Place | None = None,
 ) -> VerifyReport:
     """Check what the snapshots need, as `Verification` does.
 
@@ -176,4 +181,5 @@ def verify_snapshots(
         scratch=scratch,
         workers=workers,
         progress=progress,
+        place=place,
     ).run()

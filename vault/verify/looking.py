@@ -1,0 +1,97 @@
+"""Looking at one stored object, as a task that threads, processes and other machines can run."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from vault.errors import DigestMismatchError, IntegrityError, MissingObjectError, StorageError
+from vault.model import ObjectRef
+from vault.repository.objects import right_version, sizes
+from vault.storage import open_store
+from vault.storage.base import ObjectStore
+
+_T = TypeVar("_T")
+
+NAMED: Final = 20  # sizes that a message names
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a store is, for a worker that opens it by itself."""
+
+    url: str
+    endpoint: str = ""  # of an S3 service other than AWS
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One object to look at.
+
+    All that a worker is sent: where the store is, and the object's name, SHA-256, size and
+    version, which stand in plain inventories. No key and no password is in it: a worker gets
+    its access to an S3 service from its own environment, and only reads.
+    """
+
+    place: Place | None  # None: the store is handed in
+    ref: ObjectRef
+    is_read: bool  # all its bytes; else only that it is listed with its size
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What one look gave."""
+
+    version: str = ""  # that has the right bytes; empty if none was read
+    error: IntegrityError | StorageError | None = None  # what is wrong, or was not given
+
+
+def look(task: Look, store: ObjectStore | None = None) -> Looked:
+    """Look at an object; what is wrong with it is part of the result.
+
+    Args:
+        task: What to look at.
+        store: Open already; None where the caller is in another process: the store is then
+            opened by the task's place, once in a process.
+
+    Raises:
+        VaultError: The store can't be opened.
+    """
+    opened = _open(task.place) if store is None and task.place is not None else store
+    assert opened is not None
+    ref = task.ref
+    try:
+        if task.is_read:
+            return Looked(version=twice(lambda: right_version(opened, ref).version))
+        twice(lambda: _require_size(opened, ref))
+    except (IntegrityError, StorageError) as error:
+        return Looked(error=error)
+    return Looked()
+
+
+@functools.lru_cache(maxsize=4)
+def _open(place: Place) -> ObjectStore:
+    return open_store(place.url, endpoint=place.endpoint)
+
+
+def _require_size(store: ObjectStore, ref: ObjectRef) -> None:
+    found = sizes(store, ref)
+    if not found:
+        raise MissingObjectError(f"{ref.name} is missing", expected=f"{ref.size} bytes")
+    if ref.size not in found:
+        raise DigestMismatchError(
+            f"{ref.name} has the wrong size",
+            expected=f"{ref.size} bytes",
+            found=", ".join(f"{size} bytes" for size in sorted(found)[:NAMED]),
+        )
+
+
+def twice(work: Callable[[], _T]) -> _T:
+    """Ask a store again that did not answer.
+
+    Bytes that are wrong are asked for twice where they are read (`vault.storage.secondlook`).
+    """
+    try:
+        return work()
+    except StorageError:
+        return work()
