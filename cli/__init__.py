@@ -1,4 +1,4 @@
 """The command line: options, environment, prompts, output and exit codes.
 
-What is decided about backups is decided in `vault`; here it is asked for and shown.
+`vault` makes all decisions about backups; the command line asks for input and shows results.
 """

@@ -1,4 +1,4 @@
-"""Exit codes of errors and of results, and which of several is told.
+"""Exit codes of errors and of results, and which of several the process ends with.
 
 See docs/design.md "The command line".
 """
@@ -45,7 +45,7 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
 
 # The order of gravity. It is no order of numbers: a lost byte before a lock, before a bug, before
-# what kept the command from looking, before what it was asked to watch, before a busy neighbour.
+# reasons why the command could not look, before its findings, before a busy neighbour.
 GRAVITY: Final = (4, 5, 1, 12, 10, 13, 14, 2, 16, 11, 17, 6, 3, 15)
 
 

@@ -1,4 +1,4 @@
-"""What commands that look into snapshots share: the view, paths, what can't be given."""
+"""Shared by commands that look into snapshots: the view, paths, reports of bad entries."""
 
 import os
 from typing import Final
@@ -15,7 +15,7 @@ from vault.model import sort_key
 from vault.repository.repository import Repository, snapshot_body
 from vault.repository.snapshotspec import split_path
 
-_SHOWN: Final = 20  # bad entries that are told one by one
+_SHOWN: Final = 20  # bad entries that are listed one by one
 
 
 def view(

@@ -205,11 +205,11 @@ class Failure:
     found: str | None = None
     hint: str | None = None
     text: str = ""  # for people; empty: the message
-    notes: Sequence[str] = ()  # what an operator needs beside it, in that order
+    notes: Sequence[str] = ()  # further lines for the operator, in this order
 
 
 def describe(error: BaseException) -> Failure:
-    """The report of what ended a command."""
+    """The report of the error that ended a command."""
     match error:
         case VaultError():
             return _vault_failure(error)
@@ -303,7 +303,7 @@ def _tell(failure: Failure, options: Options) -> None:
         del fields["text"]
         fields["notes"] = list(failure.notes)
         fields["exit_code"] = fields.pop("code")
-        with contextlib.suppress(LocalError):  # stdout itself is what failed; stderr has it
+        with contextlib.suppress(LocalError):  # stdout may be what failed; stderr has the error
             render.emit_json("vault/error/v1", error=fields)
 
 

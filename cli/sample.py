@@ -26,7 +26,7 @@ def sample_of(
     *,
     is_recorded: bool,
 ) -> Sample:
-    """What is to be read of these snapshots.
+    """The sample of these snapshots' packs to read.
 
     Args:
         read_data: How much was asked for.

@@ -19,7 +19,8 @@ from vault.machine.privacy import make_private
 def scratch_directory(cache: Path) -> Iterator[Path]:
     """An empty directory in ``cache`` that is removed at the end.
 
-    Whoever works in one holds a lock on it; those that nobody holds are removed first.
+    A process that works in one holds a lock on it; directories without a held lock are removed
+    first.
 
     Raises:
         LocalError: It can't be made.

@@ -1,4 +1,4 @@
-"""What a snapshot is taken of, as options say it: paths, patterns, streams."""
+"""The source of a snapshot, from options: paths, patterns, streams."""
 
 import codecs
 import os

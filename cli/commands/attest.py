@@ -1,4 +1,4 @@
-"""`vault attest`: record what could not be recorded at once."""
+"""`vault attest`: record attestations that could not be recorded at once."""
 
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def _read(file: Path) -> bytes:
 def record_or_keep(
     invocation: Invocation, repository: Repository, data: bytes, recovery: RecoveryKey
 ) -> Record | None:
-    """Record an attestation; None where the store refused: then it is a file of this machine."""
+    """Record an attestation; if the store refuses it, keep it in a local file and return None."""
     try:
         record = attestations.record_attestation(repository, data, recovery.restorer, tool=TOOL)
     except VaultError as error:
@@ -81,7 +81,7 @@ def record_or_keep(
 
 
 def recorded_text(record: Record) -> str:
-    """That an event stands in the ledger, and how it ended."""
+    """Text that an event is recorded in the ledger, with its verdict."""
     assert isinstance(record.body, EventBody | VerificationBody)
     return f"the {record.type} is recorded as {record.body.verdict}, head {record.head}"
 

@@ -101,14 +101,14 @@ def audit(
     if report is not None:
         try:
             _write(report, _page(repository, result))
-        except LocalError as error:  # what was found is said all the same
+        except LocalError as error:  # the findings are printed all the same
             render.message("error", str(error))
             codes.append(EXIT_LOCAL)
     return gravest(codes)
 
 
 def _open(invocation: Invocation) -> tuple[Repository, Sequence[Head]]:
-    """The repository, holes in its ledger and all; and the heads that it must contain."""
+    """Open the repository, even if its ledger has holes; also the heads that it must contain."""
     if invocation.options.accept_head is not None:
         raise ConfigError(
             "an audit accepts nothing: it writes neither here nor to the ledger",
@@ -182,7 +182,7 @@ def _snapshot_fields(report: AuditReport, snapshot: SnapshotAudit) -> dict[str, 
 
 
 def protection_fields(protection: Protection | None, now: datetime) -> dict[str, Any] | None:
-    """Until when, by which object, and how long until a gap."""
+    """End of the protection, the object that ends it, and the days until a gap."""
     if protection is None:
         return None
     return {
@@ -216,7 +216,7 @@ def _finding_fields(finding: AuditFinding) -> dict[str, str]:
 
 
 def _text(report: AuditReport) -> str:
-    """What is wrong first, then what is not, the next step, the findings, and all else."""
+    """The errors first, then what is sound, the next step, the findings, and the totals."""
     parts = [render.facts(_outcome(report))]
     if report.findings:
         parts.append("\n".join(map(_finding_line, report.findings)))
@@ -233,7 +233,7 @@ def _text(report: AuditReport) -> str:
 
 
 def _outcome(report: AuditReport) -> dict[str, str]:
-    """The verdict, what is wrong, which snapshots that concerns, and what to do next."""
+    """The verdict, the errors, the snapshots concerned, and the next step."""
     facts = {"verdict": report.verdict}
     errors = [each for each in report.findings if each.severity is Severity.ERROR]
     if errors:
@@ -253,7 +253,7 @@ def _outcome(report: AuditReport) -> dict[str, str]:
 
 
 def _next_step(report: AuditReport, hit: Sequence[int]) -> str:
-    """The command that helps most now; empty where nothing is left to do."""
+    """The command that helps most now; empty if no step is left."""
     codes = {each.code for each in report.findings if each.severity is Severity.ERROR}
     if hit:
         return f"'vault verify {hit[-1]}' names the files that are concerned"
@@ -269,7 +269,7 @@ def _next_step(report: AuditReport, hit: Sequence[int]) -> str:
 
 
 def _facts(report: AuditReport) -> dict[str, str]:
-    """What was looked at, in a few lines."""
+    """Totals of the audit, in a few lines."""
     totals = report.totals
     stated = f"{totals.checksums:,} stated by the store, {totals.not_available:,} not available"
     unneeded = f"{totals.unneeded:,}, {render.size(totals.unneeded_bytes)}"
@@ -331,7 +331,7 @@ def _snapshot_row(snapshot: SnapshotAudit, report: AuditReport) -> tuple[str, ..
 
 
 def _found(snapshot: SnapshotAudit) -> str:
-    """What is wrong with what it needs."""
+    """Number of a snapshot's objects that are bad, as text."""
     if not snapshot.readable:
         return "inventory can't be used"
     return f"{snapshot.bad:,} bad or not shown" if snapshot.bad else "nothing wrong"

@@ -1,4 +1,4 @@
-"""`vault diff`: what differs between two snapshots."""
+"""`vault diff`: the differences between two snapshots."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final

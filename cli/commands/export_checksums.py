@@ -15,7 +15,7 @@ from vault.format.tree import Entry
 from vault.model import EntryType
 from vault.repository.snapshotspec import select_snapshot
 
-_SHOWN: Final = 20  # files that are told one by one
+_SHOWN: Final = 20  # files that are listed one by one
 
 
 @click.command("export-checksums")
@@ -69,14 +69,14 @@ def _fields(pair: tuple[Entry, Entry]) -> dict[str, Any]:
 
 
 class _Vast:
-    """Files that sha256sum can't be told of, as they have no SHA-256."""
+    """Files with a tree hash in place of a SHA-256, which the output has to leave out."""
 
     def __init__(self) -> None:
         self._count = 0
         self._named: list[bytes] = []
 
     def left_out_of(self, files: Iterable[tuple[Entry, Entry]]) -> Iterator[tuple[Entry, bytes]]:
-        """Names with the SHA-256 of their files, without these."""
+        """Names with the SHA-256 of their files; keeps those without one for `report`."""
         for entry, file in files:
             if file.sha256 is not None:
                 yield entry, file.sha256
@@ -86,7 +86,7 @@ class _Vast:
                 self._named.append(entry.path)
 
     def report(self, invocation: Invocation, seq: int) -> int:
-        """Say which they are; returns the exit code that this means."""
+        """Warn about the files left out; returns the exit code for that."""
         for path in self._named:
             invocation.warn(
                 f"snapshot {seq}: {render.path_text(path)} is left out: it has a tree hash and no"

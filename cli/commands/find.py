@@ -86,8 +86,8 @@ class _Search:
         self._matches = matches
         self.matched = False
         self.failed: list[int] = []  # snapshots that could not be searched, or not to their end
-        self.hints: dict[str, None] = {}  # what to do about it, each once
-        self._codes: set[int] = set()  # why
+        self.hints: dict[str, None] = {}  # hints of the errors, each once
+        self._codes: set[int] = set()  # exit codes of the errors
         self.flaws: list[dict[str, Any]] = []  # of each snapshot that has some
 
     def run(self, records: Sequence[Record]) -> Iterator[tuple[Record, Entry]]:
@@ -102,7 +102,7 @@ class _Search:
 
     @property
     def exit_code(self) -> int:
-        """The gravest of what was met; what was not searched before what was not found."""
+        """The gravest exit code; a snapshot that was not searched counts before "no match"."""
         if self.failed:
             return gravest(self._codes)
         if not self.matched:

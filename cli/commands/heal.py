@@ -53,7 +53,7 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
         invocation.did(f"{carried_out} of {render.plural(len(report.done), 'step')} carried out")
     statement = None
     if not covered:
-        recovery = None  # a verification is of some snapshot
+        recovery = None  # without a snapshot there is no verification to attest
     if report is not None and report.done and recovery is not None:
         data = _attestation(repository, recovery, plan, report, started=started, covered=covered)
         statement = record_or_keep(invocation, repository, data, recovery)
@@ -80,7 +80,7 @@ def _attestation(
     started: datetime,
     covered: tuple[tuple[int, int], ...],
 ) -> bytes:
-    """Of a partial verification: only names that were hidden were looked at closely."""
+    """Attestation of a partial verification: only hidden names were checked closely."""
     attestation = attestations.describe(
         repository,
         kind=StatementType.VERIFICATION,
@@ -141,7 +141,7 @@ def _done_fields(done: Done) -> dict[str, Any]:
 
 
 def _text(plan: HealPlan, report: HealReport | None, statement: Record | None) -> str:
-    """What is wrong first, in one line; then each of it; the next command last."""
+    """A summary in one line first; then each object; the next command last."""
     if report is None:
         rows = [_row(step) for step in plan.steps]
         headings: tuple[str, ...] = _HEADINGS
@@ -167,7 +167,7 @@ def _text(plan: HealPlan, report: HealReport | None, statement: Record | None) -
 
 
 def _outcome(plan: HealPlan, report: HealReport | None) -> str:
-    """In one line; nothing is called healed that is not."""
+    """The summary in one line; counts an object as healed only after a plain read shows it."""
     hidden = render.plural(len(plan.hidden if report is None else report.hidden), "needed object")
     parts = [f"{hidden} {'hidden' if report is None else 'still hidden'}"]
     parts += [

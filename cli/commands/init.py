@@ -36,7 +36,7 @@ COST: Final = DEFAULT_COST  # of the passphrase
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Wish:
-    """What the command line asks for."""
+    """Options of the command line."""
 
     url: str
     endpoint: str
@@ -120,7 +120,7 @@ def init(
 
 
 def _absolute(url: str) -> str:
-    """A key file must name its repository wherever it is used from."""
+    """Make a path absolute: a key file is used from other working directories, too."""
     return normalized(url)
 
 
@@ -224,7 +224,7 @@ def _finish_killed_init(invocation: Invocation, wish: _Wish, found: Digest) -> R
     """Enrol the writer of an `init` that was killed after it published the root.
 
     Raises:
-        ConfigError: There is nothing to finish: the repository is somebody's.
+        ConfigError: The repository is no unfinished one of this user, so it is left alone.
     """
     exists = ConfigError(
         f"there is a repository at {wish.url} already",

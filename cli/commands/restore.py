@@ -41,7 +41,7 @@ from vault.restore import (
 from vault.restore.attesting import NOT_REPEATED
 from vault.restore.prove import ProofReport
 
-_MAX_NAMED = 5  # of what lies beside TARGET
+_MAX_NAMED = 5  # directories beside TARGET that are listed
 
 
 @click.command()
@@ -184,7 +184,7 @@ def _protected(invocation: Invocation, repository: Repository) -> list[Path]:
 
 
 def _say_what(invocation: Invocation, repository: Repository, record: Record) -> None:
-    """Which snapshot was meant; and that nobody vouches for it being the newest."""
+    """Note which snapshot "latest" means, and that no remembered head proves it the newest."""
     body = snapshot_body(record)
     taken = render.moment(repository.ledger.when(record))
     invocation.note(f"snapshot {record.seq} of {body.dataset}, taken {taken}")
@@ -244,7 +244,7 @@ def _run(
 
 @contextlib.contextmanager
 def _explaining(invocation: Invocation, request: RestoreRequest, course: Course) -> Iterator[None]:
-    """Whatever ends the restore, say what it leaves and what an operator can do."""
+    """However the restore ends, print what it leaves and what an operator can do."""
     try:
         yield
     except BaseException as error:
@@ -256,7 +256,7 @@ def _explaining(invocation: Invocation, request: RestoreRequest, course: Course)
 
 
 def _local(invocation: Invocation) -> Local:
-    """Where this user keeps journals, and what notes and attestations say of him."""
+    """The directory of this user's journals, and the user and host for notes and attestations."""
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -265,7 +265,7 @@ def _local(invocation: Invocation) -> Local:
 
 
 def exit_code(report: RestoreReport) -> int:
-    """That of what failed after the exchange; 3 where something is left out or unrecorded."""
+    """Exit code: that of an error after the exchange; 3 if something is left out or unrecorded."""
     unrecorded = report.outcome is not Outcome.PLANNED and report.statement is None
     degraded = EXIT_DEGRADED if report.left_out or report.flaws or unrecorded else 0
     return gravest([degraded, *map(exit_code_of, report.troubles)])

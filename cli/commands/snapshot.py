@@ -185,7 +185,10 @@ def _take(
 
 
 def _failed_check(invocation: Invocation, repository: Repository, dataset: str) -> Check | None:
-    """What was found wrong with the dataset; the snapshot is published whatever becomes of this."""
+    """The dataset's last check, if it failed; a store error here is only a warning.
+
+    The snapshot is published already.
+    """
     try:
         return failed_check(repository.ledger, dataset, Cited(repository))
     except StorageError as error:
@@ -201,7 +204,7 @@ def _published_text(record: Record) -> str:
 def _preview(
     invocation: Invocation, repository: Repository, writer: WriterKey, request: SnapshotRequest
 ) -> int:
-    """Print what would be done, line by line as it is found."""
+    """Print what a snapshot would do, line by line, as the walk goes on."""
     if request.stream is not None:
         raise ConfigError("--dry-run has nothing to say of a stream")
     totals: Counter[str] = Counter()

@@ -141,7 +141,7 @@ def _coverage_fields(state: Coverage) -> dict[str, Any]:
 
 
 def _coverage_text(state: Coverage, oldest: timedelta, now: datetime) -> str:
-    """Within which time every byte was read back, or what was not since it was stored."""
+    """The time within which every byte was read back, or which packs were not read back yet."""
     if state.since is not None:
         age = format_age(max(now - state.since, timedelta()))
         what = "every object was asked for" if state.failed else "every byte"
@@ -203,7 +203,7 @@ def _age_text(state: DatasetStatus) -> str:
 
 
 def _outcome(states: Sequence[DatasetStatus], max_age: timedelta | None) -> dict[str, str]:
-    """What is wrong, in one line, and the command to try next; no more than is known."""
+    """The problem in one line, and the command to try next; claims only what was checked."""
     failed = [state for state in states if any(not each.spoiled for each in state.failures)]
     spoiled = [
         state for state in states if state not in failed and (state.failures or state.seen_here)

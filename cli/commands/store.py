@@ -1,4 +1,4 @@
-"""`vault store`: what a bucket really does, and who may do what in it."""
+"""`vault store`: how a bucket really behaves, and the permissions that each role needs."""
 
 import json
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ def check(invocation: Invocation, *, url: str, lock: str) -> int:
     )
     if not fatal:
         return 0
-    if fatal[0].outcome is Outcome.UNTESTED:  # what others build on comes first: it was refused
+    if fatal[0].outcome is Outcome.UNTESTED:  # the store refused the first check: others need it
         invocation.warn(f"these credentials may not try it on {report.url}: {fatal[0].row.promise}")
         return EXIT_STORAGE
     invocation.warn(f"{report.url} is not fit for lock mode {lock}: {fatal[0].row.promise}")

@@ -124,7 +124,7 @@ def _run(
 
 @contextlib.contextmanager
 def _ending_soon() -> Iterator[Callable[[int], None]]:
-    """Gives what ends the process after a grace, unless the block ends before.
+    """Yields a function that ends the process after a grace, unless the block ends before.
 
     A thread that waits for a store that hangs can't be stopped. A verification only reads, so
     nothing is left half done; scratch files are removed by the next command.
@@ -153,7 +153,7 @@ def _end(code: int) -> NoReturn:
 
 @contextlib.contextmanager
 def _each_thing_once(invocation: Invocation) -> Iterator[None]:
-    """What readers say of a bad pack, for each snapshot again, the report says once."""
+    """Drop repeated warnings: readers warn of a bad pack for each snapshot, the report once."""
     reader = logging.getLogger("vault.repository.reader")
     reader.setLevel(logging.NOTSET if invocation.options.verbose else logging.ERROR)
     try:
@@ -166,7 +166,7 @@ def _each_thing_once(invocation: Invocation) -> Iterator[None]:
 def _saying_how_far(
     invocation: Invocation, verification: Verification, end_soon: Callable[[int], None]
 ) -> Iterator[None]:
-    """What ends a run before its time does not take away what was found until then.
+    """If a run is stopped early, print the findings made until then.
 
     Raises:
         IntegrityError: The store failed, after something was found wrong: that is graver.
@@ -215,7 +215,7 @@ def _remember(
 def _tell(
     invocation: Invocation, report: VerifyReport, statement: Record | None, repository: Repository
 ) -> None:
-    """The result; and last, where something is wrong, what an operator needs first."""
+    """The result; if there is damage, last the lines that an operator needs first."""
     told = report.findings[: verified.NAMED]
     for finding in told:
         invocation.warn(finding_text(finding))

@@ -48,7 +48,7 @@ def page(
         verdict: The result, in a line.
         facts: Names and values, at the top.
         sections: Tables below.
-        good: Whether the verdict is what one hopes for.
+        good: Whether the verdict is a good one, which decides its colour.
     """
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'

@@ -40,7 +40,7 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
         yield drawn
 
 
-_running: "list[Counted]" = []  # what this process is at; read when a signal arrives
+_running: "list[Counted]" = []  # the phases that are running; read when a signal arrives
 
 
 @contextmanager
@@ -53,16 +53,16 @@ def _known(progress: "_ProgressT") -> "Iterator[_ProgressT]":
 
 
 def say_stopping(why: str) -> None:
-    """Tell at once what is stopped and how much of it is left; safe in a signal's handler."""
+    """Print at once which phase is stopped and how much of it is left; safe in a signal handler."""
     if not _running:
         return  # nothing long: the error that follows says it
     text = f"\nvault: {why} while {_running[-1].state()}\n"
-    with suppress(OSError):  # nobody may be there to read it
+    with suppress(OSError):  # the terminal may be gone
         os.write(2, text.encode("utf-8", "replace"))
 
 
 def _bar(console: "Console") -> "RichProgress":
-    """What fits on one line: a wrapped one could not be drawn over."""
+    """Cut text to one line: a line that wraps can't be overwritten."""
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
     from rich.progress import Progress as RichProgress  # noqa: PLC0415
 
@@ -88,7 +88,7 @@ class Counted:
         self._stage = "starting"
 
     def expect(self, *, files: int, size: int) -> None:
-        """Counting begins anew: a proof goes through what a restore went through."""
+        """Begin to count anew: a proof goes through the same files as the restore before it."""
         self._files = self._size = 0
         self._expected_files, self._expected = files, size
 
@@ -98,11 +98,11 @@ class Counted:
         self._size += size
 
     def stage(self, name: str) -> None:
-        """Name what is going on."""
+        """Name the phase that begins."""
         self._stage = name
 
     def state(self) -> str:
-        """What is being done, how much of it is done and left."""
+        """The phase, and how much of it is done and left."""
         if not self._expected_files and not self._expected:
             done = f", {render.plural(self._files, 'file')} done" if self._files else ""
             return f"{self._stage}{done}"
@@ -137,7 +137,7 @@ class BarProgress(Counted):
             self._draw()
 
     def stage(self, name: str) -> None:
-        """Name what is going on, at once."""
+        """Name the phase that begins, and print it at once."""
         super().stage(name)
         self._draw()
 

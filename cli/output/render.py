@@ -197,7 +197,7 @@ def facts(pairs: Mapping[str, str]) -> str:
 
 
 def emit(text: str) -> bool:
-    """Print data to stdout; what a reader who has left no longer takes is dropped.
+    """Print data to stdout; if the reader has closed the pipe, drop the rest.
 
     Returns:
         Whether it was taken.
@@ -217,7 +217,7 @@ def emit_json(schema: str, **fields: Any) -> bool:
 
 
 def _without_surrogates(value: Any) -> Any:
-    """What was no UTF-8 is escaped: a lone surrogate is not JSON that others can read."""
+    """Escape bytes that are not UTF-8: other programs can't read JSON with a lone surrogate."""
     match value:
         case str():
             return value.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -244,12 +244,12 @@ def ignore_closed_stdout() -> Iterator[None]:
     except BrokenPipeError:
         discard_stdout()
     except OSError as error:
-        discard_stdout()  # what is buffered would fail again
+        discard_stdout()  # a later flush of the buffer would fail again
         raise LocalError("can't write to stdout", found=error.strerror) from error
 
 
 def discard_stdout() -> None:
-    """Let what is still buffered, and all that follows, go to the null device."""
+    """Redirect stdout, with what is still buffered, to the null device."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

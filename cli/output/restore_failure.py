@@ -1,7 +1,7 @@
-"""What an operator reads when a restore fails or is stopped, in the order in which it is needed.
+"""Lines for an operator whose restore failed or was stopped, in the order of their use.
 
-The error itself says what is wrong; these lines follow it: what TARGET is now, which files are
-hit, which snapshots can be restored instead, and what to try next.
+They follow the error itself: the state of TARGET now, the damaged files, the snapshots that can
+be restored instead, and the next step.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What `verify` says: a verdict that names what was read, and what is hit and what is whole."""
+"""Output of `verify`: a verdict that says what was read; damaged and whole snapshots and files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from vault.repository.repository import snapshot_body
 from vault.storage.names import DOMAINS
 from vault.verify import Hit, SoFar, VerifyReport
 
-NAMED = 20  # snapshots, files and findings that are told one by one
+NAMED = 20  # snapshots, files and findings that are listed one by one
 
 
 def fields(report: VerifyReport, statement: Record | None) -> dict[str, object]:
@@ -228,7 +228,7 @@ def _restorable(names: Sequence[str], whole: Mapping[str, int]) -> Iterator[str]
 
 
 def so_far(state: SoFar) -> str:
-    """What a run that is ended before its time found, and what it leaves."""
+    """The findings of a run that was stopped early, and what it leaves undone."""
     of = render.plural(state.objects + state.objects_left, "object")
     opened = ""
     if state.snapshots_left:
