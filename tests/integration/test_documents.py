@@ -164,7 +164,7 @@ def _store_check(vault_json: VaultJson, monkeypatch: pytest.MonkeyPatch) -> Any:
     probe = Probe(row=row, outcome=Outcome.SHORTFALL, found="not")
     report = StoreReport(url="s3://bucket", probes=(probe,), leftovers="probe/0")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr("vault.storage.conformance.check_store", lambda *_, **__: report)
+    monkeypatch.setattr("cli.commands.store.check_store", lambda *_, **__: report)
     return vault_json("store", "check", "s3://bucket", code=5)
 
 
