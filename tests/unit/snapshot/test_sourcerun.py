@@ -468,7 +468,7 @@ def _replace_when_opened(
     monkeypatch.setattr(opening, "open_source", open_source)
 
 
-@pytest.mark.parametrize("size", [0, 5, 300_000, 9_000_000, -5_000_000, -100_000])
+@pytest.mark.parametrize("size", [0, 5, 300_000, 9_000_000, -5_000_000])
 @pytest.mark.parametrize("before", [5, 300_000, 9_000_000])
 def test_a_file_that_was_replaced_by_a_rename_is_stored_as_it_is_now(
     lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, size: int
@@ -485,7 +485,7 @@ def test_a_file_that_was_replaced_by_a_rename_is_stored_as_it_is_now(
     else:
         with beside.open("wb") as out:
             out.truncate(-size)
-            out.seek(-size // 5)
+            out.seek(1_000_000)
             out.write(b"between holes")
     beside.chmod(0o741)
     os.utime(beside, ns=(1, 1_234_567_890_123_456_789))
