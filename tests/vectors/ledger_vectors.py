@@ -439,6 +439,7 @@ def _impossible_verifications(end: int) -> dict[str, VerificationBody]:
         "range-beyond-the-head-read": {"snapshots": ((2, 10),)},
         "of-a-head-to-come": {"through": end},
         "reads-too-much": {"share": 1_000_001},
+        "reads-less-than-a-share": {"share": -1},
         "reads-less-than-nothing": {"read": -1},
         "slice-of-too-few": {"slice": (30, 30)},
         "short-nonce": {"nonce": "0011"},
