@@ -42,7 +42,7 @@ def warn_of_gaps(invocation: Invocation, record: Record) -> None:
         )
 
 
-def split(spec: str, path: str = "") -> tuple[str, bytes]:
+def snapshot_and_path(spec: str, path: str = "") -> tuple[str, bytes]:
     """SNAPSHOT and PATH, which may also be written in one: ``SNAPSHOT:/dir``.
 
     Raises:
@@ -58,7 +58,7 @@ def split(spec: str, path: str = "") -> tuple[str, bytes]:
     return snapshot, tree_path(os.fsencode(directory))
 
 
-def find(found: View, path: bytes) -> int:
+def number_at(found: View, path: bytes) -> int:
     """The number of the entry at a path.
 
     Raises:

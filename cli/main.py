@@ -208,7 +208,7 @@ class Failure:
     notes: Sequence[str] = ()  # further lines for the operator, in this order
 
 
-def describe(error: BaseException) -> Failure:
+def failure_of(error: BaseException) -> Failure:
     """The report of the error that ended a command."""
     match error:
         case VaultError():
@@ -268,7 +268,7 @@ def run(arguments: Sequence[str]) -> int:
         return end.exit_code
     except (Exception, KeyboardInterrupt, TerminatedError) as error:  # noqa: BLE001 - every end has a code and a line
         notes = tuple(getattr(error, "__notes__", ()))
-        failure = dataclasses.replace(describe(error), notes=notes)
+        failure = dataclasses.replace(failure_of(error), notes=notes)
         options = _options(contexts, arguments)
         if options.verbose and not isinstance(error, click.ClickException):
             traceback.print_exception(error)

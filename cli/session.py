@@ -66,7 +66,7 @@ _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # that boto3 
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Location:
+class GivenRepository:
     """Where the repository is, as far as anybody has said."""
 
     url: str
@@ -116,7 +116,7 @@ class Invocation:
 
     # --- where, and which ---
 
-    def location(self, *, required: bool = True) -> Location | None:
+    def location(self, *, required: bool = True) -> GivenRepository | None:
         """From ``--repo``, else ``VAULT_REPO``, else a key file.
 
         Raises:
@@ -127,9 +127,11 @@ class Invocation:
             said = self._environment.get("VAULT_REPO") or None
         known = self._known()
         if said is not None:
-            return Location(url=said, endpoint=self.endpoint_for(said))
+            return GivenRepository(url=said, endpoint=self.endpoint_for(said))
         if known is not None:
-            return Location(url=known.url, endpoint=self.options.endpoint_url or known.endpoint)
+            return GivenRepository(
+                url=known.url, endpoint=self.options.endpoint_url or known.endpoint
+            )
         if not required:
             return None
         raise ConfigError(

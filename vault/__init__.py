@@ -52,11 +52,11 @@ if TYPE_CHECKING:  # `import vault` stays cheap: a name is imported when it is f
     from vault.crypto.keyfiles import load_recovery, load_root, load_writer
     from vault.custody.heal import heal_repository
     from vault.machine.workers import make_workers
-    from vault.model import Digest, LockMode, Parameters
+    from vault.model import Digest, LockMode, Parameters, utc_now
     from vault.repository.attestations import record_attestation
     from vault.repository.enrolment import InitRequest, add_writer, create_repository, revoke_writer
     from vault.repository.opening import open_repository, open_to_audit
-    from vault.repository.repository import Repository, utc_now
+    from vault.repository.repository import Repository
     from vault.repository.snapshotspec import select_snapshot
     from vault.restore.attesting import finalize_restore
     from vault.restore.journal import Local
@@ -117,6 +117,7 @@ _HOMES = {
         "Digest",
         "LockMode",
         "Parameters",
+        "utc_now",
     ),
     "vault.repository.attestations": ("record_attestation",),
     "vault.repository.enrolment": (
@@ -129,10 +130,7 @@ _HOMES = {
         "open_repository",
         "open_to_audit",
     ),
-    "vault.repository.repository": (
-        "Repository",
-        "utc_now",
-    ),
+    "vault.repository.repository": ("Repository",),
     "vault.repository.snapshotspec": ("select_snapshot",),
     "vault.restore.attesting": ("finalize_restore",),
     "vault.restore.journal": ("Local",),

@@ -5,7 +5,7 @@ import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -220,7 +220,14 @@ class Parameters(Body, frozen=True, kw_only=True):
         return timedelta(seconds=self.ledger_term)
 
 
-# --- small conversions that every layer needs ---
+# --- small things that every layer needs ---
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+def utc_now() -> datetime:
+    """This machine's clock: aware, UTC. Programs pass it on; a local store has no other."""
+    return datetime.now(UTC)
 
 
 def to_rfc3339(moment: datetime) -> str:

@@ -33,13 +33,12 @@ from vault.audit import (
 from vault.custody.findings import HIDING
 from vault.errors import ConfigError, LocalError
 from vault.ledger.envelope import Head
-from vault.machine.workers import make_workers
+from vault.machine.workers import QUESTIONS, make_workers
 from vault.model import Severity, to_rfc3339
 from vault.repository.datasets import owed
 from vault.repository.opening import open_to_audit
 from vault.repository.repository import Repository
 
-_TRANSFERS = 8  # questions to the store at the same time
 _IN_FLIGHT = 2  # packs in memory
 _EXITS = {
     Concern.INTEGRITY: EXIT_INTEGRITY,
@@ -84,7 +83,7 @@ def audit(
     records = owed(ledger, ledger.snapshots(), invocation.clock())
     sample = sample_of(read_data, seed, ledger, records, is_recorded=False)
     with (
-        make_workers(1, transfers=_TRANSFERS, in_flight=_IN_FLIGHT) as workers,
+        make_workers(1, transfers=QUESTIONS, in_flight=_IN_FLIGHT) as workers,
         progress.shown(quiet=invocation.options.quiet) as shown,
     ):
         result = audit_repository(

@@ -29,7 +29,7 @@ def cat(invocation: Invocation, *, spec: str, path: str) -> int:
     """
     if invocation.options.json:
         raise click.UsageError("cat writes the file itself: there is no JSON of it")
-    spec, wanted = looking.split(spec, path)
+    spec, wanted = looking.snapshot_and_path(spec, path)
     if not wanted:
         raise click.UsageError("PATH is missing: which file?")
     repository = invocation.open()
@@ -50,7 +50,7 @@ def _file(view: View, path: bytes) -> Entry:
     Raises:
         ConfigError: There is none, or it is no file.
     """
-    number = view.tree.file_of(looking.find(view, path))
+    number = view.tree.file_of(looking.number_at(view, path))
     entry = view.tree.entry(number)
     if entry.type is not EntryType.FILE:
         target = render.path_text(entry.link) if entry.link is not None else None

@@ -15,12 +15,11 @@ from vault.custody.heal import Done, HealPlan, HealReport, Step, heal_repository
 from vault.custody.needs import when
 from vault.ledger.chain import Record
 from vault.ledger.statements import StatementType, Verdict
-from vault.machine.workers import make_workers
+from vault.machine.workers import QUESTIONS, make_workers
 from vault.repository import attestations
 from vault.repository.datasets import owed
 from vault.repository.repository import Repository
 
-_TRANSFERS = 8  # questions to the store at the same time
 _HEADINGS = ("action", "version", "of", "object")
 
 
@@ -46,7 +45,7 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
         recovery = invocation.recovery_key(repository)
     ledger = repository.ledger
     covered = ledger.ranges({r.seq for r in owed(ledger, ledger.snapshots(), started)})
-    with make_workers(1, transfers=_TRANSFERS) as workers:
+    with make_workers(1, transfers=QUESTIONS) as workers:
         plan, report = heal_repository(repository, workers=workers, execute=is_execution)
     if report is not None:
         carried_out = sum(not each.refusal for each in report.done)
@@ -81,7 +80,7 @@ def _attestation(
     covered: tuple[tuple[int, int], ...],
 ) -> bytes:
     """Attestation of a partial verification: only hidden names were checked closely."""
-    attestation = attestations.describe(
+    attestation = attestations.attestation_of(
         repository,
         kind=StatementType.VERIFICATION,
         verdict=Verdict.FAILED if plan.lost or report.hidden or plan.unread else Verdict.PARTIAL,

@@ -30,12 +30,12 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
     escaped; --json has them as they are. Exit 3: entries that break a rule were stepped
     over; 4: the tree is damaged, and what lies before the damage is listed.
     """
-    spec, wanted = looking.split(spec, path)
+    spec, wanted = looking.snapshot_and_path(spec, path)
     repository = invocation.open()
     record = select_snapshot(repository.ledger, spec)
     recovery = invocation.recovery_key(repository)
     with looking.view(invocation, repository, recovery, record) as view:
-        number = looking.find(view, wanted)
+        number = looking.number_at(view, wanted)
         entries = map(view.tree.entry, _numbers(view.tree, number, recursive=recursive))
         if invocation.options.json:
             items = map(listing.entry_fields, entries)

@@ -29,7 +29,7 @@ from vault.restore import (
     Exchange,
     Finalized,
     Local,
-    Outcome,
+    RestoreOutcome,
     RestoreReport,
     RestoreRequest,
     finalize_restore,
@@ -140,7 +140,7 @@ def restore(
     with _explaining(invocation, request, course):
         _warn_of_leftovers(invocation, request.target)
         report = _run(invocation, repository, request, course)
-    if report.outcome is not Outcome.PLANNED:
+    if report.outcome is not RestoreOutcome.PLANNED:
         shown = render.printable(report.target)
         invocation.did(f"{shown} is {report.outcome}, attested {_where_attested(report)}")
     looking.report_flaws(invocation, request.record.seq, report.flaws)
@@ -153,7 +153,7 @@ def restore(
     invocation.emit("vault/restore/v1", {"restore": fields}, _text(request.record, report))
     for trouble in report.troubles:
         invocation.warn(f"TARGET is the new state, but: {trouble}")
-    return exit_code(report)
+    return restore_exit(report)
 
 
 def _check_combination(
@@ -264,9 +264,9 @@ def _local(invocation: Invocation) -> Local:
     return Local(state=invocation.places.state, host=platform.node(), user=user)
 
 
-def exit_code(report: RestoreReport) -> int:
+def restore_exit(report: RestoreReport) -> int:
     """Exit code: that of an error after the exchange; 3 if something is left out or unrecorded."""
-    unrecorded = report.outcome is not Outcome.PLANNED and report.statement is None
+    unrecorded = report.outcome is not RestoreOutcome.PLANNED and report.statement is None
     degraded = EXIT_DEGRADED if report.left_out or report.flaws or unrecorded else 0
     return gravest([degraded, *map(exit_code_of, report.troubles)])
 
@@ -445,7 +445,7 @@ def _text(record: Record, report: RestoreReport) -> str:
         first = report.flaws.named[0].path
         name = f", first {render.path_text(first)}" if first is not None else ""
         facts["stepped over"] = f"{render.plural(report.flaws.count, 'bad entry')}{name}"
-    if report.outcome is not Outcome.PLANNED:
+    if report.outcome is not RestoreOutcome.PLANNED:
         facts["attested"] = _where_attested(report)
         facts["exchange"] = "in one step" if report.atomic else "not atomic"
     if report.former:

@@ -25,11 +25,11 @@ from vault.repository.badpacks import Word
 from vault.repository.repository import Repository, snapshot_body
 from vault.repository.standing import Check, Cited, failed_check
 from vault.snapshot import (
-    Action,
     Command,
     LeftPacks,
     NamedStream,
     Planned,
+    PreviewAction,
     Problem,
     SnapshotReport,
     SnapshotRequest,
@@ -41,7 +41,7 @@ from vault.snapshot.task import MANY
 from vault.snapshot.walk import LeftOut
 
 _SHOWN = 100  # problems on stderr; --json lists them all
-_QUIET_ACTIONS = {Action.UNCHANGED, Action.STORED}  # counted, not listed
+_QUIET_ACTIONS = {PreviewAction.UNCHANGED, PreviewAction.STORED}  # counted, not listed
 _STRICT = {"changed", "attributes"}  # problems that --strict makes an exit code of
 
 
@@ -181,7 +181,7 @@ def _take(
             f" {render.moment(failed.finished)}), and none has passed since: run 'vault verify'"
         )
     invocation.emit("vault/snapshot/v1", _report_fields(repository, report, failed), _text(report))
-    return exit_code(report, strict=strict)
+    return snapshot_exit(report, strict=strict)
 
 
 def _failed_check(invocation: Invocation, repository: Repository, dataset: str) -> Check | None:
@@ -221,15 +221,20 @@ def _preview(
         elif planned.action not in _QUIET_ACTIONS:
             reason = f"  ({planned.reason})" if planned.reason else ""
             render.emit(f"{planned.action:<10}  {render.path_text(planned.path)}{reason}")
-    summary = {action.value: {"count": totals[action], "size": sizes[action]} for action in Action}
+    summary = {
+        action.value: {"count": totals[action], "size": sizes[action]} for action in PreviewAction
+    }
     invocation.emit(
         "vault/snapshot-dry-run/v1",
         {"planned": listed, "totals": summary},
         render.facts(
-            {action.value: f"{totals[action]:,}, {render.size(sizes[action])}" for action in Action}
+            {
+                action.value: f"{totals[action]:,}, {render.size(sizes[action])}"
+                for action in PreviewAction
+            }
         ),
     )
-    return EXIT_DEGRADED if totals[Action.UNREADABLE] else 0
+    return EXIT_DEGRADED if totals[PreviewAction.UNREADABLE] else 0
 
 
 def _planned_fields(planned: Planned) -> dict[str, object]:
@@ -272,7 +277,7 @@ def open_stream(
     return NamedStream(name=name, stream=stack.enter_context(command))
 
 
-def exit_code(report: SnapshotReport, *, strict: bool) -> int:
+def snapshot_exit(report: SnapshotReport, *, strict: bool) -> int:
     """3 for a snapshot that is not all it should be, else 0 (docs/design.md "Snapshot")."""
     many = report.left is not None and report.left.is_many
     flawed = any(problem.kind in _STRICT for problem in report.problems)

@@ -15,7 +15,7 @@ from vault.custody.protection import Protection, protections
 from vault.custody.sampling import Coverage, coverage
 from vault.ledger.chain import Record
 from vault.ledger.statements import WHOLE_SHARE, Verdict
-from vault.machine.workers import make_workers
+from vault.machine.workers import QUESTIONS, make_workers
 from vault.model import to_rfc3339
 from vault.repository.badpacks import BadPackMemory
 from vault.repository.datasets import owed
@@ -49,7 +49,6 @@ EXITS = {
     Trouble.OBJECTIVE: EXIT_OBJECTIVE,
     Trouble.INCOMPLETE: EXIT_DEGRADED,
 }
-_TRANSFERS = 8  # questions to the store at the same time
 
 
 @click.command()
@@ -125,7 +124,7 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
 def _protected(repository: Repository, now: datetime) -> list[Protected]:
     """Every snapshot that is owed."""
     records = owed(repository.ledger, repository.ledger.snapshots(), now)
-    with make_workers(1, transfers=_TRANSFERS) as workers:
+    with make_workers(1, transfers=QUESTIONS) as workers:
         found = protections(repository, records, workers)
     return list(zip(records, found, strict=True))
 

@@ -12,7 +12,7 @@ from vault.errors import ConfigError
 from vault.model import LockMode, Parameters
 from vault.storage import open_store
 from vault.storage.base import is_on_server
-from vault.storage.conformance import Outcome, check_store
+from vault.storage.conformance import ProbeOutcome, check_store
 from vault.storage.iam import AccessRole, Dialect, bucket_policy, role_policy
 from vault.storage.urls import parse_s3
 
@@ -78,7 +78,9 @@ def check(invocation: Invocation, *, url: str, lock: str) -> int:
     )
     if not fatal:
         return 0
-    if fatal[0].outcome is Outcome.UNTESTED:  # the store refused the first check: others need it
+    if (
+        fatal[0].outcome is ProbeOutcome.UNTESTED
+    ):  # the store refused the first check: others need it
         invocation.warn(f"these credentials may not try it on {report.url}: {fatal[0].row.promise}")
         return EXIT_STORAGE
     invocation.warn(f"{report.url} is not fit for lock mode {lock}: {fatal[0].row.promise}")

@@ -37,7 +37,7 @@ from vault.repository.repository import Repository
 from vault.repository.snapshotspec import select_snapshot
 from vault.verify import Verification, VerifyReport
 
-GRACE = 5.0  # seconds that threads have to end after a signal
+SIGNAL_GRACE = 5.0  # seconds that threads have to end after a signal
 
 
 @click.command()
@@ -132,7 +132,7 @@ def _ending_soon() -> Iterator[Callable[[int], None]]:
     timers: list[threading.Timer] = []
 
     def end_soon(code: int) -> None:
-        timer = threading.Timer(GRACE, _end, [code])
+        timer = threading.Timer(SIGNAL_GRACE, _end, [code])
         timer.daemon = True
         timer.start()
         timers.append(timer)
@@ -216,12 +216,12 @@ def _tell(
     invocation: Invocation, report: VerifyReport, statement: Record | None, repository: Repository
 ) -> None:
     """The result; if there is damage, last the lines that an operator needs first."""
-    told = report.findings[: verified.NAMED]
+    told = report.findings[: verified.NAMED_HITS]
     for finding in told:
         invocation.warn(finding_text(finding))
     if report.finding_count > len(told):
         invocation.warn(f"and {render.plural(report.finding_count - len(told), 'finding')} more")
-    for name, problem in report.unread[: verified.NAMED]:
+    for name, problem in report.unread[: verified.NAMED_HITS]:
         invocation.warn(f"{name} was not read: {problem}")
     invocation.did(f"the verification ended: {report.verdict}")
     fields = {"verification": verified.fields(report, statement)}
@@ -241,7 +241,7 @@ def _attestation(
     report: VerifyReport,
     started: datetime,
 ) -> bytes:
-    attestation = attestations.describe(
+    attestation = attestations.attestation_of(
         repository,
         kind=StatementType.VERIFICATION,
         verdict=report.verdict,

@@ -13,7 +13,7 @@ from vault.repository.repository import snapshot_body
 from vault.storage.names import DOMAINS
 from vault.verify import Hit, SoFar, VerifyReport
 
-NAMED = 20  # snapshots, files and findings that are listed one by one
+NAMED_HITS = 20  # snapshots, files and findings that are listed one by one
 
 
 def fields(report: VerifyReport, statement: Record | None) -> dict[str, object]:
@@ -74,7 +74,7 @@ def text(report: VerifyReport, statement: Record | None) -> str:
     return render.facts(
         {
             "verdict": verdict(report),
-            "snapshots": numbers(report.snapshots),
+            "snapshots": last_numbers(report.snapshots),
             "read": f"{report.objects_read:,} of {render.plural(report.objects, 'object')},"
             f" {render.size(report.bytes_read)} of {render.size(report.bytes)}",
             "sample": sample_text(report.sample, is_recorded=report.opened) or "all of it",
@@ -128,7 +128,7 @@ def hit_snapshots(report: VerifyReport) -> str:
     return f"{report.hit_count:,} of {render.plural(len(report.snapshots), 'snapshot')} hit"
 
 
-def numbers(seqs: Sequence[int], limit: int = NAMED) -> str:
+def last_numbers(seqs: Sequence[int], limit: int = NAMED_HITS) -> str:
     """Ledger numbers; the newest of them, if there are many."""
     if not seqs:
         return "none"
@@ -147,7 +147,7 @@ def complaints(report: VerifyReport, ledger: Ledger) -> Iterator[tuple[str, str]
     """
     wrong = f"{wrong_objects(report)}, " if report.wrong else ""
     yield "error", f"verification failed: {wrong}{hit_snapshots(report)}: {_first(report)}"
-    newest = report.hits[-NAMED:]
+    newest = report.hits[-NAMED_HITS:]
     for hit in newest:
         yield "hit", _hit_text(hit)
     if report.hit_count > len(newest):
@@ -155,7 +155,7 @@ def complaints(report: VerifyReport, ledger: Ledger) -> Iterator[tuple[str, str]
     qualified = (
         "" if report.objects_read + report.wrong >= report.objects else (" (as far as was read)")
     )
-    yield "whole", f"{numbers(report.whole)}{qualified}"
+    yield "whole", f"{last_numbers(report.whole)}{qualified}"
     for text_ in _advice(report, ledger):
         yield "hint", text_
 
@@ -196,7 +196,7 @@ def _advice(report: VerifyReport, ledger: Ledger) -> Iterator[str]:
     whole: dict[str, int] = {}
     for seq in report.whole:
         whole[snapshot_body(ledger.records[seq]).dataset] = seq
-    names = list(hit_datasets)[:NAMED]
+    names = list(hit_datasets)[:NAMED_HITS]
     for hit in report.hits:
         if hit.is_elsewhere:
             whole[hit.dataset] = max(hit.seq, whole.get(hit.dataset, 0))

@@ -17,8 +17,8 @@ from vault.errors import (
     RetentionError,
     VaultError,
 )
-from vault.model import LockMode, Retention
-from vault.storage.base import Buffer, ObjectStore, ObjectVersion
+from vault.model import Buffer, LockMode, Retention
+from vault.storage.base import ObjectStore, ObjectVersion
 
 NAME = "packs/ab/" + "ab" * 32
 DAY = timedelta(days=1)

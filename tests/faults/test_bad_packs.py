@@ -19,10 +19,10 @@ from vault.machine.workers import make_workers
 from vault.model import LockMode, ObjectRef, ObjectType, from_rfc3339
 from vault.repository import attestations, badpacks
 from vault.repository.badpacks import BadPackMemory
-from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot
+from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.snapshot import (
-    Action,
     NamedStream,
+    PreviewAction,
     SnapshotReport,
     SnapshotRequest,
     StandardInput,
@@ -98,7 +98,7 @@ def spoil(lab: "Lab", refs: Iterable[ObjectRef], damage: str = "a bit") -> list[
 def attested(lab: "Lab", report: VerifyReport, *, verdict: str | None = None) -> Record:
     """Sign and record a verification, as `vault verify` does."""
     repository = lab.open()
-    attestation = attestations.describe(
+    attestation = attestations.attestation_of(
         repository,
         kind="verification",
         verdict=verdict or report.verdict,
@@ -323,7 +323,7 @@ def test_a_dry_run_says_which_unchanged_files_are_read(lab: "Lab", source: Path)
         planned = preview_snapshot(
             lab.open(), host.key, request, cache_dir=host.cache, state_dir=host.state
         )
-        return [(each.path, each.reason) for each in planned if each.action is Action.READ]
+        return [(each.path, each.reason) for each in planned if each.action is PreviewAction.READ]
 
     first = lab.snapshot(source)
     assert not read()
@@ -649,7 +649,7 @@ def test_an_older_snapshot_is_restored_by_substitutes(  # noqa: PLR0917 - parame
     if not index:
         drop_index(lab)
     report = restored(lab, first.record, tmp_path / "after")
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert files(tmp_path / "after") == then
     assert (tmp_path / "after/second name").stat().st_ino == (tmp_path / "after/big").stat().st_ino
 

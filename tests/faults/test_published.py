@@ -12,7 +12,7 @@ from vault.ledger.chain import Record
 from vault.machine.chunkcache import Cache, DamagedCacheError
 from vault.machine.workers import make_workers
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
-from vault.snapshot.lastrun import EntryListWriter, Journal
+from vault.snapshot.lastrun import EntryListWriter, ListJournal
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ AFTERWARDS: dict[str, tuple[type, str, Callable[..., None]]] = {
     "the list does not fit": (EntryListWriter, "commit", _full),
     "the list is on a read-only disk": (EntryListWriter, "commit", _read_only),
     "the list is over a quota": (EntryListWriter, "commit", _quota),
-    "the journal can't be removed": (Journal, "delete", _read_only),
+    "the journal can't be removed": (ListJournal, "delete", _read_only),
     "the chunk map is full": (Cache, "forget_unindexed", _full),
     "the chunk map is damaged": (Cache, "forget_unindexed", _damaged),
     "the mark of the chunk map is damaged": (Cache, "mark", _damaged),
     "the list can't be closed": (EntryListWriter, "__exit__", _full),
-    "the journal can't be closed": (Journal, "__exit__", _quota),
+    "the journal can't be closed": (ListJournal, "__exit__", _quota),
     "the chunk map can't be closed": (Cache, "__exit__", _full),
 }
 

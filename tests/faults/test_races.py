@@ -15,10 +15,10 @@ import pytest
 
 from vault.errors import NameContestedError
 from vault.ledger.statements import HeartbeatBody
-from vault.model import LockMode
+from vault.model import Buffer, LockMode
 from vault.repository.log import Draft
 from vault.repository.repository import Repository
-from vault.storage.base import Buffer, ObjectVersion
+from vault.storage.base import ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint, MemoryStore
 

@@ -32,7 +32,7 @@ from vault.machine.workers import make_workers
 from vault.model import Digest, EntryType, LockMode, ObjectRef, ObjectType, to_rfc3339
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, domain_ref
-from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot
+from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.restore.syscalls import Fs
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def test_forged_but_honest_tree(lab: "Lab", forger: Forger, jail: Jail) -> None:
                node(b"link", SYMLINK, link=b"/etc", mode=0o777),
                node(b"other", LINK, link=b"dir/file")]  # fmt: skip
     report = run(lab, forger.publish_entries(entries), jail.target)
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert (jail.target / "other").read_bytes() == CONTENT
 
 
@@ -342,7 +342,7 @@ def test_bad_streams(lab: "Lab", jail: Jail) -> None:
         with pytest.raises(VaultError):
             run(lab, Forger(lab).publish_stream(stream, claimed), jail.target)
     report = run(lab, Forger(lab).publish_stream(header + top, signed), jail.target)
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert jail.around() == before
 
 
@@ -377,7 +377,7 @@ def test_a_tree_of_bad_entries_without_end_ends(
     lab: "Lab", jail: Jail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """2000 to the seventh repeated entries of a few kB: read as far as entries may be bad."""
-    monkeypatch.setattr("vault.format.tree.MAX_BAD", 5_000)
+    monkeypatch.setattr("vault.format.tree.MAX_BAD_ENTRIES", 5_000)
     forger = Forger(lab)
     header = encode_header(TreeHeader(key=KEY, relative=True, sources=()))
     top = frame(encode_canonical(TOP), encode_extra(TOP))
@@ -419,7 +419,7 @@ def test_odd_attributes(lab: "Lab", forger: Forger, jail: Jail, name: str) -> No
     except VaultError:
         assert not jail.target.exists()
     else:
-        assert (report.outcome is Outcome.RECOVERED) is (not report.left_out)
+        assert (report.outcome is RestoreOutcome.RECOVERED) is (not report.left_out)
         assert (jail.target / "a").lstat().st_size == len(CONTENT)
     assert jail.around() == before
 

@@ -32,7 +32,7 @@ from vault.model import Digest, ObjectRef, ObjectType, replace_body
 from vault.repository import attestations
 from vault.repository.enrolment import revoke_writer
 from vault.repository.repository import Repository, domain_ref
-from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot
+from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.restore.syscalls import Fs
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def test_right_bytes_at_another_version(
             lab.store.corrupt(ref.name, ref.version, bad)
     repository = lab.open()
     report = run(lab, record, target, repository=repository)
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert_restored(target, source)
     told = {finding.subject for finding in repository.findings}
     assert {ref.name for ref in refs} <= told
@@ -336,7 +336,7 @@ def test_poisoned_index(
     record = lab.snapshot(source).record
     assert lab.open().inventory(record).index
     report = run(lab, record, target)
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert_restored(target, source)
 
 
@@ -357,7 +357,7 @@ def test_index_that_swaps_chunks_of_one_length(
 
     monkeypatch.setattr(packindex, "seal_index", lying)
     report = run(lab, lab.snapshot(top).record, target)
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert_restored(target, top)
 
 
@@ -376,7 +376,7 @@ def test_forged_pack_at_the_pinned_version(
         forged = _forge(repository, kind, ref.size, data[16:32])
         lab.store.corrupt(ref.name, ref.version, forged)
     report = run(lab, record, target)
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert_restored(target, source)
 
 
@@ -475,7 +475,7 @@ def test_failure_is_attested_by_the_class_of_its_error(
 
 def test_dry_run_says_nothing_even_of_damage(lab: "Lab", record: Record, target: Path) -> None:
     """It makes nothing: no file, no statement."""
-    assert run(lab, record, target, dry_run=True).outcome is Outcome.PLANNED
+    assert run(lab, record, target, dry_run=True).outcome is RestoreOutcome.PLANNED
     ref = needs(lab, record)["tree"][0]
     lab.store.remove(ref.name, ref.version)
     before = list(lab.store.versions(""))

@@ -13,7 +13,7 @@ from vault.errors import LocalError
 from vault.ledger.chain import Record
 from vault.machine import metadata
 from vault.machine.workers import make_workers
-from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot
+from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.restore import attempt as restore_run
 from vault.restore.syscalls import Fs
 
@@ -118,7 +118,7 @@ def test_the_same_tree(lab: "Lab", record: Record, source: Path, tmp_path: Path)
     """Proven, and indeed written by more than one process."""
     fs = Watched(tmp_path / "log")
     report = run(lab, record, tmp_path / "target", fs)
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert report.files == FILES + 1
     assert read(tmp_path / "target") == read(source)
     assert fs.made_by_helpers() > 0
@@ -212,5 +212,5 @@ def test_a_limit_on_processes_is_no_failure(
     before = sum(1 for _ in Path("/proc/self/fd").iterdir())
     report = run(lab, record, tmp_path / "target", Fs())
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert read(tmp_path / "target") == read(source)

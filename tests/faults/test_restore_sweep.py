@@ -15,7 +15,7 @@ from vault.ledger.chain import Record
 from vault.ledger.statements import EventBody
 from vault.machine.workers import make_workers
 from vault.restore import (
-    Outcome,
+    RestoreOutcome,
     RestoreReport,
     RestoreRequest,
     finalize_restore,
@@ -250,9 +250,9 @@ def test_one_failing_call(
         else:
             assert read(room.target) == new
             # a file system's lack of something is no failure, an owner's must be told
-            assert outcome.outcome in {Outcome.RECOVERED, Outcome.PARTIAL}
+            assert outcome.outcome in {RestoreOutcome.RECOVERED, RestoreOutcome.PARTIAL}
             assert verdicts(own) == [
-                "passed" if outcome.outcome is Outcome.RECOVERED else "partial"
+                "passed" if outcome.outcome is RestoreOutcome.RECOVERED else "partial"
             ]
         check_either(own, record, room, new, forward=forward)
         if at % 10 == 0:
@@ -376,7 +376,7 @@ def test_store_that_fails_once(
         else:
             own.store.fault = None
             assert read(room.target) == new
-            assert report.outcome is Outcome.RECOVERED
+            assert report.outcome is RestoreOutcome.RECOVERED
             assert (report.statement is None) is (report.attestation_file is not None)
         return struck
 

@@ -22,7 +22,7 @@ from vault.machine.workers import make_workers
 from vault.model import LockMode
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.repository.reader import Reader
-from vault.restore import Outcome, RestoreReport, RestoreRequest, restore_snapshot
+from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.restore.syscalls import Fs
 from vault.storage.local import LocalStore
 
@@ -115,7 +115,7 @@ def record(lab: "Lab", source: Path) -> Record:
 def restored(lab: "Lab", record: Record, tmp_path: Path) -> Path:
     """What came back, proven."""
     target = tmp_path / "restored"
-    assert run(lab, record, target).outcome is Outcome.RECOVERED
+    assert run(lab, record, target).outcome is RestoreOutcome.RECOVERED
     return target
 
 
@@ -220,7 +220,7 @@ def lived_in(
         repository, lab.root_key, writer, distrust_from=None, reason="gone", tool="vault test"
     )
     lab.snapshot(top, retention=timedelta(days=60))
-    assert run(lab, second.record, tmp_path / "out").outcome is Outcome.RECOVERED
+    assert run(lab, second.record, tmp_path / "out").outcome is RestoreOutcome.RECOVERED
     return lab
 
 

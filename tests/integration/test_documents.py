@@ -14,7 +14,7 @@ import pytest
 import cli
 from cli.main import COMMANDS, app
 from docs.reference import helps, man, reference
-from vault.storage.conformance import Need, Outcome, Probe, Row, StoreReport
+from vault.storage.conformance import Barred, Probe, ProbeOutcome, Row, StoreReport
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -160,8 +160,8 @@ def printed(
 
 def _store_check(vault_json: VaultJson, monkeypatch: pytest.MonkeyPatch) -> Any:
     """As printed for a bucket with one shortfall; tests/s3 tries out real ones."""
-    row = Row(name="order", promise="listed in order", need=Need.ALL, remedy="none")
-    probe = Probe(row=row, outcome=Outcome.SHORTFALL, found="not")
+    row = Row(name="order", promise="listed in order", need=Barred.ALL, remedy="none")
+    probe = Probe(row=row, outcome=ProbeOutcome.SHORTFALL, found="not")
     report = StoreReport(url="s3://bucket", probes=(probe,), leftovers="probe/0")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr("cli.commands.store.check_store", lambda *_, **__: report)

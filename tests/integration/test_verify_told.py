@@ -252,7 +252,7 @@ def hang(self, *args, **options):
     threading.Event().wait()
 
 LocalStore.get = hang
-cli.commands.verify.GRACE = 0.1
+cli.commands.verify.SIGNAL_GRACE = 0.1
 sys.argv = ["vault", "verify", "--no-key"]
 cli.main.main()
 """

@@ -45,6 +45,26 @@ def test_a_circle_is_found() -> None:
     assert set(_circle({"a": {"b"}, "b": {"a", "c"}, "c": set()})) == {"a", "b"}
 
 
+def test_one_word_names_one_thing() -> None:
+    """What other modules may use has a name of its own: a search finds the one definition."""
+    files = [*(TOP / "vault").rglob("*.py"), *(TOP / "cli").rglob("*.py")]
+    places: dict[str, list[str]] = {}
+    for path in files:
+        for name in _public(path):
+            places.setdefault(name, []).append(str(path.relative_to(TOP)))
+    assert len(places) > 500
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_a_word_for_two_things_is_found(tmp_path: Path) -> None:
+    """The control: classes, functions and constants are seen; what is private is left out."""
+    path = tmp_path / "a.py"
+    path.write_text(
+        "A = 1\nB: int = 2\n_C = 3\nclass D: ...\ndef e(): ...\ndef _f(): ...\n", "ascii"
+    )
+    assert list(_public(path)) == ["A", "B", "D", "e"]
+
+
 def test_no_function_is_renamed_where_it_is_imported(arrows: Arrows) -> None:
     """A search for the name that a caller uses finds the definition."""
     files = [*(TOP / "vault").rglob("*.py"), *(TOP / "cli").rglob("*.py")]
@@ -149,3 +169,18 @@ def _circle(arrows: Arrows) -> list[str]:
         circle: list[str] = error.args[1]
         return circle
     return []
+
+
+def _public(path: Path) -> Iterator[str]:
+    """Names that a module defines at its top for others."""
+    for node in ast.parse(path.read_text("utf-8")).body:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                names = [name]
+            case ast.Assign(targets=targets):
+                names = [each.id for each in targets if isinstance(each, ast.Name)]
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                names = [name]
+            case _:
+                names = []
+        yield from (each for each in names if not each.startswith("_"))

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 from vault.errors import WrongKeyError
 from vault.model import LockMode
 from vault.repository.enrolment import find_writer, revoke_writer
-from vault.restore import Outcome
+from vault.restore import RestoreOutcome
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Machine(RuleBasedStateMachine):
         target = self.room / "target"
         record = self.lab.open().ledger.records[saved.seq]
         report = self.toolbox.restore(self.lab, record, target)
-        assert report.outcome is Outcome.RECOVERED
+        assert report.outcome is RestoreOutcome.RECOVERED
         assert report.statement is not None
         assert self.toolbox.look(target) == saved.tree
         assert sorted(self.room.glob(".target*")) == []

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from vault.format.tree import ContentRoot
 from vault.model import EntryType
 from vault.repository.reader import Reader
-from vault.restore import Outcome
+from vault.restore import RestoreOutcome
 from vault.snapshot import walk
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def test_any_tree_comes_back(
     taken = one.snapshot(top, allow_empty=True)
     assert taken.body.complete
     report = toolbox.restore(one, taken.record, room / "target")
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert report.proof is not None
     (room / "reader").mkdir()
     assert report.proof.disk_root == _proven_root(one, taken.record.seq, room / "reader")
@@ -153,7 +153,7 @@ def test_what_changed_is_read_again_and_nothing_else(
         assert path in changed or from_the_future or stat.S_ISDIR(status.st_mode), path
     for taken, expected in ((second, middle), (first, before)):
         target = room / f"target{taken.record.seq}"
-        assert toolbox.restore(one, taken.record, target).outcome is Outcome.RECOVERED
+        assert toolbox.restore(one, taken.record, target).outcome is RestoreOutcome.RECOVERED
         found = toolbox.look(target)
         assert found == expected, toolbox.show_differences(expected, found)
     shutil.rmtree(room)

@@ -19,7 +19,7 @@ import pytest
 
 from vault.model import LockMode, Retention
 from vault.storage import s3
-from vault.storage.conformance import Outcome, check_store
+from vault.storage.conformance import ProbeOutcome, check_store
 from vault.storage.urls import parse_s3
 
 MakeStore: TypeAlias = Callable[..., s3.S3Store]
@@ -84,7 +84,7 @@ def clock() -> Callable[[], datetime]:
 def racing_store(store: s3.S3Store, clock: Callable[[], datetime]) -> s3.S3Store:
     """A store that several writers may share; LocalStack is none (docs/stores.md)."""
     report = check_store(store, clock=clock)
-    if Outcome.KEPT not in {report.outcome("version-order"), report.outcome("if-none-match")}:
+    if ProbeOutcome.KEPT not in {report.outcome("version-order"), report.outcome("if-none-match")}:
         pytest.skip("this server gets one writer only, as store check says")
     return store
 

@@ -11,7 +11,7 @@ import pytest
 from vault.errors import RetentionError
 from vault.model import LockMode
 from vault.storage import s3
-from vault.storage.conformance import Outcome, check_store, require
+from vault.storage.conformance import ProbeOutcome, check_store, require
 
 pytestmark = pytest.mark.s3
 
@@ -31,7 +31,7 @@ def test_the_test_bucket_keeps_every_needed_promise(
     for mode in LockMode:
         require(report, mode)
     known = GAPS.get(os.environ.get("VAULT_TEST_S3_SERVER", ""))
-    found = {probe.row.name for probe in report.probes if probe.outcome is Outcome.SHORTFALL}
+    found = {probe.row.name for probe in report.probes if probe.outcome is ProbeOutcome.SHORTFALL}
     assert known is None or found == known
     assert all(item.name.startswith(report.leftovers) for item in store.versions(""))
 
@@ -43,7 +43,7 @@ def test_a_bucket_without_versions_or_locks_is_refused(
     bucket = f"vault-plain-{secrets.token_hex(6)}"
     client.create_bucket(Bucket=bucket)
     report = check_store(s3.S3Store(client, bucket), clock=clock)
-    assert report.outcome("versioning") is Outcome.SHORTFALL
+    assert report.outcome("versioning") is ProbeOutcome.SHORTFALL
     with pytest.raises(RetentionError):
         require(report, LockMode.NONE)
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})

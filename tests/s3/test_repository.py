@@ -16,7 +16,7 @@ from vault.ledger.chain import Record
 from vault.machine.workers import make_workers
 from vault.model import Code, LockMode
 from vault.repository.repository import Repository
-from vault.restore import Outcome, RestoreRequest, restore_snapshot
+from vault.restore import RestoreOutcome, RestoreRequest, restore_snapshot
 from vault.storage import s3
 from vault.storage.base import ObjectVersion, Observed
 
@@ -43,7 +43,7 @@ def assert_restored(lab: Any, record: Record, source: Path) -> None:
         report = restore_snapshot(
             lab.open(), lab.recovery, request, local=lab.local, scratch=scratch, workers=workers
         )
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert report.statement is not None
     assert tree(target) == tree(source)
 

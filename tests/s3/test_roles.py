@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from vault.errors import StorageError
 from vault.machine.workers import make_workers
 from vault.model import LockMode, Parameters
-from vault.restore import Outcome, RestoreRequest, restore_snapshot
+from vault.restore import RestoreOutcome, RestoreRequest, restore_snapshot
 from vault.storage import s3
 from vault.storage.base import DeniedError, ObjectVersion
 from vault.storage.iam import AccessRole, Dialect, bucket_policy
@@ -135,7 +135,7 @@ def test_the_restorer_restores_and_records_it(
             scratch=tmp_path,
             workers=workers,
         )
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert report.statement is not None
     with pytest.raises(DeniedError):
         restorer.put("packs/ab/x", b"x", sha256=hashlib.sha256(b"x").digest())

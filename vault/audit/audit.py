@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from vault import retention as locking
 from vault.audit.claims import check_modes, check_times
-from vault.audit.reading import Reading
+from vault.audit.reading import DataReading
 from vault.audit.report import AuditReport, DatasetAge, SnapshotAudit, Totals
 from vault.custody.findings import Findings
 from vault.custody.needs import NEVER, TERM_PREFIXES, Collector, Need, when
 from vault.custody.protection import IN_FLIGHT, Ends
 from vault.custody.sampling import NO_PACKS, Sample
-from vault.custody.versions import Inspector, Judged, VersionKind, View, groups
+from vault.custody.versions import Inspector, Judged, NameView, VersionKind, groups
 from vault.errors import (
     ConfigError,
     ObjectNotFoundError,
@@ -196,7 +196,7 @@ class _Audit:
         self._progress.stage("listing")
         inspector = Inspector(self._repository, self._collector.needs)
 
-        def inspect(group: tuple[str, list[ObjectVersion]]) -> View:
+        def inspect(group: tuple[str, list[ObjectVersion]]) -> NameView:
             return inspector.inspect(*group)
 
         for _, view in self._each(inspect, groups(self._store)):
@@ -208,7 +208,7 @@ class _Audit:
             if need.located is None:
                 self._lacks(need, view)
 
-    def _lacks(self, need: Need, view: View) -> None:
+    def _lacks(self, need: Need, view: NameView) -> None:
         if not view.may_be_right:
             self._missing(need)
             return
@@ -220,7 +220,7 @@ class _Audit:
             expected=f"sha256 {need.sha256}",
         )
 
-    def _take_view(self, view: View) -> None:
+    def _take_view(self, view: NameView) -> None:
         needs = self._collector.needs.of(view.name)
         self._count(names=1, versions=len(view.judged))
         if not needs and all(each.kind is VersionKind.UNSEEN for each in view.judged):
@@ -232,7 +232,7 @@ class _Audit:
             self._locate(need, view)
         self._report_others(view, needs)
 
-    def _locate(self, need: Need, view: View) -> None:
+    def _locate(self, need: Need, view: NameView) -> None:
         found = view.right(need.version)
         if found is None:
             return
@@ -251,7 +251,7 @@ class _Audit:
                 found=described(found),
             )
 
-    def _report_others(self, view: View, needs: Sequence[Need]) -> None:
+    def _report_others(self, view: NameView, needs: Sequence[Need]) -> None:
         """Add a finding for each version that should not be there; for very many, a sum."""
         harmful = {id(each) for each in view.harmful(needed=bool(needs))}
         told: dict[VersionKind, list[Judged]] = {}
@@ -271,7 +271,7 @@ class _Audit:
                 self._report_sum(view, kind, group, harmless=id(group[0]) not in harmful)
 
     def _report_other(
-        self, view: View, judged: Judged, needs: Sequence[Need], *, harmless: bool
+        self, view: NameView, judged: Judged, needs: Sequence[Need], *, harmless: bool
     ) -> None:
         code, problem = self._named(view.name, judged.kind)
         is_bad = judged.kind in (VersionKind.OTHER, VersionKind.MARKER)
@@ -289,7 +289,7 @@ class _Audit:
         )
 
     def _report_sum(
-        self, view: View, kind: VersionKind, group: Sequence[Judged], *, harmless: bool
+        self, view: NameView, kind: VersionKind, group: Sequence[Judged], *, harmless: bool
     ) -> None:
         code, problem = self._named(view.name, kind)
         times = sorted(judged.version.modified for judged in group)
@@ -424,7 +424,7 @@ class _Audit:
         """Read the sampled packs, all small objects, headers, and cited attestations."""
         self._progress.stage("reading")
         needs = self._collector.needs
-        reading = Reading(
+        reading = DataReading(
             self._repository,
             needs,
             self._findings,

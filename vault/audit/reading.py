@@ -49,7 +49,7 @@ class _Seen:
     problem: str = ""  # of its header
 
 
-class Reading:
+class DataReading:
     """Reads needed objects; changes nothing.
 
     Args:
@@ -184,7 +184,7 @@ class Reading:
                     found=each.attestation,
                 )
 
-    def _objections(self, record: Record) -> Sequence[attestations.Difference]:
+    def _objections(self, record: Record) -> Sequence[attestations.Contradiction]:
         """Differences between an event and its attestation; a missing one is reported elsewhere."""
         assert isinstance(record.body, EventBody | VerificationBody)
         for need in self._needs.of(evidence_name(record.body.attestation)):
@@ -194,7 +194,7 @@ class Reading:
                 )
         return ()
 
-    def _objections_to(self, record: Record, need: Need) -> Sequence[attestations.Difference]:
+    def _objections_to(self, record: Record, need: Need) -> Sequence[attestations.Contradiction]:
         try:
             data = self._bytes(need, MAX_EVIDENCE + 1)
         except ObjectNotFoundError:

@@ -13,7 +13,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from vault.browse.spilled import Items, Numbers
+from vault.browse.spilled import Items, SpilledNumbers
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
 from vault.format.extents import runs_between
 from vault.format.pack import Directory
@@ -230,9 +230,9 @@ def _kept_chunks(
     return ids, ends
 
 
-def _numbers(listed: ListRef | None, scratch: Path) -> "array[int] | Numbers":
+def _numbers(listed: ListRef | None, scratch: Path) -> "array[int] | SpilledNumbers":
     """An empty list of numbers: on disk for a file whose list of chunks is an object of its own."""
-    return array("Q") if listed is None else Numbers(scratch)
+    return array("Q") if listed is None else SpilledNumbers(scratch)
 
 
 def _locate(directory: Directory, chunk_id: bytes) -> tuple[int, int, int] | None:

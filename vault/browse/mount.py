@@ -24,7 +24,7 @@ from vault.model import EntryType
 
 _log = logging.getLogger(__name__)
 
-MAX_NAME: Final = 1_024  # bytes: the kernel refuses a whole directory for one longer name
+MAX_SHOWN_NAME: Final = 1_024  # bytes: the kernel refuses a whole directory for one longer name
 MAX_LINK: Final = 4_095  # bytes: PATH_MAX without its NUL; longer ones would be cut
 _FOREVER: Final = 86_400  # seconds for which the kernel may keep answers: nothing changes
 _MAX_REPORTED: Final = 1_000  # lines that are remembered, so as not to repeat them
@@ -119,7 +119,7 @@ class SnapshotFiles:
             entry = self._tree.entry(member)
             name = entry.path.rpartition(b"/")[2]
             after = self._tree.after(member) + _FIRST
-            if len(name) > MAX_NAME:
+            if len(name) > MAX_SHOWN_NAME:
                 _log.warning("a name of %d bytes in %s is left out", len(name), path)
                 continue
             inode = self._tree.file_of(member) + 1
@@ -190,7 +190,7 @@ class SnapshotFiles:
             "f_frsize": 4_096,
             "f_blocks": -(-self._view.size // 4_096),
             "f_files": len(self._tree),
-            "f_namemax": MAX_NAME,
+            "f_namemax": MAX_SHOWN_NAME,
         }
 
     def _number(self, path: str) -> int:
@@ -212,7 +212,7 @@ def _ghosts(view: View) -> dict[int, list[bytes]]:
     found: dict[int, list[bytes]] = {}
     for path in view.flaws.paths:
         around, _, name = path.rpartition(b"/")
-        if not is_plain(path) or not name or len(name) > MAX_NAME:
+        if not is_plain(path) or not name or len(name) > MAX_SHOWN_NAME:
             continue
         number = view.tree.find(around)
         if number is None or view.tree.find(path) is not None:

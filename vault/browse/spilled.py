@@ -81,7 +81,7 @@ class Items(Sequence[bytes]):
         return page
 
 
-class Numbers(Sequence[int]):
+class SpilledNumbers(Sequence[int]):
     """Numbers of 64 bits, as `Items`."""
 
     def __init__(self, directory: Path) -> None:

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-PIECE: Final = 1 << 20  # bytes that `View.stream` gives at once
+STREAM_PIECE: Final = 1 << 20  # bytes that `View.stream` gives at once
 
 _Belief = tuple[bool, bool]  # use_index and by_digest of a `Reader`
 _FROM_THE_START: Final[Sequence[_Belief]] = ((True, False), (False, False), (False, True))
@@ -178,8 +178,8 @@ class View:
         file = self.open(entry)
         whole = hashlib.sha256() if entry.tree_hash is None else TreeHash()
         expected = entry.sha256 if entry.tree_hash is None else entry.tree_hash
-        for offset in range(0, entry.size, PIECE):
-            piece = file.read(offset, PIECE)
+        for offset in range(0, entry.size, STREAM_PIECE):
+            piece = file.read(offset, STREAM_PIECE)
             whole.update(piece)
             yield piece
         if whole.digest() != expected:

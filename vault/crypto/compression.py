@@ -8,11 +8,11 @@ from typing import Final
 
 import zstandard
 
-from vault.crypto.keys import Buffer
 from vault.errors import ConfigError, DigestMismatchError, FormatError
+from vault.model import Buffer
 
 MAX_WINDOW: Final = 8 << 20  # bytes a zstd frame may look back
-MAX_LEVEL: Final = 19  # levels above it need a larger window
+MAX_COMPRESSION: Final = 19  # levels above it need a larger window
 DEFAULT_LEVEL: Final = 3
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -75,8 +75,8 @@ def _declared_size(frame: Buffer) -> int:
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:
-    if not 1 <= level <= MAX_LEVEL:
-        raise ConfigError("compression level", expected=f"1 to {MAX_LEVEL}", found=level)
+    if not 1 <= level <= MAX_COMPRESSION:
+        raise ConfigError("compression level", expected=f"1 to {MAX_COMPRESSION}", found=level)
     cache: dict[int, zstandard.ZstdCompressor] = _per_thread.__dict__.setdefault("compressors", {})
     if level not in cache:
         cache[level] = zstandard.ZstdCompressor(level=level, write_content_size=True)

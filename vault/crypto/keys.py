@@ -9,7 +9,7 @@ import functools
 import hashlib
 import os
 import struct
-from typing import Self, TypeAlias
+from typing import Self
 
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, hpke, serialization
@@ -19,9 +19,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from vault.errors import DigestMismatchError, FormatError, LocalError
-from vault.model import Digest, Id, ObjectType
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
+from vault.model import Buffer, Digest, Id, ObjectType
 
 TAG_SIZE = 16  # bytes AES-GCM appends
 _SPKI_SIZE = 91  # bytes of a P-256 SubjectPublicKeyInfo with an uncompressed point

@@ -12,21 +12,13 @@ import struct
 from collections.abc import Sequence
 from typing import Final, Self
 
-from vault.crypto.keys import (
-    Aead,
-    Buffer,
-    RecipientKey,
-    hkdf_sha256,
-    hpke_seal,
-    random_bytes,
-    recipient_id,
-)
+from vault.crypto.keys import Aead, RecipientKey, hkdf_sha256, hpke_seal, random_bytes, recipient_id
 from vault.errors import ConfigError, DigestMismatchError, FormatError, VaultError, WrongKeyError
-from vault.model import Digest, Id, ObjectType
+from vault.model import Buffer, Digest, Id, ObjectType
 
 # --- header ---
 
-MAGIC: Final = b"VAULTOBJ"
+SEALED_MAGIC: Final = b"VAULTOBJ"
 HEADER_PREFIX: Final = 12  # bytes from which `header_length` follows
 FORMAT: Final = 1
 SUITE: Final = 1
@@ -79,7 +71,7 @@ class Header:
         recipients = b"".join(_RECIPIENT.pack(name, len(seed)) + seed for name, seed in sealed)
         length = _FIXED.size + len(recipients)
         fixed = _FIXED.pack(
-            MAGIC, length, FORMAT, SUITE, kind, len(sealed), session_id, salt, commitment
+            SEALED_MAGIC, length, FORMAT, SUITE, kind, len(sealed), session_id, salt, commitment
         )
         return cls.parse(fixed + recipients)
 
@@ -117,8 +109,8 @@ def header_length(prefix: Buffer) -> int:
     Raises:
         FormatError: No sealed object, or a length that no header has.
     """
-    if len(prefix) < HEADER_PREFIX or bytes(prefix[:8]) != MAGIC:
-        raise FormatError("not a sealed object", expected=MAGIC, found=bytes(prefix[:8]))
+    if len(prefix) < HEADER_PREFIX or bytes(prefix[:8]) != SEALED_MAGIC:
+        raise FormatError("not a sealed object", expected=SEALED_MAGIC, found=bytes(prefix[:8]))
     length = int.from_bytes(prefix[8:12], "little")
     if not _FIXED.size <= length <= MAX_HEADER:
         raise FormatError(

@@ -17,7 +17,7 @@ from typing import Any
 
 from vault.custody.findings import Findings
 from vault.custody.needs import Collector, Need, Needs
-from vault.custody.versions import Inspector, Judged, VersionKind, View, groups, hash_version
+from vault.custody.versions import Inspector, Judged, NameView, VersionKind, groups, hash_version
 from vault.errors import IntegrityError, ObjectNotFoundError, RetentionError, VaultError
 from vault.ledger.envelope import parse_envelope
 from vault.machine.workers import Workers, in_order
@@ -34,7 +34,7 @@ _IN_FLIGHT = 32  # names being looked at
 _COVERING = (VersionKind.OTHER, VersionKind.FORK, VersionKind.UNLISTED)
 
 
-class Action(StrEnum):
+class HealAction(StrEnum):
     """The action on one version."""
 
     REMOVE_MARKER = "remove marker"
@@ -46,7 +46,7 @@ class Action(StrEnum):
 class Step:
     """One thing to do about one version of a needed object."""
 
-    action: Action
+    action: HealAction
     name: str
     version: str  # the one to remove; for EXPOSE, the one whose bytes are stored again
     size: int  # of that version
@@ -105,7 +105,7 @@ class HealReport:
         return {
             "heal": {
                 action.value: sum(each.step.action is action for each in carried_out)
-                for action in Action
+                for action in HealAction
             },
             "refused": len(self.done) - len(carried_out),
             "still_hidden": len(self.hidden),
@@ -116,7 +116,7 @@ class HealReport:
 # --- planning; pure ---
 
 
-def plan_repair(view: View, right: ObjectVersion, needs: Sequence[Need]) -> Repair | None:
+def plan_repair(view: NameView, right: ObjectVersion, needs: Sequence[Need]) -> Repair | None:
     """The repair that exposes one needed object again; None if it needs none. Pure.
 
     Args:
@@ -131,15 +131,15 @@ def plan_repair(view: View, right: ObjectVersion, needs: Sequence[Need]) -> Repa
     is_hidden = bool(markers) or newest.kind in _COVERING
     if not is_hidden and not junk:
         return None
-    steps = [_step(Action.REMOVE_MARKER, each.version) for each in markers]
-    steps += [_step(Action.REMOVE_JUNK, each.version) for each in junk]
-    expose = _step(Action.EXPOSE, right)
+    steps = [_step(HealAction.REMOVE_MARKER, each.version) for each in markers]
+    steps += [_step(HealAction.REMOVE_JUNK, each.version) for each in junk]
+    expose = _step(HealAction.EXPOSE, right)
     if newest.kind in _COVERING and not junk:  # kept: it is pinned, or evidence of a theft
         steps.append(expose)
     return Repair(name=view.name, is_hidden=is_hidden, steps=tuple(steps), right=expose)
 
 
-def _covering(view: View, pins: set[str]) -> Iterator[Judged]:
+def _covering(view: NameView, pins: set[str]) -> Iterator[Judged]:
     """Junk that is newer than every right version, newest first; no pinned one."""
     newer = itertools.takewhile(
         lambda each: each.kind is not VersionKind.RIGHT, reversed(view.judged)
@@ -147,7 +147,7 @@ def _covering(view: View, pins: set[str]) -> Iterator[Judged]:
     return (each for each in newer if _is_junk(each, pins))
 
 
-def _junk(view: View, pins: set[str]) -> Iterator[Judged]:
+def _junk(view: NameView, pins: set[str]) -> Iterator[Judged]:
     """All of it, newest first; no pinned one."""
     return (each for each in reversed(view.judged) if _is_junk(each, pins))
 
@@ -156,7 +156,7 @@ def _is_junk(judged: Judged, pins: set[str]) -> bool:
     return judged.kind is VersionKind.OTHER and judged.version.version not in pins
 
 
-def _step(action: Action, version: ObjectVersion) -> Step:
+def _step(action: HealAction, version: ObjectVersion) -> Step:
     return Step(
         action=action,
         name=version.name,
@@ -214,7 +214,7 @@ class Healer:
             unread=self._unread,
         )
 
-    def _views(self, found: Iterable[tuple[str, Sequence[ObjectVersion]]]) -> Iterator[View]:
+    def _views(self, found: Iterable[tuple[str, Sequence[ObjectVersion]]]) -> Iterator[NameView]:
         judged = in_order(
             self._workers.transfer,
             lambda group: self._inspector.inspect(*group),
@@ -265,11 +265,11 @@ class Healer:
     def _try(self, step: Step) -> Done:
         try:
             match step.action:
-                case Action.REMOVE_MARKER:
+                case HealAction.REMOVE_MARKER:
                     self._store.delete(step.name, step.version)
-                case Action.REMOVE_JUNK:
+                case HealAction.REMOVE_JUNK:
                     self._remove_junk(step)
-                case Action.EXPOSE:
+                case HealAction.EXPOSE:
                     self._expose(step)
         except ObjectNotFoundError:
             return Done(step=step)  # another process has removed it

@@ -9,7 +9,7 @@ from vault.custody.needs import NEVER, Collector, Need, Needs
 from vault.custody.versions import Inspector
 from vault.errors import IntegrityError, ObjectNotFoundError
 from vault.ledger.chain import Ledger, Record
-from vault.machine.workers import Workers, in_order, make_workers
+from vault.machine.workers import QUESTIONS, Workers, in_order, make_workers
 from vault.model import LockMode, ObjectRef
 from vault.repository.repository import Repository
 from vault.storage.names import ledger_name
@@ -87,7 +87,7 @@ def protection(repository: Repository, record: Record) -> Protection | None:
     Raises:
         IntegrityError: The inventory is missing or wrong.
     """
-    with make_workers(1, transfers=8) as workers:
+    with make_workers(1, transfers=QUESTIONS) as workers:
         return protections(repository, [record], workers)[0]
 
 

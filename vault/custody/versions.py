@@ -71,7 +71,7 @@ class Judged:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class NameView:
     """All versions of one name, oldest first."""
 
     name: str
@@ -137,11 +137,11 @@ class Inspector:
         self._ledger = repository.ledger
         self._keys = known_keys(repository.ledger)
 
-    def inspect(self, name: str, versions: Sequence[ObjectVersion]) -> View:
+    def inspect(self, name: str, versions: Sequence[ObjectVersion]) -> NameView:
         """Judge each version of a name."""
-        return View(name=name, judged=tuple(self._judge(name, versions)))
+        return NameView(name=name, judged=tuple(self._judge(name, versions)))
 
-    def look(self, name: str) -> View:
+    def look(self, name: str) -> NameView:
         """Judge the versions that the store lists now."""
         return self.inspect(name, self._store.versions_of(name))
 

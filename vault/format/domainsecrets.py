@@ -19,8 +19,8 @@ from vault.errors import FormatError, IntegrityError
 from vault.model import NAME_PATTERN, ObjectType
 
 _KEY = 32  # bytes
-_MAX_NAME = 63  # bytes
-MAX_DOMAIN: Final = MAX_HEADER + 2 * _KEY + _MAX_NAME + TAG_SIZE  # bytes as stored
+_MAX_DOMAIN_NAME = 63  # bytes
+MAX_DOMAIN: Final = MAX_HEADER + 2 * _KEY + _MAX_DOMAIN_NAME + TAG_SIZE  # bytes as stored
 
 
 def seal_domain(secrets: DomainSecrets, repository_id: bytes, recipients: Sequence[bytes]) -> bytes:

@@ -18,7 +18,7 @@ from vault.storage.names import inventory_name, validate_name
 
 MAX_INVENTORY = 1 << 30  # bytes
 MAX_CHAIN = 16  # bases behind one inventory
-KEPT = 1 << 18  # references and lines that a `Resolver` keeps: some 100 MB at most
+KEPT_LINES = 1 << 18  # references and lines that a `Resolver` keeps: some 100 MB at most
 _DELTA_FROM = 100  # objects; a shorter list is cheaper than a second read and lock
 _STEP = 4  # a delta has at most a fourth of the lines of the delta that it builds on
 
@@ -239,7 +239,7 @@ class Resolver:
         keep: How many references of resolved inventories, and how many parsed lines, to keep.
     """
 
-    def __init__(self, fetch: Callable[[ObjectRef], bytes], *, keep: int = KEPT) -> None:
+    def __init__(self, fetch: Callable[[ObjectRef], bytes], *, keep: int = KEPT_LINES) -> None:
         self._fetch = fetch
         self._keep = keep
         self._lines: dict[str, ObjectRef] = {}

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Self
 
 from vault.crypto.compression import compress, decompress
-from vault.crypto.keys import TAG_SIZE, Buffer, chunk_id
+from vault.crypto.keys import TAG_SIZE, chunk_id
 from vault.crypto.sealed import HEADER_PREFIX, Header, Opener, Sealer, header_length
 from vault.errors import DigestMismatchError, FormatError, VaultError
-from vault.model import ObjectType, PackId
+from vault.model import Buffer, ObjectType, PackId
 
 DIRECTORY_COUNTER: Final = 2**64 - 1
 MAX_PACK: Final = 72 << 20  # bytes as stored
@@ -43,7 +43,7 @@ class Block(NamedTuple):
     first_chunk: int  # place in the pack's list of chunks
 
 
-class Location(NamedTuple):
+class BlockPlace(NamedTuple):
     """Where one chunk lies in a pack."""
 
     id: bytes
@@ -73,13 +73,13 @@ class Directory:
         ids = self.ids
         return (ids[at : at + _ID_SIZE] for at in range(0, len(ids), _ID_SIZE))
 
-    def iter_chunks(self) -> Iterator[Location]:
+    def iter_chunks(self) -> Iterator[BlockPlace]:
         """Every chunk, in the order of the pack."""
         for number, block in enumerate(self.blocks):
             offset = 0
             for place in range(block.first_chunk, block.first_chunk + block.chunks):
                 length = self.lengths[place]
-                yield Location(self.chunk_id(place), number, offset, length)
+                yield BlockPlace(self.chunk_id(place), number, offset, length)
                 offset += length
 
     @property

@@ -21,7 +21,7 @@ from vault.model import MAX_PATH, SYMLINK_MODE, EntryType, sort_key
 
 __all__ = [
     "MAX_INLINE",
-    "MAX_LEVEL",
+    "MAX_TREE_LEVEL",
     "MAX_ZEROS",
     "BadEntry",
     "ContentRoot",
@@ -57,16 +57,16 @@ __all__ = [
     "type_in",
 ]
 
-MAGIC = b"VAULTTR1"
+TREE_MAGIC = b"VAULTTR1"
 MAX_CANONICAL = 4 << 20  # bytes
 MAX_EXTRA = 2 << 20  # bytes
 MAX_INLINE = 32_768  # chunk ids, and holes, that are in an entry; more are a list outside
 MAX_ZEROS = 1 << 30  # bytes of holes in a file with a SHA-256, which would have to be hashed
-MAX_HEADER = 1 << 20  # bytes
-MAX_NAME = 255  # bytes of an xattr's name; characters of a user's or group's
-MAX_LEVEL = 8
-MAX_NAMED = 10_000  # bad entries that a reader remembers by name; all are counted
-MAX_BAD = 1_000_000  # bad entries, and
+MAX_TREE_HEADER = 1 << 20  # bytes
+MAX_META_NAME = 255  # bytes of an xattr's name; characters of a user's or group's
+MAX_TREE_LEVEL = 8
+MAX_NAMED_ENTRIES = 10_000  # bad entries that a reader remembers by name; all are counted
+MAX_BAD_ENTRIES = 1_000_000  # bad entries, and
 MAX_BAD_BYTES = 4 << 30  # bytes of them, after which a tree ends: a few chunks can repeat for ever
 MAX_STAND_INS = 64  # directories made for one entry whose own are missing
 ID_SIZE = 32
@@ -269,9 +269,9 @@ def encode_header(header: TreeHeader) -> bytes:
     """
     _check_header(header)
     encoded = _encode(header)
-    if len(encoded) > MAX_HEADER:
-        raise FormatError("tree header is too long", expected=MAX_HEADER, found=len(encoded))
-    return b"".join((MAGIC, _LENGTH.pack(len(encoded)), encoded))
+    if len(encoded) > MAX_TREE_HEADER:
+        raise FormatError("tree header is too long", expected=MAX_TREE_HEADER, found=len(encoded))
+    return b"".join((TREE_MAGIC, _LENGTH.pack(len(encoded)), encoded))
 
 
 # --- decoding one entry ---
@@ -435,7 +435,7 @@ def _xattrs_flaw(xattrs: Sequence[tuple[bytes, bytes]]) -> Flaw:
     for name, _ in xattrs:
         if name <= previous:  # so an empty name fails too
             return "has xattrs out of order", repr(name[:200])
-        if len(name) > MAX_NAME or b"\0" in name:
+        if len(name) > MAX_META_NAME or b"\0" in name:
             return "has an impossible xattr name", repr(name[:200])
         previous = name
     return None
@@ -506,7 +506,7 @@ def _list_flaw(ref: ListRef | None, *, is_alone: bool) -> Flaw:
         return None
     if not is_alone:
         return "has a list both in it and outside", None
-    if len(ref.id) != ID_SIZE or not 0 <= ref.level <= MAX_LEVEL:
+    if len(ref.id) != ID_SIZE or not 0 <= ref.level <= MAX_TREE_LEVEL:
         return "has an impossible list", (ref.id[:ID_SIZE].hex(), ref.level)
     if not MAX_INLINE < ref.count <= ref.size <= _I63:
         return "has a list of an impossible length", (ref.count, ref.size)
@@ -530,7 +530,7 @@ def _holes_flaw(entry: Entry) -> Flaw:
 
 
 def _names_flaw(entry: Entry) -> Flaw:
-    if len(entry.user) > MAX_NAME or len(entry.group) > MAX_NAME:
+    if len(entry.user) > MAX_META_NAME or len(entry.group) > MAX_META_NAME:
         return "has too long an owner's name", max(len(entry.user), len(entry.group))
     return None
 
@@ -673,7 +673,7 @@ class Flaws:
     def add(self, bad: BadEntry) -> None:
         """Step over one."""
         self.count += 1
-        if len(self.named) < MAX_NAMED:
+        if len(self.named) < MAX_NAMED_ENTRIES:
             self.named.append(bad)
 
     @property
@@ -784,14 +784,16 @@ class TreeParser:
 
     def _parse_header(self) -> int:
         """Where the entries begin; 0 while the header is not whole."""
-        start = len(MAGIC) + _LENGTH.size
-        if self._buffer[: len(MAGIC)] != MAGIC[: len(self._buffer)]:
-            raise FormatError("not a tree stream", found=bytes(self._buffer[: len(MAGIC)]).hex())
+        start = len(TREE_MAGIC) + _LENGTH.size
+        if self._buffer[: len(TREE_MAGIC)] != TREE_MAGIC[: len(self._buffer)]:
+            raise FormatError(
+                "not a tree stream", found=bytes(self._buffer[: len(TREE_MAGIC)]).hex()
+            )
         if len(self._buffer) < start:
             return 0
-        (length,) = _LENGTH.unpack_from(self._buffer, len(MAGIC))
-        if length > MAX_HEADER:
-            raise FormatError("tree header is too long", expected=MAX_HEADER, found=length)
+        (length,) = _LENGTH.unpack_from(self._buffer, len(TREE_MAGIC))
+        if length > MAX_TREE_HEADER:
+            raise FormatError("tree header is too long", expected=MAX_TREE_HEADER, found=length)
         if len(self._buffer) < start + length:
             return 0
         header = _decode(
@@ -833,7 +835,7 @@ class TreeParser:
     def _has_enough(self, flaws: Flaws, size: int) -> bool:
         """Whether the tree ends here, as so much of it is bad."""
         self._bad_bytes += size
-        if flaws.count < MAX_BAD and self._bad_bytes < MAX_BAD_BYTES:
+        if flaws.count < MAX_BAD_ENTRIES and self._bad_bytes < MAX_BAD_BYTES:
             return False
         error = FormatError("too many entries of the tree break a rule", found=f"{flaws.count:,}")
         if not self._order.has_top:
@@ -1004,7 +1006,7 @@ def fold_levels(
         The last id, and its level: 0 where the stream is one chunk.
 
     Raises:
-        FormatError: The stream needs more than `MAX_LEVEL` levels.
+        FormatError: The stream needs more than `MAX_TREE_LEVEL` levels.
     """
     level = 0
     while len(ids) > 1:
@@ -1052,8 +1054,10 @@ def check_level(level: Any) -> int:
     """The level itself.
 
     Raises:
-        FormatError: Not 0 to `MAX_LEVEL`.
+        FormatError: Not 0 to `MAX_TREE_LEVEL`.
     """
-    if not isinstance(level, int) or not 0 <= level <= MAX_LEVEL:
-        raise FormatError("tree level is out of range", expected=f"0 to {MAX_LEVEL}", found=level)
+    if not isinstance(level, int) or not 0 <= level <= MAX_TREE_LEVEL:
+        raise FormatError(
+            "tree level is out of range", expected=f"0 to {MAX_TREE_LEVEL}", found=level
+        )
     return level

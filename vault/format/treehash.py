@@ -7,7 +7,7 @@ what holes are made of for nothing: its subtrees over zeros are known.
 import hashlib
 from functools import cache
 
-from vault.storage.base import Buffer
+from vault.model import Buffer
 
 BLOCK = 1 << 20  # bytes
 _LEAF = hashlib.sha256(b"\0")

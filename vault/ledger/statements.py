@@ -30,8 +30,8 @@ from vault.storage.names import domain_object_name
 
 _MAX_TREE_LEVEL = 8
 _MAX_RECIPIENTS = 16
-MAX_BAD: Final = 24  # pack ids in `bad`, and in `cleared`
-MAX_NAMED: Final = 32  # in both: with all else, a PAE holds no more
+MAX_BAD_PACKS: Final = 24  # pack ids in `bad`, and in `cleared`
+MAX_NAMED_PACKS: Final = 32  # in both: with all else, a PAE holds no more
 MAX_RANGES: Final = 16  # of snapshots that a verification covers
 MAX_SLICES: Final = 65_536
 WHOLE_SHARE: Final = 1_000_000  # parts per million
@@ -438,12 +438,12 @@ def _check_findings(body: EventBody | VerificationBody) -> None:
     from_rfc3339(body.finished)
     Digest.parse(body.attestation)
     for what, ids in (("bad", body.bad), ("cleared", body.cleared)):
-        if len(ids) > MAX_BAD or list(ids) != sorted(set(ids)):
-            raise FormatError(f"{what} must be at most {MAX_BAD} pack ids, sorted, each once")
+        if len(ids) > MAX_BAD_PACKS or list(ids) != sorted(set(ids)):
+            raise FormatError(f"{what} must be at most {MAX_BAD_PACKS} pack ids, sorted, each once")
         for each in ids:
             PackId.parse(each)
-    if len(body.bad) + len(body.cleared) > MAX_NAMED or set(body.bad) & set(body.cleared):
-        raise FormatError(f"bad and cleared must be at most {MAX_NAMED} different pack ids")
+    if len(body.bad) + len(body.cleared) > MAX_NAMED_PACKS or set(body.bad) & set(body.cleared):
+        raise FormatError(f"bad and cleared must be at most {MAX_NAMED_PACKS} different pack ids")
     if body.bad_count < len(body.bad):
         raise FormatError("bad_count is less than the packs named", found=body.bad_count)
 
@@ -456,8 +456,8 @@ def name_packs(bad: Iterable[str], cleared: Iterable[str]) -> dict[str, Any]:
         cleared: Ids of packs that an earlier statement calls bad and that were read right.
     """
     wrong = sorted(set(bad))
-    named = tuple(wrong[:MAX_BAD])
-    rights = sorted(set(cleared) - set(wrong))[: min(MAX_BAD, MAX_NAMED - len(named))]
+    named = tuple(wrong[:MAX_BAD_PACKS])
+    rights = sorted(set(cleared) - set(wrong))[: min(MAX_BAD_PACKS, MAX_NAMED_PACKS - len(named))]
     return {"bad": named, "bad_count": len(wrong), "cleared": tuple(rights)}
 
 

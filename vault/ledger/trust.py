@@ -24,7 +24,7 @@ _TRUST = re.compile(r"(0|[1-9][0-9]{0,15}):([0-9a-f]{64})")
 _MAX_MEMORY_FILE = 4096  # bytes
 
 
-class History(Protocol):
+class LinkedHistory(Protocol):
     """What these checks ask of a ledger."""
 
     @property
@@ -54,7 +54,7 @@ def parse_trust(text: str) -> Head:
     return Head(seq=int(match[1]), digest=Digest.parse(match[2]))
 
 
-def check_floor(ledger: History, floor: Head) -> None:
+def check_floor(ledger: LinkedHistory, floor: Head) -> None:
     """Refuse a history that ends before ``floor`` or passes it with another digest.
 
     Raises:
@@ -73,7 +73,7 @@ def check_floor(ledger: History, floor: Head) -> None:
     )
 
 
-def check_gap(ledger: History, beyond: Iterable[tuple[int, bytes]]) -> None:
+def check_gap(ledger: LinkedHistory, beyond: Iterable[tuple[int, bytes]]) -> None:
     """Refuse a ledger with a hole: statements after the head that our keys signed.
 
     Args:

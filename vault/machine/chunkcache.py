@@ -75,7 +75,7 @@ class DamagedCacheError(LocalError):
     """The cache contradicts itself; the caller discards it (`Cache.discard`) and begins anew."""
 
 
-class Location(NamedTuple):
+class ChunkPlace(NamedTuple):
     """Where a chunk lies."""
 
     pack: int  # number
@@ -195,19 +195,19 @@ class Cache:
 
     # --- chunks ---
 
-    def find(self, chunk_id: bytes) -> Location | None:
+    def find(self, chunk_id: bytes) -> ChunkPlace | None:
         """Where a chunk lies; None if that is not known, or its pack was dropped."""
         return self.find_all([chunk_id])[0]
 
-    def find_all(self, chunk_ids: Sequence[bytes]) -> list[Location | None]:
+    def find_all(self, chunk_ids: Sequence[bytes]) -> list[ChunkPlace | None]:
         """`find` for each of them, as they are at one moment."""
 
-        def work(txn: lmdb.Transaction) -> list[Location | None]:
+        def work(txn: lmdb.Transaction) -> list[ChunkPlace | None]:
             return [self._locate(txn, chunk_id[:_KEY]) for chunk_id in chunk_ids]
 
         return self._read(work)
 
-    def _locate(self, txn: lmdb.Transaction, key: bytes) -> Location | None:
+    def _locate(self, txn: lmdb.Transaction, key: bytes) -> ChunkPlace | None:
         value = txn.get(key, db=self._chunks)
         if value is None or len(value) != _CHUNK.size:
             return None
@@ -215,7 +215,7 @@ class Cache:
         row = txn.get(_NUMBER.pack(number), db=self._packs)
         if row is None or check != _check(key, bytes(row[:_ID]), length):
             return None
-        return Location(number, length)
+        return ChunkPlace(number, length)
 
     # --- packs ---
 

@@ -41,7 +41,7 @@ _KERNEL_LABELS = frozenset({b"security.selinux", b"security.SMACK64"})
 _REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 _XATTR_REFUSED = _REFUSED | {errno.ENOSPC, errno.E2BIG, errno.ERANGE}  # too large for the inode
 
-Place: TypeAlias = int | bytes  # a descriptor, or the /proc name of an O_PATH descriptor
+OpenPlace: TypeAlias = int | bytes  # a descriptor, or the /proc name of an O_PATH descriptor
 Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 
@@ -108,7 +108,7 @@ def place_at(directory: int, name: bytes) -> Iterator[tuple[bytes, os.stat_resul
         os.close(fd)
 
 
-def read_xattrs(place: Place, problems: list[str] | None = None) -> Xattrs | None:
+def read_xattrs(place: OpenPlace, problems: list[str] | None = None) -> Xattrs | None:
     """Extended attributes sorted by name, ACLs and capabilities among them; None without any.
 
     Args:
@@ -137,7 +137,7 @@ def read_xattrs(place: Place, problems: list[str] | None = None) -> Xattrs | Non
     return tuple(found) or None
 
 
-def read_meta(place: Place, status: os.stat_result) -> Meta:
+def read_meta(place: OpenPlace, status: os.stat_result) -> Meta:
     """Attributes of the object behind ``place``, whose status was just taken."""
     return Meta(
         mode=SYMLINK_MODE if stat.S_ISLNK(status.st_mode) else status.st_mode & MODE_BITS,
@@ -165,7 +165,7 @@ def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, position
 
 
-def hole_size(fd: int, size: int) -> int:
+def measured_holes(fd: int, size: int) -> int:
     """Bytes of a regular file of that size which are in holes. Moves the position."""
     return size - sum(end - start for start, end in data_runs(fd, size))
 
@@ -210,7 +210,7 @@ def apply_at(directory: int, name: bytes, attributes: Attributes) -> tuple[str, 
         return _apply(place, attributes, None if stat.S_ISLNK(status.st_mode) else 0)
 
 
-def _apply(place: Place, wanted: Attributes, access: int | None) -> tuple[str, ...]:
+def _apply(place: OpenPlace, wanted: Attributes, access: int | None) -> tuple[str, ...]:
     """Owner first, since chown clears set-uid bits and capabilities; times last."""
     omitted: list[str] = []
     owned = (wanted.uid, wanted.gid)
@@ -225,13 +225,13 @@ def _apply(place: Place, wanted: Attributes, access: int | None) -> tuple[str, .
     return tuple(omitted)
 
 
-def _apply_mtime(place: Place, mtime: int) -> bool:
+def _apply_mtime(place: OpenPlace, mtime: int) -> bool:
     """Set the time and read it back: file systems round and clamp times without an error."""
     done = _done(_set_times, place, mtime)
     return done and os.stat(place).st_mtime_ns == mtime  # noqa: PTH116 - a held object, no path
 
 
-def _set_times(place: Place, mtime: int) -> None:
+def _set_times(place: OpenPlace, mtime: int) -> None:
     os.utime(place, ns=(mtime, mtime))
 
 
@@ -250,7 +250,7 @@ def _done(
     return True
 
 
-def _apply_mode(place: Place, mode: int, access: int, *, owned: bool) -> list[str]:
+def _apply_mode(place: OpenPlace, mode: int, access: int, *, owned: bool) -> list[str]:
     omitted = []
     if not owned and mode & _SETID_BITS:
         mode &= ~_SETID_BITS  # with set-uid a program would run with the wrong owner's rights
@@ -263,7 +263,7 @@ def _apply_mode(place: Place, mode: int, access: int, *, owned: bool) -> list[st
     return omitted
 
 
-def _apply_xattrs(place: Place, wanted: Sequence[tuple[bytes, bytes]]) -> list[str]:
+def _apply_xattrs(place: OpenPlace, wanted: Sequence[tuple[bytes, bytes]]) -> list[str]:
     """Set exactly these and remove others: the parent's default ACL may have added some."""
     found = read_xattrs(place)
     if found is None and not wanted:

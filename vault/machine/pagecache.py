@@ -11,7 +11,7 @@ from typing import Final
 
 from vault.machine.libc import libc
 
-PIECE: Final = 1 << 20  # bytes read at once; a multiple of every block size, for O_DIRECT
+DIRECT_PIECE: Final = 1 << 20  # bytes read at once; a multiple of every block size, for O_DIRECT
 _WINDOW: Final = 1 << 30  # bytes of a file whose pages are looked up at once
 _CACHESTAT: Final = 451  # its number on every architecture but alpha
 
@@ -30,7 +30,7 @@ def evict(fd: int, size: int) -> bool:
 def set_direct(fd: int) -> bool:
     """Have a descriptor read past the page cache; False where the file system can't.
 
-    Reads then begin and end at multiples of `PIECE`, into memory at a page's start.
+    Reads then begin and end at multiples of `DIRECT_PIECE`, into memory at a page's start.
     """
     try:
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)

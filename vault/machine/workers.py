@@ -12,13 +12,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from vault.machine.processes import declare_quiet
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _U = TypeVar("_U")
+
+QUESTIONS: Final = 8  # transfers at once of what asks a store much and fetches little
 
 
 class InlineExecutor(Executor):

@@ -129,7 +129,7 @@ def _require_signer(kind: str, envelope: Envelope, ledger: Ledger, seq: int) -> 
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class Contradiction:
     """One thing that a statement and the attestation it cites do not agree on."""
 
     what: str  # a field of the body, "attestation", "kind", "manifest" or "head"
@@ -141,7 +141,7 @@ class Difference:
         return f"{self.what}: {self.statement} by the statement, {self.attestation} as attested"
 
 
-def objections(data: bytes, record: Record, ledger: Ledger) -> list[Difference]:
+def objections(data: bytes, record: Record, ledger: Ledger) -> list[Contradiction]:
     """Why the bytes that an event cites do not bear it out; nothing if they do. Pure.
 
     They must open as an attestation of this repository by a restorer who was listed at the
@@ -157,15 +157,17 @@ def objections(data: bytes, record: Record, ledger: Ledger) -> list[Difference]:
     digest = Digest.of(data)
     if str(digest) != record.body.attestation:
         return [
-            Difference(what="digest", statement=record.body.attestation, attestation=f"{digest}")
+            Contradiction(what="digest", statement=record.body.attestation, attestation=f"{digest}")
         ]
     try:
         attestation = open_attestation(data, ledger, seq=record.seq)
         if attestation.kind != record.type:
-            return [Difference(what="kind", statement=record.type, attestation=attestation.kind)]
+            return [Contradiction(what="kind", statement=record.type, attestation=attestation.kind)]
         said = body_of(attestation, digest)
     except VaultError as error:
-        return [Difference(what="attestation", statement=record.type, attestation=f"{error}"[:300])]
+        return [
+            Contradiction(what="attestation", statement=record.type, attestation=f"{error}"[:300])
+        ]
     return [
         *_unlike(record.body, said),
         *_head_objection(attestation, said, record, ledger),
@@ -173,12 +175,12 @@ def objections(data: bytes, record: Record, ledger: Ledger) -> list[Difference]:
     ]
 
 
-def _unlike(stated: Body, said: Body) -> Iterator[Difference]:
+def _unlike(stated: Body, said: Body) -> Iterator[Contradiction]:
     """Fields of two bodies of the same shape that differ."""
     for name, value in body_to_json(stated).items():
         other = body_to_json(said)[name]
         if value != other:
-            yield Difference(what=name, statement=_shown(value), attestation=_shown(other))
+            yield Contradiction(what=name, statement=_shown(value), attestation=_shown(other))
 
 
 def _shown(value: Any) -> str:
@@ -187,32 +189,32 @@ def _shown(value: Any) -> str:
 
 def _head_objection(
     attestation: Attestation, said: EventBody | VerificationBody, record: Record, ledger: Ledger
-) -> Iterator[Difference]:
+) -> Iterator[Contradiction]:
     """What was read must be what came before the statement."""
     try:
         head = parse_trust(attestation.head)
     except VaultError:
-        yield Difference(what="head", statement="SEQ:DIGEST", attestation=attestation.head[:100])
+        yield Contradiction(what="head", statement="SEQ:DIGEST", attestation=attestation.head[:100])
         return
     known = ledger.digest_at(head.seq) if head.seq < record.seq else None
     if known != head.digest:
         held = f"{head.seq}:{known}" if known else f"{record.seq - 1} is the statement before"
-        yield Difference(what="head", statement=held, attestation=f"{head}")
+        yield Contradiction(what="head", statement=held, attestation=f"{head}")
     if isinstance(said, VerificationBody) and said.through != head.seq:
-        yield Difference(what="through", statement=f"{said.through}", attestation=f"{head}")
+        yield Contradiction(what="through", statement=f"{said.through}", attestation=f"{head}")
 
 
 def _manifest_objection(
     attestation: Attestation, said: EventBody | VerificationBody, ledger: Ledger
-) -> Iterator[Difference]:
+) -> Iterator[Contradiction]:
     """Who attests a snapshot names what it is, and no other."""
     seq = attestation.snapshot
     if isinstance(said, VerificationBody) and seq is not None and said.snapshots != ((seq, seq),):
-        yield Difference(what="snapshots", statement=f"{said.snapshots}", attestation=f"{seq}")
+        yield Contradiction(what="snapshots", statement=f"{said.snapshots}", attestation=f"{seq}")
     digest = ledger.digest_at(seq) if seq is not None else None
     wanted = str(digest) if digest is not None else ""
     if attestation.manifest != wanted:
-        yield Difference(
+        yield Contradiction(
             what="manifest", statement=wanted or "none", attestation=attestation.manifest[:80]
         )
 
@@ -275,7 +277,7 @@ def verdict_of(error: VaultError) -> str:
     return Verdict.FAILED if is_about_it else Verdict.INCONCLUSIVE
 
 
-def describe(
+def attestation_of(
     repository: Repository,
     *,
     kind: str,

@@ -21,6 +21,7 @@ from vault.errors import (
 )
 from vault.ledger.chain import Ledger
 from vault.model import (
+    Buffer,
     Code,
     Digest,
     Finding,
@@ -31,7 +32,7 @@ from vault.model import (
     Severity,
     to_rfc3339,
 )
-from vault.storage.base import Buffer, ObjectStore, ObjectVersion
+from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.lockrules import is_weaker
 from vault.storage.names import evidence_name
 from vault.storage.secondlook import ask_twice

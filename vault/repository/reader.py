@@ -29,8 +29,8 @@ from vault.errors import (
 from vault.format import extents, packindex
 from vault.format.domainsecrets import open_domain
 from vault.format.inventory import Inventory, Resolver
+from vault.format.pack import BlockPlace as Place
 from vault.format.pack import Directory, open_block, read_directory
-from vault.format.pack import Location as Place
 from vault.format.packindex import IndexEntry
 from vault.format.tree import (
     ContentRoot,
@@ -44,13 +44,12 @@ from vault.format.tree import (
     split_ids,
 )
 from vault.ledger.chain import Record
-from vault.machine.chunkcache import Cache, Location
+from vault.machine.chunkcache import Cache, ChunkPlace
 from vault.machine.lru import Recent
-from vault.model import Digest, ObjectRef, ObjectType, PackId
+from vault.model import Buffer, Digest, ObjectRef, ObjectType, PackId
 from vault.repository.domainpacks import indexed_packs, snapshots_of
 from vault.repository.repository import Repository, domain_ref, snapshot_body
 from vault.repository.substitutes import Substitutes, row_of
-from vault.storage.base import Buffer
 from vault.storage.names import is_pack, pack_name
 
 _log = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ class Located(NamedTuple):
     length: int  # bytes
 
 
-class Directories:
+class PackDirectories:
     """Directories of packs in a file without a name; memory does not grow with the packs.
 
     Any number of threads may read once all are added.
@@ -356,7 +355,7 @@ class Reader:
         self._tree_blocks: Recent[tuple[int, int], bytes] = Recent(TREE_BLOCKS)
         self._places: Recent[int, dict[bytes, Place]] = Recent(TREE_BLOCKS)  # of tree chunks
         self.secrets = self._open_domain()
-        self.directories = Directories(scratch)
+        self.directories = PackDirectories(scratch)
         self._chunks = Cache.open(
             scratch / "chunks", repository_id=repository.id, domain=self.secrets.name
         )
@@ -571,7 +570,7 @@ class Reader:
                 except _UNREADABLE as error:
                     _log.warning("%s is no substitute: %s", ref.name, error)
 
-    def find_again(self, chunk_ids: Sequence[bytes]) -> list[Location] | None:
+    def find_again(self, chunk_ids: Sequence[bytes]) -> list[ChunkPlace] | None:
         """Where chunks lie in packs that were not given up; None if one lies nowhere else."""
         found = self._chunks.find_all(chunk_ids)
         if any(at is None or self._readers[at.pack].is_given_up for at in found):
@@ -595,7 +594,7 @@ class Reader:
 
     # --- finding ---
 
-    def find(self, chunk_id: bytes) -> Location:
+    def find(self, chunk_id: bytes) -> ChunkPlace:
         """The number of the pack that holds a chunk, and the chunk's length.
 
         Raises:
@@ -604,7 +603,7 @@ class Reader:
         """
         return self.find_all([chunk_id])[0]
 
-    def find_all(self, chunk_ids: Sequence[bytes]) -> list[Location]:
+    def find_all(self, chunk_ids: Sequence[bytes]) -> list[ChunkPlace]:
         """`find` for each of them; in one go, which is faster.
 
         Raises:
@@ -617,8 +616,8 @@ class Reader:
         return found  # type: ignore[return-value]  # none is missing
 
     def _find_in_others(
-        self, chunk_ids: Sequence[bytes], found: Sequence[Location | None]
-    ) -> list[Location | None]:
+        self, chunk_ids: Sequence[bytes], found: Sequence[ChunkPlace | None]
+    ) -> list[ChunkPlace | None]:
         """`find_all` where some are in none of the packs that are known so far."""
         missing = [name for name, at in zip(chunk_ids, found, strict=True) if at is None]
         with self._giving_up:

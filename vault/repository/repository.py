@@ -6,7 +6,7 @@ user opens one, with what this machine remembers, is in `opening`.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Self
 
 from vault.crypto.keys import SigningKey
@@ -23,20 +23,15 @@ from vault.ledger.chain import Ledger, Record, Status
 from vault.ledger.envelope import Head
 from vault.ledger.remembered import Remembered
 from vault.ledger.statements import DomainRef, PruneBody, SnapshotBody
-from vault.model import Code, Digest, Finding, ObjectRef, Parameters, Severity
+from vault.model import Buffer, Code, Digest, Finding, ObjectRef, Parameters, Severity
 from vault.repository.history import History, read_ledger
 from vault.repository.log import Draft, Log
 from vault.repository.objects import Clock, Objects, Sightings, Stored
 from vault.storage import observing
-from vault.storage.base import Buffer, ObjectStore
+from vault.storage.base import ObjectStore
 from vault.storage.names import inventory_name
 
-Plan = frozenset[tuple[str, str]]  # name and version of what is to be deleted
-
-
-def utc_now() -> datetime:
-    """The wall clock: aware, UTC. Only the command line passes it on."""
-    return datetime.now(UTC)
+Doomed = frozenset[tuple[str, str]]  # name and version of what is to be deleted
 
 
 class Repository:
@@ -65,7 +60,7 @@ class Repository:
         self.objects = Objects(store, history.ledger, clock=clock, sightings=sightings)
         self.log = Log(history, self.objects, pause=pause)
         self._sightings = sightings
-        self._known_plans: dict[int, Plan | VaultError] = {}  # by seq
+        self._known_plans: dict[int, Doomed | VaultError] = {}  # by seq
 
     @classmethod
     def open(
@@ -210,7 +205,7 @@ class Repository:
             if isinstance(plan, VaultError)
         ]
 
-    def _plans(self) -> Mapping[int, Plan | VaultError]:
+    def _plans(self) -> Mapping[int, Doomed | VaultError]:
         """What each prune plan names, or why it can't be read; each is read once."""
         for record in self.ledger.prunes():
             assert isinstance(record.body, PruneBody)
@@ -219,7 +214,7 @@ class Repository:
                 self._known_plans[record.seq] = self._read_plan(digest)
         return self._known_plans
 
-    def _read_plan(self, digest: Digest) -> Plan | VaultError:
+    def _read_plan(self, digest: Digest) -> Doomed | VaultError:
         try:
             plan = inventory.parse_plan(self.read_evidence(digest))
         except StorageUnavailableError:

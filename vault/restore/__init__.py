@@ -8,7 +8,7 @@ without a target belong in `vault.verify`; reading single files belongs in `vaul
 from vault.restore.attesting import Finalized, ProofFailedError, finalize_restore
 from vault.restore.course import Course
 from vault.restore.journal import Local
-from vault.restore.report import BadEntriesError, Outcome, RestoreReport, RestoreRequest
+from vault.restore.report import BadEntriesError, RestoreOutcome, RestoreReport, RestoreRequest
 from vault.restore.restore import restore_snapshot
 from vault.restore.undo_finalize import (
     Exchange,
@@ -26,8 +26,8 @@ __all__ = [
     "Finalized",
     "Leftovers",
     "Local",
-    "Outcome",
     "ProofFailedError",
+    "RestoreOutcome",
     "RestoreReport",
     "RestoreRequest",
     "Undone",

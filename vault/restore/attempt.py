@@ -34,18 +34,18 @@ from vault.progress import Progress
 from vault.repository import attestations
 from vault.repository.reader import Reader, StaleIndexError
 from vault.repository.repository import Repository
-from vault.restore.attesting import ProofFailedError, Witness, proof_details
+from vault.restore.attesting import Attester, ProofFailedError, proof_details
 from vault.restore.capabilities import Capabilities, probe
 from vault.restore.course import Course, look_for_damage
-from vault.restore.fetch import Fetcher, Plan
-from vault.restore.included import NAMES, Selection, Wanted, nameable, select
+from vault.restore.fetch import Fetcher, FetchPlan
+from vault.restore.included import NAMES, Selection, Wanted, nameable, select_entries
 from vault.restore.journal import Journals, Local, Subject
 from vault.restore.lastlook import Stillness
 from vault.restore.promote import Promotion
 from vault.restore.prove import ProofReport, prove
-from vault.restore.report import BadEntriesError, Outcome, RestoreReport, RestoreRequest
+from vault.restore.report import BadEntriesError, RestoreOutcome, RestoreReport, RestoreRequest
 from vault.restore.stage import Stager, Staging
-from vault.restore.syscalls import MAX_NAME, Fs, is_nameable
+from vault.restore.syscalls import MAX_PART, Fs, is_nameable
 from vault.restore.target import (
     Space,
     Target,
@@ -104,7 +104,7 @@ class Run:
             )
             stack.callback(self._reader.close)
             self._stack = stack.pop_all()
-        self._plan = Plan(self._reader)
+        self._plan = FetchPlan(self._reader)
         self._directories = array.array("Q")  # places in the spool
         self._empty = array.array("Q")
         self._giants = array.array("Q")
@@ -130,10 +130,10 @@ class Run:
         """Packs that were read twice and are wrong, by name; it grows while the restore runs."""
         return self._reader.bad
 
-    def run_or_explain(self, witness: Witness) -> RestoreReport:
+    def run_or_explain(self, attester: Attester) -> RestoreReport:
         """Run the attempt; if stored data is at fault, note in `course` which files it affects."""
         try:
-            return self.run(witness)
+            return self.run(attester)
         except StaleIndexError:
             raise
         except IntegrityError:
@@ -152,11 +152,11 @@ class Run:
                 if self._selection.takes(entry):
                     yield entry
 
-    def run(self, witness: Witness) -> RestoreReport:
+    def run(self, attester: Attester) -> RestoreReport:
         """Run the attempt: prepare, stage, prove, promote; each step only after the one before."""
         selection = self._prepare()
         if self._tools.journals is None:
-            return self._report(Outcome.PLANNED)
+            return self._report(RestoreOutcome.PLANNED)
         with self._open_staging(self._tools.journals) as staging:
             self._tools.course.staging = Path(os.fsdecode(staging.path)).parent
             self._check_capabilities(probe(staging.fd, self._tools.fs))
@@ -166,7 +166,9 @@ class Run:
             proof = None
             if self._request.verify:
                 proof = self._prove(staging, selection, left_out, still)
-            return self._promote(promotion, staging, proof, left_out, witness=witness, still=still)
+            return self._promote(
+                promotion, staging, proof, left_out, attester=attester, still=still
+            )
 
     def _open_staging(self, journals: Journals) -> Staging:
         record = self._request.record
@@ -190,7 +192,7 @@ class Run:
         proof: ProofReport | None,
         left_out: dict[str, int],
         *,
-        witness: Witness,
+        attester: Attester,
         still: Stillness,
     ) -> RestoreReport:
         """Attest, exchange, record: in this order, each durable before the next.
@@ -199,13 +201,13 @@ class Run:
         """
         self._tools.progress.stage("promoting")
         details = self._details(proof, left_out) | self._place(staging)
-        attestation = witness.sign(_verdict(proof), details)
+        attestation = attester.sign(_verdict(proof), details)
         promotion.proven(attestation, still.newest)
         if proof is not None:
             still.check(staging.fd, self._tools.fs)
         promoted = promotion.promote()
-        self._tools.course.promoted = witness.promoted = True
-        statement = witness.record(attestation)
+        self._tools.course.promoted = attester.promoted = True
+        statement = attester.record(attestation)
         kept, troubles = None, []
         if statement is None:
             try:
@@ -256,7 +258,7 @@ class Run:
         try:
             self._flaws = self._spool.sift(self._tree)
             self._check_flaws()
-            self._selection = selection = select(self._spool, self._wanted())
+            self._selection = selection = select_entries(self._spool, self._wanted())
             self._make_plan(selection, space)
         except MissingObjectError as error:
             raise self._explained(error, missing) from error
@@ -285,7 +287,7 @@ class Run:
             "left out: %d names with a part of over %d bytes, which the target can't have;"
             " 'vault cat' gives what is in such files",
             self._unnameable,
-            MAX_NAME,
+            MAX_PART,
         )
         return nameable(self._request.wanted)
 
@@ -315,7 +317,7 @@ class Run:
             kind = FormatError if wanted is None else ConfigError  # a snapshot of nothing else
             return kind(
                 f"nothing that is wanted of snapshot {seq} can have its name in the target",
-                expected=f"names of at most {MAX_NAME} bytes",
+                expected=f"names of at most {MAX_PART} bytes",
                 hint="'vault cat' gives what is in such files",
             )
         assert wanted is not None
@@ -551,18 +553,20 @@ class Run:
             "commitment": commitment(key, proof.disk_root).hex(),
         }
 
-    def _outcome(self, proof: ProofReport | None, left_out: dict[str, int]) -> Outcome:
+    def _outcome(self, proof: ProofReport | None, left_out: dict[str, int]) -> RestoreOutcome:
         if proof is None:
-            return Outcome.UNPROVEN
+            return RestoreOutcome.UNPROVEN
         if proof.verdict is Verdict.PASSED:
-            return Outcome.RECOVERED
+            return RestoreOutcome.RECOVERED
         if self._flaws or left_out.keys() - {metadata.OWNER}:
-            return Outcome.PARTIAL
+            return RestoreOutcome.PARTIAL
         if left_out:
-            return Outcome.WITHOUT_OWNERS
-        return Outcome.SELECTION if self._request.wanted is not None else Outcome.PARTIAL
+            return RestoreOutcome.WITHOUT_OWNERS
+        return (
+            RestoreOutcome.SELECTION if self._request.wanted is not None else RestoreOutcome.PARTIAL
+        )
 
-    def _report(self, outcome: Outcome, **details: Any) -> RestoreReport:
+    def _report(self, outcome: RestoreOutcome, **details: Any) -> RestoreReport:
         return RestoreReport(
             outcome=outcome,
             target=Path(os.fsdecode(self._target.path)),

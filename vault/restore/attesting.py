@@ -50,7 +50,7 @@ class ProofFailedError(DigestMismatchError):
         self.proof = proof
 
 
-class Witness:
+class Attester:
     """Signs the result of this run, and records it in the ledger or in a file."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Witness:
     def sign(self, verdict: str, details: dict[str, Any]) -> bytes:
         """Sign an attestation of this run's verdict."""
         seconds = (self._repository.clock() - self._started).total_seconds()
-        attestation = attestations.describe(
+        attestation = attestations.attestation_of(
             self._repository,
             kind=StatementType.RESTORE,
             verdict=verdict,
@@ -218,7 +218,7 @@ class _Finisher:
             IntegrityError: The new state is neither the snapshot nor the tree attested before.
         """
         repository, recovery, snapshot = self._open(journal)
-        witness = Witness(repository, recovery.restorer, snapshot, tool=self._tool)
+        attester = Attester(repository, recovery.restorer, snapshot, tool=self._tool)
         key, signed, vast = self._signed_root(repository, recovery, snapshot)
         found = read_back(fd, executor=self._workers.compute, fs=self._fs, vast=vast)
         root = commitment(key, found.root).hex()
@@ -235,15 +235,15 @@ class _Finisher:
                 " changed it, or take it back with restore --undo",
             )
         verdict = Verdict.PASSED if earlier is None or root == signed else earlier.verdict
-        return witness.sign(verdict, self._details(journal, found, root, verdict))
+        return attester.sign(verdict, self._details(journal, found, root, verdict))
 
     def record(self, journal: Journal) -> None:
         """Append the journal's attestation; if it can't be used, attest "proof not repeated"."""
         repository, recovery, snapshot = self._open(journal)
         earlier, missing = self._kept(journal, repository)
         if earlier is None:
-            witness = Witness(repository, recovery.restorer, snapshot, tool=self._tool)
-            data = witness.sign(
+            attester = Attester(repository, recovery.restorer, snapshot, tool=self._tool)
+            data = attester.sign(
                 Verdict.PARTIAL, self._place(journal) | {"proof": NOT_REPEATED, "kept": missing}
             )
         else:

@@ -12,7 +12,7 @@ from vault.model import EntryType
 from vault.repository.reader import Reader
 from vault.repository.repository import Repository, domain_ref, snapshot_body
 
-NAMED: Final = 20  # damaged files that a message lists by name
+NAMED_FILES: Final = 20  # damaged files that a message lists by name
 LOOKED_AT: Final = 50  # other snapshots whose needs are compared with what is wrong
 _LOOKED_UP: Final = 256  # files at once
 _UNREADABLE: Final = (IntegrityError, WrongKeyError)
@@ -110,7 +110,7 @@ def _note_hit(course: Course, reader: Reader, batch: Iterable[Entry]) -> None:
         if not _are_there(reader, reader.chunks_of(entry)):
             assert course.file_count is not None
             course.file_count += 1
-            if len(course.files) < NAMED:
+            if len(course.files) < NAMED_FILES:
                 course.files = (*course.files, entry.path)
 
 

@@ -101,7 +101,7 @@ class Site(Protocol):
         """Finish what a crash may have cut off after the moves; returns omissions."""
 
 
-class Beside:
+class BesideSite:
     """TARGET, and beside it a closed directory that holds the staged tree, later the former state.
 
     Args:
@@ -428,7 +428,7 @@ def site_of(parent: int, journal: Journal, fs: Fs) -> Site:
     """
     if journal.mount is not None:
         return Within(journal.place, journal, journal.mount, fs)
-    return Beside(
+    return BesideSite(
         parent,
         journal.place,
         restore_id=journal.id,

@@ -112,7 +112,7 @@ class _Work:
         return range(first, bisect.bisect_left(self._chunks, block.first_chunk + block.chunks))
 
 
-class Plan:
+class FetchPlan:
     """Chunks wanted, by pack, and the files that want them.
 
     Args:
@@ -156,14 +156,14 @@ class Plan:
                 packs.add(chunk.pack)
                 self._check_kind(chunk.pack)
 
-    def parts(self, place: int, entry: Entry) -> "Iterator[Plan]":
+    def parts(self, place: int, entry: Entry) -> "Iterator[FetchPlan]":
         """A giant file that was checked, as plans to be carried out one after the other.
 
         No chunk of a plan finishes the file.
         """
         chunks = self._spread(entry, self._reader.located(entry))
         while some := list(itertools.islice(chunks, PART)):
-            plan = Plan(self._reader)
+            plan = FetchPlan(self._reader)
             plan.places.append(place)
             plan.pending.append(len(some) + 1)
             plan.begun.add(0)
@@ -276,7 +276,7 @@ class Fetcher:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: FetchPlan,
         spool: Spool,
         stager: Stager,
         *,

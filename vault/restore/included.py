@@ -46,7 +46,7 @@ def nameable(wanted: Wanted | None) -> Wanted:
     )
 
 
-def select(entries: Iterable[tuple[Entry, bytes]], wanted: Wanted | None) -> Selection:
+def select_entries(entries: Iterable[tuple[Entry, bytes]], wanted: Wanted | None) -> Selection:
     """Go through a tree once; find the directories and links that the wanted entries need."""
     if wanted is None:
         return Selection()

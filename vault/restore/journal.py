@@ -176,7 +176,7 @@ class Journals:
 
     Args:
         state: The state directory of this user.
-        target: Absolute path of TARGET (`target.locate`).
+        target: Absolute path of TARGET (`target.locate_target`).
         fs: System calls.
 
     Raises:
@@ -250,7 +250,7 @@ class Journals:
         self._room.remove(_name(self._key, journal.id))
 
 
-def look(state: Path, target: bytes, fs: Fs) -> list[Journal]:
+def peek_journals(state: Path, target: bytes, fs: Fs) -> list[Journal]:
     """The journals of this user's restores to TARGET, without holding them; changes nothing.
 
     Raises:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 
 from vault.errors import LocalError
-from vault.restore.syscalls import Directories, Fs, join, list_names, local_error
+from vault.restore.syscalls import Fs, OpenDirectories, join, list_names, local_error
 
 
 class Stillness:
@@ -42,7 +42,7 @@ class Stillness:
         """
         seen = iter(self._changes)
         try:
-            for path, status in walk(root, fs):
+            for path, status in walk_target(root, fs):
                 before = next(seen, None)
                 if before is None or status.st_ctime_ns > before:
                     raise _changed(path)
@@ -58,16 +58,16 @@ def newest_change(root: int, fs: Fs) -> int | None:
     Raises:
         OSError: The disk failed.
     """
-    return max((status.st_ctime_ns for path, status in walk(root, fs) if path), default=None)
+    return max((status.st_ctime_ns for path, status in walk_target(root, fs) if path), default=None)
 
 
-def walk(root: int, fs: Fs) -> Iterator[tuple[bytes, os.stat_result]]:
+def walk_target(root: int, fs: Fs) -> Iterator[tuple[bytes, os.stat_result]]:
     """An open directory and every object below it, in the order of the tree; reads no content.
 
     Raises:
         OSError: It can't be listed.
     """
-    directories = Directories(root, fs)
+    directories = OpenDirectories(root, fs)
     try:
         yield b"", os.fstat(root)
         stack = [(b"", iter(list_names(root)))]

@@ -56,7 +56,7 @@ class Note(Body, frozen=True, kw_only=True):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
+class LeftBeside:
     """A directory or note beside TARGET without a journal in this user's state directory."""
 
     path: Path
@@ -95,7 +95,7 @@ def remove_note(parent: int, staging: bytes, fs: Fs) -> None:
             fs.unlink(parent, name)
 
 
-def split(path: Path | str | bytes) -> tuple[bytes, bytes, str]:
+def note_parts(path: Path | str | bytes) -> tuple[bytes, bytes, str]:
     """The directory of a note, the name of its TARGET, and its id: all from its own path.
 
     Raises:
@@ -151,11 +151,11 @@ def _decode(data: bytes, name: bytes) -> Note:
     return note
 
 
-def found_beside(full: bytes, *, known: set[str]) -> list[Beside]:
+def found_beside(full: bytes, *, known: set[str]) -> list[LeftBeside]:
     """Directories and notes of restores beside TARGET, or in it, except those with known ids.
 
     Args:
-        full: TARGET, as `target.locate` gives it.
+        full: TARGET, as `target.locate_target` gives it.
         known: Ids of the restores that this user's journals are about.
 
     Raises:
@@ -169,7 +169,7 @@ def found_beside(full: bytes, *, known: set[str]) -> list[Beside]:
     return [_beside(paths[stem], os.path.dirname(full), stem) for stem in sorted(paths)]
 
 
-def _beside(path: bytes, around: bytes, stem: bytes) -> Beside:
+def _beside(path: bytes, around: bytes, stem: bytes) -> LeftBeside:
     note = None
     with contextlib.suppress(OSError, VaultError):
         parent = os.open(around, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -177,4 +177,4 @@ def _beside(path: bytes, around: bytes, stem: bytes) -> Beside:
             note = read(parent, note_name(os.path.basename(stem)))[0]
         finally:
             os.close(parent)
-    return Beside(path=Path(os.fsdecode(path)), note=note)
+    return LeftBeside(path=Path(os.fsdecode(path)), note=note)

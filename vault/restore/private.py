@@ -134,7 +134,7 @@ class PrivateDirectory:
         except OSError as error:
             raise local_error("remove", os.fsencode(self.path / name), error) from error
 
-    def lock(self, name: str) -> "Lock | None":
+    def lock(self, name: str) -> "HeldLock | None":
         """Lock a file against other runs; None if another run holds it.
 
         Raises:
@@ -153,7 +153,7 @@ class PrivateDirectory:
                 _check_file(path, os.fstat(fd))
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._is_at(name, fd):
-                    return Lock(name, fd)
+                    return HeldLock(name, fd)
             except BlockingIOError:
                 os.close(fd)
                 return None
@@ -162,7 +162,7 @@ class PrivateDirectory:
                 raise
             os.close(fd)  # the run that held it removed it meanwhile
 
-    def unlock(self, lock: "Lock", *, keep: bool) -> None:
+    def unlock(self, lock: "HeldLock", *, keep: bool) -> None:
         """Let go of a lock; its file stays only where ``keep`` says so.
 
         Raises:
@@ -194,7 +194,7 @@ class PrivateDirectory:
             self._fs.unlink(self._fd, name)
 
 
-class Lock:
+class HeldLock:
     """A file that is held."""
 
     def __init__(self, name: str, fd: int) -> None:

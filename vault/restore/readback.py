@@ -24,12 +24,12 @@ from vault.format.tree import ENTRY_TYPES, Entry, canonical_of
 from vault.format.treehash import TreeHash
 from vault.machine import metadata
 from vault.machine.mounts import in_memory
-from vault.machine.pagecache import PIECE, evict, set_direct
+from vault.machine.pagecache import DIRECT_PIECE, evict, set_direct
 from vault.machine.processes import Helper, start
 from vault.model import EntryType
 from vault.progress import Progress
 from vault.restore.lastlook import Stillness
-from vault.restore.syscalls import Directories, Fs, join
+from vault.restore.syscalls import Fs, OpenDirectories, join
 
 _SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads
 _AHEAD_FILES: Final = 128  # asked of the disk and not yet read, each open
@@ -73,7 +73,7 @@ class Hashed(NamedTuple):
     tree_hash: bytes | None = None  # of a vast file, in place of a SHA-256
 
 
-class Found(NamedTuple):
+class DiskObject(NamedTuple):
     """One object on the disk, before its content was read."""
 
     path: bytes
@@ -88,9 +88,9 @@ class Found(NamedTuple):
     content: Hashed | None = None  # of a small file that was read already
 
 
-OnDisk: TypeAlias = tuple[Found, Hashed | None, bytes]  # the last: the canonical entry
+OnDisk: TypeAlias = tuple[DiskObject, Hashed | None, bytes]  # the last: the canonical entry
 
-_Small: TypeAlias = list[Found | None]  # None: not small, or a hard link
+_Small: TypeAlias = list[DiskObject | None]  # None: not small, or a hard link
 _Helper: TypeAlias = Helper[Sequence[bytes], _Small]
 
 
@@ -98,7 +98,7 @@ _Helper: TypeAlias = Helper[Sequence[bytes], _Small]
 class _Batch:
     """Some members of the tree in order; a helper reads the small files among them."""
 
-    members: list[Found | bytes]
+    members: list[DiskObject | bytes]
     helper: _Helper | None  # the process that reads them; None: read already
     small: _Small = field(default_factory=list)
 
@@ -130,7 +130,7 @@ class Disk:
         still: Stillness | None = None,
         vast: Container[bytes] = (),
     ) -> None:
-        self._directories = Directories(root, fs)
+        self._directories = OpenDirectories(root, fs)
         self._executor = executor
         self._progress = progress
         self._still = still
@@ -159,9 +159,9 @@ class Disk:
             with contextlib.closing(self._read(looked)) as entries:
                 yield from entries
 
-    def _read(self, looked: Iterator[Found]) -> "Generator[OnDisk]":
+    def _read(self, looked: Iterator[DiskObject]) -> "Generator[OnDisk]":
         """Read the content of files not read yet; reads are requested ahead of their turn."""
-        ahead: deque[tuple[Found, Future[Hashed] | None]] = deque()
+        ahead: deque[tuple[DiskObject, Future[Hashed] | None]] = deque()
         size = 0  # bytes of what is ahead
         try:
             most = _most_open(_AHEAD_FILES)
@@ -187,7 +187,7 @@ class Disk:
             if links != seen:
                 yield self._first[inode], links, seen
 
-    def _begin(self, found: Found) -> "Future[Hashed] | None":
+    def _begin(self, found: DiskObject) -> "Future[Hashed] | None":
         """Have a thread read a large file; a small one is read when its turn comes."""
         if found.size <= _SMALL:
             return None
@@ -199,7 +199,7 @@ class Disk:
             is_vast=found.path in self._vast,
         )
 
-    def _resolve(self, found: Found, future: "Future[Hashed] | None") -> "OnDisk":
+    def _resolve(self, found: DiskObject, future: "Future[Hashed] | None") -> "OnDisk":
         if self._still is not None:
             self._still.saw(found.change)
         if found.fd < 0 and found.content is None:
@@ -218,12 +218,12 @@ class Disk:
         self._progress.advance(files=1, size=content.size)
         return found, content, _canonical(found, content)
 
-    def _looked(self, members: Iterable[Found | bytes]) -> Iterator[Found]:
+    def _looked(self, members: Iterable[DiskObject | bytes]) -> Iterator[DiskObject]:
         """Open and stat members that so far are only names from a directory."""
         for member in members:
-            yield member if isinstance(member, Found) else self._file(member)
+            yield member if isinstance(member, DiskObject) else self._file(member)
 
-    def _walk(self) -> Iterator[Found | bytes]:
+    def _walk(self) -> Iterator[DiskObject | bytes]:
         """Depth first with an explicit stack; names of a directory sorted bytewise.
 
         For a member that the directory lists as a regular file, yields only its path.
@@ -251,7 +251,7 @@ class Disk:
     def _helper(self) -> _Helper:
         return Helper(lambda paths, _: self._read_small(paths), lambda: None, room=1)
 
-    def _shared(self, helpers: Sequence[_Helper]) -> Iterator[Found]:
+    def _shared(self, helpers: Sequence[_Helper]) -> Iterator[DiskObject]:
         """As `_looked`, with small files read in batches, by an idle helper or else here."""
         waiting: deque[_Batch] = deque()
         members = self._walk()
@@ -263,25 +263,25 @@ class Disk:
         while waiting:
             yield from self._gather(waiting.popleft())
 
-    def _hand_out(self, members: list[Found | bytes], helpers: Sequence[_Helper]) -> _Batch:
+    def _hand_out(self, members: list[DiskObject | bytes], helpers: Sequence[_Helper]) -> _Batch:
         paths = [member for member in members if isinstance(member, bytes)]
         for helper in helpers:
             if helper.offer(paths):
                 return _Batch(members, helper)
         return _Batch(members, None, self._read_small(paths))
 
-    def _gather(self, batch: _Batch) -> Iterator[Found]:
+    def _gather(self, batch: _Batch) -> Iterator[DiskObject]:
         """A batch in its order; files that are not small are looked at here."""
         small = iter(batch.small if batch.helper is None else batch.helper.take())
         for member in batch.members:
-            if isinstance(member, Found):
+            if isinstance(member, DiskObject):
                 yield member
             else:
                 yield next(small) or self._file(member)
 
     def _read_small(self, paths: Sequence[bytes]) -> _Small:
         """Look at files and read them, all but large ones and those with several links."""
-        opened: deque[Found | None] = deque()
+        opened: deque[DiskObject | None] = deque()
         read: _Small = []
         try:
             opened.extend(map(self._open_small, paths))
@@ -296,7 +296,7 @@ class Disk:
                 os.close(found.fd)
         return read
 
-    def _open_small(self, path: bytes) -> Found | None:
+    def _open_small(self, path: bytes) -> DiskObject | None:
         fd, status = self._open(path)
         if status.st_nlink == 1 and status.st_size <= _SMALL and path not in self._vast:
             return self._ask(path, fd, status)
@@ -310,7 +310,7 @@ class Disk:
                 [(os.fsencode(each.name), each.is_file(follow_symlinks=False)) for each in members]
             )
 
-    def _look(self, path: bytes) -> Found:
+    def _look(self, path: bytes) -> DiskObject:
         around, name = self._directories.parent(path)
         status = os.stat(name, dir_fd=around, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
@@ -321,7 +321,7 @@ class Disk:
             kind = ENTRY_TYPES.get(stat.S_IFMT(held.st_mode))
             if kind in {None, EntryType.DIRECTORY, EntryType.FILE}:
                 raise OSError(errno.ESTALE, f"{os.fsdecode(path)!r} is nothing that was staged")
-            return Found(
+            return DiskObject(
                 path=path,
                 type=kind,
                 meta=metadata.read_meta(place, held),
@@ -330,13 +330,13 @@ class Disk:
                 device=held.st_rdev if kind in _DEVICE_TYPES else None,
             )
 
-    def _directory(self, path: bytes) -> Found:
+    def _directory(self, path: bytes) -> DiskObject:
         fd = self._directories.open(path)
         status = os.fstat(fd)
         meta = metadata.read_meta(fd, status)
-        return Found(path, EntryType.DIRECTORY, meta, status.st_ctime_ns)
+        return DiskObject(path, EntryType.DIRECTORY, meta, status.st_ctime_ns)
 
-    def _file(self, path: bytes) -> Found:
+    def _file(self, path: bytes) -> DiskObject:
         """A file, open for reading, or a hard link."""
         fd, status = self._open(path)
         first = self._first_path(path, status) if status.st_nlink > 1 else path
@@ -344,7 +344,7 @@ class Disk:
             return self._ask(path, fd, status)
         try:
             meta = metadata.read_meta(fd, status)
-            return Found(path, EntryType.HARD_LINK, meta, status.st_ctime_ns, link=first)
+            return DiskObject(path, EntryType.HARD_LINK, meta, status.st_ctime_ns, link=first)
         finally:
             os.close(fd)
 
@@ -357,7 +357,7 @@ class Disk:
             raise OSError(errno.ESTALE, f"{os.fsdecode(path)!r} changes while it is read")
         return fd, status
 
-    def _ask(self, path: bytes, fd: int, status: os.stat_result) -> Found:
+    def _ask(self, path: bytes, fd: int, status: os.stat_result) -> DiskObject:
         """The file, with readahead requested; ``fd`` stays open unless an error is raised."""
         size = status.st_size
         try:
@@ -367,7 +367,7 @@ class Disk:
             os.close(fd)
             raise
         change = status.st_ctime_ns
-        return Found(path, EntryType.FILE, meta, change, fd=fd, size=size, evidence=evidence)
+        return DiskObject(path, EntryType.FILE, meta, change, fd=fd, size=size, evidence=evidence)
 
     def _first_path(self, path: bytes, status: os.stat_result) -> bytes:
         """First path of the inode, which is the file; later ones are links (docs/format.md 8)."""
@@ -375,7 +375,7 @@ class Disk:
         return self._first.setdefault(status.st_ino, path)
 
 
-def _canonical(found: Found, content: Hashed | None) -> bytes:
+def _canonical(found: DiskObject, content: Hashed | None) -> bytes:
     """`encode_canonical` of the entry, without building the entry: only a difference needs one."""
     meta = found.meta
     return canonical_of(
@@ -394,7 +394,7 @@ def _canonical(found: Found, content: Hashed | None) -> bytes:
     )
 
 
-def entry_of(found: Found, content: Hashed | None) -> Entry:
+def entry_of(found: DiskObject, content: Hashed | None) -> Entry:
     """An object found on the disk, as an entry of a tree."""
     meta = found.meta
     return Entry(
@@ -482,7 +482,7 @@ class _ContentReader:
         at = read = 0
         size = os.fstat(fd).st_size
         for data, end in metadata.data_runs(fd, size):
-            begin = max(at, data - data % PIECE)
+            begin = max(at, data - data % DIRECT_PIECE)
             digest.zeros(begin - at)
             found = 0
             for piece in self._pieces(fd, begin, end):
@@ -496,9 +496,9 @@ class _ContentReader:
     def _pieces(self, fd: int, offset: int, end: int | None) -> Iterator[memoryview]:
         """From an offset up to an end or beyond; None: to the end of the file."""
         buffer = self._buffer()
-        count = PIECE
+        count = DIRECT_PIECE
         with memoryview(buffer) as view:
-            while count == PIECE and (end is None or offset < end):
+            while count == DIRECT_PIECE and (end is None or offset < end):
                 if self._is_stopped:
                     raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
                 count = os.preadv(fd, [buffer], offset)
@@ -508,6 +508,6 @@ class _ContentReader:
     def _buffer(self) -> mmap.mmap:
         """This thread's buffer, aligned to a page as O_DIRECT requires."""
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = mmap.mmap(-1, PIECE)
+            self._local.buffer = mmap.mmap(-1, DIRECT_PIECE)
         buffer: mmap.mmap = self._local.buffer
         return buffer

@@ -14,7 +14,7 @@ from vault.restore.included import Wanted
 from vault.restore.prove import ProofReport
 
 
-class Outcome(StrEnum):
+class RestoreOutcome(StrEnum):
     """The outcome that a report of a restore claims."""
 
     RECOVERED = "recovered"  # proven, whole, and attested
@@ -45,7 +45,7 @@ class RestoreRequest:
 class RestoreReport:
     """Result of a restore that ended without an error."""
 
-    outcome: Outcome
+    outcome: RestoreOutcome
     target: Path
     counts: Counts  # of the requested entries, as a snapshot counts them
     files: int  # with content

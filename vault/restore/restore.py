@@ -19,12 +19,12 @@ from vault.progress import NO_PROGRESS, Progress
 from vault.repository.reader import StaleIndexError
 from vault.repository.repository import Repository
 from vault.restore.attempt import Run, Tools
-from vault.restore.attesting import Witness
+from vault.restore.attesting import Attester
 from vault.restore.course import Course, look_before_packs
 from vault.restore.journal import Journal, Journals, Local
 from vault.restore.report import RestoreReport, RestoreRequest
 from vault.restore.syscalls import Fs, local_error
-from vault.restore.target import Target, TargetState, inspect, locate
+from vault.restore.target import Target, TargetState, inspect, locate_target
 from vault.restore.undo_finalize import finalize, refuse_unfinished
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def restore_snapshot(
         StorageError: The store failed.
     """
     calls = fs or Fs()
-    refuse_unfinished(local.state, locate(request.target), calls)
+    refuse_unfinished(local.state, locate_target(request.target), calls)
     target = inspect(
         request.target,
         replace=request.replace,
@@ -102,7 +102,7 @@ def _attempts(
     tools: Tools,
 ) -> RestoreReport:
     """Try; after a `StaleIndexError` try again, believing less; attest the final failure."""
-    witness = Witness(repository, recovery.restorer, request.record, tool=request.tool)
+    attester = Attester(repository, recovery.restorer, request.record, tool=request.tool)
     for use_index, by_digest in ((True, False), (False, False), (False, True)):
         try:
             with (
@@ -119,8 +119,8 @@ def _attempts(
                     by_digest=by_digest,
                 ) as run,
             ):
-                witness.bad = run.bad_packs
-                return run.run_or_explain(witness)
+                attester.bad = run.bad_packs
+                return run.run_or_explain(attester)
         except StaleIndexError as error:
             _log.warning("%s", error)
         except (ConfigError, KeyboardInterrupt):
@@ -128,19 +128,19 @@ def _attempts(
         except VaultError as error:
             if isinstance(error, IntegrityError) and not tools.course.packs:
                 look_before_packs(tools.course, request.record, repository)
-            _attest_failure(witness, request, error)
+            _attest_failure(attester, request, error)
             raise
         except OSError as error:
             failure = local_error("restore to", target.path, error)
-            _attest_failure(witness, request, failure)
+            _attest_failure(attester, request, failure)
             raise failure from error
     raise AssertionError("what was believed only after its digest was checked can't be stale")
 
 
-def _attest_failure(witness: Witness, request: RestoreRequest, error: VaultError) -> None:
+def _attest_failure(attester: Attester, request: RestoreRequest, error: VaultError) -> None:
     """Attest a failed restore; neither a dry run, nor one after TARGET became the new state."""
     if not request.dry_run:
-        witness.failed(error)
+        attester.failed(error)
 
 
 def _drop_former(report: RestoreReport, target: Target, local: Local, fs: Fs) -> RestoreReport:

@@ -19,8 +19,8 @@ from vault.machine import metadata
 from vault.restore.journal import Journal, Journals, KeptMeta, Local, MountPoint, State, Subject
 from vault.restore.note import Note, remove_note, write_note
 from vault.restore.syscalls import (
-    Directories,
     Fs,
+    OpenDirectories,
     check_path,
     inode_at,
     is_unsupported,
@@ -236,7 +236,7 @@ class Stager:
         self._fs = fs
         self._drop_privileges = drop_privileges
         self._device = os.fstat(root).st_dev
-        self._directories = Directories(root, fs)
+        self._directories = OpenDirectories(root, fs)
         self._left_out: Counter[str] = Counter()
 
     @property

@@ -22,8 +22,8 @@ _RENAME_EXCHANGE: Final = 2
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
-MAX_PATH = 65_536  # bytes; bounds the depth of a tree, and so the memory of a walk
-MAX_NAME = 255  # bytes of one part, of every Linux file system
+MAX_WALKED_PATH = 65_536  # bytes; bounds the depth of a tree, and so the memory of a walk
+MAX_PART = 255  # bytes of one part, of every Linux file system
 _CACHED_DIRECTORIES = 64  # descriptors; a sorted restore needs as many as the tree is deep
 
 
@@ -103,7 +103,7 @@ class Fs:
         """`metadata.apply_at`."""
         return metadata.apply_at(directory, name, attributes)
 
-    def chmod(self, fd: metadata.Place, mode: int) -> None:
+    def chmod(self, fd: metadata.OpenPlace, mode: int) -> None:
         """Set the mode of an open or held object."""
         os.chmod(fd, mode)  # noqa: PTH101 - not a path but a held object
 
@@ -164,7 +164,7 @@ def is_nameable(path: bytes) -> bool:
 
     Snapshots can have longer names: FUSE, CIFS and NTFS allow them.
     """
-    return len(path) <= MAX_NAME or max(map(len, path.split(b"/"))) <= MAX_NAME
+    return len(path) <= MAX_PART or max(map(len, path.split(b"/"))) <= MAX_PART
 
 
 def check_path(path: bytes) -> bytes:
@@ -175,7 +175,7 @@ def check_path(path: bytes) -> bytes:
     Raises:
         FormatError: Absolute, too long, with NUL, empty, ``.`` or ``..`` parts.
     """
-    if path and (len(path) > MAX_PATH or not is_plain(path) or not is_nameable(path)):
+    if path and (len(path) > MAX_WALKED_PATH or not is_plain(path) or not is_nameable(path)):
         raise FormatError("path can't be restored", found=repr(path[:200]))
     return path
 
@@ -186,7 +186,7 @@ def local_error(what: str, path: bytes | str, error: OSError) -> LocalError:
     return LocalError(f"can't {what} {shown!r}", found=os.strerror(error.errno or 0))
 
 
-class Directories:
+class OpenDirectories:
     """Open directories below one root, entered part by part and never through a symlink.
 
     If another process swapped a part for a symlink or a mount, that is an error. Not
@@ -296,7 +296,7 @@ def remove_tree(fs: Fs, around: int, name: bytes, inode: int) -> None:
 
 def _empty(fs: Fs, root: int) -> None:
     """Depth first, with an explicit stack: a deep tree would exceed Python's recursion limit."""
-    directories = Directories(root, fs, writable=True)
+    directories = OpenDirectories(root, fs, writable=True)
     try:
         stack = [(b"", _clear(fs, directories.open(b"")))]
         while stack:

@@ -57,7 +57,7 @@ class Target:
         return self.path if self.mount_point else self.parent
 
 
-def locate(path: Path | str | bytes) -> bytes:
+def locate_target(path: Path | str | bytes) -> bytes:
     """The path of TARGET, absolute, with all directories above it resolved.
 
     Raises:
@@ -69,7 +69,7 @@ def locate(path: Path | str | bytes) -> bytes:
         head, tail = os.path.split(os.path.realpath(given))
     if not tail:
         raise ConfigError("can't restore over the whole machine", found="/")
-    if len(tail) + 1 + _LONGEST_SUFFIX > _fs.MAX_NAME:
+    if len(tail) + 1 + _LONGEST_SUFFIX > _fs.MAX_PART:
         raise ConfigError("target's name is too long to keep files beside it", found=_shown(given))
     parent = os.path.realpath(head or b".")
     if not os.path.isdir(parent):
@@ -104,7 +104,7 @@ def inspect(
     Raises:
         ConfigError: A restore may not go there; the message says why (exit 2).
     """
-    full = locate(path)
+    full = locate_target(path)
     _refuse_protected(full, protected)
     mounted = {mount.path for mount in mounts()}
     below = sorted(mount for mount in mounted if mount.startswith(full + b"/"))

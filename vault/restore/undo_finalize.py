@@ -16,20 +16,20 @@ from typing import Final, Self
 from vault.errors import ConfigError
 from vault.restore import note as _note
 from vault.restore import target as _target
-from vault.restore.exchange import Beside, open_parent, site_of
-from vault.restore.journal import EXCHANGED, Journal, Journals, State, look
-from vault.restore.lastlook import walk
-from vault.restore.note import Beside as BesideTarget
+from vault.restore.exchange import BesideSite, open_parent, site_of
+from vault.restore.journal import EXCHANGED, Journal, Journals, State, peek_journals
+from vault.restore.lastlook import walk_target
+from vault.restore.note import LeftBeside as BesideTarget
 from vault.restore.note import Note
 from vault.restore.sharedparent import shared_because
 from vault.restore.syscalls import Fs, local_error
 
 _MAX_NAMED: Final = 5  # directories beside TARGET that a message lists
 
-Prove = Callable[[Journal, int], bytes]
+ProveAgain = Callable[[Journal, int], bytes]
 """Reads the new state back and returns an attestation of it; raises if the state is wrong."""
 
-Record = Callable[[Journal], None]
+RecordJournal = Callable[[Journal], None]
 """Appends the journal's attestation to the ledger."""
 
 
@@ -88,8 +88,8 @@ def finalize(
     path: Path | str | bytes,
     *,
     state: Path,
-    prove: Prove,
-    record: Record,
+    prove: ProveAgain,
+    record: RecordJournal,
     again: bool = False,
     fs: Fs | None = None,
 ) -> Journal:
@@ -116,7 +116,7 @@ def finalize(
         LocalError: The file system failed; the caller may try again.
     """
     calls = fs or Fs()
-    full = _target.locate(path)
+    full = _target.locate_target(path)
     _require_any(state, full, calls)
     with _local_errors("finalize", full), _Left(state, full, calls) as left:
         if left.journal is None or left.journal.state in {State.STAGED, State.DISCARDED}:
@@ -132,7 +132,7 @@ def finalize(
         return left.journal
 
 
-def _complete(left: _Left, prove: Prove, record: Record, *, again: bool) -> None:
+def _complete(left: _Left, prove: ProveAgain, record: RecordJournal, *, again: bool) -> None:
     """Promote if that is not done, and record if that is not done."""
     assert left.journal is not None
     if not left.site.is_promoted():
@@ -148,7 +148,7 @@ def _complete(left: _Left, prove: Prove, record: Record, *, again: bool) -> None
         left.save(State.RECORDED)
 
 
-def _prove(left: _Left, prove: Prove) -> str:
+def _prove(left: _Left, prove: ProveAgain) -> str:
     assert left.journal is not None
     fd = left.site.open_new()
     if fd is None:
@@ -192,7 +192,7 @@ def undo_restore(path: Path | str | bytes, *, state: Path, fs: Fs | None = None)
         LocalError: The file system failed; the caller may try again.
     """
     calls = fs or Fs()
-    full = _target.locate(path)
+    full = _target.locate_target(path)
     _require_any(state, full, calls)
     with _local_errors("undo", full), _Left(state, full, calls) as left:
         if left.journal is not None:
@@ -260,7 +260,7 @@ def _first_change(fd: int, journal: Journal, fs: Fs) -> bytes | None:
     """Path of something that changed after the exchange; None where nothing did."""
     newest = int(journal.newest or 0)
     mounted = journal.mount is not None
-    for path, status in walk(fd, fs):
+    for path, status in walk_target(fd, fs):
         if mounted and b"/" not in path:
             continue  # a member of a mount point: its move changed its ctime
         if path:
@@ -316,10 +316,10 @@ def undo_restore_from(
         LocalError: The file system failed.
     """
     calls = fs or Fs()
-    around, name, restore_id = _note.split(path)
-    full = _target.locate(os.path.join(around, name))
+    around, name, restore_id = _note.note_parts(path)
+    full = _target.locate_target(os.path.join(around, name))
     with _local_errors("undo", full), contextlib.ExitStack() as stack:
-        if any(each.id == restore_id for each in look(state, full, calls)):
+        if any(each.id == restore_id for each in peek_journals(state, full, calls)):
             left = stack.enter_context(_Left(state, full, calls))
         else:
             left = None
@@ -339,8 +339,8 @@ def undo_restore_from(
         return exchange
 
 
-def _site_of_note(parent: int, full: bytes, note: Note, fs: Fs) -> Beside:
-    site = Beside(
+def _site_of_note(parent: int, full: bytes, note: Note, fs: Fs) -> BesideSite:
+    site = BesideSite(
         parent,
         full,
         restore_id=note.id,
@@ -360,7 +360,7 @@ def _site_of_note(parent: int, full: bytes, note: Note, fs: Fs) -> Beside:
     return site
 
 
-def _describe(parent: int, full: bytes, site: Beside, note: Note, owner: int) -> Exchange:
+def _describe(parent: int, full: bytes, site: BesideSite, note: Note, owner: int) -> Exchange:
     place = site.find_old()
     status = None if place is None else os.stat(place[1], dir_fd=place[0], follow_symlinks=False)
     around, name = os.path.split(full)
@@ -386,8 +386,8 @@ def unfinished(path: Path | str | bytes, *, state: Path) -> Journal | None:
         ConfigError: There are several such journals, or one is not this user's.
         FormatError: It was damaged.
     """
-    full = _target.locate(path)
-    found = look(state, full, Fs())
+    full = _target.locate_target(path)
+    found = peek_journals(state, full, Fs())
     return _only(full, [each for each in found if each.state is not State.STARTED])
 
 
@@ -407,8 +407,8 @@ def leftovers(path: Path | str | bytes, *, state: Path) -> Leftovers:
         FormatError: A journal was damaged.
         LocalError: The directory around it can't be listed.
     """
-    full = _target.locate(path)
-    journals = look(state, full, Fs())
+    full = _target.locate_target(path)
+    journals = peek_journals(state, full, Fs())
     known = {each.id for each in journals}
     return Leftovers(
         killed=tuple(_kept_at(each).parent for each in journals if each.state is State.STARTED),
@@ -418,7 +418,7 @@ def leftovers(path: Path | str | bytes, *, state: Path) -> Leftovers:
 
 def _require_any(state: Path, full: bytes, fs: Fs) -> None:
     """Refuse without a journal, naming what lies beside TARGET."""
-    if look(state, full, fs):
+    if peek_journals(state, full, fs):
         return
     found = _note.found_beside(full, known=set())
     shown = os.fsdecode(full)
@@ -460,7 +460,7 @@ def refuse_unfinished(state: Path, target: bytes, fs: Fs) -> None:
     Raises:
         ConfigError: One waits.
     """
-    waiting = [each for each in look(state, target, fs) if each.state is not State.STARTED]
+    waiting = [each for each in peek_journals(state, target, fs) if each.state is not State.STARTED]
     if waiting:
         raise ConfigError(
             f"an earlier restore to {os.fsdecode(target)!r} is not finished",

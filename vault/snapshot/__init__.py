@@ -5,18 +5,18 @@ is in `walk`, what the last run found in `lastrun`, deduplication in `dedup`. By
 packs belong in `vault.format`; looking into snapshots that exist belongs in `vault.browse`.
 """
 
-from vault.snapshot.preview import Action, Planned
+from vault.snapshot.preview import Planned, PreviewAction
 from vault.snapshot.snapshot import preview_snapshot, rebuild_index, take_snapshot
 from vault.snapshot.sourcerun import Problem
 from vault.snapshot.stream import Command, NamedStream, StandardInput
 from vault.snapshot.task import LeftPacks, SnapshotReport, SnapshotRequest
 
 __all__ = [
-    "Action",
     "Command",
     "LeftPacks",
     "NamedStream",
     "Planned",
+    "PreviewAction",
     "Problem",
     "SnapshotReport",
     "SnapshotRequest",

@@ -28,8 +28,8 @@ from vault.snapshot.lastrun import (
     EntryListReader,
     EntryListWriter,
     Joiner,
-    Journal,
     ListHead,
+    ListJournal,
     Top,
     merge,
 )
@@ -87,7 +87,7 @@ class Attempt:
                     head = dataclasses.replace(head, key=last.head.key)
                 else:
                     last = None  # nothing in it says anything about these
-            journal, problem = Journal.open(self._journal_path, head, self._cache)
+            journal, problem = ListJournal.open(self._journal_path, head, self._cache)
             _log_problem(problem)
             stack.enter_context(journal)
             entries = stack.enter_context(EntryListWriter(self._list_path, head))
@@ -120,7 +120,7 @@ class Attempt:
         self,
         head: ListHead,
         last: EntryListReader | None,
-        journal: Journal,
+        journal: ListJournal,
         entries: EntryListWriter,
         known: Grounds,
     ) -> None:
@@ -204,7 +204,7 @@ class Attempt:
         return grounds.serves(last.head, last.grounds(), head, self._directory)
 
     def _grounds(
-        self, last: EntryListReader | None, head: ListHead, journal: Journal | None = None
+        self, last: EntryListReader | None, head: ListHead, journal: ListJournal | None = None
     ) -> Grounds:
         return Grounds(
             last.grounds() if last else (),

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from vault.crypto.keys import chunk_id
 from vault.format.chunker import Chunker, ChunkSizes
 from vault.format.tree import fold_levels
-from vault.machine.chunkcache import Cache, Location
-from vault.model import ObjectType
+from vault.machine.chunkcache import Cache, ChunkPlace
+from vault.model import Buffer, ObjectType
 from vault.snapshot.packer import Packer
-from vault.storage.base import Buffer
 
 _TREE_BUFFER = 262_144  # bytes of tree stream that are cut at once
 
@@ -60,7 +59,7 @@ class ChunkStore:
             numbers.append(number)
         return numbers
 
-    def _usable_number(self, found: Location | None, size: int) -> int | None:
+    def _usable_number(self, found: ChunkPlace | None, size: int) -> int | None:
         if found is None or found.length != size:
             return None
         if self._fresh and found.pack not in self._packer.stored:

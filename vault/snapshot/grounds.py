@@ -23,7 +23,7 @@ from vault.snapshot.lastrun import Ground, ListHead, Top
 from vault.snapshot.walk import SourceItem
 
 MARGIN_NS = 60 * 10**9  # for a clock that is set back, and for what a snapshot takes
-NEVER = -(2**63)
+LONG_AGO = -(2**63)
 FOREVER = 2**63 - 1
 
 
@@ -41,14 +41,14 @@ def bound(
     """
     was = before.file_system
     if (was.kind, was.identity) != (now.kind, now.identity):
-        return NEVER
+        return LONG_AGO
     if same_path and was.volume == now.volume and (now.volume or before.device == device):
         went_back = now.identity and seen is not None and seen < before.newest
         return seen - MARGIN_NS if went_back and seen is not None else FOREVER
     if not now.identity:
-        return before.newest - MARGIN_NS if same_path else NEVER
+        return before.newest - MARGIN_NS if same_path else LONG_AGO
     if not (same_path or (was.is_frozen and now.is_frozen)):
-        return NEVER  # two that are written to may be two copies
+        return LONG_AGO  # two that are written to may be two copies
     return min(was.taken or before.newest, now.taken or seen or 0) - MARGIN_NS
 
 
@@ -77,7 +77,7 @@ def serves(last: ListHead, grounds: Iterable[Ground], head: ListHead, directory:
             newest_above(directory, ground.path, head.top.device),
             same_path=False,
         )
-        > NEVER
+        > LONG_AGO
         for ground in found
     )
 
@@ -155,10 +155,10 @@ class Grounds:
 
     def _bound(self, before: int, device: int) -> int:
         if device in self._tmpfs:
-            return NEVER
+            return LONG_AGO
         last = self._last.get(before)
         if last is None:  # of a journal then, so of this PATH
-            return FOREVER if before in (device, self._killed) else NEVER
+            return FOREVER if before in (device, self._killed) else LONG_AGO
         now = self.met[device]
         seen = newest_above(self._directory, last.path, device) if now.identity else None
         return bound(last, now, device, seen, same_path=self._same_path)

@@ -52,7 +52,7 @@ _NO_DIGEST = "0" * 64
 _READ = 1 << 20  # bytes
 
 
-class Numbers(Protocol):
+class NumberGiver(Protocol):
     """Who gave the pack numbers: `vault.machine.chunkcache.Cache`."""
 
     def mark(self) -> bytes:
@@ -286,7 +286,7 @@ class EntryListReader:
         self.head = head
 
     @classmethod
-    def open(cls, path: Path, expected: ListHead, numbers: Numbers) -> tuple[Self | None, str]:
+    def open(cls, path: Path, expected: ListHead, numbers: NumberGiver) -> tuple[Self | None, str]:
         """The list, or None and why it is of no use ("" where there is none yet)."""
         try:
             file = path.open("rb")
@@ -361,7 +361,7 @@ class _Place:
     size: int  # bytes, without the frame's own head
 
 
-class Journal:
+class ListJournal:
     """What runs since the last list have stored. Use as a context manager.
 
     Records are best appended in tree order: each step back begins another run,
@@ -369,7 +369,7 @@ class Journal:
     """
 
     def __init__(
-        self, file: IO[bytes], head: ListHead, places: list[_Place], numbers: Numbers
+        self, file: IO[bytes], head: ListHead, places: list[_Place], numbers: NumberGiver
     ) -> None:
         self._file = file
         self._numbers = numbers
@@ -380,7 +380,7 @@ class Journal:
         self.head = head
 
     @classmethod
-    def open(cls, path: Path, head: ListHead, numbers: Numbers) -> tuple[Self, str]:
+    def open(cls, path: Path, head: ListHead, numbers: NumberGiver) -> tuple[Self, str]:
         """The journal, to read and go on with; a new one where there is none of any use.
 
         A torn tail is cut off, and so is one with pack numbers of another time.
@@ -417,7 +417,7 @@ class Journal:
             return cls(file, old, places, numbers), ""
 
     @classmethod
-    def _begin(cls, path: Path, head: ListHead, numbers: Numbers) -> Self:
+    def _begin(cls, path: Path, head: ListHead, numbers: NumberGiver) -> Self:
         file = _create(path)
         file.write(_encode_head(head))
         file.flush()
@@ -493,7 +493,7 @@ class Journal:
             self._file.close()
 
 
-def merge(last: Iterable[ListRecord], journal: Journal) -> Iterator[ListRecord]:
+def merge(last: Iterable[ListRecord], journal: ListJournal) -> Iterator[ListRecord]:
     """Records of both, ascending; where both have a path, the journal's."""
     return _latest([journal.records(), last]) if journal else iter(last)
 
@@ -604,7 +604,7 @@ def _journal_head(run: int, encoded: bytes, mark: bytes) -> bytes:
     return checked + _LENGTH.pack(zlib.crc32(encoded, zlib.crc32(checked)))
 
 
-def _scan(file: IO[bytes], numbers: Numbers) -> tuple[list[_Place], int]:
+def _scan(file: IO[bytes], numbers: NumberGiver) -> tuple[list[_Place], int]:
     """Whole frames from here on, and where they end: the rest is torn, damaged or unknown."""
     places: list[_Place] = []
     at = file.tell()

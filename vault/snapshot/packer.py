@@ -18,10 +18,9 @@ from vault.format.pack import MAX_BLOCK_CHUNKS, PackWriter, SealedBlock
 from vault.format.packindex import IndexEntry
 from vault.machine.chunkcache import Cache, PackRow
 from vault.machine.workers import Workers
-from vault.model import Digest, ObjectType, Parameters
+from vault.model import Buffer, Digest, ObjectType, Parameters
 from vault.repository.repository import Repository
 from vault.snapshot.knownchunks import keep_unindexed
-from vault.storage.base import Buffer
 from vault.storage.names import pack_name
 
 MAX_PENDING_BLOCKS = 8  # sealed ahead of the pack that takes them; bounds memory

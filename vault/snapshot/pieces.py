@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from vault.format.chunker import Chunker, ChunkSizes
-from vault.storage.base import Buffer
+from vault.model import Buffer
 
 PIECE = 4 * 1_048_576  # bytes
 _BUFFERS = 3  # one is filled, one is cut, and of one the chunks are being stored
@@ -144,7 +144,7 @@ class Pieces:
         part.buffer[start : self._room] = self._tail
         filled = part.buffer[start : self._room + part.size]
         lengths = self._chunker.cut(filled, final=part.ends)
-        pieces = split(filled, lengths)
+        pieces = split_pieces(filled, lengths)
         self._tail = bytes(filled[sum(lengths) :])
         return [self._chunk_id(hashlib.sha256(piece).digest()) for piece in pieces], pieces
 
@@ -157,7 +157,7 @@ class Pieces:
             self._parts.put(error)
 
 
-def split(data: Buffer, lengths: Sequence[int]) -> list[memoryview]:
+def split_pieces(data: Buffer, lengths: Sequence[int]) -> list[memoryview]:
     """The data in consecutive pieces of these lengths, without copying."""
     view = memoryview(data)
     pieces = []

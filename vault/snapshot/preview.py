@@ -15,7 +15,7 @@ from vault.snapshot.sourcerun import is_unchanged
 from vault.snapshot.walk import LeftOut, SourceItem
 
 
-class Action(StrEnum):
+class PreviewAction(StrEnum):
     """What would be done with one thing."""
 
     READ = "read"
@@ -30,7 +30,7 @@ class Planned:
     """One thing that the walk met, or left out."""
 
     path: bytes
-    action: Action
+    action: PreviewAction
     size: int = 0  # bytes of content that would be read, or are unchanged
     reason: str = ""
 
@@ -57,7 +57,9 @@ def preview(
     skipped: list[Planned] = []
 
     def note(left_out: LeftOut) -> None:
-        skipped.append(Planned(path=left_out.path, action=Action.SKIPPED, reason=left_out.detail))
+        skipped.append(
+            Planned(path=left_out.path, action=PreviewAction.SKIPPED, reason=left_out.detail)
+        )
 
     joiner = Joiner(last)
     for item in walk.walk(paths, rules, skipped=note):
@@ -78,25 +80,25 @@ def _planned(
     device = item.stat.st_dev
     record = joiner.match(item.path)
     if item.type is not EntryType.FILE:
-        return Planned(path=item.path, action=Action.STORED)
+        return Planned(path=item.path, action=PreviewAction.STORED)
     reason = ""
     if record is not None and is_unchanged(item.stat, record, grounds.bounds[record.dev, device]):
         if all(map(usable, numbers_in(record.packs))):
-            return Planned(path=item.path, action=Action.UNCHANGED, size=item.stat.st_size)
+            return Planned(path=item.path, action=PreviewAction.UNCHANGED, size=item.stat.st_size)
         reason = "unchanged, but its packs are damaged, gone or about to go"
     try:
         os.close(walk.open_source(item.full, item.stat)[0])
     except OSError as error:
-        return Planned(path=item.path, action=Action.UNREADABLE, reason=error.strerror or "")
-    return Planned(path=item.path, action=Action.READ, size=item.stat.st_size, reason=reason)
+        return Planned(path=item.path, action=PreviewAction.UNREADABLE, reason=error.strerror or "")
+    return Planned(path=item.path, action=PreviewAction.READ, size=item.stat.st_size, reason=reason)
 
 
 def _left_out(item: SourceItem) -> Planned | None:
     """What can't be in a snapshot, and why; None for the rest."""
     if item.vanished:
-        return Planned(path=item.path, action=Action.SKIPPED, reason="vanished")
+        return Planned(path=item.path, action=PreviewAction.SKIPPED, reason="vanished")
     if item.stat is None or item.error is not None:
-        return Planned(path=item.path, action=Action.UNREADABLE, reason=item.error or "")
+        return Planned(path=item.path, action=PreviewAction.UNREADABLE, reason=item.error or "")
     if item.type is None:
-        return Planned(path=item.path, action=Action.SKIPPED, reason="a socket")
+        return Planned(path=item.path, action=PreviewAction.SKIPPED, reason="a socket")
     return None

@@ -19,15 +19,14 @@ from vault.format.chunker import Chunker, ChunkSizes
 from vault.format.tree import MAX_INLINE, MAX_ZEROS
 from vault.format.treehash import TreeHash
 from vault.machine import metadata
-from vault.model import ObjectType
+from vault.model import Buffer, ObjectType
 from vault.snapshot import walk
 from vault.snapshot.lastrun import ListRecord
 from vault.snapshot.links import state_of
 from vault.snapshot.pieceextents import Extents
-from vault.snapshot.pieces import PIECE, BufferPool, ContentDigest, Part, Pieces, split
+from vault.snapshot.pieces import PIECE, BufferPool, ContentDigest, Part, Pieces, split_pieces
 from vault.snapshot.records import file_record, large_record
 from vault.snapshot.walk import SourceItem
-from vault.storage.base import Buffer
 
 SMALL_FILE = 256 * 1024  # bytes; larger ones are read, cut and hashed by threads
 LARGE_FILE = 8 * 1_048_576  # bytes; larger files are read in pieces
@@ -37,7 +36,7 @@ _STEP = 65_536  # bytes that are read at once of what is made up; for 4 MiB /pro
 _ZEROS = memoryview(bytes(1_048_576))
 
 
-class Outcome(Enum):
+class ReadOutcome(Enum):
     """How reading one file ended."""
 
     READ = "read"
@@ -46,7 +45,7 @@ class Outcome(Enum):
     UNREADABLE = "unreadable"
 
 
-_READ = Outcome.READ  # looked up once, not for every file
+_READ = ReadOutcome.READ  # looked up once, not for every file
 
 
 class ToRead(NamedTuple):
@@ -66,10 +65,10 @@ class ToRead(NamedTuple):
         return cls(item.path, item.full, stat.st_dev, stat.st_ino, stat.st_size)
 
 
-class FileContent(NamedTuple):
+class ReadContent(NamedTuple):
     """One file as read. A tuple, because there is one for every file."""
 
-    outcome: Outcome
+    outcome: ReadOutcome
     record: ListRecord | None = None  # None: it could not be read
     size: int = 0  # bytes that were read
     state: bytes = b""  # of a file with other names, `links.state_of`
@@ -107,7 +106,7 @@ class FileReader:
         """The id of a data chunk with this SHA-256."""
         return chunk_id(self._id_key, ObjectType.DATA, sha256)
 
-    def read_batch(self, items: Sequence[ToRead], room: memoryview) -> list[FileContent | None]:
+    def read_batch(self, items: Sequence[ToRead], room: memoryview) -> list[ReadContent | None]:
         """Read files whole, in order; problems are results, not exceptions.
 
         All are opened first, and the disk is asked for them: it then has many requests
@@ -115,7 +114,7 @@ class FileReader:
 
         Args:
             items: The files.
-            room: Where their bytes go; `FileContent.pieces` are views of it, one after the other.
+            room: Where their bytes go; `ReadContent.pieces` are views of it, one after the other.
 
         Returns:
             None for a file that does not find room: it has grown, or goes on beyond its size.
@@ -131,7 +130,7 @@ class FileReader:
                     first = _ask(item)  # those before it are closed by now
                 content = self._read_once(item, first, chunker, room, read_ns)
                 if content is not None:
-                    if content.outcome is Outcome.CHANGED:
+                    if content.outcome is ReadOutcome.CHANGED:
                         again = self.clock_ns()
                         content = self._read_once(item, _ask(item), chunker, room, again)
                     if content is not None and content.size:
@@ -145,7 +144,7 @@ class FileReader:
 
     def _read_once(
         self, item: ToRead, asked: "_Asked", chunker: Chunker, room: memoryview, read_ns: int
-    ) -> FileContent | None:
+    ) -> ReadContent | None:
         if isinstance(asked, OSError):
             return failed(asked)
         fd, before = asked
@@ -178,7 +177,7 @@ class FileReader:
             return _unstorable(lost)
         problems += lost
         state = _state(after)
-        return FileContent(outcome, record, len(data), state, problems, altered, ids, pieces)
+        return ReadContent(outcome, record, len(data), state, problems, altered, ids, pieces)
 
     def _cut(
         self, data: memoryview, digest: bytes, chunker: Chunker
@@ -188,7 +187,7 @@ class FileReader:
             return (), ()
         if len(data) <= self._sizes.min:
             return (self.chunk_id(digest),), (data,)
-        pieces = split(data, chunker.cut(data, final=True))
+        pieces = split_pieces(data, chunker.cut(data, final=True))
         if len(pieces) == 1:
             return (self.chunk_id(digest),), pieces
         return [self.chunk_id(hashlib.sha256(piece).digest()) for piece in pieces], pieces
@@ -238,7 +237,7 @@ class LargeFile(Pieces):
 
     def _is_vast(self, size: int) -> bool:
         allocated = self._before.st_blocks * _BLOCK
-        return size - allocated > MAX_ZEROS and metadata.hole_size(self._fd, size) > MAX_ZEROS
+        return size - allocated > MAX_ZEROS and metadata.measured_holes(self._fd, size) > MAX_ZEROS
 
     def _read(self) -> Iterator[Part]:
         """See `Pieces`."""
@@ -307,7 +306,7 @@ class LargeFile(Pieces):
         while self._holes:
             yield self._holes.popleft()
 
-    def finish(self, extents: Extents) -> FileContent:
+    def finish(self, extents: Extents) -> ReadContent:
         """What is known once all pieces were read and handed to ``extents``."""
         digest = self.digest()
         extents.add_holes(self.take_holes())
@@ -328,7 +327,7 @@ class LargeFile(Pieces):
         )
         if record is None:
             return _unstorable(lost)
-        return FileContent(outcome, record, self._size, _state(after), [*problems, *lost], altered)
+        return ReadContent(outcome, record, self._size, _state(after), [*problems, *lost], altered)
 
     def close(self) -> None:
         """See `Pieces.close`."""
@@ -338,18 +337,18 @@ class LargeFile(Pieces):
             self._fd = -1
 
 
-def failed(error: OSError) -> FileContent:
+def failed(error: OSError) -> ReadContent:
     """What an error while opening or reading means for the file."""
     vanished = isinstance(error, FileNotFoundError | NotADirectoryError)
-    return FileContent(
-        outcome=Outcome.VANISHED if vanished else Outcome.UNREADABLE,
+    return ReadContent(
+        outcome=ReadOutcome.VANISHED if vanished else ReadOutcome.UNREADABLE,
         problem=error.strerror or type(error).__name__,
     )
 
 
-def _unstorable(lost: Sequence[str]) -> FileContent:
+def _unstorable(lost: Sequence[str]) -> ReadContent:
     """A file whose entry no reader would take."""
-    return FileContent(Outcome.UNREADABLE, problem="; ".join(lost))
+    return ReadContent(ReadOutcome.UNREADABLE, problem="; ".join(lost))
 
 
 _Asked: TypeAlias = tuple[int, os.stat_result] | OSError
@@ -374,7 +373,7 @@ def _goes_on(fd: int, status: os.stat_result) -> bool:
     return bool(os.pread(fd, 1, status.st_size)) and os.fstat(fd).st_size == status.st_size
 
 
-def _outcome(before: os.stat_result, after: os.stat_result, size: int) -> Outcome:
+def _outcome(before: os.stat_result, after: os.stat_result, size: int) -> ReadOutcome:
     """How reading ended that gave so many bytes.
 
     A file without blocks is made up as it is read: it may be shorter than it says (sysfs).
@@ -384,7 +383,7 @@ def _outcome(before: os.stat_result, after: os.stat_result, size: int) -> Outcom
         and before.st_mtime_ns == after.st_mtime_ns
         and before.st_ctime_ns == after.st_ctime_ns
     )
-    return _READ if same and (size >= after.st_size or not after.st_blocks) else Outcome.CHANGED
+    return _READ if same and (size >= after.st_size or not after.st_blocks) else ReadOutcome.CHANGED
 
 
 def _state(stat: os.stat_result) -> bytes:

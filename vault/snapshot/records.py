@@ -12,7 +12,7 @@ from vault.errors import FormatError
 from vault.format.tree import (
     ID_SIZE,
     MAX_CANONICAL,
-    MAX_NAME,
+    MAX_META_NAME,
     MAX_TIME,
     MIN_TIME,
     Entry,
@@ -233,7 +233,7 @@ def mend(entry: Entry) -> Mended:
     altered = []
     if not MIN_TIME <= entry.mtime <= MAX_TIME:
         altered.append("its mtime lies beyond what can be stored")
-    if len(entry.user) > MAX_NAME or len(entry.group) > MAX_NAME:
+    if len(entry.user) > MAX_META_NAME or len(entry.group) > MAX_META_NAME:
         altered.append("its owner's name is too long to be stored")
     if min(entry.uid, entry.gid) == -1:  # as Python shows the last number
         altered.append("its owner's number is none that an owner can have")
@@ -246,8 +246,8 @@ def mend(entry: Entry) -> Mended:
         gid=_NO_OWNER if entry.gid == -1 else entry.gid,
         mtime=_clamped(entry.mtime),
         ctime=_clamped(entry.ctime),
-        user=entry.user if len(entry.user) <= MAX_NAME else "",
-        group=entry.group if len(entry.group) <= MAX_NAME else "",
+        user=entry.user if len(entry.user) <= MAX_META_NAME else "",
+        group=entry.group if len(entry.group) <= MAX_META_NAME else "",
         holes=holes,
         chunks=b"" if is_whole else entry.chunks,  # its SHA-256 gives the id
         xattrs=xattrs,
@@ -275,7 +275,7 @@ def _clamped(time: int) -> int:
 def _mended_xattrs(xattrs: metadata.Xattrs | None) -> tuple[metadata.Xattrs | None, list[str]]:
     """Sorted, each name once; those with an impossible name are left out."""
     first = dict(reversed(xattrs or ()))
-    good = {name for name in first if 0 < len(name) <= MAX_NAME and b"\0" not in name}
+    good = {name for name in first if 0 < len(name) <= MAX_META_NAME and b"\0" not in name}
     lost = [_left_out(first.keys() - good, "no attribute can have such a name")]
     return tuple(sorted((name, first[name]) for name in good)) or None, list(filter(None, lost))
 

@@ -13,21 +13,21 @@ import msgspec
 
 from vault.machine.processes import Helper, start
 from vault.snapshot.lastrun import ListRecord
-from vault.snapshot.pieces import split
-from vault.snapshot.reading import SMALL_FILE, FileContent, FileReader, Outcome, ToRead
+from vault.snapshot.pieces import split_pieces
+from vault.snapshot.reading import SMALL_FILE, FileReader, ReadContent, ReadOutcome, ToRead
 
 BATCH_SIZE = 4 * 1_048_576  # bytes of files in one batch, before its last file
 _ROOMS = 3  # that wait to be used again: fresh memory would be zeroed, page by page
 ROOM = BATCH_SIZE + SMALL_FILE + 1  # bytes that a batch may have; one shows that the last ends
 
-Contents: TypeAlias = Sequence[FileContent | None]
+BatchContents: TypeAlias = Sequence[ReadContent | None]
 _Helper: TypeAlias = Helper[bytes, bytes]  # lists of `ToRead`; of `_Sent`
 
 
 class _Sent(msgspec.Struct, array_like=True, gc=False):
-    """`FileContent` on its way: ids as one string, and lengths instead of pieces."""
+    """`ReadContent` on its way: ids as one string, and lengths instead of pieces."""
 
-    outcome: Outcome
+    outcome: ReadOutcome
     record: ListRecord | None
     size: int
     state: bytes
@@ -56,7 +56,7 @@ class WholeFiles:
         self._helpers = helpers
         self._rooms: deque[bytearray] = deque(maxlen=_ROOMS)  # to be used again
 
-    def begin(self, items: Sequence[ToRead]) -> "Reading":
+    def begin(self, items: Sequence[ToRead]) -> "PendingRead":
         """Have a batch read; batches are to be taken in the order in which they were begun."""
         request = _encode(items) if self._helpers else b""
         for helper in self._helpers:
@@ -64,7 +64,7 @@ class WholeFiles:
                 return _Elsewhere(helper)
         return self.read(items)
 
-    def read(self, items: Sequence[ToRead]) -> "Reading":
+    def read(self, items: Sequence[ToRead]) -> "PendingRead":
         """Read a batch at once, in whatever thread this is."""
         size = sum(item.st_size for item in items) + 1  # with what shows that the last one ends
         try:
@@ -77,14 +77,14 @@ class WholeFiles:
         return _Here(contents, lambda: self._rooms.append(room))
 
 
-class Reading(Protocol):
+class PendingRead(Protocol):
     """A batch of files that is being read, or was."""
 
     @property
     def ready(self) -> bool:
         """Whether nobody would have to wait."""
 
-    def contents(self) -> "contextlib.AbstractContextManager[Contents]":
+    def contents(self) -> "contextlib.AbstractContextManager[BatchContents]":
         """Each file in order; None for one that has grown. Pieces are valid within the block."""
 
 
@@ -93,13 +93,13 @@ class _Here:
 
     ready = True
 
-    def __init__(self, contents: Contents, free: Callable[[], None]) -> None:
+    def __init__(self, contents: BatchContents, free: Callable[[], None]) -> None:
         self._contents = contents
         self._free = free
 
     @contextlib.contextmanager
-    def contents(self) -> Iterator[Contents]:
-        """See `Reading.contents`."""
+    def contents(self) -> Iterator[BatchContents]:
+        """See `PendingRead.contents`."""
         yield self._contents
         self._free()
 
@@ -112,12 +112,12 @@ class _Elsewhere:
 
     @property
     def ready(self) -> bool:
-        """See `Reading`."""
+        """See `PendingRead`."""
         return self._helper.ready
 
     @contextlib.contextmanager
-    def contents(self) -> Iterator[Contents]:
-        """See `Reading.contents`."""
+    def contents(self) -> Iterator[BatchContents]:
+        """See `PendingRead.contents`."""
         with self._helper.answer() as (answer, room):
             yield list(_received(answer, room))
 
@@ -140,7 +140,7 @@ def _starter(reader: FileReader) -> Callable[[], _Helper]:
     return lambda: Helper(work, lambda: None, room=ROOM)
 
 
-def _sent(content: FileContent | None) -> _Sent | None:
+def _sent(content: ReadContent | None) -> _Sent | None:
     if content is None:
         return None
     outcome, record, size, state, lost, altered, ids, pieces, problem = content
@@ -148,7 +148,7 @@ def _sent(content: FileContent | None) -> _Sent | None:
     return _Sent(outcome, record, size, state, lost, altered, b"".join(ids), lengths, problem)
 
 
-def _received(answer: bytes, room: memoryview) -> Iterator[FileContent | None]:
+def _received(answer: bytes, room: memoryview) -> Iterator[ReadContent | None]:
     at = 0
     for sent in _decode(answer):
         if sent is None:
@@ -157,13 +157,13 @@ def _received(answer: bytes, room: memoryview) -> Iterator[FileContent | None]:
         ids = sent.ids
         if len(sent.lengths) > 1:
             names: Sequence[bytes] = [ids[i : i + 32] for i in range(0, len(ids), 32)]
-            pieces: Sequence[memoryview] = split(room[at : at + sent.size], sent.lengths)
+            pieces: Sequence[memoryview] = split_pieces(room[at : at + sent.size], sent.lengths)
         elif sent.size:
             names, pieces = (ids,), (room[at : at + sent.size],)
         else:
             names = pieces = ()
         at += sent.size
-        yield FileContent(
+        yield ReadContent(
             sent.outcome,
             sent.record,
             sent.size,

@@ -34,22 +34,22 @@ from vault.model import EntryType, replace_body
 from vault.progress import Progress
 from vault.snapshot import walk as walking
 from vault.snapshot.dedup import ChunkStore, TreeBuilder
-from vault.snapshot.grounds import NEVER, Grounds
-from vault.snapshot.lastrun import EntryListWriter, Joiner, Journal, ListRecord
+from vault.snapshot.grounds import LONG_AGO, Grounds
+from vault.snapshot.lastrun import EntryListWriter, Joiner, ListJournal, ListRecord
 from vault.snapshot.links import First, Links, contents_of, state_of
 from vault.snapshot.packer import numbers_in, pack_numbers
 from vault.snapshot.pieceextents import Extents
 from vault.snapshot.pieces import Pieces
 from vault.snapshot.reading import (
     SMALL_FILE,
-    FileContent,
     FileReader,
-    Outcome,
+    ReadContent,
+    ReadOutcome,
     ToRead,
     failed,
 )
 from vault.snapshot.records import Recorded, other_record, stream_record
-from vault.snapshot.sharing import BATCH_SIZE, Contents, Reading, WholeFiles, sharing
+from vault.snapshot.sharing import BATCH_SIZE, BatchContents, PendingRead, WholeFiles, sharing
 from vault.snapshot.stream import StreamFile
 from vault.snapshot.walk import InUse, LeftOut, Reason, SourceItem
 
@@ -57,7 +57,7 @@ BATCH_FILES = 128  # bounds the descriptors that are open at once
 JOURNAL_SIZE = 64 * 1_048_576  # bytes of files after which the journal is written
 BATCHES_AHEAD = 4  # batches read or being read while one is stored
 AHEAD_SIZE = 16 * 1_048_576  # bytes of files in them; bounds memory
-_FILE, _DIRECTORY, _READ = EntryType.FILE, EntryType.DIRECTORY, Outcome.READ  # looked up once
+_FILE, _DIRECTORY, _READ = EntryType.FILE, EntryType.DIRECTORY, ReadOutcome.READ  # looked up once
 _HARD_LINK = EntryType.HARD_LINK
 _TOLD = frozenset({Reason.FILE_SYSTEM, Reason.OWN})  # others name each thing themselves
 RACY_NS = 60 * 10**9  # docs/design.md "Snapshot": mtime alone proves nothing for the last 60 s
@@ -93,8 +93,8 @@ class _Batch:
     size: int = 0
     small: list[ToRead] = dataclasses.field(default_factory=list)
     middling: list[ToRead] = dataclasses.field(default_factory=list)  # read ahead by a thread
-    reading: Reading | None = None  # of the small ones
-    future: Future[Reading] | None = None  # of the middling ones
+    reading: PendingRead | None = None  # of the small ones
+    future: Future[PendingRead] | None = None  # of the middling ones
 
     @property
     def is_done(self) -> bool:
@@ -129,7 +129,7 @@ class SourceRun:
         joiner: Joiner,
         grounds: Grounds,
         entries: EntryListWriter,
-        journal: Journal,
+        journal: ListJournal,
         usable: Callable[[int], bool],
         workers: Workers,
         progress: Progress,
@@ -141,7 +141,7 @@ class SourceRun:
         self._grounds = grounds
         self._bounds = grounds.bounds
         self._device = -1  # of the item before
-        self._bound = NEVER  # of what was on it last time, too
+        self._bound = LONG_AGO  # of what was on it last time, too
         self._entries = entries
         self._journal = journal
         self._usable = usable
@@ -356,7 +356,7 @@ class SourceRun:
                     self._store_other(item)
         self._hand_on()
 
-    def _store_chunks(self, contents: Contents) -> list[int]:
+    def _store_chunks(self, contents: BatchContents) -> list[int]:
         """Store all chunks of files that were read; the numbers of their packs, in order."""
         ids = [name for each in contents if each is not None for name in each.ids]
         if not ids:
@@ -394,14 +394,14 @@ class SourceRun:
             if content.record is None:
                 self._is_stored(item, content)
                 return
-            if content.outcome is Outcome.READ or attempt == 2:
+            if content.outcome is ReadOutcome.READ or attempt == 2:
                 is_link = first is not None and self._is_link_to(first, item, content)
                 if not is_link and self._is_stored(item, content):
                     self.packs.update(packs)
                     self._emit_file(item, content, sorted(packs))
                 return
 
-    def _is_link_to(self, first: First, item: SourceItem, content: FileContent) -> bool:
+    def _is_link_to(self, first: First, item: SourceItem, content: ReadContent) -> bool:
         """Store as a link what was read to see whether it is one; False if it is not."""
         assert item.stat is not None
         state = state_of(item.stat)
@@ -415,7 +415,7 @@ class SourceRun:
 
     def _read_large(
         self, item: SourceItem, *, is_vast: bool
-    ) -> tuple[FileContent, AbstractSet[int], bool]:
+    ) -> tuple[ReadContent, AbstractSet[int], bool]:
         """What was read, the packs that it needs, and whether it has very many holes."""
         extents = Extents(self._tree.beside)
         with contextlib.closing(
@@ -444,25 +444,25 @@ class SourceRun:
             future = submit(file.read_piece)
             yield piece
 
-    def _is_stored(self, item: SourceItem, content: FileContent) -> bool:
+    def _is_stored(self, item: SourceItem, content: ReadContent) -> bool:
         """Count how reading ended; False where nothing is to be stored."""
         if content.outcome is _READ:
             return True
-        if content.outcome is Outcome.VANISHED:
+        if content.outcome is ReadOutcome.VANISHED:
             self._tally["vanished"] += 1
             self._problem(item.path, "vanished", content.problem)
             return False
-        if content.outcome is Outcome.UNREADABLE:
+        if content.outcome is ReadOutcome.UNREADABLE:
             self._unreadable(item.path, content.problem)
             return False
-        if content.outcome is Outcome.CHANGED:
+        if content.outcome is ReadOutcome.CHANGED:
             self._tally["changed"] += 1
             self._problem(item.path, "changed", "while it was read, twice")
         return True
 
     # --- entries ---
 
-    def _emit_file(self, item: SourceItem, content: FileContent, packs: Sequence[int]) -> None:
+    def _emit_file(self, item: SourceItem, content: ReadContent, packs: Sequence[int]) -> None:
         record = content.record
         assert record is not None
         if content.lost or content.altered:
@@ -571,15 +571,15 @@ class SourceRun:
             self._problem(item.path, "attributes", detail)
 
 
-def _result(batch: _Batch) -> Reading | None:
+def _result(batch: _Batch) -> PendingRead | None:
     return None if batch.future is None else batch.future.result()
 
 
-def _contents(reading: Reading | None) -> "contextlib.AbstractContextManager[Contents]":
+def _contents(reading: PendingRead | None) -> "contextlib.AbstractContextManager[BatchContents]":
     return contextlib.nullcontext(()) if reading is None else reading.contents()
 
 
-def _in_order(batch: _Batch, small: Contents, middling: Contents) -> Contents:
+def _in_order(batch: _Batch, small: BatchContents, middling: BatchContents) -> BatchContents:
     """Of the files of a batch, as its slots have them."""
     if not middling:
         return small

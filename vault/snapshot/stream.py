@@ -22,7 +22,7 @@ from vault.machine.commands import Family
 from vault.snapshot.pieces import PIECE, Part, Pieces
 from vault.snapshot.reading import FileReader
 
-MAX_NAME = 255  # bytes
+MAX_STREAM_NAME = 255  # bytes
 _PATIENCE = 0.2  # seconds between two looks whether anybody still wants a silent stream
 
 
@@ -54,7 +54,12 @@ class NamedStream:
     def __post_init__(self) -> None:
         """Check the name."""
         name = os.fsencode(self.name)
-        if name in {b"", b".", b".."} or b"/" in name or b"\0" in name or len(name) > MAX_NAME:
+        if (
+            name in {b"", b".", b".."}
+            or b"/" in name
+            or b"\0" in name
+            or len(name) > MAX_STREAM_NAME
+        ):
             raise ConfigError("a stream needs a plain file name", found=repr(self.name[:80]))
 
 

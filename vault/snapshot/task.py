@@ -13,7 +13,7 @@ from vault import retention as locking
 from vault.crypto.keyfiles import DomainSecrets, WriterKey
 from vault.errors import ConfigError, FormatError, IntegrityError, VaultError, WrongKeyError
 from vault.format.domainsecrets import open_domain
-from vault.format.tree import MAX_HEADER, TreeHeader, encode_header
+from vault.format.tree import MAX_TREE_HEADER, TreeHeader, encode_header
 from vault.ledger.chain import Record, WriterInfo
 from vault.ledger.statements import SnapshotBody
 from vault.machine.chunkcache import Cache
@@ -215,13 +215,13 @@ def _sources(request: SnapshotRequest) -> tuple[bytes, ...]:
     """
     if request.stream is not None:
         return (os.fsencode(request.stream.name),)
-    found = tuple(sorted(map(walk.locate, request.paths)))
+    found = tuple(sorted(map(walk.locate_source, request.paths)))
     try:
         encode_header(TreeHeader(key=bytes(32), relative=False, sources=found))
     except FormatError as error:
         raise ConfigError(
             f"{len(found):,} PATHs are more than one snapshot can name",
-            expected=f"names of at most {MAX_HEADER} bytes together",
+            expected=f"names of at most {MAX_TREE_HEADER} bytes together",
             found=error.found,
             hint="name the directories that hold them, or take several snapshots",
         ) from error

@@ -137,7 +137,7 @@ def walk(
             of ``rules.own``, or a pattern that is malformed or can't match. Raised at once,
             not while walking.
     """
-    located = [(locate(path), os.fsencode(path)) for path in paths]
+    located = [(locate_source(path), os.fsencode(path)) for path in paths]
     roots = sorted((root for root, _ in located), key=sort_key)
     if not roots:
         raise ConfigError("no PATH given")
@@ -328,7 +328,7 @@ def _is_cache_tag(fd: int) -> bool:
         os.close(tag)
 
 
-def locate(path: Path | bytes) -> bytes:
+def locate_source(path: Path | bytes) -> bytes:
     """Absolute, with every directory above it resolved, itself not.
 
     Names in the tree then have only directories above them.

@@ -10,12 +10,10 @@ legal hold, both enforced by the store (or, for the local directory, by the prog
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from vault.errors import StorageError
-from vault.model import Retention
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
+from vault.model import Buffer, Retention
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

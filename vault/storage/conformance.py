@@ -41,7 +41,7 @@ _AS_ADMINISTRATOR = "run it with the credentials of the bucket's administrator"
 _DATA = b"vault store check\n" * 4096  # 72 KiB: more than a socket takes at once
 
 
-class Outcome(StrEnum):
+class ProbeOutcome(StrEnum):
     """What a probe saw."""
 
     KEPT = "kept"
@@ -49,7 +49,7 @@ class Outcome(StrEnum):
     UNTESTED = "untested"  # what it builds on is missing, or these credentials may not
 
 
-class Need(StrEnum):
+class Barred(StrEnum):
     """Which repositories must not be made on a store with this shortfall."""
 
     ALL = "all"
@@ -63,7 +63,7 @@ class Row:
 
     name: str  # stable, for machines
     promise: str
-    need: Need
+    need: Barred
     remedy: str  # what the vault does about a shortfall
 
 
@@ -72,7 +72,7 @@ class Probe:
     """What was seen of one promise."""
 
     row: Row
-    outcome: Outcome
+    outcome: ProbeOutcome
     found: str
 
 
@@ -84,31 +84,31 @@ class StoreReport:
     probes: tuple[Probe, ...]
     leftovers: str  # the prefix of what was left behind
 
-    def outcome(self, name: str) -> Outcome:
+    def outcome(self, name: str) -> ProbeOutcome:
         """Of the row with that name."""
         return next(probe.outcome for probe in self.probes if probe.row.name == name)
 
     def shortfalls(self, mode: LockMode) -> tuple[Probe, ...]:
         """What forbids a repository of that lock mode; empty if nothing does."""
-        fatal = {Need.ALL} if mode is LockMode.NONE else {Need.ALL, Need.LOCKED}
+        fatal = {Barred.ALL} if mode is LockMode.NONE else {Barred.ALL, Barred.LOCKED}
         return tuple(
             probe
             for probe in self.probes
-            if probe.outcome is not Outcome.KEPT and probe.row.need in fatal
+            if probe.outcome is not ProbeOutcome.KEPT and probe.row.need in fatal
         )
 
     @property
     def observed(self) -> Observed:
         """What the client may rely on from now on."""
         return Observed(
-            orders_versions_by_commit=self.outcome("version-order") is Outcome.KEPT,
-            refuses_wrong_checksums=self.outcome("checksum") is Outcome.KEPT,
+            orders_versions_by_commit=self.outcome("version-order") is ProbeOutcome.KEPT,
+            refuses_wrong_checksums=self.outcome("checksum") is ProbeOutcome.KEPT,
         )
 
     @property
     def keeps_locks_from_extenders(self) -> bool:
         """Whether the right to extend a lock is no way to undo it: the root's ``extend``."""
-        return self.outcome("shorten") is not Outcome.SHORTFALL
+        return self.outcome("shorten") is not ProbeOutcome.SHORTFALL
 
 
 def require(report: StoreReport, mode: LockMode) -> None:
@@ -122,7 +122,7 @@ def require(report: StoreReport, mode: LockMode) -> None:
     if not missing:
         return
     first = missing[0]
-    if first.outcome is Outcome.UNTESTED:  # what others build on comes first: it was refused
+    if first.outcome is ProbeOutcome.UNTESTED:  # what others build on comes first: it was refused
         raise DeniedError(
             f"whether {report.url} keeps what a repository with lock mode {mode} promises could"
             " not be tried",
@@ -135,7 +135,7 @@ def require(report: StoreReport, mode: LockMode) -> None:
         expected=first.row.promise,
         found=first.found,
         hint="see 'vault store check'; --lock none makes a repository without enforced locks"
-        if first.row.need is Need.LOCKED
+        if first.row.need is Barred.LOCKED
         else "see 'vault store check' and choose or set up another bucket",
     )
 
@@ -223,26 +223,26 @@ def _probe(bench: _Bench, row: Row, attempt: Callable[[_Bench], str]) -> Probe:
     """Errors of a probe are shortfalls, but for those that say nothing about the store."""
     missing = _missing_for(bench, row)
     if missing:
-        return Probe(row=row, outcome=Outcome.UNTESTED, found=missing)
+        return Probe(row=row, outcome=ProbeOutcome.UNTESTED, found=missing)
     try:
         found = attempt(bench)
     except _Shortfall as shortfall:
         if shortfall.remedy:
-            row = dataclasses.replace(row, need=Need.NONE, remedy=shortfall.remedy)
-        return Probe(row=row, outcome=Outcome.SHORTFALL, found=str(shortfall))
+            row = dataclasses.replace(row, need=Barred.NONE, remedy=shortfall.remedy)
+        return Probe(row=row, outcome=ProbeOutcome.SHORTFALL, found=str(shortfall))
     except StorageUnavailableError:
         raise
     except DeniedError as refusal:  # says nothing of what the store keeps
         if bench.is_versioned:
-            return Probe(row=row, outcome=Outcome.UNTESTED, found=str(refusal))
+            return Probe(row=row, outcome=ProbeOutcome.UNTESTED, found=str(refusal))
         raise DeniedError(
             f"{bench.store.url} can't be checked with these credentials",
             found=refusal,
             hint=_AS_ADMINISTRATOR,
         ) from refusal
     except VaultError as error:
-        return Probe(row=row, outcome=Outcome.SHORTFALL, found=str(error))
-    return Probe(row=row, outcome=Outcome.KEPT, found=found)
+        return Probe(row=row, outcome=ProbeOutcome.SHORTFALL, found=str(error))
+    return Probe(row=row, outcome=ProbeOutcome.KEPT, found=found)
 
 
 def _missing_for(bench: _Bench, row: Row) -> str:
@@ -251,7 +251,7 @@ def _missing_for(bench: _Bench, row: Row) -> str:
         return ""
     if not bench.is_versioned:
         return "the bucket is not versioned"
-    if row.need is Need.LOCKED and not bench.can_lock:
+    if row.need is Barred.LOCKED and not bench.can_lock:
         return "the bucket has no Object Lock"
     return ""
 
@@ -488,7 +488,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="versioning",
             promise="a PUT to a taken name makes a version and replaces nothing",
-            need=Need.ALL,
+            need=Barred.ALL,
             remedy="refuses the store: turn versioning on",
         ),
         _versioning,
@@ -497,7 +497,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="object-lock",
             promise="the bucket locks what is stored with a lock",
-            need=Need.LOCKED,
+            need=Barred.LOCKED,
             remedy="refuses --lock: make a bucket with Object Lock, or use --lock none",
         ),
         _object_lock,
@@ -506,7 +506,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="locked-delete",
             promise="a locked version can't be deleted",
-            need=Need.LOCKED,
+            need=Barred.LOCKED,
             remedy="refuses --lock: locks would protect nothing",
         ),
         _locked_delete,
@@ -515,7 +515,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="shorten",
             promise="a lock can't be shortened",
-            need=Need.LOCKED,
+            need=Barred.LOCKED,
             remedy="refuses --lock: whoever may extend could unlock",
         ),
         _shorten,
@@ -524,7 +524,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="downgrade",
             promise="compliance can't be turned into governance",
-            need=Need.LOCKED,
+            need=Barred.LOCKED,
             remedy="refuses --lock: whoever may extend could weaken",
         ),
         _downgrade,
@@ -533,7 +533,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="suspend",
             promise="versioning can't be suspended while Object Lock is on",
-            need=Need.LOCKED,
+            need=Barred.LOCKED,
             remedy="refuses --lock: later PUTs would be unlocked and replace one another",
         ),
         _suspend,
@@ -542,7 +542,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="extend",
             promise="an extended lock is read back as set",
-            need=Need.LOCKED,
+            need=Barred.LOCKED,
             remedy="refuses --lock; every run reads its first extend back as well",
         ),
         _extend,
@@ -551,7 +551,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="extend-version",
             promise="an extend by version id locks that version alone",
-            need=Need.LOCKED,
+            need=Barred.LOCKED,
             remedy="refuses --lock: an attacker's newer version would catch the lock",
         ),
         _extend_version,
@@ -560,7 +560,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="listing",
             promise="names are listed by their bytes, versions of a name in their order",
-            need=Need.ALL,
+            need=Barred.ALL,
             remedy="refuses the store: who owns a ledger number could not be told",
         ),
         _listing,
@@ -569,7 +569,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="delete-marker",
             promise="versions can be read behind a delete marker",
-            need=Need.ALL,
+            need=Barred.ALL,
             remedy="refuses the store: a delete marker would hide history from its readers",
         ),
         _markers,
@@ -578,7 +578,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="version-order",
             promise="versions are listed in the order in which their PUTs were done",
-            need=Need.NONE,
+            need=Barred.NONE,
             remedy="ledger PUTs carry If-None-Match; a head is remembered once it has a successor",
         ),
         _version_order,
@@ -587,7 +587,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="if-none-match",
             promise="of PUTs with If-None-Match to one name, one is let in",
-            need=Need.NONE,
+            need=Barred.NONE,
             remedy="none needed where versions are in order; else only one writer may append",
         ),
         _if_none_match,
@@ -596,7 +596,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="checksum",
             promise="bytes that do not have the SHA-256 they came with are refused",
-            need=Need.NONE,
+            need=Barred.NONE,
             remedy="hashes every body again here and signs it, so that the server checks that",
         ),
         _checksum,
@@ -605,7 +605,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="clock",
             promise="the clocks of store and machine agree to five minutes",
-            need=Need.ALL,
+            need=Barred.ALL,
             remedy="refuses to write until the clock is set right",
         ),
         _clock_skew,
@@ -614,7 +614,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="default-retention",
             promise="the bucket adds no locks of its own",
-            need=Need.NONE,
+            need=Barred.NONE,
             remedy="explicit locks come first; only what is stored without one gets it",
         ),
         _default_retention,
@@ -623,7 +623,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
         Row(
             name="lifecycle",
             promise="no lifecycle rule of the bucket expires, hides or archives its objects",
-            need=Need.ALL,
+            need=Barred.ALL,
             remedy="refuses the store: remove the rule, or leave this prefix out of it",
         ),
         _lifecycle,

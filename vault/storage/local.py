@@ -47,10 +47,10 @@ from vault.errors import (
     VaultError,
 )
 from vault.machine.durable import sync_directory
-from vault.machine.pagecache import PIECE, evict, set_direct
-from vault.model import LockMode, Retention, from_rfc3339, to_rfc3339
-from vault.storage.base import Buffer, ObjectStatus, ObjectVersion, StoreTraits
-from vault.storage.lockrules import UNLOCKED, Lock, check_sha256, utc_now
+from vault.machine.pagecache import DIRECT_PIECE, evict, set_direct
+from vault.model import Buffer, LockMode, Retention, from_rfc3339, to_rfc3339, utc_now
+from vault.storage.base import ObjectStatus, ObjectVersion, StoreTraits
+from vault.storage.lockrules import UNLOCKED, Lock, check_sha256
 from vault.storage.names import validate_name
 
 _VOLATILE = frozenset({".tmp", ".lock"})
@@ -522,8 +522,8 @@ class LocalStore:
     def _hash(self, fd: int) -> tuple[bytes, int]:
         """SHA-256 and size, to the end: a short read shows it, O_DIRECT refuses to begin there."""
         buffer = self._buffer()
-        digest, offset, count = hashlib.sha256(), 0, PIECE
-        while count == PIECE:
+        digest, offset, count = hashlib.sha256(), 0, DIRECT_PIECE
+        while count == DIRECT_PIECE:
             count = os.preadv(fd, [buffer], offset)
             with memoryview(buffer) as view:
                 digest.update(view[:count])
@@ -533,7 +533,7 @@ class LocalStore:
     def _buffer(self) -> mmap.mmap:
         """One of the thread's own, at a page's start as O_DIRECT wants it."""
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = mmap.mmap(-1, PIECE)
+            self._local.buffer = mmap.mmap(-1, DIRECT_PIECE)
         buffer: mmap.mmap = self._local.buffer
         return buffer
 

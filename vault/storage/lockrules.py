@@ -6,11 +6,10 @@ refuses to a writer, the memory and directory stores refuse as well.
 
 import dataclasses
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from vault.errors import ConfigError, DigestMismatchError, RetentionError
-from vault.model import LockMode, Retention, to_rfc3339
-from vault.storage.base import Buffer
+from vault.model import Buffer, LockMode, Retention, to_rfc3339
 
 _STRICTNESS = {LockMode.NONE: 0, LockMode.GOVERNANCE: 1, LockMode.COMPLIANCE: 2}
 
@@ -29,7 +28,7 @@ class Lock:
             RetentionError: ``asked`` is over already, or would go on from a
                 compliance lock in governance mode.
         """
-        check_retention(asked)
+        check_lock(asked)
         current = self.retention
         if current is None or current.until <= now:
             return dataclasses.replace(self, retention=check_future(asked, now))
@@ -64,7 +63,7 @@ def is_weaker(mode: LockMode, other: LockMode) -> bool:
     return _STRICTNESS[mode] < _STRICTNESS[other]
 
 
-def check_retention(retention: Retention) -> None:
+def check_lock(retention: Retention) -> None:
     """Pass if the retention is one that a store can keep to the second.
 
     Raises:
@@ -103,8 +102,3 @@ def check_sha256(name: str, data: Buffer, sha256: bytes) -> None:
         raise DigestMismatchError(
             f"{name} was changed on its way to the store", expected=sha256.hex(), found=found.hex()
         )
-
-
-def utc_now() -> datetime:
-    """The clock of a store that has no other: this machine's."""
-    return datetime.now(UTC)

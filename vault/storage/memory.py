@@ -15,15 +15,9 @@ from datetime import datetime
 from typing import Literal, TypeAlias
 
 from vault.errors import NameTakenError, ObjectNotFoundError
-from vault.model import Retention
-from vault.storage.base import (
-    Buffer,
-    ObjectStatus,
-    ObjectVersion,
-    StoreTraits,
-    names_of,
-)
-from vault.storage.lockrules import UNLOCKED, Lock, check_sha256, utc_now
+from vault.model import Buffer, Retention, utc_now
+from vault.storage.base import ObjectStatus, ObjectVersion, StoreTraits, names_of
+from vault.storage.lockrules import UNLOCKED, Lock, check_sha256
 from vault.storage.names import validate_name
 
 _Read: TypeAlias = Literal["now", "get", "status", "versions", "versions_of"]

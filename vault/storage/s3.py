@@ -41,11 +41,10 @@ from vault.errors import (
     RetentionError,
     StorageError,
 )
-from vault.model import LockMode, Retention, to_rfc3339
+from vault.model import Buffer, LockMode, Retention, to_rfc3339
 from vault.storage import lifecycle
 from vault.storage.base import (
     UNSEEN,
-    Buffer,
     DeniedError,
     ObjectStatus,
     ObjectVersion,
@@ -53,15 +52,15 @@ from vault.storage.base import (
     StoreTraits,
     names_of,
 )
-from vault.storage.lockrules import check_future, check_retention, check_sha256, is_weaker
+from vault.storage.lockrules import check_future, check_lock, check_sha256, is_weaker
 from vault.storage.names import validate_name
 from vault.storage.s3errors import (
     BrokenOffError,
     NoLifecycleError,
     NoLockError,
     PastEndError,
-    printable,
     refused,
+    server_text,
     unanswered,
 )
 
@@ -105,7 +104,7 @@ def connect(endpoint: str = "", *, attempts: int = ATTEMPTS, observed: Observed 
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(
             "S3 client can't be configured",
-            found=printable(str(error)),
+            found=server_text(str(error)),
             hint="check AWS_PROFILE, AWS_REGION and the files in ~/.aws",
         ) from error
     client.meta.events.register("before-parse.s3.ListObjectVersions", _keep_order)
@@ -270,7 +269,7 @@ class S3Store:
 
     def extend(self, name: str, version: str, retention: Retention) -> datetime:
         """See `ObjectStore.extend`; a refusal is fine if the lock in force is long enough."""
-        check_retention(retention)
+        check_lock(retention)
         lock = {"Mode": retention.mode.upper(), "RetainUntilDate": retention.until}
         at = self._at(name, version)
         check_future(retention, self._estimated_now())
@@ -420,7 +419,7 @@ class S3Store:
                 return bytes(body.read())
             except (HTTPClientError, IncompleteReadError, urllib3.exceptions.HTTPError) as error:
                 raise BrokenOffError(
-                    f"{name} broke off while being read", found=printable(str(error))
+                    f"{name} broke off while being read", found=server_text(str(error))
                 ) from error
 
     def _list(self, prefix: str, after: str) -> Iterator[ObjectVersion]:
@@ -458,7 +457,7 @@ class S3Store:
     # --- locks ---
 
     def _lock_arguments(self, retention: Retention) -> dict[str, Any]:
-        check_retention(retention)
+        check_lock(retention)
         check_future(retention, self._estimated_now())
         return {
             "ObjectLockMode": retention.mode.upper(),
@@ -633,7 +632,9 @@ def _retention(mode: str | None, until: datetime | None) -> Retention | None:
     try:
         known = LockMode(mode.lower())
     except ValueError:
-        raise StorageError("the store states an unknown lock mode", found=printable(mode)) from None
+        raise StorageError(
+            "the store states an unknown lock mode", found=server_text(mode)
+        ) from None
     return Retention(mode=known, until=until.astimezone(UTC).replace(microsecond=0))
 
 

@@ -121,7 +121,7 @@ def refused(what: str, error: ClientError) -> VaultError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     text = str(error.response.get("Error", {}).get("Message") or "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    found = printable(f"{code} {text}".strip() or f"status {status}")
+    found = server_text(f"{code} {text}".strip() or f"status {status}")
     for codes, make in _MEANINGS:
         if code in codes:
             return make(what, found)
@@ -140,7 +140,7 @@ def refused(what: str, error: ClientError) -> VaultError:
 
 def unanswered(what: str, error: Exception) -> VaultError:
     """What it means that there is no answer, or none that can be read."""
-    found = printable(str(error))
+    found = server_text(str(error))
     if isinstance(error, _MISCONFIGURED):
         return ConfigError(
             what, found=found, hint="set the AWS variables or a profile, see boto3's documentation"
@@ -154,6 +154,6 @@ def unanswered(what: str, error: Exception) -> VaultError:
     return StorageError(what, found=found)
 
 
-def printable(text: str) -> str:
+def server_text(text: str) -> str:
     """Text of a server, fit for a terminal and a log."""
     return "".join(c if c.isprintable() else "?" for c in text[:300])

@@ -15,8 +15,8 @@ from vault.model import Code, Finding, ObjectRef, Severity
 from vault.repository.repository import snapshot_body
 from vault.verify.report import Hit
 
-KEPT: Final = 1_000  # findings, snapshots that are hit, objects that were not read
-NAMED: Final = 20  # objects and files of one snapshot
+KEPT_FINDINGS: Final = 1_000  # findings, snapshots that are hit, objects that were not read
+NAMED_IN_HIT: Final = 20  # objects and files of one snapshot
 _STORE_IS_GONE: Final = 3  # objects in a row that it does not give
 
 _CODES: Final = (  # as an audit names the same
@@ -74,7 +74,7 @@ class Found:
     ) -> None:
         """Note a finding."""
         self.finding_count += 1
-        if len(self.findings) < KEPT:
+        if len(self.findings) < KEPT_FINDINGS:
             self.findings.append(
                 Finding(
                     severity=severity,
@@ -125,7 +125,7 @@ class Found:
         """Something wrong concerns a snapshot; what is said later adds to what was said."""
         self.hit.add(record.seq)
         known = self.hits.get(record.seq)
-        if known is None and len(self.hits) >= KEPT:
+        if known is None and len(self.hits) >= KEPT_FINDINGS:
             return
         if known is None:
             dataset = snapshot_body(record).dataset
@@ -133,9 +133,9 @@ class Found:
         self.hits[record.seq] = dataclasses.replace(
             known,
             problem=problem if objects else known.problem or problem,
-            objects=objects[:NAMED] or known.objects,
+            objects=objects[:NAMED_IN_HIT] or known.objects,
             object_count=object_count or known.object_count,
-            files=files[:NAMED] or known.files,
+            files=files[:NAMED_IN_HIT] or known.files,
             file_count=known.file_count if file_count is None else file_count,
             after=known.after if after is None else after,
             loose=loose or known.loose,

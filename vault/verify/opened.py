@@ -25,14 +25,14 @@ from vault.errors import (
 from vault.format.tree import Entry, Flaws, hole_size
 from vault.ledger.chain import Ledger, Record
 from vault.ledger.statements import RootBody, StatementType
-from vault.machine.chunkcache import Location
+from vault.machine.chunkcache import ChunkPlace
 from vault.machine.workers import Workers, in_order
 from vault.model import EntryType, LockMode, ObjectRef, ObjectType, Severity, from_rfc3339
 from vault.progress import Progress
 from vault.repository.reader import LOOKED_UP, PackReader, Reader
 from vault.repository.repository import Repository
-from vault.verify.found import NAMED, Found, Key, key_of
-from vault.verify.stored import Objects
+from vault.verify.found import NAMED_IN_HIT, Found, Key, key_of
+from vault.verify.stored import StoredObjects
 
 _UNREADABLE: Final = (IntegrityError, WrongKeyError)
 
@@ -108,7 +108,7 @@ class _Walk:
         """One file is hit."""
         self.file_count += 1
         self.problem = self.problem or problem
-        if len(self.files) < NAMED:
+        if len(self.files) < NAMED_IN_HIT:
             self.files.append(path)
 
 
@@ -157,7 +157,7 @@ class _Elsewhere:
                 self._right.add((number, block))
 
 
-class Contents:
+class OpenedContents:
     """Opens what was read, snapshot by snapshot.
 
     Args:
@@ -173,7 +173,7 @@ class Contents:
     def __init__(
         self,
         repository: Repository,
-        objects: Objects,
+        objects: StoredObjects,
         recovery: RecoveryKey,
         *,
         scratch: Path,
@@ -446,7 +446,7 @@ def _check_extent(reader: Reader, entry: Entry, size: int) -> None:
         )
 
 
-def _check_chunks(reader: Reader, names: Sequence[bytes]) -> list[Location]:
+def _check_chunks(reader: Reader, names: Sequence[bytes]) -> list[ChunkPlace]:
     """Where the chunks lie, all of them in data packs.
 
     Raises:

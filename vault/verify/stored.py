@@ -10,11 +10,11 @@ from vault.machine.workers import Workers, in_order
 from vault.model import ObjectRef
 from vault.progress import Progress
 from vault.repository.repository import Repository
-from vault.verify.found import NAMED, Found, Key, key_of
+from vault.verify.found import NAMED_IN_HIT, Found, Key, key_of
 from vault.verify.looking import Look, Place, look, twice
 
 
-class Objects:
+class StoredObjects:
     """The objects that snapshots need, and which of them were read.
 
     Args:
@@ -121,6 +121,6 @@ class Objects:
                 found.concerns(
                     record,
                     f"{wrong[0][0]} {found.wrong[wrong[0]]}",
-                    objects=tuple(name for name, _, _ in wrong[:NAMED]),
+                    objects=tuple(name for name, _, _ in wrong[:NAMED_IN_HIT]),
                     object_count=len(wrong),
                 )

@@ -11,11 +11,11 @@ from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository.repository import Repository
 from vault.storage.names import pack_name
-from vault.verify.found import KEPT, Found
+from vault.verify.found import KEPT_FINDINGS, Found
 from vault.verify.looking import Place
-from vault.verify.opened import Contents, require_recipient
+from vault.verify.opened import OpenedContents, require_recipient
 from vault.verify.report import VerifyReport
-from vault.verify.stored import Objects
+from vault.verify.stored import StoredObjects
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +65,12 @@ class Verification:
         self._through = repository.head.seq
         self._progress = progress
         self._found = Found()
-        self._objects = Objects(repository, workers, progress, self._found, place)
+        self._objects = StoredObjects(repository, workers, progress, self._found, place)
         self._contents = None
         self._to_open = len(records) if recovery is not None else 0
         if recovery is not None:
             require_recipient(repository.ledger, recovery)
-            self._contents = Contents(
+            self._contents = OpenedContents(
                 repository,
                 self._objects,
                 recovery,
@@ -145,7 +145,9 @@ class Verification:
             cleared=tuple(sorted(right & ledger.bad_packs().keys())),
             wrong=len(found.wrong),
             first_wrong=self._first_wrong(),
-            unread=tuple((key[0], problem) for key, problem in found.unread.items())[:KEPT],
+            unread=tuple((key[0], problem) for key, problem in found.unread.items())[
+                :KEPT_FINDINGS
+            ],
             unread_count=len(found.unread),
             unopened=len(found.unopened),
             hits=tuple(found.hits[seq] for seq in sorted(found.hits)),

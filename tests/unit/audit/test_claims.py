@@ -59,7 +59,7 @@ def found(report: AuditReport) -> list[tuple[Code, str]]:
 def attested(lab: "Lab", record: Record, key: SigningKey | None = None, **changes: Any) -> bytes:
     """An attestation of a restore of that snapshot, with some things otherwise."""
     repository = lab.open()
-    honest = attestations.describe(
+    honest = attestations.attestation_of(
         repository,
         kind="restore",
         verdict="passed",

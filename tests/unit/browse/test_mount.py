@@ -174,7 +174,7 @@ def test_a_name_too_long_for_a_kernel_is_left_out(
     files: SnapshotFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would take the whole directory with it."""
-    monkeypatch.setattr("vault.browse.mount.MAX_NAME", 5)
+    monkeypatch.setattr("vault.browse.mount.MAX_SHOWN_NAME", 5)
     assert "sparse" not in _listed(files, "/")
     assert "dir0" in _listed(files, "/")
     assert "left out" in caplog.text

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vault.browse import spilled
-from vault.browse.spilled import Items, Numbers
+from vault.browse.spilled import Items, SpilledNumbers
 from vault.errors import LocalError
 
 
@@ -20,7 +20,7 @@ def test_they_hold_what_was_added(
     monkeypatch.setattr(spilled, "_PAGES", 3)
     dice = random.Random(1)
     numbers = sorted(dice.randrange(2**63) for _ in range(500))
-    kept, items = Numbers(tmp_path), Items(tmp_path, 32)
+    kept, items = SpilledNumbers(tmp_path), Items(tmp_path, 32)
     for at in range(0, 500, 70):
         kept.extend(numbers[at : at + 70])
         items.extend(number.to_bytes(32, "big") for number in numbers[at : at + 70])
@@ -38,7 +38,7 @@ def test_they_hold_what_was_added(
 
 def test_nothing_was_added(tmp_path: Path) -> None:
     """Empty, and so false."""
-    assert not Numbers(tmp_path)
+    assert not SpilledNumbers(tmp_path)
     assert list(Items(tmp_path, 32)) == []
 
 

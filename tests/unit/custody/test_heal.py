@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.audit import Concern, audit_repository
-from vault.custody.heal import Action, Healer, HealPlan, HealReport, Step, plan_repair
+from vault.custody.heal import HealAction, Healer, HealPlan, HealReport, Step, plan_repair
 from vault.errors import (
     ObjectNotFoundError,
     RetentionError,
@@ -69,7 +69,7 @@ def shown(lab: "Lab", names: list[str]) -> dict[str, bytes]:
     return {name: lab.store.get(name) for name in names}
 
 
-def actions(plan: HealPlan) -> list[tuple[Action, str]]:
+def actions(plan: HealPlan) -> list[tuple[HealAction, str]]:
     """What is planned."""
     return [(step.action, step.name) for step in plan.steps]
 
@@ -97,8 +97,12 @@ def test_everything_marked_and_a_third_overwritten(lab: "Lab", record: Record) -
             lab.store.plant(name, b"junk" * number)
         lab.store.put_marker(name)
     planned, report = heal(lab)
-    assert [name for action, name in actions(planned) if action is Action.REMOVE_MARKER] == names
-    assert [name for action, name in actions(planned) if action is Action.REMOVE_JUNK] == names[::3]
+    assert [
+        name for action, name in actions(planned) if action is HealAction.REMOVE_MARKER
+    ] == names
+    assert [name for action, name in actions(planned) if action is HealAction.REMOVE_JUNK] == names[
+        ::3
+    ]
     assert planned.lost == ()
     assert report.hidden == ()
     assert not any(done.refusal for done in report.done)
@@ -112,7 +116,7 @@ def test_a_plan_changes_nothing(lab: "Lab", record: Record) -> None:
     lab.store.put_marker(packs(lab, record)[0].name)
     before = list(lab.store.versions(""))
     (repair,) = plan(lab).repairs
-    assert [step.action for step in repair.steps] == [Action.REMOVE_MARKER]
+    assert [step.action for step in repair.steps] == [HealAction.REMOVE_MARKER]
     assert list(lab.store.versions("")) == before
 
 
@@ -136,9 +140,9 @@ def test_locked_junk_is_covered_by_the_right_bytes_with_their_lock(
     junk = locked_junk(lab, ref.name, bytes(len(data)) if same_size else b"junk")
     _, report = heal(lab)
     first, second = report.done
-    assert (first.step.action, first.step.version) == (Action.REMOVE_JUNK, junk.version)
+    assert (first.step.action, first.step.version) == (HealAction.REMOVE_JUNK, junk.version)
     assert "locked" in first.refusal
-    assert (second.step.action, second.refusal) == (Action.EXPOSE, "")
+    assert (second.step.action, second.refusal) == (HealAction.EXPOSE, "")
     assert report.hidden == ()
     newest = list(lab.store.versions(ref.name))[-1]
     assert lab.store.get(ref.name) == data
@@ -170,7 +174,7 @@ def test_junk_that_stood_at_a_number_of_the_ledger_first_is_removed(
     assert len(lab.open().findings) == 4
     planned, report = heal(lab)
     assert planned.hidden == []
-    assert actions(planned) == [(Action.REMOVE_JUNK, name)] * 4
+    assert actions(planned) == [(HealAction.REMOVE_JUNK, name)] * 4
     assert [bool(done.refusal) for done in report.done] == [True, False, False, False]
     assert report.hidden == ()
     left = [item.version for item in lab.store.versions(name)]
@@ -318,7 +322,7 @@ def test_a_signed_statement_over_the_right_one_is_covered_and_kept(
     planted = lab.store.plant(name, seal_envelope(payload, [lab.host.key.signing]))
     planned, report = heal(lab)
     assert (planned.hidden, planned.left) == ([name], (name,))
-    assert [step.action for step in planned.steps] == [Action.EXPOSE]
+    assert [step.action for step in planned.steps] == [HealAction.EXPOSE]
     assert report.hidden == ()
     assert lab.store.get(name) == record.envelope
     assert planted in list(lab.store.versions(name))
@@ -407,14 +411,14 @@ def test_snapshots_whose_inventory_is_wrong_are_named(lab: "Lab", record: Record
 def test_a_pinned_version_is_never_deleted(lab: "Lab", record: Record) -> None:
     """Even one whose bytes are wrong: it is covered by a right one instead."""
     from vault.custody.needs import NEVER, Need
-    from vault.custody.versions import Judged, VersionKind, View
+    from vault.custody.versions import Judged, NameView, VersionKind
 
     ref = packs(lab, record)[0]
 
     def version(name: str) -> ObjectVersion:
         return ObjectVersion(name=ref.name, version=name, size=5, modified=lab.clock())
 
-    view = View(
+    view = NameView(
         name=ref.name,
         judged=(
             Judged(version=version("right"), kind=VersionKind.RIGHT),
@@ -433,11 +437,13 @@ def test_a_pinned_version_is_never_deleted(lab: "Lab", record: Record) -> None:
     )
     repair = plan_repair(view, version("right"), [need])
     assert repair is not None
-    assert [(step.action, step.version) for step in repair.steps] == [(Action.REMOVE_JUNK, "junk")]
+    assert [(step.action, step.version) for step in repair.steps] == [
+        (HealAction.REMOVE_JUNK, "junk")
+    ]
     only = dataclasses.replace(view, judged=(view.judged[0], view.judged[2]))
     repair = plan_repair(only, version("right"), [need])
     assert repair is not None
-    assert [step.action for step in repair.steps] == [Action.EXPOSE]
+    assert [step.action for step in repair.steps] == [HealAction.EXPOSE]
 
 
 def test_the_largest_evidence_is_never_deleted_under_a_wrong_name(
@@ -487,7 +493,7 @@ def test_lost_races_and_what_nobody_needs_are_left_alone(
     lab.store.plant(f"ledger/{lost.seq:016d}", lost.envelope)
     lab.store.plant(f"ledger/{lost.seq + 1:016d}", b"junk at a number that nobody has")
     before = list(lab.store.versions("ledger/"))
-    assert actions(heal(lab)[0]) == [(Action.REMOVE_JUNK, junk.name)]
+    assert actions(heal(lab)[0]) == [(HealAction.REMOVE_JUNK, junk.name)]
     before.remove(junk)
     assert list(lab.store.versions("ledger/")) == before
 
@@ -508,8 +514,8 @@ def test_refusals_stop_nothing_and_are_told(lab: "Lab", record: Record) -> None:
         healer = Healer(lab.open(), workers)
         report = healer.execute(healer.plan(), tell=told.append)
     assert [(done.step.action, bool(done.refusal)) for done in report.done] == [
-        (Action.REMOVE_MARKER, True),
-        (Action.EXPOSE, False),
+        (HealAction.REMOVE_MARKER, True),
+        (HealAction.EXPOSE, False),
     ] * 2
     assert told == list(report.done)
     assert report.hidden == ()
@@ -590,7 +596,7 @@ def test_a_directory_is_healed(
 def test_details_are_bounded(lab: "Lab", record: Record) -> None:
     """They go into an attestation."""
     step = Step(
-        action=Action.REMOVE_JUNK, name="x" * 500, version="v", size=1, modified=lab.clock()
+        action=HealAction.REMOVE_JUNK, name="x" * 500, version="v", size=1, modified=lab.clock()
     )
     from vault.custody.heal import Done
 

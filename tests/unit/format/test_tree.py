@@ -16,7 +16,7 @@ from vault import errors
 from vault.errors import FormatError, VaultError
 from vault.format.chunker import Chunker, ChunkSizes
 from vault.format.tree import (
-    MAX_LEVEL,
+    MAX_TREE_LEVEL,
     ContentRoot,
     Entry,
     EntryType,
@@ -317,7 +317,7 @@ def test_a_refused_entry_closes_no_directory() -> None:
 
 def test_bad_entries_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some thousand chunks can stand for a stream that never ends; of good entries none repeats."""
-    monkeypatch.setattr("vault.format.tree.MAX_BAD", 100)
+    monkeypatch.setattr("vault.format.tree.MAX_BAD_ENTRIES", 100)
     top = frame(encode_canonical(_directory(b"")), encode_extra(_directory(b"")))
     flaws = Flaws()
     parser = TreeParser(flaws)
@@ -331,7 +331,7 @@ def test_bad_entries_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_of_bad_entries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """All are counted."""
-    monkeypatch.setattr("vault.format.tree.MAX_NAMED", 3)
+    monkeypatch.setattr("vault.format.tree.MAX_NAMED_ENTRIES", 3)
     orphans = [_file(b"a")] * 10
     _, named, flaws = _sift(_stream([_directory(b""), *orphans]))
     assert (len(named), flaws.count, flaws.all_named) == (3, 9, False)
@@ -379,7 +379,7 @@ def test_ids_cut_apart_between_chunks_are_joined() -> None:
     assert list(expand_levels(b"r" * 32, 2, store.__getitem__)) == [b"first", b"second"]
 
 
-@pytest.mark.parametrize("level", [-1, MAX_LEVEL + 1])
+@pytest.mark.parametrize("level", [-1, MAX_TREE_LEVEL + 1])
 def test_levels_out_of_range_are_refused(level: int) -> None:
     """A manifest can't make a reader descend for ever."""
     with pytest.raises(FormatError, match="level"):

@@ -26,7 +26,7 @@ from vault.errors import (
 from vault.ledger.chain import Ledger, Record, Status
 from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
 from vault.ledger.statements import (
-    MAX_NAMED,
+    MAX_NAMED_PACKS,
     MAX_RANGES,
     MAX_SLICES,
     Counts,
@@ -519,7 +519,7 @@ def test_a_verification_that_says_all_it_may_fits_into_a_statement(chain: Chain)
         through=last,
         **name_packs(PACKS[:24], PACKS[24:]),
     )
-    assert len(body.bad) + len(body.cleared) == MAX_NAMED
+    assert len(body.bad) + len(body.cleared) == MAX_NAMED_PACKS
     record = chain.add("verification", body, "restorer", tool="vault 10.20.30")
     assert "does not precede" in record.reason  # nothing else is wrong with it
 

@@ -16,7 +16,7 @@ import pytest
 
 from vault.errors import FormatError, LocalError
 from vault.machine import chunkcache as cache_module
-from vault.machine.chunkcache import Cache, DamagedCacheError, Location, PackRow
+from vault.machine.chunkcache import Cache, ChunkPlace, DamagedCacheError, PackRow
 from vault.model import ObjectType, PackId
 
 REPOSITORY = bytes(range(16))
@@ -53,8 +53,8 @@ def test_chunks_of_a_pack_are_found(cache: Cache) -> None:
     """With the number of their pack and their length."""
     number = cache.reserve_pack()
     cache.add_pack(number, _row(1), _ids("a", "b"), [10, 4_194_304])
-    assert cache.find(_id("a")) == Location(number, 10)
-    assert cache.find(_id("b")) == Location(number, 4_194_304)
+    assert cache.find(_id("a")) == ChunkPlace(number, 10)
+    assert cache.find(_id("b")) == ChunkPlace(number, 4_194_304)
     assert cache.find(_id("c")) is None
 
 
@@ -89,7 +89,7 @@ def test_a_chunk_stays_where_a_live_pack_has_it(cache: Cache) -> None:
     first, second = cache.reserve_pack(), cache.reserve_pack()
     cache.add_pack(first, _row(1), _ids("a"), [10])
     cache.add_pack(second, _row(2), _ids("a"), [10])
-    assert cache.find(_id("a")) == Location(first, 10)
+    assert cache.find(_id("a")) == ChunkPlace(first, 10)
 
 
 def test_a_dropped_pack_is_a_miss_and_its_chunks_move(cache: Cache) -> None:
@@ -101,7 +101,7 @@ def test_a_dropped_pack_is_a_miss_and_its_chunks_move(cache: Cache) -> None:
     assert cache.pack(first) is None
     assert cache.pack_number(_row(1).pack_id) is None
     cache.add_pack(second, _row(2), _ids("a"), [10])
-    assert cache.find(_id("a")) == Location(second, 10)
+    assert cache.find(_id("a")) == ChunkPlace(second, 10)
 
 
 def test_locks_are_noted(cache: Cache) -> None:
@@ -127,7 +127,7 @@ def test_an_index_is_loaded_once_and_remembered(cache: Cache) -> None:
     own = cache.reserve_pack()
     cache.add_pack(own, _row(1), _ids("a"), [1])
     cache.load_index("index/default/x", [(_row(1), _ids("a"), [1]), (_row(2), _ids("b"), [2])])
-    assert cache.find(_id("a")) == Location(own, 1)
+    assert cache.find(_id("a")) == ChunkPlace(own, 1)
     found = cache.find(_id("b"))
     assert found is not None
     assert found.pack == cache.pack_number(_row(2).pack_id) != own
@@ -179,7 +179,7 @@ def test_large_packs_and_many_small_ones_go_in_by_parts(
     cache.load_index(
         "i", [(_row(i), _ids(*names), [7] * len(names)) for i, names in enumerate(small)]
     )
-    assert all(cache.find(_id(name)) == Location(number, 7) for name in large)
+    assert all(cache.find(_id(name)) == ChunkPlace(number, 7) for name in large)
     assert all(cache.find(_id(name)) is not None for names in small for name in names)
 
 
@@ -230,7 +230,7 @@ def test_a_flipped_bit_in_a_chunk_s_row_is_a_miss(tmp_path: Path, at: int) -> No
         assert cache.find(_id("a1")) is None
         number = cache.reserve_pack()
         cache.add_pack(number, _row("again"), _ids("a1"), [1000])
-        assert cache.find(_id("a1")) == Location(number, 1000)
+        assert cache.find(_id("a1")) == ChunkPlace(number, 1000)
 
 
 def test_a_damaged_pack_row_is_a_local_error_or_a_miss(tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_threads_read_while_the_map_grows(cache: Cache) -> None:
 
     def read() -> None:
         while not done.is_set():
-            if cache.find(_id("a")) != Location(first, 1):
+            if cache.find(_id("a")) != ChunkPlace(first, 1):
                 wrong.append(1)
 
     readers = [threading.Thread(target=read) for _ in range(3)]

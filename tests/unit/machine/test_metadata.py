@@ -244,7 +244,7 @@ def test_holes_of_a_file_system_that_contradicts_itself_come_to_an_end(
         assert following > start
         end = following
     assert end <= 100
-    assert 0 <= metadata.hole_size(0, 100) <= 100
+    assert 0 <= metadata.measured_holes(0, 100) <= 100
 
 
 def test_holes(file: int) -> None:
@@ -257,10 +257,10 @@ def test_holes(file: int) -> None:
     runs = list(metadata.data_runs(file, size))
     if runs != [(0, size)]:  # the file system under the test knows holes
         assert runs == [(block, 2 * block), (3 * block, 4 * block)]
-        assert metadata.hole_size(file, size) == 3 * block + 7
+        assert metadata.measured_holes(file, size) == 3 * block + 7
     os.ftruncate(file, 0)
     assert list(metadata.data_runs(file, 0)) == []
     assert list(metadata.data_runs(file, 5)) == []  # it was cut since its size was taken
     os.pwrite(file, b"x" * block, 0)
     assert list(metadata.data_runs(file, block)) == [(0, block)]
-    assert metadata.hole_size(file, block) == 0
+    assert metadata.measured_holes(file, block) == 0

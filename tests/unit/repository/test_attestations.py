@@ -34,7 +34,7 @@ def repository(lab: "Lab") -> Repository:
 
 
 def _describe(opened: Repository, **changes: Any) -> attestations.Attestation:
-    attestation = attestations.describe(
+    attestation = attestations.attestation_of(
         opened,
         kind="drill",
         verdict="passed",

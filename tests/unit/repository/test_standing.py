@@ -72,7 +72,7 @@ def say(
     if kind == "verification":
         more |= {"share": 1_000_000, "opened": True, "read": 1, "through": repository.head.seq}
         more |= {"snapshots": ledger.ranges(covered), **claims}
-    attestation = attestations.describe(
+    attestation = attestations.attestation_of(
         repository,
         kind=kind,
         verdict=verdict,

@@ -7,11 +7,11 @@ import pytest
 
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
 from vault.format.tree import Entry, split_ids
-from vault.machine.chunkcache import Location
+from vault.machine.chunkcache import ChunkPlace
 from vault.model import EntryType, ObjectType
 from vault.repository.reader import Located
 from vault.restore import fetch
-from vault.restore.fetch import Plan
+from vault.restore.fetch import FetchPlan
 
 if TYPE_CHECKING:
     from vault.repository.reader import Reader
@@ -41,9 +41,9 @@ class _Reader:
     def holes_of(self, entry: Entry) -> Iterator[tuple[int, int]]:
         return iter(entry.holes or ())
 
-    def find_all(self, chunk_ids: Sequence[bytes]) -> list[Location]:
+    def find_all(self, chunk_ids: Sequence[bytes]) -> list[ChunkPlace]:
         return [
-            Location(1, 10) if each == TREE_PACK else Location(0, LENGTHS[each])
+            ChunkPlace(1, 10) if each == TREE_PACK else ChunkPlace(0, LENGTHS[each])
             for each in chunk_ids
         ]
 
@@ -62,7 +62,7 @@ def _file(size: int, chunks: str, holes: tuple[tuple[int, int], ...] | None = No
 
 
 def _offsets(entry: Entry) -> list[int]:
-    plan = Plan(cast("Reader", _Reader()))
+    plan = FetchPlan(cast("Reader", _Reader()))
     plan.add(0, entry)
     plan.end()
     return list(plan._packs[0].offsets)
@@ -108,7 +108,7 @@ def test_a_giant_file_is_planned_in_parts(monkeypatch: pytest.MonkeyPatch, size:
     """Together they plan what one plan would; none finishes the file."""
     monkeypatch.setattr(fetch, "PART", size)
     entry = _file(85, "aaabc" + "b", ((10, 5), (25, 5)))
-    plan = Plan(cast("Reader", _Reader()))
+    plan = FetchPlan(cast("Reader", _Reader()))
     plan.check(entry)
     parts = list(plan.parts(7, entry))
     assert [offset for part in parts for offset in part._packs[0].offsets] == [
@@ -129,7 +129,7 @@ def test_a_giant_file_that_does_not_fit_is_refused_before_anything_is_fetched(
 ) -> None:
     """Wrong lengths, or chunks of a tree."""
     with pytest.raises((DigestMismatchError, FormatError)):
-        Plan(cast("Reader", _Reader())).check(entry)
+        FetchPlan(cast("Reader", _Reader())).check(entry)
 
 
 def test_tree_chunks_are_no_content() -> None:
@@ -140,7 +140,7 @@ def test_tree_chunks_are_no_content() -> None:
 
 def test_the_same_chunk_many_times() -> None:
     """Each place is planned, from one pack that is fetched once."""
-    plan = Plan(cast("Reader", _Reader()))
+    plan = FetchPlan(cast("Reader", _Reader()))
     for place in range(3):
         plan.add(place, _file(20, "aa"))
     plan.end()

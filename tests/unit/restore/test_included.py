@@ -4,7 +4,7 @@ import hashlib
 
 from vault.format.tree import Entry, encode_canonical
 from vault.model import EntryType
-from vault.restore.included import Selection, nameable, select
+from vault.restore.included import Selection, nameable, select_entries
 
 _SHA = hashlib.sha256(b"x").digest()
 
@@ -35,23 +35,23 @@ def _taken(selection: Selection) -> list[bytes]:
 
 def test_everything_by_default() -> None:
     """And nothing is partial about it."""
-    selection = select(_tree(), None)
+    selection = select_entries(_tree(), None)
     assert not selection.is_partial
     assert _taken(selection) == [entry.path for entry, _ in _tree()]
 
 
 def test_directories_around_what_is_wanted_come_along() -> None:
     """All the way up, but not their other members."""
-    selection = select(_tree(), lambda path, _: path == b"b/c/link")
+    selection = select_entries(_tree(), lambda path, _: path == b"b/c/link")
     assert selection.is_partial
     assert _taken(selection) == [b"", b"b", b"b/c", b"b/c/link"]
 
 
 def test_a_link_stands_in_for_its_file() -> None:
     """The first in order that is wanted, and only where the file itself is not."""
-    selection = select(_tree(), lambda path, _: path.startswith(b"b/"))
+    selection = select_entries(_tree(), lambda path, _: path.startswith(b"b/"))
     assert selection.files == {b"a/file": b"b/c/link"}
-    assert select(_tree(), lambda path, _: b"file" in path or b"link" in path).files == {}
+    assert select_entries(_tree(), lambda path, _: b"file" in path or b"link" in path).files == {}
 
 
 def test_patterns_are_told_what_is_a_directory() -> None:
@@ -62,13 +62,13 @@ def test_patterns_are_told_what_is_a_directory() -> None:
         told[path] = is_directory
         return False
 
-    select(_tree(), wanted)
+    select_entries(_tree(), wanted)
     assert {path for path, is_directory in told.items() if is_directory} == {b"a", b"b", b"b/c"}
 
 
 def test_nothing_wanted_leaves_the_top() -> None:
     """TARGET itself always has attributes."""
-    assert _taken(select(_tree(), lambda *_: False)) == [b""]
+    assert _taken(select_entries(_tree(), lambda *_: False)) == [b""]
 
 
 def test_a_link_whose_file_can_be_given_no_name_becomes_that_file() -> None:
@@ -81,8 +81,8 @@ def test_a_link_whose_file_can_be_given_no_name_becomes_that_file() -> None:
         (Entry(path=b"x/" + long + b"/y", type=EntryType.FIFO, mode=0o644), b""),
         (Entry(path=b"z", type=EntryType.HARD_LINK, mode=0o644, link=long), b""),
     ]
-    found = select(tree, nameable(None))
+    found = select_entries(tree, nameable(None))
     assert [entry.path for entry, _ in tree if found.takes(entry)] == [b"", b"x", b"z"]
     assert found.files == {long: b"z"}
-    only = select(tree, nameable(lambda path, _: path == b"x"))
+    only = select_entries(tree, nameable(lambda path, _: path == b"x"))
     assert [entry.path for entry, _ in tree if only.takes(entry)] == [b"", b"x"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cli.commands.restore import exit_code
+from cli.commands.restore import restore_exit
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -33,8 +33,8 @@ from vault.patterns import matcher
 from vault.repository import attestations
 from vault.restore import (
     Finalized,
-    Outcome,
     ProofFailedError,
+    RestoreOutcome,
     RestoreReport,
     RestoreRequest,
     finalize_restore,
@@ -176,7 +176,7 @@ def test_recovered(
     if former == "empty":
         target.mkdir()
     report = run(lab, record, target, workers=workers)
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert (report.atomic, report.former, report.left_out) == (True, False, {})
     assert look(target) == look(source)
     assert beside(target) == []
@@ -186,7 +186,7 @@ def test_recovered(
 def test_not_proven_is_never_called_recovered(lab: "Lab", record: Record, target: Path) -> None:
     """Without the proof it says so, also on record."""
     report = run(lab, record, target, verify=False)
-    assert report.outcome is Outcome.UNPROVEN
+    assert report.outcome is RestoreOutcome.UNPROVEN
     assert report.outcome.value == "restored, not proven"
     assert report.proof is None
     assert verdicts(lab) == ["partial"]
@@ -229,7 +229,7 @@ def test_the_verdict_of_the_proof_decides(
         run(lab, record, target)
     assert not target.exists()
     verdict = Verdict.PARTIAL
-    assert run(lab, record, target).outcome is Outcome.PARTIAL
+    assert run(lab, record, target).outcome is RestoreOutcome.PARTIAL
     assert verdicts(lab) == ["failed", "partial"]
 
 
@@ -318,7 +318,7 @@ def test_dry_run_makes_nothing(lab: "Lab", record: Record, target: Path) -> None
     """Not even a statement."""
     before = list(lab.store.versions(""))
     report = run(lab, record, target, dry_run=True)
-    assert (report.outcome, report.files, report.size) == (Outcome.PLANNED, 2, 30_003)
+    assert (report.outcome, report.files, report.size) == (RestoreOutcome.PLANNED, 2, 30_003)
     assert not target.exists()
     assert beside(target) == []
     assert list(lab.store.versions("")) == before
@@ -346,7 +346,7 @@ def test_replace_undo_finalize(
     (target / "mine").write_text("mine")
     former = look(target)
     report = run(lab, record, target, fs=fs, replace=True)
-    assert (report.outcome, report.former) == (Outcome.RECOVERED, True)
+    assert (report.outcome, report.former) == (RestoreOutcome.RECOVERED, True)
     assert report.atomic is not isinstance(fs, NoExchange)
     assert look(target) == look(source)
     with pytest.raises(ConfigError, match="not finished"):
@@ -399,7 +399,7 @@ def test_finalize_needs_the_snapshot_it_was(
 def test_empty_mount_point(lab: "Lab", record: Record, source: Path, mounted: Path) -> None:
     """Staged inside it, promoted member by member, and called not atomic."""
     report = run(lab, record, mounted)
-    assert (report.outcome, report.atomic) == (Outcome.RECOVERED, False)
+    assert (report.outcome, report.atomic) == (RestoreOutcome.RECOVERED, False)
     assert look(mounted) == look(source)
     assert mounted.stat().st_mtime_ns == source.stat().st_mtime_ns
     assert beside(mounted) == []
@@ -425,7 +425,7 @@ def included(*patterns: str) -> dict[str, Any]:
 def test_include_a_directory(lab: "Lab", record: Record, source: Path, target: Path) -> None:
     """With the directories around it and their attributes; attested as partial."""
     report = run(lab, record, target, **included("/a/deep/"))
-    assert report.outcome is Outcome.SELECTION
+    assert report.outcome is RestoreOutcome.SELECTION
     assert list(look(target)) == ["a", "a/deep", "a/deep/large"]
     assert (target / "a").stat().st_mtime_ns == (source / "a").stat().st_mtime_ns
     assert report.proof is not None
@@ -448,7 +448,7 @@ def test_include_hard_links_without_their_file(
     """The first one becomes the file, later ones link to it; of any number of chunks."""
     large = (source / "a/deep/large").read_bytes()
     report = run(lab, record, target, **included("/b/"))
-    assert report.outcome is Outcome.SELECTION
+    assert report.outcome is RestoreOutcome.SELECTION
     found = look(target)
     assert found["b/hard"] == (b"one", ["b/hard", "b/hard2"])
     assert found["b/large-too"] == (large, ["b/large-too"])
@@ -495,7 +495,7 @@ def test_plain_user(lab: "Lab", source: Path, target: Path) -> None:
             os.setgid(65534)
             os.setuid(65534)
             report = run(lab, record, target)
-            assert report.outcome is Outcome.WITHOUT_OWNERS
+            assert report.outcome is RestoreOutcome.WITHOUT_OWNERS
             assert report.left_out.keys() == {"owner"}
             details = attestations.open_attestation(report.attestation, lab.open().ledger).details
             assert details["left_out"] == report.left_out
@@ -517,7 +517,7 @@ def test_read_only_store(lab: "Lab", record: Record, source: Path, target: Path)
 
     lab.store.fault = refuse
     report = run(lab, record, target)
-    assert report.outcome is Outcome.RECOVERED
+    assert report.outcome is RestoreOutcome.RECOVERED
     assert report.statement is None
     assert report.attestation_file is not None
     assert look(target) == look(source)
@@ -689,7 +689,7 @@ def test_a_file_system_that_cannot_hold_the_tree_is_refused(
     for path in (source / "b").iterdir():
         path.unlink()
     plain = lab.snapshot(source).record
-    assert run(lab, plain, target, fs=poor).outcome is Outcome.RECOVERED
+    assert run(lab, plain, target, fs=poor).outcome is RestoreOutcome.RECOVERED
 
 
 def test_a_disk_without_room_for_the_content_is_refused(
@@ -713,7 +713,7 @@ def test_a_disk_without_room_for_the_content_is_refused(
     assert not target.exists()
     assert beside(target) == []
     room((1 << 20) + 30_000 + 12 * block)
-    assert run(lab, record, target).outcome is Outcome.RECOVERED
+    assert run(lab, record, target).outcome is RestoreOutcome.RECOVERED
 
 
 def test_an_attestation_that_can_be_kept_nowhere_is_told(
@@ -733,7 +733,7 @@ def test_an_attestation_that_can_be_kept_nowhere_is_told(
     report = run(lab, record, target, replace=True)
     assert (report.statement, report.attestation_file) == (None, None)
     assert [type(trouble) for trouble in report.troubles] == [LocalError]
-    assert exit_code(report) == 14
+    assert restore_exit(report) == 14
     journal = unfinished(target, state=lab.host.state)
     assert journal is not None
     assert journal.state == "exchanged"
@@ -760,7 +760,7 @@ def test_failure_after_the_exchange_is_not_called_a_failed_restore(
     (target / "mine").write_text("mine")
     report = run(lab, record, target, fs=Late(), replace=True)
     assert [type(trouble) for trouble in report.troubles] == [LocalError]
-    assert exit_code(report) == 14
+    assert restore_exit(report) == 14
     assert look(target) == look(source)
     assert verdicts(lab) == ["passed"]
     assert unfinished(target, state=lab.host.state) is not None

@@ -16,8 +16,8 @@ from vault.snapshot.lastrun import (
     EntryListReader,
     EntryListWriter,
     Joiner,
-    Journal,
     ListHead,
+    ListJournal,
     ListRecord,
     merge,
 )
@@ -68,7 +68,7 @@ def _read(path: Path) -> list[ListRecord]:
 
 
 def _append(path: Path, *records: ListRecord) -> None:
-    journal, problem = Journal.open(path, HEAD, NUMBERS)
+    journal, problem = ListJournal.open(path, HEAD, NUMBERS)
     assert not problem
     with journal:
         for record in records:
@@ -76,7 +76,7 @@ def _append(path: Path, *records: ListRecord) -> None:
 
 
 def _journal(path: Path) -> list[ListRecord]:
-    journal, _ = Journal.open(path, HEAD, NUMBERS)
+    journal, _ = ListJournal.open(path, HEAD, NUMBERS)
     with journal:
         return list(journal.records())
 
@@ -259,10 +259,10 @@ def test_what_was_added_can_be_read_before_it_is_committed(tmp_path: Path) -> No
 
 def test_a_journal_that_was_only_begun_is_one(tmp_path: Path) -> None:
     """A run killed before its first entry leaves nothing that the next one has to speak of."""
-    journal, _ = Journal.open(tmp_path / "journal", HEAD, NUMBERS)
+    journal, _ = ListJournal.open(tmp_path / "journal", HEAD, NUMBERS)
     (tmp_path / "killed").write_bytes((tmp_path / "journal").read_bytes())
     with journal:
-        reopened, problem = Journal.open(tmp_path / "killed", HEAD, NUMBERS)
+        reopened, problem = ListJournal.open(tmp_path / "killed", HEAD, NUMBERS)
     with reopened:
         assert (problem, list(reopened.records())) == ("", [])
 
@@ -336,13 +336,13 @@ def test_a_foreign_or_damaged_journal_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     _append(path, _record(b"a"))
     other = dataclasses.replace(HEAD, generation="other")
-    journal, problem = Journal.open(path, other, NUMBERS)
+    journal, problem = ListJournal.open(path, other, NUMBERS)
     with journal:
         assert "another generation" in problem
         assert not journal
         assert journal.head == other
     path.write_bytes(b"garbage")
-    journal, problem = Journal.open(path, HEAD, NUMBERS)
+    journal, problem = ListJournal.open(path, HEAD, NUMBERS)
     with journal:
         assert "no head" in problem
         assert list(journal.records()) == []
@@ -352,7 +352,7 @@ def test_a_continued_journal_keeps_its_head(tmp_path: Path) -> None:
     """Its key was used for what it says; a new one would not fit."""
     path = tmp_path / "journal"
     _append(path, _record(b"a"))
-    journal, _ = Journal.open(path, dataclasses.replace(HEAD, key=b"n" * 32), NUMBERS)
+    journal, _ = ListJournal.open(path, dataclasses.replace(HEAD, key=b"n" * 32), NUMBERS)
     with journal:
         assert journal.head.key == HEAD.key
 
@@ -360,7 +360,7 @@ def test_a_continued_journal_keeps_its_head(tmp_path: Path) -> None:
 def test_flushed_records_survive_a_kill(tmp_path: Path) -> None:
     """They are the operating system's as soon as `flush` returns."""
     path = tmp_path / "journal"
-    journal, _ = Journal.open(path, HEAD, NUMBERS)
+    journal, _ = ListJournal.open(path, HEAD, NUMBERS)
     journal.extend([_record(b"a")])
     journal.flush()
     journal.extend([_record(b"b")])
@@ -372,7 +372,7 @@ def test_a_journal_is_read_while_it_is_appended(tmp_path: Path) -> None:
     """A run joins against what the killed one left while it writes its own."""
     path = tmp_path / "journal"
     _append(path, _record(b"a", 1), _record(b"b", 1))
-    journal, _ = Journal.open(path, HEAD, NUMBERS)
+    journal, _ = ListJournal.open(path, HEAD, NUMBERS)
     with journal:
         records = journal.records()
         assert next(records) == _record(b"a", 1)
@@ -384,7 +384,7 @@ def test_a_journal_is_read_while_it_is_appended(tmp_path: Path) -> None:
 
 def test_a_deleted_journal_is_gone(tmp_path: Path) -> None:
     """After the list that replaces it was put in its place."""
-    journal, _ = Journal.open(tmp_path / "journal", HEAD, NUMBERS)
+    journal, _ = ListJournal.open(tmp_path / "journal", HEAD, NUMBERS)
     with journal:
         journal.extend([_record(b"a")])
         journal.delete()
@@ -396,7 +396,7 @@ def test_a_symlink_in_the_journal_s_place_is_not_followed(tmp_path: Path) -> Non
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "journal").symlink_to("victim")
     with pytest.raises(LocalError):
-        Journal.open(tmp_path / "journal", HEAD, NUMBERS)
+        ListJournal.open(tmp_path / "journal", HEAD, NUMBERS)
     assert (tmp_path / "victim").read_text() == "precious"
 
 
@@ -407,7 +407,7 @@ def test_merge_prefers_the_journal(tmp_path: Path) -> None:
     """It is younger than the last list."""
     last = [_record(b"a", 1), _record(b"a/b", 1), _record(b"a.b", 1)]
     _append(tmp_path / "journal", _record(b"a/b", 2), _record(b"z", 2))
-    journal, _ = Journal.open(tmp_path / "journal", HEAD, NUMBERS)
+    journal, _ = ListJournal.open(tmp_path / "journal", HEAD, NUMBERS)
     with journal:
         assert list(merge(last, journal)) == [
             _record(b"a", 1),
@@ -444,10 +444,10 @@ def test_a_journal_is_cut_where_the_cache_does_not_know_a_frames_mark(tmp_path: 
     _append(path, _record(b"a"))
     later = _Numbers(b"l" * 16)
     later.knows = lambda mark: True  # type: ignore[method-assign]
-    journal, _ = Journal.open(path, HEAD, later)
+    journal, _ = ListJournal.open(path, HEAD, later)
     with journal:
         journal.extend([_record(b"b")])
-    journal, problem = Journal.open(path, HEAD, NUMBERS)
+    journal, problem = ListJournal.open(path, HEAD, NUMBERS)
     with journal:
         assert not problem
         assert [record.path for record in journal.records()] == [b"a"]

@@ -17,7 +17,7 @@ from vault.snapshot import reading, stream
 from vault.snapshot.dedup import TreeBuilder
 from vault.snapshot.pieceextents import Extents
 from vault.snapshot.pieces import Pieces
-from vault.snapshot.reading import FileReader, LargeFile, Outcome, ToRead
+from vault.snapshot.reading import FileReader, LargeFile, ReadOutcome, ToRead
 from vault.snapshot.stream import StreamFile
 from vault.snapshot.walk import walk
 
@@ -96,7 +96,7 @@ def test_a_file_is_what_it_would_be_at_once(
     assert [data for _, data in found] == [data for run in runs for data in cut(run)]
     for name, data in found:
         assert name == reader.chunk_id(hashlib.sha256(data).digest())
-    assert content.outcome is Outcome.READ
+    assert content.outcome is ReadOutcome.READ
     assert content.size == path.stat().st_size
     assert content.record is not None
     entry = decode_entry(content.record.canonical, content.record.extra)

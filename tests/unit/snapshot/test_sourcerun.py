@@ -565,7 +565,7 @@ def test_a_source_that_is_gone_when_it_is_walked_publishes_nothing(
     """A tree without a top can't be read, so none is published."""
     source = make_source()
     head = lab.open().head
-    real = walking.locate
+    real = walking.locate_source
 
     def locate(path: Any) -> bytes:
         found = real(path)
@@ -575,7 +575,7 @@ def test_a_source_that_is_gone_when_it_is_walked_publishes_nothing(
         return found
 
     calls: list[bytes] = []
-    monkeypatch.setattr(walking, "locate", locate)
+    monkeypatch.setattr(walking, "locate_source", locate)
     with pytest.raises(ConfigError, match="can't be read") as refused:
         lab.snapshot(source)
     assert "nothing was published" in str(refused.value.hint)
@@ -586,7 +586,7 @@ def test_more_paths_than_a_tree_can_name_are_refused_before_anything_is_stored(
     lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tree's head names its sources and has its limit; a list of files may be longer."""
-    monkeypatch.setattr(tree, "MAX_HEADER", 200)
+    monkeypatch.setattr(tree, "MAX_TREE_HEADER", 200)
     source = make_source()
     before = list(lab.store.versions(""))
     paths = [source / f"dir0/file{number}" for number in (0, 2, 4)]

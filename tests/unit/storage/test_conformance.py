@@ -12,7 +12,7 @@ from vault.errors import RepositoryNotFoundError, RetentionError
 from vault.model import LockMode, Retention
 from vault.storage import s3
 from vault.storage.base import DeniedError, ObjectVersion, is_on_server
-from vault.storage.conformance import Need, Outcome, Probe, StoreReport, check_store, require
+from vault.storage.conformance import Barred, Probe, ProbeOutcome, StoreReport, check_store, require
 from vault.storage.local import LocalStore
 from vault.storage.memory import MemoryStore
 
@@ -57,7 +57,7 @@ def report(reports: Callable[..., StoreReport]) -> StoreReport:
 @pytest.mark.parametrize("name", ["shorten", "downgrade", "suspend", "checksum"])
 def test_promises_that_are_not_kept_are_found(report: StoreReport, name: str) -> None:
     """Here are four that would cost data."""
-    assert report.outcome(name) is Outcome.SHORTFALL
+    assert report.outcome(name) is ProbeOutcome.SHORTFALL
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ def test_promises_that_are_not_kept_are_found(report: StoreReport, name: str) ->
 )
 def test_promises_that_are_kept_are_said_to_be(report: StoreReport, name: str) -> None:
     """So that a shortfall means something."""
-    assert report.outcome(name) is Outcome.KEPT
+    assert report.outcome(name) is ProbeOutcome.KEPT
 
 
 def test_a_shortfall_of_locks_refuses_locks_only(report: StoreReport) -> None:
     """Exit 5, and the first shortfall by name."""
     only_locks = dataclasses.replace(
-        report, probes=tuple(probe for probe in report.probes if probe.row.need is not Need.ALL)
+        report, probes=tuple(probe for probe in report.probes if probe.row.need is not Barred.ALL)
     )
     require(only_locks, LockMode.NONE)
     for mode in (LockMode.GOVERNANCE, LockMode.COMPLIANCE):
@@ -86,7 +86,7 @@ def test_only_what_was_seen_is_relied_on(report: StoreReport) -> None:
     assert not report.observed.refuses_wrong_checksums
 
     def kept(probe: Probe) -> Probe:
-        return dataclasses.replace(probe, outcome=Outcome.KEPT)
+        return dataclasses.replace(probe, outcome=ProbeOutcome.KEPT)
 
     perfect = dataclasses.replace(report, probes=tuple(map(kept, report.probes)))
     assert perfect.observed.refuses_wrong_checksums
@@ -99,10 +99,10 @@ def test_a_plain_bucket_is_refused_and_its_locks_are_not_tried(
 ) -> None:
     """What can't be tried is said to be untested, never kept."""
     report = reports("plain-bucket", lock=False)
-    assert report.outcome("versioning") is Outcome.SHORTFALL
-    assert report.outcome("object-lock") is Outcome.SHORTFALL
-    assert report.outcome("shorten") is Outcome.UNTESTED
-    assert report.outcome("version-order") is Outcome.UNTESTED
+    assert report.outcome("versioning") is ProbeOutcome.SHORTFALL
+    assert report.outcome("object-lock") is ProbeOutcome.SHORTFALL
+    assert report.outcome("shorten") is ProbeOutcome.UNTESTED
+    assert report.outcome("version-order") is ProbeOutcome.UNTESTED
     with pytest.raises(RetentionError):
         require(report, LockMode.NONE)
 
@@ -110,7 +110,7 @@ def test_a_plain_bucket_is_refused_and_its_locks_are_not_tried(
 def test_a_wrong_clock_is_a_shortfall(reports: Callable[..., StoreReport]) -> None:
     """Beyond five minutes nothing is written (I9)."""
     report = reports("skewed-bucket", lock=True, ahead=timedelta(minutes=6))
-    assert report.outcome("clock") is Outcome.SHORTFALL
+    assert report.outcome("clock") is ProbeOutcome.SHORTFALL
 
 
 def test_no_bucket_is_no_report(reports: Callable[..., StoreReport]) -> None:
@@ -159,8 +159,8 @@ def test_a_promise_that_may_not_be_tried_is_untested_and_not_relied_on(
 
     monkeypatch.setattr(MotoStore, "versions", refuse)
     report = reports("unlisted-bucket", lock=True)
-    assert report.outcome("listing") is Outcome.UNTESTED
-    assert report.outcome("versioning") is Outcome.KEPT
+    assert report.outcome("listing") is ProbeOutcome.UNTESTED
+    assert report.outcome("versioning") is ProbeOutcome.KEPT
     with pytest.raises(DeniedError, match="could not be tried"):
         require(report, LockMode.NONE)
 

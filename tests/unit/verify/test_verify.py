@@ -33,7 +33,7 @@ from vault.repository.reader import Reader
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.verify import VerifyReport, verify_snapshots
-from vault.verify.found import KEPT, NAMED, Found
+from vault.verify.found import KEPT_FINDINGS, NAMED_IN_HIT, Found
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -312,14 +312,18 @@ def test_many_that_are_hit_are_counted_and_the_first_told() -> None:
     for n in range(5000):
         found.note(f"packs/{n}", "is missing")
         found.is_wrong((f"packs/{n}", bytes(32), n), MissingObjectError(f"packs/{n} is missing"))
-    assert (len(found.findings), found.finding_count, len(found.wrong)) == (KEPT, 10_000, 5000)
+    assert (len(found.findings), found.finding_count, len(found.wrong)) == (
+        KEPT_FINDINGS,
+        10_000,
+        5000,
+    )
 
 
 def test_what_is_known_to_be_hit_is_added_to_however_many_are(
     lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the first ones all is told; those beyond are counted."""
-    monkeypatch.setattr("vault.verify.found.KEPT", 2)
+    monkeypatch.setattr("vault.verify.found.KEPT_FINDINGS", 2)
     source = make_source()
     records = [lab.snapshot(source).record for _ in range(3)]
     found = Found()
@@ -343,9 +347,9 @@ def test_what_is_hit_is_capped(lab: "Lab", record: Record) -> None:
     found.concerns(record, "y", files=files, file_count=100)
     hit = found.hits[record.seq]
     assert (len(hit.objects), hit.object_count, len(hit.files), hit.file_count) == (
-        NAMED,
+        NAMED_IN_HIT,
         100,
-        NAMED,
+        NAMED_IN_HIT,
         100,
     )
     assert hit.problem == "x"
@@ -599,7 +603,7 @@ def test_a_name_that_two_sign_differently_hides_nothing(
 def _record(lab: "Lab", report: VerifyReport) -> None:
     """Sign and record a verification, as the command does."""
     repository = lab.open()
-    attestation = attestations.describe(
+    attestation = attestations.attestation_of(
         repository,
         kind="verification",
         verdict=report.verdict,
