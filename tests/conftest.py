@@ -46,7 +46,6 @@ from vault.model import (
     Parameters,
     Retention,
     from_rfc3339,
-    to_rfc3339,
 )
 from vault.repository.enrolment import (
     InitRequest,
@@ -495,7 +494,7 @@ def _publish(
     now = repository.clock()
     body = SnapshotBody(
         dataset=dataset,
-        created=to_rfc3339(now),
+        created=now,
         complete=True,
         counts=Counts(),
         tree=tree,
@@ -507,7 +506,7 @@ def _publish(
             bytes=sum(each.size for each in needs),
         ),
         mode=LockMode.NONE,
-        until=to_rfc3339(now + timedelta(days=20)),
+        until=now + timedelta(days=20),
     )
     draft = Draft(type="snapshot", subject=[(name, ref.sha256)], body=body)
     return repository.append(lambda _: draft, [key.signing], tool="forger")

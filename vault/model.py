@@ -232,7 +232,7 @@ def utc_now() -> datetime:
 
 def to_rfc3339(moment: datetime) -> str:
     """UTC with whole seconds and a Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def from_rfc3339(text: str) -> datetime:
@@ -322,5 +322,9 @@ def replace_body(body: BodyT, **changes: object) -> BodyT:
 
 
 def body_to_json(body: Body) -> Any:
-    """Plain dicts, lists, strings and numbers."""
-    return msgspec.to_builtins(body)
+    """Plain dicts, lists, strings and numbers; times of its own fields as `to_rfc3339` has them."""
+    fields = msgspec.to_builtins(body, builtin_types=(datetime,))
+    return {
+        name: to_rfc3339(value) if isinstance(value, datetime) else value
+        for name, value in fields.items()
+    }

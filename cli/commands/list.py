@@ -44,16 +44,16 @@ def list_snapshots(invocation: Invocation, dataset: str | None) -> None:
 def snapshot_fields(repository: Repository, record: Record) -> dict[str, Any]:
     """A snapshot for JSON: its manifest, where it stands and who wrote it."""
     ledger, body = repository.ledger, snapshot_body(record)
-    created, until = to_rfc3339(ledger.when(record)), to_rfc3339(ledger.effective_until(record))
-    is_overclaimed = (created, until) != (body.created, body.until)
+    created, until = ledger.when(record), ledger.effective_until(record)
+    claimed = {"created": to_rfc3339(body.created), "until": to_rfc3339(body.until)}
     return {
         "seq": record.seq,
         "head": str(record.head),
         "host": signer_name(repository, record.key_id),
         **body_to_json(body),
-        "created": created,
-        "until": until,
-        "claimed": {"created": body.created, "until": body.until} if is_overclaimed else None,
+        "created": to_rfc3339(created),
+        "until": to_rfc3339(until),
+        "claimed": claimed if (created, until) != (body.created, body.until) else None,
     }
 
 

@@ -20,7 +20,7 @@ from vault.errors import ConfigError, StorageError
 from vault.ledger.chain import Record
 from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
-from vault.model import from_rfc3339, to_rfc3339
+from vault.model import to_rfc3339
 from vault.repository.badpacks import Word
 from vault.repository.repository import Repository, snapshot_body
 from vault.repository.standing import Check, Cited, failed_check
@@ -391,7 +391,7 @@ def _text(report: SnapshotReport) -> str:
             f", stored as {render.size(counts.added_bytes)}",
             "packs": f"{report.packs} new, {report.reused_packs} reused"
             + (f", {_damaged(report.left)} replaced" if report.left else ""),
-            "kept until": render.moment(from_rfc3339(body.until)),
+            "kept until": render.moment(body.until),
             "head": str(report.record.head),
         }
     )

@@ -16,7 +16,7 @@ from vault.browse.files import FileContent
 from vault.errors import IntegrityError
 from vault.ledger.chain import Record
 from vault.machine.workers import make_workers
-from vault.model import LockMode, ObjectRef, ObjectType, from_rfc3339
+from vault.model import LockMode, ObjectRef, ObjectType
 from vault.repository import attestations, badpacks
 from vault.repository.badpacks import BadPackMemory
 from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
@@ -531,7 +531,7 @@ def test_substitutes_are_locked_as_long_as_an_older_snapshot_needs_them(
     """By whoever stores them; the packs that are no substitutes are not, which is the control."""
     lab = make_repository(LockMode.GOVERNANCE)
     first = lab.snapshot(source, retention=timedelta(days=90))
-    until = from_rfc3339(first.body.until)
+    until = first.body.until
     refs = packs_of(lab, first.record, kind)
     bad = spoil(lab, refs[:1])
     attested(lab, lab.verify())
@@ -552,7 +552,7 @@ def test_what_another_host_stored_is_locked_too(
     """A substitute that nobody has to store: the run that reuses it locks it."""
     lab = make_repository(LockMode.GOVERNANCE)
     first = lab.snapshot(source, retention=timedelta(days=90))
-    until = from_rfc3339(first.body.until)
+    until = first.body.until
     there = lab.with_host(lab.enrol("other", domain="default"))
     bad = spoil(lab, packs_of(lab, first.record, DATA))
     attested(lab, lab.verify())
@@ -569,7 +569,7 @@ def test_substitutes_that_come_later_are_locked_then(
     """A file that was away during the first run: the next that meets it locks the rest."""
     lab = make_repository(LockMode.GOVERNANCE)
     first = lab.snapshot(source, retention=timedelta(days=90))
-    until = from_rfc3339(first.body.until)
+    until = first.body.until
     bad = spoil(lab, packs_of(lab, first.record, DATA))
     attested(lab, lab.verify())
     (source / "d/f3").rename(source.parent / "f3")

@@ -19,7 +19,7 @@ from vault.ledger.chain import Record
 from vault.ledger.remembered import LedgerMemory
 from vault.ledger.statements import HeartbeatBody
 from vault.machine.workers import make_workers
-from vault.model import LAST_LOCK, Digest, LockMode, ObjectRef, Retention, from_rfc3339
+from vault.model import LAST_LOCK, Digest, LockMode, ObjectRef, Retention
 from vault.progress import Progress
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, domain_ref, snapshot_body
@@ -92,7 +92,7 @@ def _ends(lab: "Lab", refs: set[ObjectRef]) -> list[datetime]:
 
 
 def _until(record: Record) -> datetime:
-    return from_rfc3339(snapshot_body(record).until)
+    return snapshot_body(record).until
 
 
 # --- a year ---

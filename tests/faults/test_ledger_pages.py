@@ -11,7 +11,7 @@ from vault.errors import RollbackError
 from vault.ledger import pages
 from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
 from vault.ledger.statements import EventBody, HeartbeatBody
-from vault.model import Digest
+from vault.model import Digest, from_rfc3339
 from vault.repository.log import Draft
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name, page_name
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
 
 LENGTH = 10
-NOW = "2026-01-02T03:04:05Z"
+NOW = from_rfc3339("2026-01-02T03:04:05Z")
 
 
 @pytest.fixture
@@ -44,7 +44,12 @@ def _vouch(lab: "Lab") -> None:
     """Another key than the writer's signs at the head."""
     repository = lab.open()
     digest = repository.put_evidence(b"seen")
-    body = EventBody(verdict="passed", started=NOW, finished=NOW, attestation=str(digest))
+    body = EventBody(
+        verdict="passed",
+        started=NOW,
+        finished=NOW,
+        attestation=str(digest),
+    )
     draft = Draft(type="drill", subject=[(f"evidence/{digest}", digest)], body=body)
     repository.append(lambda _: draft, [lab.recovery.restorer], tool="vault test")
 

@@ -29,7 +29,7 @@ from vault.format.tree import (
 from vault.ledger.chain import Record
 from vault.ledger.statements import Counts, EventBody, InventoryRef, SnapshotBody, TreeRef
 from vault.machine.workers import make_workers
-from vault.model import Digest, EntryType, LockMode, ObjectRef, ObjectType, to_rfc3339
+from vault.model import Digest, EntryType, LockMode, ObjectRef, ObjectType
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, domain_ref
 from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
@@ -101,7 +101,7 @@ class Forger:
         text = inventory.encode([*self.refs, domain_ref(writer.domain)])
         name = f"inventory/{Digest.of(text)}"
         ref = self.repository.put(name, text, self.repository.clock()).ref
-        now = to_rfc3339(self.repository.clock())
+        now = self.repository.clock()
         body = SnapshotBody(
             dataset="data",
             created=now,

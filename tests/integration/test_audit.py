@@ -13,7 +13,6 @@ import pytest
 from vault.crypto.keyfiles import load_recovery
 from vault.errors import StorageError
 from vault.ledger.statements import EventBody
-from vault.model import to_rfc3339
 from vault.repository.enrolment import existing_root
 from vault.repository.log import Draft
 from vault.repository.repository import Repository
@@ -348,7 +347,7 @@ def forge_event(stored: Path, keys: Path) -> Callable[..., int]:
         assert root is not None
         repository = Repository.open(store, root, clock=lambda: datetime.now(UTC))
         digest = repository.put_evidence(b"no envelope at all")
-        now = to_rfc3339(repository.clock())
+        now = repository.clock()
         body = EventBody(started=now, finished=now, attestation=str(digest), **fields)
         draft = Draft(type=kind, subject=[(f"evidence/{digest}", digest)], body=body)
         return repository.append(lambda _: draft, [recovery.restorer], tool="test").seq

@@ -41,7 +41,7 @@ from vault.ledger.statements import (
     VerificationBody,
     WriterBody,
 )
-from vault.model import Body, Digest, LockMode, ObjectRef, Parameters, replace_body
+from vault.model import Body, Digest, LockMode, ObjectRef, Parameters, from_rfc3339, replace_body
 from vault.storage.names import ledger_name
 
 REPOSITORY = "00112233445566778899aabbccddeeff"
@@ -136,7 +136,7 @@ def _enrol(name: str, domain: ObjectRef, *datasets: str) -> WriterBody:
 def _snapshot(dataset: str, listed: ObjectRef, objects: list[ObjectRef]) -> SnapshotBody:
     return SnapshotBody(
         dataset=dataset,
-        created="2026-01-01T03:00:00Z",
+        created=from_rfc3339("2026-01-01T03:00:00Z"),
         complete=True,
         counts=Counts(files=1, directories=1),
         tree=TreeRef(id="ab" * 32, level=0, commitment="cd" * 32),
@@ -148,7 +148,7 @@ def _snapshot(dataset: str, listed: ObjectRef, objects: list[ObjectRef]) -> Snap
             bytes=sum(ref.size for ref in objects),
         ),
         mode=LockMode.NONE,
-        until=UNTIL,
+        until=from_rfc3339(UNTIL),
     )
 
 
@@ -204,8 +204,8 @@ def _build_store(directory: Path) -> _Writer:
     event = EventBody(
         verdict="passed",
         snapshot=3,
-        started="2026-01-01T08:00:00Z",
-        finished="2026-01-01T08:01:00Z",
+        started=from_rfc3339("2026-01-01T08:00:00Z"),
+        finished=from_rfc3339("2026-01-01T08:01:00Z"),
         attestation=str(attestation.sha256),
     )
     writer.append("restore", event, "restorer")
@@ -229,8 +229,8 @@ def _verification(**changes: Any) -> VerificationBody:
     body = VerificationBody(
         verdict="partial",
         snapshots=((2, 2), (3, 3)),
-        started="2026-01-01T13:00:00Z",
-        finished="2026-01-01T13:01:00Z",
+        started=from_rfc3339("2026-01-01T13:00:00Z"),
+        finished=from_rfc3339("2026-01-01T13:01:00Z"),
         attestation="ab" * 32,
         share=50_000,
         slice=(2, 30),
@@ -291,8 +291,8 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
     event = EventBody(
         verdict="passed",
         snapshot=end,
-        started="2026-01-01T08:00:00Z",
-        finished="2026-01-01T08:01:00Z",
+        started=from_rfc3339("2026-01-01T08:00:00Z"),
+        finished=from_rfc3339("2026-01-01T08:01:00Z"),
         attestation="ab" * 32,
     )
     later = writer.statement("restore", event)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from vault.custody.findings import Findings
 from vault.custody.needs import when
 from vault.ledger.chain import Ledger, Record
-from vault.model import Code, from_rfc3339
+from vault.model import Code
 from vault.repository.repository import snapshot_body
 from vault.retention import MAX_SKEW
 from vault.storage.lockrules import is_weaker
@@ -67,7 +67,7 @@ def _check_time(
 def _check_created(
     ledger: Ledger, record: Record, previous: Record | None, findings: Findings
 ) -> None:
-    created, stored = from_rfc3339(snapshot_body(record).created), ledger.stored(record)
+    created, stored = snapshot_body(record).created, ledger.stored(record)
     subject, dataset = f"ledger {record.seq}", snapshot_body(record).dataset
     if previous is not None and created < ledger.when(previous) - 2 * MAX_SKEW:  # two clocks
         findings.add(

@@ -23,7 +23,7 @@ from vault.ledger.statements import (
     Verdict,
     VerificationBody,
 )
-from vault.model import Digest, from_rfc3339
+from vault.model import Digest
 from vault.storage.names import is_drawn
 
 SLICES: Final = 30  # a run a night reads every pack within a month
@@ -266,4 +266,4 @@ def coverage(
 
 def _read_at(ledger: Ledger, record: Record) -> datetime:
     assert isinstance(record.body, VerificationBody)
-    return min(from_rfc3339(record.body.started), ledger.stored(record))
+    return min(record.body.started, ledger.stored(record))

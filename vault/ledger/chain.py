@@ -52,7 +52,7 @@ from vault.model import (
     Digest,
     Finding,
     Severity,
-    from_rfc3339,
+    body_to_json,
     to_rfc3339,
 )
 from vault.retention import MAX_SKEW, RUN_MARGIN
@@ -293,7 +293,7 @@ class Ledger:
         signers = (key_ids,) if isinstance(key_ids, str) else tuple(key_ids)
         if self._listed.keys().isdisjoint(signers):
             raise SignatureError(f"{type} statement would not link: the key is not listed")
-        KINDS[type].check(body)
+        parse_body(type, body_to_json(body))
         reason, _ = self._objection(type, body, signers)
         if reason:
             raise SignatureError(f"{type} statement would be void: {reason}")
@@ -356,7 +356,7 @@ class Ledger:
         Raises:
             FormatError: The record is no snapshot.
         """
-        claimed = from_rfc3339(_snapshot(record).until)
+        claimed = _snapshot(record).until
         at = bisect.bisect_left(self._longest, (record.seq, 0))
         longest = timedelta(seconds=min(self._longest[at - 1][1], _MAX_SPAN))
         return min(claimed, _later(self.stored(record), longest + RUN_MARGIN + MAX_SKEW))
@@ -366,15 +366,15 @@ class Ledger:
         found: list[Finding] = []
         for record in self.snapshots():
             body, subject = _snapshot(record), f"ledger {record.seq}"
-            when, until = to_rfc3339(self.when(record)), to_rfc3339(self.effective_until(record))
+            when, until = self.when(record), self.effective_until(record)
             if when != body.created:
                 found.append(
                     Finding(
                         severity=Severity.WARNING,
                         subject=subject,
                         problem="snapshot claims to be taken after it was stored,"
-                        f" and counts as taken at {when}",
-                        found=body.created,
+                        f" and counts as taken at {to_rfc3339(when)}",
+                        found=to_rfc3339(body.created),
                         code=Code.OVERCLAIM,
                     )
                 )
@@ -384,8 +384,8 @@ class Ledger:
                         severity=Severity.WARNING,
                         subject=subject,
                         problem="snapshot claims to be kept longer than the root allows,"
-                        f" and is owed until {until}",
-                        found=body.until,
+                        f" and is owed until {to_rfc3339(until)}",
+                        found=to_rfc3339(body.until),
                         code=Code.OVERCLAIM,
                     )
                 )
@@ -693,9 +693,9 @@ def _claimed_time(record: Record) -> datetime:
     """
     match record.body:
         case SnapshotBody() as body:
-            return from_rfc3339(body.created)
+            return body.created
         case EventBody() | VerificationBody() as body:
-            return from_rfc3339(body.finished)
+            return body.finished
         case _:
             raise FormatError(f"ledger {record.seq} is about no time", found=record.type)
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -180,13 +181,13 @@ class SnapshotBody(Body, frozen=True, kw_only=True):
     """The manifest: publishes the state of one dataset at one time."""
 
     dataset: str
-    created: str  # RFC 3339, start of the run
+    created: datetime  # start of the run
     complete: bool
     counts: Counts
     tree: TreeRef
     inventory: InventoryRef
     mode: LockMode
-    until: str  # RFC 3339
+    until: datetime
     policy: str = ""  # digest of the policy file in force
     previous: int | None = None  # seq of the dataset's snapshot before
 
@@ -203,8 +204,8 @@ class EventBody(Body, frozen=True, kw_only=True):
 
     verdict: str  # of `Verdict`
     snapshot: int | None = None  # seq
-    started: str
-    finished: str
+    started: datetime
+    finished: datetime
     attestation: str  # digest of evidence/<sha256>
     bad: tuple[str, ...] = ()  # ids of packs found wrong, sorted; the first of them
     bad_count: int = 0  # of all
@@ -216,8 +217,8 @@ class VerificationBody(Body, frozen=True, kw_only=True):
 
     verdict: str  # of `Verdict`
     snapshots: tuple[tuple[int, int], ...]  # covered: first and last seq of each range, ascending
-    started: str
-    finished: str
+    started: datetime
+    finished: datetime
     attestation: str  # digest of evidence/<sha256>
     share: int  # of the objects, in parts per million; 1,000,000: all
     slice: tuple[int, int] | None = None  # [K, N]: the K-th of N slices, from 0
@@ -312,6 +313,7 @@ class Kind:
     role: Role
     shape: type[Body]
     check: Callable[[Any], None]  # raises a VaultError for what the shape can't say
+    times: tuple[str, ...] = ()  # fields of its shape that are times
 
 
 def parse_body(kind: str, fields: Any) -> Body:
@@ -321,9 +323,19 @@ def parse_body(kind: str, fields: Any) -> Body:
         VaultError: It has not the shape of its type.
     """
     known = KINDS[kind]
-    body = body_from_json(fields, known.shape)
+    body = body_from_json(_with_times(fields, known.times), known.shape)
     known.check(body)
     return body
+
+
+def _with_times(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The fields with their times parsed: msgspec would take more spellings than one.
+
+    Raises:
+        FormatError: One has another spelling.
+    """
+    read = {name: fields[name] for name in names if isinstance(fields.get(name), str)}
+    return {**fields, **{name: from_rfc3339(text) for name, text in read.items()}}
 
 
 def parse_writer_key(body: WriterBody) -> VerifyKey:
@@ -375,8 +387,6 @@ def _check_writer(body: WriterBody) -> None:
 
 def _check_snapshot(body: SnapshotBody) -> None:
     validate_label(body.dataset, "dataset")
-    from_rfc3339(body.created)
-    from_rfc3339(body.until)
     ChunkId.parse(body.tree.id)
     Id.parse(body.tree.commitment)
     if not 0 <= body.tree.level <= _MAX_TREE_LEVEL:
@@ -434,8 +444,6 @@ def _check_findings(body: EventBody | VerificationBody) -> None:
         Verdict.PARTIAL,
         Verdict.INCONCLUSIVE,
     )
-    from_rfc3339(body.started)
-    from_rfc3339(body.finished)
     Digest.parse(body.attestation)
     for what, ids in (("bad", body.bad), ("cleared", body.cleared)):
         if len(ids) > MAX_BAD_PACKS or list(ids) != sorted(set(ids)):
@@ -491,17 +499,20 @@ def _at_least_zero(value: int, what: str) -> None:
         raise FormatError(f"{what} must not be negative", found=value)
 
 
-_EVENT = Kind(role=Role.RESTORER, shape=EventBody, check=_check_event)
+_SPAN = ("started", "finished")
+_EVENT = Kind(role=Role.RESTORER, shape=EventBody, check=_check_event, times=_SPAN)
 
 KINDS: Mapping[str, Kind] = {
     StatementType.ROOT: Kind(role=Role.ROOT, shape=RootBody, check=_check_root),
     StatementType.WRITER: Kind(role=Role.ENROLLER, shape=WriterBody, check=_check_writer),
-    StatementType.SNAPSHOT: Kind(role=Role.WRITER, shape=SnapshotBody, check=_check_snapshot),
+    StatementType.SNAPSHOT: Kind(
+        role=Role.WRITER, shape=SnapshotBody, check=_check_snapshot, times=("created", "until")
+    ),
     StatementType.HEARTBEAT: Kind(role=Role.WRITER, shape=HeartbeatBody, check=_check_nothing),
     StatementType.RESTORE: _EVENT,
     StatementType.DRILL: _EVENT,
     StatementType.VERIFICATION: Kind(
-        role=Role.RESTORER, shape=VerificationBody, check=_check_verification
+        role=Role.RESTORER, shape=VerificationBody, check=_check_verification, times=_SPAN
     ),
     StatementType.POLICY: Kind(role=Role.POLICY, shape=PolicyBody, check=_check_policy),
     StatementType.HOLD: Kind(role=Role.POLICY, shape=HoldBody, check=_check_hold),

@@ -313,13 +313,13 @@ class Attempt:
         self._mend()
         body = SnapshotBody(
             dataset=task.request.dataset,
-            created=to_rfc3339(task.started),
+            created=task.started,
             complete=run.complete,
             counts=counts,
             tree=tree,
             inventory=InventoryRef(sha256="", size=0, version="", objects=0, bytes=0),
             mode=self._repository.parameters.lock_mode,
-            until="",
+            until=task.started,  # as are the inventory's fields: the publisher knows it
         )
         record = self._publisher.publish(
             Publication(

@@ -23,7 +23,7 @@ from vault.ledger.chain import Ledger, Record
 from vault.ledger.statements import InventoryRef, SnapshotBody, StatementType
 from vault.machine.chunkcache import Cache, PackRow
 from vault.machine.workers import Workers
-from vault.model import Digest, LockMode, ObjectRef, from_rfc3339, replace_body, to_rfc3339
+from vault.model import Digest, LockMode, ObjectRef, replace_body
 from vault.repository.domainpacks import distrusted_spans, index_objects
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, domain_ref
@@ -151,7 +151,7 @@ class Publisher:
                 bytes=resolved.bytes_total,
             ),
             mode=repository.parameters.lock_mode,
-            until=to_rfc3339(until),
+            until=until,
         )
         needed = [*refs, domain, stored.ref, *resolved.bases]
         return repository.append(
@@ -170,7 +170,7 @@ class Publisher:
         """The statement, with I4's checks against the ledger it is to extend."""
         if distrusted_spans(ledger, self._domain.name) != self._spans:
             raise PacksGoneError(())  # whom to believe has changed meanwhile
-        if self._is_late(from_rfc3339(body.until), publication.retention):
+        if self._is_late(body.until, publication.retention):
             raise PacksGoneError(())
         bad = ledger.bad_packs()
         spoilt = [pack.number for pack in publication.packs if pack.row.pack_id.hex() in bad]

@@ -27,7 +27,7 @@ from vault.ledger.chain import Ledger, Record
 from vault.ledger.statements import RootBody, StatementType
 from vault.machine.chunkcache import ChunkPlace
 from vault.machine.workers import Workers, in_order
-from vault.model import EntryType, LockMode, ObjectRef, ObjectType, Severity, from_rfc3339
+from vault.model import EntryType, LockMode, ObjectRef, ObjectType, Severity
 from vault.progress import Progress
 from vault.repository.reader import LOOKED_UP, PackReader, Reader
 from vault.repository.repository import Repository
@@ -341,7 +341,7 @@ class OpenedContents:
         """How many of the packs that are read instead are locked for less long than is needed."""
         if self._repository.parameters.lock_mode is LockMode.NONE:
             return 0  # as everything is
-        until = from_rfc3339(reader.body.until)
+        until = reader.body.until
         return sum(not self._lasts(ref, until) for ref in reader.substitutes.values())
 
     def _lasts(self, ref: ObjectRef, until: datetime) -> bool:

@@ -20,7 +20,7 @@ from vault.ledger.chain import Record
 from vault.ledger.envelope import Head, build_statement, seal_envelope
 from vault.ledger.statements import HeartbeatBody, HoldBody, InventoryRef, PruneBody
 from vault.machine.workers import make_workers
-from vault.model import Digest, LockMode, ObjectRef, Retention, Severity, from_rfc3339
+from vault.model import Digest, LockMode, ObjectRef, Retention, Severity
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, snapshot_body
@@ -878,7 +878,7 @@ def test_nothing_is_written(lab: "Lab", record: Record, make_source: Callable[..
 
 def test_a_gap_by_its_numbers(lab: "Lab", record: Record) -> None:
     """Days are whole and never negative."""
-    until = from_rfc3339(snapshot_body(record).until)
+    until = snapshot_body(record).until
     short = Protection(until=until - timedelta(hours=1), weakest="x", promised=until)
     assert short.has_gap
     assert short.days_to_gap(until - timedelta(days=3)) == 2

@@ -75,7 +75,7 @@ def cite(lab: "Lab", record: Record, data: bytes, kind: str = "restore", **chang
     """A statement by the restorer's key that cites these bytes, whatever they are."""
     repository = lab.open()
     digest = repository.put_evidence(data)
-    now = to_rfc3339(lab.clock())
+    now = lab.clock()
     body = EventBody(
         verdict="passed",
         snapshot=record.seq,

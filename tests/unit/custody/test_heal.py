@@ -19,7 +19,7 @@ from vault.errors import (
 from vault.ledger.chain import Record, Status
 from vault.ledger.statements import EventBody, PruneBody, VerificationBody
 from vault.machine.workers import make_workers
-from vault.model import Digest, LockMode, ObjectRef, Retention, to_rfc3339
+from vault.model import Digest, LockMode, ObjectRef, Retention
 from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
@@ -188,9 +188,14 @@ def test_evidence_is_exposed(lab: "Lab", record: Record, cited_by: str) -> None:
     repository = lab.open()
     digest = repository.put_evidence(b"cited")
     body: PruneBody | EventBody | VerificationBody = PruneBody(phase="result", plan=str(digest))
-    now = to_rfc3339(lab.clock())
+    now = lab.clock()
     if cited_by == "restore":
-        body = EventBody(verdict="passed", started=now, finished=now, attestation=str(digest))
+        body = EventBody(
+            verdict="passed",
+            started=now,
+            finished=now,
+            attestation=str(digest),
+        )
     if cited_by == "verification":
         body = VerificationBody(
             snapshots=((record.seq, record.seq),),

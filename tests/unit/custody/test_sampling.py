@@ -31,7 +31,7 @@ from vault.ledger.statements import (
     TreeRef,
     VerificationBody,
 )
-from vault.model import Body, Digest, LockMode, replace_body, to_rfc3339
+from vault.model import Body, Digest, LockMode, from_rfc3339, replace_body
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 NONCE = bytes(range(NONCE_SIZE))
@@ -82,13 +82,13 @@ class History:
         """One more snapshot that is owed for ever."""
         body = SnapshotBody(
             dataset="www",
-            created=to_rfc3339(self.now),
+            created=self.now,
             complete=True,
             counts=Counts(),
             tree=TreeRef(id="00" * 32, level=0, commitment="00" * 32),
             inventory=InventoryRef(sha256="00" * 32, size=1, version="v", objects=1, bytes=1),
             mode=LockMode.NONE,
-            until="2099-01-01T00:00:00Z",
+            until=from_rfc3339("2099-01-01T00:00:00Z"),
         )
         return self.link("snapshot", body)
 
@@ -99,8 +99,8 @@ class History:
         body = VerificationBody(
             verdict=verdict,
             snapshots=self.ledger.ranges({record.seq for record in records}),
-            started=to_rfc3339(self.now),
-            finished=to_rfc3339(self.now),
+            started=self.now,
+            finished=self.now,
             attestation="00" * 32,
             share=1_000_000 if sample.is_whole else share,
             slice=sample.slice,
@@ -341,7 +341,7 @@ def test_a_claimed_time_is_never_later_than_the_stores() -> None:
     history.snapshot()
     record = history.verify(history.owed, WHOLE, verdict="passed")
     assert isinstance(record.body, VerificationBody)
-    tomorrow = to_rfc3339(history.now + timedelta(days=1))
+    tomorrow = history.now + timedelta(days=1)
     history.link("verification", replace_body(record.body, started=tomorrow, finished=tomorrow))
     assert coverage(history.ledger, history.owed).since == history.now
 

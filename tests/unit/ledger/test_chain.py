@@ -55,6 +55,7 @@ from vault.model import (
     Severity,
     body_from_json,
     body_to_json,
+    from_rfc3339,
     replace_body,
     to_rfc3339,
 )
@@ -456,15 +457,15 @@ def test_signature_of_another_writer_takes_no_effect_away(chain: Chain) -> None:
 EVENT = EventBody(
     verdict="passed",
     snapshot=1,
-    started="2026-01-01T00:00:00Z",
-    finished="2026-01-01T00:00:00Z",
+    started=from_rfc3339("2026-01-01T00:00:00Z"),
+    finished=from_rfc3339("2026-01-01T00:00:00Z"),
     attestation=DIGEST,
 )
 VERIFICATION = VerificationBody(
     verdict="passed",
     snapshots=((1, 1),),
-    started="2026-01-01T00:00:00Z",
-    finished="2026-01-01T00:00:00Z",
+    started=from_rfc3339("2026-01-01T00:00:00Z"),
+    finished=from_rfc3339("2026-01-01T00:00:00Z"),
     attestation=DIGEST,
     share=1_000_000,
     opened=True,

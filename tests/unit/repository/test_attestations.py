@@ -10,7 +10,7 @@ from vault.errors import ConfigError, FormatError, SignatureError, VaultError
 from vault.ledger.chain import Record
 from vault.ledger.envelope import parse_envelope, seal_envelope
 from vault.ledger.statements import EventBody, PublicKey, RootBody, VerificationBody
-from vault.model import Digest, replace_body
+from vault.model import Digest, from_rfc3339, replace_body
 from vault.repository import attestations
 from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE
@@ -213,8 +213,8 @@ def test_junk_is_no_attestation(lab: "Lab") -> None:
     junk = b"nothing was restored"
     said = EventBody(
         verdict="passed",
-        started="2026-01-01T00:00:00Z",
-        finished="2026-01-01T00:00:09Z",
+        started=from_rfc3339("2026-01-01T00:00:00Z"),
+        finished=from_rfc3339("2026-01-01T00:00:09Z"),
         attestation=str(Digest.of(junk)),
     )
     assert _objections(lab, junk, _cite(lab, junk, "drill", said)) == ["attestation"]

@@ -7,7 +7,7 @@ import pytest
 from vault.errors import ConfigError, SignatureError
 from vault.ledger.chain import Ledger, Record, Status
 from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
-from vault.model import Digest, LockMode
+from vault.model import Digest, LockMode, from_rfc3339
 from vault.repository.snapshotspec import parse_moment, select_snapshot
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
@@ -49,13 +49,13 @@ class History:
         """One snapshot."""
         body = SnapshotBody(
             dataset=dataset,
-            created=created,
+            created=from_rfc3339(created),
             complete=complete,
             counts=Counts(),
             tree=TreeRef(id=DIGEST, level=0, commitment=DIGEST),
             inventory=InventoryRef(sha256=DIGEST, size=1, version="1", objects=1, bytes=1),
             mode=LockMode.NONE,
-            until="2026-02-01T00:00:00Z",
+            until=from_rfc3339("2026-02-01T00:00:00Z"),
         )
         record = self._append("snapshot", body, Status.VOID if void else Status.VALID)
         self.ledger._datasets.setdefault(dataset, []).append(record.seq)

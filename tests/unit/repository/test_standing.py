@@ -18,7 +18,7 @@ from vault.errors import (
 )
 from vault.ledger.chain import Record
 from vault.ledger.statements import VerificationBody, name_packs
-from vault.model import Digest, replace_body, to_rfc3339
+from vault.model import Digest, replace_body
 from vault.repository import attestations
 from vault.repository.datasets import owed
 from vault.repository.log import Draft
@@ -393,7 +393,7 @@ def junk(lab: "Lab", kind: str, about: int, verdict: str, data: bytes) -> int:
     lab.clock.advance(minutes=1)
     repository = lab.open()
     digest = repository.put_evidence(data)
-    now = to_rfc3339(lab.clock())
+    now = lab.clock()
     body: Any
     if kind == "verification":
         body = VerificationBody(
@@ -409,7 +409,11 @@ def junk(lab: "Lab", kind: str, about: int, verdict: str, data: bytes) -> int:
         )
     else:
         body = EventBody(
-            verdict=verdict, snapshot=about, started=now, finished=now, attestation=str(digest)
+            verdict=verdict,
+            snapshot=about,
+            started=now,
+            finished=now,
+            attestation=str(digest),
         )
     draft = Draft(type=kind, subject=[(f"evidence/{digest}", digest)], body=body)
     return repository.append(lambda _: draft, [lab.recovery.restorer], tool="test").seq
