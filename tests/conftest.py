@@ -1,6 +1,7 @@
 """What tests of whole operations share: a clock, a repository with its keys, small sources."""
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import hmac
@@ -224,19 +225,27 @@ class Lab:
 
     def contents(self, record: Record) -> dict[str, bytes]:
         """Bytes of every file of a snapshot by path, put together from its packs."""
-        scratch = self.base / "contents"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        reader = Reader(self.open(), self.recovery.recipient, record, scratch=scratch)
-        try:
-            reader.load_packs()
+        with self._reader(record) as reader:
             return {
                 os.fsdecode(entry.path): _content(reader, entry)
                 for entry, _ in reader.tree()
                 if entry.type is EntryType.FILE
             }
-        finally:
-            reader.close()
+
+    def entries(self, record: Record) -> dict[str, Entry]:
+        """Every entry of a snapshot by path."""
+        with self._reader(record) as reader:
+            return {os.fsdecode(entry.path): entry for entry, _ in reader.tree()}
+
+    @contextlib.contextmanager
+    def _reader(self, record: Record) -> Iterator[Reader]:
+        scratch = self.base / "contents"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        reader = Reader(self.open(), self.recovery.recipient, record, scratch=scratch)
+        with contextlib.closing(reader):
+            reader.load_packs()
+            yield reader
 
 
 def _content(reader: Reader, entry: Entry) -> bytes:

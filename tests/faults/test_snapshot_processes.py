@@ -14,8 +14,7 @@ from vault.errors import LocalError
 from vault.ledger.chain import Record
 from vault.machine.workers import make_workers
 from vault.repository.reader import Reader
-from vault.snapshot import SnapshotReport, reading, sharing, sourcerun
-from vault.snapshot import walk as walking
+from vault.snapshot import SnapshotReport, opening, reading, sharing, sourcerun
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -68,7 +67,7 @@ def before_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Ac
     """Have something done before a file is opened; returns the list of those in helpers."""
 
     def install(act: Act) -> Path:
-        parent, opened, real = os.getpid(), tmp_path / "opened", walking.open_source
+        parent, opened, real = os.getpid(), tmp_path / "opened", opening.open_source
         opened.touch()
 
         def open_source(full: bytes, expected: Any) -> tuple[int, os.stat_result]:
@@ -78,7 +77,7 @@ def before_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Ac
                 act(Path(os.fsdecode(full)))
             return real(full, expected)
 
-        monkeypatch.setattr(walking, "open_source", open_source)
+        monkeypatch.setattr(opening, "open_source", open_source)
         return opened
 
     return install
@@ -112,7 +111,7 @@ def test_what_others_read_is_unchanged_next_time(
     lab.clock.now = datetime.now(UTC) + timedelta(hours=1)
     take(lab, source)
     opened: list[bytes] = []
-    monkeypatch.setattr(walking, "open_source", lambda full, _: opened.append(full))
+    monkeypatch.setattr(opening, "open_source", lambda full, _: opened.append(full))
     assert take(lab, source, processes=0).body.counts.files == FILES + 3
     assert not opened
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.machine import filesystems, mounts
-from vault.snapshot import grounds
-from vault.snapshot import walk as walking
+from vault.snapshot import grounds, opening
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -71,13 +70,13 @@ def lab(make_repository: "MakeRepository") -> "Lab":
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that a run opened since the list was cleared."""
     opened: list[str] = []
-    real = walking.open_source
+    real = opening.open_source
 
     def open_source(full: bytes, expected: Any) -> tuple[int, os.stat_result]:
         opened.append(os.fsdecode(full.rpartition(b"/")[2]))
         return real(full, expected)
 
-    monkeypatch.setattr(walking, "open_source", open_source)
+    monkeypatch.setattr(opening, "open_source", open_source)
     return opened
 
 

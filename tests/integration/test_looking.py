@@ -349,14 +349,14 @@ def test_status_warns_of_an_incomplete_snapshot(
     vault: Vault, vault_json: VaultJson, taken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And names the newest complete one."""
-    from vault.snapshot import walk
+    from vault.snapshot import opening
 
     def refuse(*_: object, **__: object) -> int:
         raise PermissionError(13, "Permission denied")
 
     (taken / "new").write_text("unreadable")
     with monkeypatch.context() as patch:
-        patch.setattr(walk, "open_source", refuse)
+        patch.setattr(opening, "open_source", refuse)
         assert vault("snapshot", taken, "--name", "data")[0] == 3
     _, _, err = vault("status")
     assert "snapshot 3 of data is incomplete; the newest complete one is 2" in err

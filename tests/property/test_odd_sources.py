@@ -154,7 +154,9 @@ class _Oddly:
         return os.stat_result(visible, hidden)
 
     def _readlink(self, path: Any, **options: Any) -> Any:
-        if os.fsencode(path) != b"link":
+        around = options.get("dir_fd")
+        is_open = not path and self._names.get(self._real["fstat"](around).st_ino) == "link"
+        if not is_open and os.fsencode(path) != b"link":
             return self._real["readlink"](path, **options)
         return self._drawn["link"][:4096]  # as Python reads them
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from vault.model import EntryType
-from vault.snapshot import walk
+from vault.snapshot import opening, walk
 from vault.snapshot.grounds import Grounds
 from vault.snapshot.lastrun import Joiner, ListRecord
 from vault.snapshot.packer import numbers_in
@@ -87,10 +87,11 @@ def _planned(
             return Planned(path=item.path, action=PreviewAction.UNCHANGED, size=item.stat.st_size)
         reason = "unchanged, but its packs are damaged, gone or about to go"
     try:
-        os.close(walk.open_source(item.full, item.stat)[0])
+        descriptor, found = opening.open_source(item.full, item.stat)
     except OSError as error:
         return Planned(path=item.path, action=PreviewAction.UNREADABLE, reason=error.strerror or "")
-    return Planned(path=item.path, action=PreviewAction.READ, size=item.stat.st_size, reason=reason)
+    os.close(descriptor)
+    return Planned(path=item.path, action=PreviewAction.READ, size=found.st_size, reason=reason)
 
 
 def _left_out(item: SourceItem) -> Planned | None:

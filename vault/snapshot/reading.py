@@ -20,7 +20,7 @@ from vault.format.tree import MAX_INLINE, MAX_ZEROS
 from vault.format.treehash import TreeHash
 from vault.machine import metadata
 from vault.model import Buffer, ObjectType
-from vault.snapshot import walk
+from vault.snapshot import opening
 from vault.snapshot.lastrun import ListRecord
 from vault.snapshot.links import state_of
 from vault.snapshot.pieceextents import Extents
@@ -117,7 +117,8 @@ class FileReader:
             room: Where their bytes go; `ReadContent.pieces` are views of it, one after the other.
 
         Returns:
-            None for a file that does not find room: it has grown, or goes on beyond its size.
+            None for a file that is to be read in pieces: it has grown, goes on beyond its
+            size, or was replaced by a sparse one.
         """
         chunker = Chunker(self._sizes)
         read_ns = self.clock_ns()  # before the first byte: later writes are newer
@@ -148,6 +149,9 @@ class FileReader:
         if isinstance(asked, OSError):
             return failed(asked)
         fd, before = asked
+        if before.st_ino != item.st_ino and self.is_in_pieces(before):  # it took the file's place
+            os.close(fd)
+            return None
         try:
             try:
                 size = _read_whole(fd, room, before.st_size)
@@ -217,7 +221,7 @@ class LargeFile(Pieces):
     ) -> None:
         self._item = item
         self._read_ns = reader.clock_ns()
-        self._fd, self._before = walk.open_source(item.full, item)
+        self._fd, self._before = opening.open_source(item.full, item)
         size = self._before.st_size
         self._size = 0  # bytes that were read and hashed, holes included
         self._zeros = 0  # of those, in holes
@@ -357,7 +361,7 @@ _Asked: TypeAlias = tuple[int, os.stat_result] | OSError
 def _ask(item: ToRead) -> _Asked:
     """Open a file and have the disk begin to read it, without waiting; or why that failed."""
     try:
-        fd, status = walk.open_source(item.full, item)
+        fd, status = opening.open_source(item.full, item)
     except OSError as error:
         return error
     if status.st_size:

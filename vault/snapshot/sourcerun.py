@@ -32,6 +32,7 @@ from vault.machine import metadata, mounts
 from vault.machine.workers import Workers
 from vault.model import EntryType, replace_body
 from vault.progress import Progress
+from vault.snapshot import opening
 from vault.snapshot import walk as walking
 from vault.snapshot.dedup import ChunkStore, TreeBuilder
 from vault.snapshot.grounds import LONG_AGO, Grounds
@@ -346,7 +347,7 @@ class SourceRun:
                     self._store_large(item)
                 elif to_read:
                     content = next(read)
-                    if content is None:  # it grew since it was listed
+                    if content is None:  # it grew, or was replaced, since it was listed
                         self._store_large(item)
                         continue
                     numbers = [next(packs) for _ in content.ids]
@@ -482,7 +483,7 @@ class SourceRun:
         """Another name of a file; False if it is not in that state any more."""
         problems: list[str] = []
         try:
-            xattrs = _xattrs_of(item, problems, state)
+            _, xattrs = _describe(item, problems, state)
         except OSError:
             return False
         made = self._record_of(item, _HARD_LINK, first, xattrs, is_read=not problems)
@@ -496,7 +497,7 @@ class SourceRun:
         problems: list[str] = []
         is_read = True
         try:
-            xattrs = _xattrs_of(item, problems)
+            item, xattrs = _describe(item, problems)
         except OSError as error:
             self._is_stored(item, failed(error))
             if item.type is not EntryType.DIRECTORY:
@@ -614,16 +615,30 @@ def _link_in(record: ListRecord) -> bytes | None:
     return decode_entry(record.canonical, record.extra).link
 
 
-def _xattrs_of(item: SourceItem, problems: list[str], state: bytes = b"") -> metadata.Xattrs | None:
-    """Attributes of what the walk met, and if need be only in that state, before and after."""
-    assert item.stat is not None
-    fd = walking.open_path(item.full, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _describe(
+    item: SourceItem, problems: list[str], state: bytes = b""
+) -> tuple[SourceItem, metadata.Xattrs | None]:
+    """What has an item's path now, if it is of its type, with its attributes.
+
+    Args:
+        item: As the walk met it.
+        problems: Takes what can't be read of it.
+        state: It must be in this state, before and after.
+
+    Raises:
+        OSError: It vanished, is of another type, can't be read, or is not in that state.
+    """
+    met = item.stat
+    assert met is not None
+    fd, found = opening.open_described(item.full, met)
     try:
-        if not os.path.samestat(os.fstat(fd), item.stat):
-            raise OSError(errno.ESTALE, "replaced by something else since it was listed")
+        if item.type is EntryType.SYMLINK:  # what it points to is never written anew in place
+            item = item._replace(stat=found, link=opening.read_link(b"", fd))
+        elif not os.path.samestat(found, met):
+            item = item._replace(stat=found)
         xattrs = metadata.read_xattrs(b"/proc/self/fd/%d" % fd, problems)
-        if state and state_of(os.fstat(fd)) != state:
+        if state and not state == state_of(found) == state_of(os.fstat(fd)):
             raise OSError(errno.ESTALE, "changed since it was listed")
-        return xattrs
+        return item, xattrs
     finally:
         os.close(fd)

@@ -2,7 +2,7 @@
 
 What can't be read is an item that says so, never an exception. Every name is resolved
 against an open directory whose identity was checked, so a directory that is swapped for
-a symlink meanwhile is not followed.
+a symlink meanwhile is not followed. What took the place of something is taken in its stead.
 """
 
 import contextlib
@@ -19,19 +19,17 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 from vault import patterns
 from vault.errors import ConfigError
 from vault.format.tree import ENTRY_TYPES
 from vault.machine import cachetag
 from vault.model import MAX_PATH, EntryType, sort_key
+from vault.snapshot import opening
 
 _log = logging.getLogger(__name__)
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NO_ATIME = getattr(os, "O_NOATIME", 0)
 _OPEN_DIRECTORIES = 64  # kept open at once; deeper ones are opened again by their path
 
 
@@ -42,8 +40,6 @@ _NAMES = 1 << 16  # listed at once: a signal is heard in between
 _NAME = operator.attrgetter("name")
 
 _SQLITE = (b"-wal", b"-shm", b"-journal")  # beside a database that is open
-_LONG_PATH = 4_000  # bytes; the kernel takes 4,096 at once
-_LONG_LINK = 4_096  # bytes that `os.readlink` reads at most; no system makes one so long
 
 
 class SourceItem(NamedTuple):
@@ -161,57 +157,6 @@ def walk(
     return _walk_several(roots, choosers)
 
 
-class Identity(Protocol):
-    """What a status says about which file it is of."""
-
-    @property
-    def st_dev(self) -> int:
-        """Device."""
-
-    @property
-    def st_ino(self) -> int:
-        """Inode on it."""
-
-
-def open_source(full: bytes, expected: Identity) -> tuple[int, os.stat_result]:
-    """The regular file that the walk met: a descriptor, which the caller closes, and its status.
-
-    Raises:
-        FileNotFoundError: It vanished.
-        OSError: It can't be opened; with ``ESTALE``: something else is there now.
-    """
-    try:
-        descriptor = open_path(full, _FILE | _NO_ATIME)
-    except PermissionError:  # only the owner may leave the access time alone
-        descriptor = open_path(full, _FILE)
-    found = os.fstat(descriptor)
-    same = found.st_ino == expected.st_ino and found.st_dev == expected.st_dev
-    if not same or not stat.S_ISREG(found.st_mode):
-        os.close(descriptor)
-        raise OSError(errno.ESTALE, "replaced by something else since it was listed")
-    return descriptor, found
-
-
-def open_path(full: bytes, flags: int, dir_fd: int | None = None) -> int:
-    """Open a name in a directory, or an absolute path, longer than PATH_MAX too.
-
-    Raises:
-        OSError: As `os.open` says; no directory of a long path may be a symlink.
-    """
-    if len(full) <= _LONG_PATH:
-        return os.open(full, flags, dir_fd=dir_fd)
-    *directories, name = full[1:].split(b"/")
-    around = os.open(b"/", _DIRECTORY)
-    try:
-        for directory in directories:
-            inner = os.open(directory, _DIRECTORY, dir_fd=around)
-            os.close(around)
-            around = inner
-        return os.open(name, flags, dir_fd=around)
-    finally:
-        os.close(around)
-
-
 @functools.lru_cache(maxsize=4096)
 def owner_names(uid: int, gid: int) -> tuple[str, str]:
     """User and group name; empty where there is none that UTF-8 can hold."""
@@ -316,7 +261,7 @@ def _ignore(_: object) -> None:
 
 def _is_cache_tag(fd: int) -> bool:
     try:
-        tag = os.open(cachetag.NAME, _FILE, dir_fd=fd)
+        tag = os.open(cachetag.NAME, opening.FILE, dir_fd=fd)
     except OSError:
         return False
     try:
@@ -427,9 +372,11 @@ class _Level:
             self.fd = -1
 
     def reopen(self) -> None:
-        """After `close`: by path, and only if it is still the same directory."""
+        """After `close`: the directory that has its path now, though no symlink leads there."""
         try:
-            self.fd = _open_directory(self.full[:-1] or b"/", None, self.stat)
+            self.fd, _ = opening.open_met(
+                self.full[:-1] or b"/", opening.DIRECTORY, self.stat, stat.S_IFDIR
+            )
         except OSError as error:
             self.problem = error
 
@@ -456,10 +403,22 @@ class _Walker:
             level.close()
 
     def enter(self, item: SourceItem, name: bytes, dir_fd: int | None) -> SourceItem:
-        """Make a directory's members the next; if it can't be read the item says why."""
-        assert item.stat is not None
+        """Make a directory's members the next; if it can't be read the item says why.
+
+        What took its place since it was looked at is returned instead, and entered if it is one.
+        """
+        for left in reversed(range(opening.TRIES)):
+            assert item.stat is not None
+            try:
+                fd = _open_directory(name, dir_fd, item.stat)
+                break
+            except OSError as error:
+                if not left or error.errno not in opening.REPLACED:
+                    return _failed(item, error)
+            item = _look(item.path, item.full, name, dir_fd)
+            if item.type is not _TYPE_DIRECTORY or not self._chooser.enters(item, self._device):
+                return item
         try:
-            fd = _open_directory(name, dir_fd, item.stat)
             try:
                 listed, problem = _list(fd, item)
                 names = self._chooser.members(item.path, fd, listed)
@@ -543,10 +502,11 @@ def _databases_in_use(path: bytes, names: Sequence[bytes]) -> list[InUse]:
 
 
 def _open_directory(name: bytes, dir_fd: int | None, expected: os.stat_result) -> int:
-    fd = open_path(name, _DIRECTORY, dir_fd)
+    """That directory alone: its members and its metadata must belong together."""
+    fd = opening.open_path(name, opening.DIRECTORY, dir_fd)
     if not os.path.samestat(os.fstat(fd), expected):
         os.close(fd)
-        raise OSError(errno.ESTALE, "replaced by something else since it was listed")
+        raise opening.replaced()
     return fd
 
 
@@ -588,17 +548,19 @@ def _list(fd: int, item: SourceItem) -> tuple[list[bytes], str]:
 
 def _look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
     """What ``name`` in ``dir_fd`` is."""
-    try:
-        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        kind = ENTRY_TYPES.get(stat.S_IFMT(found.st_mode))
-        if kind is _SYMLINK:
-            link = os.readlink(name, dir_fd=dir_fd)
-            problem = None if len(link) < _LONG_LINK else "the end of its target can't be read"
-            return SourceItem(path, full, None if problem else found, kind, link, problem)
-    except OSError as error:
-        return _failed(SourceItem(path, full, None, None), error)
-    # `SourceItem(…)` is a function in Python that does this
-    return tuple.__new__(SourceItem, (path, full, found, kind, None, None, False))
+    left = opening.TRIES
+    while True:
+        try:
+            found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            kind = ENTRY_TYPES.get(stat.S_IFMT(found.st_mode))
+            link = opening.read_link(name, dir_fd) if kind is _SYMLINK else None
+        except OSError as error:
+            left -= 1
+            if not left or error.errno not in opening.REPLACED:
+                return _failed(SourceItem(path, full, None, None), error)
+        else:
+            # `SourceItem(…)` is a function in Python that does this
+            return tuple.__new__(SourceItem, (path, full, found, kind, link, None, False))
 
 
 def _failed(item: SourceItem, error: OSError) -> SourceItem:

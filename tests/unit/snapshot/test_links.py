@@ -12,7 +12,7 @@ from vault.errors import VaultError
 from vault.machine import mounts
 from vault.model import EntryType
 from vault.repository.reader import Reader
-from vault.snapshot import reading, sourcerun
+from vault.snapshot import opening, reading, sourcerun
 from vault.snapshot import walk as walking
 from vault.snapshot.links import Links, state_of
 from vault.snapshot.walk import SourceItem
@@ -109,7 +109,7 @@ def test_an_inode_number_that_is_given_out_again_makes_no_link(
         for module in sourcerun, reading:
             monkeypatch.setattr(module, "state_of", lambda stat: b"%d" % stat.st_ino)
         monkeypatch.setattr("vault.snapshot.links._TICK_NS", -(10**20))
-        monkeypatch.setattr(sourcerun, "_xattrs_of", lambda item, problems, state=b"": None)
+        monkeypatch.setattr(sourcerun, "_describe", lambda item, problems, state=b"": (item, None))
     report = lab.snapshot(top)
     assert _held(lab, report.record)["z"] == (NEW if is_guarded else OLD)
     monkeypatch.undo()
@@ -152,7 +152,7 @@ def test_a_first_name_that_was_not_read_as_it_was_met_has_no_links(
     (top / "a").write_bytes(OLD)
     (top / "z").hardlink_to(top / "a")
     (top / "zz").hardlink_to(top / "a")
-    real = walking.open_source
+    real = opening.open_source
 
     def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         if full.endswith(b"/a"):
@@ -167,13 +167,16 @@ def test_a_first_name_that_was_not_read_as_it_was_met_has_no_links(
                 (top / "a").write_bytes((top / "a").read_bytes() + b"+")
         return real(full, expected)
 
-    monkeypatch.setattr(walking, "open_source", open_source)
+    monkeypatch.setattr(opening, "open_source", open_source)
     report = lab.snapshot(top)
     monkeypatch.undo()
     held = _held(lab, report.record)
     assert held["z"] == held["zz"] == (top / "z").read_bytes()
-    if what != "growing":
+    if what in {"gone", "unreadable"}:
         assert "a" not in held
+    if what == "replaced":
+        assert held["a"] == b""
+        assert report.body.complete
 
 
 def test_a_link_to_a_first_name_that_is_unchanged(
@@ -185,13 +188,13 @@ def test_a_link_to_a_first_name_that_is_unchanged(
     clock.advance(days=20_000)
     assert _links(lab, lab.snapshot(top).record) == {"b": "a"}
     opened: list[bytes] = []
-    real = walking.open_source
+    real = opening.open_source
 
     def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         opened.append(full)
         return real(full, expected)
 
-    monkeypatch.setattr(walking, "open_source", open_source)
+    monkeypatch.setattr(opening, "open_source", open_source)
     report = lab.snapshot(top)
     assert not opened
     assert _links(lab, report.record) == {"b": "a"}
@@ -213,14 +216,14 @@ def test_an_unchanged_link_whose_first_name_can_not_be_stored_any_more(
         "is_unchanged",
         lambda stat, record, fs: record.path != b"a" and real(stat, record, fs),
     )
-    unreadable = walking.open_source
+    unreadable = opening.open_source
 
     def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         if full.endswith(b"/a"):
             raise OSError(5, "Input/output error")
         return unreadable(full, expected)
 
-    monkeypatch.setattr(walking, "open_source", open_source)
+    monkeypatch.setattr(opening, "open_source", open_source)
     report = lab.snapshot(top)
     assert lab.contents(report.record) == {"b": OLD}
     assert not report.body.complete
@@ -276,14 +279,14 @@ def test_a_second_name_whose_attributes_change_is_no_link(
     """A link has the attributes of its file, or a restore could not prove it."""
     (top / "a").write_bytes(OLD)
     (top / "b").hardlink_to(top / "a")
-    real = sourcerun._xattrs_of
+    real = opening.open_described
 
-    def xattrs_of(item: SourceItem, problems: list[str], state: bytes = b"") -> Any:
-        if item.path == b"b":
+    def open_described(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
+        if full == bytes(top / "b"):
             os.setxattr(top / "b", "user.new", b"1")
-        return real(item, problems, state)
+        return real(full, expected)
 
-    monkeypatch.setattr(sourcerun, "_xattrs_of", xattrs_of)
+    monkeypatch.setattr(opening, "open_described", open_described)
     report = lab.snapshot(top)
     assert _links(lab, report.record) == {}
     assert lab.contents(report.record) == {"a": OLD, "b": OLD}

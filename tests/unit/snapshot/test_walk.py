@@ -3,8 +3,7 @@
 import errno
 import os
 import socket
-import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,13 @@ from hypothesis import strategies as st
 
 from vault.errors import ConfigError
 from vault.model import EntryType, sort_key
+from vault.snapshot import opening
 from vault.snapshot import walk as walking
 from vault.snapshot.walk import (
     LeftOut,
     Reason,
     Rules,
     SourceItem,
-    open_source,
     owner_names,
     walk,
 )
@@ -227,6 +226,20 @@ def test_what_vanishes_is_an_item_that_says_so(tree: Path) -> None:
     assert all(item.error is None for item in found)
 
 
+def _before_it_is_opened(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Calls it, once, between the look at ``a`` and the opening of it."""
+    real = walking._look
+    done: list[object] = []
+
+    def look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
+        item = real(path, full, name, dir_fd)
+        if path == b"a" and not done:
+            done.append(act())
+        return item
+
+    monkeypatch.setattr(walking, "_look", look)
+
+
 @pytest.mark.parametrize("target", ["secret", "moved"])
 def test_a_directory_replaced_by_a_symlink_is_not_followed(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
@@ -235,40 +248,122 @@ def test_a_directory_replaced_by_a_symlink_is_not_followed(
     secret = tmp_path / "secret"
     secret.mkdir()
     (secret / "key").write_text("secret")
-    real = walking._look
 
-    def look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
-        item = real(path, full, name, dir_fd)
-        if path == b"a":
-            (tree / "a").rename(tmp_path / "moved")
-            (tree / "a").symlink_to(tmp_path / target)
-        return item
+    def swap() -> None:
+        (tree / "a").rename(tmp_path / "moved")
+        (tree / "a").symlink_to(tmp_path / target)
 
-    monkeypatch.setattr(walking, "_look", look)
+    _before_it_is_opened(monkeypatch, swap)
     found = _by_path(walk([tree]))
     assert not any(path.startswith(b"a/") for path in found)
-    assert found[b"a"].error is not None
+    assert found[b"a"].type is EntryType.SYMLINK
+    assert found[b"a"].link == os.fsencode(tmp_path / target)
+    assert found[b"a"].error is None
     assert b"z" in found
 
 
-def test_a_directory_replaced_by_another_is_not_walked_as_the_first(
+@pytest.mark.parametrize("kind", ["file", "fifo", "nothing"])
+def test_a_directory_replaced_by_something_else_is_that(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It is looked at once more; nothing is gone where something has its name."""
+
+    def swap() -> None:
+        (tree / "a").rename(tmp_path / "moved")
+        if kind == "file":
+            (tree / "a").write_text("now a file")
+        elif kind == "fifo":
+            os.mkfifo(tree / "a")
+
+    _before_it_is_opened(monkeypatch, swap)
+    found = _by_path(walk([tree]))
+    expected = {"file": EntryType.FILE, "fifo": EntryType.FIFO, "nothing": None}
+    assert found[b"a"].type is expected[kind]
+    assert found[b"a"].vanished == (kind == "nothing")
+    assert found[b"a"].error is None
+    assert not any(path.startswith(b"a/") for path in found)
+
+
+def test_a_directory_replaced_by_another_is_that(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its metadata and its members must belong together."""
+    """Its metadata and its members belong together; rules hold for it, too."""
+
+    def swap() -> None:
+        (tree / "a").rename(tmp_path / "moved")
+        (tree / "a").mkdir()
+        (tree / "a" / "other").touch()
+
+    _before_it_is_opened(monkeypatch, swap)
+    found = _by_path(walk([tree]))
+    assert found[b"a"].error is None
+    assert found[b"a"].stat is not None
+    assert os.path.samestat(found[b"a"].stat, (tree / "a").stat())
+    assert [path for path in found if path.startswith(b"a/")] == [b"a/other"]
+
+
+def test_a_directory_replaced_by_one_that_the_program_writes_is_not_entered(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left out stays so wherever it is moved to meanwhile."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/pack").touch()
+
+    def swap() -> None:
+        (tree / "a").rename(tmp_path / "moved")
+        (tmp_path / "own").rename(tree / "a")
+
+    _before_it_is_opened(monkeypatch, swap)
+    skipped: list[LeftOut] = []
+    rules = Rules(own=[(tmp_path / "own", "this repository")])
+    found = _by_path(walk([tree], rules, skipped=skipped.append))
+    assert b"a/pack" not in found
+    assert [(left.path, left.reason) for left in skipped] == [(b"a", Reason.OWN)]
+
+
+def test_a_directory_that_is_replaced_each_time_it_is_looked_at_is_a_problem(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tries have an end, and the item says why it has no members."""
     real = walking._look
+    looks: list[bytes] = []
 
     def look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
         item = real(path, full, name, dir_fd)
         if path == b"a":
-            (tree / "a").rename(tmp_path / "moved")
+            (tree / "a").rename(tmp_path / f"moved{len(looks)}")
             (tree / "a").mkdir()
             (tree / "a" / "other").touch()
+            looks.append(path)
         return item
 
     monkeypatch.setattr(walking, "_look", look)
     found = _by_path(walk([tree]))
+    assert len(looks) == opening.TRIES
     assert "replaced" in (found[b"a"].error or "")
     assert b"a/other" not in found
+
+
+@pytest.mark.parametrize("other", ["file", "nothing"])
+def test_a_symlink_replaced_while_it_is_looked_at_is_looked_at_again(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """Its status and its target are asked for one after the other."""
+    (tree / "link").symlink_to("a")
+    real = opening.read_link
+
+    def read_link(name: bytes, dir_fd: int | None) -> bytes:
+        if (tree / "link").is_symlink():
+            (tree / "link").unlink()
+            if other == "file":
+                (tree / "link").write_text("now a file")
+        return real(name, dir_fd)
+
+    monkeypatch.setattr(opening, "read_link", read_link)
+    found = _by_path(walk([tree]))[b"link"]
+    assert found.error is None
+    assert found.type is (EntryType.FILE if other == "file" else None)
+    assert found.vanished == (other == "nothing")
 
 
 def test_a_very_deep_tree_needs_few_descriptors(
@@ -293,22 +388,34 @@ def test_a_very_deep_tree_needs_few_descriptors(
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - a count is all
 
 
-def test_a_level_that_was_replaced_meanwhile_gives_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["directory", "symlink"])
+def test_a_level_that_was_replaced_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """When a closed level can't be opened again its remaining members say so."""
+    """A closed level goes on in the directory that has its path now, not behind a symlink."""
     monkeypatch.setattr(walking, "_OPEN_DIRECTORIES", 1)
     root = tmp_path / "root"
     (root / "a" / "b").mkdir(parents=True)
     (root / "z").touch()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "z").write_text("other")
     found = {}
     for item in walk([root]):
         found[item.path] = item
         if item.path == b"a/b":
             root.rename(tmp_path / "moved")
-            root.mkdir()
-            (root / "z").touch()
-    assert "replaced" in (found[b"z"].error or "")
+            if kind == "directory":
+                other.rename(root)
+            else:
+                root.symlink_to(other)
+    last = found[b"z"]
+    if kind == "directory":
+        assert last.error is None
+        assert last.stat is not None
+        assert os.path.samestat(last.stat, (root / "z").stat())
+    else:
+        assert "replaced" in (last.error or "")
 
 
 def test_an_abandoned_walk_closes_its_descriptors(tree: Path) -> None:
@@ -369,55 +476,6 @@ def test_a_malformed_exclude_is_a_configuration_error(tree: Path) -> None:
 
 
 # --- files, owners, devices ---
-
-
-def test_open_source_opens_the_file_that_was_met(tree: Path) -> None:
-    """Read-only and not inherited by hooks."""
-    path = os.fsencode(tree / "z")
-    fd, _ = open_source(path, os.lstat(path))
-    try:
-        assert os.read(fd, 9) == b"z"
-        assert not os.get_inheritable(fd)
-    finally:
-        os.close(fd)
-
-
-def test_open_source_refuses_what_took_the_file_s_place(tree: Path) -> None:
-    """A symlink, another file, a FIFO that would block, or nothing."""
-    path = tree / "z"
-    met = path.lstat()
-    path.rename(tree / "kept")
-    with pytest.raises(FileNotFoundError):
-        open_source(os.fsencode(path), met)
-    path.symlink_to("kept")
-    with pytest.raises(OSError, match="symbolic"):
-        open_source(os.fsencode(path), met)
-    path.unlink()
-    path.write_text("other")
-    with pytest.raises(OSError, match="replaced"):
-        open_source(os.fsencode(path), met)
-    path.unlink()
-    os.mkfifo(path)
-    with pytest.raises(OSError, match="replaced"):
-        open_source(os.fsencode(path), path.lstat())
-
-
-def test_open_source_without_the_right_to_spare_access_times(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only the owner may; others read all the same."""
-    real = os.open
-
-    def refuse(path: bytes, flags: int, *, dir_fd: int | None = None) -> int:
-        if flags & os.O_NOATIME:
-            raise PermissionError(errno.EPERM, "Operation not permitted")
-        return real(path, flags, dir_fd=dir_fd)
-
-    monkeypatch.setattr("vault.snapshot.walk.os.open", refuse)
-    path = os.fsencode(tree / "z")
-    fd, _ = open_source(path, os.lstat(path))
-    assert stat.S_ISREG(os.fstat(fd).st_mode)
-    os.close(fd)
 
 
 def test_owner_names_are_empty_where_unknown() -> None:
@@ -514,6 +572,6 @@ def test_paths_longer_than_path_max_are_walked_and_opened(tmp_path: Path) -> Non
     last = list(walk([tmp_path]))[-1]
     assert len(last.full) > 4096
     assert last.stat is not None
-    fd, _ = open_source(last.full, last.stat)
+    fd, _ = opening.open_source(last.full, last.stat)
     assert os.read(fd, 9) == b"deep"
     os.close(fd)
