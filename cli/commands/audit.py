@@ -176,6 +176,7 @@ def _snapshot_fields(report: AuditReport, snapshot: SnapshotAudit) -> dict[str, 
         "bytes": snapshot.bytes,
         "readable": snapshot.readable,
         "bad": snapshot.bad,
+        "called_bad": snapshot.called_bad,
         "protection": protection_fields(snapshot.protection, report.at),
     }
 
@@ -333,7 +334,9 @@ def _found(snapshot: SnapshotAudit) -> str:
     """Number of a snapshot's objects that are bad, as text."""
     if not snapshot.readable:
         return "inventory can't be used"
-    return f"{snapshot.bad:,} bad or not shown" if snapshot.bad else "nothing wrong"
+    if snapshot.bad:
+        return f"{snapshot.bad:,} bad or not shown"
+    return f"wrong by {snapshot.called_bad}" if snapshot.called_bad is not None else "nothing wrong"
 
 
 def protection_cells(protection: Protection, now: datetime) -> tuple[str, str, str]:

@@ -4,14 +4,17 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
+from vault.audit import AuditReport, Code, audit_repository
 from vault.crypto.compression import compress
 from vault.crypto.keys import chunk_id
 from vault.crypto.sealed import Sealer, Session
+from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, VaultError
 from vault.format import inventory
 from vault.format.pack import PackWriter, SealedBlock
@@ -116,7 +119,7 @@ class Forger:
                 bytes=0,
             ),
             mode=LockMode.NONE,
-            until=now,
+            until=to_rfc3339(self.repository.clock() + timedelta(days=30)),
         )
         draft = Draft(type="snapshot", subject=[(name, ref.sha256)], body=body)
         return self.repository.append(lambda _: draft, [self.host.key.signing], tool="forger")
@@ -204,6 +207,12 @@ def run(lab: "Lab", record: Record, target: Path) -> RestoreReport:
         )
 
 
+def audit(lab: "Lab") -> AuditReport:
+    """One that reads every byte, without a key."""
+    with make_workers(0) as workers:
+        return audit_repository(lab.open(), sample=Sample(share=1.0), workers=workers)
+
+
 def test_forged_but_honest_tree(lab: "Lab", forger: Forger, jail: Jail) -> None:
     """The forger's tools make trees that do restore: what fails below fails for its own reason."""
     entries = [TOP, node(b"dir"), file(b"dir/file"),
@@ -212,6 +221,7 @@ def test_forged_but_honest_tree(lab: "Lab", forger: Forger, jail: Jail) -> None:
     report = run(lab, forger.publish_entries(entries), jail.target)
     assert report.outcome is RestoreOutcome.RECOVERED
     assert (jail.target / "other").read_bytes() == CONTENT
+    assert Code.CALLED_BAD not in {each.code for each in audit(lab).findings}
 
 
 def _bad_trees() -> dict[str, Entries]:
@@ -289,6 +299,7 @@ def test_bad_tree(lab: "Lab", forger: Forger, jail: Jail, name: str) -> None:
     assert isinstance(statement.body, EventBody)
     is_wrong = isinstance(refused.value, IntegrityError)  # else a file system had no room for it
     assert statement.body.verdict == ("failed" if is_wrong else "inconclusive")
+    assert (Code.CALLED_BAD in {each.code for each in audit(lab).findings}) is is_wrong
 
 
 def _several(forger: Forger, *chunks: bytes, kind: ObjectType = ObjectType.DATA) -> bytes:

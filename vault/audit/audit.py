@@ -24,6 +24,7 @@ from vault.errors import (
 )
 from vault.ledger.chain import Record, Status
 from vault.ledger.envelope import Head
+from vault.ledger.statements import EventBody, VerificationBody
 from vault.ledger.trust import check_floor
 from vault.machine.workers import Workers, in_order
 from vault.model import Code, LockMode, ObjectRef
@@ -31,6 +32,7 @@ from vault.progress import NO_PROGRESS, Progress
 from vault.repository.badpacks import words
 from vault.repository.datasets import newest_complete, owed
 from vault.repository.repository import Repository, snapshot_body
+from vault.repository.standing import Check, Cited, called_bad
 from vault.storage.base import ObjectStatus, ObjectVersion
 from vault.storage.lockrules import is_weaker
 from vault.storage.names import LEDGER, PAGES, ledger_name, parse_ledger_name
@@ -104,6 +106,7 @@ class _Audit:
         self._collector = Collector(repository, self._findings)
         self._held = self._ledger.holds()
         self._sound: set[int] = set()
+        self._called_bad: dict[int, Check] = {}  # by seq of the snapshot
 
     @property
     def _mode(self) -> LockMode:
@@ -439,10 +442,12 @@ class _Audit:
         self._repeat_words()
 
     def _repeat_words(self) -> None:
-        """Report packs that a restorer found wrong and that no reading since found right.
+        """Report packs and snapshots that a restorer found wrong and none has read right since.
 
-        An audit that compares sizes only can't find them itself.
+        An audit that compares sizes only can't find such packs itself, and without the key none
+        can see that what was sealed is wrong.
         """
+        self._called_bad = called_bad(self._ledger, self._owed, Cited(self._repository))
         said = words(self._repository)
         for need in self._collector.needs if said else ():
             word = said.get(need.name.rpartition("/")[2]) if need.is_pack else None
@@ -489,6 +494,9 @@ class _Audit:
         refs = self._collector.refs(record) if readable and (bad or is_locked) else []
         needed = {ref.name for ref in refs if ref.name in bad}
         needed |= {name for name in bad if LEDGER < name <= ledger_name(record.seq)}
+        check = self._called_bad.get(record.seq)
+        if check is not None:
+            self._repeat_check(check, is_told=bool(needed))
         return SnapshotAudit(
             seq=record.seq,
             dataset=body.dataset,
@@ -500,8 +508,20 @@ class _Audit:
             bytes=body.inventory.bytes,
             readable=readable,
             bad=len(needed),
+            called_bad=check.seq if check else None,
             protection=ends.of(record, refs) if readable and is_locked else None,
         )
+
+    def _repeat_check(self, check: Check, *, is_told: bool) -> None:
+        """A failed check of a snapshot is told, unless by the packs that it named."""
+        body = self._ledger.records[check.seq].body
+        assert isinstance(body, EventBody | VerificationBody)
+        if not (is_told and body.bad_count):
+            self._findings.add(
+                Code.CALLED_BAD,
+                f"snapshot {check.snapshot}",
+                f"{check.type} {check.seq} found it wrong, and none has read it right since",
+            )
 
     def _age(self, dataset: str) -> DatasetAge:
         newest = newest_complete(self._ledger, dataset)

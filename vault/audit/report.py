@@ -23,12 +23,13 @@ class SnapshotAudit:
     bytes: int
     readable: bool  # whether its inventory can be read
     bad: int  # number of its objects found missing or wrong, statements up to it among them
+    called_bad: int | None  # seq of the check that found it wrong, and none has read it right since
     protection: Protection | None  # None under lock mode none, or if not known
 
     @property
     def is_hit(self) -> bool:
-        """Whether an object that it needs is missing or wrong."""
-        return self.bad > 0 or not self.readable
+        """Whether it, or an object that it needs, is missing or wrong."""
+        return self.bad > 0 or not self.readable or self.called_bad is not None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

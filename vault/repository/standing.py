@@ -9,7 +9,7 @@ they rest on: no event is believed whose attestation does not bear it out.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -53,6 +53,12 @@ class Check:
     def failed(self) -> bool:
         """Whether something is wrong with the snapshot."""
         return self.verdict == Verdict.FAILED
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the snapshot was opened and is right."""
+        all_read = self.share == WHOLE_SHARE and self.slice is None and self.opened
+        return all_read and self.verdict == Verdict.PASSED
 
 
 class Facts(Protocol):
@@ -115,6 +121,39 @@ def restored(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
     return part
 
 
+def called_bad(ledger: Ledger, snapshots: Iterable[Record], facts: Facts) -> dict[int, Check]:
+    """Which of these snapshots a check found wrong that no whole reading has taken back since.
+
+    Restores, drills, and verifications that open what they read take each other's word back: a
+    restorer signs each of them. A pack that is called bad is not meant, see `badpacks.words`.
+    """
+    failed = [record.body for record in ledger.valid(*ATTESTED) if _has_failed(record)]
+    found = {}
+    for snapshot in snapshots:
+        if any(_covers(body, snapshot.seq) for body in failed):
+            check = _standing_failure(ledger, snapshot, facts)
+            if check is not None:
+                found[snapshot.seq] = check
+    return found
+
+
+def _standing_failure(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
+    both = (verified(ledger, snapshot, facts), restored(ledger, snapshot, facts))
+    checks = [check for check in both if check is not None]
+    right = max((check.seq for check in checks if check.is_whole), default=-1)
+    standing = [check for check in checks if check.failed and not check.spoiled]
+    return max((each for each in standing if each.seq > right), key=_seq_of, default=None)
+
+
+def _seq_of(check: Check) -> int:
+    return check.seq
+
+
+def _has_failed(record: Record) -> bool:
+    assert isinstance(record.body, EventBody | VerificationBody)
+    return record.body.verdict == Verdict.FAILED
+
+
 def sound(ledger: Ledger, snapshot: Record, facts: Facts) -> bool:
     """Whether nothing that is known speaks against restoring this snapshot."""
     checks = (verified(ledger, snapshot, facts), restored(ledger, snapshot, facts))
@@ -154,12 +193,20 @@ def _verifications(ledger: Ledger, snapshot: Record) -> Iterator[tuple[Record, V
     for record in reversed(list(ledger.valid(StatementType.VERIFICATION))):
         body = record.body
         assert isinstance(body, VerificationBody)
-        if not any(first <= snapshot.seq <= last for first, last in body.snapshots):
+        if not _covers(body, snapshot.seq):
             continue
         if body.verdict == Verdict.FAILED or (
             body.verdict in (Verdict.PASSED, Verdict.PARTIAL) and body.share
         ):
             yield record, body
+
+
+def _covers(body: object, seq: int) -> bool:
+    """Whether an event or a verification is about a snapshot."""
+    if isinstance(body, VerificationBody):
+        return any(first <= seq <= last for first, last in body.snapshots)
+    assert isinstance(body, EventBody)
+    return body.snapshot == seq
 
 
 def _is_about(record: Record, snapshot: Record, facts: Facts) -> bool:
@@ -379,9 +426,4 @@ def _shown(
 
 
 def _last_covered(event: Record, known: Collection[int]) -> int | None:
-    body = event.body
-    if isinstance(body, VerificationBody):
-        covered = (seq for seq in known if any(a <= seq <= b for a, b in body.snapshots))
-        return max(covered, default=None)
-    assert isinstance(body, EventBody)
-    return body.snapshot if body.snapshot in known else None
+    return max((seq for seq in known if _covers(event.body, seq)), default=None)

@@ -644,6 +644,57 @@ def test_void_statements_are_told(lab: "Lab", record: Record) -> None:
     assert codes(report) == {Code.VOID}
 
 
+def _failed_checks(lab: "Lab") -> list[tuple[str, str]]:
+    """What is called bad, with what the audit says of it."""
+    report = look(lab)
+    told = [each for each in report.findings if each.code is Code.CALLED_BAD]
+    assert all(each.concern is Concern.INTEGRITY for each in told)
+    assert (report.gravest is Concern.INTEGRITY) == bool(told)
+    return [(each.subject, each.problem) for each in told]
+
+
+@pytest.mark.parametrize("kind", ["verification", "restore", "drill"])
+def test_a_failed_check_that_names_no_pack_is_told_until_it_is_taken_back(
+    lab: "Lab", record: Record, make_source: "MakeSource", kind: str
+) -> None:
+    """Forged or broken entries: without the key an audit can't see them, but it can read."""
+    other = lab.snapshot(make_source("other", files=3), dataset="other").record
+    assert _failed_checks(lab) == []
+    failed = lab.say(kind, record.seq, "failed")
+    assert _failed_checks(lab) == [
+        (
+            f"snapshot {record.seq}",
+            f"{kind} {failed} found it wrong, and none has read it right since",
+        )
+    ]
+    snapshots = {each.seq: each for each in look(lab, 1.0).snapshots}
+    assert snapshots[record.seq].is_hit
+    assert (snapshots[record.seq].bad, snapshots[record.seq].called_bad) == (0, failed)
+    assert not snapshots[other.seq].is_hit
+    lab.say("verification", record.seq)
+    assert _failed_checks(lab) == []
+    assert not any(each.is_hit for each in look(lab).snapshots)
+
+
+def test_a_failed_check_is_told_by_the_packs_that_it_names(lab: "Lab", record: Record) -> None:
+    """Once another check read those right, what was found of the snapshot itself still stands."""
+    pack = packs(lab, record)[0]
+    lab.say("verification", record.seq, "failed", bad=[pack.sha256.hex()])
+    assert [subject for subject, _ in _failed_checks(lab)] == [pack.name]
+    sample: dict[str, Any] = {"share": 50_000, "nonce": "0" * 32}
+    lab.say("verification", record.seq, "partial", cleared=[pack.sha256.hex()], **sample)
+    assert [subject for subject, _ in _failed_checks(lab)] == [f"snapshot {record.seq}"]
+
+
+def test_a_failed_check_of_a_snapshot_that_is_owed_no_more_is_not_told(
+    lab: "Lab", record: Record
+) -> None:
+    """As with all else of it."""
+    lab.say("verification", record.seq, "failed")
+    lab.clock.advance(days=500)
+    assert _failed_checks(lab) == []
+
+
 # --- locks ---
 
 

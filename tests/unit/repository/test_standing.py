@@ -1,7 +1,6 @@
 """What the ledger says of the newest snapshot of a dataset, and of no other."""
 
 import dataclasses
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,20 @@ from vault.errors import (
     WrongKeyError,
 )
 from vault.ledger.chain import Record
-from vault.ledger.statements import VerificationBody, name_packs
+from vault.ledger.statements import VerificationBody
 from vault.model import Digest, replace_body
 from vault.repository import attestations
 from vault.repository.datasets import owed
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, snapshot_body
-from vault.repository.standing import Cited, DatasetStatus, Trouble, sound, status_of
+from vault.repository.standing import (
+    Cited,
+    DatasetStatus,
+    Trouble,
+    called_bad,
+    sound,
+    status_of,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -52,40 +58,9 @@ def seqs(lab: "Lab", dataset: str = "data") -> list[int]:
     return [record.seq for record in lab.open().ledger.snapshots(dataset)]
 
 
-def say(
-    lab: "Lab",
-    kind: str,
-    about: int | Sequence[int],
-    verdict: str = "passed",
-    *,
-    details: dict[str, Any] | None = None,
-    bad: Sequence[str] = (),
-    cleared: Sequence[str] = (),
-    **claims: Any,
-) -> int:
+def say(lab: "Lab", *arguments: Any, **claims: Any) -> int:
     """Attest an event of one or several snapshots; gives its number."""
-    lab.clock.advance(minutes=1)
-    repository = lab.open()
-    ledger = repository.ledger
-    covered = [about] if isinstance(about, int) else list(about)
-    more: dict[str, Any] = dict(name_packs(bad, cleared))
-    if kind == "verification":
-        more |= {"share": 1_000_000, "opened": True, "read": 1, "through": repository.head.seq}
-        more |= {"snapshots": ledger.ranges(covered), **claims}
-    attestation = attestations.attestation_of(
-        repository,
-        kind=kind,
-        verdict=verdict,
-        snapshot=ledger.records[about] if isinstance(about, int) else None,
-        started=lab.clock(),
-        tool="vault test",
-        details={"bad_packs": list(bad), **(details or {})},
-        claims=more,
-    )
-    data = attestations.sign(attestation, lab.recovery.restorer)
-    return attestations.record_attestation(
-        repository, data, lab.recovery.restorer, tool="vault test"
-    ).seq
+    return lab.say(*arguments, **claims)
 
 
 def pack_of(lab: "Lab", seq: int) -> str:
@@ -327,6 +302,55 @@ def test_what_says_nothing_of_the_snapshot_is_no_failure(lab: "Lab", kind: str) 
 def test_which_failures_are_about_the_snapshot(error: Any, verdict: str) -> None:
     """Only what is not what was signed."""
     assert attestations.verdict_of(error) == verdict
+
+
+# --- what an audit repeats ---
+
+
+def _called_bad(lab: "Lab") -> dict[int, tuple[int, str]]:
+    """By snapshot, the check that stands against it and its kind."""
+    repository = lab.open()
+    found = called_bad(repository.ledger, repository.ledger.snapshots(), Cited(repository))
+    return {seq: (check.seq, check.type) for seq, check in found.items()}
+
+
+@pytest.mark.parametrize("kind", ["verification", "restore", "drill"])
+@pytest.mark.parametrize(
+    ("later", "stands"),
+    [
+        (("verification", "passed", {}), False),
+        (("restore", "passed", {}), False),
+        (("drill", "passed", {}), False),
+        (("verification", "passed", {"opened": False}), True),
+        (("verification", "passed", {"share": 999_999}), True),
+        (("verification", "passed", {"slice": (0, 30)}), True),
+        (("verification", "partial", {"share": 50_000, "nonce": "0" * 32}), True),
+        (("verification", "inconclusive", {"share": 0, "opened": False}), True),
+        (("restore", "partial", {}), True),
+        (("restore", "inconclusive", {}), True),
+    ],
+)
+def test_a_snapshot_that_a_check_found_wrong_is_so_until_all_of_it_was_opened_and_is_right(
+    lab: "Lab", *, kind: str, later: tuple[str, str, dict[str, Any]], stands: bool
+) -> None:
+    """Whoever read it: restorers sign restores, drills and verifications. Control: one before."""
+    new = seqs(lab)[-1]
+    of, verdict, claims = later
+    say(lab, of, new, verdict, **claims)
+    assert _called_bad(lab) == {}
+    failed = say(lab, kind, new, "failed")
+    assert _called_bad(lab) == {new: (failed, kind)}
+    say(lab, of, new, verdict, **claims)
+    assert _called_bad(lab) == ({new: (failed, kind)} if stands else {})
+
+
+def test_the_last_failure_is_the_one_that_stands(lab: "Lab") -> None:
+    """Of one snapshot; another one of the dataset takes nothing back."""
+    old, new = seqs(lab)
+    say(lab, "restore", new, "failed")
+    last = say(lab, "verification", new, "failed")
+    say(lab, "restore", old)
+    assert _called_bad(lab) == {new: (last, "verification")}
 
 
 # --- several snapshots at once ---
