@@ -53,14 +53,15 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
     statement = None
     if not covered:
         recovery = None  # without a snapshot there is no verification to attest
-    if report is not None and report.done and recovery is not None:
+    has_healed = report is not None and any(not each.refusal for each in report.done)
+    if report is not None and has_healed and recovery is not None:
         data = _attestation(repository, recovery, plan, report, started=started, covered=covered)
         statement = record_or_keep(invocation, repository, data, recovery)
     fields = {"heal": _fields(plan, report, statement)}
     invocation.emit("vault/heal/v1", fields, _text(plan, report, statement))
     in_the_way = report.hidden if report is not None else plan.repairs
-    wrong = in_the_way or plan.lost or plan.left or plan.unread
-    unrecorded = report is not None and report.done and recovery is not None and statement is None
+    wrong = in_the_way or plan.lost or any(each.is_wrong for each in plan.left) or plan.unread
+    unrecorded = has_healed and recovery is not None and statement is None
     return gravest(
         (
             EXIT_INTEGRITY if wrong else 0,
@@ -115,7 +116,7 @@ def _fields(plan: HealPlan, report: HealReport | None, statement: Record | None)
         "hidden": plan.hidden if report is None else list(report.hidden),
         "lost": list(plan.lost),
         "refused": list(plan.refused),
-        "left": list(plan.left),
+        "left": [each.name for each in plan.left],
         "unread": list(plan.unread),
         "statement": str(statement.head) if statement else None,
     }
@@ -150,7 +151,7 @@ def _text(plan: HealPlan, report: HealReport | None, statement: Record | None) -
     lines = [_outcome(plan, report)]
     lines += _each("lost", plan.lost, "the store has no right version of it")
     lines += _each("not shown", plan.refused, "the store refuses to show it, it may be right")
-    lines += _each("left", plan.left, "has versions that heal never removes")
+    lines += [f"left: {render.printable(each.name)}: {each.reason}" for each in plan.left]
     if plan.unread:
         lines.append(
             f"not looked at: what snapshots {render.numbers(plan.unread)} need:"
@@ -193,7 +194,7 @@ def _next_step(plan: HealPlan, report: HealReport | None) -> str:
         return "'vault verify' says which snapshots and files need what is lost"
     if plan.refused:
         return "with the right to read it: 'vault store iam' prints what each role must be allowed"
-    if plan.left:
+    if any(each.is_wrong for each in plan.left):
         return "'vault audit' says what is left, and who signed it"
     if report is not None and report.hidden:
         return "delete or cover them with an account that may, then 'vault heal'"

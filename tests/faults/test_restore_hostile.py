@@ -119,7 +119,7 @@ class Forger:
                 bytes=0,
             ),
             mode=LockMode.NONE,
-            until=to_rfc3339(self.repository.clock() + timedelta(days=30)),
+            until=now + timedelta(days=30),
         )
         draft = Draft(type="snapshot", subject=[(name, ref.sha256)], body=body)
         return self.repository.append(lambda _: draft, [self.host.key.signing], tool="forger")

@@ -13,6 +13,7 @@ import pytest
 from vault.crypto.keyfiles import load_recovery
 from vault.errors import StorageError
 from vault.ledger.statements import EventBody
+from vault.model import Digest, LockMode, Retention
 from vault.repository.enrolment import existing_root
 from vault.repository.log import Draft
 from vault.repository.repository import Repository
@@ -271,6 +272,55 @@ def test_heal_ends_with_4_where_it_leaves_what_an_audit_calls_an_error(
     out = vault("heal")[1]
     assert out.splitlines()[0] == "0 needed objects hidden, 1 left"
     assert "'vault audit' says what is left" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("kept", ["copy", "locked"])
+def test_heal_promises_and_attests_nothing_that_it_can_not_do(
+    vault: Vault, vault_json: VaultJson, stored: Path, kept: str
+) -> None:
+    """A copied statement, or locked junk, beside a statement: shown once, and never advised."""
+    victim = stored / "ledger" / f"{1:016d}"
+    if kept == "copy":
+        beside(victim, (stored / "ledger" / f"{2:016d}").read_bytes())
+    else:
+        store = LocalStore(stored)
+        until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=40)
+        lock = Retention(mode=LockMode.GOVERNANCE, until=until)
+        store.put(f"ledger/{1:016d}", b"{}", sha256=Digest.of(b"{}"), retention=lock)
+    assert vault("audit")[0] == vault("heal")[0] == 4
+    first = vault_json("heal", "--execute")["heal"]
+    assert [(each["action"], each["done"]) for each in first["steps"]] == [("expose", True)]
+    assert first["statement"]
+    before = sorted((stored / "ledger").iterdir())
+    assert vault("audit")[0] == 0
+    for options in ((), ("--execute",)):
+        code, out, _ = vault("heal", *options)
+        assert code == 0
+        assert "--execute" not in out
+        assert "0 needed objects" in out.splitlines()[0]
+        assert ", 1 left" in out.splitlines()[0]
+        assert f"left: ledger/{1:016d}: a version " in out
+    result = vault_json("heal", "--execute")["heal"]
+    assert (result["steps"], result["left"]) == ([], [f"ledger/{1:016d}"])
+    assert result["statement"] is None
+    assert sorted((stored / "ledger").iterdir()) == before
+
+
+def test_heal_whose_steps_are_all_refused_attests_nothing(
+    vault: Vault, vault_json: VaultJson, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has done nothing."""
+    beside(packs(stored)[0])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageError("403")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "delete", refuse)
+        patch.setattr("vault.custody.heal.Healer._expose", refuse)
+        result = vault_json("heal", "--execute", code=4)["heal"]
+    assert [each["done"] for each in result["steps"]] == [False, False]
+    assert (len(result["hidden"]), result["statement"]) == (1, None)
 
 
 def test_heal_without_a_key_records_nothing(

@@ -10,15 +10,23 @@ it. A version that an inventory names, or whose bytes are needed, is never delet
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from vault.custody.findings import Findings
-from vault.custody.needs import Collector, Need, Needs
+from vault.custody.needs import Collector, Need, Needs, when
 from vault.custody.versions import Inspector, Judged, NameView, VersionKind, groups, hash_version
-from vault.errors import IntegrityError, ObjectNotFoundError, RetentionError, VaultError
+from vault.errors import (
+    IntegrityError,
+    ObjectNotFoundError,
+    RetentionError,
+    StorageError,
+    StorageUnavailableError,
+    VaultError,
+)
 from vault.ledger.envelope import parse_envelope
 from vault.machine.workers import Workers, in_order
 from vault.model import Digest, ObjectRef
@@ -30,6 +38,8 @@ from vault.storage.base import ObjectVersion
 from vault.storage.names import parse_ledger_name
 
 _IN_FLIGHT = 32  # names being looked at
+_NEVER = "has versions that heal never removes"
+_COPY = "a version has the bytes of another needed object"
 # kinds of versions that a plain read must not return
 _COVERING = (VersionKind.OTHER, VersionKind.FORK, VersionKind.UNLISTED)
 
@@ -64,13 +74,22 @@ class Repair:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """A name with a version that heal does not remove."""
+
+    name: str
+    reason: str
+    is_wrong: bool = False  # an audit calls it an error; any other hides nothing, or is covered
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HealPlan:
     """Versions that hide needed objects from plain reads, and objects that are lost."""
 
     repairs: tuple[Repair, ...]
     lost: tuple[str, ...]  # names of needed objects of which the store lists no right version
     refused: tuple[str, ...] = ()  # names whose versions the store refuses to show
-    left: tuple[str, ...] = ()  # names with versions that an audit reports and heal never removes
+    left: tuple[Left, ...] = ()
     unread: tuple[int, ...] = ()  # snapshots with a bad inventory, so that their needs are unknown
 
     @property
@@ -116,44 +135,50 @@ class HealReport:
 # --- planning; pure ---
 
 
-def plan_repair(view: NameView, right: ObjectVersion, needs: Sequence[Need]) -> Repair | None:
+def plan_repair(
+    view: NameView,
+    right: ObjectVersion,
+    needs: Sequence[Need],
+    stuck: AbstractSet[str] = frozenset(),
+) -> Repair | None:
     """The repair that exposes one needed object again; None if it needs none. Pure.
 
     Args:
         view: All versions of its name.
         right: A version that has the right bytes.
         needs: Its rows; the versions that they pin are never touched.
+        stuck: Versions that can't be removed.
     """
-    pins = {need.version for need in needs}
     markers = [each for each in view.judged if each.kind is VersionKind.MARKER]
-    newest = next(each for each in reversed(view.judged) if each.kind is not VersionKind.MARKER)
-    junk = list(_junk(view, pins) if needs[0].is_statement else _covering(view, pins))
-    is_hidden = bool(markers) or newest.kind in _COVERING
+    others = [each for each in view.judged if each.kind is not VersionKind.MARKER]
+    junk = [each for each in _removable(view, needs) if each.version.version not in stuck]
+    is_hidden = bool(markers) or others[-1].kind in _COVERING
     if not is_hidden and not junk:
         return None
     steps = [_step(HealAction.REMOVE_MARKER, each.version) for each in markers]
     steps += [_step(HealAction.REMOVE_JUNK, each.version) for each in junk]
     expose = _step(HealAction.EXPOSE, right)
-    if newest.kind in _COVERING and not junk:  # kept: it is pinned, or evidence of a theft
+    stays = next(each for each in reversed(others) if each not in junk)
+    if stays.kind in _COVERING:  # it is pinned, stuck, or evidence of a theft
         steps.append(expose)
     return Repair(name=view.name, is_hidden=is_hidden, steps=tuple(steps), right=expose)
 
 
-def _covering(view: NameView, pins: set[str]) -> Iterator[Judged]:
-    """Junk that is newer than every right version, newest first; no pinned one."""
-    newer = itertools.takewhile(
-        lambda each: each.kind is not VersionKind.RIGHT, reversed(view.judged)
-    )
-    return (each for each in newer if _is_junk(each, pins))
-
-
-def _junk(view: NameView, pins: set[str]) -> Iterator[Judged]:
-    """All of it, newest first; no pinned one."""
-    return (each for each in reversed(view.judged) if _is_junk(each, pins))
-
-
-def _is_junk(judged: Judged, pins: set[str]) -> bool:
-    return judged.kind is VersionKind.OTHER and judged.version.version not in pins
+def _removable(view: NameView, needs: Sequence[Need]) -> list[Judged]:
+    """Junk to be removed, newest first: of a statement all of it, else what is over it."""
+    if not needs:
+        return []
+    newest_first: Iterator[Judged] = reversed(view.judged)
+    if not needs[0].is_statement:
+        newest_first = itertools.takewhile(
+            lambda each: each.kind is not VersionKind.RIGHT, newest_first
+        )
+    pins = {need.version for need in needs}
+    return [
+        each
+        for each in newest_first
+        if each.kind is VersionKind.OTHER and each.version.version not in pins
+    ]
 
 
 def _step(action: HealAction, version: ObjectVersion) -> Step:
@@ -194,16 +219,18 @@ class Healer:
         """
         pending = {need.name for need in self._needs}
         repairs: list[Repair] = []
-        left: list[str] = []
-        for view in self._views(groups(self._store)):
+        left: list[Left] = []
+        for view, stuck in self._views(groups(self._store)):
             pending.discard(view.name)
             needs = self._needs.of(view.name)
             if any(_is_left(each, needed=bool(needs)) for each in view.harmful(needed=bool(needs))):
-                left.append(view.name)
+                left.append(Left(name=view.name, reason=_NEVER, is_wrong=True))
+            elif stuck:
+                left.append(Left(name=view.name, reason=next(iter(stuck.values()))))
             right = view.right(needs[0].version) if needs else None
             if needs and right is None:
                 pending.add(view.name)
-            elif right is not None and (repair := plan_repair(view, right, needs)) is not None:
+            elif right is not None and (repair := plan_repair(view, right, needs, stuck.keys())):
                 repairs.append(repair)
         lost, refused = self._settle(sorted(pending))
         return HealPlan(
@@ -214,14 +241,34 @@ class Healer:
             unread=self._unread,
         )
 
-    def _views(self, found: Iterable[tuple[str, Sequence[ObjectVersion]]]) -> Iterator[NameView]:
-        judged = in_order(
-            self._workers.transfer,
-            lambda group: self._inspector.inspect(*group),
-            found,
-            limit=_IN_FLIGHT,
-        )
+    def _views(
+        self, found: Iterable[tuple[str, Sequence[ObjectVersion]]]
+    ) -> Iterator[tuple[NameView, Mapping[str, str]]]:
+        """Names with their versions, and why junk among these can't be removed."""
+        judged = in_order(self._workers.transfer, self._inspect, found, limit=_IN_FLIGHT)
         return (future.result() for _, future in judged)
+
+    def _inspect(
+        self, group: tuple[str, Sequence[ObjectVersion]]
+    ) -> tuple[NameView, Mapping[str, str]]:
+        view = self._inspector.inspect(*group)
+        junk = [each.version for each in _removable(view, self._needs.of(view.name))]
+        reasons = {each.version: self._why_stuck(each) for each in junk}
+        return view, {version: reason for version, reason in reasons.items() if reason}
+
+    def _why_stuck(self, version: ObjectVersion) -> str:
+        """Why junk can't be removed; empty where that is not known before it is tried."""
+        try:
+            lock = self._store.status(version.name, version.version)
+            if lock.legal_hold:
+                return "a version of other bytes carries a legal hold"
+            if lock.retention is not None and lock.retention.until > self._store.now():
+                return f"a version of other bytes is locked until {when(lock.retention.until)}"
+            return _COPY if self._is_needed_somewhere(version) else ""
+        except StorageUnavailableError:
+            raise
+        except StorageError:
+            return ""
 
     def _settle(self, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names that are lost, and names that the store refuses to show.

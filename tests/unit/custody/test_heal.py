@@ -138,18 +138,18 @@ def test_locked_junk_is_covered_by_the_right_bytes_with_their_lock(
     ref = packs(lab, record)[0]
     data = lab.store.get(ref.name, ref.version)
     junk = locked_junk(lab, ref.name, bytes(len(data)) if same_size else b"junk")
-    _, report = heal(lab)
-    first, second = report.done
-    assert (first.step.action, first.step.version) == (HealAction.REMOVE_JUNK, junk.version)
-    assert "locked" in first.refusal
-    assert (second.step.action, second.refusal) == (HealAction.EXPOSE, "")
+    planned, report = heal(lab)
+    (told,) = planned.left
+    assert (told.name, "is locked until" in told.reason, told.is_wrong) == (ref.name, True, False)
+    (done,) = report.done
+    assert (done.step.action, done.refusal) == (HealAction.EXPOSE, "")
     assert report.hidden == ()
     newest = list(lab.store.versions(ref.name))[-1]
     assert lab.store.get(ref.name) == data
     assert newest.version not in (ref.version, junk.version)
     lock = lab.store.status(ref.name, ref.version).retention
     assert lab.store.status(ref.name, newest.version).retention == lock
-    assert plan(lab).repairs == ()
+    assert plan(lab) == HealPlan(repairs=(), lost=())
 
 
 def test_a_statement_is_exposed_by_its_envelope(lab: "Lab", record: Record) -> None:
@@ -174,9 +174,12 @@ def test_junk_that_stood_at_a_number_of_the_ledger_first_is_removed(
     assert len(lab.open().findings) == 4
     planned, report = heal(lab)
     assert planned.hidden == []
-    assert actions(planned) == [(HealAction.REMOVE_JUNK, name)] * 4
-    assert [bool(done.refusal) for done in report.done] == [True, False, False, False]
+    assert actions(planned) == [(HealAction.REMOVE_JUNK, name)] * 3
+    assert not any(done.refusal for done in report.done)
+    assert [each.name for each in planned.left] == [name]
     assert report.hidden == ()
+    assert plan(lab).repairs == ()  # as long as the lock holds, nothing more can be done
+    lab.clock.advance(days=4001)
     left = [item.version for item in lab.store.versions(name)]
     assert left == [kept.version, owner.version]
     assert [finding.found for finding in lab.open().findings] == [kept.version]
@@ -326,7 +329,7 @@ def test_a_signed_statement_over_the_right_one_is_covered_and_kept(
     name = f"ledger/{record.seq:016d}"
     planted = lab.store.plant(name, seal_envelope(payload, [lab.host.key.signing]))
     planned, report = heal(lab)
-    assert (planned.hidden, planned.left) == ([name], (name,))
+    assert (planned.hidden, [each.name for each in planned.left]) == ([name], [name])
     assert [step.action for step in planned.steps] == [HealAction.EXPOSE]
     assert report.hidden == ()
     assert lab.store.get(name) == record.envelope
@@ -398,7 +401,8 @@ def test_an_audit_agrees_with_heal_on_what_must_be_visible(
     attack(lab, record)
     _, report = heal(lab)
     after = plan(lab)
-    is_clean = not (report.hidden or after.lost or after.refused or after.left or after.unread)
+    is_left = any(each.is_wrong for each in after.left)
+    is_clean = not (report.hidden or after.lost or after.refused or is_left or after.unread)
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0) as workers:
         gravest = audit_repository(repository, workers=workers).gravest
@@ -443,7 +447,8 @@ def test_a_pinned_version_is_never_deleted(lab: "Lab", record: Record) -> None:
     repair = plan_repair(view, version("right"), [need])
     assert repair is not None
     assert [(step.action, step.version) for step in repair.steps] == [
-        (HealAction.REMOVE_JUNK, "junk")
+        (HealAction.REMOVE_JUNK, "junk"),
+        (HealAction.EXPOSE, "right"),
     ]
     only = dataclasses.replace(view, judged=(view.judged[0], view.judged[2]))
     repair = plan_repair(only, version("right"), [need])
@@ -470,20 +475,64 @@ def test_the_largest_evidence_is_never_deleted_under_a_wrong_name(
     assert Digest.of(lab.store.get(other.name)) == other.sha256
 
 
-@pytest.mark.parametrize("kind", ["pack", "statement"])
-def test_bytes_of_another_needed_object_are_never_deleted(
-    lab: "Lab", record: Record, kind: str
+def _bytes_of(lab: "Lab", record: Record, kind: str) -> bytes:
+    """Of a needed object, which lies at another name."""
+    if kind == "pack":
+        ref = packs(lab, record)[-1]
+        return bytes(lab.store.get(ref.name, ref.version))
+    if kind == "evidence":
+        repository = lab.open()
+        digest = repository.put_evidence(b"the lines of a plan")
+        body = PruneBody(phase="result", plan=str(digest))
+        draft = Draft(type="prune", subject=[(f"evidence/{digest}", digest)], body=body)
+        repository.append(lambda _: draft, [lab.root_key.pruner], tool="test")
+        return b"the lines of a plan"
+    return record.envelope
+
+
+@pytest.mark.parametrize("kind", ["pack", "statement", "evidence"])
+@pytest.mark.parametrize("over", ["pack", "statement"])
+def test_bytes_of_another_needed_object_are_covered_and_left(
+    lab: "Lab", record: Record, kind: str, over: str
 ) -> None:
-    """Should the plan say so by mistake, or somebody have put a rescued copy under a wrong name."""
-    ref, other = packs(lab, record)[:2]
-    data = lab.store.get(ref.name, ref.version) if kind == "pack" else record.envelope
-    copy = lab.store.plant(other.name, data)
-    _, report = heal(lab)
-    assert copy in list(lab.store.versions(other.name))
+    """A rescued copy under a wrong name: the plan knows it, once and for all. Control: junk."""
+    name = packs(lab, record)[0].name if over == "pack" else f"ledger/{1:016d}"
+    right = lab.store.get(name)
+    copy = lab.store.plant(name, _bytes_of(lab, record, kind))
+    planned, report = heal(lab)
+    assert actions(planned) == [(HealAction.EXPOSE, name)]
+    (told,) = planned.left
+    assert (told.name, told.is_wrong) == (name, False)
+    assert "the bytes of another needed object" in told.reason
+    assert [done.refusal for done in report.done] == [""]
+    assert copy in list(lab.store.versions(name))
     assert report.hidden == ()
-    (refused,) = [done for done in report.done if done.refusal]
-    assert "needed object" in refused.refusal
-    assert Digest.of(lab.store.get(other.name)) == other.sha256
+    assert lab.store.get(name) == right
+    again, report = heal(lab)
+    assert (actions(again), report.done) == ([], ())
+    assert [each.name for each in again.left] == ([name] if over == "statement" else [])
+    lab.store.plant(name, b"junk")
+    assert actions(plan(lab)) == [(HealAction.REMOVE_JUNK, name)]
+
+
+def test_bytes_of_another_needed_object_are_not_deleted_by_an_old_plan(
+    lab: "Lab", record: Record
+) -> None:
+    """It is asked once more right before a version goes."""
+    ref, other = packs(lab, record)[:2]
+    junk = lab.store.plant(other.name, b"junk")
+    (repair,) = plan(lab).repairs
+    copy = lab.store.plant(other.name, lab.store.get(ref.name, ref.version))
+    (step,) = repair.steps
+    assert step.version == junk.version
+    wrong = dataclasses.replace(step, version=copy.version, size=copy.size)
+    repair = dataclasses.replace(repair, steps=(wrong, step))
+    with make_workers(0) as workers:
+        report = Healer(lab.open(), workers).execute(HealPlan(repairs=(repair,), lost=()))
+    assert "needed object" in report.done[0].refusal
+    assert copy in list(lab.store.versions(other.name))
+    assert junk not in list(lab.store.versions(other.name))
+    assert report.hidden == ()
 
 
 def test_lost_races_and_what_nobody_needs_are_left_alone(
