@@ -244,9 +244,9 @@ def test_one_failing_call(
         if isinstance(outcome, VaultError):
             # what fails while it is tried out is taken for what the file system can't
             assert isinstance(outcome, LocalError) or "can't hold" in str(outcome)
-            if unfinished(room.target, state=lab.host.state) is None:
-                room.assert_clean()
-                assert verdicts(own) == ["inconclusive"] * isinstance(outcome, LocalError)
+            assert unfinished(room.target, state=lab.host.state) is None
+            room.assert_clean()
+            assert verdicts(own) == ["inconclusive"] * isinstance(outcome, LocalError)
         else:
             assert read(room.target) == new
             # a file system's lack of something is no failure, an owner's must be told

@@ -9,7 +9,6 @@ import pytest
 
 from vault.errors import (
     ConfigError,
-    IntegrityError,
     LedgerMovedError,
     MissingObjectError,
     SignatureError,
@@ -627,8 +626,13 @@ def test_a_clock_that_jumps_while_the_run_goes_on_stops_it_before_publishing(
 def test_a_writer_that_is_revoked_while_it_runs_publishes_nothing(
     lab: "Lab", make_source: "MakeSource", assert_invariants: "AssertInvariants"
 ) -> None:
-    """I4: roles are checked against the head that is extended, not the one at the start."""
+    """I4: roles are checked against the head that is extended, not the one at the start.
+
+    Twice: by the role of the key, and by whether the statement would link. Of a key that is
+    listed the first alone tells: `test_a_statement_that_would_be_void_is_not_stored`.
+    """
     source = make_source()
+    before = len(list(lab.store.versions("ledger/")))
 
     def revoke() -> None:
         repository = lab.open()
@@ -638,8 +642,9 @@ def test_a_writer_that_is_revoked_while_it_runs_publishes_nothing(
         )
 
     lab.store.fault = _append_before_manifest(lab, revoke)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(SignatureError):
         lab.snapshot(source)
+    assert len(list(lab.store.versions("ledger/"))) == before + 1  # the revocation
     assert assert_invariants(lab.store, lab.root) == 0
     with pytest.raises(WrongKeyError):
         lab.snapshot(source)

@@ -82,6 +82,8 @@ class Promotion:
             except (OSError, VaultError):
                 with contextlib.suppress(OSError, VaultError):
                     site.backward()
+                    if self._staging.target.mount_point:
+                        self._staging.find_again()
                     self._staging.kept = not site.is_untouched()
                 raise
         self._try(state=State.EXCHANGED, atomic=promoted.atomic)

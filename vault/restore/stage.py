@@ -174,6 +174,18 @@ class Staging:
         _guard("flush", self.path, self._sync)
         self._journals.remove(self.journal)
 
+    def find_again(self) -> None:
+        """Take for staging what has its names now: a way back may have made it anew.
+
+        Raises:
+            OSError: It is not there.
+        """
+        for fd, around, name in ((self.holder, self.home, self.name), (self.fd, self.holder, TREE)):
+            found = self.fs.open_directory(around, name)
+            os.dup2(found, fd, inheritable=False)
+            os.close(found)
+        self.inode = os.fstat(self.fd).st_ino
+
     def _remove_tree(self) -> None:
         if inode_at(self.holder, TREE) == self.inode:
             remove_tree(self.fs, self.holder, TREE, self.inode)
