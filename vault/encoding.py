@@ -19,6 +19,14 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OTHER_ESCAPE = re.compile(rb'\\[^"\\]')
 
 
+def shown_path(path: bytes) -> str:
+    """A path for a message: in quotes, of a long one the first 200 bytes.
+
+    What is no UTF-8 is written as an escape.
+    """
+    return repr(path[:200].decode("utf-8", "surrogateescape"))
+
+
 def _no_floats(text: str) -> NoReturn:
     raise FormatError("JSON has a number that is not an integer", found=text[:40])
 

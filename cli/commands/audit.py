@@ -34,7 +34,7 @@ from vault.custody.findings import HIDING
 from vault.errors import ConfigError, LocalError
 from vault.ledger.envelope import Head
 from vault.machine.workers import QUESTIONS, make_workers
-from vault.model import Severity, to_rfc3339
+from vault.model import Code, Severity, to_rfc3339
 from vault.repository.datasets import owed
 from vault.repository.opening import open_to_audit
 from vault.repository.repository import Repository
@@ -255,17 +255,24 @@ def _outcome(report: AuditReport) -> dict[str, str]:
 def _next_step(report: AuditReport, hit: Sequence[int]) -> str:
     """The command that helps most now; empty if no step is left."""
     codes = {each.code for each in report.findings if each.severity is Severity.ERROR}
-    if hit:
-        return f"'vault verify {hit[-1]}' names the files that are concerned"
-    if codes & HIDING:
-        return "'vault heal' shows what hides needed objects, --execute removes it"
-    if report.gravest is Concern.RETENTION:
-        return "'vault status --locks' shows the gaps; the next snapshot extends what it needs"
-    if codes:
-        return "the findings below; docs/json.md says what each code means"
-    if report.gravest is Concern.NONE and report.totals.packs_read < report.totals.packs:
-        return "'vault audit --read-data all' reads every pack"
-    return ""
+    steps = (
+        (bool(hit), f"'vault verify {hit[-1]}' names the files that are concerned" if hit else ""),
+        (Code.MISSING in codes, "copy what is missing back from a second copy, then audit again"),
+        (
+            bool(codes & HIDING),
+            "'vault heal' shows what hides needed objects, --execute removes it",
+        ),
+        (
+            report.gravest is Concern.RETENTION,
+            "'vault status --locks' shows the gaps; the next snapshot extends what it needs",
+        ),
+        (bool(codes), "the findings below; docs/json.md says what each code means"),
+        (
+            report.gravest is Concern.NONE and report.totals.packs_read < report.totals.packs,
+            "'vault audit --read-data all' reads every pack",
+        ),
+    )
+    return next((step for is_due, step in steps if is_due), "")
 
 
 def _facts(report: AuditReport) -> dict[str, str]:

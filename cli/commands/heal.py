@@ -19,6 +19,7 @@ from vault.machine.workers import QUESTIONS, make_workers
 from vault.repository import attestations
 from vault.repository.datasets import owed
 from vault.repository.repository import Repository
+from vault.storage.names import EVIDENCE, LEDGER, PAGES
 
 _HEADINGS = ("action", "version", "of", "object")
 
@@ -153,10 +154,7 @@ def _text(plan: HealPlan, report: HealReport | None, statement: Record | None) -
     lines += _each("not shown", plan.refused, "the store refuses to show it, it may be right")
     lines += [f"left: {render.printable(each.name)}: {each.reason}" for each in plan.left]
     if plan.unread:
-        lines.append(
-            f"not looked at: what snapshots {render.numbers(plan.unread)} need:"
-            " their inventories can't be used"
-        )
+        lines.append(f"not looked at: what {_unread(plan.unread)} can't be used")
     if rows:
         lines.append("\n" + render.table(headings, rows, width=render.terminal_width()) + "\n")
     if report is not None:
@@ -191,7 +189,13 @@ def _next_step(plan: HealPlan, report: HealReport | None) -> str:
     if report is None and plan.repairs:
         return "'vault heal --execute' does it"
     if plan.lost or plan.unread:
-        return "'vault verify' says which snapshots and files need what is lost"
+        cited = list(filter(_is_cited, plan.lost))
+        steps = []
+        if plan.unread or len(cited) < len(plan.lost):
+            steps.append("'vault verify' says which snapshots and files need what is lost")
+        if cited:
+            steps.append("'vault audit' says which statements cite it; copy it from a second copy")
+        return ", ".join(steps)
     if plan.refused:
         return "with the right to read it: 'vault store iam' prints what each role must be allowed"
     if any(each.is_wrong for each in plan.left):
@@ -199,6 +203,17 @@ def _next_step(plan: HealPlan, report: HealReport | None) -> str:
     if report is not None and report.hidden:
         return "delete or cover them with an account that may, then 'vault heal'"
     return ""
+
+
+def _unread(seqs: Sequence[int]) -> str:
+    if len(seqs) == 1:
+        return f"snapshot {seqs[0]} needs: its inventory"
+    return f"snapshots {render.numbers(seqs)} need: their inventories"
+
+
+def _is_cited(name: str) -> bool:
+    """Whether statements alone need it: no snapshot does, so `vault verify` would pass."""
+    return name.startswith((EVIDENCE, PAGES, LEDGER))
 
 
 def _row(step: Step) -> tuple[str, ...]:

@@ -16,12 +16,12 @@ from cli.output import listing, progress, render, restore_failure
 from cli.session import TOOL, Invocation, pass_invocation
 from cli.values import format_age
 from vault.crypto.keyfiles import RecoveryKey
-from vault.errors import ConfigError
+from vault.errors import ConfigError, VaultError
 from vault.ledger.chain import Record
 from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
 from vault.patterns import matcher
-from vault.repository.repository import Repository, snapshot_body
+from vault.repository.repository import NO_SNAPSHOT_MENDS, Repository, snapshot_body
 from vault.repository.snapshotspec import select_snapshot
 from vault.restore import (
     BadEntriesError,
@@ -250,6 +250,8 @@ def _explaining(invocation: Invocation, request: RestoreRequest, course: Course)
     except BaseException as error:
         if isinstance(error, BadEntriesError):
             looking.report_flaws(invocation, request.record.seq, error.flaws)
+        if isinstance(error, VaultError) and (error.hint or "").startswith(NO_SNAPSHOT_MENDS):
+            error.hint = None  # the notes have it in its place
         for note in restore_failure.notes(error, request, course):
             error.add_note(note)
         raise

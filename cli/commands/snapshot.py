@@ -18,6 +18,7 @@ from cli.values import parse_duration
 from vault.crypto.keyfiles import WriterKey
 from vault.errors import ConfigError, StorageError
 from vault.ledger.chain import Record
+from vault.ledger.statements import Counts
 from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
 from vault.model import to_rfc3339
@@ -379,6 +380,12 @@ def _report_fields(
     }
 
 
+def _skipped(counts: Counts) -> dict[str, str]:
+    if not counts.sockets:
+        return {}
+    return {"skipped": f"{render.plural(counts.sockets, 'socket')}: nothing is in it to be stored"}
+
+
 def _text(report: SnapshotReport) -> str:
     body, counts = report.body, report.body.counts
     complete = "" if body.complete else ", INCOMPLETE"
@@ -386,6 +393,7 @@ def _text(report: SnapshotReport) -> str:
         {
             "snapshot": f"{report.record.seq} of {body.dataset}{complete}",
             "content": render.contents(counts),
+            **_skipped(counts),
             "new": f"{render.size(counts.added_size)}"
             f" ({render.share(counts.added_size, counts.size)})"
             f", stored as {render.size(counts.added_bytes)}",

@@ -91,6 +91,7 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
     gaps = [(record, found) for record, found in protected if found is not None and found.has_gap]
     for record, found in gaps:
         _warn_of_gap(invocation, record, found, now)
+    doubted = sorted(cited.doubted)
     head_age = max(now - ledger.stored(ledger.records[-1]), timedelta())
     troubles = {trouble for state in states for trouble in state.troubles(max_age)}
     if max_age is not None and not states:
@@ -108,11 +109,12 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
             "head_age": int(head_age.total_seconds()),
         },
         "read_back": _coverage_fields(read_back),
+        "not_believed": doubted,
         "datasets": [_fields(repository, state, max_age) for state in states],
         "snapshots": [_lock_fields(repository, record, found, now) for record, found in protected],
     }
     rows = [_lock_row(record, found, now) for record, found in protected if found is not None]
-    facts = {**_outcome(states, max_age), **_facts(repository, head_age)}
+    facts = {**_outcome(states, max_age, doubted), **_facts(repository, head_age)}
     if records:
         facts["read back"] = _coverage_text(read_back, now - ledger.when(records[0]), now)
     invocation.emit("vault/status/v1", fields, _text(repository, states, facts, rows))
@@ -201,8 +203,16 @@ def _age_text(state: DatasetStatus) -> str:
     return f"the newest complete snapshot, {state.newest.seq}, is {age} old"
 
 
-def _outcome(states: Sequence[DatasetStatus], max_age: timedelta | None) -> dict[str, str]:
-    """The problem in one line, and the command to try next; claims only what was checked."""
+def _outcome(
+    states: Sequence[DatasetStatus], max_age: timedelta | None, doubted: Sequence[int]
+) -> dict[str, str]:
+    """The problem in one line, and the command to try next; claims only what was checked.
+
+    Args:
+        states: Of the datasets.
+        max_age: That was asked for.
+        doubted: Statements that what they cite does not bear out.
+    """
     failed = [state for state in states if any(not each.spoiled for each in state.failures)]
     spoiled = [
         state for state in states if state not in failed and (state.failures or state.seen_here)
@@ -219,6 +229,11 @@ def _outcome(states: Sequence[DatasetStatus], max_age: timedelta | None) -> dict
         )
         if group
     ]
+    if doubted:
+        statements = ", ".join(f"ledger {seq}" for seq in doubted)
+        parts.append(
+            f"not believed, as what it cites is missing or says something else: {statements}"
+        )
     if not states:
         return {"state": "no snapshots yet"}
     if not parts:
@@ -229,6 +244,8 @@ def _outcome(states: Sequence[DatasetStatus], max_age: timedelta | None) -> dict
     if failed or spoiled:
         seq = _first_wrong((failed or spoiled)[0])
         facts["next"] = f"'vault verify {seq}' says what is wrong, and which snapshots are whole"
+    elif doubted:
+        facts["next"] = "'vault audit' names what is cited; copy it back from a second copy"
     elif old or incomplete:
         facts["next"] = f"'vault snapshot' of {(old or incomplete)[0].dataset}, and what it says"
     return facts

@@ -9,17 +9,12 @@ from pathlib import Path
 
 from cli.output import render
 from vault.errors import IntegrityError, MissingObjectError
-from vault.repository.repository import snapshot_body
+from vault.repository.repository import NO_SNAPSHOT_MENDS, snapshot_body
 from vault.restore import Course, RestoreRequest
 from vault.restore.attesting import ProofFailedError
 from vault.storage.names import INVENTORY
 
 _NAMED = 20  # snapshots, differences
-
-NO_SNAPSHOT_MENDS = (
-    "no snapshot stores the keys of a domain again: copy that object from a second copy of the"
-    " repository"
-)
 
 
 def notes(error: BaseException, request: RestoreRequest, course: Course) -> Iterator[str]:

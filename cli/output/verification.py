@@ -5,11 +5,10 @@ from typing import Any
 
 from cli.output import render
 from cli.output.findings import finding_fields
-from cli.output.restore_failure import NO_SNAPSHOT_MENDS
 from cli.sample import sample_text
 from vault.ledger.chain import Ledger, Record
 from vault.ledger.statements import Verdict
-from vault.repository.repository import snapshot_body
+from vault.repository.repository import NO_SNAPSHOT_MENDS, snapshot_body
 from vault.storage.names import DOMAINS
 from vault.verify import Hit, SoFar, VerifyReport
 

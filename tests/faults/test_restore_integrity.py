@@ -247,7 +247,7 @@ def test_packs_in_each_others_place(
     lab.store.corrupt(second.name, second.version, one)
     assert not lab.verify(record).passed
     if same_size and not with_index:
-        assert run(lab, record, target).outcome is Outcome.RECOVERED
+        assert run(lab, record, target).outcome is RestoreOutcome.RECOVERED
         assert_restored(target, source)
         return
     with pytest.raises(IntegrityError):

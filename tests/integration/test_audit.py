@@ -345,6 +345,53 @@ def test_heal_says_what_is_lost(vault: Vault, stored: Path) -> None:
     assert f"lost: packs/{victim.parent.name}/{victim.name}" in out
 
 
+@pytest.mark.parametrize("harm", ["lost", "changed"])
+def test_what_to_do_about_evidence(
+    vault: Vault, vault_json: VaultJson, stored: Path, home: Path, harm: str
+) -> None:
+    """No snapshot needs it, so a verification would pass: an audit names it, a copy has it."""
+    assert vault("restore", "data", home / "target")[0] == 0
+    (evidence,) = (path for path in (stored / "evidence").iterdir() if path.is_file())
+    name, data = f"evidence/{evidence.name}", evidence.read_bytes()
+    assert "nothing is known to be wrong" in vault("status")[1]  # the control
+    if harm == "lost":
+        evidence.unlink()
+    else:
+        flip(evidence)
+    code, out, err = vault("status")
+    assert code == 0
+    assert "ledger 3: restore is not believed" in err
+    first, second = out.splitlines()[:2]
+    assert first.startswith("wrong ")
+    assert first.endswith("missing or says something else: ledger 3")
+    assert "'vault audit'" in second
+    assert "second copy" in second
+    assert vault_json("status")["not_believed"] == [3]
+    for command in "heal", "audit":
+        code, out, _ = vault(command)
+        assert code == 4
+        assert name in out
+        (step,) = (line for line in out.splitlines() if line.startswith("next"))
+        assert "second copy" in step
+        assert "verify" not in step
+    evidence.unlink(missing_ok=True)
+    evidence.write_bytes(data)
+    assert vault_json("status")["not_believed"] == []
+    assert vault("heal")[0] == vault("audit")[0] == 0
+
+
+def test_heal_speaks_of_one_snapshot_as_of_one(vault: Vault, stored: Path, source: Path) -> None:
+    """Its inventory is lost; then two are."""
+    for path in (stored / "inventory").iterdir():
+        path.unlink()
+    assert "not looked at: what snapshot 2 needs: its inventory can't be used" in vault("heal")[1]
+    assert vault("snapshot", source, "--name", "other")[0] == 0
+    for path in (stored / "inventory").iterdir():
+        path.unlink()
+    told = "not looked at: what snapshots 2-3 need: their inventories can't be used"
+    assert told in vault("heal")[1]
+
+
 def test_heal_that_can_not_be_recorded_is_degraded(
     vault: Vault, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

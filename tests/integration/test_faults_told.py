@@ -416,6 +416,42 @@ FAULTS: dict[str, Fault] = {
             r"hint: 'vault heal'",
         ),
     ),
+    "snapshot: the keys of the domain gone": Fault(
+        lambda scene: next(scene.store.glob("domains/*/*")).unlink(),
+        lambda scene: ("snapshot", scene.source, "--name", "data"),
+        4,
+        (
+            r"error: domains/",
+            r"hint: no snapshot stores the keys of a domain again.*'vault heal'",
+        ),
+    ),
+    "snapshot: the keys of the domain wrong": Fault(
+        lambda scene: flip(next(scene.store.glob("domains/*/*"))),
+        lambda scene: ("snapshot", scene.source, "--name", "data"),
+        4,
+        (
+            r"error: domains/",
+            r"hint: no snapshot stores the keys of a domain again",
+        ),
+    ),
+    "ls: the keys of the domain gone": Fault(
+        lambda scene: next(scene.store.glob("domains/*/*")).unlink(),
+        lambda _: ("ls", NEW),
+        4,
+        (
+            r"error: domains/",
+            r"hint: no snapshot stores the keys of a domain again.*'vault heal'",
+        ),
+    ),
+    "ls: the keys of the domain wrong": Fault(
+        lambda scene: flip(next(scene.store.glob("domains/*/*"))),
+        lambda _: ("ls", NEW),
+        4,
+        (
+            r"error: domains/",
+            r"hint: no snapshot stores the keys of a domain again",
+        ),
+    ),
     "verify: a wrong passphrase": Fault(
         lambda scene: (scene.home / "passphrase").write_text("something else entirely\n"),
         lambda _: ("verify",),

@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -54,6 +57,39 @@ def test_caches_and_marked_directories_are_left_out(
     assert vault("snapshot", source, "--name", "d", *options)[0] == 0
     found = _restored(vault, home, "d")
     assert found == ["again", "etc", "etc/CACHEDIR.TAG", "link", "readme", "tmp", "tmp/.nobackup"]
+
+
+def test_sockets_are_said_to_be_skipped(
+    vault: Vault,
+    vault_json: VaultJson,
+    repository: Path,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a word a person would miss them. Control: where there is none, none is spoken of."""
+    assert "skipped" not in vault("snapshot", source, "--name", "none")[1]
+    monkeypatch.chdir(source)  # a socket's path is short
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+        one.bind("one")
+        two.bind("two")
+    out = vault("snapshot", source, "--name", "some")[1]
+    assert re.search("^skipped +2 sockets: ", out, re.MULTILINE)
+    counts = vault_json("snapshot", source, "--name", "some")["snapshot"]["counts"]
+    assert counts["sockets"] == 2
+
+
+def test_one_unreadable_inventory_is_one_warning(
+    vault: Vault, repository: Path, source: Path, tmp_path: Path
+) -> None:
+    """Whether this host knows what it needs, or has to look at all."""
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    for path in (repository / "inventory").iterdir():
+        path.unlink()
+    for _ in range(2):
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        code, _, err = vault("snapshot", source, "--name", "other")
+        assert code == 0
+        assert err.count("inventory of snapshot 2 is unreadable") == 1
 
 
 def test_paths_come_from_files(vault: Vault, repository: Path, source: Path, home: Path) -> None:

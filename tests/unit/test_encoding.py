@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
+from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict, shown_path
 from vault.errors import FormatError
 
 _VALUES = st.recursive(
@@ -79,3 +79,19 @@ def test_other_spellings_of_base64_are_refused(text: str) -> None:
     """Stray bits, white space, missing padding, the other alphabet."""
     with pytest.raises(FormatError):
         b64decode_strict(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (b"m", "'m'"),
+        ("größe/ß".encode(), "'größe/ß'"),
+        (b"it's", '"it\'s"'),
+        (b"bell\x07\n", "'bell\\x07\\n'"),
+        (b"\xff", "'\\udcff'"),
+        (b"x" * 300, repr("x" * 200)),
+    ],
+)
+def test_a_path_in_a_message_is_no_python(path: bytes, shown: str) -> None:
+    """Quoted, one line, whatever is in it."""
+    assert shown_path(path) == shown

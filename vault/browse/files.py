@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from vault.browse.spilled import Items, SpilledNumbers
+from vault.encoding import shown_path
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
 from vault.format.extents import runs_between
 from vault.format.pack import Directory
@@ -163,7 +164,7 @@ class FileContent:
         if found != expected:
             raise blocks.reader.doubt(
                 DigestMismatchError(
-                    f"chunks of {entry.path[:200]!r} don't add up to the file",
+                    f"chunks of {shown_path(entry.path)} don't add up to the file",
                     expected=f"{expected} bytes",
                     found=f"{found} bytes",
                 )

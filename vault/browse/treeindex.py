@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
+from vault.encoding import shown_path
 from vault.errors import ConfigError, FormatError
 from vault.format.tree import Entry, Flaws
 from vault.format.treefile import Spool, Tree
@@ -162,8 +163,8 @@ class TreeIndex:
         target = self.find(entry.link)
         if target is None or self.entry(target).type is not EntryType.FILE:
             raise FormatError(
-                f"tree entry {entry.path[:200]!r} is a hard link to no earlier file",
-                found=repr(entry.link[:200]),
+                f"tree entry {shown_path(entry.path)} is a hard link to no earlier file",
+                found=shown_path(entry.link),
             )
         return target
 

@@ -11,6 +11,7 @@ from typing import Final, Self, TypeVar
 from vault.browse.files import MAX_CACHED, Blocks, FileContent
 from vault.browse.treeindex import TreeIndex
 from vault.crypto.keyfiles import RecoveryKey
+from vault.encoding import shown_path
 from vault.errors import DigestMismatchError
 from vault.format.tree import Entry, Flaws
 from vault.format.treehash import TreeHash
@@ -184,7 +185,7 @@ class View:
             yield piece
         if whole.digest() != expected:
             raise DigestMismatchError(
-                f"{entry.path[:200]!r} has the wrong bytes, each chunk being right",
+                f"{shown_path(entry.path)} has the wrong bytes, each chunk being right",
                 expected=expected.hex() if expected else None,
                 found=whole.digest().hex(),
             )

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
+from vault.encoding import shown_path
 from vault.errors import FormatError, VaultError
 from vault.model import MAX_PATH, SYMLINK_MODE, EntryType, sort_key
 
@@ -376,7 +377,7 @@ def broken_rule(entry: Entry) -> Flaw:
 
 
 def _bad(entry: Entry, problem: str, found: object = None) -> FormatError:
-    return FormatError(f"tree entry {entry.path[:200]!r} {problem}", found=found)
+    return FormatError(f"tree entry {shown_path(entry.path)} {problem}", found=found)
 
 
 def is_plain(path: bytes) -> bool:
@@ -388,7 +389,7 @@ def _path_flaw(path: bytes, what: str = "path") -> Flaw:
     if len(path) > MAX_PATH:
         return f"has a {what} of over {MAX_PATH:,} bytes", len(path)
     if not is_plain(path):
-        return f"has a {what} that is not relative and plain", repr(path[:200])
+        return f"has a {what} that is not relative and plain", shown_path(path)
     return None
 
 
@@ -911,7 +912,7 @@ class TreeParser:
         self, first: "_Canonical | None", error: FormatError, *, replaced: bool = False
     ) -> BadEntry:
         path = first.path if first is not None else None
-        prefix = f"tree entry {path[:200]!r} " if path is not None else ""
+        prefix = f"tree entry {shown_path(path)} " if path is not None else ""
         return BadEntry(
             path=path,
             after=self._order.last_path,

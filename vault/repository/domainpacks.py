@@ -73,11 +73,8 @@ def index_objects(repository: Repository, domain: str) -> list[Listed]:
 
 
 def _index_of(repository: Repository, record: Record) -> Sequence[ObjectRef]:
-    try:
-        return repository.inventory(record).index
-    except IntegrityError as error:
-        _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
-        return ()
+    inventory = repository.usable_inventory(record)
+    return () if inventory is None else inventory.index
 
 
 def indexed_packs(repository: Repository, secrets: DomainSecrets) -> Iterator[IndexEntry]:

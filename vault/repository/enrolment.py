@@ -43,7 +43,7 @@ from vault.machine.privacy import make_private
 from vault.model import Digest, LockMode, Parameters, Retention, validate_label, validate_pattern
 from vault.repository.log import Draft
 from vault.repository.objects import Clock
-from vault.repository.repository import Repository, domain_ref
+from vault.repository.repository import Repository, read_domain
 from vault.retention import ledger_until, lock_target
 from vault.storage.base import ObjectStore
 from vault.storage.names import domain_object_name, ledger_name
@@ -390,7 +390,7 @@ def _shared_domain_object(
             hint=f"hosts of a domain must trust each other; --share-domain {request.domain} agrees",
         )
     recipient = recovery_key().recipient
-    stored = repository.read(domain_ref(writer.domain))
+    stored = read_domain(repository, writer.domain)
     secrets = open_domain(stored, repository.id, recipient, request.domain)
     members = [
         b64decode_strict(other.recipient)

@@ -48,7 +48,7 @@ from vault.machine.chunkcache import Cache, ChunkPlace
 from vault.machine.lru import Recent
 from vault.model import Buffer, Digest, ObjectRef, ObjectType, PackId
 from vault.repository.domainpacks import indexed_packs, snapshots_of
-from vault.repository.repository import Repository, domain_ref, snapshot_body
+from vault.repository.repository import Repository, read_domain, snapshot_body
 from vault.repository.substitutes import Substitutes, row_of
 from vault.storage.names import is_pack, pack_name
 
@@ -377,7 +377,7 @@ class Reader:
     def _open_domain(self) -> DomainSecrets:
         writer = self.repository.ledger.writer_for(self.record)
         assert writer.domain is not None
-        data = self.repository.read(domain_ref(writer.domain))
+        data = read_domain(self.repository, writer.domain)
         return open_domain(data, self.repository.id, self._recipient, writer.domain.name)
 
     def opener_for(self, header: Header) -> Opener:

@@ -4,15 +4,17 @@ It decides nothing about files: the rooms above (`vault.snapshot`, `vault.restor
 user opens one, with what this machine remembers, is in `opening`.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Self
+from typing import Final, Self
 
 from vault.crypto.keys import SigningKey
 from vault.errors import (
     FormatError,
     IntegrityError,
+    MissingObjectError,
     StorageError,
     StorageUnavailableError,
     VaultError,
@@ -30,6 +32,13 @@ from vault.repository.objects import Clock, Objects, Sightings, Stored
 from vault.storage import observing
 from vault.storage.base import ObjectStore
 from vault.storage.names import inventory_name
+
+_log = logging.getLogger(__name__)
+
+NO_SNAPSHOT_MENDS: Final = (
+    "no snapshot stores the keys of a domain again: copy that object from a second copy of the"
+    " repository"
+)
 
 Doomed = frozenset[tuple[str, str]]  # name and version of what is to be deleted
 
@@ -60,6 +69,7 @@ class Repository:
         self.objects = Objects(store, history.ledger, clock=clock, sightings=sightings)
         self.log = Log(history, self.objects, pause=pause)
         self._sightings = sightings
+        self._unusable: set[int] = set()  # snapshots whose inventory is, by seq
         self._known_plans: dict[int, Doomed | VaultError] = {}  # by seq
 
     @classmethod
@@ -169,6 +179,16 @@ class Repository:
         """
         return inventory.resolve(self.inventory_ref(record), self.read)
 
+    def usable_inventory(self, record: Record) -> Inventory | None:
+        """The inventory of a snapshot; None where it is missing or wrong, which is logged once."""
+        try:
+            return self.inventory(record)
+        except IntegrityError as error:
+            if record.seq not in self._unusable:
+                self._unusable.add(record.seq)
+                _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
+            return None
+
     @staticmethod
     def inventory_ref(record: Record) -> ObjectRef:
         """The inventory object itself."""
@@ -232,6 +252,21 @@ def domain_ref(domain: DomainRef) -> ObjectRef:
         size=domain.size,
         version=domain.version,
     )
+
+
+def read_domain(repository: Repository, domain: DomainRef) -> bytes:
+    """The sealed secrets of a domain, as enrolled.
+
+    Raises:
+        IntegrityError: They are missing or wrong; with a hint, as no command makes them again.
+    """
+    try:
+        return repository.read(domain_ref(domain))
+    except IntegrityError as error:
+        error.hint = NO_SNAPSHOT_MENDS
+        if isinstance(error, MissingObjectError):
+            error.hint += "; 'vault heal' shows whether the store only hides it"
+        raise
 
 
 def snapshot_body(record: Record) -> SnapshotBody:

@@ -257,6 +257,7 @@ class Cited:
         self._words: dict[str, Word] | None = None
         self._needs: dict[int, frozenset[str]] = {}
         self.findings: list[Finding] = []  # events that are not believed, and why
+        self.doubted: list[int] = []  # the same, by seq
 
     def believes(self, record: Record) -> bool:
         """See `Facts`; a failure that could not be looked at any more is believed."""
@@ -326,6 +327,7 @@ class Cited:
                 return open_attestation(data, ledger, seq=record.seq)
         except IntegrityError as error:
             problems = [str(error)]
+        self.doubted.append(record.seq)
         self.findings.append(
             Finding(
                 severity=Severity.WARNING,

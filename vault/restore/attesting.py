@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from vault.crypto.keyfiles import RecoveryKey
 from vault.crypto.keys import SigningKey
+from vault.encoding import shown_path
 from vault.errors import ConfigError, DigestMismatchError, VaultError
 from vault.format.tree import Entry, commitment
 from vault.ledger.chain import Record
@@ -43,7 +44,9 @@ class ProofFailedError(DigestMismatchError):
         first = proof.mismatches[0] if proof.mismatches else None
         super().__init__(
             f"the restored tree is not what was signed: {proof.mismatch_count} differences",
-            expected=f"{first.field} {first.expected} of {first.path!r}" if first else None,
+            expected=f"{first.field} {first.expected} of {shown_path(first.path)}"
+            if first
+            else None,
             found=first.found if first else None,
             hint="TARGET is as it was; check the disk that staging was on, then try again",
         )

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
+from vault.encoding import shown_path
 from vault.errors import (
     DigestMismatchError,
     FormatError,
@@ -404,5 +405,6 @@ def _open_blocks(work: _Work) -> Iterator[tuple[int, bytes] | _Failed]:
 
 def _wrong_length(entry: Entry) -> DigestMismatchError:
     return DigestMismatchError(
-        f"chunks of {entry.path!r} are not as long as the file", expected=f"{entry.size} bytes"
+        f"chunks of {shown_path(entry.path)} are not as long as the file",
+        expected=f"{entry.size} bytes",
     )

@@ -1,11 +1,11 @@
 """The request for a restore, its report, and the outcomes that the report may claim."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
+from vault.encoding import shown_path
 from vault.errors import FormatError, VaultError
 from vault.format.tree import Flaws
 from vault.ledger.chain import Record
@@ -67,11 +67,7 @@ class BadEntriesError(FormatError):
 
     def __init__(self, record: Record, flaws: Flaws) -> None:
         first = flaws.named[0]
-        name = (
-            "one without a legible name"
-            if first.path is None
-            else repr(os.fsdecode(first.path[:200]))
-        )
+        name = "one without a legible name" if first.path is None else shown_path(first.path)
         count = f"{flaws.count} entries" if flaws.count > 1 else "1 entry"
         super().__init__(
             f"snapshot {record.seq} has {count} that can't be restored, first {name}:"

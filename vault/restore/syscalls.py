@@ -11,6 +11,7 @@ import os
 import stat
 from typing import Final
 
+from vault.encoding import shown_path
 from vault.errors import ConfigError, FormatError, LocalError
 from vault.format.tree import is_plain
 from vault.machine import metadata
@@ -176,7 +177,7 @@ def check_path(path: bytes) -> bytes:
         FormatError: Absolute, too long, with NUL, empty, ``.`` or ``..`` parts.
     """
     if path and (len(path) > MAX_WALKED_PATH or not is_plain(path) or not is_nameable(path)):
-        raise FormatError("path can't be restored", found=repr(path[:200]))
+        raise FormatError("path can't be restored", found=shown_path(path))
     return path
 
 

@@ -209,10 +209,7 @@ def _learn(reader: Reader, ref: ObjectRef, secrets: DomainSecrets, cache: Cache)
 
 
 def _unknown_packs(repository: Repository, cache: Cache, record: Record) -> Iterable[ObjectRef]:
-    try:
-        objects = repository.inventory(record).objects
-    except IntegrityError as error:
-        _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
-        return ()
+    inventory = repository.usable_inventory(record)
+    objects = () if inventory is None else inventory.objects
     packs = (ref for ref in objects if is_pack(ref.name))
     return [ref for ref in packs if cache.pack_number(ref.sha256) is None]

@@ -20,13 +20,13 @@ from vault.format import inventory, packindex
 from vault.format.inventory import Inventory
 from vault.format.packindex import IndexEntry
 from vault.ledger.chain import Ledger, Record
-from vault.ledger.statements import InventoryRef, SnapshotBody, StatementType
+from vault.ledger.statements import DomainRef, InventoryRef, SnapshotBody, StatementType
 from vault.machine.chunkcache import Cache, PackRow
 from vault.machine.workers import Workers
 from vault.model import Digest, LockMode, ObjectRef, replace_body
 from vault.repository.domainpacks import distrusted_spans, index_objects
 from vault.repository.log import Draft
-from vault.repository.repository import Repository, domain_ref
+from vault.repository.repository import Repository, domain_ref, read_domain
 from vault.snapshot.mend import Mending
 from vault.storage.names import PACKS, index_name, inventory_name, pack_name
 
@@ -133,8 +133,9 @@ class Publisher:
         self._check_present(publication.packs)
         self._lock_packs(publication, until)
         refs = [pack.ref for pack in publication.packs]
-        domain = self._domain_object()
-        repository.read(domain)  # nobody can restore without it, and no later step looks at it
+        enrolled = self._enrolled_domain()
+        domain = domain_ref(enrolled)
+        read_domain(repository, enrolled)  # no restore without it, and no later step looks at it
         base, base_ref = self._base(publication.body.dataset, [*refs, domain])
         in_use = self._index_in_use(publication.new_index)
         text = inventory.encode([*refs, domain], in_use, base, base_ref)
@@ -318,10 +319,10 @@ class Publisher:
         other = self._repository.objects.right_version(ref, pinned=False)
         return dataclasses.replace(ref, version=other.version)
 
-    def _domain_object(self) -> ObjectRef:
+    def _enrolled_domain(self) -> DomainRef:
         writer = self._repository.ledger.writers[self._key.signing.public.id]
         assert writer.domain is not None
-        return domain_ref(writer.domain)
+        return writer.domain
 
     # --- inventory ---
 

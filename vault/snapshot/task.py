@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from vault import retention as locking
 from vault.crypto.keyfiles import DomainSecrets, WriterKey
-from vault.errors import ConfigError, FormatError, IntegrityError, VaultError, WrongKeyError
+from vault.errors import ConfigError, FormatError, VaultError, WrongKeyError
 from vault.format.domainsecrets import open_domain
 from vault.format.tree import MAX_TREE_HEADER, TreeHeader, encode_header
 from vault.ledger.chain import Record, WriterInfo
@@ -21,15 +20,13 @@ from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import badpacks
 from vault.repository.badpacks import BadPackMemory, Word
-from vault.repository.repository import Repository, domain_ref
+from vault.repository.repository import Repository, read_domain
 from vault.snapshot import walk
 from vault.snapshot.sourcerun import Problem
 from vault.snapshot.stream import NamedStream
 from vault.storage.names import is_pack
 
 MANY = 0.05  # of the packs of the dataset's last snapshot
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,12 +147,10 @@ class Task:
 
 def _left_of(repository: Repository, record: Record, bad: Mapping[str, Word]) -> LeftPacks | None:
     """Which of them a snapshot needs; None for none of them."""
-    try:
-        objects = repository.inventory(record).objects
-    except IntegrityError as error:
-        _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
+    inventory = repository.usable_inventory(record)
+    if inventory is None:
         return None
-    packs = [ref.sha256.hex() for ref in objects if is_pack(ref.name)]
+    packs = [ref.sha256.hex() for ref in inventory.objects if is_pack(ref.name)]
     left = sorted(pack for pack in packs if pack in bad)
     if not left:
         return None
@@ -203,7 +198,7 @@ def domain_secrets(repository: Repository, key: WriterKey, writer: WriterInfo) -
     assert writer.domain is not None
     if key.domain is not None and key.domain.name == writer.domain.name:
         return key.domain
-    data = repository.read(domain_ref(writer.domain))
+    data = read_domain(repository, writer.domain)
     return open_domain(data, repository.id, key.recipient, writer.domain.name)
 
 
