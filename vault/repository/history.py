@@ -1,7 +1,7 @@
 """The statements in a store, read and linked: what they mean is decided by `vault.ledger`.
 
-`read_ledger` gives the `History` of a repository. A name belongs to its oldest link-valid version
-(I4); what else stands there is a finding. Statements are appended by `log`.
+`read_ledger` gives the `StoredLedger` of a repository. A name belongs to its oldest link-valid
+version (I4); what else stands there is a finding. Statements are appended by `log`.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ MAX_ENVELOPE = max_envelope(MAX_ROOT_PAE)  # bytes; docs/format.md 2.1
 _MIN_ENVELOPE = 200  # bytes: what the frozen grammar demands, in base64, takes more
 
 
-class History:
+class StoredLedger:
     """The statements of one repository, as far as they were read from its store and link.
 
     Args:
@@ -70,9 +70,9 @@ class History:
         assert self.ledger.head is not None
         return self.ledger.head
 
-    def on(self, store: ObjectStore) -> "History":
+    def on(self, store: ObjectStore) -> "StoredLedger":
         """The same history, read on from another view of the same store."""
-        return History(store, self.ledger, tolerant=self.tolerant, findings=self.findings)
+        return StoredLedger(store, self.ledger, tolerant=self.tolerant, findings=self.findings)
 
     def read_pages(self, most: int | None) -> int:
         """Link whole pages from the start, at most so many; returns how many."""
@@ -251,7 +251,7 @@ def read_ledger(
     *,
     remembered: Remembered | None = None,
     tolerant: bool = False,
-) -> History:
+) -> StoredLedger:
     """Every statement in the store, verified from the pinned root.
 
     Args:
@@ -259,7 +259,7 @@ def read_ledger(
         root_digest: The pinned digest of statement 0.
         remembered: The ledger as it was verified here before: only what is new is read,
             if the store still has all of it.
-        tolerant: As for `History`.
+        tolerant: As for `StoredLedger`.
 
     Raises:
         RepositoryNotFoundError: The store holds no ledger.
@@ -279,7 +279,7 @@ def read_ledger(
 
 def _resume(
     store: ObjectStore, root_digest: Digest, remembered: Remembered, *, tolerant: bool
-) -> History | None:
+) -> StoredLedger | None:
     """Go on from a remembered ledger; None if the store shows anything but what follows it.
 
     Its head is read and verified again: as it names all before it, that is the same
@@ -288,7 +288,9 @@ def _resume(
     head = remembered.head
     if not _has_statements(store, head.seq):
         return None
-    history = History(store, Ledger(root_digest), tolerant=tolerant, findings=remembered.findings)
+    history = StoredLedger(
+        store, Ledger(root_digest), tolerant=tolerant, findings=remembered.findings
+    )
     try:
         remembered.replay(history.ledger)
         history.refresh()
@@ -299,7 +301,7 @@ def _resume(
     return None
 
 
-def _has_version(history: History, head: Head) -> bool:
+def _has_version(history: StoredLedger, head: Head) -> bool:
     """Whether this store names its version so; all versions of a copied bucket have other names."""
     return history.ledger.records[head.seq].version == head.version
 
@@ -315,11 +317,11 @@ def _has_statements(store: ObjectStore, last: int) -> bool:
     return False
 
 
-def _read_all(store: ObjectStore, root_digest: Digest, *, tolerant: bool) -> History:
+def _read_all(store: ObjectStore, root_digest: Digest, *, tolerant: bool) -> StoredLedger:
     """All statements; pages are used as far as what follows vouches for them."""
     most = None if not tolerant else 0  # an audit looks at every statement's object
     while True:
-        history = History(store, Ledger(root_digest), tolerant=tolerant)
+        history = StoredLedger(store, Ledger(root_digest), tolerant=tolerant)
         used = history.read_pages(most)
         try:
             history.refresh()

@@ -29,7 +29,7 @@ from vault.ledger.envelope import (
     seal_envelope,
 )
 from vault.model import Body, Digest, Finding, LockMode
-from vault.repository.history import History
+from vault.repository.history import StoredLedger
 from vault.repository.objects import Objects
 from vault.storage.names import PAGES, ledger_name, page_name
 
@@ -58,7 +58,7 @@ class Log:
     """
 
     def __init__(
-        self, history: History, objects: Objects, *, pause: Callable[[float], None]
+        self, history: StoredLedger, objects: Objects, *, pause: Callable[[float], None]
     ) -> None:
         self._history = history
         self._objects = objects
@@ -81,7 +81,7 @@ class Log:
         return tuple(self._history.findings)
 
     def refresh(self) -> None:
-        """As `History.refresh`."""
+        """As `StoredLedger.refresh`."""
         self._history.refresh()
 
     def append(

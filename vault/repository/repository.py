@@ -26,7 +26,7 @@ from vault.ledger.envelope import Head
 from vault.ledger.remembered import Remembered
 from vault.ledger.statements import DomainRef, PruneBody, SnapshotBody
 from vault.model import Buffer, Code, Digest, Finding, ObjectRef, Parameters, Severity
-from vault.repository.history import History, read_ledger
+from vault.repository.history import StoredLedger, read_ledger
 from vault.repository.log import Draft, Log
 from vault.repository.objects import Clock, Objects, Sightings, Stored
 from vault.storage import observing
@@ -57,7 +57,7 @@ class Repository:
     def __init__(
         self,
         store: ObjectStore,
-        history: History,
+        history: StoredLedger,
         *,
         clock: Clock,
         pause: Callable[[float], None],
@@ -134,7 +134,7 @@ class Repository:
     # --- the log and the objects ---
 
     def refresh(self) -> None:
-        """Read and verify what follows the head: `History.refresh`."""
+        """Read and verify what follows the head: `StoredLedger.refresh`."""
         self.log.refresh()
 
     def append(

@@ -32,7 +32,7 @@ from vault.progress import Progress
 from vault.repository.reader import LOOKED_UP, PackReader, Reader
 from vault.repository.repository import Repository
 from vault.verify.found import NAMED_IN_HIT, Found, Key, key_of
-from vault.verify.stored import StoredObjects
+from vault.verify.stored import NeededObjects
 
 _UNREADABLE: Final = (IntegrityError, WrongKeyError)
 
@@ -173,7 +173,7 @@ class OpenedContents:
     def __init__(
         self,
         repository: Repository,
-        objects: StoredObjects,
+        objects: NeededObjects,
         recovery: RecoveryKey,
         *,
         scratch: Path,

@@ -14,7 +14,7 @@ from vault.verify.found import NAMED_IN_HIT, Found, Key, key_of
 from vault.verify.looking import Look, Place, look, twice
 
 
-class StoredObjects:
+class NeededObjects:
     """The objects that snapshots need, and which of them were read.
 
     Args:

@@ -15,7 +15,7 @@ from vault.verify.found import KEPT_FINDINGS, Found
 from vault.verify.looking import Place
 from vault.verify.opened import OpenedContents, require_recipient
 from vault.verify.report import VerifyReport
-from vault.verify.stored import StoredObjects
+from vault.verify.stored import NeededObjects
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Verification:
         self._through = repository.head.seq
         self._progress = progress
         self._found = Found()
-        self._objects = StoredObjects(repository, workers, progress, self._found, place)
+        self._objects = NeededObjects(repository, workers, progress, self._found, place)
         self._contents = None
         self._to_open = len(records) if recovery is not None else 0
         if recovery is not None:
