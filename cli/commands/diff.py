@@ -87,7 +87,7 @@ def _counted(changes: Iterable[Change], summary: Summary, *, metadata: bool) -> 
 
 
 def _line(change: Change) -> str:
-    text = f"{_SIGNS[change.kind]} {listing.shown_path(change.entry)}"
+    text = f"{_SIGNS[change.kind]} {listing.listed_path(change.entry)}"
     match change.kind:
         case ChangeKind.ADDED | ChangeKind.REMOVED:
             size = change.entry.size

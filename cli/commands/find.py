@@ -131,7 +131,7 @@ def _row(ledger: Ledger, record: Record, entry: Entry) -> Sequence[object]:
         render.moment(ledger.when(record)),
         listing.local_time(entry.mtime),
         f"{entry.size:,}",
-        listing.shown_path(entry),
+        listing.listed_path(entry),
     )
 
 

@@ -49,7 +49,7 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
         elif is_long:
             listing.emit_table(_HEADINGS, map(_row, entries), right=_RIGHT)
         else:
-            listing.emit_lines(map(listing.shown_path, entries))
+            listing.emit_lines(map(listing.listed_path, entries))
         return looking.report_flaws(invocation, record.seq, view.flaws)
 
 
@@ -61,7 +61,7 @@ def _numbers(tree: TreeIndex, number: int, *, recursive: bool) -> Iterable[int]:
 
 
 def _row(entry: Entry) -> Sequence[object]:
-    path = listing.shown_path(entry)
+    path = listing.listed_path(entry)
     if entry.link is not None:
         sign = "->" if entry.type is EntryType.SYMLINK else "="
         path += f" {sign} {render.path_text(entry.link)}"

@@ -47,7 +47,7 @@ def digest_fields(entry: Entry) -> dict[str, str | None]:
     }
 
 
-def shown_path(entry: Entry) -> str:
+def listed_path(entry: Entry) -> str:
     """For people: a directory ends in ``/``."""
     text = render.path_text(entry.path)
     return f"{text}/" if entry.type is EntryType.DIRECTORY else text
