@@ -10,7 +10,7 @@ from vault.browse import View, tree_path
 from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, DigestMismatchError, FormatError
 from vault.format.tree import BadEntry, Flaws
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.model import sort_key
 from vault.repository.repository import Repository, snapshot_body
 from vault.repository.snapshotspec import split_path

@@ -15,7 +15,8 @@ from vault.custody.sampling import (
     next_slice,
 )
 from vault.errors import ConfigError
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 
 
 def sample_of(

@@ -34,9 +34,10 @@ from vault.crypto.sealed import Sealer, Session
 from vault.format import inventory
 from vault.format.pack import PackWriter
 from vault.format.tree import Entry
-from vault.ledger.chain import Record
+from vault.ledger.kinds import name_packs
+from vault.ledger.records import Record
 from vault.ledger.remembered import LedgerMemory
-from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef, name_packs
+from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
 from vault.machine.workers import Workers, make_workers
 from vault.model import (
     Digest,

@@ -8,7 +8,7 @@ from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
 from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, LocalError, VaultError, naming
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, VerificationBody
 from vault.repository import attestations
 from vault.repository.objects import MAX_EVIDENCE

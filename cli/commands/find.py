@@ -14,7 +14,8 @@ from vault.browse import path_matcher
 from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, IntegrityError, StorageError, WrongKeyError
 from vault.format.tree import Entry
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.model import to_rfc3339
 from vault.repository.datasets import owed
 from vault.repository.repository import Repository, snapshot_body

@@ -13,7 +13,7 @@ from cli.session import TOOL, Invocation, pass_invocation
 from vault.crypto.keyfiles import RecoveryKey
 from vault.custody.heal import Done, HealPlan, HealReport, Step, heal_repository
 from vault.custody.needs import when
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import StatementType, Verdict
 from vault.machine.workers import QUESTIONS, make_workers
 from vault.repository import attestations

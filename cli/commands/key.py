@@ -20,7 +20,7 @@ from vault.crypto.keyfiles import (
 from vault.crypto.keys import VerifyKey
 from vault.encoding import b64decode_strict
 from vault.errors import ConfigError, LocalError
-from vault.ledger.chain import Record, WriterInfo
+from vault.ledger.records import Record, WriterInfo
 from vault.ledger.statements import Role, StatementType
 from vault.machine.privacy import make_private
 from vault.repository.enrolment import (

@@ -8,7 +8,7 @@ import click
 from cli.output import render
 from cli.session import Invocation, pass_invocation, signer_name
 from vault.errors import ConfigError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.model import body_to_json, to_rfc3339
 from vault.repository.repository import Repository, snapshot_body
 

@@ -17,7 +17,7 @@ from cli.session import TOOL, Invocation, pass_invocation
 from cli.values import format_age
 from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, VaultError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
 from vault.patterns import matcher

@@ -17,7 +17,7 @@ from cli.sources import read_paths, read_rules, source_options
 from cli.values import parse_duration
 from vault.crypto.keyfiles import WriterKey
 from vault.errors import ConfigError, StorageError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import Counts
 from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers

@@ -8,7 +8,7 @@ import click
 from cli.exits import EXIT_INTEGRITY
 from cli.output import render
 from cli.session import Invocation, pass_invocation
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.repository.datasets import Stats, measure, owed
 from vault.repository.repository import Repository, snapshot_body
 from vault.repository.snapshotspec import select_snapshot

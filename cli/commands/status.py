@@ -13,7 +13,7 @@ from cli.session import Invocation, pass_invocation, signer_name
 from cli.values import format_age, parse_duration
 from vault.custody.protection import Protection, protections
 from vault.custody.sampling import Coverage, coverage
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import WHOLE_SHARE, Verdict
 from vault.machine.workers import QUESTIONS, make_workers
 from vault.model import to_rfc3339

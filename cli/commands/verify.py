@@ -27,7 +27,7 @@ from cli.values import ReadData, parse_read_data
 from vault.crypto.keyfiles import RecoveryKey
 from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, LocalError, StorageError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import StatementType
 from vault.machine.workers import make_workers
 from vault.repository import attestations

@@ -6,7 +6,8 @@ from typing import Any
 from cli.output import render
 from cli.output.findings import finding_fields
 from cli.sample import sample_text
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.ledger.statements import Verdict
 from vault.repository.repository import NO_SNAPSHOT_MENDS, snapshot_body
 from vault.storage.names import DOMAINS

@@ -14,7 +14,7 @@ import pytest
 from vault.browse import View
 from vault.browse.files import FileContent
 from vault.errors import IntegrityError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine.workers import make_workers
 from vault.model import LockMode, ObjectRef, ObjectType
 from vault.repository import attestations, badpacks

@@ -15,7 +15,7 @@ from cli.exits import exit_code_of
 from vault.errors import ConfigError, IntegrityError, LedgerMovedError, RetentionError
 from vault.format import inventory
 from vault.ledger import pages
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.remembered import LedgerMemory
 from vault.ledger.statements import HeartbeatBody
 from vault.machine.workers import make_workers

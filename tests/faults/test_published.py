@@ -8,7 +8,7 @@ import pytest
 
 from vault.errors import LocalError, StorageError, StorageUnavailableError, VaultError
 from vault.ledger import pages
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine.chunkcache import Cache, DamagedCacheError
 from vault.machine.workers import make_workers
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot

@@ -29,7 +29,7 @@ from vault.format.tree import (
     frame,
     replace_entry,
 )
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import Counts, EventBody, InventoryRef, SnapshotBody, TreeRef
 from vault.machine.workers import make_workers
 from vault.model import Digest, EntryType, LockMode, ObjectRef, ObjectType

@@ -24,8 +24,8 @@ from vault.errors import (
 from vault.format import packindex
 from vault.format.pack import PackWriter
 from vault.format.packindex import IndexEntry
-from vault.ledger.chain import Record
 from vault.ledger.envelope import parse_envelope
+from vault.ledger.records import Record
 from vault.ledger.statements import EventBody
 from vault.machine.workers import make_workers
 from vault.model import Digest, ObjectRef, ObjectType, replace_body

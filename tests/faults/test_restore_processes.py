@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.test_restore_sweep import read, verdicts
 from vault.errors import LocalError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine import metadata
 from vault.machine.workers import make_workers
 from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from vault.errors import LocalError, StorageUnavailableError, VaultError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import EventBody
 from vault.machine.workers import make_workers
 from vault.restore import (

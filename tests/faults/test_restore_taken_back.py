@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.errors import ConfigError, DigestMismatchError, IntegrityError, LocalError, VaultError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import EventBody
 from vault.machine.workers import make_workers
 from vault.repository import attestations

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.errors import LocalError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine.workers import make_workers
 from vault.repository.reader import Reader
 from vault.snapshot import SnapshotReport, opening, reading, sharing, sourcerun

@@ -17,7 +17,7 @@ import pytest
 from vault.errors import IntegrityError
 from vault.format import inventory
 from vault.format.tree import Entry, EntryType
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine.workers import make_workers
 from vault.model import LockMode
 from vault.repository.enrolment import find_writer, revoke_writer

@@ -19,7 +19,7 @@ from vault.restore import RestoreReport, RestoreRequest, restore_snapshot
 from vault.restore.syscalls import Fs
 
 if TYPE_CHECKING:
-    from vault.ledger.chain import Record
+    from vault.ledger.records import Record
 
 MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK = 1024, 2048, 8192  # of the repositories tested with
 ODD_NAMES = (

@@ -22,7 +22,7 @@ from vault.repository.reader import Reader
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
-    from vault.ledger.chain import Record
+    from vault.ledger.records import Record
 
 MIN_TIME, MAX_TIME = -(2**63), 2**63 - 1  # ns, docs/format.md 8
 SPARSE, DATA = 900_000, 20_000  # bytes: of the sparse file, and of the data it begins with

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from vault.audit import Concern, audit_repository
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine.workers import make_workers
 from vault.model import Code, LockMode
 from vault.repository.repository import Repository

@@ -22,8 +22,8 @@ from vault.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from vault.ledger.chain import Record, Status
 from vault.ledger.envelope import Head
+from vault.ledger.records import Record, Status
 from vault.ledger.statements import EventBody, VerificationBody
 from vault.ledger.trust import check_floor
 from vault.machine.workers import Workers, in_order

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from vault.custody.findings import Findings
 from vault.custody.needs import when
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.model import Code
 from vault.repository.repository import snapshot_body
 from vault.retention import MAX_SKEW

@@ -15,7 +15,7 @@ from vault.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import ATTESTED, EventBody, VerificationBody
 from vault.machine.workers import Workers, in_order
 from vault.model import Code, Digest, Id

@@ -15,7 +15,7 @@ from vault.encoding import shown_path
 from vault.errors import DigestMismatchError
 from vault.format.tree import Entry, Flaws
 from vault.format.treehash import TreeHash
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.repository.reader import Reader, StaleIndexError
 from vault.repository.repository import Repository, snapshot_body
 

@@ -12,7 +12,8 @@ from typing import Self
 from vault.custody.findings import Findings
 from vault.errors import IntegrityError
 from vault.format.inventory import Inventory, Resolver
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, PruneBody, SnapshotBody, VerificationBody
 from vault.machine.lru import Recent
 from vault.model import Code, Digest, LockMode, ObjectRef, to_rfc3339

@@ -8,7 +8,8 @@ from vault.custody.findings import Findings
 from vault.custody.needs import NEVER, Collector, Need, Needs
 from vault.custody.versions import Inspector
 from vault.errors import IntegrityError, ObjectNotFoundError
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.machine.workers import QUESTIONS, Workers, in_order, make_workers
 from vault.model import LockMode, ObjectRef
 from vault.repository.repository import Repository

@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Final
 
 from vault.errors import ConfigError
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.ledger.statements import (
     MAX_RANGES,
     WHOLE_SHARE,

@@ -24,9 +24,10 @@ from vault.errors import (
     StorageUnavailableError,
 )
 from vault.ledger import pages
+from vault.ledger.authority import Authority
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Envelope, Statement, parse_envelope, parse_statement
-from vault.ledger.statements import Authority, RootBody, StatementType
+from vault.ledger.statements import RootBody, StatementType
 from vault.model import Digest
 from vault.repository.history import MAX_ENVELOPE, may_be_statement
 from vault.repository.objects import MAX_EVIDENCE

@@ -15,12 +15,12 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Final
 
 from vault.crypto.keys import VerifyKey
 from vault.errors import ConfigError, DigestMismatchError, FormatError, SignatureError, VaultError
+from vault.ledger.authority import Authority
 from vault.ledger.envelope import (
     Envelope,
     Head,
@@ -28,12 +28,11 @@ from vault.ledger.envelope import (
     parse_envelope,
     parse_statement,
 )
+from vault.ledger.kinds import KINDS, parse_body, parse_writer_key
+from vault.ledger.records import Record, Status, WriterInfo
 from vault.ledger.statements import (
     ATTESTED,
-    KINDS,
     MAX_RANGES,
-    Authority,
-    DomainRef,
     EventBody,
     HoldBody,
     Role,
@@ -42,8 +41,6 @@ from vault.ledger.statements import (
     StatementType,
     VerificationBody,
     WriterBody,
-    parse_body,
-    parse_writer_key,
 )
 from vault.model import (
     FORMAT_VERSION,
@@ -58,53 +55,6 @@ from vault.model import (
 from vault.retention import MAX_SKEW, RUN_MARGIN
 
 _MAX_SPAN: Final = 100 * 366 * 86_400  # seconds: more is for ever
-
-
-class Status(StrEnum):
-    """What a linked statement amounts to."""
-
-    VALID = "valid"
-    VOID = "void"  # linked, reported, without effect
-    UNKNOWN = "unknown"  # of a type or version this program does not understand
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One linked statement."""
-
-    seq: int
-    digest: Digest  # SHA-256 of the PAE
-    type: str
-    status: Status
-    reason: str  # why void or unknown; empty when valid
-    body: Body | None  # of the type's shape; None when it has not that shape
-    key_id: str  # the key it counts for
-    time: datetime | None  # the signer's claim
-    modified: datetime  # the store's time
-    is_dated: bool = True  # whether that is when it was stored, and not when that was begun
-    version: str  # the store's id of the version read
-    envelope: bytes  # as stored; empty where only the judgement was remembered
-    critical: bool
-    distrusted_by: int | None = None  # seq of the revocation that made it void
-
-    @property
-    def head(self) -> Head:
-        """This record as a position."""
-        return Head(seq=self.seq, digest=self.digest, version=self.version)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriterInfo:
-    """One enrolled writer key and since when it counts."""
-
-    name: str  # of the host
-    key: VerifyKey
-    recipient: str  # base64 of the host's raw HPKE public key; may be empty
-    datasets: tuple[str, ...]  # fnmatch patterns
-    domain: DomainRef | None
-    added: int  # seq
-    revoked: int | None = None  # seq; unlisted from there on
-    distrust_from: int | None = None  # seq; what it linked from there on is void
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,9 +18,11 @@ from typing import Any, Final, get_args
 import msgspec
 
 from vault.errors import FormatError
-from vault.ledger.chain import Ledger, Record, Status
+from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head
-from vault.ledger.statements import KINDS, StatementType
+from vault.ledger.kinds import KINDS
+from vault.ledger.records import Record, Status
+from vault.ledger.statements import StatementType
 from vault.machine import durable
 from vault.machine.privacy import make_private
 from vault.model import Body, Digest, Finding

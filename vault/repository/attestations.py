@@ -24,17 +24,11 @@ from vault.errors import (
     SignatureError,
     VaultError,
 )
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
 from vault.ledger.envelope import STATEMENT_TYPE, Envelope, parse_envelope, seal_envelope
-from vault.ledger.statements import (
-    ATTESTED,
-    KINDS,
-    EventBody,
-    StatementType,
-    Verdict,
-    VerificationBody,
-    parse_body,
-)
+from vault.ledger.kinds import KINDS, parse_body
+from vault.ledger.records import Record
+from vault.ledger.statements import ATTESTED, EventBody, StatementType, Verdict, VerificationBody
 from vault.ledger.trust import parse_trust
 from vault.machine import durable
 from vault.machine.privacy import make_private

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError, IntegrityError, LocalError, VaultError
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.ledger.statements import WHOLE_SHARE, EventBody, StatementType, Verdict, VerificationBody
 from vault.machine import durable
 from vault.machine.privacy import make_private

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from vault.errors import IntegrityError
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.repository.repository import Repository, snapshot_body
 
 # --- sizes ---

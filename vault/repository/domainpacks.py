@@ -15,7 +15,8 @@ from vault.crypto.keyfiles import DomainSecrets
 from vault.errors import IntegrityError
 from vault.format import packindex
 from vault.format.packindex import IndexEntry
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.ledger.statements import StatementType, WriterBody
 from vault.model import ObjectRef
 from vault.repository.repository import Repository

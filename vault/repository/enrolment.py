@@ -28,8 +28,9 @@ from vault.crypto.sealed import Header
 from vault.encoding import b64decode_strict, b64encode
 from vault.errors import ConfigError, FormatError, IntegrityError, VaultError
 from vault.format.domainsecrets import open_domain, seal_domain
-from vault.ledger.chain import Ledger, Record, WriterInfo
+from vault.ledger.chain import Ledger
 from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
+from vault.ledger.records import Record, WriterInfo
 from vault.ledger.statements import (
     DomainRef,
     PublicKey,

@@ -19,13 +19,14 @@ from vault.errors import (
     SignatureError,
 )
 from vault.ledger import pages
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
 from vault.ledger.envelope import (
     MAX_ROOT_PAE,
     Head,
     max_envelope,
     parse_envelope,
 )
+from vault.ledger.records import Record
 from vault.ledger.remembered import Remembered
 from vault.ledger.statements import StatementType
 from vault.ledger.trust import check_gap

@@ -20,7 +20,7 @@ from vault.errors import (
     VaultError,
 )
 from vault.ledger import pages
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
 from vault.ledger.envelope import (
     Head,
     build_statement,
@@ -28,6 +28,7 @@ from vault.ledger.envelope import (
     parse_statement,
     seal_envelope,
 )
+from vault.ledger.records import Record
 from vault.model import Body, Digest, Finding, LockMode
 from vault.repository.history import StoredLedger
 from vault.repository.objects import Objects

@@ -43,7 +43,7 @@ from vault.format.tree import (
     is_sparse,
     split_ids,
 )
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine.chunkcache import Cache, ChunkPlace
 from vault.machine.lru import Recent
 from vault.model import Buffer, Digest, ObjectRef, ObjectType, PackId

@@ -21,8 +21,9 @@ from vault.errors import (
 )
 from vault.format import inventory
 from vault.format.inventory import Inventory
-from vault.ledger.chain import Ledger, Record, Status
+from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head
+from vault.ledger.records import Record, Status
 from vault.ledger.remembered import Remembered
 from vault.ledger.statements import DomainRef, PruneBody, SnapshotBody
 from vault.model import Buffer, Code, Digest, Finding, ObjectRef, Parameters, Severity

@@ -8,7 +8,8 @@ import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from vault.errors import ConfigError, SignatureError
-from vault.ledger.chain import Ledger, Record, Status
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record, Status
 from vault.ledger.statements import SnapshotBody, StatementType
 from vault.model import LATEST
 

@@ -15,7 +15,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from vault.errors import IntegrityError
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.ledger.statements import (
     ATTESTED,
     EVENTS,

@@ -19,8 +19,9 @@ from vault.crypto.keys import SigningKey
 from vault.encoding import shown_path
 from vault.errors import ConfigError, DigestMismatchError, VaultError
 from vault.format.tree import Entry, commitment
-from vault.ledger.chain import Record
-from vault.ledger.statements import StatementType, Verdict, name_packs
+from vault.ledger.kinds import name_packs
+from vault.ledger.records import Record
+from vault.ledger.statements import StatementType, Verdict
 from vault.machine.workers import Workers
 from vault.repository import attestations
 from vault.repository.attestations import Attestation

@@ -7,7 +7,7 @@ from typing import Final
 
 from vault.errors import IntegrityError, StorageError, VaultError, WrongKeyError
 from vault.format.tree import Entry
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.model import EntryType
 from vault.repository.reader import Reader
 from vault.repository.repository import Repository, domain_ref, snapshot_body

@@ -8,7 +8,7 @@ from pathlib import Path
 from vault.encoding import shown_path
 from vault.errors import FormatError, VaultError
 from vault.format.tree import Flaws
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import Counts
 from vault.restore.included import Wanted
 from vault.restore.prove import ProofReport

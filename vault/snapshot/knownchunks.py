@@ -17,7 +17,7 @@ from vault.errors import IntegrityError
 from vault.format import packindex
 from vault.format.pack import Directory
 from vault.format.packindex import IndexEntry
-from vault.ledger.chain import Record, Status
+from vault.ledger.records import Record, Status
 from vault.ledger.statements import SnapshotBody
 from vault.machine.chunkcache import Cache, PackRow
 from vault.model import ObjectRef

@@ -19,7 +19,8 @@ from vault.errors import (
 from vault.format import inventory, packindex
 from vault.format.inventory import Inventory
 from vault.format.packindex import IndexEntry
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.ledger.statements import DomainRef, InventoryRef, SnapshotBody, StatementType
 from vault.machine.chunkcache import Cache, PackRow
 from vault.machine.workers import Workers

@@ -12,7 +12,7 @@ from pathlib import Path
 from vault.crypto.keyfiles import WriterKey
 from vault.crypto.keys import RecipientKey
 from vault.errors import BusyError, LedgerMovedError, LocalError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine.chunkcache import Cache, DamagedCacheError
 from vault.machine.privacy import make_private, open_lock
 from vault.machine.workers import Workers, make_workers

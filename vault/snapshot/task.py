@@ -13,7 +13,7 @@ from vault.crypto.keyfiles import DomainSecrets, WriterKey
 from vault.errors import ConfigError, FormatError, VaultError, WrongKeyError
 from vault.format.domainsecrets import open_domain
 from vault.format.tree import MAX_TREE_HEADER, TreeHeader, encode_header
-from vault.ledger.chain import Record, WriterInfo
+from vault.ledger.records import Record, WriterInfo
 from vault.ledger.statements import SnapshotBody
 from vault.machine.chunkcache import Cache
 from vault.machine.workers import Workers

@@ -10,7 +10,7 @@ from vault.errors import (
     VaultError,
     WrongKeyError,
 )
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.model import Code, Finding, ObjectRef, Severity
 from vault.repository.repository import snapshot_body
 from vault.verify.report import Hit

@@ -23,7 +23,8 @@ from vault.errors import (
     WrongKeyError,
 )
 from vault.format.tree import Entry, Flaws, hole_size
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.ledger.statements import RootBody, StatementType
 from vault.machine.chunkcache import ChunkPlace
 from vault.machine.workers import Workers, in_order

@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any, Final
 
 from vault.custody.sampling import Sample
-from vault.ledger.statements import WHOLE_SHARE, Verdict, name_packs
+from vault.ledger.kinds import name_packs
+from vault.ledger.statements import WHOLE_SHARE, Verdict
 from vault.model import Finding, Severity
 
 _TOLD: Final = 100  # findings and snapshots in an attestation

@@ -5,7 +5,7 @@ from functools import partial
 
 from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, StorageError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine.workers import Workers, in_order
 from vault.model import ObjectRef
 from vault.progress import Progress

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vault.crypto.keyfiles import RecoveryKey
 from vault.custody.sampling import WHOLE, Sample
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository.repository import Repository

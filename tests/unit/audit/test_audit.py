@@ -16,8 +16,8 @@ from vault.custody.protection import Protection
 from vault.custody.sampling import NONCE_SIZE, draw
 from vault.custody.versions import known_keys
 from vault.errors import ConfigError, IntegrityError, StorageError, StorageUnavailableError
-from vault.ledger.chain import Record
 from vault.ledger.envelope import Head, build_statement, seal_envelope
+from vault.ledger.records import Record
 from vault.ledger.statements import HeartbeatBody, HoldBody, InventoryRef, PruneBody
 from vault.machine.workers import make_workers
 from vault.model import Digest, LockMode, ObjectRef, Retention, Severity

@@ -13,8 +13,8 @@ from vault.crypto.keys import RecipientKey, SigningKey, recipient_id
 from vault.custody.sampling import NO_PACKS, WHOLE, Sample
 from vault.encoding import b64encode
 from vault.errors import FormatError, StorageError
-from vault.ledger.chain import Record
 from vault.ledger.envelope import build_statement, seal_envelope
+from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, HeartbeatBody, Recipient
 from vault.machine.workers import make_workers
 from vault.model import Digest, LockMode, replace_body, to_rfc3339

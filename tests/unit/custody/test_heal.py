@@ -16,7 +16,7 @@ from vault.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from vault.ledger.chain import Record, Status
+from vault.ledger.records import Record, Status
 from vault.ledger.statements import EventBody, PruneBody, VerificationBody
 from vault.machine.workers import make_workers
 from vault.model import Digest, LockMode, ObjectRef, Retention

@@ -22,7 +22,8 @@ from vault.custody.sampling import (
     slice_of,
 )
 from vault.errors import ConfigError
-from vault.ledger.chain import Ledger, Record, Status
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record, Status
 from vault.ledger.statements import (
     Counts,
     HeartbeatBody,

@@ -23,8 +23,10 @@ from vault.errors import (
     SignatureError,
     VaultError,
 )
-from vault.ledger.chain import Ledger, Record, Status
+from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
+from vault.ledger.kinds import name_packs
+from vault.ledger.records import Record, Status
 from vault.ledger.statements import (
     MAX_NAMED_PACKS,
     MAX_RANGES,
@@ -45,7 +47,6 @@ from vault.ledger.statements import (
     TreeRef,
     VerificationBody,
     WriterBody,
-    name_packs,
 )
 from vault.model import (
     Body,

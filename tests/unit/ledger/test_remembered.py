@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from vault.ledger import pages, statements
+from vault.ledger import kinds, pages
 from vault.ledger import remembered as remembering
-from vault.ledger.chain import Ledger, Status
+from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
+from vault.ledger.records import Status
 from vault.ledger.remembered import LedgerMemory, Remembered
 from vault.ledger.statements import HeartbeatBody, InventoryRef, SnapshotBody
 from vault.model import Digest, Finding, Severity
@@ -161,7 +162,7 @@ def test_a_program_that_understands_more_judges_anew(
 ) -> None:
     """What an older one did not understand may be void, or count."""
     recalled(lab, memory)
-    more = {**statements.KINDS, "omen": statements.KINDS["heartbeat"]}
+    more = {**kinds.KINDS, "omen": kinds.KINDS["heartbeat"]}
     monkeypatch.setattr(remembering, "KINDS", more)
     assert memory.recall(lab.root) is None
 
@@ -194,8 +195,8 @@ def test_a_program_that_knows_more_fields_reads_anew(
 ) -> None:
     """What an older one left out of a body is not in what it remembered."""
     recalled(lab, memory)
-    wider = dataclasses.replace(statements.KINDS[kind], shape=shape)
-    monkeypatch.setattr(remembering, "KINDS", {**statements.KINDS, kind: wider})
+    wider = dataclasses.replace(kinds.KINDS[kind], shape=shape)
+    monkeypatch.setattr(remembering, "KINDS", {**kinds.KINDS, kind: wider})
     assert memory.recall(lab.root) is None
 
 

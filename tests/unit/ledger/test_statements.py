@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from vault.errors import FormatError
-from vault.ledger.statements import EventBody, parse_body
+from vault.ledger.kinds import parse_body
+from vault.ledger.statements import EventBody
 from vault.model import body_to_json
 
 

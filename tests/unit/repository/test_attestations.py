@@ -7,8 +7,8 @@ import pytest
 from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps, loads_strict
 from vault.errors import ConfigError, FormatError, SignatureError, VaultError
-from vault.ledger.chain import Record
 from vault.ledger.envelope import parse_envelope, seal_envelope
+from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, PublicKey, RootBody, VerificationBody
 from vault.model import Digest, from_rfc3339, replace_body
 from vault.repository import attestations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vault.errors import DigestMismatchError, IntegrityError, MissingObjectError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.model import EntryType, ObjectType, replace_body
 from vault.repository.reader import PackReader, Reader, StaleIndexError
 from vault.storage.memory import FaultPoint

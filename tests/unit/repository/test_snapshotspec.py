@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from vault.errors import ConfigError, SignatureError
-from vault.ledger.chain import Ledger, Record, Status
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record, Status
 from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
 from vault.model import Digest, LockMode, from_rfc3339
 from vault.repository.snapshotspec import parse_moment, select_snapshot

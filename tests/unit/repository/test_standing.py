@@ -15,7 +15,7 @@ from vault.errors import (
     StorageUnavailableError,
     WrongKeyError,
 )
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import VerificationBody
 from vault.model import Digest, replace_body
 from vault.repository import attestations

@@ -25,7 +25,7 @@ from vault.errors import (
 )
 from vault.format import treefile
 from vault.format.tree import Entry, encode_canonical, replace_entry
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, Verdict
 from vault.machine.workers import make_workers
 from vault.model import EntryType, LockMode

@@ -19,7 +19,7 @@ from vault.snapshot.walk import SourceItem
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, Lab, MakeRepository
-    from vault.ledger.chain import Record
+    from vault.ledger.records import Record
 
 OLD, NEW = b"the old letter!!", b"another content."
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vault.errors import DigestMismatchError, MissingObjectError, RepositoryNotFoundError
-from vault.ledger.chain import Record
+from vault.ledger.records import Record
 from vault.machine.workers import InlineExecutor, Workers
 from vault.model import Digest, ObjectRef
 from vault.storage.local import LocalStore

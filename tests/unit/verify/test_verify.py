@@ -23,7 +23,8 @@ from vault.errors import (
 )
 from vault.format.pack import DIRECTORY_COUNTER, Directory, FinishedPack, PackWriter
 from vault.format.tree import Entry, encode_entry, replace_entry
-from vault.ledger.chain import Ledger, Record
+from vault.ledger.chain import Ledger
+from vault.ledger.records import Record
 from vault.ledger.statements import Recipient
 from vault.machine.workers import make_workers
 from vault.model import Digest, ObjectRef, ObjectType, PackId, replace_body

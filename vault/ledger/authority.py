@@ -1,0 +1,58 @@
+"""What a root says of keys: who may sign what (docs/format.md 2.3). No I/O."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from vault.crypto.keys import VerifyKey
+from vault.encoding import b64decode_strict
+from vault.errors import FormatError
+from vault.ledger.statements import Role, RootBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """What a root says about keys, decoded once."""
+
+    body: RootBody
+    keys: Mapping[str, VerifyKey]  # by key id
+    roles: Mapping[str, frozenset[str]]  # by key id
+    recipients: tuple[bytes, ...]  # raw public keys
+
+    @classmethod
+    def of(cls, body: RootBody) -> "Authority":
+        """Decode and check the keys of a root.
+
+        Raises:
+            FormatError: A key is malformed or listed twice, or a threshold can't be met.
+        """
+        listed = [(VerifyKey.from_der(b64decode_strict(k.public)), k) for k in body.keys]
+        authority = cls(
+            body=body,
+            keys={key.id: key for key, _ in listed},
+            roles={key.id: frozenset(entry.roles) for key, entry in listed},
+            recipients=tuple(b64decode_strict(r.public) for r in body.recipients),
+        )
+        if len(authority.keys) != len(listed):
+            raise FormatError("root lists a key twice")
+        authority._check_thresholds()
+        return authority
+
+    def _check_thresholds(self) -> None:
+        if any(count < 1 for count in self.body.thresholds.values()):
+            raise FormatError("root has a threshold below 1")
+        if self.shortfall(Role.ROOT, self.keys):
+            raise FormatError("root has fewer root keys than its own threshold")
+
+    def shortfall(self, role: Role, signers: Collection[str]) -> str:
+        """Why these unique keys do not suffice for the role; empty if they do."""
+        needed = self.body.thresholds.get(role.value, 1)
+        found = sum(1 for key_id in signers if role in self.roles.get(key_id, ()))
+        if found >= needed:
+            return ""
+        if needed == 1:
+            return f"the key has not the role {role.value}"
+        return f"{needed} keys with the role {role.value} must sign, found {found}"
+
+    def first(self, role: Role, signers: Collection[str]) -> str:
+        """The first signer with the role, or an empty text."""
+        return next((key for key in signers if role in self.roles.get(key, ())), "")

@@ -1,0 +1,267 @@
+"""Statement types: which role may say what, and what the shapes of bodies can't say. No I/O.
+
+The shapes are in `statements`; docs/format.md 2.3 has all of it.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from vault.crypto.keys import VerifyKey
+from vault.encoding import b64decode_strict
+from vault.errors import FormatError
+from vault.ledger.authority import Authority
+from vault.ledger.statements import (
+    MAX_BAD_PACKS,
+    MAX_NAMED_PACKS,
+    MAX_RANGES,
+    MAX_SLICES,
+    WHOLE_SHARE,
+    EventBody,
+    HeartbeatBody,
+    HoldBody,
+    PolicyBody,
+    PruneBody,
+    Role,
+    RootBody,
+    SnapshotBody,
+    StatementType,
+    Verdict,
+    VerificationBody,
+    WriterBody,
+)
+from vault.model import (
+    Body,
+    ChunkId,
+    Digest,
+    Id,
+    PackId,
+    Parameters,
+    body_from_json,
+    from_rfc3339,
+    validate_label,
+    validate_pattern,
+)
+from vault.storage.names import domain_object_name
+
+_MAX_TREE_LEVEL: Final = 8
+_MAX_RECIPIENTS: Final = 16
+_NONCE: Final = re.compile(r"([0-9a-f]{32})?")
+_VERSION_ID: Final = re.compile(r"[!-~]{1,1024}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One statement type."""
+
+    role: Role
+    shape: type[Body]
+    check: Callable[[Any], None]  # raises a VaultError for what the shape can't say
+    times: tuple[str, ...] = ()  # fields of its shape that are times
+
+
+def parse_body(kind: str, fields: Any) -> Body:
+    """The body of a statement of a known type.
+
+    Raises:
+        VaultError: It has not the shape of its type.
+    """
+    known = KINDS[kind]
+    body = body_from_json(_with_times(fields, known.times), known.shape)
+    known.check(body)
+    return body
+
+
+def _with_times(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The fields with their times parsed: msgspec would take more spellings than one.
+
+    Raises:
+        FormatError: One has another spelling.
+    """
+    read = {name: fields[name] for name in names if isinstance(fields.get(name), str)}
+    return {**fields, **{name: from_rfc3339(text) for name, text in read.items()}}
+
+
+def parse_writer_key(body: WriterBody) -> VerifyKey:
+    """The key that a writer statement adds or revokes.
+
+    Raises:
+        FormatError: It is no P-256 key.
+    """
+    return VerifyKey.from_der(b64decode_strict(body.public))
+
+
+# --- what shapes can't say ---
+
+
+def _check_root(body: RootBody) -> None:
+    Authority.of(body)
+    if not 1 <= len(body.recipients) <= _MAX_RECIPIENTS:
+        raise FormatError("root must have 1 to 16 recipients", found=len(body.recipients))
+    _check_parameters(body.parameters)
+
+
+def _check_parameters(parameters: Parameters) -> None:
+    for sizes in (parameters.data_chunk, parameters.tree_chunk):
+        if not 0 < sizes[0] <= sizes[1] <= sizes[2]:
+            raise FormatError("root has impossible chunk sizes", found=sizes)
+    spans = (parameters.min_retention, parameters.default_retention, parameters.max_retention)
+    if min(parameters.block_size, parameters.pack_size, parameters.lock_grid, *spans) < 1:
+        raise FormatError("root has a parameter below 1")
+
+
+def _check_writer(body: WriterBody) -> None:
+    _choice(body.action, "action", "add", "revoke")
+    parse_writer_key(body)
+    if body.action == "revoke":
+        if body.distrust_from is not None:
+            _at_least_zero(body.distrust_from, "distrust_from")
+        return
+    validate_label(body.name, "host")
+    for pattern in body.datasets:
+        validate_pattern(pattern)
+    b64decode_strict(body.recipient)
+    if body.domain is not None:
+        domain = body.domain
+        Digest.parse(domain.sha256)
+        validate_label(domain.name, "domain")
+        if domain.object != domain_object_name(domain.name, domain.sha256):
+            raise FormatError("writer has an impossible domain object", found=domain.object[:160])
+
+
+def _check_snapshot(body: SnapshotBody) -> None:
+    validate_label(body.dataset, "dataset")
+    ChunkId.parse(body.tree.id)
+    Id.parse(body.tree.commitment)
+    if not 0 <= body.tree.level <= _MAX_TREE_LEVEL:
+        raise FormatError("snapshot has an impossible tree level", found=body.tree.level)
+    inventory = body.inventory
+    Digest.parse(inventory.sha256)
+    for value in (inventory.size, inventory.objects, inventory.bytes):
+        _at_least_zero(value, "inventory")
+    if not _VERSION_ID.fullmatch(inventory.version):
+        raise FormatError("snapshot has an impossible version id")
+    for name, value in msgspec.structs.asdict(body.counts).items():
+        _at_least_zero(value, name)
+
+
+def _check_event(body: EventBody) -> None:
+    if body.snapshot is not None:
+        _at_least_zero(body.snapshot, "snapshot")
+    _check_findings(body)
+
+
+def _check_verification(body: VerificationBody) -> None:
+    _check_ranges(body.snapshots, body.through)
+    _at_least_zero(body.read, "read")
+    if not 0 <= body.share <= WHOLE_SHARE:
+        raise FormatError(
+            "share is not one", expected=f"0 to {WHOLE_SHARE} parts per million", found=body.share
+        )
+    if body.slice is not None and not 0 <= body.slice[0] < body.slice[1] <= MAX_SLICES:
+        raise FormatError("slice is not one of so many", found=body.slice)
+    if not _NONCE.fullmatch(body.nonce):
+        raise FormatError("nonce is not 32 hex digits", found=repr(body.nonce[:40]))
+    _check_findings(body)
+
+
+def _check_ranges(ranges: tuple[tuple[int, int], ...], through: int) -> None:
+    """Ascending, apart, up to the head that was read."""
+    if not 1 <= len(ranges) <= MAX_RANGES:
+        raise FormatError(f"snapshots must be 1 to {MAX_RANGES} ranges", found=len(ranges))
+    before = -1
+    for first, last in ranges:
+        if not before < first <= last <= through:
+            raise FormatError(
+                "snapshots are not ascending ranges up to the head", found=f"{first} to {last}"
+            )
+        before = last
+
+
+def _check_findings(body: EventBody | VerificationBody) -> None:
+    """What every kind of event says of its time and of packs."""
+    _choice(
+        body.verdict,
+        "verdict",
+        Verdict.PASSED,
+        Verdict.FAILED,
+        Verdict.PARTIAL,
+        Verdict.INCONCLUSIVE,
+    )
+    Digest.parse(body.attestation)
+    for what, ids in (("bad", body.bad), ("cleared", body.cleared)):
+        if len(ids) > MAX_BAD_PACKS or list(ids) != sorted(set(ids)):
+            raise FormatError(f"{what} must be at most {MAX_BAD_PACKS} pack ids, sorted, each once")
+        for each in ids:
+            PackId.parse(each)
+    if len(body.bad) + len(body.cleared) > MAX_NAMED_PACKS or set(body.bad) & set(body.cleared):
+        raise FormatError(f"bad and cleared must be at most {MAX_NAMED_PACKS} different pack ids")
+    if body.bad_count < len(body.bad):
+        raise FormatError("bad_count is less than the packs named", found=body.bad_count)
+
+
+def name_packs(bad: Iterable[str], cleared: Iterable[str]) -> dict[str, Any]:
+    """The members `bad`, `bad_count` and `cleared` of a body, cut to what one statement holds.
+
+    Args:
+        bad: Ids of all packs found wrong.
+        cleared: Ids of packs that an earlier statement calls bad and that were read right.
+    """
+    wrong = sorted(set(bad))
+    named = tuple(wrong[:MAX_BAD_PACKS])
+    rights = sorted(set(cleared) - set(wrong))[: min(MAX_BAD_PACKS, MAX_NAMED_PACKS - len(named))]
+    return {"bad": named, "bad_count": len(wrong), "cleared": tuple(rights)}
+
+
+def _check_policy(body: PolicyBody) -> None:
+    Digest.parse(body.sha256)
+
+
+def _check_hold(body: HoldBody) -> None:
+    _choice(body.action, "action", "add", "release")
+    _at_least_zero(body.snapshot, "snapshot")
+
+
+def _check_prune(body: PruneBody) -> None:
+    _choice(body.phase, "phase", "plan", "result")
+    Digest.parse(body.plan)
+
+
+def _check_nothing(_body: HeartbeatBody) -> None:
+    """A heartbeat says nothing that others act on."""
+
+
+def _choice(text: str, what: str, *choices: str) -> None:
+    if text not in choices:
+        raise FormatError(
+            f"{what} is not one of its values", expected=" or ".join(choices), found=repr(text[:40])
+        )
+
+
+def _at_least_zero(value: int, what: str) -> None:
+    if value < 0:
+        raise FormatError(f"{what} must not be negative", found=value)
+
+
+_SPAN = ("started", "finished")
+_EVENT = Kind(role=Role.RESTORER, shape=EventBody, check=_check_event, times=_SPAN)
+
+KINDS: Mapping[str, Kind] = {
+    StatementType.ROOT: Kind(role=Role.ROOT, shape=RootBody, check=_check_root),
+    StatementType.WRITER: Kind(role=Role.ENROLLER, shape=WriterBody, check=_check_writer),
+    StatementType.SNAPSHOT: Kind(
+        role=Role.WRITER, shape=SnapshotBody, check=_check_snapshot, times=("created", "until")
+    ),
+    StatementType.HEARTBEAT: Kind(role=Role.WRITER, shape=HeartbeatBody, check=_check_nothing),
+    StatementType.RESTORE: _EVENT,
+    StatementType.DRILL: _EVENT,
+    StatementType.VERIFICATION: Kind(
+        role=Role.RESTORER, shape=VerificationBody, check=_check_verification, times=_SPAN
+    ),
+    StatementType.POLICY: Kind(role=Role.POLICY, shape=PolicyBody, check=_check_policy),
+    StatementType.HOLD: Kind(role=Role.POLICY, shape=HoldBody, check=_check_hold),
+    StatementType.PRUNE: Kind(role=Role.PRUNER, shape=PruneBody, check=_check_prune),
+}
