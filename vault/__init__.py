@@ -60,8 +60,8 @@ if TYPE_CHECKING:  # `import vault` stays cheap: a name is imported when it is f
     from vault.repository.snapshotspec import select_snapshot
     from vault.restore.attesting import finalize_restore
     from vault.restore.journal import Local
-    from vault.restore.report import RestoreRequest
     from vault.restore.restore import restore_snapshot
+    from vault.restore.restore_report import RestoreRequest
     from vault.restore.undo_finalize import undo_restore
     from vault.snapshot.snapshot import take_snapshot
     from vault.snapshot.task import SnapshotRequest
@@ -134,7 +134,7 @@ _HOMES = {
     "vault.repository.snapshotspec": ("select_snapshot",),
     "vault.restore.attesting": ("finalize_restore",),
     "vault.restore.journal": ("Local",),
-    "vault.restore.report": ("RestoreRequest",),
+    "vault.restore.restore_report": ("RestoreRequest",),
     "vault.restore.restore": ("restore_snapshot",),
     "vault.restore.undo_finalize": ("undo_restore",),
     "vault.snapshot.snapshot": ("take_snapshot",),

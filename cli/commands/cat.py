@@ -5,7 +5,7 @@ import sys
 import click
 
 from cli import looking
-from cli.output import listing, render
+from cli.output import entry_text, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import View
 from vault.errors import ConfigError
@@ -57,6 +57,6 @@ def _file(view: View, path: bytes) -> Entry:
         raise ConfigError(
             f"{render.path_text(path) or 'the top'} is not a file",
             expected="a file",
-            found=f"a {listing.TYPE_NAMES[entry.type]}" + (f" to {target}" if target else ""),
+            found=f"a {entry_text.TYPE_NAMES[entry.type]}" + (f" to {target}" if target else ""),
         )
     return entry

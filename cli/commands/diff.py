@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 from cli import looking
-from cli.output import listing, render
+from cli.output import entry_text, render
 from cli.session import Invocation, pass_invocation
 from vault.browse.diff import Change, ChangeKind, Summary, diff_trees
 from vault.format.tree import Entry
@@ -49,7 +49,7 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
         if invocation.options.json:
             head = {"old": records[0].seq, "new": records[1].seq}
             items = map(_fields, changes)
-            listing.emit_json_list(
+            entry_text.emit_json_list(
                 "vault/diff/v1",
                 head,
                 "changes",
@@ -57,14 +57,14 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
                 tail=lambda: {
                     "summary": _summary_fields(summary),
                     "flaws": [
-                        {"snapshot": record.seq, **listing.flaw_fields(each)}
+                        {"snapshot": record.seq, **entry_text.flaw_fields(each)}
                         for record, each in zip(records, flaws, strict=True)
                         if each
                     ],
                 },
             )
         else:
-            listing.emit_lines(map(_line, changes))
+            entry_text.emit_lines(map(_line, changes))
             invocation.note(_summary_text(summary))
         for record, each in zip(records, flaws, strict=True):
             if each and not each.all_named:
@@ -87,7 +87,7 @@ def _counted(changes: Iterable[Change], summary: Summary, *, metadata: bool) -> 
 
 
 def _line(change: Change) -> str:
-    text = f"{_SIGNS[change.kind]} {listing.listed_path(change.entry)}"
+    text = f"{_SIGNS[change.kind]} {entry_text.listed_path(change.entry)}"
     match change.kind:
         case ChangeKind.ADDED | ChangeKind.REMOVED:
             size = change.entry.size
@@ -102,7 +102,7 @@ def _line(change: Change) -> str:
 
 def _type(entry: Entry | None) -> str:
     assert entry is not None
-    return listing.TYPE_NAMES[entry.type]
+    return entry_text.TYPE_NAMES[entry.type]
 
 
 def _fields(change: Change) -> dict[str, Any]:
@@ -110,8 +110,8 @@ def _fields(change: Change) -> dict[str, Any]:
         **render.path_fields(change.entry.path),
         "kind": change.kind.value,
         "fields": list(change.fields),
-        "old": listing.entry_fields(change.old) if change.old else None,
-        "new": listing.entry_fields(change.new) if change.new else None,
+        "old": entry_text.entry_fields(change.old) if change.old else None,
+        "new": entry_text.entry_fields(change.new) if change.new else None,
     }
 
 

@@ -8,7 +8,7 @@ import click
 
 from cli import looking
 from cli.exits import EXIT_DEGRADED
-from cli.output import listing, render
+from cli.output import entry_text, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
 from vault.format.tree import Entry
@@ -37,15 +37,17 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
         vast = _Vast()
         sums = vast.left_out_of(checksums(view.tree))
         if invocation.options.json:
-            listing.emit_json_list(
+            entry_text.emit_json_list(
                 "vault/export-checksums/v1",
                 {"snapshot": record.seq},
                 "files",
                 map(_fields, checksums(view.tree)),
-                tail=lambda: listing.flaw_fields(view.flaws),
+                tail=lambda: entry_text.flaw_fields(view.flaws),
             )
         elif sys.stdout.isatty():
-            listing.emit_lines(f"{sha.hex()}  {render.path_text(each.path)}" for each, sha in sums)
+            entry_text.emit_lines(
+                f"{sha.hex()}  {render.path_text(each.path)}" for each, sha in sums
+            )
         else:
             with render.ignore_closed_stdout():
                 sys.stdout.buffer.writelines(line(entry.path, sha) for entry, sha in sums)
@@ -65,7 +67,7 @@ def checksums(tree: TreeIndex) -> Iterator[tuple[Entry, Entry]]:
 
 def _fields(pair: tuple[Entry, Entry]) -> dict[str, Any]:
     entry, file = pair
-    return {**render.path_fields(entry.path), **listing.digest_fields(file)}
+    return {**render.path_fields(entry.path), **entry_text.digest_fields(file)}
 
 
 class _Vast:

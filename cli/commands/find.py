@@ -8,7 +8,7 @@ import click
 
 from cli import looking
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_USAGE, exit_code_of, gravest
-from cli.output import listing, render
+from cli.output import entry_text, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import path_matcher
 from vault.crypto.keyfiles import RecoveryKey
@@ -51,7 +51,7 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
     found = search.run(records[::-1])
     if invocation.options.json:
         items = (_fields(ledger, record, entry) for record, entry in found)
-        listing.emit_json_list(
+        entry_text.emit_json_list(
             "vault/find/v1",
             {"pattern": pattern},
             "matches",
@@ -60,7 +60,7 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
         )
     else:
         rows = (_row(ledger, record, entry) for record, entry in found)
-        listing.emit_table(_HEADINGS, rows, right=_RIGHT)
+        entry_text.emit_table(_HEADINGS, rows, right=_RIGHT)
     for hint in search.hints:
         render.message("hint", hint)
     if not search.matched:
@@ -122,7 +122,7 @@ class _Search:
                 self.failed.append(record.seq)
                 self._codes.add(EXIT_INTEGRITY)
             if view.flaws:
-                fields = listing.flaw_fields(view.flaws)
+                fields = entry_text.flaw_fields(view.flaws)
                 self.flaws.append({"snapshot": record.seq, **fields})
 
 
@@ -130,9 +130,9 @@ def _row(ledger: Ledger, record: Record, entry: Entry) -> Sequence[object]:
     return (
         record.seq,
         render.moment(ledger.when(record)),
-        listing.local_time(entry.mtime),
+        entry_text.local_time(entry.mtime),
         f"{entry.size:,}",
-        listing.listed_path(entry),
+        entry_text.listed_path(entry),
     )
 
 
@@ -142,5 +142,5 @@ def _fields(ledger: Ledger, record: Record, entry: Entry) -> dict[str, Any]:
         "snapshot": record.seq,
         "dataset": body.dataset,
         "created": to_rfc3339(ledger.when(record)),
-        "entry": listing.entry_fields(entry),
+        "entry": entry_text.entry_fields(entry),
     }

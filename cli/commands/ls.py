@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from cli import looking
-from cli.output import listing, render
+from cli.output import entry_text, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
 from vault.format.tree import Entry
@@ -38,18 +38,18 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
         number = looking.number_at(view, wanted)
         entries = map(view.tree.entry, _numbers(view.tree, number, recursive=recursive))
         if invocation.options.json:
-            items = map(listing.entry_fields, entries)
-            listing.emit_json_list(
+            items = map(entry_text.entry_fields, entries)
+            entry_text.emit_json_list(
                 "vault/ls/v1",
                 {"snapshot": record.seq},
                 "entries",
                 items,
-                tail=lambda: listing.flaw_fields(view.flaws),
+                tail=lambda: entry_text.flaw_fields(view.flaws),
             )
         elif is_long:
-            listing.emit_table(_HEADINGS, map(_row, entries), right=_RIGHT)
+            entry_text.emit_table(_HEADINGS, map(_row, entries), right=_RIGHT)
         else:
-            listing.emit_lines(map(listing.listed_path, entries))
+            entry_text.emit_lines(map(entry_text.listed_path, entries))
         return looking.report_flaws(invocation, record.seq, view.flaws)
 
 
@@ -61,14 +61,14 @@ def _numbers(tree: TreeIndex, number: int, *, recursive: bool) -> Iterable[int]:
 
 
 def _row(entry: Entry) -> Sequence[object]:
-    path = listing.listed_path(entry)
+    path = entry_text.listed_path(entry)
     if entry.link is not None:
         sign = "->" if entry.type is EntryType.SYMLINK else "="
         path += f" {sign} {render.path_text(entry.link)}"
     return (
-        listing.mode_text(entry),
-        listing.owner_text(entry),
+        entry_text.mode_text(entry),
+        entry_text.owner_text(entry),
         f"{entry.size:,}",
-        listing.local_time(entry.mtime),
+        entry_text.local_time(entry.mtime),
         path,
     )

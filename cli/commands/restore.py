@@ -12,7 +12,7 @@ import click
 
 from cli import looking
 from cli.exits import EXIT_DEGRADED, exit_code_of, gravest
-from cli.output import listing, progress, render, restore_failure
+from cli.output import entry_text, progress, render, restore_failure
 from cli.session import TOOL, Invocation, pass_invocation
 from cli.values import format_age
 from vault.crypto.keyfiles import RecoveryKey
@@ -403,7 +403,7 @@ def _fields(record: Record, report: RestoreReport) -> dict[str, object]:
         "proof": _proof_fields(report.proof) if report.proof else None,
         "left_out": report.left_out,
         "bad_packs": [name.rpartition("/")[2] for name in report.bad_packs],
-        **listing.flaw_fields(report.flaws),
+        **entry_text.flaw_fields(report.flaws),
         "atomic": report.atomic,
         "former_kept": report.former,
         "statement": str(report.statement.head) if report.statement else None,

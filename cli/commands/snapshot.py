@@ -23,8 +23,8 @@ from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
 from vault.model import to_rfc3339
 from vault.repository.badpacks import Word
+from vault.repository.dataset_status import Check, Cited, failed_check
 from vault.repository.repository import Repository, snapshot_body
-from vault.repository.standing import Check, Cited, failed_check
 from vault.snapshot import (
     Command,
     LeftPacks,

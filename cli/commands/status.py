@@ -18,9 +18,9 @@ from vault.ledger.statements import WHOLE_SHARE, Verdict
 from vault.machine.workers import QUESTIONS, make_workers
 from vault.model import to_rfc3339
 from vault.repository.badpacks import BadPackMemory
+from vault.repository.dataset_status import Check, Cited, DatasetStatus, Trouble, status_of
 from vault.repository.datasets import owed
 from vault.repository.repository import Repository, snapshot_body
-from vault.repository.standing import Check, Cited, DatasetStatus, Trouble, status_of
 
 Protected: TypeAlias = tuple[Record, Protection | None]  # None under lock mode none
 

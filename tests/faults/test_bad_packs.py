@@ -777,7 +777,7 @@ def test_verify_calls_a_snapshot_mended_only_while_its_substitutes_last(
         spoil(lab, packs_of(lab, first.record, kind))
         attested(lab, lab.verify())
         if not locks:
-            monkeypatch.setattr("vault.snapshot.attempt.Attempt._mend", lambda _: None)
+            monkeypatch.setattr("vault.snapshot.snapshot_attempt.Attempt._mend", lambda _: None)
         lab.snapshot(source, retention=timedelta(days=7))
         report = lab.verify()
         assert report.verdict == "failed"

@@ -1,4 +1,4 @@
-"""One wrong answer of a store is asked again; one that lasts is found (`secondlook`)."""
+"""One wrong answer of a store is asked again; one that lasts is found (`double_check`)."""
 
 import dataclasses
 from collections import Counter

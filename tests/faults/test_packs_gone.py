@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.errors import LedgerMovedError
-from vault.snapshot.attempt import Attempt
+from vault.snapshot.snapshot_attempt import Attempt
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource

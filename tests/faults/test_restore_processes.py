@@ -14,7 +14,7 @@ from vault.ledger.records import Record
 from vault.machine import metadata
 from vault.machine.workers import make_workers
 from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
-from vault.restore import attempt as restore_run
+from vault.restore import restore_attempt as restore_run
 from vault.restore.syscalls import Fs
 
 if TYPE_CHECKING:

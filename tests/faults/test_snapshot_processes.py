@@ -14,7 +14,7 @@ from vault.errors import LocalError
 from vault.ledger.records import Record
 from vault.machine.workers import make_workers
 from vault.repository.reader import Reader
-from vault.snapshot import SnapshotReport, opening, reading, sharing, sourcerun
+from vault.snapshot import SnapshotReport, file_reader, reading_processes, safe_open, sourcerun
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -67,7 +67,7 @@ def before_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Ac
     """Have something done before a file is opened; returns the list of those in helpers."""
 
     def install(act: Act) -> Path:
-        parent, opened, real = os.getpid(), tmp_path / "opened", opening.open_source
+        parent, opened, real = os.getpid(), tmp_path / "opened", safe_open.open_source
         opened.touch()
 
         def open_source(full: bytes, expected: Any) -> tuple[int, os.stat_result]:
@@ -77,7 +77,7 @@ def before_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Ac
                 act(Path(os.fsdecode(full)))
             return real(full, expected)
 
-        monkeypatch.setattr(opening, "open_source", open_source)
+        monkeypatch.setattr(safe_open, "open_source", open_source)
         return opened
 
     return install
@@ -111,7 +111,7 @@ def test_what_others_read_is_unchanged_next_time(
     lab.clock.now = datetime.now(UTC) + timedelta(hours=1)
     take(lab, source)
     opened: list[bytes] = []
-    monkeypatch.setattr(opening, "open_source", lambda full, _: opened.append(full))
+    monkeypatch.setattr(safe_open, "open_source", lambda full, _: opened.append(full))
     assert take(lab, source, processes=0).body.counts.files == FILES + 3
     assert not opened
 
@@ -120,18 +120,18 @@ def test_a_file_that_grew_is_read_in_pieces(
     lab: "Lab", source: Path, before_each: Callable[[Act], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It finds no room where the others of its batch leave theirs."""
-    monkeypatch.setattr(sharing, "ROOM", 70_000)
+    monkeypatch.setattr(reading_processes, "ROOM", 70_000)
     monkeypatch.setattr(sourcerun, "BATCH_SIZE", 20_000)
 
     def grow(path: Path) -> None:
         if path.stat().st_size < 100_000:
-            path.write_bytes(b"x" * 2 * sharing.ROOM)
+            path.write_bytes(b"x" * 2 * reading_processes.ROOM)
 
     opened = before_each(grow)
     report = take(lab, source)
     grown = [name for name in names(source, opened) if name.endswith("99")]
     stored = lab.contents(report.record)
-    assert {len(stored[name]) for name in grown} == {2 * sharing.ROOM}
+    assert {len(stored[name]) for name in grown} == {2 * reading_processes.ROOM}
     assert report.body.counts.changed == 0
 
 
@@ -172,15 +172,15 @@ def test_their_memory_is_not_used_again_too_early(
     lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch's bytes are stored before another takes their place."""
-    real = reading.FileReader.read_batch
+    real = file_reader.FileReader.read_batch
 
-    def read_batch(self: reading.FileReader, items: Any, room: memoryview) -> Any:
+    def read_batch(self: file_reader.FileReader, items: Any, room: memoryview) -> Any:
         contents = real(self, items, room)
         end = sum(content.size for content in contents if content is not None)
         room[end:] = b"?" * (len(room) - end)  # whatever another batch left there
         return contents
 
-    monkeypatch.setattr(reading.FileReader, "read_batch", read_batch)
+    monkeypatch.setattr(file_reader.FileReader, "read_batch", read_batch)
     report = take(lab, source)
     stored = lab.contents(report.record)
     assert all(stored[name] == (source / name).read_bytes() for name in stored)

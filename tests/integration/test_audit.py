@@ -536,7 +536,7 @@ def test_a_restore_that_ended_for_a_local_reason_stands_against_nothing(
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        patch.setattr("vault.restore.attempt.Spool", full)
+        patch.setattr("vault.restore.restore_attempt.Spool", full)
         assert vault("restore", "data", home / "third")[0] == 14
     code, out, err = vault("status", "--check")
     assert (code, "failed" in out, "failed" in err) == (0, False, False)

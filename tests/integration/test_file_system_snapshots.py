@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vault.machine import filesystems, mounts
-from vault.snapshot import grounds, opening
+from vault.snapshot import safe_open, unchanged
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -70,13 +70,13 @@ def lab(make_repository: "MakeRepository") -> "Lab":
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that a run opened since the list was cleared."""
     opened: list[str] = []
-    real = opening.open_source
+    real = safe_open.open_source
 
     def open_source(full: bytes, expected: Any) -> tuple[int, os.stat_result]:
         opened.append(os.fsdecode(full.rpartition(b"/")[2]))
         return real(full, expected)
 
-    monkeypatch.setattr(opening, "open_source", open_source)
+    monkeypatch.setattr(safe_open, "open_source", open_source)
     return opened
 
 
@@ -149,7 +149,7 @@ def test_the_next_snapshot_of_a_btrfs_is_not_read_again(
     lab: "Lab", btrfs: _Btrfs, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the PATH nor the device number is last time's; what is new is read."""
-    monkeypatch.setattr(grounds, "MARGIN_NS", 0)  # else the test would have to wait for it
+    monkeypatch.setattr(unchanged, "MARGIN_NS", 0)  # else the test would have to wait for it
     for name in "xyz":
         (btrfs.live / name).write_text(name * 5000)
     (btrfs.live / "link").hardlink_to(btrfs.live / "x")
@@ -177,7 +177,7 @@ def test_a_write_in_the_tick_of_a_btrfs_snapshot_is_not_lost(
     """Its times, size and inode are those of before, whichever of the two comes first."""
     before, after = _within_a_tick(btrfs)
     if not is_guarded:
-        monkeypatch.setattr(grounds, "bound", lambda *_, **__: grounds.FOREVER)
+        monkeypatch.setattr(unchanged, "bound", lambda *_, **__: unchanged.FOREVER)
     first, second = (after, before) if is_back else (before, after)
     lab.snapshot(first)
     found = lab.contents(lab.snapshot(second).record)["file"]
@@ -196,7 +196,7 @@ def test_subvolumes_that_are_not_one_give_each_other_nothing(
     is_guarded: bool,
 ) -> None:
     """Inode numbers of two subvolumes agree, and a script that fills both takes no tick."""
-    monkeypatch.setattr(grounds, "MARGIN_NS", 0)
+    monkeypatch.setattr(unchanged, "MARGIN_NS", 0)
     for number in range(100):
         if kind == "others":
             one, two = btrfs.subvolume(f"one{number}"), btrfs.subvolume(f"two{number}")
@@ -334,7 +334,7 @@ def test_a_write_in_the_tick_of_a_volumes_snapshot_is_not_lost(
     _last(lab, loops, first, read)
     place = first.with_name("last-time")
     if not is_guarded:
-        monkeypatch.setattr(grounds, "bound", lambda *_, **__: grounds.FOREVER)
+        monkeypatch.setattr(unchanged, "bound", lambda *_, **__: unchanged.FOREVER)
     if is_same_path:
         loops.unmount(place)
     now = loops.mount(second, place if is_same_path else first.with_name("now"))

@@ -14,7 +14,7 @@ import pytest
 from cli.commands import key
 from vault.errors import StorageError
 from vault.repository import enrolment
-from vault.restore.attempt import ENOUGH_FILES
+from vault.restore.restore_attempt import ENOUGH_FILES
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]

@@ -210,21 +210,21 @@ def test_a_file_whose_holes_grow_while_it_is_read_is_stored(
     vault: Vault, vault_json: VaultJson, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From fewer than a SHA-256 is made over to more: it is read once more."""
-    from vault.snapshot import reading
+    from vault.snapshot import file_reader
 
     path = source / "grows"
     _sparse(path, MIB, {0: bytes(range(256))})
-    real = reading.LargeFile._is_vast
+    real = file_reader.LargeFile._is_vast
     seen: list[int] = []
 
     def is_vast(self: Any, size: int) -> bool:
         found = real(self, size)
         if not seen:
             seen.append(size)
-            monkeypatch.setattr(reading, "MAX_ZEROS", 4096)
+            monkeypatch.setattr(file_reader, "MAX_ZEROS", 4096)
         return found
 
-    monkeypatch.setattr(reading.LargeFile, "_is_vast", is_vast)
+    monkeypatch.setattr(file_reader.LargeFile, "_is_vast", is_vast)
     code, _, err = vault("snapshot", source, "--name", "d")
     assert code == 0, err
     entry = _listed(vault_json, "d")["grows"]

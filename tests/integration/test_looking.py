@@ -124,7 +124,7 @@ def test_many_entries_are_one_table_and_one_object(
 ) -> None:
     """However they are divided for printing."""
     whole, listed = vault("ls", "data", "-lR")[1], vault_json("ls", "data", "-R")
-    monkeypatch.setattr("cli.output.listing._BATCH", 2)
+    monkeypatch.setattr("cli.output.entry_text._BATCH", 2)
     assert vault_json("ls", "data", "-R") == listed
     assert vault("ls", "data", "-R")[1].splitlines() == [
         line.split()[-1] for line in vault("ls", "data", "-R")[1].splitlines()
@@ -349,14 +349,14 @@ def test_status_warns_of_an_incomplete_snapshot(
     vault: Vault, vault_json: VaultJson, taken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And names the newest complete one."""
-    from vault.snapshot import opening
+    from vault.snapshot import safe_open
 
     def refuse(*_: object, **__: object) -> int:
         raise PermissionError(13, "Permission denied")
 
     (taken / "new").write_text("unreadable")
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "open_source", refuse)
+        patch.setattr(safe_open, "open_source", refuse)
         assert vault("snapshot", taken, "--name", "data")[0] == 3
     _, _, err = vault("status")
     assert "snapshot 3 of data is incomplete; the newest complete one is 2" in err

@@ -17,7 +17,7 @@ import cli.main
 from vault.errors import StorageError
 from vault.machine.workers import in_order
 from vault.storage.local import LocalStore
-from vault.verify import stored
+from vault.verify import without_key
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -198,7 +198,7 @@ def test_who_ends_it_hears_what_was_done(
                 raise ended_by
             yield looked
 
-    monkeypatch.setattr(stored, "in_order", ended)
+    monkeypatch.setattr(without_key, "in_order", ended)
     found, _, err = vault("verify")
     assert found == code
     assert "2 of 7 objects read, 2 snapshots left to open; nothing wrong so far" in err

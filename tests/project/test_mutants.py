@@ -80,7 +80,7 @@ def test_the_sample_is_the_seeds() -> None:
     assert draw(CHECKOUT, names, seed="1", count=200) == drawn
     assert draw(CHECKOUT, names, seed="2", count=200) != drawn
     assert {m.file for m in drawn} >= {
-        f"vault/verify/{name}.py" for name in ("opened", "stored", "verify")
+        f"vault/verify/{name}.py" for name in ("with_key", "without_key", "verify")
     }
 
 

@@ -17,7 +17,7 @@ from vault.format.tree import ContentRoot
 from vault.model import EntryType
 from vault.repository.reader import Reader
 from vault.restore import RestoreOutcome
-from vault.snapshot import opening
+from vault.snapshot import safe_open
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -86,13 +86,13 @@ class _Opened:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.paths: list[bytes] = []
-        real = opening.open_source
+        real = safe_open.open_source
 
         def counting(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
             self.paths.append(full)
             return real(full, expected)
 
-        monkeypatch.setattr(opening, "open_source", counting)
+        monkeypatch.setattr(safe_open, "open_source", counting)
 
 
 def _change(top: bytes, draw: random.Random) -> set[bytes]:

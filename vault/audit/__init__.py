@@ -6,7 +6,7 @@ bytes with the recovery key is the work of `vault.verify`.
 """
 
 from vault.audit.audit import audit_repository
-from vault.audit.report import AuditReport, DatasetAge, SnapshotAudit
+from vault.audit.audit_report import AuditReport, DatasetAge, SnapshotAudit
 from vault.custody.findings import AuditFinding, Concern
 from vault.custody.protection import Protection, protection
 from vault.model import Code

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from vault import retention as locking
+from vault.audit.audit_report import AuditReport, DatasetAge, SnapshotAudit, Totals
 from vault.audit.claims import check_modes, check_times
-from vault.audit.reading import DataReading
-from vault.audit.report import AuditReport, DatasetAge, SnapshotAudit, Totals
+from vault.audit.read_objects import DataReading
 from vault.custody.findings import Findings
 from vault.custody.needs import NEVER, TERM_PREFIXES, Collector, Need, when
 from vault.custody.protection import IN_FLIGHT, Ends
@@ -30,13 +30,13 @@ from vault.machine.workers import Workers, in_order
 from vault.model import Code, LockMode, ObjectRef
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository.badpacks import words
+from vault.repository.dataset_status import Check, Cited, called_bad
 from vault.repository.datasets import newest_complete, owed
 from vault.repository.repository import Repository, snapshot_body
-from vault.repository.standing import Check, Cited, called_bad
 from vault.storage.base import ObjectStatus, ObjectVersion
+from vault.storage.double_check import ask_twice
 from vault.storage.lockrules import is_weaker
 from vault.storage.names import LEDGER, PAGES, ledger_name, parse_ledger_name
-from vault.storage.secondlook import ask_twice
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")

@@ -33,6 +33,7 @@ from vault.repository.history import MAX_ENVELOPE, may_be_statement
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectStore, ObjectVersion
+from vault.storage.double_check import ask_twice
 from vault.storage.names import (
     LEDGER,
     PAGES,
@@ -42,7 +43,6 @@ from vault.storage.names import (
     parse_ledger_name,
     parse_page_name,
 )
-from vault.storage.secondlook import ask_twice
 
 _PIECE = 8 << 20  # bytes read at a time to be hashed
 

@@ -32,8 +32,8 @@ from vault.ledger.statements import StatementType
 from vault.ledger.trust import check_gap
 from vault.model import Code, Digest, Finding, Severity
 from vault.storage.base import ObjectStore, ObjectVersion
+from vault.storage.double_check import ask_twice
 from vault.storage.names import LEDGER, PAGES, ledger_name, page_name, parse_ledger_name
-from vault.storage.secondlook import ask_twice
 
 _log = logging.getLogger(__name__)
 

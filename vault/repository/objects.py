@@ -33,9 +33,9 @@ from vault.model import (
     to_rfc3339,
 )
 from vault.storage.base import ObjectStore, ObjectVersion
+from vault.storage.double_check import ask_twice
 from vault.storage.lockrules import is_weaker
 from vault.storage.names import evidence_name
-from vault.storage.secondlook import ask_twice
 
 Clock = Callable[[], datetime]
 

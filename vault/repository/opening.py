@@ -21,7 +21,7 @@ from vault.repository.log import Draft
 from vault.repository.objects import Clock
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectStore
-from vault.storage.secondlook import ask_twice
+from vault.storage.double_check import ask_twice
 
 SETTLED = timedelta(minutes=10)  # docs/design.md "Trust": an older head is no race that may be lost
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from vault.errors import ConfigError, LocalError, VaultError
 from vault.machine import metadata
 from vault.restore import target as _target
-from vault.restore.exchange import Promoted, Site, site_of
+from vault.restore.changed_since_proof import newest_change
 from vault.restore.journal import KeptMeta, State
-from vault.restore.lastlook import newest_change
 from vault.restore.stage import Staging
+from vault.restore.swap import Promoted, Site, site_of
 from vault.restore.syscalls import list_names, local_error
 
 

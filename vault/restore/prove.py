@@ -18,7 +18,7 @@ from vault.ledger.statements import Verdict
 from vault.machine import metadata
 from vault.model import EntryType, sort_key
 from vault.progress import NO_PROGRESS, Progress
-from vault.restore.lastlook import Stillness
+from vault.restore.changed_since_proof import Stillness
 from vault.restore.readback import Disk, Evidence, OnDisk, entry_of
 from vault.restore.stage import DEVICES, may_be_omitted
 from vault.restore.syscalls import Fs, local_error

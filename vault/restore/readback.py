@@ -28,7 +28,7 @@ from vault.machine.pagecache import DIRECT_PIECE, evict, set_direct
 from vault.machine.processes import Helper, start
 from vault.model import EntryType
 from vault.progress import Progress
-from vault.restore.lastlook import Stillness
+from vault.restore.changed_since_proof import Stillness
 from vault.restore.syscalls import Fs, OpenDirectories, join
 
 _SMALL: Final = 1 << 20  # bytes; larger files are read and hashed by threads

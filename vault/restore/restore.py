@@ -18,11 +18,11 @@ from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository.reader import StaleIndexError
 from vault.repository.repository import Repository
-from vault.restore.attempt import Run, Tools
 from vault.restore.attesting import Attester
-from vault.restore.course import Course, look_before_packs
+from vault.restore.damage import Course, look_before_packs
 from vault.restore.journal import Journal, Journals, Local
-from vault.restore.report import RestoreReport, RestoreRequest
+from vault.restore.restore_attempt import Run, Tools
+from vault.restore.restore_report import RestoreReport, RestoreRequest
 from vault.restore.syscalls import Fs, local_error
 from vault.restore.target import Target, TargetState, inspect, locate_target
 from vault.restore.undo_finalize import finalize, refuse_unfinished

@@ -7,11 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from vault.model import EntryType
-from vault.snapshot import opening, walk
-from vault.snapshot.grounds import Grounds
+from vault.snapshot import safe_open, walk
 from vault.snapshot.lastrun import Joiner, ListRecord
 from vault.snapshot.packer import numbers_in
 from vault.snapshot.sourcerun import is_unchanged
+from vault.snapshot.unchanged import Grounds
 from vault.snapshot.walk import LeftOut, SourceItem
 
 
@@ -87,7 +87,7 @@ def _planned(
             return Planned(path=item.path, action=PreviewAction.UNCHANGED, size=item.stat.st_size)
         reason = "unchanged, but its packs are damaged, gone or about to go"
     try:
-        descriptor, found = opening.open_source(item.full, item.stat)
+        descriptor, found = safe_open.open_source(item.full, item.stat)
     except OSError as error:
         return Planned(path=item.path, action=PreviewAction.UNREADABLE, reason=error.strerror or "")
     os.close(descriptor)

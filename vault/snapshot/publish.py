@@ -28,7 +28,7 @@ from vault.model import Digest, LockMode, ObjectRef, replace_body
 from vault.repository.domainpacks import distrusted_spans, index_objects
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, domain_ref, read_domain
-from vault.snapshot.mend import Mending
+from vault.snapshot.bad_pack_substitutes import Mending
 from vault.storage.names import PACKS, index_name, inventory_name, pack_name
 
 _log = logging.getLogger(__name__)

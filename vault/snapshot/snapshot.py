@@ -22,9 +22,9 @@ from vault.repository import badpacks
 from vault.repository.badpacks import BadPackMemory
 from vault.repository.repository import Repository
 from vault.snapshot import knownchunks
-from vault.snapshot.attempt import Attempt
 from vault.snapshot.preview import Planned
 from vault.snapshot.publish import PacksGoneError
+from vault.snapshot.snapshot_attempt import Attempt
 from vault.snapshot.task import SnapshotReport, SnapshotRequest, Task, enrolled
 from vault.storage.urls import parse_local, scheme_of
 

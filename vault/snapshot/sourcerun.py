@@ -32,16 +32,11 @@ from vault.machine import metadata, mounts
 from vault.machine.workers import Workers
 from vault.model import EntryType, replace_body
 from vault.progress import Progress
-from vault.snapshot import opening
+from vault.snapshot import safe_open
 from vault.snapshot import walk as walking
+from vault.snapshot.chunks_and_holes import Extents
 from vault.snapshot.dedup import ChunkStore, TreeBuilder
-from vault.snapshot.grounds import LONG_AGO, Grounds
-from vault.snapshot.lastrun import EntryListWriter, Joiner, ListJournal, ListRecord
-from vault.snapshot.links import First, Links, contents_of, state_of
-from vault.snapshot.packer import numbers_in, pack_numbers
-from vault.snapshot.pieceextents import Extents
-from vault.snapshot.pieces import Pieces
-from vault.snapshot.reading import (
+from vault.snapshot.file_reader import (
     SMALL_FILE,
     FileReader,
     ReadContent,
@@ -49,9 +44,20 @@ from vault.snapshot.reading import (
     ToRead,
     failed,
 )
+from vault.snapshot.lastrun import EntryListWriter, Joiner, ListJournal, ListRecord
+from vault.snapshot.links import First, Links, contents_of, state_of
+from vault.snapshot.packer import numbers_in, pack_numbers
+from vault.snapshot.pieces import Pieces
+from vault.snapshot.reading_processes import (
+    BATCH_SIZE,
+    BatchContents,
+    PendingRead,
+    WholeFiles,
+    sharing,
+)
 from vault.snapshot.records import Recorded, other_record, stream_record
-from vault.snapshot.sharing import BATCH_SIZE, BatchContents, PendingRead, WholeFiles, sharing
 from vault.snapshot.stream import StreamFile
+from vault.snapshot.unchanged import LONG_AGO, Grounds
 from vault.snapshot.walk import InUse, LeftOut, Reason, SourceItem
 
 BATCH_FILES = 128  # bounds the descriptors that are open at once
@@ -598,7 +604,7 @@ def is_unchanged(stat: os.stat_result, record: ListRecord, bound: int) -> bool:
     Args:
         stat: As it is now.
         record: As it was.
-        bound: Before when it must last have changed, whenever it was read; see `grounds`.
+        bound: Before when it must last have changed, whenever it was read; see `unchanged`.
     """
     return (
         record.mtime == stat.st_mtime_ns
@@ -630,10 +636,10 @@ def _describe(
     """
     met = item.stat
     assert met is not None
-    fd, found = opening.open_described(item.full, met)
+    fd, found = safe_open.open_described(item.full, met)
     try:
         if item.type is EntryType.SYMLINK:  # what it points to is never written anew in place
-            item = item._replace(stat=found, link=opening.read_link(b"", fd))
+            item = item._replace(stat=found, link=safe_open.read_link(b"", fd))
         elif not os.path.samestat(found, met):
             item = item._replace(stat=found)
         xattrs = metadata.read_xattrs(b"/proc/self/fd/%d" % fd, problems)

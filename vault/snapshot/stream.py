@@ -19,8 +19,8 @@ from typing import IO, Protocol, Self
 from vault.errors import ConfigError, LocalError, SourceCommandError
 from vault.format.chunker import ChunkSizes
 from vault.machine.commands import Family
+from vault.snapshot.file_reader import FileReader
 from vault.snapshot.pieces import PIECE, Part, Pieces
-from vault.snapshot.reading import FileReader
 
 MAX_STREAM_NAME = 255  # bytes
 _PATIENCE = 0.2  # seconds between two looks whether anybody still wants a silent stream

@@ -26,7 +26,7 @@ from vault.errors import ConfigError
 from vault.format.tree import ENTRY_TYPES
 from vault.machine import cachetag
 from vault.model import MAX_PATH, EntryType, sort_key
-from vault.snapshot import opening
+from vault.snapshot import safe_open
 
 _log = logging.getLogger(__name__)
 
@@ -261,7 +261,7 @@ def _ignore(_: object) -> None:
 
 def _is_cache_tag(fd: int) -> bool:
     try:
-        tag = os.open(cachetag.NAME, opening.FILE, dir_fd=fd)
+        tag = os.open(cachetag.NAME, safe_open.FILE, dir_fd=fd)
     except OSError:
         return False
     try:
@@ -374,8 +374,8 @@ class _Level:
     def reopen(self) -> None:
         """After `close`: the directory that has its path now, though no symlink leads there."""
         try:
-            self.fd, _ = opening.open_met(
-                self.full[:-1] or b"/", opening.DIRECTORY, self.stat, stat.S_IFDIR
+            self.fd, _ = safe_open.open_met(
+                self.full[:-1] or b"/", safe_open.DIRECTORY, self.stat, stat.S_IFDIR
             )
         except OSError as error:
             self.problem = error
@@ -407,13 +407,13 @@ class _Walker:
 
         What took its place since it was looked at is returned instead, and entered if it is one.
         """
-        for left in reversed(range(opening.TRIES)):
+        for left in reversed(range(safe_open.TRIES)):
             assert item.stat is not None
             try:
                 fd = _open_directory(name, dir_fd, item.stat)
                 break
             except OSError as error:
-                if not left or error.errno not in opening.REPLACED:
+                if not left or error.errno not in safe_open.REPLACED:
                     return _failed(item, error)
             item = _look(item.path, item.full, name, dir_fd)
             if item.type is not _TYPE_DIRECTORY or not self._chooser.enters(item, self._device):
@@ -503,10 +503,10 @@ def _databases_in_use(path: bytes, names: Sequence[bytes]) -> list[InUse]:
 
 def _open_directory(name: bytes, dir_fd: int | None, expected: os.stat_result) -> int:
     """That directory alone: its members and its metadata must belong together."""
-    fd = opening.open_path(name, opening.DIRECTORY, dir_fd)
+    fd = safe_open.open_path(name, safe_open.DIRECTORY, dir_fd)
     if not os.path.samestat(os.fstat(fd), expected):
         os.close(fd)
-        raise opening.replaced()
+        raise safe_open.replaced()
     return fd
 
 
@@ -548,15 +548,15 @@ def _list(fd: int, item: SourceItem) -> tuple[list[bytes], str]:
 
 def _look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
     """What ``name`` in ``dir_fd`` is."""
-    left = opening.TRIES
+    left = safe_open.TRIES
     while True:
         try:
             found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
             kind = ENTRY_TYPES.get(stat.S_IFMT(found.st_mode))
-            link = opening.read_link(name, dir_fd) if kind is _SYMLINK else None
+            link = safe_open.read_link(name, dir_fd) if kind is _SYMLINK else None
         except OSError as error:
             left -= 1
-            if not left or error.errno not in opening.REPLACED:
+            if not left or error.errno not in safe_open.REPLACED:
                 return _failed(SourceItem(path, full, None, None), error)
         else:
             # `SourceItem(…)` is a function in Python that does this

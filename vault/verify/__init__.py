@@ -6,8 +6,8 @@ signed commitment. The report names the snapshots and files that damage concerns
 versions and the ledger itself are the work of `vault.audit`.
 """
 
-from vault.verify.looking import Place
-from vault.verify.report import Hit, VerifyReport
+from vault.verify.object_task import Place
 from vault.verify.verify import SoFar, Verification, verify_snapshots
+from vault.verify.verify_report import Hit, VerifyReport
 
 __all__ = ["Hit", "Place", "SoFar", "Verification", "VerifyReport", "verify_snapshots"]

@@ -11,11 +11,11 @@ from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository.repository import Repository
 from vault.storage.names import pack_name
-from vault.verify.found import KEPT_FINDINGS, Found
-from vault.verify.looking import Place
-from vault.verify.opened import OpenedContents, require_recipient
-from vault.verify.report import VerifyReport
-from vault.verify.stored import NeededObjects
+from vault.verify.damage_found import KEPT_FINDINGS, Found
+from vault.verify.object_task import Place
+from vault.verify.verify_report import VerifyReport
+from vault.verify.with_key import OpenedContents, require_recipient
+from vault.verify.without_key import NeededObjects
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Verification:
         workers: Executors.
         progress: Told objects and bytes.
         place: Where the store is, if ``workers.transfer`` is a pool of processes or a cluster:
-            its workers open the store themselves (`vault.verify.looking`). None: it is threads.
+            its workers open the store themselves (`vault.verify.object_task`). None: it is threads.
 
     Raises:
         WrongKeyError: The recovery key is of no recipient.

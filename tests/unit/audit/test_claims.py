@@ -176,7 +176,7 @@ def seal_to(lab: "Lab", monkeypatch: pytest.MonkeyPatch, recipients: Sequence[by
 
     real = Session.new
     monkeypatch.setattr(
-        "vault.snapshot.attempt.Session.new", lambda id_, _: real(id_, list(recipients))
+        "vault.snapshot.snapshot_attempt.Session.new", lambda id_, _: real(id_, list(recipients))
     )
 
 

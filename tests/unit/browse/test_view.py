@@ -232,8 +232,8 @@ def test_any_part_of_a_giant_file_reads_as_it_was(
     (source / "new").mkdir()
     (source / name).replace(source / "new/file") if name != "vast" else _comb(source / "new/file")
     path, expected = b"new/file", (source / "new/file").read_bytes()
-    for module in "vault.format.tree", "vault.snapshot.pieceextents", "vault.snapshot.reading":
-        monkeypatch.setattr(f"{module}.MAX_INLINE", 1)
+    for module in "format.tree", "snapshot.chunks_and_holes", "snapshot.file_reader":
+        monkeypatch.setattr(f"vault.{module}.MAX_INLINE", 1)
     lab.snapshot(source / "new")
     lab.snapshot(source)
     dice = random.Random(3)

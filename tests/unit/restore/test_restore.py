@@ -224,7 +224,7 @@ def test_the_verdict_of_the_proof_decides(
     def judged(*arguments: Any, **options: Any) -> ProofReport:
         return dataclasses.replace(real(*arguments, **options), verdict=verdict)
 
-    monkeypatch.setattr("vault.restore.attempt.prove", judged)
+    monkeypatch.setattr("vault.restore.restore_attempt.prove", judged)
     with pytest.raises(ProofFailedError):
         run(lab, record, target)
     assert not target.exists()
@@ -244,7 +244,7 @@ def test_nothing_is_promoted_before_it_was_read_back(
         seen.append(target.exists())
         return real(*arguments, **options)
 
-    monkeypatch.setattr("vault.restore.attempt.prove", watched)
+    monkeypatch.setattr("vault.restore.restore_attempt.prove", watched)
     report = run(lab, record, target)
     assert seen == [False]
     details = attestations.open_attestation(report.attestation, lab.open().ledger).details
@@ -285,7 +285,7 @@ def test_what_changes_between_the_proof_and_the_exchange_is_not_exchanged(
         change(staged.parents[1])
         return report
 
-    monkeypatch.setattr("vault.restore.attempt.prove", watched)
+    monkeypatch.setattr("vault.restore.restore_attempt.prove", watched)
     with pytest.raises(LocalError, match="changed after it was read back"):
         run(lab, record, target)
     assert not target.exists()

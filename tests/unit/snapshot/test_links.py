@@ -12,7 +12,7 @@ from vault.errors import VaultError
 from vault.machine import mounts
 from vault.model import EntryType
 from vault.repository.reader import Reader
-from vault.snapshot import opening, reading, sourcerun
+from vault.snapshot import file_reader, safe_open, sourcerun
 from vault.snapshot import walk as walking
 from vault.snapshot.links import Links, state_of
 from vault.snapshot.walk import SourceItem
@@ -106,7 +106,7 @@ def test_an_inode_number_that_is_given_out_again_makes_no_link(
 
     _when_met(monkeypatch, {b"m290": deliver})
     if not is_guarded:
-        for module in sourcerun, reading:
+        for module in sourcerun, file_reader:
             monkeypatch.setattr(module, "state_of", lambda stat: b"%d" % stat.st_ino)
         monkeypatch.setattr("vault.snapshot.links._TICK_NS", -(10**20))
         monkeypatch.setattr(sourcerun, "_describe", lambda item, problems, state=b"": (item, None))
@@ -152,7 +152,7 @@ def test_a_first_name_that_was_not_read_as_it_was_met_has_no_links(
     (top / "a").write_bytes(OLD)
     (top / "z").hardlink_to(top / "a")
     (top / "zz").hardlink_to(top / "a")
-    real = opening.open_source
+    real = safe_open.open_source
 
     def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         if full.endswith(b"/a"):
@@ -167,7 +167,7 @@ def test_a_first_name_that_was_not_read_as_it_was_met_has_no_links(
                 (top / "a").write_bytes((top / "a").read_bytes() + b"+")
         return real(full, expected)
 
-    monkeypatch.setattr(opening, "open_source", open_source)
+    monkeypatch.setattr(safe_open, "open_source", open_source)
     report = lab.snapshot(top)
     monkeypatch.undo()
     held = _held(lab, report.record)
@@ -188,13 +188,13 @@ def test_a_link_to_a_first_name_that_is_unchanged(
     clock.advance(days=20_000)
     assert _links(lab, lab.snapshot(top).record) == {"b": "a"}
     opened: list[bytes] = []
-    real = opening.open_source
+    real = safe_open.open_source
 
     def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         opened.append(full)
         return real(full, expected)
 
-    monkeypatch.setattr(opening, "open_source", open_source)
+    monkeypatch.setattr(safe_open, "open_source", open_source)
     report = lab.snapshot(top)
     assert not opened
     assert _links(lab, report.record) == {"b": "a"}
@@ -216,14 +216,14 @@ def test_an_unchanged_link_whose_first_name_can_not_be_stored_any_more(
         "is_unchanged",
         lambda stat, record, fs: record.path != b"a" and real(stat, record, fs),
     )
-    unreadable = opening.open_source
+    unreadable = safe_open.open_source
 
     def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         if full.endswith(b"/a"):
             raise OSError(5, "Input/output error")
         return unreadable(full, expected)
 
-    monkeypatch.setattr(opening, "open_source", open_source)
+    monkeypatch.setattr(safe_open, "open_source", open_source)
     report = lab.snapshot(top)
     assert lab.contents(report.record) == {"b": OLD}
     assert not report.body.complete
@@ -279,14 +279,14 @@ def test_a_second_name_whose_attributes_change_is_no_link(
     """A link has the attributes of its file, or a restore could not prove it."""
     (top / "a").write_bytes(OLD)
     (top / "b").hardlink_to(top / "a")
-    real = opening.open_described
+    real = safe_open.open_described
 
     def open_described(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         if full == bytes(top / "b"):
             os.setxattr(top / "b", "user.new", b"1")
         return real(full, expected)
 
-    monkeypatch.setattr(opening, "open_described", open_described)
+    monkeypatch.setattr(safe_open, "open_described", open_described)
     report = lab.snapshot(top)
     assert _links(lab, report.record) == {}
     assert lab.contents(report.record) == {"a": OLD, "b": OLD}

@@ -13,11 +13,11 @@ import pytest
 
 from vault.format.chunker import Chunker, ChunkSizes
 from vault.format.tree import decode_entry
-from vault.snapshot import reading, stream
+from vault.snapshot import file_reader, stream
+from vault.snapshot.chunks_and_holes import Extents
 from vault.snapshot.dedup import TreeBuilder
-from vault.snapshot.pieceextents import Extents
+from vault.snapshot.file_reader import FileReader, LargeFile, ReadOutcome, ToRead
 from vault.snapshot.pieces import Pieces
-from vault.snapshot.reading import FileReader, LargeFile, ReadOutcome, ToRead
 from vault.snapshot.stream import StreamFile
 from vault.snapshot.walk import walk
 
@@ -35,7 +35,7 @@ def reader() -> FileReader:
 @pytest.fixture(params=[1_000, 4_096, 50_000, 1_000_000])
 def _piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces below a chunk's size, and larger than all."""
-    monkeypatch.setattr(reading, "PIECE", request.param)
+    monkeypatch.setattr(file_reader, "PIECE", request.param)
     monkeypatch.setattr(stream, "PIECE", request.param)
 
 
@@ -131,16 +131,16 @@ def test_a_file_that_can_not_be_read(
 ) -> None:
     """The error comes to who asks for the piece."""
     (tmp_path / "file").write_bytes(CONTENT)
-    monkeypatch.setattr(reading, "PIECE", 4_096)
+    monkeypatch.setattr(file_reader, "PIECE", 4_096)
     file = open_file(reader, tmp_path / "file")
-    real = reading._read_into
+    real = file_reader._read_into
 
     def fail(fd: int, view: memoryview, offset: int) -> int:
         if offset > 100_000:
             raise OSError(errno.EIO, "Input/output error")
         return real(fd, view, offset)
 
-    monkeypatch.setattr(reading, "_read_into", fail)
+    monkeypatch.setattr(file_reader, "_read_into", fail)
     with pytest.raises(OSError, match="Input/output error"):
         list(chunks(file))
     file.close()
@@ -151,7 +151,7 @@ def test_one_that_nobody_wants_any_more(
 ) -> None:
     """Its thread ends, whatever it waits for."""
     (tmp_path / "file").write_bytes(CONTENT)
-    monkeypatch.setattr(reading, "PIECE", 4_096)
+    monkeypatch.setattr(file_reader, "PIECE", 4_096)
     threads = threading.active_count()
     for _ in range(20):
         file = open_file(reader, tmp_path / "file")
@@ -166,7 +166,7 @@ def test_buffers_serve_the_next_file(
 ) -> None:
     """Those of one that was left early don't: somebody may be cutting what is in them."""
     (tmp_path / "file").write_bytes(CONTENT)
-    monkeypatch.setattr(reading, "PIECE", 4_096)
+    monkeypatch.setattr(file_reader, "PIECE", 4_096)
     left = open_file(reader, tmp_path / "file")
     left.read_piece()
     left.close()

@@ -31,9 +31,9 @@ from vault.format.tree import (
 )
 from vault.model import EntryType
 from vault.snapshot import walk
+from vault.snapshot.chunks_and_holes import Extents
 from vault.snapshot.dedup import TreeBuilder
 from vault.snapshot.lastrun import ListRecord
-from vault.snapshot.pieceextents import Extents
 from vault.snapshot.records import (
     Recorded,
     file_record,

@@ -16,9 +16,9 @@ import pytest
 from vault.errors import BusyError, ConfigError
 from vault.format import tree
 from vault.machine import metadata
-from vault.snapshot import opening, reading, sourcerun
+from vault.snapshot import file_reader, safe_open, sourcerun
 from vault.snapshot import walk as walking
-from vault.snapshot.grounds import FOREVER
+from vault.snapshot.unchanged import FOREVER
 from vault.snapshot.walk import Rules
 from vault.storage.memory import FaultPoint
 
@@ -117,14 +117,14 @@ def test_files_that_nobody_may_read_make_the_snapshot_incomplete(
     """Listed with the reason; everything else is there."""
     source = make_source()
     refused = bytes(source / "dir0/file2")
-    real = opening.open_source
+    real = safe_open.open_source
 
     def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         if full == refused:
             raise PermissionError(13, "Permission denied")
         return real(full, expected)
 
-    monkeypatch.setattr(opening, "open_source", open_source)
+    monkeypatch.setattr(safe_open, "open_source", open_source)
     report = lab.snapshot(source)
     assert not report.body.complete
     assert report.body.counts.unreadable == 1
@@ -145,7 +145,7 @@ def test_few_descriptors_are_no_reason_to_leave_files_out(
 ) -> None:
     """Many files are opened ahead; where the system allows fewer they are opened in turn."""
     source = make_source(files=60)
-    real, real_close = opening.open_source, os.close
+    real, real_close = safe_open.open_source, os.close
     held: set[int] = set()
 
     def open_source(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
@@ -159,7 +159,7 @@ def test_few_descriptors_are_no_reason_to_leave_files_out(
         held.discard(fd)
         real_close(fd)
 
-    monkeypatch.setattr(opening, "open_source", open_source)
+    monkeypatch.setattr(safe_open, "open_source", open_source)
     monkeypatch.setattr(os, "close", close)
     report = lab.snapshot(source)
     assert report.body.complete
@@ -193,7 +193,7 @@ def _between_reads(
         return read
 
     for name in names or ("_read_whole", "_read_into"):
-        monkeypatch.setattr(reading, name, hooked(getattr(reading, name)))
+        monkeypatch.setattr(file_reader, name, hooked(getattr(file_reader, name)))
 
 
 def test_a_file_that_changes_once_while_it_is_read_is_read_again(
@@ -279,8 +279,8 @@ def test_a_large_file_that_shrinks_while_it_is_read_is_listed(
     lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read in pieces; what is stored is what was read."""
-    monkeypatch.setattr(reading, "LARGE_FILE", 4096)
-    monkeypatch.setattr(reading, "PIECE", 8192)
+    monkeypatch.setattr(file_reader, "LARGE_FILE", 4096)
+    monkeypatch.setattr(file_reader, "PIECE", 8192)
     (tmp_path / "top").mkdir()
     file = tmp_path / "top/file"
     file.write_bytes(os.urandom(60_000))
@@ -312,7 +312,7 @@ def test_a_sparse_file_that_is_cut_while_it_is_read_can_be_restored(
     lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, regrown: int | None
 ) -> None:
     """Its holes end with what was read (libarchive/libarchive#2125); the other file is whole."""
-    monkeypatch.setattr(reading, "PIECE", 8192)
+    monkeypatch.setattr(file_reader, "PIECE", 8192)
     top = tmp_path / "top"
     top.mkdir()
     (top / "other").write_bytes(b"other")
@@ -333,13 +333,15 @@ def test_a_sparse_file_that_is_cut_while_it_is_read_can_be_restored(
 
     plant()
     _between_reads(monkeypatch, act)
-    real_open = reading.FileReader.open_in_pieces
+    real_open = file_reader.FileReader.open_in_pieces
 
-    def open_anew(reader: reading.FileReader, item: Any, **options: Any) -> reading.LargeFile:
+    def open_anew(
+        reader: file_reader.FileReader, item: Any, **options: Any
+    ) -> file_reader.LargeFile:
         plant()
         return real_open(reader, item, **options)
 
-    monkeypatch.setattr(reading.FileReader, "open_in_pieces", open_anew)
+    monkeypatch.setattr(file_reader.FileReader, "open_in_pieces", open_anew)
     report = lab.snapshot(top)
     assert report.body.counts.changed == (cut < 1_000_000)
     assert report.body.complete
@@ -431,7 +433,7 @@ def test_a_file_that_is_replaced_before_it_is_read_is_not_followed(
     (tmp_path / "top/kept").write_bytes(b"kept")
     file = tmp_path / "top/file"
     file.write_bytes(b"content")
-    real = opening.open_source
+    real = safe_open.open_source
 
     def swapped(full: bytes, expected: Any) -> tuple[int, os.stat_result]:
         if full == bytes(file):
@@ -444,7 +446,7 @@ def test_a_file_that_is_replaced_before_it_is_read_is_not_followed(
                 os.mkfifo(file)
         return real(full, expected)
 
-    monkeypatch.setattr(opening, "open_source", swapped)
+    monkeypatch.setattr(safe_open, "open_source", swapped)
     report = lab.snapshot(tmp_path / "top")
     assert not report.body.complete
     assert [(problem.path, problem.kind) for problem in report.problems] == [
@@ -457,7 +459,7 @@ def _replace_when_opened(
     monkeypatch: pytest.MonkeyPatch, path: Path, act: Callable[[], object]
 ) -> None:
     """Has it done right before the file is opened, the first time."""
-    real = opening.open_source
+    real = safe_open.open_source
     done: list[object] = []
 
     def open_source(full: bytes, expected: Any) -> tuple[int, os.stat_result]:
@@ -465,7 +467,7 @@ def _replace_when_opened(
             done.append(act())
         return real(full, expected)
 
-    monkeypatch.setattr(opening, "open_source", open_source)
+    monkeypatch.setattr(safe_open, "open_source", open_source)
 
 
 @pytest.mark.parametrize("size", [0, 5, 300_000, 9_000_000, -5_000_000, -100_000])
@@ -518,13 +520,13 @@ def test_what_replaced_a_file_is_not_taken_for_unchanged(
     assert lab.contents(lab.snapshot(top).record) == {"file": b"other"}
     monkeypatch.undo()
     opened: list[bytes] = []
-    real = opening.open_source
+    real = safe_open.open_source
 
     def open_source(full: bytes, expected: Any) -> tuple[int, os.stat_result]:
         opened.append(full)
         return real(full, expected)
 
-    monkeypatch.setattr(opening, "open_source", open_source)
+    monkeypatch.setattr(safe_open, "open_source", open_source)
     assert lab.contents(lab.snapshot(top).record) == {"file": b"other"}
     assert not opened
     kept.rename(file)  # what the walk had met
@@ -542,14 +544,14 @@ def test_a_symlink_that_was_replaced_by_a_rename_is_stored_as_it_is_now(
     link.symlink_to("release-1")
     beside.symlink_to("release-2")
     os.utime(beside, ns=(1, 1_234_567_890_123_456_789), follow_symlinks=False)
-    real = opening.open_described
+    real = safe_open.open_described
 
     def swapped(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         if full == bytes(link) and beside.is_symlink():
             beside.rename(link)
         return real(full, expected)
 
-    monkeypatch.setattr(opening, "open_described", swapped)
+    monkeypatch.setattr(safe_open, "open_described", swapped)
     report = lab.snapshot(top)
     assert report.body.complete
     assert not report.problems
@@ -565,7 +567,7 @@ def test_a_directory_that_was_replaced_after_its_walk_is_described_as_it_is_now(
     shutil.copytree(source / "dir0", other)
     other.chmod(0o701)
     os.setxattr(other, "user.note", b"other")
-    real = opening.open_described
+    real = safe_open.open_described
 
     def swapped(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         if full == bytes(source / "dir0") and other.is_dir():
@@ -573,7 +575,7 @@ def test_a_directory_that_was_replaced_after_its_walk_is_described_as_it_is_now(
             other.rename(source / "dir0")
         return real(full, expected)
 
-    monkeypatch.setattr(opening, "open_described", swapped)
+    monkeypatch.setattr(safe_open, "open_described", swapped)
     report = lab.snapshot(source)
     assert report.body.complete
     entry = lab.entries(report.record)["dir0"]
@@ -610,7 +612,7 @@ def test_attributes_are_those_of_what_the_walk_met(
     (source / "above/inner").mkdir(parents=True)
     (elsewhere / "inner").mkdir(parents=True)
     os.setxattr(elsewhere / "inner", "user.secret", b"1")
-    real = opening.open_described
+    real = safe_open.open_described
 
     def swapped(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
         if full.endswith(b"above/inner"):
@@ -618,7 +620,7 @@ def test_attributes_are_those_of_what_the_walk_met(
             (source / "above").symlink_to(elsewhere)
         return real(full, expected)
 
-    monkeypatch.setattr(opening, "open_described", swapped)
+    monkeypatch.setattr(safe_open, "open_described", swapped)
     report = lab.snapshot(source)
     assert not report.body.complete
     assert [(problem.path, problem.kind) for problem in report.problems] == [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vault.errors import ConfigError
 from vault.model import EntryType, sort_key
-from vault.snapshot import opening
+from vault.snapshot import safe_open
 from vault.snapshot import walk as walking
 from vault.snapshot.walk import (
     LeftOut,
@@ -339,7 +339,7 @@ def test_a_directory_that_is_replaced_each_time_it_is_looked_at_is_a_problem(
 
     monkeypatch.setattr(walking, "_look", look)
     found = _by_path(walk([tree]))
-    assert len(looks) == opening.TRIES
+    assert len(looks) == safe_open.TRIES
     assert "replaced" in (found[b"a"].error or "")
     assert b"a/other" not in found
 
@@ -350,7 +350,7 @@ def test_a_symlink_replaced_while_it_is_looked_at_is_looked_at_again(
 ) -> None:
     """Its status and its target are asked for one after the other."""
     (tree / "link").symlink_to("a")
-    real = opening.read_link
+    real = safe_open.read_link
 
     def read_link(name: bytes, dir_fd: int | None) -> bytes:
         if (tree / "link").is_symlink():
@@ -359,7 +359,7 @@ def test_a_symlink_replaced_while_it_is_looked_at_is_looked_at_again(
                 (tree / "link").write_text("now a file")
         return real(name, dir_fd)
 
-    monkeypatch.setattr(opening, "read_link", read_link)
+    monkeypatch.setattr(safe_open, "read_link", read_link)
     found = _by_path(walk([tree]))[b"link"]
     assert found.error is None
     assert found.type is (EntryType.FILE if other == "file" else None)
@@ -572,6 +572,6 @@ def test_paths_longer_than_path_max_are_walked_and_opened(tmp_path: Path) -> Non
     last = list(walk([tmp_path]))[-1]
     assert len(last.full) > 4096
     assert last.stat is not None
-    fd, _ = opening.open_source(last.full, last.stat)
+    fd, _ = safe_open.open_source(last.full, last.stat)
     assert os.read(fd, 9) == b"deep"
     os.close(fd)

@@ -34,7 +34,7 @@ from vault.repository.reader import Reader
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.verify import VerifyReport, verify_snapshots
-from vault.verify.found import KEPT_FINDINGS, NAMED_IN_HIT, Found
+from vault.verify.damage_found import KEPT_FINDINGS, NAMED_IN_HIT, Found
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -324,7 +324,7 @@ def test_what_is_known_to_be_hit_is_added_to_however_many_are(
     lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the first ones all is told; those beyond are counted."""
-    monkeypatch.setattr("vault.verify.found.KEPT_FINDINGS", 2)
+    monkeypatch.setattr("vault.verify.damage_found.KEPT_FINDINGS", 2)
     source = make_source()
     records = [lab.snapshot(source).record for _ in range(3)]
     found = Found()
@@ -379,7 +379,8 @@ def test_a_pack_of_wrong_chunks_is_found_by_the_key(
     control = lab.snapshot(top, dataset="right").record
     (top / "file").write_bytes(os.urandom(20_000))
     monkeypatch.setattr(
-        "vault.snapshot.reading.chunk_id", lambda key, kind, digest: hashlib.sha256(digest).digest()
+        "vault.snapshot.file_reader.chunk_id",
+        lambda key, kind, digest: hashlib.sha256(digest).digest(),
     )
     record = lab.snapshot(top, dataset="wrong").record
     assert lab.verify(keys=False).passed

@@ -19,10 +19,7 @@ from vault.ledger.records import Record
 from vault.ledger.statements import VerificationBody
 from vault.model import Digest, replace_body
 from vault.repository import attestations
-from vault.repository.datasets import owed
-from vault.repository.log import Draft
-from vault.repository.repository import Repository, snapshot_body
-from vault.repository.standing import (
+from vault.repository.dataset_status import (
     Cited,
     DatasetStatus,
     Trouble,
@@ -30,6 +27,9 @@ from vault.repository.standing import (
     sound,
     status_of,
 )
+from vault.repository.datasets import owed
+from vault.repository.log import Draft
+from vault.repository.repository import Repository, snapshot_body
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository, MakeSource
@@ -481,7 +481,7 @@ def test_what_is_not_opened_any_more_is_not_believed_to_be_good(
     lab: "Lab", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Thousands of junk events buy no green screen."""
-    monkeypatch.setattr("vault.repository.standing.BUDGET", 3)
+    monkeypatch.setattr("vault.repository.dataset_status.BUDGET", 3)
     new = seqs(lab)[-1]
     failed = say(lab, "verification", new, "failed")
     say(lab, "verification", new)

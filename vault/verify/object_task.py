@@ -89,7 +89,7 @@ def _require_size(store: ObjectStore, ref: ObjectRef) -> None:
 def twice(work: Callable[[], _T]) -> _T:
     """Ask a store again that did not answer.
 
-    Bytes that are wrong are asked for twice where they are read (`vault.storage.secondlook`).
+    Bytes that are wrong are asked for twice where they are read (`vault.storage.double_check`).
     """
     try:
         return work()

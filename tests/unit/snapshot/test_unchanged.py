@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from vault.machine.filesystems import FileSystem
-from vault.snapshot.grounds import FOREVER, LONG_AGO, MARGIN_NS, bound, newest_above
 from vault.snapshot.lastrun import Ground
+from vault.snapshot.unchanged import FOREVER, LONG_AGO, MARGIN_NS, bound, newest_above
 
 HERE, THERE = 1, 2  # devices
 NEWEST = 10**18

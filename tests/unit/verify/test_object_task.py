@@ -15,7 +15,7 @@ from vault.machine.workers import InlineExecutor, Workers
 from vault.model import Digest, ObjectRef
 from vault.storage.local import LocalStore
 from vault.verify import Place, VerifyReport, verify_snapshots
-from vault.verify.looking import Look, Looked, look
+from vault.verify.object_task import Look, Looked, look
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, Lab, MakeRepository, MakeSource

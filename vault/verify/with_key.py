@@ -32,8 +32,8 @@ from vault.model import EntryType, LockMode, ObjectRef, ObjectType, Severity
 from vault.progress import Progress
 from vault.repository.reader import LOOKED_UP, PackReader, Reader
 from vault.repository.repository import Repository
-from vault.verify.found import NAMED_IN_HIT, Found, Key, key_of
-from vault.verify.stored import NeededObjects
+from vault.verify.damage_found import NAMED_IN_HIT, Found, Key, key_of
+from vault.verify.without_key import NeededObjects
 
 _UNREADABLE: Final = (IntegrityError, WrongKeyError)
 

@@ -20,10 +20,10 @@ from vault.format.tree import MAX_INLINE, MAX_ZEROS
 from vault.format.treehash import TreeHash
 from vault.machine import metadata
 from vault.model import Buffer, ObjectType
-from vault.snapshot import opening
+from vault.snapshot import safe_open
+from vault.snapshot.chunks_and_holes import Extents
 from vault.snapshot.lastrun import ListRecord
 from vault.snapshot.links import state_of
-from vault.snapshot.pieceextents import Extents
 from vault.snapshot.pieces import PIECE, BufferPool, ContentDigest, Part, Pieces, split_pieces
 from vault.snapshot.records import file_record, large_record
 from vault.snapshot.walk import SourceItem
@@ -221,7 +221,7 @@ class LargeFile(Pieces):
     ) -> None:
         self._item = item
         self._read_ns = reader.clock_ns()
-        self._fd, self._before = opening.open_source(item.full, item)
+        self._fd, self._before = safe_open.open_source(item.full, item)
         size = self._before.st_size
         self._size = 0  # bytes that were read and hashed, holes included
         self._zeros = 0  # of those, in holes
@@ -361,7 +361,7 @@ _Asked: TypeAlias = tuple[int, os.stat_result] | OSError
 def _ask(item: ToRead) -> _Asked:
     """Open a file and have the disk begin to read it, without waiting; or why that failed."""
     try:
-        fd, status = opening.open_source(item.full, item)
+        fd, status = safe_open.open_source(item.full, item)
     except OSError as error:
         return error
     if status.st_size:

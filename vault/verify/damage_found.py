@@ -13,7 +13,7 @@ from vault.errors import (
 from vault.ledger.records import Record
 from vault.model import Code, Finding, ObjectRef, Severity
 from vault.repository.repository import snapshot_body
-from vault.verify.report import Hit
+from vault.verify.verify_report import Hit
 
 KEPT_FINDINGS: Final = 1_000  # findings, snapshots that are hit, objects that were not read
 NAMED_IN_HIT: Final = 20  # objects and files of one snapshot

@@ -12,9 +12,9 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from vault.machine.processes import Helper, start
+from vault.snapshot.file_reader import SMALL_FILE, FileReader, ReadContent, ReadOutcome, ToRead
 from vault.snapshot.lastrun import ListRecord
 from vault.snapshot.pieces import split_pieces
-from vault.snapshot.reading import SMALL_FILE, FileReader, ReadContent, ReadOutcome, ToRead
 
 BATCH_SIZE = 4 * 1_048_576  # bytes of files in one batch, before its last file
 _ROOMS = 3  # that wait to be used again: fresh memory would be zeroed, page by page

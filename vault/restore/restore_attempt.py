@@ -36,14 +36,19 @@ from vault.repository.reader import Reader, StaleIndexError
 from vault.repository.repository import Repository
 from vault.restore.attesting import Attester, ProofFailedError, proof_details
 from vault.restore.capabilities import Capabilities, probe
-from vault.restore.course import Course, look_for_damage
+from vault.restore.changed_since_proof import Stillness
+from vault.restore.damage import Course, look_for_damage
 from vault.restore.fetch import Fetcher, FetchPlan
 from vault.restore.included import NAMES, Selection, Wanted, nameable, select_entries
 from vault.restore.journal import Journals, Local, Subject
-from vault.restore.lastlook import Stillness
 from vault.restore.promote import Promotion
 from vault.restore.prove import ProofReport, prove
-from vault.restore.report import BadEntriesError, RestoreOutcome, RestoreReport, RestoreRequest
+from vault.restore.restore_report import (
+    BadEntriesError,
+    RestoreOutcome,
+    RestoreReport,
+    RestoreRequest,
+)
 from vault.restore.stage import Stager, Staging
 from vault.restore.syscalls import MAX_PART, Fs, is_nameable
 from vault.restore.target import (

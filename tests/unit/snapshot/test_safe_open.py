@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from vault.snapshot import opening
-from vault.snapshot.opening import open_described, open_source
+from vault.snapshot import safe_open
+from vault.snapshot.safe_open import open_described, open_source
 
 
 class _Met(NamedTuple):
@@ -181,7 +181,7 @@ def test_a_name_that_is_gone_for_a_moment_is_looked_for_again(
     else:
         with pytest.raises(FileNotFoundError):
             _content(file, met)
-        assert len(tries) == 1 + opening.TRIES
+        assert len(tries) == 1 + safe_open.TRIES
 
 
 def test_without_the_right_to_spare_access_times(
@@ -213,7 +213,7 @@ def test_a_symlink_that_took_the_place_of_another_is_described(file: Path) -> No
     fd, found = open_described(bytes(link), met)
     try:
         assert stat.S_ISLNK(found.st_mode)
-        assert opening.read_link(b"", fd) == b"two"
+        assert safe_open.read_link(b"", fd) == b"two"
     finally:
         os.close(fd)
     link.unlink()

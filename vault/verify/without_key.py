@@ -10,8 +10,8 @@ from vault.machine.workers import Workers, in_order
 from vault.model import ObjectRef
 from vault.progress import Progress
 from vault.repository.repository import Repository
-from vault.verify.found import NAMED_IN_HIT, Found, Key, key_of
-from vault.verify.looking import Look, Place, look, twice
+from vault.verify.damage_found import NAMED_IN_HIT, Found, Key, key_of
+from vault.verify.object_task import Look, Place, look, twice
 
 
 class NeededObjects:

@@ -21,9 +21,10 @@ from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
 from vault.machine.chunkcache import Cache, PackRow
 from vault.model import LockMode, ObjectType, replace_body, to_rfc3339
 from vault.repository.repository import snapshot_body
-from vault.snapshot import grounds, knownchunks
+from vault.snapshot import knownchunks, unchanged
+from vault.snapshot.bad_pack_substitutes import Mender
 from vault.snapshot.dedup import ChunkStore, TreeBuilder
-from vault.snapshot.grounds import Grounds
+from vault.snapshot.file_reader import FileReader
 from vault.snapshot.lastrun import (
     EntryListReader,
     EntryListWriter,
@@ -33,14 +34,13 @@ from vault.snapshot.lastrun import (
     Top,
     merge,
 )
-from vault.snapshot.mend import Mender
 from vault.snapshot.packer import Packer
 from vault.snapshot.preview import Planned, preview
 from vault.snapshot.publish import NeededPack, PacksGoneError, Publication, Publisher
-from vault.snapshot.reading import FileReader
 from vault.snapshot.sourcerun import SourceRun
 from vault.snapshot.stream import NamedStream, StreamFile
 from vault.snapshot.task import SnapshotReport, Task
+from vault.snapshot.unchanged import Grounds
 
 _log = logging.getLogger(__name__)
 
@@ -197,11 +197,11 @@ class Attempt:
             key=random_bytes(32),
             sources=self._task.sources,
             created=to_rfc3339(self._task.started),
-            top=Top() if self._task.request.stream else grounds.top_of(self._directory),
+            top=Top() if self._task.request.stream else unchanged.top_of(self._directory),
         )
 
     def _serves(self, last: EntryListReader, head: ListHead) -> bool:
-        return grounds.serves(last.head, last.grounds(), head, self._directory)
+        return unchanged.serves(last.head, last.grounds(), head, self._directory)
 
     def _grounds(
         self, last: EntryListReader | None, head: ListHead, journal: ListJournal | None = None

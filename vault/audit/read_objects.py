@@ -23,8 +23,8 @@ from vault.progress import Progress
 from vault.repository import attestations
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
+from vault.storage.double_check import ask_twice
 from vault.storage.names import evidence_name
-from vault.storage.secondlook import ask_twice
 
 _HEADERS = 32  # headers and attestations being read at the same time; they are small
 
