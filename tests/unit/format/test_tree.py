@@ -16,6 +16,7 @@ from vault import errors
 from vault.errors import FormatError, VaultError
 from vault.format.chunker import Chunker, ChunkSizes
 from vault.format.tree import (
+    ID_SIZE,
     MAX_TREE_LEVEL,
     ContentRoot,
     Entry,
@@ -239,6 +240,19 @@ def test_writer_refuses_what_the_reader_would() -> None:
         frame(b"x" * ((4 << 20) + 1), b"")
     with pytest.raises(FormatError, match="32 bytes"):
         encode_header(TreeHeader(key=b"", relative=True, sources=()))
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_sha256_may_cover_holes_up_to_a_gibibyte(over: int) -> None:
+    """Exactly so many are stored with one, so they must be read; a byte more needs a tree hash."""
+    vast = (1 << 30) + over
+    entry = replace_entry(_file(b"f"), size=vast + 1, holes=((0, vast),), chunks=b"c" * ID_SIZE)
+    stream = _stream([_directory(b""), entry])
+    if not over:
+        assert [found for found, _ in _parse(stream)][1] == entry
+        return
+    with pytest.raises(FormatError, match="SHA-256 and too many holes"):
+        _parse(stream)
 
 
 # --- stepping over ---

@@ -1,11 +1,17 @@
 """Ledger pages: when they are due, and what is none."""
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from vault.errors import FormatError
 from vault.ledger import pages
 from vault.ledger.envelope import max_envelope
 from vault.ledger.pages import PAGE_LENGTH, encode_page, pages_due, parse_page
+from vault.storage.names import ledger_name
+
+if TYPE_CHECKING:
+    from tests.conftest import Lab, MakeRepository, MakeSource
 
 
 @pytest.mark.parametrize(("head", "due"), [(0, 0), (998, 0), (999, 1), (1998, 1), (1999, 2)])
@@ -40,3 +46,24 @@ def test_a_line_longer_than_any_statement_is_refused() -> None:
     for length, said in ((longest, r"envelope|JSON"), (longest + 1, "too long a line")):
         with pytest.raises(FormatError, match=said):
             parse_page(encode_page([b"x" * length, *[b"x"] * (PAGE_LENGTH - 1)]), 0)
+
+
+def test_statements_are_a_page_of_their_numbers_only(
+    make_repository: "MakeRepository",
+    make_source: "MakeSource",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signed run of statements, each linked to the one before, is no other page than its own."""
+    lab: Lab = make_repository("none")
+    source = make_source(files=1)
+    lab.snapshot(source)
+    lab.snapshot(source)
+    envelopes = [lab.store.get(ledger_name(seq)) for seq in range(4)]
+    monkeypatch.setattr(pages, "PAGE_LENGTH", 2)
+    second = encode_page(envelopes[2:])
+    assert [item.statement.seq for item in parse_page(second, 1)] == [2, 3]
+    for number in (0, 2):
+        with pytest.raises(FormatError, match=f"page {number} does not chain"):
+            parse_page(second, number)
+    with pytest.raises(FormatError, match="page 0 does not chain"):
+        parse_page(encode_page([envelopes[0], envelopes[2]]), 0)

@@ -1,6 +1,8 @@
 """What is made for one user stays his, under any mask; what others can change is refused."""
 
+import errno
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +13,13 @@ from cli.session import Invocation
 from vault.errors import ConfigError
 from vault.ledger.envelope import Head
 from vault.ledger.trust import HeadMemory
+from vault.machine import privacy
 from vault.machine.chunkcache import Cache
 from vault.machine.privacy import check_unshared, make_private, open_lock
 from vault.model import Digest
 
 ROOT = Digest.of(b"root")
+NOT_NAMED = 0xFFFFFFFF  # in an access control list: of no user or group by number
 
 
 @pytest.fixture
@@ -99,6 +103,39 @@ def test_another_user_s_directory_is_refused(tmp_path: Path) -> None:
     os.chown(place, 65534, 65534)
     with pytest.raises(ConfigError, match="user 65534"):
         check_unshared(place)
+
+
+def test_a_group_s_write_bit_is_its_own_only_without_an_access_control_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one, the bit says what the users whom it names may do, whichever group it is."""
+    place = tmp_path / "state"
+    place.mkdir()
+    place.chmod(0o770)
+    monkeypatch.setattr(privacy, "_is_group_of_one", lambda *_: True)
+    check_unshared(place)
+    rows = ((0x01, 7, NOT_NAMED), (0x02, 7, 65534), (0x04, 0, NOT_NAMED), (0x10, 7, NOT_NAMED))
+    listed = [struct.pack("<HHI", *row) for row in (*rows, (0x20, 0, NOT_NAMED))]
+    os.setxattr(place, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(listed))
+    with pytest.raises(ConfigError, match="others can change"):
+        check_unshared(place)
+
+
+def test_a_file_system_without_access_control_lists_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so when it is asked: what only this user's own group can write is not refused."""
+    tmp_path.chmod(0o770)
+
+    def unsupported(_: object) -> list[str]:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(os, "listxattr", unsupported)
+    monkeypatch.setattr(privacy, "_is_group_of_one", lambda *_: True)
+    check_unshared(tmp_path)
+    monkeypatch.setattr(privacy, "_is_group_of_one", lambda *_: False)
+    with pytest.raises(ConfigError, match="others can change"):
+        check_unshared(tmp_path)
 
 
 def test_a_directory_that_is_not_there_is_fine(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from cli.commands.restore import restore_exit
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
+    IntegrityError,
     LocalError,
     StorageError,
     StorageUnavailableError,
@@ -32,6 +33,7 @@ from vault.model import EntryType, LockMode
 from vault.patterns import matcher
 from vault.repository import attestations
 from vault.restore import (
+    Course,
     Finalized,
     ProofFailedError,
     RestoreOutcome,
@@ -105,7 +107,7 @@ def target(tmp_path: Path) -> Path:
 
 def run(
     lab: "Lab", record: Record, target: Path, *, fs: Fs | None = None, workers: int = 0,
-    **options: Any,
+    course: Course | None = None, **options: Any,
 ) -> RestoreReport:  # fmt: skip
     """A restore; without threads unless asked for."""
     scratch = lab.base / "scratch"
@@ -119,6 +121,7 @@ def run(
             scratch=scratch,
             workers=executors,
             fs=fs,
+            course=course,
         )
 
 
@@ -162,6 +165,37 @@ def verdicts(lab: "Lab") -> list[str]:
     """Of the restores on record."""
     bodies = [each.body for each in lab.open().ledger.valid("restore")]
     return [body.verdict for body in bodies if isinstance(body, EventBody)]
+
+
+# --- what is damaged ---
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_a_snapshot_that_may_need_what_is_wrong_is_not_called_whole(
+    lab: "Lab", source: Path, target: Path, *, is_readable: bool
+) -> None:
+    """Of one whose inventory is gone that can't be known; the others are still named."""
+    extra = source / "c"
+    extra.write_bytes(os.urandom(200_000))
+    record = lab.snapshot(source).record
+    extra.unlink()
+    older = lab.snapshot(source).record
+    (source / "d").write_bytes(b"another")
+    newer = lab.snapshot(source).record
+    repository = lab.open()
+    alone = {ref.name: ref for ref in repository.inventory(record).objects}
+    for ref in repository.inventory(newer).objects:
+        alone.pop(ref.name, None)
+    damaged = max(alone.values(), key=lambda ref: ref.size)
+    lab.store.corrupt(damaged.name, damaged.version, bytes(damaged.size))
+    if not is_readable:
+        inventory = repository.inventory_ref(newer)
+        lab.store.remove(inventory.name, inventory.version)
+    course = Course()
+    with pytest.raises(IntegrityError):
+        run(lab, record, target, course=course)
+    assert course.packs == (damaged.name,)
+    assert course.others == ((newer.seq, older.seq) if is_readable else (older.seq,))
 
 
 # --- what is said ---

@@ -27,8 +27,9 @@ from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.statements import Recipient
 from vault.machine.workers import make_workers
-from vault.model import Digest, ObjectRef, ObjectType, PackId, replace_body
+from vault.model import Digest, ObjectRef, ObjectType, PackId, Severity, replace_body
 from vault.repository import attestations
+from vault.repository.enrolment import revoke_writer
 from vault.repository.log import Draft
 from vault.repository.reader import Reader
 from vault.repository.repository import Repository
@@ -88,6 +89,24 @@ def test_sound_snapshot(lab: "Lab", record: Record) -> None:
     assert report.findings == ()
     without = lab.verify(record, keys=False)
     assert (without.verdict, without.chunks, without.entries) == ("passed", 0, 0)
+
+
+def test_what_a_thief_wrote_fails_no_verification_once_it_is_distrusted(
+    lab: "Lab", record: Record, make_source: "MakeSource"
+) -> None:
+    """It is a warning of the ledger, and verified no more: what is left passes."""
+    thief = lab.enrol("stolen")
+    first = lab.with_host(thief).snapshot(make_source("other"), dataset="other").record.seq
+    repository = lab.open()
+    (writer,) = (each for each in repository.ledger.writers.values() if each.name == "stolen")
+    revoke_writer(repository, lab.root_key, writer, distrust_from=first, reason="stolen", tool="t")
+    repository = lab.open()
+    assert [(f.subject, f.severity) for f in repository.ledger.findings] == [
+        (f"ledger {first}", Severity.WARNING)
+    ]
+    assert repository.ledger.snapshots() == [record]
+    report = lab.verify()
+    assert (report.snapshots, report.verdict, report.findings) == ((record.seq,), "passed", ())
 
 
 def test_a_file_that_is_one_hole_is_sound(lab: "Lab", tmp_path: Path) -> None:
