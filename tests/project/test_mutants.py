@@ -2,13 +2,14 @@
 
 import ast
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.mutants.mutations import mutants_of
 from tests.mutants.recording import Recording
-from tests.mutants.run import failing, verdict
+from tests.mutants.run import Chosen, failing, judge, verdict
 from tests.mutants.sample import draw, modules, syncs
 from tests.mutants.workshop import Workshop
 
@@ -69,6 +70,40 @@ def test_what_pytest_ends_with_is_a_verdict_only_where_it_is_one() -> None:
     assert [verdict(status, "") for status in (0, 1, None)] == ["survived", "killed", "timed out"]
     assert verdict(4, "ERROR: found no collectors for tests/a.py::test_b") == "killed"
     assert verdict(4, "ERROR: not found: tests/a.py::test_b") == "not tried"
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ((0,), "survived"),
+        ((1,), "killed"),
+        ((None, 0, 0), "survived"),
+        ((None, 0, 1), "killed"),
+        ((None, 0, None), "timed out"),
+        ((None, None), "not tried"),
+        ((None, 1), "not tried"),
+    ],
+)
+def test_a_busy_machine_is_no_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: Sequence[int | None], told: str
+) -> None:
+    """The same tests with nothing broken tell the two apart; what can't be told is not told."""
+    workshop = Workshop(tmp_path)
+    for top in (workshop.whole, workshop.tree):
+        (top / "vault").mkdir(parents=True)
+        (top / "vault/some.py").write_bytes(SOURCE)
+    mutant = mutants_of("vault/some.py", SOURCE)[0]
+    left, seen = list(ends), []
+
+    def pytest_(*_: object, **__: object) -> tuple[int | None, str]:
+        seen.append((workshop.tree / "vault/some.py").read_bytes() != SOURCE)
+        return left.pop(0), ""
+
+    monkeypatch.setattr(workshop, "pytest", pytest_)
+    chosen = Chosen(["tests/unit/test_some.py::test_a"], [], 0, reached=True)
+    assert judge(mutant, workshop, chosen, 60)["verdict"] == told
+    assert (left, seen) == ([], [True, False, True][: len(ends)])
+    assert (workshop.tree / "vault/some.py").read_bytes() == SOURCE
 
 
 def test_the_sample_is_the_seeds() -> None:
