@@ -31,7 +31,7 @@ case $store in /*) ;; *) store=./$store ;; esac
 w=$(mktemp -d) || exit 2
 trap 'rm -rf "$w"' EXIT
 trap 'exit 2' HUP INT TERM
-mkdir "$w/key" "$w/patterns"
+mkdir "$w/key" "$w/patterns" "$w/host"
 for f in root writers revoked listed snapshots held void faults; do : > "$w/$f"; done
 tab=$(printf '\t')
 seq=0 previous='' repository='' valid=0 voided=0 unknown=0 junk=0
@@ -249,17 +249,19 @@ END {
         }
         print "version\t" ((p "version/") in kind ? val[p "version/"] : 1)
     } else if (type == "writer") {
-        choice(p "action/", "add revoke"); is(p "name/", "s"); is(p "public/", "s"); may(p "recipient/", "s"); may(p "reason/", "s")
+        choice(p "action/", "add limit revoke"); is(p "name/", "s"); is(p "public/", "s"); may(p "recipient/", "s"); may(p "reason/", "s")
         if ((p "datasets/") in kind) n = list(p "datasets/", "s"); else n = 0
-        from = ""
+        from = ""; may(p "replaces/", "s"); old = val[p "replaces/"]
+        if (old != "" && !hex(old, 64)) bad("replaces is no key id")
         if ((p "distrust_from/") in kind && kind[p "distrust_from/"] != "z") { is(p "distrust_from/", "n"); from = val[p "distrust_from/"] }
         has = (p "domain/") in kind && kind[p "domain/"] != "z"
         if (has) { is(p "domain/", "o"); is(p "domain/name/", "s"); is(p "domain/object/", "s"); is(p "domain/sha256/", "s"); is(p "domain/size/", "n"); is(p "domain/version/", "s") }
-        if (val[p "action/"] == "add") {
+        if (val[p "action/"] != "revoke") {
             label(p "name/")
             print "base64\t" val[p "recipient/"]
             for (k = 0; k < n; k++) { t = val[p "datasets/" k "/"]; if (length(t) > 63 || t !~ /^[a-z0-9._*?-]+$/) bad("impossible pattern " t); print "pattern\t" t }
             if (has) { digest(p "domain/sha256/"); label(p "domain/name/"); if (val[p "domain/object/"] != "domains/" val[p "domain/name/"] "/" val[p "domain/sha256/"]) bad("impossible domain object") }
+            print "host\t" val[p "name/"] " " val[p "recipient/"] " " val[p "domain/name/"]; print "replaces\t" old
         } else if (from ~ /^-/) bad("distrust_from is negative")
         print val[p "action/"] "\t" val[p "public/"] "\t" has "\t" from
     } else if (type == "snapshot") {
@@ -353,7 +355,7 @@ read_body() {
     while IFS=$tab read -r word text rest; do
         [ "$word" = base64 ] && [ -n "$text" ] && { decode "$text" "$w/x" || problem="text is no base64"; }
     done < "$w/body"
-    [ "$type" = writer ] && { take_key "$(awk -F "$tab" '$1 == "add" || $1 == "revoke" { print $2 }' "$w/body")" || problem="no P-256 key"; }
+    [ "$type" = writer ] && { take_key "$(awk -F "$tab" '$1 ~ /^(add|limit|revoke)$/ { print $2 }' "$w/body")" || problem="no P-256 key"; }
     [ "$type" != root ] || read_root || problem=${problem:-"impossible root"}
     [ -z "$problem" ]
 }
@@ -460,13 +462,24 @@ change_root() {
 
 change_writer() {
     IFS=$tab read -r action public domain from <<EOT
-$(grep -e "^add$tab" -e "^revoke$tab" "$w/body")
+$(grep -e "^add$tab" -e "^limit$tab" -e "^revoke$tab" "$w/body")
 EOT
     take_key "$public"
     if [ "$action" = add ]; then
         ! among "$kid" "$w/writers" && ! among "$kid" "$w/listed" || { problem="the key was listed before"; return; }
+        sed -n "s/^host$tab//p" "$w/body" > "$w/x"
+        old=$(sed -n "s/^replaces$tab//p" "$w/body")
+        if [ -n "$old" ]; then # of the same host, recipient and domain
+            among "$old" "$w/writers" && ! among "$old" "$w/revoked" || { problem="replaces a key that is no live writer's"; return; }
+            cmp -s "$w/x" "$w/host/$old" || { problem="replaces another host's key"; return; }
+            echo "$old" >> "$w/revoked"
+        fi
+        mv "$w/x" "$w/host/$kid"
         echo "$kid" >> "$w/writers"
         [ "$domain" = 0 ] || sed -n "s/^pattern$tab//p" "$w/body" > "$w/patterns/$kid"
+    elif [ "$action" = limit ]; then
+        among "$kid" "$w/writers" && ! among "$kid" "$w/revoked" || { problem="no live writer"; return; }
+        [ ! -f "$w/patterns/$kid" ] || sed -n "s/^pattern$tab//p" "$w/body" > "$w/patterns/$kid"
     else
         among "$kid" "$w/writers" || { problem="no such writer"; return; }
         if among "$kid" "$w/revoked"; then

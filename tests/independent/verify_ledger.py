@@ -84,6 +84,7 @@ SHAPES: dict[str, dict[str, Any]] = {  # docs/format.md 2.3; "?": may be absent,
             "size": "integer",
             "version": "text",
         },
+        "replaces?": "key id or nothing",
         "distrust_from??": "integer",
         "reason?": "text",
     },
@@ -490,14 +491,20 @@ class Verifier:
         self.root = body
 
     def change_writer(self, seq: int, body: Json) -> None:
-        """Enrol or revoke one writer key."""
+        """Enrol, limit or revoke one writer key."""
         public = body["public"]
         if body["action"] == "add":
             require(public not in self.writers, "the key was enrolled before")
             require(public not in self.listed(), "the key is listed already")
+            if wanted := body.get("replaces"):
+                self.revoked[self.replaced(wanted, body)] = None
             self.writers[public] = body
             return
         require(public in self.writers, "no such writer")
+        if body["action"] == "limit":
+            require(public not in self.revoked, "the key is revoked")
+            self.writers[public] = {**self.writers[public], "datasets": body.get("datasets", [])}
+            return
         start = body.get("distrust_from")
         if public in self.revoked:
             known = self.revoked[public]
@@ -511,6 +518,13 @@ class Verifier:
             self.snapshots.pop(number, None)
             self.status[number] = "void"
             self.notes.append(f"{number} distrusted by statement {seq}")
+
+    def replaced(self, wanted: str, body: Json) -> str:
+        """The live key that a rotation retires: of the same host, in the same domain."""
+        live = [key for key in self.writers if key not in self.revoked and key_id(key) == wanted]
+        require(live, "replaces a key that is no live writer's")
+        require(host_of(self.writers[live[0]]) == host_of(body), "replaces another host's key")
+        return live[0]
 
     # --- objects ---
 
@@ -602,7 +616,8 @@ WORDS: dict[str, tuple[type, Callable[[Any], object]]] = {
     "nonce": (str, re.compile("([0-9a-f]{32})?").fullmatch),
     "mode": (str, ("none", "governance", "compliance").__contains__),
     "verdict": (str, ("passed", "failed", "partial", "inconclusive").__contains__),
-    "enrolment": (str, ("add", "revoke").__contains__),
+    "enrolment": (str, ("add", "limit", "revoke").__contains__),
+    "key id or nothing": (str, re.compile("([0-9a-f]{64})?").fullmatch),
     "holding": (str, ("add", "release").__contains__),
     "phase": (str, ("plan", "result").__contains__),
     "boolean": (bool, lambda _: True),
@@ -678,6 +693,12 @@ def check_writer(body: Json) -> None:
         require(LABEL.fullmatch(domain["name"]), "impossible domain")
         wanted = f"domains/{domain['name']}/{domain['sha256']}"
         require(domain["object"] == wanted, "impossible domain object")
+
+
+def host_of(body: Json) -> tuple[str, str, str]:
+    """What a rotation can't change: name, HPKE key and domain."""
+    domain = (body.get("domain") or {}).get("name", "")
+    return body["name"], body.get("recipient", ""), domain
 
 
 def check_event(kind: str, body: Json, seq: int) -> None:

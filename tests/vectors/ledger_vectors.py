@@ -48,7 +48,10 @@ REPOSITORY = "00112233445566778899aabbccddeeff"
 START = datetime(2026, 1, 1, 3, 0, 0, tzinfo=UTC)
 UNTIL = "2099-01-01T00:00:00Z"
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
-KEYS = ("root-a", "root-b", "enroller", "policy", "pruner", "restorer", "alpha", "beta", "stranger")
+KEYS = (
+    *("root-a", "root-b", "enroller", "policy", "pruner", "restorer"),
+    *("alpha", "beta", "stranger", "gamma", "delta"),
+)
 
 
 def _key(name: str) -> SigningKey:
@@ -221,7 +224,21 @@ def _build_store(directory: Path) -> _Writer:
     writer.append("verification", failed, "restorer")
     drill = replace_body(event, verdict="inconclusive", cleared=(wrong,))
     writer.append("drill", drill, "restorer")
+    enrolled = _enrol("gamma", domain, "db-*")
+    writer.append("writer", enrolled, "enroller")
+    writer.append("writer", _limit("gamma", "db-1*"), "enroller")
+    writer.append("snapshot", _snapshot("db-1", whole, first), "gamma")
+    rotated = replace_body(enrolled, public=_public("delta"), replaces=_id("gamma"))
+    writer.append("writer", rotated, "enroller")
     return writer
+
+
+def _id(name: str) -> str:
+    return _key(name).public.id
+
+
+def _limit(name: str, *datasets: str) -> WriterBody:
+    return WriterBody(action="limit", name=name, public=_public(name), datasets=datasets)
 
 
 def _verification(**changes: Any) -> VerificationBody:
@@ -333,6 +350,16 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
             signed(writer.statement("verification", _verification()), "alpha"),
             "void",
         ),
+        "signed-by-replaced-writer": (end, signed(beat, "gamma"), "SignatureError"),
+        "dataset-outside-the-limit": (
+            14,
+            signed(_at(writer, 14, "snapshot", replace_body(body, dataset="db-2")), "gamma"),
+            "void",
+        ),
+        **{
+            name: (end, signed(writer.statement("writer", each), "enroller"), expect)
+            for name, (each, expect) in _enrolments(packs_domain).items()
+        },
         **_spellings(beat, good, raw),
         "pattern-with-a-bracket": (
             end,
@@ -342,6 +369,37 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
             "void",
         ),
         "unknown-version": (end, raw(beat.replace(b":heartbeat:v1", b":heartbeat:v2")), "unknown"),
+    }
+
+
+def _enrolments(domain: ObjectRef) -> dict[str, tuple[WriterBody, str]]:
+    """Limits and rotations, and what they must not do."""
+    rotated = replace_body(
+        _enrol("delta", domain, "*"), public=_public("stranger"), replaces=_id("delta")
+    )
+    assert rotated.domain is not None
+    other = replace_body(
+        rotated.domain, name="other", object=rotated.domain.object.replace("default", "other")
+    )
+    # the key was enrolled as gamma: a rotation keeps the name
+    good = replace_body(rotated, name="gamma")
+    return {
+        "limit": (_limit("delta", "db-1", "db-2"), "valid"),
+        "limit-to-nothing": (_limit("delta"), "valid"),
+        "limit-of-a-revoked-key": (_limit("beta", "db-*"), "void"),
+        "limit-of-a-replaced-key": (_limit("gamma", "db-*"), "void"),
+        "limit-of-a-stranger": (_limit("stranger", "db-*"), "void"),
+        "limit-with-a-bracket": (_limit("delta", "db-[1]"), "void"),
+        "limit-of-64-signs": (_limit("delta", "d" * 64), "void"),
+        "rotation": (good, "valid"),
+        "rotation-to-another-name": (rotated, "void"),
+        "rotation-to-another-domain": (replace_body(good, domain=other), "void"),
+        "rotation-to-no-domain": (replace_body(good, domain=None), "void"),
+        "rotation-to-another-recipient": (replace_body(good, recipient="AAAA"), "void"),
+        "rotation-of-a-revoked-key": (replace_body(good, replaces=_id("beta")), "void"),
+        "rotation-of-a-replaced-key": (replace_body(good, replaces=_id("gamma")), "void"),
+        "rotation-of-a-root-key": (replace_body(good, replaces=_id("root-a")), "void"),
+        "rotation-of-no-key": (replace_body(good, replaces="delta"), "void"),
     }
 
 

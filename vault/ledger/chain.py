@@ -506,16 +506,29 @@ class Ledger:
         key_id = parse_writer_key(body).id
         known = self.writers.get(key_id)
         if body.action == "add":
-            return (
-                "the key is listed already or was revoked"
-                if (known or key_id in self._in_force().keys)
-                else ""
-            )
+            if known or key_id in self._in_force().keys:
+                return "the key is listed already or was revoked"
+            return self._rotation_objection(body) if body.replaces else ""
         if known is None:
-            return "revokes a key that is no writer's"
+            return f"{body.action}s a key that is no writer's"
+        if body.action == "limit":
+            return "" if known.revoked is None else "the key is revoked"
         if known.revoked is not None and not _distrusts_more(known, body):
             return "the key is revoked already"
         return ""
+
+    def _rotation_objection(self, body: WriterBody) -> str:
+        """A key is replaced by one of the same host in the same domain, sealed to it already."""
+        old = self.writers.get(body.replaces)
+        if old is None or old.revoked is not None:
+            return "replaces a key that is no live writer's"
+        if (old.name, old.recipient, _domain_name(old)) == (
+            body.name,
+            body.recipient,
+            _domain_name(body),
+        ):
+            return ""
+        return "replaces a key of another name, domain or recipient"
 
     def _event_objection(self, body: EventBody | VerificationBody) -> str:
         """Nobody has read a statement that does not exist yet."""
@@ -548,6 +561,8 @@ class Ledger:
                 self._relist()
             case WriterBody(action="add") as body:
                 self._enrol(body, record.seq)
+            case WriterBody(action="limit") as body:
+                self._limit(body)
             case WriterBody() as body:
                 self._revoke(body, record.seq)
             case SnapshotBody() as body:
@@ -557,6 +572,9 @@ class Ledger:
 
     def _enrol(self, body: WriterBody, seq: int) -> None:
         key = parse_writer_key(body)
+        if body.replaces:
+            old = self.writers[body.replaces]
+            self.writers[body.replaces] = dataclasses.replace(old, revoked=seq)
         self.writers[key.id] = WriterInfo(
             name=body.name,
             key=key,
@@ -564,8 +582,14 @@ class Ledger:
             datasets=body.datasets,
             domain=body.domain,
             added=seq,
+            replaces=body.replaces,
         )
         self._relist()
+
+    def _limit(self, body: WriterBody) -> None:
+        """Other patterns from here on; what was published stays."""
+        key_id = parse_writer_key(body).id
+        self.writers[key_id] = dataclasses.replace(self.writers[key_id], datasets=body.datasets)
 
     def _revoke(self, body: WriterBody, seq: int) -> None:
         key_id = parse_writer_key(body).id
@@ -690,6 +714,10 @@ def _snapshot_objection(writer: WriterInfo, body: Body) -> str:
     if not any(fnmatchcase(body.dataset, pattern) for pattern in writer.datasets):
         return f"dataset {body.dataset} is outside the patterns of writer {writer.name}"
     return ""
+
+
+def _domain_name(host: WriterInfo | WriterBody) -> str:
+    return host.domain.name if host.domain is not None else ""
 
 
 def _distrusts_more(known: WriterInfo, body: WriterBody) -> bool:

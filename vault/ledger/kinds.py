@@ -114,8 +114,10 @@ def _check_parameters(parameters: Parameters) -> None:
 
 
 def _check_writer(body: WriterBody) -> None:
-    _choice(body.action, "action", "add", "revoke")
+    _choice(body.action, "action", "add", "limit", "revoke")
     parse_writer_key(body)
+    if body.replaces:
+        Id.parse(body.replaces)
     if body.action == "revoke":
         if body.distrust_from is not None:
             _at_least_zero(body.distrust_from, "distrust_from")

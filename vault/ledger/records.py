@@ -55,3 +55,4 @@ class WriterInfo:
     added: int  # seq
     revoked: int | None = None  # seq; unlisted from there on
     distrust_from: int | None = None  # seq; what it linked from there on is void
+    replaces: str = ""  # id of the same host's key that it retired; empty if none

@@ -94,14 +94,15 @@ class DomainRef(Body, frozen=True, kw_only=True):
 
 
 class WriterBody(Body, frozen=True, kw_only=True):
-    """Adds or revokes a writer key."""
+    """Adds a writer key, gives it other patterns, or revokes it."""
 
-    action: str  # "add" or "revoke"
+    action: str  # "add", "limit" or "revoke"
     name: str  # of the host
     public: str  # base64 of the DER SubjectPublicKeyInfo
     recipient: str = ""  # base64 of the host's raw HPKE public key
-    datasets: tuple[str, ...] = ()  # fnmatch patterns
+    datasets: tuple[str, ...] = ()  # fnmatch patterns; with "limit", those that hold from here on
     domain: DomainRef | None = None
+    replaces: str = ""  # with "add": id of the host's key that is retired by it, hex
     distrust_from: int | None = None  # seq; with "revoke"
     reason: str = ""
 

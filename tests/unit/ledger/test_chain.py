@@ -774,6 +774,85 @@ def test_revocation_of_a_stranger_is_void(chain: Chain) -> None:
     assert chain.add("writer", revoke("stranger"), "enroller").status is Status.VOID
 
 
+def limit(name: str, *datasets: str) -> WriterBody:
+    """Gives a writer key other patterns."""
+    return WriterBody(action="limit", name=name, public=public(name), datasets=datasets)
+
+
+def test_a_limit_judges_what_comes_after_it(chain: Chain) -> None:
+    """What was published stays; the key stays listed, also where it may write nothing."""
+    before = chain.add("snapshot", snapshot("db"), "alpha")
+    assert chain.add("writer", limit("alpha", "web"), "enroller").status is Status.VALID
+    assert chain.add("snapshot", snapshot("db"), "alpha").status is Status.VOID
+    after = chain.add("snapshot", snapshot("web"), "alpha")
+    assert chain.ledger.snapshots() == [before, after]
+    chain.add("writer", limit("alpha"), "enroller")
+    assert chain.add("snapshot", snapshot("web"), "alpha").status is Status.VOID
+    assert chain.link(beat(chain)).status is Status.VALID
+
+
+def test_only_an_enroller_limits_and_only_a_live_key(chain: Chain) -> None:
+    """A stolen writer's key can't shut others out, and no revoked key comes back."""
+    chain.add("writer", enrol("beta"), "enroller")
+    assert chain.add("writer", limit("alpha"), "beta").status is Status.VOID
+    assert chain.add("writer", limit("stranger", "web"), "enroller").status is Status.VOID
+    chain.add("writer", revoke("beta"), "enroller")
+    assert chain.add("writer", limit("beta", "web"), "enroller").status is Status.VOID
+    assert chain.add("snapshot", snapshot("db"), "alpha").status is Status.VALID
+
+
+def rotated(**changes: Any) -> WriterBody:
+    """Puts beta's key in the place of alpha's."""
+    fields = {"public": public("beta"), "replaces": KEY["alpha"].public.id}
+    return replace_body(enrol("alpha"), **(fields | changes))
+
+
+def test_a_rotation_retires_the_key_that_it_replaces(chain: Chain) -> None:
+    """In one statement: there is no moment with both keys or with none."""
+    before = chain.add("snapshot", snapshot(), "alpha")
+    record = chain.add("writer", rotated(), "enroller")
+    assert record.status is Status.VALID
+    with pytest.raises(SignatureError, match="listed key"):
+        chain.link(beat(chain, "alpha"))
+    after = chain.add("snapshot", snapshot(), "beta")
+    ledger = chain.ledger
+    assert ledger.snapshots() == [before, after]
+    old, new = (ledger.writers[KEY[name].public.id] for name in ("alpha", "beta"))
+    assert (old.revoked, old.distrust_from) == (record.seq, None)
+    assert (new.name, new.added, new.replaces) == ("alpha", record.seq, old.key.id)
+    assert ledger.domain_writers("default") == {old.key.id, new.key.id}
+
+
+def test_a_key_that_was_replaced_can_still_be_distrusted(chain: Chain) -> None:
+    """It may have been the theft that made people rotate it."""
+    before = chain.add("snapshot", snapshot(), "alpha")
+    chain.add("writer", rotated(), "enroller")
+    assert chain.add("writer", revoke(), "enroller").status is Status.VOID
+    assert chain.add("writer", revoke(distrust_from=2), "enroller").status is Status.VALID
+    assert chain.ledger.records[before.seq].status is Status.VOID
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "other"},
+        {"recipient": b64encode(b"x" * 1216)},
+        {"domain": None},
+        {"domain": replace_body(DOMAIN, name="other", object=f"domains/other/{DIGEST}")},
+        {"replaces": KEY["stranger"].public.id},
+        {"replaces": KEY["policy"].public.id},
+        {"replaces": KEY["beta"].public.id},
+        {"replaces": "alpha"},
+    ],
+    ids=lambda changes: "-".join([*changes, str(next(iter(changes.values())))[:12]]),
+)
+def test_a_rotation_to_anything_else_is_void(chain: Chain, changes: dict[str, Any]) -> None:
+    """Of name, recipient, domain, or of a key that is no writer's; the old key stays listed."""
+    assert chain.add("writer", rotated(**changes), "enroller").status is Status.VOID
+    assert chain.link(beat(chain, "alpha")).status is Status.VALID
+    assert chain.add("writer", rotated(), "enroller").status is Status.VALID  # the control
+
+
 @pytest.mark.parametrize(
     ("dataset", "counts"), [("db-1", True), ("db", False), ("web", False), ("logs", True)]
 )
