@@ -20,10 +20,7 @@ _OTHER_ESCAPE = re.compile(rb'\\[^"\\]')
 
 
 def shown_path(path: bytes) -> str:
-    """A path for a message: in quotes, of a long one the first 200 bytes.
-
-    What is no UTF-8 is written as an escape.
-    """
+    """A path for a message: quoted, cut after 200 bytes, bytes that are not UTF-8 escaped."""
     return repr(path[:200].decode("utf-8", "surrogateescape"))
 
 
@@ -68,7 +65,7 @@ _ENCODER = json.JSONEncoder(
 
 
 def _check_depth(value: dict[str, Any] | list[Any], depth: int = 1) -> None:
-    """The parser recursed to here, and refuses what is too deep for that."""
+    """Refuse deep nesting; recursion is safe here, as the parser has recursed as deep before."""
     if depth > _MAX_DEPTH:
         raise FormatError("JSON is nested too deeply", expected=f"at most {_MAX_DEPTH}")
     for member in value.values() if isinstance(value, dict) else value:
@@ -94,7 +91,7 @@ def loads_strict(data: bytes) -> Any:
             integers, deep nesting, lone surrogates, or anything after the value.
     """
     value = _loads(data, _STRICT)
-    if b"\\u" in data:  # else no lone surrogate can have come in
+    if b"\\u" in data:  # only an escape can bring in a lone surrogate
         try:
             dumps(value)
         except UnicodeEncodeError as error:
@@ -122,7 +119,7 @@ def loads_canonical(data: bytes) -> Any:
 def dumps(value: Any) -> bytes:
     """Sorted names, no white space, UTF-8: the same value always gives the same bytes.
 
-    They are canonical unless a name or a text holds what `loads_canonical` refuses.
+    The bytes are canonical unless a name or a text holds what `loads_canonical` refuses.
     """
     return _ENCODER.encode(value).encode("utf-8")
 
@@ -133,7 +130,7 @@ def b64encode(data: bytes) -> str:
 
 
 def b64decode_strict(text: str) -> bytes:
-    """The inverse of `b64encode`, and of nothing else.
+    """The inverse of `b64encode`; refuses every other spelling.
 
     Raises:
         FormatError: Another alphabet, stray bits, white space or missing padding.

@@ -10,9 +10,9 @@
     │  ├─ SignatureError            a signature, role or threshold fails
     │  ├─ RollbackError             an older or different history than the one remembered
     │  └─ MissingObjectError        the ledger names an object that the store does not have
-    ├─ RetentionError               a lock or legal hold forbids it, or is weaker than required
+    ├─ RetentionError               a lock or hold forbids the act, or is weaker than required
     ├─ RepositoryNotFoundError      no repository at that address
-    ├─ LedgerMovedError             others appended faster than we could; try again
+    ├─ LedgerMovedError             other writers appended faster; try again
     ├─ WrongKeyError                wrong key or passphrase, or none given
     ├─ StorageError                 the store is unreachable or refused
     │  ├─ ObjectNotFoundError       no such object or version
@@ -95,7 +95,7 @@ class MissingObjectError(IntegrityError):
 
 
 class RetentionError(VaultError):
-    """A lock or legal hold forbids it, or is weaker than required."""
+    """A lock or legal hold forbids the act, or is weaker than required."""
 
 
 class RepositoryNotFoundError(VaultError):
@@ -103,7 +103,7 @@ class RepositoryNotFoundError(VaultError):
 
 
 class LedgerMovedError(VaultError):
-    """Others appended faster than we could."""
+    """Other writers appended faster than this one could."""
 
 
 class WrongKeyError(VaultError):
@@ -144,7 +144,7 @@ class SourceCommandError(VaultError):
 
 @contextlib.contextmanager
 def naming(subject: object) -> Iterator[None]:
-    """Say whose bytes are malformed, where what finds it can't know.
+    """Name the subject in format errors of a block that sees bytes only.
 
     Raises:
         FormatError: The block raised one; its message now begins with the subject.

@@ -1,4 +1,4 @@
-"""The words of docs/design.md "Words" as types. No I/O, no clock, no keys."""
+"""The words of docs/design.md "Words" as types. No I/O and no keys."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ import msgspec
 from vault.errors import ConfigError, FormatError
 
 FORMAT_VERSION = 1  # of docs/format.md; compared with the root's min_reader and min_writer
-LATEST = "latest"  # in place of a dataset's time, or of a dataset where there is one
+LATEST = "latest"  # the newest snapshot: of a dataset, or alone, of the only dataset there is
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9._-]{0,62}")  # datasets, domains, hosts
 _DATASET_PATTERN = re.compile(r"[a-z0-9._*?-]{1,63}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -113,12 +113,12 @@ class Retention:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ObjectRef:
-    """What a signed record says about one stored object; one line of an inventory."""
+    """One stored object as a signed record describes it; one line of an inventory."""
 
     name: str
     sha256: Digest
     size: int  # bytes as stored
-    version: str  # which version to read and extend first; a hint, the digest decides
+    version: str  # the version to read and extend first; only a hint, as the digest decides
 
 
 class Severity(StrEnum):
@@ -130,7 +130,7 @@ class Severity(StrEnum):
 
 
 class Code(StrEnum):
-    """What was found; stable, for programs (docs/json.md "vault/audit/v1")."""
+    """The kind of a finding; stable, for programs (docs/json.md "vault/audit/v1")."""
 
     VOID = "void-statement"
     DISTRUSTED = "distrusted-statement"
@@ -172,21 +172,21 @@ class Code(StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something seen that differs from what is owed. Data, not an exception."""
+    """Something that was found and is not as it should be. Data, not an exception."""
 
     severity: Severity
     subject: str  # object name, "ledger 17", "dataset web"
     problem: str
     expected: str = ""
     found: str = ""
-    code: str = ""  # of `Code`; empty where nothing but a look by people can tell
+    code: str = ""  # a `Code`; empty where only a person can judge the finding
 
 
 # --- parameters and statement bodies: JSON shapes, docs/format.md 2.3 ---
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Unknown fields are ignored: newer writers may add some. Never part of a cycle."""
+    """Unknown fields are ignored: newer writers may add some. ``gc=False``: it is in no cycle."""
 
 
 BodyT = TypeVar("BodyT", bound=Body)
@@ -206,8 +206,8 @@ class Parameters(Body, frozen=True, kw_only=True):
     default_retention: int = 2_592_000  # seconds: 30 days
     max_retention: int = 34_560_000  # seconds: 400 days
     versions_ordered: bool = False  # `store check` saw versions listed in commit order
-    checksums_refused: bool = False  # it saw a body with a wrong checksum refused
-    extend: bool = True  # locks may be extended; false where whoever may extend could shorten
+    checksums_refused: bool = False  # `store check` saw a wrong checksum refused
+    extend: bool = True  # locks may be extended; false where a right to extend could shorten
 
     @property
     def ledger_term(self) -> int:
@@ -226,7 +226,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 def utc_now() -> datetime:
-    """This machine's clock: aware, UTC. Programs pass it on; a local store has no other."""
+    """This machine's clock: aware, UTC. Programs pass it in; a local store uses it by default."""
     return datetime.now(UTC)
 
 
@@ -253,11 +253,11 @@ def from_rfc3339(text: str) -> datetime:
 MAX_PATH: Final = 65_535  # bytes of a path in a tree, and of a link's target (docs/format.md 8)
 
 
-SYMLINK_MODE: Final = 0o777  # of every symlink: Linux keeps no other, nor could one be set
+SYMLINK_MODE: Final = 0o777  # mode of every symlink: Linux has no other and can set none
 
 
 def sort_key(path: bytes) -> bytes:
-    """Orders paths component-wise: `/` below every other byte, as a sorted walk meets them."""
+    """A key that sorts paths by component, as a sorted walk meets them: `/` is the lowest byte."""
     return path.replace(b"/", b"\0")
 
 
@@ -278,7 +278,7 @@ def validate_dataset(text: str) -> str:
     """The text itself, if a snapshot may be taken under that name.
 
     Raises:
-        ConfigError: It may not: no label, or the word that means the newest one.
+        ConfigError: It may not: it is no label, or the word that means the newest snapshot.
     """
     if text == LATEST:
         raise ConfigError(
@@ -322,7 +322,7 @@ def replace_body(body: BodyT, **changes: object) -> BodyT:
 
 
 def body_to_json(body: Body) -> Any:
-    """Plain dicts, lists, strings and numbers; times of its own fields as `to_rfc3339` has them."""
+    """Plain dicts, lists, strings and numbers; top-level times as `to_rfc3339` writes them."""
     fields = msgspec.to_builtins(body, builtin_types=(datetime,))
     return {
         name: to_rfc3339(value) if isinstance(value, datetime) else value

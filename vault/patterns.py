@@ -1,8 +1,8 @@
 """Patterns of a .gitignore: what they match, and whether they can match at all.
 
-Only importer of pathspec. A pattern with a slash in front is anchored at PATH; one that
-is a full path below PATH, as restic and borg take it, means the same place. A pattern
-that can't match is refused: what it was to leave out would be stored without a word.
+The only importer of pathspec. A pattern with a slash in front is anchored at PATH; one that
+is a full path below PATH, as restic and borg take it, means the same place. A pattern that
+can't match anything is refused: else the files it was meant to leave out would be stored silently.
 """
 
 import os
@@ -18,7 +18,7 @@ from vault.errors import ConfigError
 
 Matches: TypeAlias = Callable[[bytes, bool], bool]  # path in the tree, whether it is a directory
 
-_MARK = "\ufeff"  # which some editors put at the beginning of a file
+_MARK = "\ufeff"  # byte-order mark: some editors put it at the beginning of a file
 _ESCAPED = re.compile(r"\\(.)")
 _WILD = frozenset("*?[")
 
@@ -31,17 +31,17 @@ class Root(NamedTuple):
 
     @classmethod
     def of(cls, full: bytes, given: bytes) -> "Root":
-        """A PATH as it was resolved, and as it was given."""
+        """A PATH as it was resolved (``full``) and as it was given."""
         return cls(os.fsdecode(full), os.path.abspath(os.fsdecode(given)))  # noqa: PTH100 - keeps links
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """Each once."""
+        """Both spellings; one where they are equal."""
         return (self.full,) if self.full == self.given else (self.full, self.given)
 
 
 def matcher(patterns: Sequence[str]) -> Matches:
-    """Tells of a tree path, and whether it is a directory, if gitignore patterns match it.
+    """A function that says whether gitignore patterns match a path in the tree.
 
     Raises:
         ConfigError: A pattern is malformed.
@@ -71,7 +71,7 @@ def below(patterns: Sequence[str], roots: Sequence[Root]) -> list[list[str]]:
 
 
 def _placed(pattern: str, roots: Sequence[Root]) -> Sequence[list[str]]:
-    """What a pattern is for each PATH: nothing where it is a full path below another."""
+    """The pattern as it applies to each PATH; empty where it is a full path below another one."""
     body = pattern.removeprefix("!")
     sign = pattern[: len(pattern) - len(body)]
     if body.startswith("#") or not body.strip():
@@ -88,7 +88,7 @@ def _placed(pattern: str, roots: Sequence[Root]) -> Sequence[list[str]]:
 
 
 def _refuse_impossible(pattern: str, body: str, roots: Sequence[Root]) -> None:
-    """Refuse what no path can match, whatever the source holds."""
+    """Refuse a pattern that no path can match, whatever the source holds."""
     if body.startswith(_MARK):
         raise _impossible(pattern, "it begins with a byte-order mark", "remove the mark")
     if "\0" in body:
@@ -104,7 +104,7 @@ def _refuse_impossible(pattern: str, body: str, roots: Sequence[Root]) -> None:
 
 
 def _refuse_relative(pattern: str, parts: Sequence[str], roots: Sequence[Root]) -> None:
-    """Refuse a path that starts at the working directory, as PATH itself may have been given."""
+    """Refuse a pattern that starts at the working directory, as a relative PATH does."""
     here = os.path.join(os.getcwd(), *parts)  # noqa: PTH109, PTH118 - a pattern is no path yet
     rests = [(rest, root) for root in roots if (rest := _below_root(here, root))]
     if rests and not any(_has(root, "/" + parts[0]) for root in roots):
@@ -113,7 +113,7 @@ def _refuse_relative(pattern: str, parts: Sequence[str], roots: Sequence[Root]) 
 
 
 def _refuse_outside(pattern: str, body: str, roots: Sequence[Root]) -> None:
-    """Refuse what was meant as a full path, of PATH itself or of what lies elsewhere."""
+    """Refuse a pattern that was meant as a full path: to PATH itself, or to a place outside it."""
     parts = body.strip()[1:].removesuffix("/").split("/")
     if any(_is_above(parts, spelling) for root in roots for spelling in root.spellings):
         hint = "take it out of the list of PATHs, or the pattern out of the excludes"
@@ -141,12 +141,13 @@ def _below_root(body: str, root: Root) -> str:
     if _WILD & set(body):
         return ""
     above, _, name = body.strip().rstrip("/").rpartition("/")
-    resolved = os.path.realpath(_unescaped(above)).rstrip("/")  # through links that PATH has not
+    # a pattern may go through links that PATH does not
+    resolved = os.path.realpath(_unescaped(above)).rstrip("/")
     return _rest(f"{resolved}/{name}" + "/" * body.endswith("/"), root.full)
 
 
 def _rest(body: str, root: str) -> str:
-    """What of a pattern is left below a directory, with its slash; empty if it is not below it."""
+    """The rest of a pattern below a directory, with its slash; empty if it is not below it."""
     names = [name for name in root.split("/") if name]
     parts = body[1:].split("/")
     for index, name in enumerate(names):
@@ -174,7 +175,7 @@ def _is_name(part: str, name: str, *, wild: bool) -> bool:
 
 
 def _has(root: Root, body: str) -> bool:
-    """Whether a PATH holds what an anchored pattern begins with, as far as that is plain."""
+    """Whether a PATH holds the first name of an anchored pattern; True if it has wildcards."""
     first = _unescaped(body.removeprefix("/").split("/")[0])
     return bool(_WILD & set(first)) or os.path.lexists(os.path.join(root.full, first))  # noqa: PTH118
 

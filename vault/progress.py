@@ -1,4 +1,4 @@
-"""What long operations tell about themselves; the command line draws it."""
+"""How long operations report their progress; the command line draws it."""
 
 from typing import Protocol
 
@@ -17,7 +17,7 @@ class Progress(Protocol):
 
 
 class _NoProgress:
-    """Tells nobody."""
+    """Discards what is reported."""
 
     def expect(self, *, files: int, size: int) -> None:
         pass

@@ -9,7 +9,7 @@ REUSE_GRACE = timedelta(days=5)  # a pack may be reused this long after its lock
 PRUNE_GRACE = timedelta(days=7)  # and is deleted only this long after; the gap is for slow runs
 RUN_MARGIN = timedelta(hours=24)  # a run that publishes within it still gives the full retention
 MAX_SKEW = timedelta(minutes=5)  # between this machine's clock and the store's (I9)
-SPARE = timedelta(days=90)  # beyond what a pack is needed for, where its lock can't be extended
+SPARE = timedelta(days=90)  # added to the lock of a pack where locks can't be extended
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -31,7 +31,7 @@ def lock_target(need: datetime, digest: bytes, grid: int) -> datetime:
         `LAST_LOCK` where that is earlier.
 
     Raises:
-        ConfigError: The grid is no period.
+        ConfigError: The grid is shorter than a second.
         RetentionError: ``need`` itself is later than any lock may be.
     """
     if grid < 1:
@@ -77,10 +77,10 @@ def snapshot_until(
 
 
 def ledger_until(now: datetime, parameters: Parameters) -> datetime:
-    """Until when to lock what is locked for the ledger term (I2).
+    """The end of a lock for the ledger term that is set now (I2).
 
     Args:
-        now: By this machine's clock; the store's, which counts, may be ahead of it (I9).
+        now: The time by this machine's clock; the store's, which counts, may be ahead of it (I9).
         parameters: Say how long the term is.
     """
     return now + MAX_SKEW + parameters.ledger_span

@@ -1,4 +1,4 @@
-"""zstd frames, looked at before memory is taken (docs/format.md 3).
+"""zstd frames, checked before memory is allocated for them (docs/format.md 3).
 
 The only importer of zstandard.
 """
@@ -31,16 +31,16 @@ def compress(data: Buffer, level: int = DEFAULT_LEVEL) -> bytes:
 def decompress(frame: Buffer, *, max_raw: int, raw: int | None = None) -> bytes:
     """The content of exactly one zstd frame.
 
-    The declared size and window meet their caps before memory is taken:
+    The declared size and window are checked here, before memory is allocated, because
     `zstandard` ignores its ``max_output_size`` where the frame declares a size.
 
     Args:
         frame: The frame and nothing after it.
         max_raw: Cap of the content size, bytes.
-        raw: The content size required, where it is known.
+        raw: The required content size, where it is known.
 
     Raises:
-        FormatError: No such frame, or over a cap.
+        FormatError: Not such a frame, or one over a cap.
         DigestMismatchError: The content has another size than ``raw``.
     """
     declared = _declared_size(frame)

@@ -53,7 +53,7 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Argon2Cost:
-    """What one guess of the passphrase costs."""
+    """The cost of one guess of the passphrase."""
 
     memory: int = 65_536  # KiB
     iterations: int = 3
@@ -65,7 +65,7 @@ DEFAULT_COST: Final = Argon2Cost()
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryAddress:
-    """Where a repository is, and which one it must be."""
+    """Where a repository is, and the root that it must have."""
 
     id: str  # 32 hex digits
     url: str
@@ -75,11 +75,11 @@ class RepositoryAddress:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DomainSecrets:
-    """What the hosts of a domain share."""
+    """The secrets that the hosts of a domain share."""
 
     name: str
-    id_key: bytes = dataclasses.field(repr=False)  # 32
-    index_key: bytes = dataclasses.field(repr=False)  # 32
+    id_key: bytes = dataclasses.field(repr=False)  # 32 bytes
+    index_key: bytes = dataclasses.field(repr=False)  # 32 bytes
 
     @classmethod
     def new(cls, name: str) -> Self:
@@ -89,7 +89,7 @@ class DomainSecrets:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WriterKey:
-    """What a host holds: it can add snapshots and read none."""
+    """The key of a host: it can add snapshots and read none."""
 
     repository: RepositoryAddress
     name: str
@@ -100,7 +100,7 @@ class WriterKey:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryKey:
-    """What a restore needs."""
+    """The key that opens snapshots, and signs what restores and verifications found."""
 
     repository: RepositoryAddress
     recipient: RecipientKey
@@ -109,7 +109,7 @@ class RecoveryKey:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RootKey:
-    """What governs the repository."""
+    """The keys that govern the repository, one for each role."""
 
     repository: RepositoryAddress
     root: SigningKey
@@ -128,7 +128,7 @@ class KeyRequest:
     recipient: bytes  # raw HPKE public key
     datasets: tuple[str, ...]  # patterns
     domain: str
-    domain_object: bytes | None  # of a new domain
+    domain_object: bytes | None  # its sealed secrets, if the domain is new
     signature: bytes  # proof of possession, over all other members of the file
 
     @classmethod
@@ -140,7 +140,7 @@ class KeyRequest:
         domain: str,
         domain_object: bytes | None,
     ) -> Self:
-        """The request of that writer."""
+        """The request of the holder of ``key``, signed with it."""
         request = cls(
             repository=key.repository,
             name=key.name,
@@ -205,7 +205,7 @@ def save_request(path: Path, request: KeyRequest) -> None:
 def _naming_the_file(
     load: Callable[Concatenate[Path, _P], _T],
 ) -> Callable[Concatenate[Path, _P], _T]:
-    """What is malformed is found deep inside, where nobody knows the file's name."""
+    """Put the file's name into format errors: the code that raises them sees bytes only."""
 
     @functools.wraps(load)
     def wrapper(path: Path, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -284,10 +284,10 @@ def load_root(path: Path, passphrase: bytes) -> RootKey:
 
 @_naming_the_file
 def load_request(path: Path) -> KeyRequest:
-    """The inverse of `save_request`; the requester has proven to hold the signing key.
+    """The inverse of `save_request`; checks that the requester holds the signing key.
 
     Raises:
-        SignatureError: It has not.
+        SignatureError: The key that the request names did not sign it.
         WrongKeyError: No such file, or one of another kind.
         FormatError: Not a request.
         LocalError: It can't be read.
@@ -514,7 +514,7 @@ def _check_file(status: os.stat_result, path: Path, *, private: bool) -> None:
         raise ConfigError(f"{path} is not a regular file")
     if private and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(
-            f"others may use the key file {path}",
+            f"other users may read or write the key file {path}",
             expected="mode 0600",
             found=f"mode {stat.S_IMODE(status.st_mode):04o}",
             hint=f"chmod 600 {path}",

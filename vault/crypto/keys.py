@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from vault.errors import DigestMismatchError, FormatError, LocalError
 from vault.model import Buffer, Digest, Id, ObjectType
 
-TAG_SIZE = 16  # bytes AES-GCM appends
+TAG_SIZE = 16  # bytes that AES-GCM appends
 _SPKI_SIZE = 91  # bytes of a P-256 SubjectPublicKeyInfo with an uncompressed point
 _MAX_PKCS8 = 512  # bytes; a P-256 PKCS#8 document has about 138
 _MLKEM_SEED, _MLKEM_PUBLIC, _X25519 = 64, 1184, 32  # bytes
@@ -47,8 +47,8 @@ def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
 def chunk_id(key: bytes, kind: ObjectType, sha256: bytes) -> bytes:
     """The id, 32 bytes, of the chunk with that SHA-256 under a domain's id key.
 
-    HMAC-SHA-256 (docs/format.md 4), with both pads hashed once: there is a call for every
-    chunk, and `hmac.digest` takes twice as long for so short a message.
+    HMAC-SHA-256 (docs/format.md 4). Both pads are hashed once for all chunks: this is called for
+    every chunk, and `hmac.digest` takes twice as long for so short a message.
     """
     padded, outer_pad = _hmac_pads(key, kind)
     inner = padded.copy()
@@ -101,7 +101,7 @@ class VerifyKey:
         return hashlib.sha256(self.der).hexdigest()
 
     def verify(self, signature: bytes, message: Buffer) -> bool:
-        """Whether ``signature`` is this key's, over ``message``; malformed ones are not."""
+        """Whether this key made ``signature`` over ``message``; False for a malformed one."""
         try:
             self._key.verify(signature, message, _ECDSA)
         except InvalidSignature:
@@ -319,7 +319,7 @@ def argon2id(
 
     Raises:
         FormatError: A cost or salt below what RFC 9106 allows.
-        LocalError: This machine has not ``memory_kib`` KiB.
+        LocalError: This machine lacks ``memory_kib`` KiB.
     """
     try:
         return Argon2id(

@@ -1,8 +1,8 @@
 """Sealed objects: header and seal (docs/format.md 3).
 
 A `Session` is one run's secret; a `Sealer` seals the parts of one object under a key of
-its own; an `Opener` opens them, given the session's seed. Who holds a recipient's private key gets
-the seed from the header by `open_seed`; a host forgets it when its run ends.
+its own; an `Opener` opens them, given the session's seed. The holder of a recipient's private key
+gets the seed from the header by `open_seed`; a host forgets the seed when its run ends.
 """
 
 import dataclasses
@@ -77,10 +77,10 @@ class Header:
 
     @classmethod
     def parse(cls, data: Buffer) -> Self:
-        """The header that ``data`` begins with; what follows it is not looked at.
+        """The header that ``data`` begins with; bytes after it are ignored.
 
         Raises:
-            FormatError: No such header, or an unknown format, suite or type.
+            FormatError: Not such a header, or an unknown format, suite or type.
         """
         length = header_length(data)
         raw = bytes(data[:length])
@@ -107,7 +107,7 @@ def header_length(prefix: Buffer) -> int:
     """How long the header is, from the first `HEADER_PREFIX` bytes of an object.
 
     Raises:
-        FormatError: No sealed object, or a length that no header has.
+        FormatError: Not a sealed object, or a length that no header has.
     """
     if len(prefix) < HEADER_PREFIX or bytes(prefix[:8]) != SEALED_MAGIC:
         raise FormatError("not a sealed object", expected=SEALED_MAGIC, found=bytes(prefix[:8]))
@@ -170,7 +170,7 @@ class Session:
             recipients: Raw public keys, 1 to 16.
 
         Raises:
-            ConfigError: None, or more than 16.
+            ConfigError: No recipient, or more than 16.
             FormatError: One is not a public key of the suite.
         """
         if not 1 <= len(recipients) <= MAX_RECIPIENTS:
@@ -187,7 +187,7 @@ def open_seed(header: Header, repository_id: bytes, recipient: RecipientKey) -> 
     """The session's seed, for one of the header's recipients.
 
     Raises:
-        WrongKeyError: ``recipient`` is none of them.
+        WrongKeyError: ``recipient`` is not one of them.
         DigestMismatchError: The sealed seed was altered or belongs elsewhere.
     """
     sealed = dict(header.sealed).get(recipient.id)
@@ -253,7 +253,7 @@ class Sealer:
         sealed: SealedSeeds = (),
         salt: bytes,
     ) -> None:
-        """From explicit parts; only golden vectors choose the ``salt`` (see the factories)."""
+        """Make a sealer of explicit parts. Only golden vectors choose the ``salt``."""
         key, commitment = _derive(seed, salt, repository_id, kind)
         self.header = Header.build(
             kind=kind, session_id=session_id, salt=salt, commitment=commitment, sealed=sealed
@@ -263,7 +263,7 @@ class Sealer:
 
     @classmethod
     def for_session(cls, session: Session, kind: ObjectType, repository_id: bytes) -> Self:
-        """For a pack or domain object of a run."""
+        """A sealer for a pack or a domain object of a run."""
         return cls(
             kind=kind,
             seed=session.seed,
@@ -275,7 +275,7 @@ class Sealer:
 
     @classmethod
     def for_index(cls, index_key: bytes, repository_id: bytes) -> Self:
-        """For an index object of a domain."""
+        """A sealer for an index object of a domain."""
         return cls(
             kind=ObjectType.INDEX,
             seed=index_key,
@@ -301,7 +301,7 @@ def seal_whole(sealer: Sealer, plaintext: bytes) -> bytes:
 
 
 def open_whole(data: Buffer, opener: Opener) -> bytes:
-    """The plaintext of `seal_whole`; ``opener`` was made from its header.
+    """The plaintext of `seal_whole`; ``opener`` was made from the object's header.
 
     Raises:
         DigestMismatchError: Altered or cut short.

@@ -53,9 +53,8 @@ class Attestation(Body, frozen=True, kw_only=True):
     started: str
     finished: str
     tool: str
-    claims: dict[str, Any] = msgspec.field(
-        default_factory=dict
-    )  # what else its statement's body says (docs/format.md 2.3)
+    # other fields of its statement's body (docs/format.md 2.3)
+    claims: dict[str, Any] = msgspec.field(default_factory=dict)
     details: dict[str, Any]  # counts, digests, words; no file names
 
 
@@ -76,13 +75,13 @@ def sign(attestation: Attestation, key: SigningKey) -> bytes:
 
 
 def open_attestation(data: bytes, ledger: Ledger, *, seq: int | None = None) -> Attestation:
-    """What an envelope says, if a restorer of this repository signed it.
+    """The attestation in an envelope, if a restorer of this repository signed it.
 
     Args:
-        data: Untrusted.
-        ledger: Who may sign.
-        seq: Of the statement that cites it: whoever signed must have been listed for it. None is
-            the one that would be appended next.
+        data: The envelope; untrusted.
+        ledger: The ledger, which says who may sign.
+        seq: That of the statement that cites it; the signer must have been listed then. None:
+            that of the statement appended next.
 
     Raises:
         FormatError: Not an attestation, or one that no statement could cite.
@@ -110,7 +109,7 @@ def open_attestation(data: bytes, ledger: Ledger, *, seq: int | None = None) -> 
 
 
 def _require_signer(kind: str, envelope: Envelope, ledger: Ledger, seq: int) -> None:
-    """By the root that judges statement ``seq``, not by today's: keys come and go."""
+    """Judge the signer by the root in force at statement ``seq``, as keys come and go."""
     role = KINDS[kind].role
     authority = ledger.authority_at(seq)
     if not authority.first(role, envelope.signed_by(authority.keys)):
@@ -124,10 +123,10 @@ def _require_signer(kind: str, envelope: Envelope, ledger: Ledger, seq: int) -> 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Contradiction:
-    """One thing that a statement and the attestation it cites do not agree on."""
+    """A difference between a statement and the attestation that it cites."""
 
     what: str  # a field of the body, "attestation", "kind", "manifest" or "head"
-    statement: str  # what it says, or what the ledger holds
+    statement: str  # the value in the statement or the ledger
     attestation: str
 
     def __str__(self) -> str:
@@ -136,16 +135,16 @@ class Contradiction:
 
 
 def objections(data: bytes, record: Record, ledger: Ledger) -> list[Contradiction]:
-    """Why the bytes that an event cites do not bear it out; nothing if they do. Pure.
+    """Why the attestation that an event cites does not support it; empty if it does. Pure.
 
-    They must open as an attestation of this repository by a restorer who was listed at the
-    event's seq, be of its kind, say all that its body says, name a head that the ledger had
-    then, and the manifest of the snapshot.
+    It must be an attestation of this repository by a restorer who was listed at the event's
+    seq. It must have the kind of the event, agree with every field of its body, and name a
+    head that the ledger had then and the manifest of the snapshot.
 
     Args:
-        data: As stored under the digest that the event cites; untrusted.
+        data: The bytes stored under the digest that the event cites; untrusted.
         record: A valid restore, drill or verification.
-        ledger: What the record is part of.
+        ledger: The ledger that the record is part of.
     """
     assert isinstance(record.body, EventBody | VerificationBody)
     digest = Digest.of(data)
@@ -184,7 +183,7 @@ def _shown(value: Any) -> str:
 def _head_objection(
     attestation: Attestation, said: EventBody | VerificationBody, record: Record, ledger: Ledger
 ) -> Iterator[Contradiction]:
-    """What was read must be what came before the statement."""
+    """The head that was read must come before the statement in this ledger."""
     try:
         head = parse_trust(attestation.head)
     except VaultError:
@@ -201,7 +200,7 @@ def _head_objection(
 def _manifest_objection(
     attestation: Attestation, said: EventBody | VerificationBody, ledger: Ledger
 ) -> Iterator[Contradiction]:
-    """Who attests a snapshot names what it is, and no other."""
+    """The manifest must be that of the attested snapshot; empty if there is none."""
     seq = attestation.snapshot
     if isinstance(said, VerificationBody) and seq is not None and said.snapshots != ((seq, seq),):
         yield Contradiction(what="snapshots", statement=f"{said.snapshots}", attestation=f"{seq}")
@@ -217,7 +216,7 @@ def body_of(attestation: Attestation, digest: Digest) -> EventBody | Verificatio
     """The body of the statement that records an attestation of that digest.
 
     Raises:
-        VaultError: It has not the shape of its kind.
+        VaultError: Its fields do not fit its kind.
     """
     fields: dict[str, Any] = {
         **attestation.claims,
@@ -239,7 +238,7 @@ def record_attestation(
     """Store an attestation and append the statement that cites it.
 
     Raises:
-        IntegrityError: It is not a restorer's attestation.
+        IntegrityError: ``data`` is not a restorer's attestation.
         VaultError: The store refused.
     """
     attestation = open_attestation(data, repository.ledger)
@@ -261,11 +260,11 @@ def is_recorded(repository: Repository, data: bytes) -> Record | None:
 
 
 def verdict_of(error: VaultError) -> str:
-    """How a restore or drill that an error ended is attested.
+    """The verdict of a restore or drill that ended with an error.
 
-    Failed: what is stored, or what was restored, is not what was signed. Anything else (a full
-    disk, a store that did not answer, another history than the one remembered) says nothing of
-    the snapshot, and must not stand against it.
+    It is "failed" if stored or restored bytes are not what was signed. Any other error (a full
+    disk, a store that did not answer, another history than the one remembered) says nothing
+    about the snapshot and must not count against it.
     """
     is_about_it = isinstance(error, IntegrityError) and not isinstance(error, RollbackError)
     return Verdict.FAILED if is_about_it else Verdict.INCONCLUSIVE
@@ -285,14 +284,14 @@ def attestation_of(
     """An attestation of something that has just ended.
 
     Args:
-        repository: Read up to the head that is named.
-        kind: Of `ATTESTED`.
-        verdict: Of `EventBody`.
-        snapshot: What it is about, if it is one.
-        started: When it began.
+        repository: Read up to the head that it names.
+        kind: One of `ATTESTED`.
+        verdict: As in `EventBody`.
+        snapshot: The snapshot concerned, if it is only one.
+        started: When the event began.
         tool: Name and version of the program.
         details: Counts, digests, words; no file names.
-        claims: What the body of its statement says beside verdict, snapshot and times.
+        claims: Fields of its statement's body other than verdict, snapshot and times.
     """
     return Attestation(
         repository=repository.ledger.repository_id,

@@ -1,7 +1,7 @@
-"""Packs that were found wrong, and are absent to writers (I7, docs/invariants.md).
+"""Packs that were found wrong; writers treat them as absent (I7, docs/invariants.md).
 
-A restorer's word stands in the ledger. What a verification saw that could not be signed is
-kept in the state directory of the host that looked, and binds this host alone.
+What a restorer found is in the ledger. What a verification found without a key to sign it is kept
+in the state directory of the host that ran it, and counts on that host alone.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ from vault.storage.names import is_pack
 
 _log = logging.getLogger(__name__)
 
-MAX_READ: Final = 16  # statements with more bad packs than they name whose attestations are read
-MAX_REMEMBERED: Final = 10_000  # packs in one host's file
-_MAX_FILE: Final = 2 << 20  # bytes; of so many packs it has half of that
+MAX_READ: Final = 16  # attestations read, of statements that name only some bad packs
+MAX_REMEMBERED: Final = 10_000  # packs in the file of one host
+_MAX_FILE: Final = 2 << 20  # bytes; so many packs take half of it
 _FORMAT: Final = 1
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PACK_ID: Final = re.compile(r"[0-9a-f]{64}")
@@ -38,10 +38,10 @@ _PACK_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Word:
-    """Who says that a pack is wrong."""
+    """The source of the claim that a pack is wrong."""
 
-    seq: int  # of the statement; of a host's own look: the head of the ledger then
-    key_id: str = ""  # that signed it; "" where this host looked itself
+    seq: int  # that of the statement, or of the ledger's head when this host looked
+    key_id: str = ""  # the key that signed it; "" if this host looked itself
 
     @property
     def is_own(self) -> bool:
@@ -50,11 +50,11 @@ class Word:
 
 
 def words(repository: Repository, memory: "BadPackMemory | None" = None) -> dict[str, Word]:
-    """Packs that are bad by the latest word on each: hex id to who says so.
+    """Packs that are bad according to the latest word on each: hex id to the source.
 
     Args:
         repository: Read up to its head.
-        memory: Of this host, if its own looks are to count.
+        memory: That of this host, if its own looks are to count.
     """
     ledger = repository.ledger
     signed = ledger.bad_packs(named=_Names(repository).of)
@@ -66,7 +66,7 @@ def words(repository: Repository, memory: "BadPackMemory | None" = None) -> dict
 
 
 class _Names:
-    """All packs that a statement calls bad: beyond those it names, by its attestation."""
+    """All packs that a statement calls bad: those it names, and more from its attestation."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
@@ -79,7 +79,7 @@ class _Names:
                     break
 
     def of(self, record: Record) -> Iterable[str]:
-        """Hex ids; only those that the statement names where its attestation is of no use."""
+        """Hex ids; only those in the statement itself if its attestation is of no use."""
         assert isinstance(record.body, EventBody | VerificationBody)
         if record.seq not in self._read:
             return record.body.bad
@@ -108,14 +108,14 @@ def _is_pack_id(item: object) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Own:
-    """A look of this host's own."""
+    """A pack that this host itself found wrong."""
 
-    snapshot: int  # seq of one that needs the pack
-    head: int  # seq of the ledger's head then
+    snapshot: int  # seq of a snapshot that needs the pack
+    head: int  # seq of the ledger's head at that time
 
 
 def _is_refuted(ledger: Ledger, own: Own) -> bool:
-    """Whether a restorer has read all of that snapshot since, and found it right."""
+    """Whether a restorer has since read all of that snapshot and found it right."""
     return any(
         record.seq > own.head
         and body.verdict == Verdict.PASSED
@@ -127,20 +127,20 @@ def _is_refuted(ledger: Ledger, own: Own) -> bool:
 
 
 class BadPackMemory:
-    """What verifications on this host saw and could not have signed.
+    """The packs that verifications on this host found wrong and could not sign for.
 
-    A file that others could have written, or that is damaged, says nothing: it is
-    written anew by the next verification.
+    A file that others could have written, or that is damaged, is ignored; the next
+    verification replaces it.
 
     Args:
-        state_dir: Where the remembered heads are, too.
+        state_dir: The state directory, which also holds the remembered heads.
     """
 
     def __init__(self, state_dir: Path) -> None:
         self._state = state_dir
 
     def recall(self, repository: Repository) -> dict[str, Own]:
-        """Packs that were seen to be wrong: hex id to when."""
+        """The packs found wrong: hex id to what is known of each."""
         path = self._path(repository)
         try:
             data = _read(path)
@@ -157,13 +157,13 @@ class BadPackMemory:
         *,
         whole: bool,
     ) -> None:
-        """Remember a verification; what it read right is forgotten.
+        """Remember the result of a verification; packs that it found right are forgotten.
 
         Args:
-            repository: As it was looked at.
-            records: The snapshots whose packs were looked at.
-            bad: Hex ids of those found wrong.
-            whole: All others were read, and are right.
+            repository: The repository that was verified.
+            records: The snapshots that were verified.
+            bad: Hex ids of the packs found wrong.
+            whole: All other packs were read and are right.
 
         Raises:
             LocalError: It can't be written.
@@ -195,7 +195,7 @@ class BadPackMemory:
 
 
 def _needed_by(repository: Repository, records: Iterable[Record]) -> Iterator[tuple[str, int]]:
-    """Every pack that the snapshots need, with the seq of each that does."""
+    """Every pack that the snapshots need, with the seq of each snapshot that needs it."""
     for record in records:
         try:
             objects = repository.inventory(record).objects
@@ -207,10 +207,10 @@ def _needed_by(repository: Repository, records: Iterable[Record]) -> Iterator[tu
 
 
 def _read(path: Path) -> bytes | None:
-    """What the file holds, if only its owner can have written it.
+    """The content of the file, if only this user can have written it.
 
     Raises:
-        LocalError: Others may have.
+        LocalError: Others may have written it, or it is too large.
     """
     try:
         fd = os.open(path, _READ)

@@ -1,10 +1,8 @@
-"""What packs a domain has, by what signed snapshots of its trusted writers say.
+"""The packs of a domain, according to signed snapshots of its trusted writers.
 
-See I10 in docs/invariants.md.
-
-Once a writer is distrusted from a seq on, nothing is believed that was listed between
-that seq and its revocation, by anyone: an honest host may have merged the false rows
-into an index of its own.
+See I10 in docs/invariants.md. If a writer is distrusted from statement n and revoked at
+statement m, index objects listed by *any* writer in n…m are ignored: an honest host may
+have merged false rows of that writer into its own index.
 """
 
 import dataclasses
@@ -33,7 +31,7 @@ class Listed:
 
 
 def distrusted_spans(ledger: Ledger, domain: str) -> tuple[tuple[int, int], ...]:
-    """Seqs between which what a domain's snapshots list is not believed: (first, last)."""
+    """Ranges of seqs (first, last) in which snapshots of a domain are not believed."""
     spans = []
     for record in ledger.valid(StatementType.WRITER):
         body = record.body
@@ -47,7 +45,7 @@ def distrusted_spans(ledger: Ledger, domain: str) -> tuple[tuple[int, int], ...]
 
 
 def snapshots_of(ledger: Ledger, domain: str, dataset: str | None = None) -> list[Record]:
-    """Snapshots of a domain's trusted writers that are believed, by seq; of one dataset or all."""
+    """The snapshots of a domain's trusted writers that are believed, by seq."""
     trusted = ledger.domain_writers(domain)
     spans = distrusted_spans(ledger, domain)
     return [
@@ -59,7 +57,7 @@ def snapshots_of(ledger: Ledger, domain: str, dataset: str | None = None) -> lis
 
 
 def index_objects(repository: Repository, domain: str) -> list[Listed]:
-    """Index objects of a domain that count, each once, by name."""
+    """The index objects that the newest believed snapshots of a domain list, by name."""
     newest: dict[str, Record] = {}
     for dataset in repository.ledger.datasets():
         own = snapshots_of(repository.ledger, domain, dataset)
@@ -79,7 +77,7 @@ def _index_of(repository: Repository, record: Record) -> Sequence[ObjectRef]:
 
 
 def indexed_packs(repository: Repository, secrets: DomainSecrets) -> Iterator[IndexEntry]:
-    """What the index objects of a domain say, one object at a time; a bad one is ignored."""
+    """The packs in the index objects of a domain; a damaged object is skipped."""
     for listed in index_objects(repository, secrets.name):
         try:
             data = repository.read(listed.ref)

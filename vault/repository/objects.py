@@ -1,6 +1,6 @@
 """Objects in the store: put under their lock, and read as the version that was signed (I5).
 
-Everything that is returned was compared with a signed digest first, except by `read_range`.
+Bytes are compared with a signed digest before they are returned, except by `read_range`.
 """
 
 import dataclasses
@@ -58,19 +58,19 @@ class Right(NamedTuple):
 
 
 class Sightings:
-    """Where reads, in any thread, hand in what they met beside the bytes they were to read."""
+    """Collects what reads, in any thread, found wrong beside the bytes they were to read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: list[Finding] = []
 
     def tell(self, finding: Finding) -> None:
-        """Hand one in."""
+        """Add a finding."""
         with self._lock:
             self._found.append(finding)
 
     def all(self) -> tuple[Finding, ...]:
-        """What was handed in so far, in that order."""
+        """The findings so far, in the order in which they were added."""
         with self._lock:
             return tuple(self._found)
 
@@ -79,10 +79,10 @@ class Objects:
     """The objects of one repository, in its store.
 
     Args:
-        store: Where they are.
-        ledger: Verified; the root in force says how objects are locked.
+        store: The store that holds them.
+        ledger: The verified ledger; its root in force says how objects are locked.
         clock: The caller's clock; compared with the store's before writing (I9).
-        sightings: Gets what reads meet beside the right bytes.
+        sightings: Collects what reads find wrong beside the right bytes.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Objects:
 
     @property
     def parameters(self) -> Parameters:
-        """Of the root in force."""
+        """The parameters of the root in force."""
         return self._ledger.root.parameters
 
     def ledger_need(self) -> datetime:
@@ -122,10 +122,10 @@ class Objects:
         """Store one object, locked at least until ``need``; durable on return.
 
         Args:
-            name: Of the object.
+            name: The name of the object.
             data: Its bytes.
-            need: When the lock may end.
-            digest: Of ``data``, where the caller has it: the store checks it anyway.
+            need: The moment before which the lock must not end.
+            digest: The digest of ``data``, if the caller has it; the store checks it anyway.
             exclusive: See `ObjectStore.put`.
 
         Raises:
@@ -148,10 +148,10 @@ class Objects:
         return Retention(mode=self.parameters.lock_mode, until=until)
 
     def lock_until(self, ref: ObjectRef, need: datetime) -> datetime:
-        """See that an object is locked at least until ``need``: the end of its lock afterwards.
+        """Make sure an object is locked at least until ``need``; returns the end of its lock.
 
         Raises:
-            ObjectNotFoundError: It is not there, or its lock ends before and is never extended.
+            ObjectNotFoundError: It is missing, or its lock ends earlier and is never extended.
             RetentionError: The store keeps no such lock.
         """
         retention = self.retention_for(ref.sha256, need)
@@ -164,10 +164,10 @@ class Objects:
         return found.until
 
     def put_evidence(self, data: bytes) -> Digest:
-        """Store what a statement is about to cite, locked for the ledger term.
+        """Store evidence that a statement will cite, locked for the ledger term.
 
         Raises:
-            ConfigError: No reader would take so much; nothing was stored.
+            ConfigError: It is larger than any reader accepts; nothing was stored.
         """
         if len(data) > MAX_EVIDENCE:
             raise ConfigError(
@@ -180,18 +180,18 @@ class Objects:
         return digest
 
     def read(self, ref: ObjectRef) -> bytes:
-        """The bytes a signed record names, from whichever version has them (I5).
+        """The bytes that a signed record names, from any version that has them (I5).
 
         Raises:
             MissingObjectError: No version of the name is left.
-            DigestMismatchError: Versions are there, none has these bytes.
+            DigestMismatchError: There are versions, but none has these bytes.
         """
         found = self.right_version(ref)
         self.note_version(ref, found.version)
         return found.data
 
     def note_version(self, ref: ObjectRef, version: str) -> None:
-        """Hand in that an object was read from another version than the signed record pins."""
+        """Add a finding if an object was read from another version than the record pins."""
         if version != ref.version:
             self._sightings.tell(
                 Finding(
@@ -204,7 +204,7 @@ class Objects:
             )
 
     def right_version(self, ref: ObjectRef, *, pinned: bool = True) -> Right:
-        """As the function `right_version`, in this store."""
+        """The function `right_version`, for this store."""
         return right_version(self.store, ref, pinned=pinned)
 
     def read_range(self, ref: ObjectRef, offset: int, length: int) -> bytes:
@@ -219,18 +219,18 @@ class Objects:
             raise MissingObjectError(f"{ref.name} is missing", expected=ref.version) from error
 
     def read_evidence(self, digest: Digest) -> bytes:
-        """What a statement cites.
+        """The evidence that a statement cites.
 
         Raises:
             MissingObjectError: It is not in the store.
-            DigestMismatchError: It is, with other bytes.
+            DigestMismatchError: It has other bytes.
             FormatError: It is larger than evidence may be.
         """
         name = evidence_name(digest)
         return _twice(name, lambda: self._find_evidence(name, digest)).data
 
     def _find_evidence(self, name: str, digest: Digest) -> Right | IntegrityError:
-        """As `_find`; nothing signs the size of evidence or pins its version."""
+        """As `_find`, but without a size or version: statements give only a digest of evidence."""
         sizes: list[int] = []
 
         def small_enough() -> Iterator[str]:
@@ -254,22 +254,22 @@ class Objects:
 
 
 def right_version(store: ObjectStore, ref: ObjectRef, *, pinned: bool = True) -> Right:
-    """The pinned version if it has the signed bytes, else the oldest other one that has.
+    """The pinned version if it has the signed bytes, else the oldest other one that has them.
 
     Args:
-        store: Where the object is; nothing else is needed, so a worker can call this.
-        ref: As signed.
+        store: The store that holds the object; a worker has no more than that.
+        ref: The object as it was signed.
         pinned: False to look at the other versions only.
 
     Raises:
         MissingObjectError: No version of the name is left.
-        DigestMismatchError: Versions are there, none has these bytes.
+        DigestMismatchError: There are versions, but none has these bytes.
     """
     return _twice(ref.name, lambda: _find(store, ref, pinned=pinned))
 
 
 def sizes(store: ObjectStore, ref: ObjectRef) -> set[int]:
-    """Of the versions of an object, as the store lists them; none: it is missing."""
+    """The sizes of the versions of an object, as the store lists them; empty if it is missing."""
 
     def ask() -> set[int]:
         return {each.size for each in store.versions_of(ref.name) if not each.marker}
@@ -293,7 +293,7 @@ def _first(
     length: int,
     is_right: Callable[[bytes], bool],
 ) -> Right | None:
-    """The first of some versions with the right bytes; of each at most ``length`` are read."""
+    """The first version with the right bytes; at most ``length`` bytes of each are read."""
     for version in versions:
         data = _get(store, name, version, length)
         if data is not None and is_right(data):
@@ -317,7 +317,7 @@ def _others(store: ObjectStore, ref: ObjectRef) -> Iterator[ObjectVersion]:
 
 
 def _twice(name: str, find: Callable[[], Right | IntegrityError]) -> Right:
-    """What is found at the first or the second look; else what is there instead is raised."""
+    """The right version, looked for twice; raises the error of the second look."""
     found = ask_twice(name, find, lambda answer: isinstance(answer, Right))
     if isinstance(found, IntegrityError):
         raise found

@@ -1,7 +1,7 @@
-"""How a repository is opened: read, and held against all that is known of its newest statements.
+"""Opens a repository, and compares its ledger with all heads known to the caller.
 
-What this machine remembers, what the caller trusts and what was accepted are handed in. Nothing
-here reads the environment, asks a person or prints. See docs/design.md "Trust".
+The caller hands in what this machine remembers, what it trusts and what it accepts. Nothing here
+reads the environment, asks a person or prints. See docs/design.md "Trust".
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ from vault.repository.repository import Repository
 from vault.storage.base import ObjectStore
 from vault.storage.double_check import ask_twice
 
-SETTLED = timedelta(minutes=10)  # docs/design.md "Trust": an older head is no race that may be lost
+SETTLED = timedelta(minutes=10)  # docs/design.md "Trust": a head older than this can't lose a race
 
 _log = logging.getLogger(__name__)
 
-Warn = Callable[[str], None]  # hears of what went wrong and stops nothing
+Warn = Callable[[str], None]  # receives problems that do not stop the operation
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Acceptance:
     """A head that a person accepts in place of the one that this machine remembers.
 
     Args:
-        head: That the ledger must contain.
+        head: The head, which the ledger must contain.
         writer: The key that records the acceptance in the ledger.
         tool: The program, for the statement.
         done: Called once the head is accepted, before it is remembered.
@@ -58,19 +58,19 @@ def open_repository(
     acceptance: Acceptance | None = None,
     warn: Warn = _log.warning,
 ) -> Repository:
-    """The repository, verified from its root and against all that is known of its head.
+    """The repository, verified from its root and compared with the heads already known.
 
     Args:
         store: Where it is: `vault.open_store`.
         root: The pinned digest of its statement 0.
         clock: The time, aware and UTC.
-        state: The directory where this machine remembers heads and ledgers; both are kept
-            there for the next time. None: nothing is remembered.
+        state: The directory where this machine remembers heads and ledgers, and keeps
+            these for the next time. None: nothing is remembered.
         floors: Heads that the ledger must contain.
         afresh: Read and verify every statement, for a caller who is about to prove something
-            or to change who may sign; else what was verified here before is believed.
-        acceptance: What replaces the remembered head; every statement is then read.
-        warn: Hears of what could not be remembered or recorded.
+            or to change who may sign. False: what was verified here before is believed.
+        acceptance: The head that replaces the remembered one; every statement is then read.
+        warn: Receives what could not be remembered or recorded.
 
     Raises:
         RepositoryNotFoundError: The store holds no ledger.
@@ -105,10 +105,10 @@ def open_to_audit(
     state: Path | None = None,
     floors: Sequence[Head] = (),
 ) -> tuple[Repository, Sequence[Head]]:
-    """The repository, holes in its ledger and all, and the heads that it must contain.
+    """The repository, even with holes in its ledger, and the heads that it must contain.
 
-    Nothing is refused for a head that the ledger lacks: that is for the audit to tell. The
-    repository takes no statements, and nothing is remembered of it.
+    A head that the ledger lacks is not refused here, as the audit reports it. The repository
+    can't be appended to, and nothing is remembered of it.
 
     Args:
         store: Where it is.
@@ -135,7 +135,7 @@ def known_heads(
 ) -> tuple[Head, ...]:
     """The heads handed in, and the one that this machine remembers.
 
-    To be asked for before the store is listed (`HeadMemory.recall`).
+    Call it before the store is listed (`HeadMemory.recall`).
 
     Raises:
         IntegrityError: What is remembered is damaged.
@@ -151,7 +151,7 @@ def remember_head(repository: Repository, *, state: Path | None, warn: Warn = _l
     Args:
         repository: Read up to its head.
         state: Where this machine remembers heads; None: nothing is remembered.
-        warn: Hears of it if that fails.
+        warn: Receives the reason if that fails.
     """
     if state is None:
         return
@@ -172,7 +172,7 @@ def settled_head(repository: Repository, now: datetime) -> Head:
 
 
 def _read_twice(read: Callable[[], Repository], floors: Sequence[Head]) -> Repository:
-    """The repository, read again if its ledger lacks one of these heads: a list may lag behind."""
+    """The repository; read again if its ledger lacks one of these heads, as a list may lag."""
 
     def contains(repository: Repository) -> bool:
         return all(repository.ledger.digest_at(floor.seq) == floor.digest for floor in floors)
@@ -183,7 +183,7 @@ def _read_twice(read: Callable[[], Repository], floors: Sequence[Head]) -> Repos
 def _remember_ledger(
     repository: Repository, remembered: Remembered | None, memory: LedgerMemory
 ) -> None:
-    """Keep what was verified, once it is enough to be worth a file."""
+    """Remember the verified statements, if there are enough new ones to be worth a file."""
     ledger = repository.ledger
     known = -1
     if remembered is not None and ledger.digest_at(remembered.head.seq) == remembered.head.digest:
@@ -196,7 +196,7 @@ def _remember_ledger(
 def _accept(
     repository: Repository, acceptance: Acceptance, *, state: Path | None, warn: Warn
 ) -> None:
-    """Forget what was remembered in favour of a head the ledger really contains."""
+    """Replace the remembered head by the accepted one, if the ledger contains that."""
     head = acceptance.head
     found = repository.ledger.digest_at(head.seq)
     if found != head.digest:

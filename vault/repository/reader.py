@@ -1,8 +1,8 @@
-"""What only a recovery key can open: domains, packs, trees.
+"""Opens, with a recovery key, the domain, packs and tree of a snapshot.
 
-`Reader` gives a snapshot's tree and the blocks of its packs. An index object is
-asked first where chunks lie; what it says is believed only as far as tags and
-chunk ids prove it, else the pack's own directory is read (docs/format.md 5).
+`Reader` gives a snapshot's tree and the blocks of its packs. It looks up chunks in index objects
+first. Tags and chunk ids must prove what an index object says; if they do not, the directory in
+the pack itself is read (docs/format.md 5).
 """
 
 import hmac
@@ -56,24 +56,24 @@ _log = logging.getLogger(__name__)
 
 _V = TypeVar("_V")
 
-_UNREADABLE = (IntegrityError, WrongKeyError)  # a damaged header may name no key of ours
+_UNREADABLE = (IntegrityError, WrongKeyError)  # a damaged header may seem to name other keys
 
 TREE_BLOCKS = 16  # open blocks of tree packs: at most 16 × 8 MiB
-LOOKED_UP = 512  # chunks at once
-RECENT_PACKS = 64  # packs whose directories and keys are at hand
-WHOLE_PACK = 0.5  # share of a pack's blocks from which one GET of all of it is cheaper
+LOOKED_UP = 512  # chunks in one look-up
+RECENT_PACKS = 64  # packs whose directories and keys are kept in memory
+WHOLE_PACK = 0.5  # if more of a pack is wanted, one GET of all of it is cheaper
 
 
 class Located(NamedTuple):
     """A chunk of a file, and where it lies."""
 
     id: bytes
-    pack: int  # by the number for `Reader.pack`
+    pack: int  # its number, for `Reader.pack`
     length: int  # bytes
 
 
 class PackDirectories:
-    """Directories of packs in a file without a name; memory does not grow with the packs.
+    """Directories of packs, kept in an unnamed file so that memory does not grow with them.
 
     Any number of threads may read once all are added.
 
@@ -93,11 +93,11 @@ class PackDirectories:
         self._recent: Recent[tuple[int, int], Directory] = Recent(RECENT_PACKS)
 
     def close(self) -> None:
-        """Give the room back."""
+        """Close the file, which frees its space."""
         self._file.close()
 
     def add(self, directory: Directory) -> tuple[int, int]:
-        """Keep one; returns where it is.
+        """Add a directory to the file; returns its place there.
 
         Raises:
             LocalError: The disk is full or failed.
@@ -113,7 +113,7 @@ class PackDirectories:
         return kept
 
     def read(self, kept: tuple[int, int], header_length: int) -> Directory:
-        """One that `add` kept.
+        """A directory that `add` put into the file.
 
         Raises:
             LocalError: The disk failed.
@@ -133,10 +133,10 @@ class PackReader:
     """One pack: its directory and its blocks, each checked as it is opened.
 
     Args:
-        reader: Opens seeds.
+        reader: The reader of the snapshot, which opens seeds.
         ref: The pack, as a signed inventory names it.
-        id_key: Of the domain; every chunk id is checked with it.
-        entry: What an index says of the pack, if one does.
+        id_key: That of the domain; every chunk id is checked with it.
+        entry: The entry of an index object about the pack, if there is one.
     """
 
     def __init__(
@@ -161,21 +161,21 @@ class PackReader:
 
     @property
     def directory(self) -> Directory:
-        """Its blocks and chunks."""
+        """The blocks and chunks of the pack."""
         if self._directory is not None:
             return self._directory
         assert self._kept is not None
         return self._reader.directories.read(self._kept, self.header_length)
 
     def put_aside(self) -> None:
-        """Move the directory to local disk: of all packs together they are large."""
+        """Move the directory to local disk, as those of all packs together are large."""
         if self._directory is None:
             return
         self._kept = self._reader.directories.add(self._directory)
         self._directory = None
 
     def _opener(self, header: Callable[[], Buffer]) -> Opener:
-        """What opens its blocks; ``header`` gives the pack's first bytes if that is not at hand."""
+        """The opener of its blocks; ``header`` gives the pack's first bytes if it is not cached."""
         opener = self._reader.openers.get(self.ref.sha256)
         if opener is None:
             opener = self._reader.opener_for(Header.parse(header()))
@@ -183,7 +183,7 @@ class PackReader:
         return opener
 
     def _read_own_directory(self) -> None:
-        """From the pack itself: authenticated by its seal, or, if in doubt, by its digest."""
+        """Read the directory from the pack, proven by its seal or, in doubt, by the digest."""
         try:
             if self._reader.by_digest:
                 found = self._whole()[1]
@@ -197,7 +197,7 @@ class PackReader:
         self.kind = header.type
 
     def _whole(self) -> tuple[memoryview, tuple[Header, Opener, Directory]]:
-        """All bytes by the pack's digest, with header, key and directory."""
+        """All bytes of the pack, checked by its digest; with header, key and directory."""
         whole = memoryview(self._reader.repository.read(self.ref))
         return whole, read_directory(
             lambda at, n: bytes(whole[at : at + n]), len(whole), self._reader.opener_for
@@ -207,7 +207,7 @@ class PackReader:
         return self._reader.repository.read_range(self.ref, offset, length)
 
     def as_entry(self) -> IndexEntry:
-        """What an index object says of this pack."""
+        """The entry of this pack for an index object."""
         return IndexEntry(
             pack_id=PackId(self.ref.sha256),
             size=self.ref.size,
@@ -221,7 +221,7 @@ class PackReader:
         """Raw bytes of blocks, each with its number; tags and chunk ids are checked.
 
         Raises:
-            StaleIndexError: The pack is another one than was believed so far.
+            StaleIndexError: The pack is not as an index object described it.
             IntegrityError: No version of the pack gives them.
         """
         pending = list(wanted)
@@ -241,7 +241,7 @@ class PackReader:
                 raise
 
     def faulty_blocks(self) -> list[int]:
-        """Numbers of the blocks that the pinned version does not give; it is read once.
+        """Numbers of the blocks that do not open in the pinned version, which is read once.
 
         Raises:
             StorageError: The store failed.
@@ -290,7 +290,7 @@ class PackReader:
         )
 
     def _blocks_of_whole(self, pending: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """By the pack's digest: finds relocated and hidden versions, and settles who is wrong."""
+        """Blocks from all bytes of a right version, which proves whether pack or index is wrong."""
         whole, (header, opener, directory) = self._whole()
         self._reader.openers.put(self.ref.sha256, opener)
         if (header.type, directory) != (self.kind, self.directory):
@@ -300,7 +300,7 @@ class PackReader:
 
 
 class StaleIndexError(IntegrityError):
-    """What was believed without proof is wrong; start again believing less (I10)."""
+    """Unproven information may be wrong; the caller starts again and relies on less of it (I10)."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem, hint="run 'vault index rebuild'")
@@ -311,13 +311,13 @@ class Reader:
 
     Args:
         repository: Read up to its head.
-        recipient: One of the recipients.
+        recipient: The key of one of the recipients.
         record: The snapshot.
         scratch: An empty directory on local disk, for the map of chunks.
         use_index: Whether index objects may say where chunks lie.
-        by_digest: Believe a pack's directory only after all its bytes were hashed, as
-            whoever replaces a pinned version may have sealed one of his own (base mode
-            names no sender).
+        by_digest: Believe a pack's directory only after all bytes of the pack were hashed. An
+            attacker who replaces a pinned version can seal a directory of his own, as base
+            mode of HPKE names no sender.
 
     Raises:
         WrongKeyError: The snapshot is not sealed to this key.
@@ -341,16 +341,16 @@ class Reader:
         self._recipient = recipient
         self.by_digest = by_digest
         self.scratch = scratch
-        self._hashed = by_digest and not use_index  # all that is believed of packs was hashed
+        self._hashed = by_digest and not use_index  # all of each pack was hashed
         self._use_index = use_index
         self._seeds: dict[tuple[bytes, object], bytes] = {}
-        self._readers: dict[int, PackReader] = {}  # the substitutes among them
+        self._readers: dict[int, PackReader] = {}  # by number; substitutes too
         self._own: dict[int, PackReader] = {}
         self._giving_up = threading.Lock()
         self.unreadable: dict[str, VaultError] = {}  # packs by name
         self.bad: dict[str, IntegrityError] = {}  # packs by name: read twice, and wrong
-        self.replaced: set[str] = set()  # names of packs for which others are looked at
-        self.substitutes: dict[str, ObjectRef] = {}  # that were looked at; by name
+        self.replaced: set[str] = set()  # names of packs for which substitutes are sought
+        self.substitutes: dict[str, ObjectRef] = {}  # those used, by name
         self.openers: Recent[bytes, Opener] = Recent(RECENT_PACKS)
         self._tree_blocks: Recent[tuple[int, int], bytes] = Recent(TREE_BLOCKS)
         self._places: Recent[int, dict[bytes, Place]] = Recent(TREE_BLOCKS)  # of tree chunks
@@ -381,7 +381,7 @@ class Reader:
         return open_domain(data, self.repository.id, self._recipient, writer.domain.name)
 
     def opener_for(self, header: Header) -> Opener:
-        """The opener of a pack; seeds are opened once a session."""
+        """The opener of a pack; the seed of each session is opened once."""
         session = (header.session_id, header.sealed)
         seed = self._seeds.get(session)
         if seed is None:
@@ -394,12 +394,12 @@ class Reader:
     def load_packs(self, *, missing: Collection[str] = ()) -> None:
         """Learn the directory of every pack needed; call once, before `find`.
 
-        A pack whose directory can't be read is left out, in `unreadable`: what lies in the
-        others can be had without it. What lies in one that is bad by the ledger is looked
-        for in other packs of the domain first.
+        A pack whose directory can't be read is skipped and noted in `unreadable`; the chunks in
+        other packs can be had without it. Chunks of a pack that the ledger calls bad are
+        looked for in other packs of the domain first.
 
         Args:
-            missing: Names of packs that a list does not show as they must be.
+            missing: Names of packs that a list shows with another size, or not at all.
 
         Raises:
             WrongKeyError: Every one of several packs is sealed to other keys.
@@ -417,7 +417,7 @@ class Reader:
         self._refuse_other_keys()
 
     def _needed_packs(self, missing: Collection[str]) -> Iterator[PackReader]:
-        """Each that can be read; by an index object where one says what it holds."""
+        """The needed packs that can be read, each with its entry in an index object, if any."""
         packs = (ref for ref in self.inventory.objects if is_pack(ref.name))
         needed = {
             PackId(ref.sha256): ref
@@ -435,7 +435,7 @@ class Reader:
                 yield read
 
     def _read_directory(self, ref: ObjectRef) -> PackReader | None:
-        """A needed pack; None, and it is noted, if it can't be read twice."""
+        """A needed pack; None if two attempts to read it fail, which is noted."""
         try:
             return PackReader(self, ref, self.secrets.id_key)
         except _UNREADABLE as error:
@@ -447,7 +447,7 @@ class Reader:
         return None
 
     def _is_wrong(self, ref: ObjectRef) -> bool:
-        """Whether a pack that a list does not show right can't be read either."""
+        """Whether a pack that a list shows wrong or not at all can't be read either."""
         try:
             self.repository.read(ref)
         except IntegrityError as error:
@@ -463,13 +463,13 @@ class Reader:
             self.bad[ref.name] = error
 
     def _refuse_other_keys(self) -> None:
-        """Packs that name no key of ours are no damage where all of them do."""
+        """Raise WrongKeyError if every pack is sealed to other keys, as that is not damage."""
         errors = list(self.unreadable.values())
         if errors and not self._readers and all(isinstance(e, WrongKeyError) for e in errors):
             raise errors[0]
 
     def _indexed(self) -> Iterator[IndexEntry]:
-        """What index objects say, one object at a time; a bad one is ignored."""
+        """The entries of index objects, one object at a time; a damaged object is skipped."""
         for ref in self.inventory.index:
             try:
                 data = self.repository.read(ref)
@@ -482,7 +482,7 @@ class Reader:
     def _enter(
         self, pack: PackReader, ids: bytes | None = None, lengths: Sequence[int] = ()
     ) -> int:
-        """Enter a pack, or some of its chunks, where they are found nowhere yet."""
+        """Enter a pack, or some of its chunks, into the map; chunks already there stay put."""
         if ids is None:
             ids, lengths = pack.directory.ids, pack.directory.lengths
         number = self._chunks.reserve_pack()
@@ -494,9 +494,9 @@ class Reader:
     # --- substitutes ---
 
     def give_up(self, pack: PackReader, error: VaultError) -> None:
-        """Look elsewhere for what a pack holds, as it can't be read; for any thread.
+        """Look for the chunks of an unreadable pack in other packs; any thread may call this.
 
-        What lies nowhere else is found where it was.
+        Chunks that lie nowhere else are still found in this pack.
         """
         with self._giving_up:
             if pack.is_given_up:
@@ -511,7 +511,7 @@ class Reader:
             self._substitute(pack)
 
     def _substitute(self, pack: PackReader) -> int:
-        """Enter where else the chunks of a pack lie; where nowhere else, the pack itself."""
+        """Enter other packs that hold chunks of a pack, and then the pack itself for the rest."""
         self.replaced.add(pack.ref.name)
         held: dict[int, tuple[PackReader, bytearray, list[int]]] = {}
         names = list(pack.directory.iter_ids())
@@ -527,7 +527,7 @@ class Reader:
         return self._enter(pack)
 
     def _other_packs(self) -> Iterator[PackReader]:
-        """Packs of the domain that are not needed by themselves; those that are bad come last."""
+        """Packs of the domain that the snapshot does not need; those called bad come last."""
         own = {ref.name for ref in self.inventory.objects}
         doubted = self.repository.ledger.bad_packs()
         last: list[PackReader] = []
@@ -548,7 +548,7 @@ class Reader:
     def _unindexed_packs(
         self, own: Collection[str], seen: Collection[bytes], doubted: Collection[str]
     ) -> Iterator[PackReader]:
-        """Packs of later snapshots that no index object tells of, as far as they can be read."""
+        """Packs of later snapshots that are in no index object, as far as they can be read."""
         known = set(seen)
         resolver = Resolver(self.repository.read)
         for record in reversed(snapshots_of(self.repository.ledger, self.secrets.name)):
@@ -571,17 +571,17 @@ class Reader:
                     _log.warning("%s is no substitute: %s", ref.name, error)
 
     def find_again(self, chunk_ids: Sequence[bytes]) -> list[ChunkPlace] | None:
-        """Where chunks lie in packs that were not given up; None if one lies nowhere else."""
+        """The places of chunks in packs not given up; None if a chunk lies in no such pack."""
         found = self._chunks.find_all(chunk_ids)
         if any(at is None or self._readers[at.pack].is_given_up for at in found):
             return None
         return [at for at in found if at is not None]
 
     def wherever(self, chunk_id: bytes, read: Callable[[bytes], _V]) -> _V:
-        """What ``read`` makes of a chunk; again, from a substitute, if its pack was given up.
+        """The result of ``read`` for a chunk; from a substitute, if its pack is given up meanwhile.
 
         Raises:
-            IntegrityError: What ``read`` raises, where the chunk lies nowhere else.
+            IntegrityError: ``read`` raised it, and the chunk lies in no other pack.
         """
         while True:
             try:
@@ -599,16 +599,16 @@ class Reader:
 
         Raises:
             MissingObjectError: No pack that the snapshot needs holds it.
-            StaleIndexError: The same, unless everything was hashed.
+            StaleIndexError: The same, if some information was not proven by hashing.
         """
         return self.find_all([chunk_id])[0]
 
     def find_all(self, chunk_ids: Sequence[bytes]) -> list[ChunkPlace]:
-        """`find` for each of them; in one go, which is faster.
+        """`find` for many chunks at once, which is faster.
 
         Raises:
             MissingObjectError: No pack that the snapshot needs holds one of them.
-            StaleIndexError: The same, unless everything was hashed.
+            StaleIndexError: The same, if some information was not proven by hashing.
         """
         found = self._chunks.find_all(chunk_ids)
         if None in found:
@@ -618,19 +618,19 @@ class Reader:
     def _find_in_others(
         self, chunk_ids: Sequence[bytes], found: Sequence[ChunkPlace | None]
     ) -> list[ChunkPlace | None]:
-        """`find_all` where some are in none of the packs that are known so far."""
+        """`find_all` if some chunks are in none of the packs known so far."""
         missing = [name for name, at in zip(chunk_ids, found, strict=True) if at is None]
         with self._giving_up:
             for name, other in zip(missing, self._others.find(missing), strict=True):
                 if other is None:
                     raise self.doubt(self._missing(name))
-                if self._chunks.find(name) is None:  # all of it: neighbours are often wanted too
-                    self._enter(other)
+                if self._chunks.find(name) is None:
+                    self._enter(other)  # all of it, as neighbours are often wanted too
                     self.substitutes[other.ref.name] = other.ref
         return self._chunks.find_all(chunk_ids)
 
     def _missing(self, name: bytes) -> MissingObjectError:
-        """That no pack holds a chunk; it may be in one that can't be read."""
+        """The error that no pack holds a chunk; it names a pack that can't be read."""
         problem = f"chunk {name.hex()} is in no pack that snapshot {self.record.seq} needs"
         for pack, error in self.unreadable.items():
             return MissingObjectError(
@@ -639,15 +639,18 @@ class Reader:
         return MissingObjectError(problem)
 
     def doubt(self, error: IntegrityError) -> IntegrityError:
-        """The error itself if every pack was hashed; else that what was believed may be wrong.
+        """Choose the error to raise.
 
-        Where packs are bad that is what explains it, and hashing all others would take long.
+        If every pack used was hashed, the data is bad: return ``error``. Otherwise the index may
+        have pointed to the wrong place: return `StaleIndexError`, and the caller tries again with
+        more hashing. If no index is used, packs known to be bad explain the error too, and hashing
+        all others would take long.
         """
         is_sure = self._hashed or (self.bad and not self._use_index)
         return error if is_sure else StaleIndexError(f"{error}, by what was believed")
 
     def chunks_of(self, entry: Entry) -> Iterator[Sequence[bytes]]:
-        """Chunk ids of a file, in order: some at a time, as a giant file has very many.
+        """Chunk ids of a file, in order; some at a time, as a giant file has very many.
 
         Raises:
             IntegrityError: The list of them is missing or broken.
@@ -661,7 +664,7 @@ class Reader:
             yield [chunk_id(self.secrets.id_key, ObjectType.DATA, entry.sha256)]
 
     def located(self, entry: Entry) -> Iterator[Located]:
-        """The chunks of a file in order, and where they lie; few in memory.
+        """The chunks of a file, in order, with their places; few are in memory at a time.
 
         Raises:
             IntegrityError: One is in no pack, or the list of them is missing or broken.
@@ -673,7 +676,7 @@ class Reader:
                     yield Located(name, pack, length)
 
     def holes_of(self, entry: Entry) -> Iterator[tuple[int, int]]:
-        """Holes of a file: (offset, length), ascending; few in memory.
+        """Holes of a file: (offset, length), ascending; few are in memory at a time.
 
         Raises:
             IntegrityError: The list of them is missing or broken.
@@ -703,20 +706,20 @@ class Reader:
     ) -> Iterator[tuple[Entry | None, bytes]]:
         """Entries with their canonical parts, in order; the signed commitment is checked last.
 
-        What is yielded may be relied on only after the iterator ended without an error.
+        Entries may be relied on only after the iterator has ended without an error.
 
         Args:
-            flaws: Takes what is stepped over: an entry that breaks a rule, in whose place
-                None is yielded, and where the tree ends because no more of it can be read.
-                What came before that end is right: the ids of its chunks lead up to the
-                one that was signed. What lies behind a missing chunk is not looked for:
-                bytes in it that look like entries may be what a user put into an
-                attribute. None: the first fault is raised.
+            flaws: Collects faults, which are stepped over. For an entry that breaks a rule,
+                None is yielded. If no more of the tree can be read, it ends there; the
+                entries before are right, as the ids of their chunks are proven by the signed
+                id. Entries after a missing chunk are not searched for, as bytes that look
+                like entries may be an attribute that a user wrote. None: the first fault is
+                raised.
             kept: See `TreeParser`.
 
         Raises:
             IntegrityError: Nothing of the tree can be read, or its content root is not the
-                one that was signed; without ``flaws``, whatever is wrong.
+                one that was signed; without ``flaws``, any fault.
         """
         parser = TreeParser(flaws, kept)
         root = ContentRoot()
@@ -733,7 +736,7 @@ class Reader:
             self._check_commitment(header, root)
 
     def _chunks_of_tree(self, parser: TreeParser, flaws: Flaws | None) -> Iterator[bytes]:
-        """The stream, to its end or to the first chunk that can't be had."""
+        """The bytes of the tree, up to the first chunk that can't be had."""
         ref = self.body.tree
         try:
             for chunk in expand_levels(bytes.fromhex(ref.id), ref.level, self._fetch_tree):
@@ -757,11 +760,11 @@ class Reader:
             )
 
     def _fetch_tree(self, chunk_id: bytes) -> bytes:
-        """A tree chunk, wherever it lies."""
+        """A tree chunk, from any pack that holds it."""
         return self.wherever(chunk_id, self._read_tree)
 
     def _read_tree(self, chunk_id: bytes) -> bytes:
-        """One by where it is said to lie; the blocks last used stay open, as neighbours follow."""
+        """A tree chunk from its place in the map; recent blocks stay open, as neighbours follow."""
         number = self.find(chunk_id).pack
         pack = self._readers[number]
         if pack.kind is not ObjectType.TREE:
@@ -791,7 +794,7 @@ def _ref_of(entry: IndexEntry) -> ObjectRef:
 
 
 def _consecutive(numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Runs of neighbouring blocks, each one range."""
+    """Runs of neighbouring blocks, each to be read as one range."""
     run: list[int] = []
     for number in numbers:
         if run and number != run[-1] + 1:

@@ -1,7 +1,7 @@
 """One repository: a store, the verified ledger in it, and its other objects.
 
-It decides nothing about files: the rooms above (`vault.snapshot`, `vault.restore` …) do. How a
-user opens one, with what this machine remembers, is in `opening`.
+It knows nothing of files; the rooms above (`vault.snapshot`, `vault.restore` …) do. `opening`
+opens one for a user, and compares it with what this machine remembers.
 """
 
 import logging
@@ -41,7 +41,7 @@ NO_SNAPSHOT_MENDS: Final = (
     " repository"
 )
 
-Doomed = frozenset[tuple[str, str]]  # name and version of what is to be deleted
+Doomed = frozenset[tuple[str, str]]  # names and versions of objects to delete
 
 
 class Repository:
@@ -52,7 +52,7 @@ class Repository:
         history: Its statements, read from that store.
         clock: The caller's clock; compared with the store's before writing (I9).
         pause: Sleeps between append attempts; tests pass their own.
-        sightings: Gets what reads meet beside the right bytes.
+        sightings: Collects what reads find wrong beside the right bytes.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Repository:
         self.objects = Objects(store, history.ledger, clock=clock, sightings=sightings)
         self.log = Log(history, self.objects, pause=pause)
         self._sightings = sightings
-        self._unusable: set[int] = set()  # snapshots whose inventory is, by seq
+        self._unusable: set[int] = set()  # seqs of snapshots whose inventory is
         self._known_plans: dict[int, Doomed | VaultError] = {}  # by seq
 
     @classmethod
@@ -94,9 +94,10 @@ class Repository:
             pause: Sleeps between append attempts.
             remembered: The ledger as it was verified here before: only what is new is read,
                 if the store still has all of it.
-            tolerant: Goes on with what links where the chain has a hole, for an audit to
-                tell of; such a repository never appends.
-            sightings: Gets what reads meet beside the right bytes; a new one if not given.
+            tolerant: Go on after a hole in the chain, with statements that link, so that an
+                audit can report it; such a repository never appends.
+            sightings: Collects what reads find wrong beside the right bytes; a new one if not
+                given.
 
         Raises:
             RepositoryNotFoundError: The store holds no ledger.
@@ -119,7 +120,7 @@ class Repository:
 
     @property
     def parameters(self) -> Parameters:
-        """Of the root in force."""
+        """The parameters of the root in force."""
         return self.objects.parameters
 
     @property
@@ -129,7 +130,7 @@ class Repository:
 
     @property
     def findings(self) -> list[Finding]:
-        """What was met so far beside the statements, and beside the objects that were read."""
+        """What was found wrong so far beside the statements and beside the objects read."""
         return [*self.log.findings, *self._sightings.all()]
 
     # --- the log and the objects ---
@@ -151,11 +152,11 @@ class Repository:
         return self.objects.put(name, data, need, digest=digest)
 
     def lock_until(self, ref: ObjectRef, need: datetime) -> datetime:
-        """See that an object is locked at least until ``need``: `Objects.lock_until`."""
+        """Make sure an object is locked at least until ``need``: `Objects.lock_until`."""
         return self.objects.lock_until(ref, need)
 
     def put_evidence(self, data: bytes) -> Digest:
-        """Store what a statement is about to cite: `Objects.put_evidence`."""
+        """Store evidence that a statement will cite: `Objects.put_evidence`."""
         return self.objects.put_evidence(data)
 
     def read(self, ref: ObjectRef) -> bytes:
@@ -167,7 +168,7 @@ class Repository:
         return self.objects.read_range(ref, offset, length)
 
     def read_evidence(self, digest: Digest) -> bytes:
-        """What a statement cites: `Objects.read_evidence`."""
+        """The evidence that a statement cites: `Objects.read_evidence`."""
         return self.objects.read_evidence(digest)
 
     # --- inventories and plans ---
@@ -192,7 +193,7 @@ class Repository:
 
     @staticmethod
     def inventory_ref(record: Record) -> ObjectRef:
-        """The inventory object itself."""
+        """The inventory object of a snapshot, as its manifest pins it."""
         body = snapshot_body(record)
         sha256 = Digest.parse(body.inventory.sha256)
         return ObjectRef(
@@ -203,16 +204,17 @@ class Repository:
         )
 
     def planned_deletions(self) -> frozenset[tuple[str, str]]:
-        """(name, version) of every object that a readable prune plan of any age names (I4)."""
+        """The (name, version) of every object in a readable prune plan of any age (I4)."""
         doomed: set[tuple[str, str]] = set()
         for plan in self._plans().values():
             doomed |= plan if isinstance(plan, frozenset) else set()
         return frozenset(doomed)
 
     def unreadable_plans(self) -> list[Finding]:
-        """Prune plans that can't be read; while there is one, nothing says what it dooms.
+        """Prune plans that can't be read, so that the objects they would delete are unknown.
 
-        A writer then relies only on what it locked itself, and on nothing where no lock holds.
+        While there is one, a writer relies only on objects that it locked itself; where no
+        lock holds, on none.
         """
         return [
             Finding(
@@ -227,7 +229,7 @@ class Repository:
         ]
 
     def _plans(self) -> Mapping[int, Doomed | VaultError]:
-        """What each prune plan names, or why it can't be read; each is read once."""
+        """The objects in each prune plan, or why it can't be read; each is read once."""
         for record in self.ledger.prunes():
             assert isinstance(record.body, PruneBody)
             if record.body.phase == "plan" and record.seq not in self._known_plans:
@@ -239,7 +241,7 @@ class Repository:
         try:
             plan = inventory.parse_plan(self.read_evidence(digest))
         except StorageUnavailableError:
-            raise  # that is the store's trouble, and not the plan's
+            raise  # the store failed; that says nothing of the plan
         except (IntegrityError, StorageError) as error:
             return error
         return frozenset((ref.name, ref.version) for ref in plan)
@@ -259,7 +261,7 @@ def read_domain(repository: Repository, domain: DomainRef) -> bytes:
     """The sealed secrets of a domain, as enrolled.
 
     Raises:
-        IntegrityError: They are missing or wrong; with a hint, as no command makes them again.
+        IntegrityError: They are missing or wrong; the hint says that no command remakes them.
     """
     try:
         return repository.read(domain_ref(domain))

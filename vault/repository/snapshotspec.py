@@ -1,4 +1,4 @@
-"""SNAPSHOT as people write it: which statement is meant. Pure.
+"""Finds the snapshot that a SNAPSHOT argument names. Pure.
 
 See docs/design.md "The command line".
 """
@@ -20,7 +20,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 def split_path(spec: str) -> tuple[str, str | None]:
     """SNAPSHOT, and the directory of ``SNAPSHOT:/dir`` with its slash; None where none is named.
 
-    The first ``:/`` divides: no dataset and no time has one.
+    The first ``:/`` divides, as neither datasets nor times contain one.
     """
     snapshot, found, directory = spec.partition(":/")
     return (snapshot, f"/{directory}") if found else (spec, None)
@@ -33,11 +33,11 @@ def select_snapshot(ledger: Ledger, spec: str, *, zone: tzinfo | None = None) ->
         ledger: Where to look.
         spec: ``DATASET``, ``DATASET@latest``, ``DATASET@TIME`` or a ledger number.
             TIME is ISO 8601; a date means the end of that day. ``latest`` alone means
-            that of the one dataset there is.
-        zone: Of a TIME that has none; None is the zone of this machine.
+            that of the only dataset.
+        zone: The zone of a TIME without one; None is the zone of this machine.
 
     Raises:
-        ConfigError: There is no such snapshot, or it would be silently older than expected.
+        ConfigError: No such snapshot, or the newest is incomplete and an older one is not.
         SignatureError: The ledger number is that of a void snapshot.
     """
     if _NUMBER.fullmatch(spec):
@@ -86,10 +86,10 @@ def parse_moment(text: str, zone: tzinfo | None) -> datetime:
 
 
 def _only_dataset(ledger: Ledger) -> str:
-    """The one that ``latest`` alone means.
+    """The only dataset, which ``latest`` alone refers to.
 
     Raises:
-        ConfigError: There are several, or none.
+        ConfigError: There are several datasets, or none.
     """
     names = ledger.datasets()
     if len(names) == 1:
@@ -115,7 +115,7 @@ def _by_number(ledger: Ledger, seq: int) -> Record:
 
 
 def _newest_or_refuse(dataset: str, snapshots: list[Record]) -> Record:
-    """The newest, unless it is incomplete and a complete one is there: which one is meant?"""
+    """The newest snapshot; refuses to choose if it is incomplete and there is a complete one."""
     newest = snapshots[-1]
     if _body(newest).complete or not any(_body(record).complete for record in snapshots):
         return newest

@@ -1,6 +1,6 @@
 """Where else in its domain a chunk lies, for readers whose own packs are damaged.
 
-Nothing of it is believed: whoever opens a substitute checks the ids of its chunks.
+Nothing here is believed: the reader of a substitute checks the ids of its chunks.
 """
 
 import logging
@@ -33,13 +33,13 @@ _P = TypeVar("_P", bound=Held)
 
 
 class Substitutes(Generic[_P]):
-    """The other packs of a domain; read when they are asked for, as few readers need them.
+    """The other packs of a domain; loaded when first asked for, as few readers need them.
 
     Args:
-        directory: For the map of chunks, on local disk; need not exist.
-        repository_id: Of the repository.
-        domain: Its name.
-        packs: Gives them, those first that are most likely whole.
+        directory: Place of the map of chunks, on local disk; need not exist.
+        repository_id: The id of the repository.
+        domain: The name of the domain.
+        packs: Gives the packs, those first that are most likely undamaged.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Substitutes(Generic[_P]):
             self._chunks.close()
 
     def find(self, chunk_ids: Sequence[bytes]) -> list[_P | None]:
-        """The pack that holds each of them.
+        """For each chunk, a pack that holds it, or None.
 
         Raises:
             LocalError: The disk is full or failed.
@@ -76,13 +76,13 @@ class Substitutes(Generic[_P]):
         return list(found)
 
     def give_up(self, pack: _P) -> None:
-        """Look for what it holds in the others from now on."""
+        """Stop offering a pack; its chunks are looked for in the others from now on."""
         chunks = self._loaded()
         numbers = [number for number, known in self._known.items() if known is pack]
         chunks.drop_packs(numbers)
         for number in numbers:
             del self._known[number]
-        for number, other in self._known.items():  # of a chunk in several the map keeps one place
+        for number, other in self._known.items():  # the map keeps only one place of each chunk
             _enter(chunks, number, other)
 
     def _loaded(self) -> Cache:
@@ -100,7 +100,7 @@ class Substitutes(Generic[_P]):
 
 
 def row_of(pack: Held) -> PackRow:
-    """As a map of chunks keeps it."""
+    """The row of a pack in a map of chunks."""
     return PackRow(
         pack_id=PackId(pack.ref.sha256),
         size=pack.ref.size,

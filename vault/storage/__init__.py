@@ -21,7 +21,7 @@ def open_store(url: str, *, endpoint: str = "", create: bool = False) -> ObjectS
 
     Args:
         url: Where the repository is.
-        endpoint: Of an S3 service other than AWS; only with such a URL.
+        endpoint: Address of an S3 service other than AWS; only with an S3 URL.
         create: Make the directory if it is missing; buckets are never made.
 
     Raises:
@@ -41,7 +41,7 @@ def open_store(url: str, *, endpoint: str = "", create: bool = False) -> ObjectS
 
 
 def observing(store: ObjectStore, parameters: Parameters) -> ObjectStore:
-    """The same store, told what ``store check`` saw of it when the repository was made."""
+    """The same store, relying on what ``store check`` saw of it when the repository was made."""
     if not is_on_server(store):
         return store
     seen = Observed(

@@ -18,10 +18,10 @@ from vault.model import Buffer, Retention
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StoreTraits:
-    """What is known of a store, as promised by it or seen by ``store check``."""
+    """Properties of a store: those it promises, or those that ``store check`` saw."""
 
     orders_versions_by_commit: bool  # the list of versions of one name is in commit order
-    enforces_retention: bool  # a lock is refused by something the writer does not control
+    enforces_retention: bool  # by something that the writer does not control
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class ObjectVersion:
     size: int  # bytes as stored
     modified: datetime  # aware, UTC; the store's clock
     marker: bool = False  # a delete marker: no bytes, hides older versions from plain reads
-    in_parts: bool = False  # put together of parts: `modified` may be when they were begun
+    in_parts: bool = False  # uploaded in parts: `modified` may be its start
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +75,13 @@ class ObjectStore(Protocol):
     ) -> ObjectVersion:
         """Store ``data`` as the newest version of ``name``; durable on return.
 
-        The store checks ``sha256`` (or the caller re-reads where `traits` of a
-        store cannot); the lock is in force from the first moment. ``exclusive``
-        asks it to refuse a taken name; some can't, and store another version.
+        ``sha256`` is checked by the store, or by its client before sending. The lock is in
+        force from the first moment. ``exclusive`` asks the store to refuse a taken name;
+        a store that can't do that stores another version.
 
         Raises:
             ConfigError: `validate_name` refuses the name, or no store can keep that lock.
-            DigestMismatchError: ``data`` does not have that SHA-256.
+            DigestMismatchError: ``data`` has another SHA-256.
             NameTakenError: ``exclusive``, and a version that is no marker is the newest.
             RetentionError: The lock is over already; nothing was stored.
             StorageError: Not stored, or not known to be (a repeat is harmless).
@@ -90,12 +90,12 @@ class ObjectStore(Protocol):
     def get(
         self, name: str, version: str | None = None, *, offset: int = 0, length: int | None = None
     ) -> bytes:
-        """Bytes of one version, or of the newest that is not a marker.
+        """Bytes of one version; of the newest if none is named.
 
         ``length`` None means to the end; a range past the end is cut short.
 
         Raises:
-            ObjectNotFoundError: No such name or version, or it is (the newest is) a marker.
+            ObjectNotFoundError: No such name or version, or that version is a delete marker.
         """
 
     def status(self, name: str, version: str) -> ObjectStatus:
@@ -116,8 +116,8 @@ class ObjectStore(Protocol):
     def versions_of(self, name: str) -> list[ObjectVersion]:
         """Every version and delete marker of one name, as `versions` lists them.
 
-        What other names there are costs nothing: one listing of as few names as can be
-        asked for, and in a directory no listing at all for a name that is there.
+        The cost does not grow with other names: one listing of as few names as the store
+        can be asked for; a directory lists nothing for a name that exists.
         """
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -146,10 +146,10 @@ class ObjectStore(Protocol):
         """
 
     def hazards(self) -> list[str]:
-        """What the store itself would do to objects, unasked: expire, hide, move; in words.
+        """What the store would do to objects by rules of its own (expire, hide, move), in words.
 
         Raises:
-            StorageError: It can't be asked, or not by this caller.
+            StorageError: The store can't be asked, or not with these credentials.
         """
 
     def delete(self, name: str, version: str) -> None:
@@ -167,34 +167,34 @@ class DeniedError(StorageError):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What `vault.storage.conformance` saw this store do; nothing is assumed unseen."""
+    """What `vault.storage.conformance` saw this store do; nothing else is relied on."""
 
     orders_versions_by_commit: bool = False
-    refuses_wrong_checksums: bool = False  # then the body is not hashed twice more here
+    refuses_wrong_checksums: bool = False  # then the client need not hash bodies again
 
 
 UNSEEN = Observed()
 
 
 class ServerStore(ObjectStore, Protocol):
-    """A store on a server, which may keep less than it says: `store check` tries it out.
+    """A store on a server. It may keep less than it promises, so `store check` tries it out.
 
-    `is_on_server` tells it from others. What it is asked by ``request`` is S3's.
+    `is_on_server` recognises one. ``request`` takes operations of S3.
     """
 
     @property
     def prefix(self) -> str:
-        """Of every key; ends in a slash unless empty."""
+        """The prefix of every key; ends in a slash unless empty."""
 
     def observing(self, observed: Observed) -> ObjectStore:
-        """The same store, with what is known of its server."""
+        """The same store, relying on what was observed of its server."""
 
     def request(self, action: str, name: str, operation: str, **arguments: Any) -> Any:
-        """One call, as the server takes it; errors are translated.
+        """One call of the server's interface; errors are translated.
 
         Raises:
             DeniedError: The server refused.
-            VaultError: Whatever else went wrong.
+            VaultError: Any other failure.
         """
 
     def put_slowly(self, name: str, data: bytes, pause: Callable[[], object]) -> str:
@@ -203,7 +203,7 @@ class ServerStore(ObjectStore, Protocol):
 
 @runtime_checkable
 class _OnServer(Protocol):
-    """The methods that no other store has; properties would be asked for their values."""
+    """The methods that only such a store has; without properties, which a check would read."""
 
     def observing(self, observed: Observed) -> ObjectStore: ...
     def request(self, action: str, name: str, operation: str, **arguments: Any) -> Any: ...
@@ -211,7 +211,7 @@ class _OnServer(Protocol):
 
 
 def is_on_server(store: ObjectStore) -> TypeGuard[ServerStore]:
-    """Whether what a store keeps is for its server to decide."""
+    """Whether a server, and not this program, decides what the store keeps."""
     return isinstance(store, _OnServer)
 
 

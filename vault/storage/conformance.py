@@ -46,7 +46,7 @@ class ProbeOutcome(StrEnum):
 
     KEPT = "kept"
     SHORTFALL = "shortfall"
-    UNTESTED = "untested"  # what it builds on is missing, or these credentials may not
+    UNTESTED = "untested"  # a promise before it is not kept, or access was denied
 
 
 class Barred(StrEnum):
@@ -59,7 +59,7 @@ class Barred(StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One promise, and what follows where it is not kept."""
+    """One promise, and what follows if it is not kept."""
 
     name: str  # stable, for machines
     promise: str
@@ -85,11 +85,11 @@ class StoreReport:
     leftovers: str  # the prefix of what was left behind
 
     def outcome(self, name: str) -> ProbeOutcome:
-        """Of the row with that name."""
+        """The outcome of the row with that name."""
         return next(probe.outcome for probe in self.probes if probe.row.name == name)
 
     def shortfalls(self, mode: LockMode) -> tuple[Probe, ...]:
-        """What forbids a repository of that lock mode; empty if nothing does."""
+        """Probes that forbid a repository of that lock mode; empty if none does."""
         fatal = {Barred.ALL} if mode is LockMode.NONE else {Barred.ALL, Barred.LOCKED}
         return tuple(
             probe
@@ -107,7 +107,7 @@ class StoreReport:
 
     @property
     def keeps_locks_from_extenders(self) -> bool:
-        """Whether the right to extend a lock is no way to undo it: the root's ``extend``."""
+        """Whether a right to extend locks can't undo one; stored as the root's ``extend``."""
         return self.outcome("shorten") is not ProbeOutcome.SHORTFALL
 
 
@@ -116,13 +116,13 @@ def require(report: StoreReport, mode: LockMode) -> None:
 
     Raises:
         RetentionError: It can't; the message names the first shortfall.
-        DeniedError: These credentials may not try one that it needs.
+        DeniedError: These credentials may not try a promise that it needs.
     """
     missing = report.shortfalls(mode)
     if not missing:
         return
     first = missing[0]
-    if first.outcome is ProbeOutcome.UNTESTED:  # what others build on comes first: it was refused
+    if first.outcome is ProbeOutcome.UNTESTED:  # rows come after those they need: this was denied
         raise DeniedError(
             f"whether {report.url} keeps what a repository with lock mode {mode} promises could"
             " not be tried",
@@ -147,7 +147,7 @@ def check_store(store: ServerStore, *, clock: Callable[[], datetime]) -> StoreRe
         store: Any bucket and prefix; what is there already is not touched. Where the
             bucket has Object Lock, suspending its versioning is tried, and undone should
             that succeed: use credentials of an administrator to have it really tested.
-        clock: This machine's.
+        clock: That of this machine.
 
     Raises:
         RepositoryNotFoundError: There is no such bucket.
@@ -165,8 +165,8 @@ class _Shortfall(Exception):  # noqa: N818 - an outcome of a probe, no error
     """The promise is not kept; the text says what was seen.
 
     Args:
-        text: For the report.
-        remedy: In place of the row's, where the vault makes up for this way of falling short.
+        text: What was seen, for the report.
+        remedy: Replaces that of the row where the vault makes up for this shortfall.
     """
 
     def __init__(self, text: str, remedy: str = "") -> None:
@@ -186,16 +186,16 @@ class _Bench:
         self._count = 0
 
     def name(self, base: str = "") -> str:
-        """One that was not used before."""
+        """A name that was not used before."""
         self._count += 1
         return f"{self.prefix}{base or 'object'}-{self._count}"
 
     def put(self, name: str, data: bytes = _DATA, lock: Retention | None = None) -> ObjectVersion:
-        """By the store's own way."""
+        """Store an object as the vault does."""
         return self.store.put(name, data, sha256=hashlib.sha256(data).digest(), retention=lock)
 
     def lock(self, mode: LockMode = LockMode.COMPLIANCE, span: timedelta = LOCK) -> Retention:
-        """By the store's clock."""
+        """A lock of that length, by the store's clock."""
         return Retention(mode=mode, until=self.store.now().replace(microsecond=0) + span)
 
     def locked(self, mode: LockMode = LockMode.COMPLIANCE) -> tuple[ObjectVersion, Retention]:
@@ -204,11 +204,11 @@ class _Bench:
         return self.put(self.name(), lock=retention), retention
 
     def lock_of(self, version: ObjectVersion) -> Retention | None:
-        """As the server states it."""
+        """The lock of a version, as the server states it."""
         return self.store.status(version.name, version.version).retention
 
     def set_lock(self, version: ObjectVersion, retention: Retention) -> None:
-        """Without the care that `S3Store.extend` takes."""
+        """Set a lock without the checks of `S3Store.extend`."""
         self.store.request(
             "lock",
             version.name,
@@ -220,7 +220,7 @@ class _Bench:
 
 
 def _probe(bench: _Bench, row: Row, attempt: Callable[[_Bench], str]) -> Probe:
-    """Errors of a probe are shortfalls, but for those that say nothing about the store."""
+    """Run a probe; errors are shortfalls, except those that say nothing about the store."""
     missing = _missing_for(bench, row)
     if missing:
         return Probe(row=row, outcome=ProbeOutcome.UNTESTED, found=missing)
@@ -516,7 +516,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
             name="shorten",
             promise="a lock can't be shortened",
             need=Barred.LOCKED,
-            remedy="refuses --lock: whoever may extend could unlock",
+            remedy="refuses --lock: a host that may extend locks could unlock",
         ),
         _shorten,
     ),
@@ -525,7 +525,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
             name="downgrade",
             promise="compliance can't be turned into governance",
             need=Barred.LOCKED,
-            remedy="refuses --lock: whoever may extend could weaken",
+            remedy="refuses --lock: a host that may extend locks could weaken them",
         ),
         _downgrade,
     ),
@@ -561,7 +561,7 @@ _PROBES: tuple[tuple[Row, Callable[[_Bench], str]], ...] = (
             name="listing",
             promise="names are listed by their bytes, versions of a name in their order",
             need=Barred.ALL,
-            remedy="refuses the store: who owns a ledger number could not be told",
+            remedy="refuses the store: the owner of a ledger number could not be determined",
         ),
         _listing,
     ),

@@ -1,8 +1,8 @@
-"""An answer of a store that accuses somebody is asked for once more.
+"""A store is asked again before an object is called missing or wrong.
 
-A bit flipped on the way, a 404 of a moment and a list that lags behind look like tampering.
-Whatever is about to be called missing, wrong or rewritten, or to be signed as failed, was
-therefore seen twice, by two requests. Damage that lasts is found all the same.
+A flipped bit on the way, a momentary 404 and a list that lags behind look like tampering. So an
+object is called missing, wrong or rewritten, or a check is signed as failed, only after two
+requests have shown it. Lasting damage is found all the same.
 """
 
 import logging
@@ -22,9 +22,9 @@ def ask_twice(
     Args:
         subject: What is asked for; for the log.
         ask: Asks the store anew each time.
-        is_right: Whether an answer accuses nobody.
-        is_list: What is asked for changes while others write: a first answer that is
-            older than the second is nothing to warn of.
+        is_right: Whether an answer shows nothing wrong.
+        is_list: The answer is a list, which changes while others write: a first answer that
+            is older than the second is logged without a warning.
     """
     answer = ask()
     if is_right(answer):

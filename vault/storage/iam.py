@@ -1,11 +1,11 @@
 """Who may do what in a bucket, as JSON for its administrator (docs/design.md "Stores").
 
-`role_policy` is what one role needs and nothing else. `bucket_policy` forbids to everybody
+`role_policy` allows what one role needs and nothing else. `bucket_policy` forbids, to all users,
 what no routine role does: bypass governance, hide objects, weaken the bucket. Pure.
 
 Ceph has users instead of roles, knows them by ``arn:aws:iam:::user/NAME``, and accepts
-conditions that it does not enforce: there all grants stand in the bucket policy, and rules
-that need a condition are left out, not pretended.
+conditions that it does not enforce. Its bucket policy therefore has all grants, and has no rule
+that needs a condition.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ _CEPH_ADMINISTERING = (
 
 
 class AccessRole(StrEnum):
-    """Who holds credentials of the store; not the same as who may sign."""
+    """The role of a holder of store credentials; not a role that signs statements."""
 
     WRITER = "writer"
     RESTORER = "restorer"
@@ -79,7 +79,7 @@ class AccessRole(StrEnum):
 
 
 class Dialect(StrEnum):
-    """Whose policy language."""
+    """The server whose policy language is used."""
 
     AWS = "aws"
     CEPH = "ceph"
@@ -99,11 +99,11 @@ def role_policy(
     """The least that a role needs in the bucket; to be attached to the role on AWS.
 
     Args:
-        role: Whose.
-        bucket: Its name.
-        prefix: Of the repository, without a slash at its end.
+        role: The role.
+        bucket: The name of the bucket.
+        prefix: That of the repository, without a slash at its end.
         read_data: Lets the auditor read packs too, for ``audit --read-data``.
-        extend: Of the repository's parameters: whether locks are extended.
+        extend: Whether locks are extended, by the repository's parameters.
     """
     grants = _grants(role, bucket, prefix, read_data=read_data, extend=extend)
     makes = _statement("Deny", ["s3:CreateBucket"], ["arn:aws:s3:::*"])
@@ -120,17 +120,17 @@ def bucket_policy(
     administrator: str = "",
     read_data: bool = False,
 ) -> Json:
-    """What the bucket refuses to everybody, whatever their roles allow.
+    """What the bucket refuses to all users, whatever their roles allow.
 
     Args:
-        bucket: Its name.
-        prefix: Of the repository, without a slash at its end.
+        bucket: The name of the bucket.
+        prefix: That of the repository, without a slash at its end.
         dialect: AWS or Ceph; the latter's policy holds the grants as well.
-        parameters: Of the repository: its lock mode and shortest and longest locks.
+        parameters: Those of the repository: its lock mode and shortest and longest locks.
         principals: ARNs of those who hold each role.
-        administrator: ARN of who may change the bucket and set legal holds; "": nobody.
-            On Ceph it is the bucket's owner, and what others stored is granted to it;
-            only where it is named, all others are refused what a host made public.
+        administrator: ARN of the user who may change the bucket and set legal holds; "": none.
+            On Ceph it is the bucket's owner, who is granted what other users stored. Only
+            if it is named are users without a role refused what a host made public.
         read_data: See `role_policy`; on AWS it is the role that lets the auditor read packs.
     """
     if dialect is Dialect.CEPH:
@@ -192,7 +192,7 @@ def _ceph_statements(
     read_data: bool,
     extend: bool,
 ) -> list[Json]:
-    """Grants by user, then the denials: Ceph lets owners do what nobody forbids them."""
+    """Grants by user, then denials: Ceph lets the owner of an object do what no rule denies."""
     statements: list[Json] = []
     for role, users in principals.items():
         for grant in _grants(role, bucket, prefix, read_data=read_data, extend=extend):
@@ -205,11 +205,11 @@ def _ceph_statements(
     keepers = sorted(set(routine) - set(principals.get(AccessRole.PRUNER, ())))
     objects = _objects(bucket, prefix, ["*"])
     statements.append(_deny("*", ["s3:BypassGovernanceRetention"], objects))
-    if administrator:  # grants by headers, and access lists of what is stored in parts, pass else
+    if administrator:  # else hosts could make objects public by headers or by uploads in parts
         strangers = {"NotPrincipal": {"AWS": sorted({*routine, administrator})}}
         statements.append({**_statement("Deny", _READ, objects), **strangers})
     if routine:
-        # who stored an object may do with it whatever nobody forbids: its access list says so
+        # an access list lets the user who stored an object do what no rule denies
         harmful = _HARMFUL if extend else (*_HARMFUL, _EXTEND)
         statements.append(_deny(routine, harmful, objects))
         public = {"StringEquals": {"s3:x-amz-acl": list(_PUBLIC)}}
@@ -217,7 +217,7 @@ def _ceph_statements(
         statements.append(_deny(routine, _WEAKENING, [_bucket(bucket)]))
     sighted = {AccessRole.AUDITOR} if read_data else set()
     blind = sorted({user for role in _BLIND - sighted for user in principals.get(role, ())})
-    if blind:  # else they read what they stored: its access list gives them everything
+    if blind:  # else the access list lets them read what they stored
         statements.append(_deny(blind, _READ, _objects(bucket, prefix, [f"{PACKS}*"])))
     if keepers:
         statements.append(_deny(keepers, ["s3:DeleteObjectVersion"], objects))

@@ -27,7 +27,7 @@ def hazards(rules: Iterable[Mapping[str, Any]], prefix: str) -> list[str]:
 
 
 def _applies(rule: Mapping[str, Any], prefix: str) -> bool:
-    """Whether it can meet an object there; the vault's carry no tags."""
+    """Whether a rule can apply to objects there; those of the vault carry no tags."""
     filtered = rule.get("Filter") or {}
     parts = filtered.get("And", filtered)
     if parts.get("Tag") or parts.get("Tags"):

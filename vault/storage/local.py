@@ -5,7 +5,7 @@
     ROOT/NAME            version 1 of object NAME; NAME~2, NAME~3 … later ones
     ROOT/.retention/     the lock of each version, under the path of the version
     ROOT/.tmp/           what is being written; leftovers are swept after a day
-    ROOT/.lock/          flock targets: who changes a name holds its stripe
+    ROOT/.lock/          flock targets: a process that changes a name holds its stripe
 
 A version id is `n-sha256`: the number that picks the file, and the digest that the
 object's name claims or, where the name claims none, the digest of the bytes.
@@ -13,8 +13,8 @@ object's name claims or, where the name claims none, the digest of the bytes.
 An object is written to `.tmp`, made durable, read back and compared, then linked to its
 name: it is there whole or not at all, and never replaced. A version that is deleted from
 below a later one leaves a symlink as a gap, so that its number is not given out again and
-the list stays in commit order. Locks are kept by this program; the kernel's immutable flag
-is set where it may be, and nobody is told that it protects more than it does.
+the list stays in commit order. Locks are kept by this program; where it may, it also sets
+the kernel's immutable flag, which root can clear.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ _LEFTOVER_AGE = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO must not make us wait
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a FIFO must not block
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 # linux/fs.h, 64-bit; FS_IMMUTABLE_FL
@@ -73,7 +73,7 @@ _VERSION_ID = re.compile(r"([1-9][0-9]{0,8})-[0-9a-f]{64}")
 _NUMBERED = re.compile(r"(.+)~([2-9]|[1-9][0-9]{1,8})", re.DOTALL)
 _CLAIMED = re.compile(r"(?:.*/)?([0-9a-f]{64})", re.DOTALL)
 _UNCLAIMED = "0" * 64
-_SHARED = 0o3777  # bits of the root's mode that all directories of the store have
+_SHARED = 0o3777  # bits that all directories of the store take from the root's mode
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _TRANSIENT = {errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENFILE, errno.EMFILE}
@@ -129,8 +129,8 @@ class LocalStore:
         """The store in ``root``, which is made, durably and with its parents, if missing.
 
         Raises:
-            ConfigError: Something that is no directory is in the way, or the file system lacks
-                what a store needs. What was made is taken away again.
+            ConfigError: A file is in the way, or the file system lacks what a store needs.
+                Directories made here are removed again.
             StorageError: The directory can't be made.
         """
         store = cls(root, clock=clock)
@@ -161,7 +161,7 @@ class LocalStore:
 
     @property
     def traits(self) -> StoreTraits:
-        """In commit order; locks bind only those who use this program."""
+        """Versions are in commit order; locks bind only users of this program."""
         return StoreTraits(orders_versions_by_commit=True, enforces_retention=False)
 
     def now(self) -> datetime:
@@ -194,7 +194,7 @@ class LocalStore:
                         raise NameTakenError(f"{name} is taken")
                     number = self._link(source, temporary, parent, (*directories, base), lock)
                     os.fsync(parent)
-                unlink()  # first: an immutable file keeps its number of links
+                unlink()  # before the flag: an immutable file can't be unlinked
                 if lock.retention is not None:
                     _set_immutable(fd, on=True)
         claimed = _claimed(name) or _digest_of(len(data), sha256)
@@ -225,9 +225,9 @@ class LocalStore:
     def versions_of(self, name: str) -> list[ObjectVersion]:
         """See `ObjectStore.versions_of`.
 
-        Files are looked for by their numbers, up to the first that is missing: what this
-        program deletes leaves no hole in them. Where the very first is missing, other hands
-        may have removed it, and the directory is searched for the rest.
+        Files are looked up by number, up to the first that is missing: a deletion by this
+        program leaves no hole in the numbers. If number 1 is missing, another program may
+        have removed it, so the directory is searched for the rest.
         """
         try:
             *directories, base = _version_path(name, f"1-{_UNCLAIMED}")
@@ -307,10 +307,10 @@ class LocalStore:
             self._forget_lock(path)
 
     def _try_out(self) -> None:
-        """Do once what every object needs of the file system.
+        """Try once each operation that storing an object needs of the file system.
 
         Raises:
-            OSError: It can't; nothing is left of the trial.
+            OSError: One of them failed; nothing is left of the trial.
         """
         with self._temporary(b"", 0o600, self._clock()) as (fd, _, directory, file):
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -327,14 +327,14 @@ class LocalStore:
     def _link(
         self, source: int, temporary: str, parent: int, path: tuple[str, ...], lock: Lock
     ) -> int:
-        """Link the temporary file as the next version; its lock is there before it is."""
+        """Link the temporary file as the next version; its lock is written first."""
         number = 1
         while True:
             file = _file_name(path[-1], number)
             if not _exists(parent, file):
                 versioned = (*path[:-1], file)
                 if lock == UNLOCKED:
-                    self._forget_lock(versioned)  # of a run that was killed before its link
+                    self._forget_lock(versioned)  # left by a run killed before its link
                 else:
                     self._write_lock(versioned, lock)
                 with contextlib.suppress(FileExistsError):
@@ -370,7 +370,7 @@ class LocalStore:
             return os.open(file, _READ, dir_fd=parent)
 
     def _replace_by_gap(self, parent: int, file: str) -> None:
-        """Remove a file in one step, but let nobody have its number again."""
+        """Remove a file in one step; a gap in its place keeps its number taken."""
         with self._directory((".tmp",), create=True) as directory:
             gap = secrets.token_hex(16)
             os.symlink("deleted", gap, dir_fd=directory)
@@ -445,7 +445,7 @@ class LocalStore:
             os.close(fd)
 
     def _make_durable(self, parent: int, path: tuple[str, ...]) -> None:
-        """Once a directory: whoever made it may not have come to its fsync."""
+        """Fsync each directory once: the process that made it may have been killed before."""
         if path not in self._durable:
             os.fsync(parent)
             self._durable.add(path)
@@ -483,7 +483,7 @@ class LocalStore:
             fd = os.open(file, _CREATE, 0o600, dir_fd=directory)
 
             def unlink() -> None:
-                with contextlib.suppress(OSError):  # gone, or frozen by an extend: swept later
+                with contextlib.suppress(OSError):  # gone, or made immutable: swept later
                     os.unlink(file, dir_fd=directory)
 
             try:
@@ -520,7 +520,7 @@ class LocalStore:
             )
 
     def _hash(self, fd: int) -> tuple[bytes, int]:
-        """SHA-256 and size, to the end: a short read shows it, O_DIRECT refuses to begin there."""
+        """SHA-256 and size. A short read marks the end: O_DIRECT can't read from there."""
         buffer = self._buffer()
         digest, offset, count = hashlib.sha256(), 0, DIRECT_PIECE
         while count == DIRECT_PIECE:
@@ -531,7 +531,7 @@ class LocalStore:
         return digest.digest(), offset
 
     def _buffer(self) -> mmap.mmap:
-        """One of the thread's own, at a page's start as O_DIRECT wants it."""
+        """A buffer of this thread, aligned to a page as O_DIRECT requires."""
         if not hasattr(self._local, "buffer"):
             self._local.buffer = mmap.mmap(-1, DIRECT_PIECE)
         buffer: mmap.mmap = self._local.buffer
@@ -624,7 +624,7 @@ def _digest_of(size: int, sha256: bytes) -> str:
 
 
 def _numbered(parent: int, name: str, base: str) -> Iterator["ObjectVersion | None"]:
-    """What each file of a name is, in the order of their numbers; None if it is no version."""
+    """The version in each file of a name, by number; None for a file that is no version."""
     for number in itertools.count(1):
         file = _file_name(base, number)
         if not _exists(parent, file):
@@ -654,7 +654,7 @@ def _walk(  # noqa: PLR0917 - recursion
 
 
 def _entries(directory: int, base: str, prefix: str, after: str) -> Iterator[_Entry]:
-    """What may hold names that begin with ``prefix`` and sort after ``after``.
+    """Entries that may hold names that begin with ``prefix`` and sort after ``after``.
 
     Strings compare by code point, which is the order of their UTF-8 bytes.
     """
@@ -669,7 +669,7 @@ def _entries(directory: int, base: str, prefix: str, after: str) -> Iterator[_En
                     continue
                 entry = _Entry(base + shown + "/", 0, file, is_directory=True, is_regular=False)
                 wanted = entry.name > after or after.startswith(entry.name)
-            elif base + shown <= after:  # and so is its name, which that begins with
+            elif base + shown <= after:  # so is the object's name, its beginning
                 continue
             else:
                 name, number = _split_file_name(shown)
@@ -686,7 +686,7 @@ def _name_of(_: int, entry: _Entry) -> str | None:
 
 
 def _describe(directory: int, entry: _Entry) -> ObjectVersion | None:
-    """The version a directory entry is; None if it is no object, or no more."""
+    """The version that an entry holds; None if it holds none, or was removed meanwhile."""
     try:
         found = os.lstat(entry.file, dir_fd=directory)
         if not stat.S_ISREG(found.st_mode):
@@ -727,7 +727,7 @@ def _format_lock(lock: Lock) -> bytes:
 
 
 def _parse_lock(path: str, data: bytes) -> Lock:
-    """The lock a file states; what can't be read forbids everything by failing.
+    """The lock that a file states; an unreadable one raises, and so forbids every change.
 
     Raises:
         FormatError: Anything but what `_format_lock` makes.
@@ -774,7 +774,7 @@ def _storage_error(action: str, name: str, error: OSError) -> VaultError:
 
 
 def _make_directories(path: Path, made: list[Path]) -> None:
-    """`mkdir -p` that survives a power cut; ``made`` is told each that was missing."""
+    """`mkdir -p` that survives a power cut; each directory it makes is added to ``made``."""
     if path.is_dir():
         return
     _make_directories(path.parent, made)
@@ -803,7 +803,7 @@ def _open_or_make(parent: int, name: str, mode: int) -> int:
 
 
 def _share(fd: int, directory: int, most: int) -> None:
-    """Give a file of ours those bits of ``most`` that its directory has, whatever the umask."""
+    """Give a file of the store the bits of ``most`` that its directory has, whatever the umask."""
     status = os.fstat(fd)
     mode = os.fstat(directory).st_mode & most
     if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != mode:
@@ -850,7 +850,7 @@ def _set_immutable(fd: int, *, on: bool) -> None:
 
 
 def _from_nanoseconds(nanoseconds: int) -> datetime:
-    """A file time as a moment; what a datetime can't hold becomes the epoch."""
+    """A file's time; the epoch for one that a datetime can't hold."""
     try:
         return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
     except OverflowError:

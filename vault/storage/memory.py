@@ -57,8 +57,8 @@ class MemoryStore:
         fault: Called before and after every operation acts; what it raises is
             what the caller of the operation gets.
         orders_versions_by_commit: False orders the versions of a name by the
-            arrival of their PUTs, as some servers do: one that stalled is listed
-            before others that were done when it was not.
+            arrival of their PUTs, as some servers do: a PUT that stalled is
+            listed before others that were done earlier.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class MemoryStore:
 
     @property
     def url(self) -> str:
-        """Says what it is; there is nothing to open again."""
+        """A label only: a store in memory can't be opened by its URL."""
         return "memory:"
 
     @property
@@ -244,7 +244,7 @@ class MemoryStore:
 
     @contextmanager
     def _call(self, operation: Operation, name: str) -> Iterator[None]:
-        """Strike before and after, outside the mutex, so that a stall stalls one call."""
+        """Call the fault before and after, outside the mutex, so that a stall stalls one call."""
         count = next(self._calls)
         self._strike(operation, name, "before", count)
         with self._mutex:
@@ -258,7 +258,7 @@ class MemoryStore:
             self.fault(FaultPoint(operation=operation, name=name, phase=phase, count=count))
 
     def _new_id(self) -> str:
-        """Opaque and in no order, so that nobody sorts by it."""
+        """An id that is opaque and in no order, so that no caller sorts by it."""
         return hashlib.sha256(b"%d" % next(self._ids)).hexdigest()[:24]
 
     def _insert(self, name: str, version: _Version) -> ObjectVersion:

@@ -1,7 +1,7 @@
 """The names of objects: every name that the vault writes is made, parsed and matched here.
 
-The table is docs/format.md 1. A name says what an object is, and mostly which bytes it has; what
-a name claims is checked where the object is read.
+The table is docs/format.md 1. A name says what an object is, and for most kinds the
+digest of its bytes; that digest is checked where the object is read.
 """
 
 import re
@@ -70,7 +70,7 @@ def domain_object_name(domain: str, digest: Digest | str) -> str:
 
 
 def probe_prefix(token: str) -> str:
-    """What the names of one run of `store check` begin with; a reader ignores them all."""
+    """The prefix of all names of one run of `store check`; readers ignore them."""
     return f"{PROBES}{token}/"
 
 
@@ -101,12 +101,12 @@ def parse_page_name(name: str) -> int | None:
 
 
 def is_pack(name: str) -> bool:
-    """Whether a name stands among the packs, well formed or not."""
+    """Whether a name begins as those of packs do, well formed or not."""
     return name.startswith(PACKS)
 
 
 def is_drawn(name: str) -> bool:
-    """Whether a sample is drawn from names like this one; all others are read always.
+    """Whether a verification may sample objects named so; it always reads all others.
 
     docs/format.md 2.4 does not compare the two digits before the slash with those after it.
     """
@@ -119,7 +119,7 @@ def pack_digits(name: str) -> str:
 
 
 def claimed_digest(name: str) -> Digest | None:
-    """The SHA-256 that a name of the vault says its object has; None where it says none."""
+    """The SHA-256 that an object has according to its name; None where the name has none."""
     if match := _DIGEST_NAMED.fullmatch(name):
         return Digest.parse(match[1])
     if match := _PACK.fullmatch(name):
@@ -128,6 +128,6 @@ def claimed_digest(name: str) -> Digest | None:
 
 
 def is_written(name: str) -> bool:
-    """Whether the vault ever writes that name; probes are not counted."""
+    """Whether the vault writes objects of that name, other than probes."""
     patterns = (_STATEMENT, _PAGE, _PACK, _DIGEST_NAMED)
     return any(pattern.fullmatch(name) for pattern in patterns)

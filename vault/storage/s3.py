@@ -1,12 +1,12 @@
 """S3 with Object Lock as a store (docs/design.md "Stores"); the only importer of boto3.
 
 Every object is one single-part PUT that carries its SHA-256 and its lock. Versions are
-always named by their id: whoever may write may also hide a name behind newer versions
-and delete markers. Nothing here deletes without a version id or bypasses governance.
+always named by their id: a writer may also hide a name behind newer versions and
+delete markers. Nothing here deletes without a version id or bypasses governance.
 
-What servers do not agree on is met with what all of them do: a refused extend is
-answered by reading the lock in force, a deletion is preceded by a look because deleting
-what is not there succeeds, and the order of a listing is taken from its text.
+Servers differ, so this module relies on what all of them do. After a refused extend it
+reads the lock in force. Before a deletion it looks the version up, as deleting a missing
+one succeeds. It takes the order of a listing from the text of the answer.
 """
 
 import base64
@@ -72,7 +72,7 @@ MAX_KEY = 1024  # bytes, of all servers
 
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")
 _LISTED = re.compile(rb"<(Version|DeleteMarker)>")
-_ORDER = "VaultListingOrder"  # our addition to the parsed answer
+_ORDER = "VaultListingOrder"  # added to the parsed answer by `_keep_order`
 
 
 def connect(endpoint: str = "", *, attempts: int = ATTEMPTS, observed: Observed = UNSEEN) -> Any:
@@ -134,7 +134,7 @@ class S3Store:
         self._mutex = threading.Lock()
 
     def observing(self, observed: Observed) -> "S3Store":
-        """The same bucket, with what is known of its server."""
+        """The same bucket, relying on what was observed of its server."""
         if observed == self._observed:
             return self
         prefix = self._prefix.rstrip("/")
@@ -152,7 +152,7 @@ class S3Store:
 
     @property
     def prefix(self) -> str:
-        """Of every key; ends in a slash unless empty."""
+        """The prefix of every key; ends in a slash unless empty."""
         return self._prefix
 
     @property
@@ -196,7 +196,7 @@ class S3Store:
             "put_object",
             Key=key,
             Body=data if isinstance(data, bytes | bytearray) else bytes(data),
-            ChecksumAlgorithm="SHA256",  # some servers look for this and not for the sum
+            ChecksumAlgorithm="SHA256",  # some servers look for this and not for the checksum
             ChecksumSHA256=base64.b64encode(sha256).decode(),
             **arguments,
         )
@@ -231,7 +231,7 @@ class S3Store:
             )
         except DeniedError:
             return self._status_unread(name, version)
-        # HEAD leaves out what the caller may not see, so no lock in it proves none
+        # HEAD omits what the caller may not see: without a lock in it there may still be one
         return ObjectStatus(
             size=int(head["ContentLength"]),
             sha256=_sha256(head.get("ChecksumSHA256")),
@@ -241,12 +241,12 @@ class S3Store:
         )
 
     def versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
-        """See `ObjectStore.versions`; holds the versions of one name, asked for by the page."""
+        """See `ObjectStore.versions`; keeps the versions of one name in memory."""
         if not _is_sendable(self._prefix + prefix):
             return
         if after and not after.startswith(prefix):
             if after > prefix:
-                return  # and so is every name with the prefix before it
+                return  # every name with the prefix sorts before it
             after = ""
         group: list[ObjectVersion] = []  # of one name, newest first
         for item in self._list(prefix, after):
@@ -257,7 +257,7 @@ class S3Store:
         yield from reversed(group)
 
     def versions_of(self, name: str) -> list[ObjectVersion]:
-        """See `ObjectStore.versions_of`; the name sorts before all that begin with it."""
+        """See `ObjectStore.versions_of`; the name is listed before all that begin with it."""
         if not name or not _is_sendable(self._prefix + name):
             return []
         listed = self._list(name, "")
@@ -297,7 +297,7 @@ class S3Store:
         try:
             self._retention(name, version)
         except (ObjectNotFoundError, DeniedError) as error:
-            unseen = error  # or a marker: they have no locks to look at; Ceph refuses to
+            unseen = error  # or a delete marker, which has no lock; Ceph refuses to look
         try:
             answer = self.request("delete", name, "delete_object", **at)
         except DeniedError as refusal:
@@ -310,14 +310,14 @@ class S3Store:
         """One API call, for this class and `vault.storage.conformance`; errors are translated.
 
         Args:
-            action: What is being done, for messages.
-            name: To what; "" for the whole store.
+            action: The verb of messages.
+            name: The object; "" for the whole store.
             operation: A method of boto3's client.
             arguments: Of that method, without the bucket.
 
         Raises:
             DeniedError: The server said 403.
-            VaultError: Whatever else went wrong.
+            VaultError: Any other failure.
         """
         subject = f"{self.url}/{name}" if name else self.url
         try:
@@ -340,7 +340,7 @@ class S3Store:
 
         def begin(request: Any, **_: Any) -> None:
             if request.body is body:
-                body.is_sent = True  # what was read before was hashed for the signature
+                body.is_sent = True  # earlier reads only hashed it for the signature
 
         handler = f"pause-{id(body)}"
         self._client.meta.events.register("before-send.s3.PutObject", begin, unique_id=handler)
@@ -396,7 +396,7 @@ class S3Store:
             )
 
     def _estimated_now(self) -> datetime:
-        """The store's clock without asking, from its last answer."""
+        """The store's clock, reckoned from its last answer."""
         if self._dated is None:
             return self.now()
         date, at = self._dated
@@ -451,7 +451,7 @@ class S3Store:
             size=item.get("Size", 0),
             modified=item["LastModified"].astimezone(UTC),
             marker=marker,
-            in_parts="-" in str(item.get("ETag", "")),  # what every server says of such a one
+            in_parts="-" in str(item.get("ETag", "")),  # every server marks uploads in parts so
         )
 
     # --- locks ---
@@ -610,7 +610,7 @@ def _is_sendable(key: str) -> bool:
 def _keep_order(
     response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
 ) -> None:
-    """boto3 parts versions from markers; the text has them in the order that counts."""
+    """Keep the order of a listing: boto3 puts versions and delete markers into two lists."""
     if response_dict["status_code"] == HTTPStatus.OK:
         customized_response_dict[_ORDER] = _LISTED.findall(response_dict["body"])
 
@@ -626,7 +626,7 @@ def _in_order(page: dict[str, Any]) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 def _retention(mode: str | None, until: datetime | None) -> Retention | None:
-    """A lock as the server states it; fractions of a second are not counted on."""
+    """A lock as the server states it; fractions of a second are cut off."""
     if not mode or until is None:
         return None
     try:

@@ -1,6 +1,6 @@
-"""What the answers of S3 servers mean, and what it means that there is none.
+"""Errors of the vault for what S3 servers answer, and for requests that got no answer.
 
-Servers differ in their codes; what they say is untrusted text.
+Servers differ in their codes, and the text of an answer is untrusted.
 """
 
 from http import HTTPStatus
@@ -66,11 +66,11 @@ class NoLifecycleError(StorageError):
 
 
 class NoLockError(StorageError):
-    """There is no lock to speak of: none on that version, or none in that bucket."""
+    """That version has no lock, or its bucket has no Object Lock."""
 
 
 class PastEndError(StorageError):
-    """A range that begins behind the last byte."""
+    """A range that begins after the last byte."""
 
 
 class BrokenOffError(StorageUnavailableError):
@@ -117,7 +117,7 @@ _MEANINGS = (
 
 
 def refused(what: str, error: ClientError) -> VaultError:
-    """What the server's answer means; its text is untrusted."""
+    """The error for a server's answer; the text of it is untrusted."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     text = str(error.response.get("Error", {}).get("Message") or "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -139,7 +139,7 @@ def refused(what: str, error: ClientError) -> VaultError:
 
 
 def unanswered(what: str, error: Exception) -> VaultError:
-    """What it means that there is no answer, or none that can be read."""
+    """The error for a request that got no answer, or an unreadable one."""
     found = server_text(str(error))
     if isinstance(error, _MISCONFIGURED):
         return ConfigError(
@@ -155,5 +155,5 @@ def unanswered(what: str, error: Exception) -> VaultError:
 
 
 def server_text(text: str) -> str:
-    """Text of a server, fit for a terminal and a log."""
+    """The text of a server, made safe for a terminal and a log."""
     return "".join(c if c.isprintable() else "?" for c in text[:300])

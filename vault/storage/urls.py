@@ -15,7 +15,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def scheme_of(url: str) -> str:
-    """In lower case; a path is ``file``."""
+    """The scheme in lower case; that of a path is ``file``."""
     match = _SCHEME.match(url)
     return match[1].lower() if match else "file"
 
@@ -53,7 +53,7 @@ def parse_local(url: str) -> Path:
 
 
 def normalized(url: str) -> str:
-    """One spelling of all those that name the same place; what names none is given back as it is.
+    """One spelling for all URLs of the same place; other text is returned unchanged.
 
     Slashes that a URL does not need are left out. Links are not followed: no file is looked at.
     """
@@ -67,7 +67,7 @@ def normalized(url: str) -> str:
 
 
 def is_same_bucket(one: str, other: str) -> bool:
-    """Whether both name a place in one bucket, and so, unless said otherwise, on one server."""
+    """Whether both URLs are in one bucket, and so, without another endpoint, on one server."""
     if {scheme_of(one), scheme_of(other)} != {"s3"}:
         return False
     return parse_s3(one)[0] == parse_s3(other)[0]

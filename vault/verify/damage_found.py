@@ -17,40 +17,41 @@ from vault.verify.verify_report import Hit
 
 KEPT_FINDINGS: Final = 1_000  # findings, snapshots that are hit, objects that were not read
 NAMED_IN_HIT: Final = 20  # objects and files of one snapshot
-_STORE_IS_GONE: Final = 3  # objects in a row that it does not give
+_STORE_IS_GONE: Final = 3  # objects in a row that the store does not give
 
-_CODES: Final = (  # as an audit names the same
+_CODES: Final = (  # the codes that an audit gives to the same problems
     (MissingObjectError, Code.MISSING),
     (WrongKeyError, Code.NOT_SEALED_TO),
     (DigestMismatchError, Code.WRONG_BYTES),
 )
 
-Key: TypeAlias = tuple[str, bytes, int]  # name, SHA-256, size: two may be signed of a name
+# name, SHA-256, size: one name may be signed with two digests
+Key: TypeAlias = tuple[str, bytes, int]
 
 
 def key_of(ref: ObjectRef) -> Key:
-    """What one object is known by."""
+    """The key by which a verification knows an object."""
     return ref.name, ref.sha256, ref.size
 
 
 class Found:
-    """Findings, objects that are wrong, snapshots that are hit."""
+    """Findings, wrong or unread objects, and the snapshots that need them."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
         self.finding_count = 0
-        self.wrong: dict[Key, str] = {}  # what is wrong with an object; or it is missing
+        self.wrong: dict[Key, str] = {}  # what is wrong with an object that is wrong or missing
         self.unread: dict[Key, str] = {}  # what the store did not give, and why
-        self.hits: dict[int, Hit] = {}  # by seq; of the first ones
-        self.hit: set[int] = set()  # seq of all of them
-        self.doubtful: set[int] = set()  # seq of snapshots of which something was not read
-        self.unopened: set[int] = set()  # seq of snapshots that this recovery key need not open
+        self.hits: dict[int, Hit] = {}  # by seq; only the first are kept
+        self.hit: set[int] = set()  # seqs of all snapshots that need something wrong
+        self.doubtful: set[int] = set()  # seqs of snapshots that need something unread
+        self.unopened: set[int] = set()  # seqs of snapshots not sealed to this recovery key
         self._in_a_row = 0
 
     # --- findings ---
 
     def error(self, subject: str, error: VaultError, *, severity: Severity = Severity.ERROR) -> str:
-        """Note what an exception says of a subject; returns its problem."""
+        """Note an exception as a finding about a subject; returns the problem."""
         problem = error.message.removeprefix(f"{subject} ")
         self.note(
             subject,
@@ -87,21 +88,21 @@ class Found:
             )
 
     def is_wrong(self, key: Key, error: VaultError) -> None:
-        """An object is not what was signed, or is not there."""
+        """Note that an object is not what was signed, or is missing."""
         if key not in self.wrong:
             self.wrong[key] = self.error(key[0], error)
 
     # --- what the store does not give ---
 
     def gave(self) -> None:
-        """The store answered."""
+        """Note that the store answered."""
         self._in_a_row = 0
 
     def is_unread(self, key: Key, error: StorageError) -> None:
-        """An object was not given; that says nothing of its bytes.
+        """Note that the store did not give an object, which says nothing about its bytes.
 
         Raises:
-            StorageError: Nor were the ones before: this is no matter of one object.
+            StorageError: It gave none of the objects before either: the store itself fails.
         """
         self._in_a_row += 1
         if self._in_a_row >= _STORE_IS_GONE:
@@ -122,7 +123,7 @@ class Found:
         after: bytes | None = None,
         loose: int = 0,
     ) -> None:
-        """Something wrong concerns a snapshot; what is said later adds to what was said."""
+        """Note that a snapshot needs something wrong; later calls add to earlier ones."""
         self.hit.add(record.seq)
         known = self.hits.get(record.seq)
         if known is None and len(self.hits) >= KEPT_FINDINGS:

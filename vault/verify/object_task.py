@@ -13,7 +13,7 @@ from vault.storage.base import ObjectStore
 
 _T = TypeVar("_T")
 
-NAMED: Final = 20  # sizes that a message names
+NAMED: Final = 20  # sizes that one message lists at most
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,22 +28,22 @@ class Place:
 class Look:
     """One object to look at.
 
-    All that a worker is sent: where the store is, and the object's name, SHA-256, size and
-    version, which stand in plain inventories. No key and no password is in it: a worker gets
-    its access to an S3 service from its own environment, and only reads.
+    This is all that a worker receives: the place of the store, and the object's name, SHA-256,
+    size and version, which inventories hold in clear. It has no key and no password: a worker
+    gets its access to an S3 service from its own environment, and only reads.
     """
 
-    place: Place | None  # None: the store is handed in
+    place: Place | None  # None: the caller hands in the open store
     ref: ObjectRef
-    is_read: bool  # all its bytes; else only that it is listed with its size
+    is_read: bool  # read all bytes; else only compare the listed size
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """What one look gave."""
+    """The result of one look."""
 
-    version: str = ""  # that has the right bytes; empty if none was read
-    error: IntegrityError | StorageError | None = None  # what is wrong, or was not given
+    version: str = ""  # the one with the right bytes; empty if none was read
+    error: IntegrityError | StorageError | None = None  # why it is wrong, or was not read
 
 
 def look(task: Look, store: ObjectStore | None = None) -> Looked:
@@ -51,8 +51,8 @@ def look(task: Look, store: ObjectStore | None = None) -> Looked:
 
     Args:
         task: What to look at.
-        store: Open already; None where the caller is in another process: the store is then
-            opened by the task's place, once in a process.
+        store: The open store. None: it is opened here, from the task's place, once in each
+            process; for workers in other processes.
 
     Raises:
         VaultError: The store can't be opened.
@@ -87,7 +87,7 @@ def _require_size(store: ObjectStore, ref: ObjectRef) -> None:
 
 
 def twice(work: Callable[[], _T]) -> _T:
-    """Ask a store again that did not answer.
+    """Run ``work``; run it again if the store did not answer.
 
     Bytes that are wrong are asked for twice where they are read (`vault.storage.double_check`).
     """

@@ -20,7 +20,7 @@ from vault.verify.without_key import NeededObjects
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SoFar:
-    """How far a verification has come, for whoever ends it."""
+    """How far a verification has come; for a caller that interrupts it."""
 
     objects: int  # read
     objects_left: int
@@ -35,16 +35,16 @@ class Verification:
     Args:
         repository: Read up to its head.
         records: Valid snapshots.
-        sample: Which packs to read; everything else always is.
-        recovery: Opens what is read.
+        sample: Which packs to read; all other objects are always read.
+        recovery: The key that opens what is read; None: hashes are compared only.
         scratch: Directory on local disk for temporary files.
         workers: Executors.
-        progress: Told objects and bytes.
+        progress: Receives the number of objects and bytes.
         place: Where the store is, if ``workers.transfer`` is a pool of processes or a cluster:
-            its workers open the store themselves (`vault.verify.object_task`). None: it is threads.
+            its workers open the store themselves (`vault.verify.object_task`). None: for threads.
 
     Raises:
-        WrongKeyError: The recovery key is of no recipient.
+        WrongKeyError: The recovery key is not that of a recipient.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class Verification:
             )
 
     def run(self) -> VerifyReport:
-        """Look at all of it.
+        """Check all the snapshots.
 
         Raises:
-            StorageError: The store gives nothing any more; what it did not give is no finding.
+            StorageError: The store has stopped answering; that is not reported as damage.
         """
         self._objects.collect(self._records)
         self._objects.check(self._sample)
@@ -99,7 +99,7 @@ class Verification:
         return self._report()
 
     def so_far(self) -> SoFar:
-        """What is being done, and how much of it is left; at any time."""
+        """How far it has come; may be called at any time."""
         done = len(self._objects.right)
         return SoFar(
             objects=done,
@@ -114,7 +114,7 @@ class Verification:
         return f"{key[0]} {self._found.wrong[key]}" if key is not None else ""
 
     def _bad_packs(self) -> set[str]:
-        """Ids of packs that are wrong; not of one that another snapshot names rightly."""
+        """Ids of wrong packs, without those that are right as another snapshot names them."""
         wrong = {key[1] for key in self._found.wrong if key[0] == pack_name(key[1])}
         right = {key[1] for key in self._objects.right.difference(self._found.wrong)}
         return {each.hex() for each in wrong - right}
@@ -172,8 +172,8 @@ def verify_snapshots(
     """Check what the snapshots need, as `Verification` does.
 
     Raises:
-        WrongKeyError: The recovery key is of no recipient.
-        StorageError: The store gives nothing any more.
+        WrongKeyError: The recovery key is not that of a recipient.
+        StorageError: The store has stopped answering.
     """
     return Verification(
         repository,

@@ -1,4 +1,4 @@
-"""What a verification found: for people, for programs, and for an attestation. Pure."""
+"""The result of a verification: for people, for programs, and for an attestation. Pure."""
 
 import dataclasses
 from typing import Any, Final
@@ -8,39 +8,39 @@ from vault.ledger.kinds import name_packs
 from vault.ledger.statements import WHOLE_SHARE, Verdict
 from vault.model import Finding, Severity
 
-_TOLD: Final = 100  # findings and snapshots in an attestation
+_TOLD: Final = 100  # findings, and snapshots, in an attestation
 _PACKS_TOLD: Final = 10_000  # pack ids in an attestation: 0.7 MB of the 2 it may have
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """One snapshot that something wrong concerns."""
+    """One snapshot that needs something wrong or missing."""
 
     seq: int
     dataset: str
-    problem: str  # the first thing that is wrong with it
+    problem: str  # the first one found
     objects: tuple[str, ...] = ()  # wrong or missing ones that it needs; the first of them
     object_count: int = 0
     files: tuple[bytes, ...] = ()  # whose content can't be had; the first of them
-    file_count: int | None = None  # None: not looked at, which takes the recovery key
-    after: bytes | None = None  # nothing that follows this path in the tree can be read
+    file_count: int | None = None  # None: not checked, as that needs the recovery key
+    after: bytes | None = None  # no entry after this path in the tree can be read
 
-    loose: int = 0  # packs that it is read from instead and whose lock ends before it may go
+    loose: int = 0  # substitute packs whose lock ends too early
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether all of it can be had all the same, as other packs hold what these do not give."""
+        """Whether all of it can be had, because other packs hold what damaged ones do not."""
         return self.file_count == 0 and self.after is None
 
     @property
     def is_mended(self) -> bool:
-        """Whether that is so for as long as the snapshot is to be kept."""
+        """Whether that holds for as long as the snapshot is to be kept."""
         return self.is_elsewhere and not self.loose
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What was looked at and what was found."""
+    """What was checked, and what was found."""
 
     snapshots: tuple[int, ...]  # seq
     objects: int  # that the snapshots need
@@ -50,17 +50,17 @@ class VerifyReport:
     objects_tried: int  # that were read, or found missing
     bytes_tried: int
     chunks: int  # opened and checked against their ids; 0 without a recovery key
-    entries: int  # of trees that were gone through
+    entries: int  # entries of the trees that were checked
     with_key: bool  # a recovery key was given
     opened: bool  # packs were opened with it
     sample: Sample  # which packs were to be read
     through: int  # seq of the head when it was read
-    ranges: tuple[tuple[int, int], ...]  # of seqs that hold these snapshots and no other
+    ranges: tuple[tuple[int, int], ...]  # ranges of seqs with these snapshots and no other
     bad: tuple[str, ...]  # ids of packs found wrong
-    cleared: tuple[str, ...]  # of packs that a statement calls bad and that were read right
+    cleared: tuple[str, ...]  # ids of packs called bad by a statement, and found right
     wrong: int  # objects that are wrong or missing
     first_wrong: str  # one of them, and what is wrong with it
-    unread: tuple[tuple[str, str], ...]  # what the store did not give, and why; the first of them
+    unread: tuple[tuple[str, str], ...]  # objects that the store did not give, and why
     unread_count: int
     unopened: int  # snapshots that were sealed before this recovery key was listed
     hits: tuple[Hit, ...]  # the first of them
@@ -71,16 +71,16 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong, as far as it was read."""
+        """Whether nothing wrong was found in what was read."""
         return not self.hit_count and not any(
             finding.severity is Severity.ERROR for finding in self.findings
         )
 
     @property
     def verdict(self) -> str:
-        """Of "nothing" (to verify), "failed", "unfinished", "partial" (not all was read), "passed".
+        """One of "nothing" (to verify), "failed", "unfinished", "partial" (not all read), "passed".
 
-        "unfinished" is no word about the bytes: the store did not give some of them.
+        "unfinished": the store did not give some bytes; that says nothing about them.
         """
         if not self.snapshots:
             return "nothing"
@@ -93,14 +93,14 @@ class VerifyReport:
 
     @property
     def share(self) -> int:
-        """Parts per million that were read: of objects or of bytes, whichever is less."""
+        """The parts per million that were read, of objects or of bytes: the lower of the two."""
         if not self.objects:
             return 0
         objects = self.objects_tried * WHOLE_SHARE // self.objects
         return min(objects, self.bytes_tried * WHOLE_SHARE // (self.bytes or 1))
 
     def claims(self) -> dict[str, Any]:
-        """What the statement about it says."""
+        """The fields of the statement about it."""
         return {
             "snapshots": self.ranges,
             "share": self.share,
@@ -113,7 +113,7 @@ class VerifyReport:
         }
 
     def details(self) -> dict[str, Any]:
-        """For an attestation: public, so no names of files."""
+        """The details of its attestation; public, so without file names."""
         return {
             "bad_packs": list(self.bad[:_PACKS_TOLD]),
             "snapshots": len(self.snapshots),
@@ -137,7 +137,7 @@ class VerifyReport:
 
 
 def _public(hit: Hit) -> dict[str, Any]:
-    """A snapshot that is hit, in counts."""
+    """A snapshot that needs something wrong, in numbers only."""
     return {
         "snapshot": hit.seq,
         "objects": hit.object_count,

@@ -1,6 +1,6 @@
-"""What the recovery key can check: blocks open, chunks are what their ids say, trees are whole.
+"""Checks with the recovery key: blocks open, chunks match their ids, trees are whole.
 
-One snapshot that can't be opened is no reason not to open the others.
+If one snapshot can't be opened, the others are opened all the same.
 """
 
 import dataclasses
@@ -40,15 +40,15 @@ _UNREADABLE: Final = (IntegrityError, WrongKeyError)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Opened:
-    """What opening all blocks of a pack gave."""
+    """The result of opening all blocks of a pack."""
 
-    chunks: int  # that are right
+    chunks: int  # right ones
     faulty: frozenset[int]  # numbers of the blocks that do not open
     error: VaultError | None  # what is wrong with one of them
 
 
 def _open(pack: PackReader) -> _Opened:
-    """Open every block; the next one too if one does not open."""
+    """Open every block, also those after one that does not open."""
     blocks = pack.directory.blocks
     try:
         for _ in pack.blocks(range(len(blocks))):
@@ -61,7 +61,7 @@ def _open(pack: PackReader) -> _Opened:
 
 
 def require_recipient(ledger: Ledger, recovery: RecoveryKey) -> None:
-    """Refuse a key that nothing was ever sealed to: that it opens nothing is no finding.
+    """Refuse a key that nothing was ever sealed to: with it, every object would seem damaged.
 
     Raises:
         WrongKeyError: No root lists it.
@@ -87,10 +87,10 @@ def _lists(root: RootBody, recovery: RecoveryKey) -> bool:
 
 @dataclasses.dataclass(slots=True)
 class _Walk:
-    """What going through one tree gave."""
+    """The result of going through one tree."""
 
     entries: int = 0
-    files: list[bytes] = dataclasses.field(default_factory=list)  # hit; the first of them
+    files: list[bytes] = dataclasses.field(default_factory=list)  # the first without content
     file_count: int = 0
     problem: str = ""
     after: bytes | None = None
@@ -98,7 +98,7 @@ class _Walk:
 
     @property
     def what(self) -> str:
-        """What can't be had, in words that hold no names."""
+        """What can't be had, in words without file names."""
         if not self.listed:
             return "its tree can't be read"
         if self.after is not None:
@@ -106,7 +106,7 @@ class _Walk:
         return f"the content of {self.file_count} of its files can't be had"
 
     def add(self, path: bytes, problem: str) -> None:
-        """One file is hit."""
+        """Note a file whose content can't be had."""
         self.file_count += 1
         self.problem = self.problem or problem
         if len(self.files) < NAMED_IN_HIT:
@@ -114,10 +114,10 @@ class _Walk:
 
 
 class _Elsewhere:
-    """Whether what damaged packs do not give can be had from others of the domain.
+    """Whether other packs of the domain hold what damaged packs do not give.
 
     Args:
-        reader: Of a snapshot some of whose packs are wrong.
+        reader: That of a snapshot some of whose packs are wrong.
         faulty: Ids of chunks in blocks of its own packs that do not open.
     """
 
@@ -126,7 +126,7 @@ class _Elsewhere:
         self._faulty = faulty
         self._own = {pack.ref.name for pack in reader.packs().values()}
         self._right: set[tuple[int, int]] = set()  # blocks, by pack, that were opened here
-        self._blocks: dict[int, dict[bytes, int]] = {}  # of a pack: which block holds a chunk
+        self._blocks: dict[int, dict[bytes, int]] = {}  # by pack: the block that holds each chunk
 
     def problem_of(self, entry: Entry) -> str:
         """Why the content of a file can't be had; empty if it can."""
@@ -147,7 +147,7 @@ class _Elsewhere:
         return ""
 
     def _open(self, name: bytes) -> None:
-        """Open the block that holds a chunk, wherever that is by now."""
+        """Open the block that holds a chunk, in whichever pack the reader now finds it."""
         number = self._reader.find(name).pack
         pack = self._reader.pack(number)
         if number not in self._blocks:
@@ -159,16 +159,16 @@ class _Elsewhere:
 
 
 class OpenedContents:
-    """Opens what was read, snapshot by snapshot.
+    """Opens the objects that were read, snapshot by snapshot.
 
     Args:
         repository: Read up to its head.
-        objects: What was read.
-        recovery: Opens it.
+        objects: The objects, and which of them were read.
+        recovery: The key that opens them.
         scratch: Directory on local disk for temporary files.
         workers: Executors.
-        progress: Told entries of trees.
-        found: Takes what is wrong.
+        progress: Receives the number of tree entries.
+        found: Receives what is wrong.
     """
 
     def __init__(
@@ -190,13 +190,15 @@ class OpenedContents:
         self._progress = progress
         self._found = found
         self._faulty: dict[Key, frozenset[int]] = {}  # blocks of packs that do not open
-        self._last_tree: tuple[Any, int] | None = None  # what the last one was; its entries
-        self.opened: set[Key] = set()  # packs whose blocks were all tried
+        self._last_tree: tuple[Any, int] | None = (
+            None  # the last tree found right, and the number of its entries
+        )
+        self.opened: set[Key] = set()  # packs of which every block was tried
         self.chunks = 0
         self.entries = 0
 
     def check(self, record: Record) -> None:
-        """Every chunk of the packs that were read and not opened yet, and the whole tree."""
+        """Check every chunk of the packs that were read and not opened yet, and the whole tree."""
         try:
             self._check(record)
         except _UNREADABLE as error:
@@ -207,7 +209,7 @@ class OpenedContents:
 
     def _check(self, record: Record) -> None:
         with tempfile.TemporaryDirectory(dir=self._scratch) as directory:
-            # not by the index: what a restore would fall back to is what is checked
+            # without the index: check what a restore would fall back to
             reader = Reader(
                 self._repository,
                 self._recovery.recipient,
@@ -217,14 +219,14 @@ class OpenedContents:
             )
             try:
                 if any(key_of(ref) in self._found.unread for ref in reader.inventory.objects):
-                    self._found.doubtful.add(record.seq)  # the store would not give it here either
+                    self._found.doubtful.add(record.seq)  # the store would not give it now either
                 else:
                     self._check_snapshot(reader, record)
             finally:
                 reader.close()
 
     def _is_closed(self, record: Record, error: VaultError) -> None:
-        """Nothing of a snapshot can be opened."""
+        """Note that nothing of a snapshot can be opened."""
         subject = f"ledger {record.seq}"
         if isinstance(error, WrongKeyError) and not self._must_open(record):
             self._is_unopened(record)
@@ -234,21 +236,21 @@ class OpenedContents:
         self._found.concerns(record, problem)
 
     def _is_unopened(self, record: Record) -> None:
-        """It was sealed when no root listed this recovery key: no fault, and not checked."""
+        """Note a snapshot sealed before a root listed this recovery key: not checked, no fault."""
         if record.seq not in self._found.unopened:
             self._found.unopened.add(record.seq)
             problem = "not opened: the repository did not list this recovery key from its beginning"
             self._found.note(f"ledger {record.seq}", problem, severity=Severity.WARNING)
 
     def _must_open(self, record: Record) -> bool:
-        """Whether all that a snapshot needs must be sealed to this key: each root lists it."""
+        """Whether each root up to a snapshot lists this key, so that it must open all of it."""
         roots = _roots(self._repository.ledger, record.seq)
         return all(_lists(root, self._recovery) for root in roots)
 
     def _check_snapshot(self, reader: Reader, record: Record) -> None:
         tree = (reader.body.tree, tuple(reader.inventory.objects))
         if self._last_tree is not None and tree == self._last_tree[0]:
-            self.entries += self._last_tree[1]  # was right, and nothing changed since
+            self.entries += self._last_tree[1]  # the same tree was found right before
             return
         self._last_tree = None
         try:
@@ -264,7 +266,7 @@ class OpenedContents:
             self._last_tree = (tree, walk.entries)
 
     def _note_unreadable(self, reader: Reader, record: Record) -> None:
-        """Packs whose directory can't be read; what lies in others is checked all the same."""
+        """Note packs whose directory can't be read; the others are checked all the same."""
         refs = {ref.name: ref for ref in reader.inventory.objects}
         for name, error in reader.unreadable.items():
             problem = _sealed_otherwise(error)
@@ -277,7 +279,7 @@ class OpenedContents:
     # --- packs ---
 
     def _open_packs(self, reader: Reader) -> None:
-        """Every chunk of the packs that were read and not opened yet."""
+        """Check every chunk of the packs that were read and not opened yet."""
         tried = self._objects.right.union(self._found.wrong)
         packs = (
             pack
@@ -313,7 +315,7 @@ class OpenedContents:
     # --- trees ---
 
     def _walk(self, reader: Reader) -> _Walk:
-        """The whole tree; every chunk that a file names must lie in a pack that opens."""
+        """Check the whole tree: every chunk that a file names must lie in a pack that opens."""
         faulty = self._faulty_chunks(reader)
         if not faulty and not reader.unreadable:
             try:
@@ -339,9 +341,9 @@ class OpenedContents:
         return walk
 
     def _loose(self, reader: Reader) -> int:
-        """How many of the packs that are read instead are locked for less long than is needed."""
+        """How many packs that are read as substitutes have a lock that ends too early."""
         if self._repository.parameters.lock_mode is LockMode.NONE:
-            return 0  # as everything is
+            return 0  # nothing is locked at all
         until = reader.body.until
         return sum(not self._lasts(ref, until) for ref in reader.substitutes.values())
 
@@ -353,8 +355,8 @@ class OpenedContents:
         return retention is not None and retention.until >= until
 
     def _walk_fast(self, reader: Reader) -> int:
-        """Entries of a tree; raises at the first thing that is wrong."""
-        files: list[tuple[Entry, int]] = []  # that are checked together, and how many chunks each
+        """Check a tree and count its entries; raises at the first fault."""
+        files: list[tuple[Entry, int]] = []  # checked together; each with its number of chunks
         names: list[bytes] = []
         entries = 0
         for entry, _ in reader.tree():
@@ -375,7 +377,7 @@ class OpenedContents:
         return entries
 
     def _walk_carefully(self, reader: Reader, faulty: set[bytes]) -> _Walk:
-        """Every file that is hit, in a tree of which something is wrong."""
+        """Find every file whose content can't be had, in a tree with a fault."""
         walk = _Walk()
         flaws = Flaws()
         elsewhere = _Elsewhere(reader, faulty)
@@ -398,7 +400,7 @@ class OpenedContents:
 
     @staticmethod
     def _note_flaws(walk: _Walk, flaws: Flaws) -> None:
-        """Entries that were stepped over, and where the tree ends early."""
+        """Note entries that were skipped, and where the tree ends early."""
         for bad in flaws.named:
             walk.add(bad.path or b"?", f"a tree entry {bad.problem}")
         walk.file_count += flaws.count - len(flaws.named)
@@ -408,21 +410,21 @@ class OpenedContents:
 
 
 def _sealed_otherwise(error: VaultError) -> str:
-    """What is wrong with what names no key of ours; empty of anything else."""
+    """The problem, if an object is sealed to other keys; empty for any other error."""
     return "is not sealed to this recovery key" if isinstance(error, WrongKeyError) else ""
 
 
 def _check_files(
     reader: Reader, files: Sequence[tuple[Entry, int]], names: Sequence[bytes]
 ) -> None:
-    """Chunks of some files, looked up together; raises as `_check_chunks`."""
+    """Check the chunks of some files in one look-up; raises as `_check_chunks`."""
     found = iter(_check_chunks(reader, names))
     for entry, count in files:
         _check_extent(reader, entry, sum(at.length for at in itertools.islice(found, count)))
 
 
 def _check_giant(reader: Reader, entry: Entry) -> None:
-    """A file whose lists lie outside its entry, piece by piece; raises as `_check_chunks`."""
+    """Check a file whose lists lie outside its entry, in pieces; raises as `_check_chunks`."""
     size = 0
     for names in reader.chunks_of(entry):
         size += sum(at.length for at in _check_chunks(reader, names))
@@ -430,7 +432,7 @@ def _check_giant(reader: Reader, entry: Entry) -> None:
 
 
 def _check_extent(reader: Reader, entry: Entry, size: int) -> None:
-    """Pass if so many bytes in chunks and its holes are all of the file.
+    """Pass if the chunks, ``size`` bytes, and the holes make up the whole file.
 
     Raises:
         IntegrityError: They are not, or the list of its holes is broken.
@@ -448,10 +450,10 @@ def _check_extent(reader: Reader, entry: Entry, size: int) -> None:
 
 
 def _check_chunks(reader: Reader, names: Sequence[bytes]) -> list[ChunkPlace]:
-    """Where the chunks lie, all of them in data packs.
+    """The places of chunks, all of them in data packs.
 
     Raises:
-        IntegrityError: One does not.
+        IntegrityError: One lies in no data pack.
     """
     found = reader.find_all(names)
     for number in {location.pack for location in found}:

@@ -1,4 +1,4 @@
-"""What anybody can check: that objects are there, as large and with the SHA-256 as was signed."""
+"""Checks without a secret key: objects are there with the signed size and SHA-256."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -20,10 +20,10 @@ class NeededObjects:
     Args:
         repository: Read up to its head.
         workers: Executors.
-        progress: Told objects and bytes.
-        found: Takes what is wrong.
-        place: Where workers that share no memory with this process open the store; None: the
-            executors are threads, and the open store is handed to them.
+        progress: Receives the number of objects and bytes.
+        found: Receives what is wrong.
+        place: Where workers in other processes open the store. None: the executors are
+            threads, which use the open store.
     """
 
     def __init__(
@@ -40,21 +40,21 @@ class NeededObjects:
         self._progress = progress
         self._found = found
         self.needed: dict[Key, ObjectRef] = {}
-        self.right: set[Key] = set()  # what was read and has the bytes that were signed
+        self.right: set[Key] = set()  # objects that were read and have the signed bytes
         self.bytes_right = 0
         self.to_read = 0  # objects
 
     # --- what is needed ---
 
     def collect(self, records: Iterable[Record]) -> None:
-        """Read all inventories; a snapshot whose own can't be read is hit."""
+        """Read all inventories; an unreadable one is noted against its snapshot."""
         self._progress.stage("reading inventories")
         for record in records:
             for ref in self._refs(record):
                 self.needed.setdefault(key_of(ref), ref)
 
     def _refs(self, record: Record) -> Sequence[ObjectRef]:
-        """What a snapshot needs; nothing, and it is noted, if its inventory can't be read."""
+        """The objects that a snapshot needs; an unreadable inventory is noted and gives none."""
         subject = f"ledger {record.seq}"
         try:
             inventory = twice(partial(self._repository.inventory, record))
@@ -71,7 +71,7 @@ class NeededObjects:
     # --- looking ---
 
     def check(self, sample: Sample) -> None:
-        """Read the sample; see of the rest that it is there and as large as it must be."""
+        """Read the sample; of all other objects check that they are there in the right size."""
         chosen = sample.choose({name for name, _, _ in self.needed})
         to_read = sorted(key for key in self.needed if key[0] in chosen)
         self.to_read = len(to_read)
@@ -87,7 +87,7 @@ class NeededObjects:
             self._progress.advance(files=1, size=key[2])
 
     def _each(self, keys: Iterable[Key], *, is_read: bool) -> Iterator[Key]:
-        """Those of the objects that a look finds nothing wrong about."""
+        """The objects, of those given, with which nothing is wrong."""
         workers, place = self._workers, self._place
         work = look if place is not None else partial(look, store=self._repository.store)
         tasks = (Look(place=place, ref=self.needed[key], is_read=is_read) for key in keys)
@@ -104,10 +104,10 @@ class NeededObjects:
                 yield key
             self._found.gave()
 
-    # --- whom it concerns ---
+    # --- the snapshots concerned ---
 
     def concern(self, records: Sequence[Record]) -> None:
-        """Say of every snapshot which wrong objects it needs; inventories are read once more."""
+        """Note for every snapshot which wrong objects it needs; reads inventories once more."""
         found = self._found
         if not found.wrong and not found.unread:
             return
