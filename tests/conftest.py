@@ -32,8 +32,8 @@ from vault.crypto.keyfiles import (
 from vault.crypto.keys import chunk_id
 from vault.crypto.sealed import Sealer, Session
 from vault.format import inventory
+from vault.format.entry import Entry
 from vault.format.pack import PackWriter
-from vault.format.tree import Entry
 from vault.ledger.kinds import name_packs
 from vault.ledger.records import Record
 from vault.ledger.remembered import LedgerMemory

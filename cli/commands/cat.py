@@ -9,7 +9,7 @@ from cli.output import entry_text, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import View
 from vault.errors import ConfigError
-from vault.format.tree import Entry
+from vault.format.entry import Entry
 from vault.model import EntryType
 from vault.repository.snapshotspec import select_snapshot
 

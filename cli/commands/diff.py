@@ -9,7 +9,7 @@ from cli import looking
 from cli.output import entry_text, render
 from cli.session import Invocation, pass_invocation
 from vault.browse.diff import Change, ChangeKind, Summary, diff_trees
-from vault.format.tree import Entry
+from vault.format.entry import Entry
 from vault.repository.snapshotspec import select_snapshot
 
 _SIGNS: Final[Mapping[ChangeKind, str]] = {

@@ -11,7 +11,7 @@ from cli.exits import EXIT_DEGRADED
 from cli.output import entry_text, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
-from vault.format.tree import Entry
+from vault.format.entry import Entry
 from vault.model import EntryType
 from vault.repository.snapshotspec import select_snapshot
 

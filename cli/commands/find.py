@@ -13,7 +13,7 @@ from cli.session import Invocation, pass_invocation
 from vault.browse import path_matcher
 from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, IntegrityError, StorageError, WrongKeyError
-from vault.format.tree import Entry
+from vault.format.entry import Entry
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.model import to_rfc3339

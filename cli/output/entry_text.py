@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Any, Final
 
 from cli.output import render
-from vault.format.tree import FILE_TYPES, Entry, Flaws
+from vault.format.entry import FILE_TYPES, Entry
+from vault.format.tree import Flaws
 from vault.model import EntryType
 
 _BATCH: Final = 2_000  # rows that are aligned with one another, so that memory has a bound

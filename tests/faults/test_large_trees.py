@@ -6,15 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from vault.errors import FormatError
-from vault.format.tree import (
-    Entry,
-    TreeHeader,
-    TreeParser,
-    encode_canonical,
-    encode_extra,
-    encode_header,
-)
-from vault.format.tree import frame as framed
+from vault.format.entry import Entry
+from vault.format.entry_encoding import encode_canonical, encode_extra
+from vault.format.entry_encoding import frame as framed
+from vault.format.tree import TreeHeader, TreeParser, encode_header
 from vault.model import EntryType
 
 MILLION = 1_000_000

@@ -17,18 +17,11 @@ from vault.crypto.sealed import Sealer, Session
 from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, VaultError
 from vault.format import inventory
+from vault.format.content_root import ContentRoot, commitment
+from vault.format.entry import Entry, replace_entry
+from vault.format.entry_encoding import encode_canonical, encode_extra, frame
 from vault.format.pack import PackWriter, SealedBlock
-from vault.format.tree import (
-    ContentRoot,
-    Entry,
-    TreeHeader,
-    commitment,
-    encode_canonical,
-    encode_extra,
-    encode_header,
-    frame,
-    replace_entry,
-)
+from vault.format.tree import TreeHeader, encode_header
 from vault.ledger.records import Record
 from vault.ledger.statements import Counts, EventBody, InventoryRef, SnapshotBody, TreeRef
 from vault.machine.workers import make_workers

@@ -16,10 +16,10 @@ import pytest
 
 from vault.errors import IntegrityError
 from vault.format import inventory
-from vault.format.tree import Entry, EntryType
+from vault.format.entry import Entry
 from vault.ledger.records import Record
 from vault.machine.workers import make_workers
-from vault.model import LockMode
+from vault.model import EntryType, LockMode
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.repository.reader import Reader
 from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vault.format.tree import Entry
+from vault.format.entry import Entry
 from vault.repository.reader import Reader
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vault.format.tree import ContentRoot
+from vault.format.content_root import ContentRoot
 from vault.model import EntryType
 from vault.repository.reader import Reader
 from vault.restore import RestoreOutcome

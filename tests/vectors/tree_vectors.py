@@ -15,18 +15,11 @@ from typing import Any
 
 import msgspec
 
-from vault.format.tree import (
-    ContentRoot,
-    Entry,
-    EntryType,
-    ListRef,
-    TreeHeader,
-    commitment,
-    encode_canonical,
-    encode_extra,
-    encode_header,
-    frame,
-)
+from vault.format.content_root import ContentRoot, commitment
+from vault.format.entry import Entry, ListRef
+from vault.format.entry_encoding import encode_canonical, encode_extra, frame
+from vault.format.tree import TreeHeader, encode_header
+from vault.model import EntryType
 
 KEY = bytes(range(32))
 HEADER = TreeHeader(key=KEY, relative=True, sources=(b"/srv/web",))

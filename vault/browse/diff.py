@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final
 
-from vault.format.tree import Entry, Flaws
+from vault.format.entry import Entry
+from vault.format.tree import Flaws
 from vault.model import EntryType, sort_key
 
 _METADATA: Final = ("mode", "uid", "gid", "mtime", "xattrs")

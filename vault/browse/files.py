@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 from vault.browse.spilled import Items, SpilledNumbers
 from vault.encoding import shown_path
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
+from vault.format.entry import ID_SIZE, Entry, ListRef, hole_size
 from vault.format.extents import runs_between
 from vault.format.pack import Directory
-from vault.format.tree import ID_SIZE, Entry, ListRef, hole_size
 from vault.machine.lru import Recent
 from vault.model import ObjectType
 from vault.repository.reader import Located, PackReader, Reader

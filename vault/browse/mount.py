@@ -19,7 +19,8 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from vault.browse import OpenFile, View
 from vault.errors import ConfigError, FormatError, IntegrityError, LocalError, VaultError
-from vault.format.tree import FILE_TYPES, Entry, hole_size, is_plain
+from vault.format.entry import FILE_TYPES, Entry, hole_size
+from vault.format.entry_rules import is_plain
 from vault.model import EntryType
 
 _log = logging.getLogger(__name__)

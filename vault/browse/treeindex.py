@@ -14,7 +14,8 @@ from typing import Final, Self
 
 from vault.encoding import shown_path
 from vault.errors import ConfigError, FormatError
-from vault.format.tree import Entry, Flaws
+from vault.format.entry import Entry
+from vault.format.tree import Flaws
 from vault.format.treefile import Spool, Tree
 from vault.model import EntryType, sort_key
 

@@ -13,7 +13,8 @@ from vault.browse.treeindex import TreeIndex
 from vault.crypto.keyfiles import RecoveryKey
 from vault.encoding import shown_path
 from vault.errors import DigestMismatchError
-from vault.format.tree import Entry, Flaws
+from vault.format.entry import Entry
+from vault.format.tree import Flaws
 from vault.format.treehash import TreeHash
 from vault.ledger.records import Record
 from vault.repository.reader import Reader, StaleIndexError

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from vault.errors import FormatError
-from vault.format.tree import ID_SIZE, Entry, ListRef, expand_levels, split_ids
+from vault.format.entry import ID_SIZE, Entry, ListRef
+from vault.format.tree_levels import expand_levels, split_ids
 
 HOLE = struct.Struct("<QQ")  # offset, length
 Fetch: TypeAlias = Callable[[bytes], bytes]

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 from vault.errors import LocalError
-from vault.format.tree import Entry, Flaws, keep_entry, kept_entry, legible_path
+from vault.format.entry import Entry
+from vault.format.entry_encoding import keep_entry, kept_entry
+from vault.format.tree import Flaws, legible_path
 from vault.model import sort_key
 
 Tree: TypeAlias = Callable[[Flaws, Iterator[bool] | None], Iterable[tuple[Entry | None, bytes]]]

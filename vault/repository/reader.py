@@ -27,22 +27,15 @@ from vault.errors import (
     WrongKeyError,
 )
 from vault.format import extents, packindex
+from vault.format.content_root import ContentRoot, commitment
 from vault.format.domainsecrets import open_domain
+from vault.format.entry import Entry, is_sparse
 from vault.format.inventory import Inventory, Resolver
 from vault.format.pack import BlockPlace as Place
 from vault.format.pack import Directory, open_block, read_directory
 from vault.format.packindex import IndexEntry
-from vault.format.tree import (
-    ContentRoot,
-    Entry,
-    Flaws,
-    TreeHeader,
-    TreeParser,
-    commitment,
-    expand_levels,
-    is_sparse,
-    split_ids,
-)
+from vault.format.tree import Flaws, TreeHeader, TreeParser
+from vault.format.tree_levels import expand_levels, split_ids
 from vault.ledger.records import Record
 from vault.machine.chunkcache import Cache, ChunkPlace
 from vault.machine.lru import Recent

@@ -18,7 +18,8 @@ from vault.crypto.keyfiles import RecoveryKey
 from vault.crypto.keys import SigningKey
 from vault.encoding import shown_path
 from vault.errors import ConfigError, DigestMismatchError, VaultError
-from vault.format.tree import Entry, commitment
+from vault.format.content_root import commitment
+from vault.format.entry import Entry
 from vault.ledger.kinds import name_packs
 from vault.ledger.records import Record
 from vault.ledger.statements import StatementType, Verdict

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from vault.errors import IntegrityError, StorageError, VaultError, WrongKeyError
-from vault.format.tree import Entry
+from vault.format.entry import Entry
 from vault.ledger.records import Record
 from vault.model import EntryType
 from vault.repository.reader import Reader

@@ -21,8 +21,9 @@ from vault.errors import (
     VaultError,
     WrongKeyError,
 )
+from vault.format.entry import Entry
 from vault.format.extents import runs_between
-from vault.format.tree import Entry, split_ids
+from vault.format.tree_levels import split_ids
 from vault.format.treefile import Spool
 from vault.machine.processes import Helper, start
 from vault.machine.workers import Workers, streamed

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from vault.format.tree import Entry
+from vault.format.entry import Entry
 from vault.model import EntryType
 from vault.restore.syscalls import is_nameable
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Final
 
-from vault.format.tree import ContentRoot, Entry, encode_canonical
+from vault.format.content_root import ContentRoot
+from vault.format.entry import Entry
+from vault.format.entry_encoding import encode_canonical
 from vault.ledger.statements import Verdict
 from vault.machine import metadata
 from vault.model import EntryType, sort_key

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
-from vault.format.tree import ENTRY_TYPES, Entry, canonical_of
+from vault.format.entry import ENTRY_TYPES, Entry
+from vault.format.entry_encoding import canonical_of
 from vault.format.treehash import TreeHash
 from vault.machine import metadata
 from vault.machine.mounts import in_memory

@@ -24,7 +24,9 @@ from vault.errors import (
     MissingObjectError,
     VaultError,
 )
-from vault.format.tree import Entry, Flaws, commitment, hole_size, replace_entry
+from vault.format.content_root import commitment
+from vault.format.entry import Entry, hole_size, replace_entry
+from vault.format.tree import Flaws
 from vault.format.treefile import Spool
 from vault.ledger.statements import COUNTED, Counts, Verdict
 from vault.machine import metadata

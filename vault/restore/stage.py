@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Self, TypeVar
 
 from vault.errors import FormatError, LocalError, VaultError
-from vault.format.tree import FILE_TYPES, Entry, EntryType, is_sparse, replace_entry
+from vault.format.entry import FILE_TYPES, Entry, is_sparse, replace_entry
 from vault.machine import metadata
+from vault.model import EntryType
 from vault.restore.journal import Journal, Journals, KeptMeta, Local, MountPoint, State, Subject
 from vault.restore.note import Note, remove_note, write_note
 from vault.restore.syscalls import (

@@ -13,7 +13,7 @@ from typing import Final
 
 from vault.encoding import shown_path
 from vault.errors import ConfigError, FormatError, LocalError
-from vault.format.tree import is_plain
+from vault.format.entry_rules import is_plain
 from vault.machine import metadata
 from vault.machine.libc import libc
 from vault.machine.lru import Recent

@@ -6,8 +6,8 @@ own, stored as a tree is, while the file is being read (docs/format.md 8.1).
 
 from collections.abc import Callable, Iterable, Sequence
 
+from vault.format.entry import ID_SIZE, MAX_INLINE, Entry, ListRef, replace_entry
 from vault.format.extents import HOLE
-from vault.format.tree import ID_SIZE, MAX_INLINE, Entry, ListRef, replace_entry
 from vault.snapshot.dedup import TreeBuilder
 
 _PIECE = 262_144  # bytes that are handed on at once

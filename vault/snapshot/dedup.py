@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from vault.crypto.keys import chunk_id
 from vault.format.chunker import Chunker, ChunkSizes
-from vault.format.tree import fold_levels
+from vault.format.tree_levels import fold_levels
 from vault.machine.chunkcache import Cache, ChunkPlace
 from vault.model import Buffer, ObjectType
 from vault.snapshot.packer import Packer

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from vault.format.tree import decode_entry
+from vault.format.entry_encoding import decode_entry
 from vault.snapshot.lastrun import ListRecord
 
 _TICK_NS = 2 * 10**9  # no file system that has hard links writes its times by a coarser clock

@@ -9,18 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from vault.errors import FormatError
-from vault.format.tree import (
-    ID_SIZE,
-    MAX_CANONICAL,
-    MAX_META_NAME,
-    MAX_TIME,
-    MIN_TIME,
-    Entry,
-    broken_rule,
-    encode_canonical,
-    encode_entry,
-    replace_entry,
-)
+from vault.format.entry import ID_SIZE, MAX_META_NAME, MAX_TIME, MIN_TIME, Entry, replace_entry
+from vault.format.entry_encoding import MAX_CANONICAL, encode_canonical, encode_entry
+from vault.format.entry_rules import broken_rule
 from vault.machine import metadata
 from vault.model import SYMLINK_MODE, EntryType
 from vault.snapshot import walk

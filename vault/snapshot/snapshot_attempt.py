@@ -15,8 +15,10 @@ from vault.crypto.keys import random_bytes
 from vault.crypto.sealed import Session
 from vault.errors import ConfigError
 from vault.format.chunker import ChunkSizes
+from vault.format.content_root import commitment
+from vault.format.entry_encoding import frame
 from vault.format.packindex import IndexEntry
-from vault.format.tree import TreeHeader, commitment, encode_header, frame
+from vault.format.tree import TreeHeader, encode_header
 from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
 from vault.machine.chunkcache import Cache, PackRow
 from vault.model import LockMode, ObjectType, replace_body, to_rfc3339

@@ -18,15 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vault.errors import ConfigError
-from vault.format.tree import (
-    ContentRoot,
-    Entry,
-    TreeOrder,
-    decode_entry,
-    frame,
-    replace_entry,
-    type_in,
-)
+from vault.format.content_root import ContentRoot
+from vault.format.entry import Entry, replace_entry
+from vault.format.entry_encoding import decode_entry, frame, type_in
+from vault.format.tree_order import TreeOrder
 from vault.ledger.statements import COUNTED, Counts
 from vault.machine import metadata, mounts
 from vault.machine.workers import Workers

@@ -23,7 +23,7 @@ from typing import NamedTuple, Self, TypeAlias
 
 from vault import patterns
 from vault.errors import ConfigError
-from vault.format.tree import ENTRY_TYPES
+from vault.format.entry import ENTRY_TYPES
 from vault.machine import cachetag
 from vault.model import MAX_PATH, EntryType, sort_key
 from vault.snapshot import safe_open

@@ -22,7 +22,8 @@ from vault.errors import (
     VaultError,
     WrongKeyError,
 )
-from vault.format.tree import Entry, Flaws, hole_size
+from vault.format.entry import Entry, hole_size
+from vault.format.tree import Flaws
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.statements import RootBody, StatementType

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.browse.diff import Change, ChangeKind, Summary, compare, diff_trees
-from vault.format.tree import Entry
+from vault.format.entry import Entry
 from vault.model import EntryType, sort_key
 
 

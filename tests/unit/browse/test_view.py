@@ -13,7 +13,8 @@ from vault.browse import OpenFile, TreeIndex, View, path_matcher
 from vault.browse.files import Blocks, FileContent
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
 from vault.format import packindex
-from vault.format.tree import Entry, encode_canonical
+from vault.format.entry import Entry
+from vault.format.entry_encoding import encode_canonical
 from vault.model import EntryType, ObjectRef
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ def test_any_part_of_a_giant_file_reads_as_it_was(
     (source / "new").mkdir()
     (source / name).replace(source / "new/file") if name != "vast" else _comb(source / "new/file")
     path, expected = b"new/file", (source / "new/file").read_bytes()
-    for module in "format.tree", "snapshot.chunks_and_holes", "snapshot.file_reader":
+    for module in "format.entry_rules", "snapshot.chunks_and_holes", "snapshot.file_reader":
         monkeypatch.setattr(f"vault.{module}.MAX_INLINE", 1)
     lab.snapshot(source / "new")
     lab.snapshot(source)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from vault.errors import FormatError, MissingObjectError
+from vault.format.entry import Entry, ListRef
 from vault.format.extents import holes_of, listed_ids, runs_between
-from vault.format.tree import Entry, ListRef
 from vault.model import EntryType
 
 HEAD, *CASES = json.loads(

@@ -15,28 +15,13 @@ from hypothesis import strategies as st
 from vault import errors
 from vault.errors import FormatError, VaultError
 from vault.format.chunker import Chunker, ChunkSizes
-from vault.format.tree import (
-    ID_SIZE,
-    MAX_TREE_LEVEL,
-    ContentRoot,
-    Entry,
-    EntryType,
-    Flaws,
-    TreeHeader,
-    TreeOrder,
-    TreeParser,
-    commitment,
-    decode_entry,
-    encode_canonical,
-    encode_extra,
-    encode_header,
-    expand_levels,
-    fold_levels,
-    frame,
-    replace_entry,
-    sort_key,
-    split_ids,
-)
+from vault.format.content_root import ContentRoot, commitment
+from vault.format.entry import ID_SIZE, Entry, replace_entry
+from vault.format.entry_encoding import decode_entry, encode_canonical, encode_extra, frame
+from vault.format.tree import Flaws, TreeHeader, TreeParser, encode_header
+from vault.format.tree_levels import MAX_TREE_LEVEL, expand_levels, fold_levels, split_ids
+from vault.format.tree_order import TreeOrder
+from vault.model import EntryType, sort_key
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 STREAM = (VECTORS / "tree" / "stream.bin").read_bytes()

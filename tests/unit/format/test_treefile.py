@@ -11,18 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.errors import LocalError
-from vault.format.tree import (
-    Entry,
-    EntryType,
-    Flaws,
-    TreeHeader,
-    TreeParser,
-    encode_canonical,
-    encode_extra,
-    encode_header,
-    frame,
-)
+from vault.format.entry import Entry
+from vault.format.entry_encoding import encode_canonical, encode_extra, frame
+from vault.format.tree import Flaws, TreeHeader, TreeParser, encode_header
 from vault.format.treefile import Spool, Tree
+from vault.model import EntryType
 
 
 def _entries(*lengths: int) -> list[tuple[Entry, bytes]]:

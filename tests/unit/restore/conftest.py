@@ -10,7 +10,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from vault.format.tree import ContentRoot, Entry, EntryType, encode_canonical, sort_key
+from vault.format.content_root import ContentRoot
+from vault.format.entry import Entry
+from vault.format.entry_encoding import encode_canonical
+from vault.model import EntryType, sort_key
 from vault.restore.journal import Journals, Local, Subject
 from vault.restore.stage import Stager, Staging
 from vault.restore.syscalls import Fs

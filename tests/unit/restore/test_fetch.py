@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
-from vault.format.tree import Entry, split_ids
+from vault.format.entry import Entry
+from vault.format.tree_levels import split_ids
 from vault.machine.chunkcache import ChunkPlace
 from vault.model import EntryType, ObjectType
 from vault.repository.reader import Located

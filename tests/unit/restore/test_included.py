@@ -2,7 +2,8 @@
 
 import hashlib
 
-from vault.format.tree import Entry, encode_canonical
+from vault.format.entry import Entry
+from vault.format.entry_encoding import encode_canonical
 from vault.model import EntryType
 from vault.restore.included import Selection, nameable, select_entries
 

@@ -14,10 +14,12 @@ from typing import TypeAlias
 import pytest
 
 from vault.errors import LocalError
-from vault.format.tree import Entry, EntryType, encode_canonical
+from vault.format.entry import Entry
+from vault.format.entry_encoding import encode_canonical
 from vault.ledger.statements import Verdict
 from vault.machine import metadata
 from vault.machine.workers import InlineExecutor
+from vault.model import EntryType
 from vault.progress import NO_PROGRESS
 from vault.restore import readback as disk_module
 from vault.restore.prove import ProofReport, prove, read_back

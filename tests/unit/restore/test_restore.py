@@ -25,7 +25,8 @@ from vault.errors import (
     StorageUnavailableError,
 )
 from vault.format import treefile
-from vault.format.tree import Entry, encode_canonical, replace_entry
+from vault.format.entry import Entry, replace_entry
+from vault.format.entry_encoding import encode_canonical
 from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, Verdict
 from vault.machine.workers import make_workers

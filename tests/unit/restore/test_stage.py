@@ -14,9 +14,11 @@ from typing import TypeAlias
 import pytest
 
 from vault.errors import FormatError, LocalError
-from vault.format.tree import Entry, EntryType, encode_canonical
+from vault.format.entry import Entry
+from vault.format.entry_encoding import encode_canonical
 from vault.ledger.statements import Verdict
 from vault.machine.workers import InlineExecutor
+from vault.model import EntryType
 from vault.restore.capabilities import probe
 from vault.restore.journal import Local
 from vault.restore.prove import prove

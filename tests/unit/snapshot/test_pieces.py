@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vault.format.chunker import Chunker, ChunkSizes
-from vault.format.tree import decode_entry
+from vault.format.entry_encoding import decode_entry
 from vault.snapshot import file_reader, stream
 from vault.snapshot.chunks_and_holes import Extents
 from vault.snapshot.dedup import TreeBuilder

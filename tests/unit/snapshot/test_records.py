@@ -11,24 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vault.errors import FormatError
-from vault.format.tree import (
+from vault.format.content_root import ContentRoot
+from vault.format.entry import MAX_TIME, MAX_ZEROS, MIN_TIME, Entry, replace_entry
+from vault.format.entry_encoding import (
     MAX_CANONICAL,
-    MAX_TIME,
-    MAX_ZEROS,
-    MIN_TIME,
-    ContentRoot,
-    Entry,
-    TreeHeader,
-    TreeOrder,
-    TreeParser,
     decode_entry,
     encode_canonical,
     encode_entry,
     encode_extra,
-    encode_header,
     frame,
-    replace_entry,
 )
+from vault.format.tree import TreeHeader, TreeParser, encode_header
+from vault.format.tree_order import TreeOrder
 from vault.model import EntryType
 from vault.snapshot import walk
 from vault.snapshot.chunks_and_holes import Extents

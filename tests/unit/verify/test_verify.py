@@ -21,8 +21,9 @@ from vault.errors import (
     StorageUnavailableError,
     WrongKeyError,
 )
+from vault.format.entry import Entry, replace_entry
+from vault.format.entry_encoding import encode_entry
 from vault.format.pack import DIRECTORY_COUNTER, Directory, FinishedPack, PackWriter
-from vault.format.tree import Entry, encode_entry, replace_entry
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.statements import Recipient
