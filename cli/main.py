@@ -35,6 +35,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first l
         "cli.commands.status:status",
         "Show how every dataset stands: newest snapshot, last proof.",
     ),
+    "log": (
+        "cli.commands.log:log",
+        "List the statements of the ledger, from SEQ on: who did what, when, how it ended.",
+    ),
+    "show": (
+        "cli.commands.show:show",
+        "Show all of the statement SEQ of the ledger: 'vault log' and warnings name numbers.",
+    ),
     "ls": ("cli.commands.ls:ls", "List what SNAPSHOT holds, or its directory PATH."),
     "cat": ("cli.commands.cat:cat", "Write the file PATH of SNAPSHOT to stdout."),
     "diff": ("cli.commands.diff:diff", "List what differs from SNAPSHOT_A to SNAPSHOT_B."),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from vault.errors import ConfigError
 
@@ -27,6 +27,32 @@ def parse_duration(text: str) -> timedelta:
             found=repr(text[:40]),
         )
     return timedelta(seconds=seconds)
+
+
+def parse_since(text: str, now: datetime, *, zone: tzinfo | None = None) -> datetime:
+    """Read the beginning of a time: ``2026-01-31``, ``2026-01-31 06:30``, or a duration ago.
+
+    Args:
+        text: As given.
+        now: By the caller's clock, aware.
+        zone: Of a time that has none; None is the zone of this machine.
+
+    Raises:
+        ConfigError: None of these.
+    """
+    try:
+        if _DURATION.fullmatch(text.strip()):
+            return now - parse_duration(text)
+        moment = datetime.fromisoformat(text.strip())
+        if moment.tzinfo is None and zone is not None:
+            moment = moment.replace(tzinfo=zone)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(
+            "not a time since when",
+            expected="for example 2026-01-31, '2026-01-31 06:30', or 7d",
+            found=repr(text[:40]),
+        ) from error
 
 
 def format_duration(span: timedelta) -> str:

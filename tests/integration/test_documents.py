@@ -114,6 +114,8 @@ def printed(
     documents.append(vault_json("snapshot", source, "--name", "data"))
     documents.append(vault_json("list"))
     documents.append(vault_json("restore", "data", "target"))
+    documents.append(vault_json("log", "--type", "restore"))
+    documents.append(vault_json("show", 3))
     documents.append(vault_json("restore", "data", "target", "--replace"))
     (note,) = home.glob(".target.vault-*.note")
     documents.append(vault_json("restore", "--undo", "--from", note, "--yes"))

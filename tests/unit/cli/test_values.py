@@ -1,10 +1,10 @@
 """Durations and shares as people write them."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cli.values import format_age, format_duration, parse_duration, parse_share
+from cli.values import format_age, format_duration, parse_duration, parse_share, parse_since
 from vault.errors import ConfigError
 
 
@@ -31,6 +31,29 @@ def test_anything_else_is_no_duration(text: str) -> None:
     """Nothing is guessed, nothing lasts over a hundred years."""
     with pytest.raises(ConfigError, match="not a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+        ("2026-01-31 06:30", datetime(2026, 1, 31, 6, 30, tzinfo=UTC)),
+        ("2026-01-31T06:30:15Z", datetime(2026, 1, 31, 6, 30, 15, tzinfo=UTC)),
+        ("2026-01-31T06:30+02:00", datetime(2026, 1, 31, 4, 30, tzinfo=UTC)),
+        ("7d", datetime(2026, 2, 22, 12, tzinfo=UTC)),
+    ],
+)
+def test_since_is_the_beginning_of_a_time_or_so_long_ago(text: str, moment: datetime) -> None:
+    """A day begins at its start: what happened on it is after it."""
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert parse_since(text, now, zone=UTC) == moment
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-02-30", "2026", "-7d", "0001-01-01"])
+def test_anything_else_is_no_time(text: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(ConfigError, match=r"not a time since when|not a duration"):
+        parse_since(text, datetime(2026, 3, 1, tzinfo=UTC))
 
 
 @pytest.mark.parametrize("text", ["30d", "12h", "90m", "61s"])

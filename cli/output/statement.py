@@ -1,0 +1,213 @@
+"""Statements of the ledger for people, and for programs: `vault log` and `vault show`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cli.output import render
+from vault.ledger.statements import (
+    WHOLE_SHARE,
+    EventBody,
+    HeartbeatBody,
+    HoldBody,
+    PolicyBody,
+    PruneBody,
+    RootBody,
+    SnapshotBody,
+    VerificationBody,
+    WriterBody,
+)
+from vault.model import Body, body_to_json, to_rfc3339
+from vault.repository.chronicle import CitedEvidence, Effect, SignedBy, StatementView
+
+KEY_DIGITS = 16  # of a key id that is shown: as many as a command takes for one
+_SHOWN_ITEMS = 8  # of a list in a signed body or an attestation
+_SHOWN_TEXT = 200  # characters of a text in them: a recipient's key takes 1,600
+
+
+# --- for people ---
+
+
+def deed(body: Body | None) -> str:
+    """What a statement says that was done, in a few words; untrusted."""
+    match body:
+        case RootBody():
+            said = _root(body)
+        case WriterBody():
+            said = _writer(body)
+        case SnapshotBody():
+            said = _snapshot(body)
+        case VerificationBody():
+            said = _verification(body)
+        case EventBody():
+            of = f": snapshot {body.snapshot}" if body.snapshot is not None else ""
+            said = f"{body.verdict}{of}{_bad(body)}"
+        case HeartbeatBody():
+            said = body.note + (f", accepts {body.accepted}" if body.accepted else "")
+        case PolicyBody():
+            said = _with_reason(f"policy {body.sha256[:KEY_DIGITS]}", body.reason)
+        case HoldBody():
+            done = "holds" if body.action == "add" else "releases"
+            said = _with_reason(f"{body.author} {done} snapshot {body.snapshot}", body.reason)
+        case PruneBody():
+            said = f"{body.phase}, {body.plan[:KEY_DIGITS]}"
+        case _:
+            said = ""
+    return said
+
+
+def _snapshot(body: SnapshotBody) -> str:
+    whole = "complete" if body.complete else "INCOMPLETE"
+    until = render.moment(body.until)
+    return f"{body.dataset}, {whole}, {render.contents(body.counts)}, until {until}"
+
+
+def _root(body: RootBody) -> str:
+    keys, recipients = (
+        render.plural(len(some), word)
+        for some, word in ((body.keys, "key"), (body.recipients, "recipient"))
+    )
+    days = body.parameters.max_retention // 86_400
+    lock = body.parameters.lock_mode.value
+    return f"root {body.version}: {keys}, {recipients}, lock {lock}, kept at most {days} days"
+
+
+def _writer(body: WriterBody) -> str:
+    patterns = " ".join(body.datasets) or "nothing"
+    match body.action:
+        case "limit":
+            said = f"limits {body.name} to {patterns}"
+        case "revoke":
+            said = f"revokes {body.name}"
+            if body.distrust_from is not None:
+                said += f", distrusts it from {body.distrust_from} on"
+        case _:
+            what = "replaces the key of" if body.replaces else "enrols"
+            domain = f", domain {body.domain.name}" if body.domain is not None else ""
+            said = f"{what} {body.name} for {patterns}{domain}"
+    return _with_reason(said, body.reason)
+
+
+def _verification(body: VerificationBody) -> str:
+    ranges = ", ".join(
+        str(first) if first == last else f"{first}-{last}" for first, last in body.snapshots
+    )
+    if body.slice is not None:
+        part = f", slice {body.slice[0] + 1} of {body.slice[1]}"
+    elif body.share < WHOLE_SHARE:
+        part = f", {body.share / 10_000:g} % read"
+    else:
+        part = ""
+    opened = "" if body.opened else ", not opened"
+    return f"{body.verdict}: snapshots {ranges}{part}{opened}{_bad(body)}"
+
+
+def _bad(body: EventBody | VerificationBody) -> str:
+    return f", {render.plural(body.bad_count, 'pack')} wrong" if body.bad_count else ""
+
+
+def _with_reason(said: str, reason: str) -> str:
+    return f"{said}: {reason}" if reason else said
+
+
+def signer_text(signer: SignedBy, *, digits: int = KEY_DIGITS) -> str:
+    """Host or key by name, and enough of its id to name it to a command."""
+    return f"{signer.name or 'not listed'} {signer.key[:digits]}"
+
+
+def effect_text(view: StatementView, cited: CitedEvidence | None, *, opened: bool) -> str:
+    """What a statement amounts to, and how far what it cites was checked.
+
+    Args:
+        view: Of the statement.
+        cited: What it cites, if that was opened.
+        opened: Whether it would have been opened if it cited something.
+    """
+    if view.effect is Effect.DISTRUSTED:
+        return f"distrusted by {view.record.distrusted_by}"
+    if view.effect is not Effect.VALID:
+        return view.effect.value
+    if not opened:
+        return "valid, evidence not opened"
+    if cited is None:
+        return "valid"
+    return "NOT BELIEVED" if cited.problem else "valid, evidence checked"
+
+
+def doom_text(doomed: int | None) -> str:
+    """What prune plans mean for a snapshot; empty where they mean nothing."""
+    if doomed is None:
+        return "whether a prune plan dooms it can't be told"
+    return f"doomed: prune plans name {render.plural(doomed, 'object')} of it" if doomed else ""
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """A signed JSON value as names and texts, with the names of outer members in front."""
+    if isinstance(value, Mapping) and value:
+        for inner, each in value.items():
+            yield from flat(each, f"{name}.{inner}" if name else str(inner))
+    elif isinstance(value, Sequence) and not isinstance(value, str) and any(map(_is_nested, value)):
+        for number, each in enumerate(value[:_SHOWN_ITEMS]):
+            yield from flat(each, f"{name}.{number}")
+        yield from _left(name, len(value))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        yield name, " ".join(map(_plain, value[:_SHOWN_ITEMS])) or _plain(None)
+        yield from _left(name, len(value))
+    else:
+        yield name, _plain(value)
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, Mapping | list | tuple)
+
+
+def _left(name: str, count: int) -> Iterator[tuple[str, str]]:
+    if count > _SHOWN_ITEMS:
+        yield f"{name} …", f"{count - _SHOWN_ITEMS:,} more, see --json"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not value and value != 0:
+        return "none"
+    text = str(value)
+    cut = len(text) > _SHOWN_TEXT
+    return f"{text[:_SHOWN_TEXT]}… ({len(text):,} characters, see --json)" if cut else text
+
+
+# --- for programs ---
+
+
+def view_fields(view: StatementView, cited: CitedEvidence | None) -> dict[str, Any]:
+    """What `vault log` says of a statement."""
+    record = view.record
+    return {
+        "seq": record.seq,
+        "head": str(record.head),
+        "type": record.type,
+        "effect": view.effect.value,
+        "reason": record.reason or None,
+        "distrusted_by": record.distrusted_by,
+        "signer": {
+            "name": view.signer.name,
+            "key": view.signer.key,
+            "roles": list(view.signer.roles),
+            "revoked": view.signer.revoked,
+        },
+        "signed": to_rfc3339(record.time) if record.time is not None else None,
+        "stored": to_rfc3339(view.stored),
+        "datasets": list(view.datasets),
+        "body": body_to_json(record.body) if record.body is not None else None,
+        "cites": _cites_fields(cited),
+    }
+
+
+def _cites_fields(cited: CitedEvidence | None) -> dict[str, Any] | None:
+    if cited is None:
+        return None
+    return {
+        "digest": cited.digest,
+        "borne_out": not cited.problem,
+        "problem": cited.problem or None,
+        "objects": cited.objects,
+    }

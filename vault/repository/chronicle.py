@@ -1,0 +1,294 @@
+"""The ledger for people: who did what, when and by whose clock, how it ended, what came of it.
+
+What a statement amounts to is decided in `vault.ledger.chain`; here it is gathered for one
+statement at a time. The decisions are pure; `look_up` reads what a statement cites.
+"""
+
+import dataclasses
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from vault.crypto.keys import VerifyKey
+from vault.encoding import b64decode_strict
+from vault.errors import ConfigError, IntegrityError, VaultError
+from vault.format.inventory import parse_plan
+from vault.ledger.chain import Ledger
+from vault.ledger.kinds import parse_writer_key
+from vault.ledger.records import Record, Status
+from vault.ledger.statements import (
+    EventBody,
+    HoldBody,
+    PruneBody,
+    RootBody,
+    SnapshotBody,
+    StatementType,
+    VerificationBody,
+    WriterBody,
+)
+from vault.model import Digest
+from vault.repository.attestations import Attestation, objections, open_attestation
+from vault.repository.repository import Repository
+
+_SKEW: Final = timedelta(minutes=15)  # a claim farther off the store's clock is worth a word
+
+
+class Effect(StrEnum):
+    """What a statement amounts to now."""
+
+    VALID = "valid"
+    VOID = "void"
+    DISTRUSTED = "distrusted"  # valid once; a later statement voids it
+    UNKNOWN = "not understood"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SignedBy:
+    """Whose key signed a statement, as it was listed for it."""
+
+    name: str  # of the host, or of the key in the root; empty where neither lists it
+    key: str  # id, hex
+    roles: tuple[str, ...]
+    revoked: int | None = None  # seq; of a host's key
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StatementView:
+    """What people are told of one statement without reading what it cites."""
+
+    record: Record
+    effect: Effect
+    signer: SignedBy
+    stored: datetime  # by the store's clock
+    is_skewed: bool  # its own time is far from the store's
+    datasets: tuple[str, ...]  # that it concerns, sorted; of an enrolment, those its patterns match
+
+
+class Chronicle:
+    """What a ledger says, statement by statement. Pure.
+
+    Args:
+        ledger: Read up to its head.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._taken: dict[str, list[int]] = {}  # seqs of its snapshots, void ones too, by dataset
+        for record in ledger.records:
+            if isinstance(record.body, SnapshotBody):
+                self._taken.setdefault(record.body.dataset, []).append(record.seq)
+
+    def view(self, record: Record) -> StatementView:
+        """What is told of a statement."""
+        stored = self._ledger.stored(record)
+        return StatementView(
+            record=record,
+            effect=_effect(record),
+            signer=signed_by(self._ledger, record),
+            stored=stored,
+            is_skewed=record.time is not None and abs(record.time - stored) > _SKEW,
+            datasets=tuple(name for name in sorted(self._taken) if self._concerns(record, name)),
+        )
+
+    def choose(
+        self,
+        *,
+        types: Collection[str] = (),
+        dataset: str | None = None,
+        since: datetime | None = None,
+        first: int = 0,
+    ) -> list[Record]:
+        """Statements that are asked for, by seq.
+
+        Args:
+            types: Of these types; all if none is given.
+            dataset: That concern it.
+            since: That the store took then or later.
+            first: From this seq on.
+
+        Raises:
+            ConfigError: The ledger has no statement ``first``, or no snapshot of that dataset.
+        """
+        if first:
+            statement_at(self._ledger, first)
+        if dataset is not None and dataset not in self._taken:
+            known = ", ".join(sorted(self._taken)[:10]) or "none"
+            raise ConfigError(
+                f"there is no snapshot of dataset {dataset[:80]!r}", hint=f"datasets here: {known}"
+            )
+        return [
+            record
+            for record in self._ledger.records[first:]
+            if (not types or record.type in types)
+            and (since is None or self._ledger.stored(record) >= since)
+            and (dataset is None or self._concerns(record, dataset))
+        ]
+
+    def _concerns(self, record: Record, dataset: str) -> bool:
+        match record.body:
+            case SnapshotBody() as body:
+                return body.dataset == dataset
+            case WriterBody() as body:
+                patterns = body.datasets or self._patterns_of(body)
+                return any(fnmatchcase(dataset, pattern) for pattern in patterns)
+            case VerificationBody() as body:
+                taken = self._taken[dataset]
+                return any(
+                    bisect_left(taken, first) < bisect_right(taken, min(last, record.seq))
+                    for first, last in body.snapshots
+                )
+            case EventBody() | HoldBody() as body:
+                return body.snapshot in self._taken[dataset]
+            case _:
+                return False
+
+    def _patterns_of(self, body: WriterBody) -> Sequence[str]:
+        """Of the key that a revocation is about."""
+        writer = self._ledger.writers.get(parse_writer_key(body).id)
+        return writer.datasets if writer is not None else ()
+
+
+def statement_at(ledger: Ledger, seq: int) -> Record:
+    """The statement of that number.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if 0 <= seq < len(ledger.records):
+        return ledger.records[seq]
+    raise ConfigError(
+        f"the ledger has no statement {seq}",
+        found=f"statements 0 to {len(ledger.records) - 1}",
+        hint="'vault log' lists them",
+    )
+
+
+def _effect(record: Record) -> Effect:
+    if record.distrusted_by is not None:
+        return Effect.DISTRUSTED
+    match record.status:
+        case Status.VALID:
+            return Effect.VALID
+        case Status.VOID:
+            return Effect.VOID
+        case Status.UNKNOWN:
+            return Effect.UNKNOWN
+
+
+def signed_by(ledger: Ledger, record: Record) -> SignedBy:
+    """Whose key it was: by the root that judged the statement, else by the host's enrolment."""
+    for listed in ledger.authority_at(record.seq).body.keys:
+        if VerifyKey.from_der(b64decode_strict(listed.public)).id == record.key_id:
+            return SignedBy(
+                name=listed.name, key=record.key_id, roles=tuple(map(str, listed.roles))
+            )
+    writer = ledger.writers.get(record.key_id)
+    if writer is not None:
+        return SignedBy(
+            name=writer.name, key=record.key_id, roles=("writer",), revoked=writer.revoked
+        )
+    return SignedBy(name="", key=record.key_id, roles=())
+
+
+# --- what came of it ---
+
+
+def later_about(ledger: Ledger, record: Record) -> list[Record]:
+    """Later statements, void ones too, that are about this one, by seq. Pure."""
+    return [each for each in ledger.records[record.seq + 1 :] if _is_about(each, record)]
+
+
+def _is_about(later: Record, record: Record) -> bool:
+    if later.seq == record.distrusted_by:
+        return True
+    match record.body:
+        case SnapshotBody():
+            return _covers_snapshot(later, record.seq)
+        case WriterBody() as body:
+            return isinstance(later.body, WriterBody) and _names_key(later.body, body)
+        case PruneBody() as body:
+            return isinstance(later.body, PruneBody) and later.body.plan == body.plan
+        case RootBody():
+            return later.type == StatementType.ROOT
+        case _:
+            return False
+
+
+def _covers_snapshot(later: Record, seq: int) -> bool:
+    match later.body:
+        case VerificationBody() as body:
+            return any(first <= seq <= last for first, last in body.snapshots)
+        case EventBody() | HoldBody() as body:
+            return body.snapshot == seq
+        case _:
+            return False
+
+
+def _names_key(later: WriterBody, body: WriterBody) -> bool:
+    return later.public == body.public or later.replaces == parse_writer_key(body).id
+
+
+# --- what it cites ---
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CitedEvidence:
+    """What a statement cites, opened and compared with it."""
+
+    digest: str
+    problem: str = ""  # why it does not bear the statement out; empty if it does
+    attestation: Attestation | None = None  # of a restore, drill or verification
+    objects: int | None = None  # that a prune plan names
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the restorer attested beside the statement."""
+        return dict(self.attestation.details) if self.attestation is not None else {}
+
+
+def cited_digest(record: Record) -> str:
+    """Digest of the evidence that a statement names; empty if it names none."""
+    match record.body:
+        case EventBody() | VerificationBody() as body:
+            return body.attestation
+        case PruneBody() as body:
+            return body.plan
+        case _:
+            return ""
+
+
+def look_up(repository: Repository, record: Record) -> CitedEvidence | None:
+    """Open what a statement cites; None if it cites nothing.
+
+    Raises:
+        StorageError: The store can't be asked.
+    """
+    digest = cited_digest(record)
+    if not digest:
+        return None
+    try:
+        data = repository.read_evidence(Digest.parse(digest))
+        if isinstance(record.body, PruneBody):
+            return CitedEvidence(digest=digest, objects=sum(1 for _ in parse_plan(data)))
+        problems = objections(data, record, repository.ledger)
+        if problems:
+            return CitedEvidence(digest=digest, problem=str(problems[0]))
+        attestation = open_attestation(data, repository.ledger, seq=record.seq)
+    except IntegrityError as error:
+        return CitedEvidence(digest=digest, problem=str(error))
+    return CitedEvidence(digest=digest, attestation=attestation)
+
+
+def doomed_needs(repository: Repository, record: Record) -> int | None:
+    """How many objects that a snapshot needs a prune plan names; None where it can't be told."""
+    doomed = repository.planned_deletions()
+    if not doomed:
+        return 0
+    try:
+        found = repository.inventory(record)
+    except VaultError:
+        return None
+    return sum((ref.name, ref.version) in doomed for ref in (*found.bases, *found.objects))
