@@ -20,7 +20,7 @@ from pathlib import Path
 from vault.crypto.keyfiles import load_writer
 from vault.model import Digest
 from vault.repository.repository import Repository
-from vault.snapshot import SnapshotRequest, reading, sourcerun, take_snapshot
+from vault.snapshot import SnapshotRequest, file_reader, sourcerun, take_snapshot
 from vault.storage.local import LocalStore
 from vault.machine.workers import make_workers
 root, keys, base, source, stall, now = sys.argv[1:]
@@ -28,7 +28,7 @@ begin = time.monotonic()
 def clock():
     return datetime.fromtimestamp(float(now) + time.monotonic() - begin, UTC)
 sourcerun.BATCH_SIZE = sourcerun.JOURNAL_SIZE = 16_384
-read, put = reading.FileReader.read_batch, LocalStore.put
+read, put = file_reader.FileReader.read_batch, LocalStore.put
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 def read_batch(self, items, room):
@@ -40,7 +40,7 @@ def stalled_put(self, name, *args, **options):
     say("put", name)
     time.sleep(float(stall))
     return version
-reading.FileReader.read_batch, LocalStore.put = read_batch, stalled_put
+file_reader.FileReader.read_batch, LocalStore.put = read_batch, stalled_put
 os.fsync = lambda _: None
 key = load_writer(Path(keys))
 store = LocalStore(Path(root), clock=clock)

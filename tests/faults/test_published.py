@@ -12,7 +12,8 @@ from vault.ledger.records import Record
 from vault.machine.chunkcache import Cache, DamagedCacheError
 from vault.machine.workers import make_workers
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
-from vault.snapshot.lastrun import EntryListWriter, ListJournal
+from vault.snapshot.lastrun import EntryListWriter
+from vault.snapshot.run_journal import ListJournal
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:

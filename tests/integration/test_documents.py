@@ -14,7 +14,8 @@ import pytest
 import cli
 from cli.main import COMMANDS, app
 from docs.reference import helps, man, reference
-from vault.storage.conformance import Barred, Probe, ProbeOutcome, Row, StoreReport
+from vault.storage.conformance import Probe, ProbeOutcome, StoreReport
+from vault.storage.conformance_probes import Barred, Row
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]

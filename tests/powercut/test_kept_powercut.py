@@ -19,7 +19,8 @@ from vault.ledger.envelope import Head
 from vault.ledger.trust import HeadMemory
 from vault.model import Digest, LockMode, Retention
 from vault.repository import attestations
-from vault.snapshot.lastrun import EntryListWriter, ListHead, ListRecord
+from vault.snapshot.lastrun import EntryListWriter
+from vault.snapshot.list_records import ListHead, ListRecord
 from vault.storage.local import LocalStore
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from vault.format.extents import runs_between
 from vault.format.pack import Directory
 from vault.machine.lru import Recent
 from vault.model import ObjectType
-from vault.repository.reader import Located, PackReader, Reader
+from vault.repository.pack_reader import PackReader
+from vault.repository.reader import Located, Reader
 
 _log = logging.getLogger(__name__)
 

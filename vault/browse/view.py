@@ -17,7 +17,8 @@ from vault.format.entry import Entry
 from vault.format.tree import Flaws
 from vault.format.treehash import TreeHash
 from vault.ledger.records import Record
-from vault.repository.reader import Reader, StaleIndexError
+from vault.repository.pack_reader import StaleIndexError
+from vault.repository.reader import Reader
 from vault.repository.repository import Repository, snapshot_body
 
 _log = logging.getLogger(__name__)

@@ -7,8 +7,6 @@ the pack itself is read (docs/format.md 5).
 
 import hmac
 import logging
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,45 +14,45 @@ from typing import NamedTuple, TypeVar, overload
 
 from vault.crypto.keyfiles import DomainSecrets
 from vault.crypto.keys import RecipientKey, chunk_id
-from vault.crypto.sealed import MAX_HEADER, Header, Opener, open_seed
+from vault.crypto.sealed import Header, Opener, open_seed
 from vault.errors import (
     DigestMismatchError,
     FormatError,
     IntegrityError,
-    LocalError,
     MissingObjectError,
     VaultError,
     WrongKeyError,
 )
-from vault.format import extents, packindex
+from vault.format import extents
 from vault.format.content_root import ContentRoot, commitment
 from vault.format.domainsecrets import open_domain
 from vault.format.entry import Entry, is_sparse
-from vault.format.inventory import Inventory, Resolver
-from vault.format.pack import BlockPlace as Place
-from vault.format.pack import Directory, open_block, read_directory
-from vault.format.packindex import IndexEntry
+from vault.format.inventory import Inventory
 from vault.format.tree import Flaws, TreeHeader, TreeParser
 from vault.format.tree_levels import expand_levels, split_ids
 from vault.ledger.records import Record
+from vault.ledger.statements import SnapshotBody
 from vault.machine.chunkcache import Cache, ChunkPlace
 from vault.machine.lru import Recent
-from vault.model import Buffer, Digest, ObjectRef, ObjectType, PackId
-from vault.repository.domainpacks import indexed_packs, snapshots_of
+from vault.model import ObjectRef, ObjectType, PackId
+from vault.repository.candidate_packs import index_entries, other_packs
+from vault.repository.pack_reader import (
+    RECENT_PACKS,
+    UNREADABLE,
+    PackDirectories,
+    PackReader,
+    StaleIndexError,
+)
 from vault.repository.repository import Repository, read_domain, snapshot_body
 from vault.repository.substitutes import Substitutes, row_of
-from vault.storage.names import is_pack, pack_name
+from vault.repository.tree_blocks import TreeBlocks
+from vault.storage.names import is_pack
 
 _log = logging.getLogger(__name__)
 
 _V = TypeVar("_V")
 
-_UNREADABLE = (IntegrityError, WrongKeyError)  # a damaged header may seem to name other keys
-
-TREE_BLOCKS = 16  # open blocks of tree packs: at most 16 × 8 MiB
 LOOKED_UP = 512  # chunks in one look-up
-RECENT_PACKS = 64  # packs whose directories and keys are kept in memory
-WHOLE_PACK = 0.5  # if more of a pack is wanted, one GET of all of it is cheaper
 
 
 class Located(NamedTuple):
@@ -63,240 +61,6 @@ class Located(NamedTuple):
     id: bytes
     pack: int  # its number, for `Reader.pack`
     length: int  # bytes
-
-
-class PackDirectories:
-    """Directories of packs, kept in an unnamed file so that memory does not grow with them.
-
-    Any number of threads may read once all are added.
-
-    Args:
-        scratch: A directory on local disk.
-
-    Raises:
-        LocalError: The file can't be made.
-    """
-
-    def __init__(self, scratch: Path) -> None:
-        try:
-            self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - closed by `close`
-        except OSError as error:
-            raise LocalError(f"can't write in {scratch}", found=error.strerror) from error
-        self._end = 0
-        self._recent: Recent[tuple[int, int], Directory] = Recent(RECENT_PACKS)
-
-    def close(self) -> None:
-        """Close the file, which frees its space."""
-        self._file.close()
-
-    def add(self, directory: Directory) -> tuple[int, int]:
-        """Add a directory to the file; returns its place there.
-
-        Raises:
-            LocalError: The disk is full or failed.
-        """
-        encoded = directory.encode()
-        try:
-            self._file.write(encoded)
-            self._file.flush()
-        except OSError as error:
-            raise LocalError("can't keep directories of packs", found=error.strerror) from error
-        kept = (self._end, len(encoded))
-        self._end += len(encoded)
-        return kept
-
-    def read(self, kept: tuple[int, int], header_length: int) -> Directory:
-        """A directory that `add` put into the file.
-
-        Raises:
-            LocalError: The disk failed.
-        """
-        found = self._recent.get(kept)
-        if found is None:
-            try:
-                encoded = os.pread(self._file.fileno(), kept[1], kept[0])
-                found = Directory.decode(encoded, header_length)
-            except OSError as error:
-                raise LocalError("can't read directories of packs", found=error.strerror) from error
-            self._recent.put(kept, found)
-        return found
-
-
-class PackReader:
-    """One pack: its directory and its blocks, each checked as it is opened.
-
-    Args:
-        reader: The reader of the snapshot, which opens seeds.
-        ref: The pack, as a signed inventory names it.
-        id_key: That of the domain; every chunk id is checked with it.
-        entry: The entry of an index object about the pack, if there is one.
-    """
-
-    def __init__(
-        self,
-        reader: "Reader",
-        ref: ObjectRef,
-        id_key: bytes,
-        *,
-        entry: IndexEntry | None = None,
-    ) -> None:
-        self._reader = reader
-        self._id_key = id_key
-        self._kept: tuple[int, int] | None = None
-        self.is_given_up = False
-        self.ref = ref
-        if entry is not None:
-            self._directory: Directory | None = entry.directory
-            self.header_length = entry.header_length
-            self.kind = entry.type
-        else:
-            self._read_own_directory()
-
-    @property
-    def directory(self) -> Directory:
-        """The blocks and chunks of the pack."""
-        if self._directory is not None:
-            return self._directory
-        assert self._kept is not None
-        return self._reader.directories.read(self._kept, self.header_length)
-
-    def put_aside(self) -> None:
-        """Move the directory to local disk, as those of all packs together are large."""
-        if self._directory is None:
-            return
-        self._kept = self._reader.directories.add(self._directory)
-        self._directory = None
-
-    def _opener(self, header: Callable[[], Buffer]) -> Opener:
-        """The opener of its blocks; ``header`` gives the pack's first bytes if it is not cached."""
-        opener = self._reader.openers.get(self.ref.sha256)
-        if opener is None:
-            opener = self._reader.opener_for(Header.parse(header()))
-            self._reader.openers.put(self.ref.sha256, opener)
-        return opener
-
-    def _read_own_directory(self) -> None:
-        """Read the directory from the pack, proven by its seal or, in doubt, by the digest."""
-        try:
-            if self._reader.by_digest:
-                found = self._whole()[1]
-            else:
-                found = read_directory(self._range, self.ref.size, self._reader.opener_for)
-        except _UNREADABLE:  # another version may have the bytes
-            found = self._whole()[1]
-        header, opener, self._directory = found
-        self._reader.openers.put(self.ref.sha256, opener)
-        self.header_length = header.length
-        self.kind = header.type
-
-    def _whole(self) -> tuple[memoryview, tuple[Header, Opener, Directory]]:
-        """All bytes of the pack, checked by its digest; with header, key and directory."""
-        whole = memoryview(self._reader.repository.read(self.ref))
-        return whole, read_directory(
-            lambda at, n: bytes(whole[at : at + n]), len(whole), self._reader.opener_for
-        )
-
-    def _range(self, offset: int, length: int) -> bytes:
-        return self._reader.repository.read_range(self.ref, offset, length)
-
-    def as_entry(self) -> IndexEntry:
-        """The entry of this pack for an index object."""
-        return IndexEntry(
-            pack_id=PackId(self.ref.sha256),
-            size=self.ref.size,
-            type=self.kind,
-            version=self.ref.version,
-            header_length=self.header_length,
-            directory=self.directory,
-        )
-
-    def blocks(self, wanted: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Raw bytes of blocks, each with its number; tags and chunk ids are checked.
-
-        Raises:
-            StaleIndexError: The pack is not as an index object described it.
-            IntegrityError: No version of the pack gives them.
-        """
-        pending = list(wanted)
-        try:
-            for number, stored in self._fetch(wanted):
-                raw = self._open(number, stored)
-                pending.remove(number)
-                yield number, raw
-        except _UNREADABLE as error:
-            _log.warning("%s is read again: %s", self.ref.name, error)
-            try:
-                yield from self._blocks_of_whole(pending)
-            except StaleIndexError:
-                raise
-            except _UNREADABLE as again:
-                self._reader.give_up(self, again)
-                raise
-
-    def faulty_blocks(self) -> list[int]:
-        """Numbers of the blocks that do not open in the pinned version, which is read once.
-
-        Raises:
-            StorageError: The store failed.
-        """
-        numbers = range(len(self.directory.blocks))
-        try:
-            stored = dict(self._cut(memoryview(self._range(0, self.ref.size)), numbers))
-        except _UNREADABLE:
-            return list(numbers)
-        return [number for number in numbers if not self._opens(number, stored[number])]
-
-    def _opens(self, number: int, stored: memoryview) -> bool:
-        try:
-            self._open(number, stored)
-        except _UNREADABLE:
-            return False
-        return True
-
-    def _fetch(self, wanted: Sequence[int]) -> Iterator[tuple[int, memoryview]]:
-        """Stored bytes of blocks, unverified, in few calls to the store."""
-        blocks = self.directory.blocks
-        if sum(blocks[number].stored for number in wanted) >= WHOLE_PACK * self.ref.size:
-            yield from self._cut(memoryview(self._range(0, self.ref.size)), wanted)
-            return
-        for run in _consecutive(wanted):
-            start = blocks[run[0]].offset
-            end = blocks[run[-1]].offset + blocks[run[-1]].stored
-            data = memoryview(self._range(start, end - start))
-            for number in run:
-                at = blocks[number].offset - start
-                yield number, data[at : at + blocks[number].stored]
-
-    def _cut(self, whole: memoryview, wanted: Sequence[int]) -> Iterator[tuple[int, memoryview]]:
-        self._opener(lambda: whole[:MAX_HEADER])
-        for number in wanted:
-            block = self.directory.blocks[number]
-            yield number, whole[block.offset : block.offset + block.stored]
-
-    def _open(self, number: int, stored: memoryview) -> bytes:
-        return open_block(
-            self._opener(lambda: self._range(0, min(MAX_HEADER, self.ref.size))),
-            self.directory,
-            number,
-            stored,
-            id_key=self._id_key,
-        )
-
-    def _blocks_of_whole(self, pending: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Blocks from all bytes of a right version, which proves whether pack or index is wrong."""
-        whole, (header, opener, directory) = self._whole()
-        self._reader.openers.put(self.ref.sha256, opener)
-        if (header.type, directory) != (self.kind, self.directory):
-            raise StaleIndexError(f"{self.ref.name} holds other chunks than was believed")
-        for number, stored in self._cut(whole, pending):
-            yield number, self._open(number, stored)
-
-
-class StaleIndexError(IntegrityError):
-    """Unproven information may be wrong; the caller starts again and relies on less of it (I10)."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem, hint="run 'vault index rebuild'")
 
 
 class Reader:
@@ -345,9 +109,8 @@ class Reader:
         self.replaced: set[str] = set()  # names of packs for which substitutes are sought
         self.substitutes: dict[str, ObjectRef] = {}  # those used, by name
         self.openers: Recent[bytes, Opener] = Recent(RECENT_PACKS)
-        self._tree_blocks: Recent[tuple[int, int], bytes] = Recent(TREE_BLOCKS)
-        self._places: Recent[int, dict[bytes, Place]] = Recent(TREE_BLOCKS)  # of tree chunks
-        self.secrets = self._open_domain()
+        self._tree_blocks = TreeBlocks()
+        self.secrets = _open_domain(repository, record, recipient)
         self.directories = PackDirectories(scratch)
         self._chunks = Cache.open(
             scratch / "chunks", repository_id=repository.id, domain=self.secrets.name
@@ -356,7 +119,7 @@ class Reader:
             scratch / "others",
             repository_id=repository.id,
             domain=self.secrets.name,
-            packs=self._other_packs,
+            packs=lambda: other_packs(self, record, self.inventory, self.secrets),
         )
 
     def close(self) -> None:
@@ -366,12 +129,6 @@ class Reader:
         self.directories.close()
 
     # --- keys ---
-
-    def _open_domain(self) -> DomainSecrets:
-        writer = self.repository.ledger.writer_for(self.record)
-        assert writer.domain is not None
-        data = read_domain(self.repository, writer.domain)
-        return open_domain(data, self.repository.id, self._recipient, writer.domain.name)
 
     def opener_for(self, header: Header) -> Opener:
         """The opener of a pack; the seed of each session is opened once."""
@@ -417,7 +174,8 @@ class Reader:
             for ref in packs
             if ref.name not in missing or not self._is_wrong(ref)
         }
-        for entry in self._indexed() if self._use_index else ():
+        indexed = index_entries(self.repository, self.inventory, self.secrets.index_key)
+        for entry in indexed if self._use_index else ():
             found = needed.get(entry.pack_id)
             if found is not None and found.size == entry.size:
                 yield PackReader(self, found, self.secrets.id_key, entry=entry)
@@ -431,11 +189,11 @@ class Reader:
         """A needed pack; None if two attempts to read it fail, which is noted."""
         try:
             return PackReader(self, ref, self.secrets.id_key)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             _log.warning("%s is read again: %s", ref.name, error)
         try:
             return PackReader(self, ref, self.secrets.id_key)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             self._note(ref, error)
         return None
 
@@ -460,17 +218,6 @@ class Reader:
         errors = list(self.unreadable.values())
         if errors and not self._readers and all(isinstance(e, WrongKeyError) for e in errors):
             raise errors[0]
-
-    def _indexed(self) -> Iterator[IndexEntry]:
-        """The entries of index objects, one object at a time; a damaged object is skipped."""
-        for ref in self.inventory.index:
-            try:
-                data = self.repository.read(ref)
-                entries = packindex.open_index(data, self.secrets.index_key, self.repository.id)
-            except IntegrityError as error:
-                _log.warning("%s is ignored: %s", ref.name, error)
-                continue
-            yield from entries
 
     def _enter(
         self, pack: PackReader, ids: bytes | None = None, lengths: Sequence[int] = ()
@@ -519,50 +266,6 @@ class Reader:
             self.substitutes[other.ref.name] = other.ref
         return self._enter(pack)
 
-    def _other_packs(self) -> Iterator[PackReader]:
-        """Packs of the domain that the snapshot does not need; those called bad come last."""
-        own = {ref.name for ref in self.inventory.objects}
-        doubted = self.repository.ledger.bad_packs()
-        last: list[PackReader] = []
-        seen: set[bytes] = set()
-        for entry in indexed_packs(self.repository, self.secrets):
-            ref = _ref_of(entry)
-            if ref.name in own or entry.pack_id in seen:
-                continue
-            seen.add(entry.pack_id)
-            pack = PackReader(self, ref, self.secrets.id_key, entry=entry)
-            if ref.sha256.hex() in doubted:
-                last.append(pack)
-            else:
-                yield pack
-        yield from self._unindexed_packs(own, seen, doubted)
-        yield from last
-
-    def _unindexed_packs(
-        self, own: Collection[str], seen: Collection[bytes], doubted: Collection[str]
-    ) -> Iterator[PackReader]:
-        """Packs of later snapshots that are in no index object, as far as they can be read."""
-        known = set(seen)
-        resolver = Resolver(self.repository.read)
-        for record in reversed(snapshots_of(self.repository.ledger, self.secrets.name)):
-            if record.seq <= self.record.seq:
-                return
-            try:
-                objects = resolver.resolve(self.repository.inventory_ref(record)).objects
-            except IntegrityError as error:
-                _log.warning("inventory of snapshot %d is unreadable: %s", record.seq, error)
-                continue
-            for ref in objects:
-                if not is_pack(ref.name) or ref.name in own or ref.sha256 in known:
-                    continue
-                known.add(ref.sha256)
-                if ref.sha256.hex() in doubted:
-                    continue
-                try:
-                    yield PackReader(self, ref, self.secrets.id_key)
-                except _UNREADABLE as error:
-                    _log.warning("%s is no substitute: %s", ref.name, error)
-
     def find_again(self, chunk_ids: Sequence[bytes]) -> list[ChunkPlace] | None:
         """The places of chunks in packs not given up; None if a chunk lies in no such pack."""
         found = self._chunks.find_all(chunk_ids)
@@ -581,7 +284,7 @@ class Reader:
                 return read(chunk_id)
             except StaleIndexError:
                 raise
-            except _UNREADABLE:
+            except UNREADABLE:
                 if self.find_again([chunk_id]) is None:
                     raise
 
@@ -726,7 +429,7 @@ class Reader:
         assert header is not None
         self.tree_header = header
         if flaws is None or flaws.end is None:
-            self._check_commitment(header, root)
+            _require_commitment(self.record, self.body, header, root)
 
     def _chunks_of_tree(self, parser: TreeParser, flaws: Flaws | None) -> Iterator[bytes]:
         """The bytes of the tree, up to the first chunk that can't be had."""
@@ -738,19 +441,10 @@ class Reader:
                     return
         except StaleIndexError:
             raise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             if flaws is None or not parser.has_entries:
                 raise
             parser.end(flaws, error)
-
-    def _check_commitment(self, header: TreeHeader, root: ContentRoot) -> None:
-        found = commitment(header.key, root.digest()).hex()
-        if not hmac.compare_digest(found, self.body.tree.commitment):
-            raise DigestMismatchError(
-                f"the tree of snapshot {self.record.seq} is not the one that was signed",
-                expected=self.body.tree.commitment,
-                found=found,
-            )
 
     def _fetch_tree(self, chunk_id: bytes) -> bytes:
         """A tree chunk, from any pack that holds it."""
@@ -764,35 +458,24 @@ class Reader:
             raise self.doubt(
                 FormatError(f"{pack.ref.name} holds no tree chunks", found=pack.kind.name)
             )
-        places = self._places.get(number)
-        if places is None:
-            places = {place.id: place for place in pack.directory.iter_chunks()}
-            self._places.put(number, places)
-        place = places[chunk_id]
-        key = (number, place.block)
-        block = self._tree_blocks.get(key)
-        if block is None:
-            ((_, block),) = pack.blocks([place.block])
-            self._tree_blocks.put(key, block)
-        return block[place.offset : place.offset + place.length]
+        return self._tree_blocks.chunk(number, pack, chunk_id)
 
 
-def _ref_of(entry: IndexEntry) -> ObjectRef:
-    return ObjectRef(
-        name=pack_name(entry.pack_id),
-        sha256=Digest(entry.pack_id),
-        size=entry.size,
-        version=entry.version,
-    )
+def _open_domain(repository: Repository, record: Record, recipient: RecipientKey) -> DomainSecrets:
+    writer = repository.ledger.writer_for(record)
+    assert writer.domain is not None
+    data = read_domain(repository, writer.domain)
+    return open_domain(data, repository.id, recipient, writer.domain.name)
 
 
-def _consecutive(numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Runs of neighbouring blocks, each to be read as one range."""
-    run: list[int] = []
-    for number in numbers:
-        if run and number != run[-1] + 1:
-            yield run
-            run = []
-        run.append(number)
-    if run:
-        yield run
+def _require_commitment(
+    record: Record, body: SnapshotBody, header: TreeHeader, root: ContentRoot
+) -> None:
+    signed = body.tree.commitment
+    found = commitment(header.key, root.digest()).hex()
+    if not hmac.compare_digest(found, signed):
+        raise DigestMismatchError(
+            f"the tree of snapshot {record.seq} is not the one that was signed",
+            expected=signed,
+            found=found,
+        )

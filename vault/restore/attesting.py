@@ -26,7 +26,8 @@ from vault.ledger.statements import StatementType, Verdict
 from vault.machine.workers import Workers
 from vault.repository import attestations
 from vault.repository.attestations import Attestation
-from vault.repository.reader import Reader, StaleIndexError
+from vault.repository.pack_reader import StaleIndexError
+from vault.repository.reader import Reader
 from vault.repository.repository import Repository
 from vault.restore.journal import EXCHANGED, Journal, Local
 from vault.restore.prove import ProofReport, ReadBack, read_back

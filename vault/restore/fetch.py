@@ -29,7 +29,8 @@ from vault.machine.processes import Helper, start
 from vault.machine.workers import Workers, streamed
 from vault.model import ObjectType
 from vault.progress import Progress
-from vault.repository.reader import LOOKED_UP, Located, PackReader, Reader, StaleIndexError
+from vault.repository.pack_reader import PackReader, StaleIndexError
+from vault.repository.reader import LOOKED_UP, Located, Reader
 from vault.restore.stage import Stager
 
 PART = 32_768  # chunks of a giant file that are planned at once

@@ -16,7 +16,7 @@ from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, IntegrityError, VaultError
 from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
-from vault.repository.reader import StaleIndexError
+from vault.repository.pack_reader import StaleIndexError
 from vault.repository.repository import Repository
 from vault.restore.attesting import Attester
 from vault.restore.damage import Course, look_before_packs

@@ -34,7 +34,8 @@ from vault.machine.workers import Workers
 from vault.model import EntryType, replace_body
 from vault.progress import Progress
 from vault.repository import attestations
-from vault.repository.reader import Reader, StaleIndexError
+from vault.repository.pack_reader import StaleIndexError
+from vault.repository.reader import Reader
 from vault.repository.repository import Repository
 from vault.restore.attesting import Attester, ProofFailedError, proof_details
 from vault.restore.capabilities import Capabilities, probe

@@ -22,8 +22,8 @@ from vault.machine import metadata
 from vault.model import Buffer, ObjectType
 from vault.snapshot import safe_open
 from vault.snapshot.chunks_and_holes import Extents
-from vault.snapshot.lastrun import ListRecord
 from vault.snapshot.links import state_of
+from vault.snapshot.list_records import ListRecord
 from vault.snapshot.pieces import PIECE, BufferPool, ContentDigest, Part, Pieces, split_pieces
 from vault.snapshot.records import file_record, large_record
 from vault.snapshot.walk import SourceItem

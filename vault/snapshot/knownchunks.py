@@ -22,7 +22,8 @@ from vault.ledger.statements import SnapshotBody
 from vault.machine.chunkcache import Cache, PackRow
 from vault.model import ObjectRef
 from vault.repository.domainpacks import Listed, distrusted_spans, index_objects
-from vault.repository.reader import PackReader, Reader
+from vault.repository.pack_reader import PackReader
+from vault.repository.reader import Reader
 from vault.repository.repository import Repository
 from vault.storage.names import is_pack, pack_digits
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from vault.format.entry_encoding import decode_entry
-from vault.snapshot.lastrun import ListRecord
+from vault.snapshot.list_records import ListRecord
 
 _TICK_NS = 2 * 10**9  # no file system that has hard links writes its times by a coarser clock
 _DIGEST = 32  # bytes

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vault.model import EntryType
 from vault.snapshot import safe_open, walk
-from vault.snapshot.lastrun import Joiner, ListRecord
+from vault.snapshot.lastrun import Joiner
+from vault.snapshot.list_records import ListRecord
 from vault.snapshot.packer import numbers_in
 from vault.snapshot.sourcerun import is_unchanged
 from vault.snapshot.unchanged import Grounds

@@ -13,7 +13,7 @@ import msgspec
 
 from vault.machine.processes import Helper, start
 from vault.snapshot.file_reader import SMALL_FILE, FileReader, ReadContent, ReadOutcome, ToRead
-from vault.snapshot.lastrun import ListRecord
+from vault.snapshot.list_records import ListRecord
 from vault.snapshot.pieces import split_pieces
 
 BATCH_SIZE = 4 * 1_048_576  # bytes of files in one batch, before its last file

@@ -16,7 +16,7 @@ from vault.machine import metadata
 from vault.model import SYMLINK_MODE, EntryType
 from vault.snapshot import walk
 from vault.snapshot.chunks_and_holes import Extents
-from vault.snapshot.lastrun import ListRecord
+from vault.snapshot.list_records import ListRecord
 
 _FILE, _SYMLINK = EntryType.FILE, EntryType.SYMLINK  # looked up once, not for every file
 _DEVICES = frozenset((EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE))

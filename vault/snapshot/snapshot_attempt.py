@@ -27,18 +27,12 @@ from vault.snapshot import knownchunks, unchanged
 from vault.snapshot.bad_pack_substitutes import Mender
 from vault.snapshot.dedup import ChunkStore, TreeBuilder
 from vault.snapshot.file_reader import FileReader
-from vault.snapshot.lastrun import (
-    EntryListReader,
-    EntryListWriter,
-    Joiner,
-    ListHead,
-    ListJournal,
-    Top,
-    merge,
-)
+from vault.snapshot.lastrun import EntryListReader, EntryListWriter, Joiner
+from vault.snapshot.list_records import ListHead, Top
 from vault.snapshot.packer import Packer
 from vault.snapshot.preview import Planned, preview
 from vault.snapshot.publish import NeededPack, PacksGoneError, Publication, Publisher
+from vault.snapshot.run_journal import ListJournal, merge
 from vault.snapshot.sourcerun import SourceRun
 from vault.snapshot.stream import NamedStream, StreamFile
 from vault.snapshot.task import SnapshotReport, Task

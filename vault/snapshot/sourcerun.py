@@ -39,8 +39,9 @@ from vault.snapshot.file_reader import (
     ToRead,
     failed,
 )
-from vault.snapshot.lastrun import EntryListWriter, Joiner, ListJournal, ListRecord
+from vault.snapshot.lastrun import EntryListWriter, Joiner
 from vault.snapshot.links import First, Links, contents_of, state_of
+from vault.snapshot.list_records import ListRecord
 from vault.snapshot.packer import numbers_in, pack_numbers
 from vault.snapshot.pieces import Pieces
 from vault.snapshot.reading_processes import (
@@ -51,6 +52,7 @@ from vault.snapshot.reading_processes import (
     sharing,
 )
 from vault.snapshot.records import Recorded, other_record, stream_record
+from vault.snapshot.run_journal import ListJournal
 from vault.snapshot.stream import StreamFile
 from vault.snapshot.unchanged import LONG_AGO, Grounds
 from vault.snapshot.walk import InUse, LeftOut, Reason, SourceItem

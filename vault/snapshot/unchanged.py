@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from vault.machine import filesystems
 from vault.machine.filesystems import FileSystem
 from vault.machine.mounts import in_memory, mounts
-from vault.snapshot.lastrun import Ground, ListHead, Top
+from vault.snapshot.list_records import Ground, ListHead, Top
 from vault.snapshot.walk import SourceItem
 
 MARGIN_NS = 60 * 10**9  # for a clock that is set back, and for what a snapshot takes

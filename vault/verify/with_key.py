@@ -31,7 +31,8 @@ from vault.machine.chunkcache import ChunkPlace
 from vault.machine.workers import Workers, in_order
 from vault.model import EntryType, LockMode, ObjectRef, ObjectType, Severity
 from vault.progress import Progress
-from vault.repository.reader import LOOKED_UP, PackReader, Reader
+from vault.repository.pack_reader import PackReader
+from vault.repository.reader import LOOKED_UP, Reader
 from vault.repository.repository import Repository
 from vault.verify.damage_found import NAMED_IN_HIT, Found, Key, key_of
 from vault.verify.without_key import NeededObjects

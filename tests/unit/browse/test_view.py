@@ -365,7 +365,7 @@ def test_a_wrong_index_is_believed_no_more(
                 lengths[1] -= 1
         return entries
 
-    monkeypatch.setattr("vault.repository.reader.packindex.open_index", lying)
+    monkeypatch.setattr("vault.repository.candidate_packs.packindex.open_index", lying)
     with caplog.at_level(logging.WARNING), _view(lab) as view:
         content = view.open(_at(view, b"big"))
         assert content.read(0, BIG) == (source / "big").read_bytes()
@@ -381,9 +381,9 @@ def test_lengths_at_random_are_not_those_of_an_unproven_directory(
     Two lies that cancel out would move all chunks between them.
     """
     # no index is left
-    monkeypatch.setattr("vault.repository.reader.packindex.open_index", lambda *_: [])
+    monkeypatch.setattr("vault.repository.candidate_packs.packindex.open_index", lambda *_: [])
     expected = (source / "big").read_bytes()
-    real = __import__("vault.repository.reader", fromlist=["x"]).read_directory
+    real = __import__("vault.repository.pack_reader", fromlist=["x"]).read_directory
     first, *_, last = _data_packs(lab)
 
     def forged(data_range: object, size: int, opener_for: object) -> object:
@@ -395,7 +395,7 @@ def test_lengths_at_random_are_not_those_of_an_unproven_directory(
                 directory.lengths[-1] -= 1
         return header, opener, directory
 
-    monkeypatch.setattr("vault.repository.reader.read_directory", forged)
+    monkeypatch.setattr("vault.repository.pack_reader.read_directory", forged)
     with _view(lab) as view:
         assert view.open(_at(view, b"big")).read(BIG // 2, 100) == expected[BIG // 2 :][:100]
 

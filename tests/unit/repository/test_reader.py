@@ -10,7 +10,8 @@ import pytest
 from vault.errors import DigestMismatchError, IntegrityError, MissingObjectError
 from vault.ledger.records import Record
 from vault.model import EntryType, ObjectType, replace_body
-from vault.repository.reader import PackReader, Reader, StaleIndexError
+from vault.repository.pack_reader import PackReader, StaleIndexError
+from vault.repository.reader import Reader
 from vault.storage.memory import FaultPoint
 
 if TYPE_CHECKING:

@@ -11,16 +11,10 @@ from hypothesis import strategies as st
 
 from vault.errors import LocalError
 from vault.model import sort_key
-from vault.snapshot import lastrun
-from vault.snapshot.lastrun import (
-    EntryListReader,
-    EntryListWriter,
-    Joiner,
-    ListHead,
-    ListJournal,
-    ListRecord,
-    merge,
-)
+from vault.snapshot import list_records
+from vault.snapshot.lastrun import EntryListReader, EntryListWriter, Joiner
+from vault.snapshot.list_records import ListHead, ListRecord
+from vault.snapshot.run_journal import ListJournal, merge
 
 HEAD = ListHead(
     repository="00" * 16,
@@ -117,7 +111,7 @@ def test_a_list_comes_back_as_written(
 
 def test_a_list_of_many_frames_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are kept in frames, so that a long list never is in memory."""
-    monkeypatch.setattr(lastrun, "_FRAME", 500)
+    monkeypatch.setattr(list_records, "_FRAME", 500)
     records = [_record(b"%05d" % i) for i in range(1000)]
     _write(tmp_path / "web", records)
     assert _read(tmp_path / "web") == records

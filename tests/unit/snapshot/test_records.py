@@ -27,7 +27,7 @@ from vault.model import EntryType
 from vault.snapshot import walk
 from vault.snapshot.chunks_and_holes import Extents
 from vault.snapshot.dedup import TreeBuilder
-from vault.snapshot.lastrun import ListRecord
+from vault.snapshot.list_records import ListRecord
 from vault.snapshot.records import (
     Recorded,
     file_record,

@@ -252,11 +252,12 @@ def test_a_file_that_changed_without_its_times_is_read_again_for_a_minute(
 
 def _only_record(lab: "Lab") -> Any:
     """The entry list's record of the file at the top."""
-    from vault.snapshot.lastrun import EntryListReader, _end_of_records, _read_head
+    from vault.snapshot.lastrun import EntryListReader, _end_of_records
+    from vault.snapshot.list_records import read_head
 
     (path,) = lab.host.state.rglob("data.entries")
     with path.open("rb") as file:
-        head, _, _ = _read_head(file)
+        head, _, _ = read_head(file)
         start = file.tell()
         records = list(EntryListReader(file, head, start, _end_of_records(file)).records())
     return next(record for record in records if record.path == b"file")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vault.machine.filesystems import FileSystem
-from vault.snapshot.lastrun import Ground
+from vault.snapshot.list_records import Ground
 from vault.snapshot.unchanged import FOREVER, LONG_AGO, MARGIN_NS, bound, newest_above
 
 HERE, THERE = 1, 2  # devices

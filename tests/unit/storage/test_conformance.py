@@ -12,7 +12,8 @@ from vault.errors import RepositoryNotFoundError, RetentionError
 from vault.model import LockMode, Retention
 from vault.storage import s3
 from vault.storage.base import DeniedError, ObjectVersion, is_on_server
-from vault.storage.conformance import Barred, Probe, ProbeOutcome, StoreReport, check_store, require
+from vault.storage.conformance import Probe, ProbeOutcome, StoreReport, check_store, require
+from vault.storage.conformance_probes import Barred
 from vault.storage.local import LocalStore
 from vault.storage.memory import MemoryStore
 

@@ -29,7 +29,7 @@ from vault.errors import (
     VaultError,
 )
 from vault.model import LockMode, Retention
-from vault.storage import local, open_store
+from vault.storage import local_readback, open_store
 from vault.storage.base import ObjectVersion
 from vault.storage.local import LocalStore
 
@@ -822,7 +822,7 @@ def test_what_the_disk_changed_is_not_published(  # noqa: PLR0917 - parameters
         sync(fd)
 
     if not direct:
-        monkeypatch.setattr(local, "set_direct", lambda _: False)
+        monkeypatch.setattr(local_readback, "set_direct", lambda _: False)
     monkeypatch.setattr(os, "fsync", spoiled)
     with pytest.raises(StorageError, match="does not give back what was written"):
         put(store, os.urandom(size))
@@ -851,9 +851,9 @@ def test_what_is_read_back_comes_past_the_page_cache(
 
         return call
 
-    monkeypatch.setattr(local, "evict", noted("evict", answer=True))
+    monkeypatch.setattr(local_readback, "evict", noted("evict", answer=True))
     put(store)
     assert not asked
-    monkeypatch.setattr(local, "set_direct", noted("set_direct", answer=False))
+    monkeypatch.setattr(local_readback, "set_direct", noted("set_direct", answer=False))
     put(store, name="ledger/0000000000000008")
     assert asked == ["set_direct", "evict"]
