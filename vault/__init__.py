@@ -1,7 +1,7 @@
 """An immutable backup vault: history that can't be rewritten, recoveries that are proven.
 
-What programs call stands here; errors are those of `vault.errors`. Five lines open a repository
-with the key file of this host, and hold it against what this machine remembers of it:
+Programs call the names in this package; errors are those of `vault.errors`. A few lines open a
+repository with the key file of this host, and compare it with what this machine remembers of it:
 
 >>> import vault
 >>> from pathlib import Path
@@ -11,7 +11,7 @@ with the key file of this host, and hold it against what this machine remembers 
 >>> store = vault.open_store(writer.repository.url, endpoint=writer.repository.endpoint)
 >>> repository = vault.open_repository(store, root, clock=vault.utc_now, state=state)
 
-A snapshot of a directory is taken with that key alone:
+That key alone takes a snapshot of a directory:
 
 >>> request = vault.SnapshotRequest(paths=[Path("data")], dataset="web", tool="example 1")
 >>> with vault.make_workers() as workers:
@@ -21,8 +21,8 @@ A snapshot of a directory is taken with that key alone:
 >>> taken.record.seq, taken.problems
 (2, ())
 
-Reading needs the recovery key. A restore compares what it wrote, read back from the disk, with
-what was signed, and only then puts it in place; a verification reads the store:
+Reading needs the recovery key. A restore reads back from the disk what it wrote, compares it with
+what was signed, and only then puts it in place. A verification reads the store:
 
 >>> recovery = vault.load_recovery(keys / "recovery.key", b"a passphrase")
 >>> wish = vault.RestoreRequest(record=taken.record, target=Path("restored"), tool="example 1")
@@ -146,7 +146,7 @@ _HOMES = {
 if not TYPE_CHECKING:  # a name that is not in `__all__` is an error of the type check
 
     def __getattr__(name: str) -> object:
-        """A name of the face, from the module that defines it (PEP 562)."""
+        """A public name, from the module that defines it (PEP 562)."""
         for home, names in _HOMES.items():
             if name in names:
                 return getattr(import_module(home), name)

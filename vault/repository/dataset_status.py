@@ -1,11 +1,11 @@
-"""How datasets stand by what the ledger says of their newest snapshots.
+"""The state of datasets, by what the ledger says of their newest snapshots and of checks of these.
 
 See docs/guide.md "Exit codes in cron".
 
 A verdict is about one snapshot. A failed one stays until the same snapshot passes, and a sample
-never replaces a whole check. What failed for a reason of the machine it ran on says nothing of the
-snapshot and is attested as inconclusive. The decisions are pure; `Cited` reads what
-they rest on: no event is believed whose attestation does not bear it out.
+never replaces a whole check. A check that failed because of the machine it ran on says nothing
+about the snapshot and is attested as inconclusive. The decisions are pure; `Cited` reads what
+they rest on, and believes an event only if its attestation agrees with it.
 """
 
 import dataclasses
@@ -33,22 +33,22 @@ from vault.repository.datasets import newest_complete, owed
 from vault.repository.repository import Repository
 from vault.storage.names import is_pack, pack_digits
 
-BUDGET = 200  # attestations that one status opens; what is not opened is not believed to be good
+BUDGET = 200  # attestations that one status opens; passes beyond it are not believed
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What one restore, drill or verification says of one snapshot."""
+    """The result of one restore, drill or verification for one snapshot."""
 
-    seq: int  # of the statement
+    seq: int  # that of the statement
     type: str
-    verdict: str  # of `Verdict`
+    verdict: str  # a `Verdict`
     finished: datetime
-    snapshot: int  # seq
-    share: int = WHOLE_SHARE  # of the objects that were read, in parts per million
+    snapshot: int  # its seq
+    share: int = WHOLE_SHARE  # parts per million of objects read
     slice: tuple[int, int] | None = None
     opened: bool = True  # blocks were opened, not only hashed
-    spoiled: bool = False  # not about this snapshot: it found a pack wrong that this one needs
+    spoiled: bool = False  # of another snapshot: it found a pack wrong that this one needs
 
     @property
     def failed(self) -> bool:
@@ -63,28 +63,28 @@ class Check:
 
 
 class Facts(Protocol):
-    """What the decisions ask about statements."""
+    """The questions that the decisions ask about statements."""
 
     def believes(self, record: Record) -> bool:
-        """Whether the attestation that an event cites bears it out."""
+        """Whether the attestation that an event cites agrees with it."""
 
     def concerns(self, record: Record, snapshot: Record) -> bool:
-        """Whether what a failed verification of several snapshots found concerns this one."""
+        """Whether this snapshot is one of those that a failed verification found wrong."""
 
     def bad_since(self, snapshot: Record) -> Record | None:
-        """The last statement that calls something bad that the snapshot needs, if one does."""
+        """The last statement, if any, that calls something bad that the snapshot needs."""
 
     def seen_here(self, snapshot: Record) -> int:
-        """How many packs it needs that this host itself found wrong, which no statement says."""
+        """How many packs that it needs this host itself found wrong, unsigned."""
 
 
 # --- one snapshot; pure ---
 
 
 def verified(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
-    """What verifications say of a snapshot: a failure that stands, else the last whole pass.
+    """The verification that counts for a snapshot: a standing failure, else the last whole pass.
 
-    A pass that only hashed ciphertext takes back no failure to open it.
+    A pass that only hashed ciphertext does not cancel a failure to open it.
     """
     failed, passed, sample = None, None, None
     for record, body in _verifications(ledger, snapshot):
@@ -106,7 +106,7 @@ def verified(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
 
 
 def restored(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
-    """What restores and drills say of exactly this snapshot: as `verified`."""
+    """The restore or drill of exactly this snapshot that counts; as `verified`."""
     part: Check | None = None
     for record in reversed(list(ledger.valid(*EVENTS))):
         body = record.body
@@ -123,10 +123,10 @@ def restored(ledger: Ledger, snapshot: Record, facts: Facts) -> Check | None:
 
 
 def called_bad(ledger: Ledger, snapshots: Iterable[Record], facts: Facts) -> dict[int, Check]:
-    """Which of these snapshots a check found wrong that no whole reading has taken back since.
+    """Snapshots that a check found wrong and no later whole check found right.
 
-    Restores, drills, and verifications that open what they read take each other's word back: a
-    restorer signs each of them. A pack that is called bad is not meant, see `badpacks.words`.
+    A restore, a drill, and a verification that opens what it reads each cancel an earlier failure
+    of any of them, as a restorer signs all three. Packs called bad are left to `badpacks.words`.
     """
     failed = [record.body for record in ledger.valid(*ATTESTED) if _has_failed(record)]
     found = {}
@@ -156,7 +156,7 @@ def _has_failed(record: Record) -> bool:
 
 
 def sound(ledger: Ledger, snapshot: Record, facts: Facts) -> bool:
-    """Whether nothing that is known speaks against restoring this snapshot."""
+    """Whether no check speaks against restoring this snapshot."""
     checks = (verified(ledger, snapshot, facts), restored(ledger, snapshot, facts))
     return not any(check is not None and check.failed for check in checks)
 
@@ -164,7 +164,7 @@ def sound(ledger: Ledger, snapshot: Record, facts: Facts) -> bool:
 def failed_check(ledger: Ledger, dataset: str, facts: Facts) -> Check | None:
     """The last failed check of any snapshot of a dataset, unless a whole one passed since.
 
-    Weaker than `verified`: it tells who takes the next snapshot that something was found wrong.
+    Weaker than `verified`: it warns the taker of the next snapshot that something was wrong.
     """
     known = {record.seq: record for record in ledger.snapshots(dataset)}
     for record in reversed(list(ledger.valid(*ATTESTED))):
@@ -190,7 +190,7 @@ def _is_whole_or_failed(record: Record, snapshot: Record, facts: Facts) -> bool:
 
 
 def _verifications(ledger: Ledger, snapshot: Record) -> Iterator[tuple[Record, VerificationBody]]:
-    """Those that read something of it or found something wrong, newest first."""
+    """Verifications that read some of a snapshot or found something wrong, newest first."""
     for record in reversed(list(ledger.valid(StatementType.VERIFICATION))):
         body = record.body
         assert isinstance(body, VerificationBody)
@@ -217,7 +217,7 @@ def _is_about(record: Record, snapshot: Record, facts: Facts) -> bool:
 
 
 def _spoiled(ledger: Ledger, snapshot: Record, passed: Check | None, facts: Facts) -> Check | None:
-    """What calls something bad that the snapshot needs, unless it was read right since."""
+    """The check that found something bad that the snapshot needs, unless a later one passed."""
     record = facts.bad_since(snapshot)
     if record is None or (passed is not None and passed.seq > record.seq):
         return None
@@ -244,11 +244,11 @@ def _check_of(ledger: Ledger, record: Record, snapshot: Record) -> Check:
 
 
 class Cited:
-    """`Facts` from a repository: opens each attestation once, reads inventories where it must.
+    """`Facts` from a repository; opens each attestation once, and inventories only if needed.
 
     Args:
         repository: Read up to its head.
-        memory: What this host saw itself and could not sign, if that is to count.
+        memory: Packs that this host found wrong and could not sign for, if they are to count.
     """
 
     def __init__(self, repository: Repository, memory: BadPackMemory | None = None) -> None:
@@ -258,17 +258,17 @@ class Cited:
         self._words: dict[str, Word] | None = None
         self._needs: dict[int, frozenset[str]] = {}
         self.findings: list[Finding] = []  # events that are not believed, and why
-        self.doubted: list[int] = []  # the same, by seq
+        self.doubted: list[int] = []  # seqs of these events
 
     def believes(self, record: Record) -> bool:
-        """See `Facts`; a failure that could not be looked at any more is believed."""
+        """See `Facts`; beyond the budget a failure is believed and a pass is not."""
         if record.seq not in self._opened and len(self._opened) >= BUDGET:
             assert isinstance(record.body, EventBody | VerificationBody)
             return record.body.verdict == Verdict.FAILED
         return self._attestation(record) is not None
 
     def concerns(self, record: Record, snapshot: Record) -> bool:
-        """See `Facts`; where it can't be told, it does."""
+        """See `Facts`; True if the attestation does not say."""
         attestation = self._attestation(record) if len(self._opened) < BUDGET else None
         if attestation is None:
             return True
@@ -295,7 +295,7 @@ class Cited:
         return sum(word.is_own for word in self._words_about(snapshot))
 
     def _words_about(self, snapshot: Record) -> Collection[Word]:
-        """Those on packs that the snapshot needs."""
+        """The words on packs that the snapshot needs."""
         if self._words is None:
             self._words = words(self._repository, self._memory)
         if not self._words:
@@ -303,7 +303,7 @@ class Cited:
         return [self._words[each] for each in self._needs_of(snapshot) & self._words.keys()]
 
     def _needs_of(self, snapshot: Record) -> frozenset[str]:
-        """Ids of the packs that it needs; none where its inventory can't be read."""
+        """Ids of the packs that a snapshot needs; none if its inventory can't be read."""
         if snapshot.seq not in self._needs:
             try:
                 objects = self._repository.inventory(snapshot).objects
@@ -347,31 +347,31 @@ class Cited:
 class Trouble(StrEnum):
     """What may be wrong with a dataset."""
 
-    FAILED = "failed"  # a check of its newest snapshot
+    FAILED = "failed"  # a check of its newest snapshot failed
     OBJECTIVE = "objective"  # its newest complete snapshot is too old
-    INCOMPLETE = "incomplete"  # its newest snapshot is
+    INCOMPLETE = "incomplete"  # its newest snapshot is incomplete
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetStatus:
-    """How a dataset stands."""
+    """The state of a dataset."""
 
     dataset: str
-    snapshots: int  # that count, expired ones too
-    owed: int  # of them, still to be kept or held
-    newest: Record | None  # complete
-    incomplete: Record | None  # newer than that one
-    age: timedelta | None  # of the newest complete one, since its run began
-    verification: Check | None  # of the newest; where none is, of an older snapshot that it names
-    restore: Check | None  # or drill; the same
-    failures: tuple[Check, ...]  # of the newest complete one, and of an incomplete one after it
-    seen_here: int = 0  # packs of the newest complete one that this host found wrong, unsigned
+    snapshots: int  # valid ones, expired ones too
+    owed: int  # those still to be kept, or held
+    newest: Record | None  # the newest complete one
+    incomplete: Record | None  # an incomplete one after it
+    age: timedelta | None  # that of `newest`, since its run began
+    verification: Check | None  # of `newest`; else of the older snapshot it names
+    restore: Check | None  # or drill; of the same as above
+    failures: tuple[Check, ...]  # of `newest` and `incomplete`
+    seen_here: int = 0  # packs of `newest` that this host found wrong, unsigned
 
     def troubles(self, max_age: timedelta | None = None) -> set[Trouble]:
-        """What is wrong.
+        """What is wrong with the dataset.
 
         Args:
-            max_age: Of the newest complete snapshot; None: of any age.
+            max_age: The age that the newest complete snapshot may have; None: any age.
         """
         found: set[Trouble] = set()
         if self.failures or self.seen_here:
@@ -384,7 +384,7 @@ class DatasetStatus:
 
 
 def status_of(ledger: Ledger, dataset: str, now: datetime, facts: Facts) -> DatasetStatus:
-    """By what the ledger says, as far as it is believed."""
+    """The state of a dataset, according to the events in the ledger that are believed."""
     records = ledger.snapshots(dataset)
     newest = newest_complete(ledger, dataset)
     last = records[-1] if records else None
@@ -412,7 +412,7 @@ class _Find(Protocol):
 def _shown(
     ledger: Ledger, records: Sequence[Record], newest: Record | None, facts: Facts, find: _Find
 ) -> Check | None:
-    """Of the newest complete snapshot; else of the last one that anything was said of."""
+    """The check of the newest complete snapshot; else of the last snapshot that has one."""
     known = {record.seq: record for record in records}
     if newest is not None:
         check = find(ledger, newest, facts)
