@@ -97,9 +97,9 @@ def _is_group_of_one(gid: int, uid: int) -> bool:
 
 def _shared(path: Path, status: os.stat_result) -> ConfigError:
     return ConfigError(
-        f"other users can change what vault keeps: they can write {path}",
-        expected=f"owned by user {os.geteuid()} or root, and writable for its owner alone",
-        found=f"user {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}",
+        f"others can change what vault keeps: they can write {path}",
+        expected=f"owner {os.geteuid()} or root, and no other user who can write it",
+        found=f"owner {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}",
         hint=f"chmod go-w {path}, once you have looked at what is in it; or name other"
         " directories with XDG_STATE_HOME and XDG_CACHE_HOME",
     )
