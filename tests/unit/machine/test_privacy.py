@@ -101,7 +101,7 @@ def test_another_user_s_directory_is_refused(tmp_path: Path) -> None:
     place.mkdir(mode=0o700)
     check_unshared(place)
     os.chown(place, 65534, 65534)
-    with pytest.raises(ConfigError, match="user 65534"):
+    with pytest.raises(ConfigError, match="owner 65534"):
         check_unshared(place)
 
 
