@@ -8,9 +8,9 @@ that exist belongs in `vault.browse`.
 
 from vault.snapshot.preview import Planned, PreviewAction
 from vault.snapshot.snapshot import preview_snapshot, rebuild_index, take_snapshot
-from vault.snapshot.sourcerun import Problem
 from vault.snapshot.stream import Command, NamedStream, StandardInput
 from vault.snapshot.task import LeftPacks, SnapshotReport, SnapshotRequest
+from vault.snapshot.walk_report import Problem
 
 __all__ = [
     "Command",

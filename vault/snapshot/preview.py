@@ -11,8 +11,7 @@ from vault.snapshot import safe_open, walk
 from vault.snapshot.lastrun import Joiner
 from vault.snapshot.list_records import ListRecord
 from vault.snapshot.packer import numbers_in
-from vault.snapshot.sourcerun import is_unchanged
-from vault.snapshot.unchanged import Grounds
+from vault.snapshot.unchanged import Grounds, is_unchanged
 from vault.snapshot.walk import LeftOut, SourceItem
 
 

@@ -151,7 +151,7 @@ class Attempt:
             id=root.hex(), level=level, commitment=commitment(head.key, run.root.digest()).hex()
         )
         counts = replace_body(
-            run.counts,
+            run.report.counts,
             added_size=chunks.added_size,
             added_bytes=self._data.stored_bytes + self._tree.stored_bytes,
         )
@@ -310,7 +310,7 @@ class Attempt:
         body = SnapshotBody(
             dataset=task.request.dataset,
             created=task.started,
-            complete=run.complete,
+            complete=run.report.complete,
             counts=counts,
             tree=tree,
             inventory=InventoryRef(sha256="", size=0, version="", objects=0, bytes=0),
@@ -331,9 +331,9 @@ class Attempt:
             SnapshotReport(
                 record=record,
                 body=snapshot_body(record),
-                problems=tuple(run.problems),
-                left_out=tuple(run.left_out),
-                in_use=tuple(run.in_use),
+                problems=tuple(run.report.problems),
+                left_out=tuple(run.report.left_out),
+                in_use=tuple(run.report.in_use),
                 packs=len(stored),
                 reused_packs=len(packs) - len(numbers & stored),
                 left=task.left,

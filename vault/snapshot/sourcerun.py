@@ -7,28 +7,24 @@ the order of the walk, however long reading takes: they wait in batches.
 """
 
 import contextlib
-import dataclasses
-import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
 
 from vault.errors import ConfigError
 from vault.format.content_root import ContentRoot
 from vault.format.entry import Entry, replace_entry
 from vault.format.entry_encoding import decode_entry, frame, type_in
 from vault.format.tree_order import TreeOrder
-from vault.ledger.statements import COUNTED, Counts
+from vault.ledger.statements import COUNTED
 from vault.machine import metadata, mounts
 from vault.machine.workers import Workers
-from vault.model import EntryType, replace_body
+from vault.model import EntryType
 from vault.progress import Progress
-from vault.snapshot import safe_open
 from vault.snapshot import walk as walking
+from vault.snapshot.batches import ReadBatch, Slot, contents_in, in_order_of_slots, reading_of
 from vault.snapshot.chunks_and_holes import Extents
 from vault.snapshot.dedup import ChunkStore, TreeBuilder
 from vault.snapshot.file_reader import (
@@ -39,6 +35,7 @@ from vault.snapshot.file_reader import (
     ToRead,
     failed,
 )
+from vault.snapshot.item_attributes import read_attributes
 from vault.snapshot.lastrun import EntryListWriter, Joiner
 from vault.snapshot.links import First, Links, contents_of, state_of
 from vault.snapshot.list_records import ListRecord
@@ -47,15 +44,15 @@ from vault.snapshot.pieces import Pieces
 from vault.snapshot.reading_processes import (
     BATCH_SIZE,
     BatchContents,
-    PendingRead,
     WholeFiles,
     sharing,
 )
 from vault.snapshot.records import Recorded, other_record, stream_record
 from vault.snapshot.run_journal import ListJournal
 from vault.snapshot.stream import StreamFile
-from vault.snapshot.unchanged import LONG_AGO, Grounds
-from vault.snapshot.walk import InUse, LeftOut, Reason, SourceItem
+from vault.snapshot.unchanged import LONG_AGO, Grounds, is_unchanged
+from vault.snapshot.walk import SourceItem
+from vault.snapshot.walk_report import WalkReport
 
 BATCH_FILES = 128  # bounds the descriptors that are open at once
 JOURNAL_SIZE = 64 * 1_048_576  # bytes of files after which the journal is written
@@ -63,49 +60,6 @@ BATCHES_AHEAD = 4  # batches read or being read while one is stored
 AHEAD_SIZE = 16 * 1_048_576  # bytes of files in them; bounds memory
 _FILE, _DIRECTORY, _READ = EntryType.FILE, EntryType.DIRECTORY, ReadOutcome.READ  # looked up once
 _HARD_LINK = EntryType.HARD_LINK
-_TOLD = frozenset({Reason.FILE_SYSTEM, Reason.OWN})  # others name each thing themselves
-RACY_NS = 60 * 10**9  # docs/design.md "Snapshot": mtime alone proves nothing for the last 60 s
-MAX_PROBLEMS = 10_000  # listed; the counts go on
-MAX_PROBLEM_SIZE = 16 * 1_048_576  # bytes of their paths, which may be long
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """A file that is not in the snapshot as it should be."""
-
-    path: bytes
-    kind: str  # "unreadable", "changed", "vanished" or "attributes"
-    detail: str
-
-
-class _Slot(NamedTuple):
-    """One item on its way from the walk to the tree. A tuple, because there is one for each."""
-
-    item: SourceItem
-    record: ListRecord | None = None  # unchanged: everything is known
-    state: bytes = b""  # of a file with several names, `links.state_of`
-    is_link: bool = False  # one in that state was met before
-    to_read: bool = False
-    in_pieces: bool = False
-
-
-@dataclasses.dataclass(slots=True)
-class _Batch:
-    """Consecutive slots; those to be read are read together."""
-
-    slots: list[_Slot] = dataclasses.field(default_factory=list)
-    size: int = 0
-    small: list[ToRead] = dataclasses.field(default_factory=list)
-    middling: list[ToRead] = dataclasses.field(default_factory=list)  # read ahead by a thread
-    reading: PendingRead | None = None  # of the small ones
-    future: Future[PendingRead] | None = None  # of the middling ones
-
-    @property
-    def is_done(self) -> bool:
-        """Whether nobody would have to wait for it."""
-        return (self.reading is None or self.reading.ready) and (
-            self.future is None or self.future.done()
-        )
 
 
 class SourceRun:
@@ -153,34 +107,25 @@ class SourceRun:
         self._progress = progress
         self._files = WholeFiles(reader, ())
         self._order = TreeOrder()
-        self._batch = _Batch()
-        self._waiting: deque[_Batch] = deque()
+        self._batch = ReadBatch()
+        self._waiting: deque[ReadBatch] = deque()
         self._links = Links(mounts.invents_inodes)
         self._records: list[ListRecord] = []  # of the batch that is being stored
         self._read_records: list[ListRecord] = []  # those of them that were read by this run
         self._done_size = 0  # bytes of content that they stand for, in the bar
         self._unflushed = 0  # bytes of the files whose records wait in the journal
         self._relied: set[bytes] = set()  # `ListRecord.packs` known to be usable
-        self._tally: dict[str, int] = dict.fromkeys(Counts.__struct_fields__, 0)
+        self.report = WalkReport()
+        self._tally = self.report.tally
         self.packs: set[int] = set()
         self.root = ContentRoot()
-        self.problems: list[Problem] = []
-        self._problem_size = 0  # bytes of the paths of all
-        self.complete = True
-        self.left_out: list[LeftOut] = []  # what a person may not have thought of
-        self._left_out_size = 0  # bytes of their paths
-        self.in_use: list[InUse] = []  # databases
-        self._in_use_size = 0  # bytes of their paths
-
-    @property
-    def counts(self) -> Counts:
-        """What was seen so far."""
-        return replace_body(Counts(), **self._tally)
 
     def walk(self, paths: Sequence[Path], rules: walking.Rules) -> Iterator[bytes]:
         """Go through the source; yields the path of every member as it is met."""
         with sharing(self._reader, self._workers.processes) as self._files:
-            for item in walking.walk(paths, rules, skipped=self._left_out, in_use=self._met_in_use):
+            for item in walking.walk(
+                paths, rules, skipped=self.report.leave_out, in_use=self.report.meet_in_use
+            ):
                 self._visit(item)
                 yield item.path
             self._submit()
@@ -189,7 +134,7 @@ class SourceRun:
         if not self._order.has_top:  # it was there when the run began
             raise ConfigError(
                 f"PATH {os.fsdecode(paths[0])} can't be read",
-                found=self.problems[0].detail if self.problems else None,
+                found=self.report.problems[0].detail if self.report.problems else None,
                 hint="was it unmounted or removed meanwhile? nothing was published",
             )
 
@@ -206,7 +151,7 @@ class SourceRun:
         self._records.append(stream_record(top))
         extents = Extents(self._tree.beside)
         with contextlib.closing(file):
-            for ids, pieces in self._pieces_of(file):
+            for ids, pieces in _pieces_of(file, self._workers):
                 self._store_piece(extents, ids, pieces)
         entry = replace_entry(
             top, path=name, type=EntryType.FILE, mode=0o600, size=file.size, sha256=file.digest()
@@ -222,7 +167,7 @@ class SourceRun:
     def _visit(self, item: SourceItem) -> None:
         path, _, stat, kind, _, error, is_vanished = item  # one step instead of one for each
         if error is not None or is_vanished:
-            self._problem_of(item)
+            self.report.miss(item)
         if stat is None or is_vanished:
             return
         if stat.st_dev != self._device:
@@ -233,7 +178,7 @@ class SourceRun:
             self._tally["sockets"] += 1
             return
         if flaw := self._order.flaw(path, is_directory=kind is _DIRECTORY):
-            self._unreadable(path, f"it {flaw}, which can't be stored")
+            self.report.unreadable(path, f"it {flaw}, which can't be stored")
             return
         slot = self._slot_for(item, path, stat, kind)
         batch = self._batch
@@ -247,7 +192,7 @@ class SourceRun:
 
     def _slot_for(
         self, item: SourceItem, path: bytes, stat: os.stat_result, kind: EntryType
-    ) -> _Slot:
+    ) -> Slot:
         is_file = kind is _FILE
         state = state_of(stat) if is_file and stat.st_nlink > 1 else b""
         is_link = bool(state) and self._links.meet(state)
@@ -268,11 +213,11 @@ class SourceRun:
             ):
                 if not is_here:
                     record.dev = device
-                # `_Slot(…)` is a function in Python that does this
-                return tuple.__new__(_Slot, (item, record, state, is_link, False, False))
+                # `Slot(…)` is a function in Python that does this
+                return tuple.__new__(Slot, (item, record, state, is_link, False, False))
         if is_link or not is_file:
-            return _Slot(item, None, state, is_link)
-        return _Slot(item, None, state, to_read=True, in_pieces=self._reader.is_in_pieces(stat))
+            return Slot(item, None, state, is_link)
+        return Slot(item, None, state, to_read=True, in_pieces=self._reader.is_in_pieces(stat))
 
     def _rely_on(self, packs: bytes) -> bool:
         """Whether an unchanged file's packs may be relied on; if so the snapshot needs them."""
@@ -284,40 +229,11 @@ class SourceRun:
             self._relied.add(packs)
         return True
 
-    def _left_out(self, left_out: LeftOut) -> None:
-        if left_out.reason not in _TOLD:
-            return
-        self._left_out_size += len(left_out.path)
-        if len(self.left_out) < MAX_PROBLEMS and self._left_out_size <= MAX_PROBLEM_SIZE:
-            self.left_out.append(left_out)
-
-    def _met_in_use(self, database: InUse) -> None:
-        self._in_use_size += len(database.path)
-        if len(self.in_use) < MAX_PROBLEMS and self._in_use_size <= MAX_PROBLEM_SIZE:
-            self.in_use.append(database)
-
-    def _problem_of(self, item: SourceItem) -> None:
-        if item.vanished:
-            self._tally["vanished"] += 1
-            self._problem(item.path, "vanished", "gone since its directory was listed")
-        else:
-            self._unreadable(item.path, item.error or "")
-
-    def _unreadable(self, path: bytes, detail: str) -> None:
-        self._tally["unreadable"] += 1
-        self.complete = False
-        self._problem(path, "unreadable", detail)
-
-    def _problem(self, path: bytes, kind: str, detail: str) -> None:
-        self._problem_size += len(path)
-        if len(self.problems) < MAX_PROBLEMS and self._problem_size <= MAX_PROBLEM_SIZE:
-            self.problems.append(Problem(path=path, kind=kind, detail=detail))
-
     # --- batches ---
 
     def _submit(self) -> None:
         """Start reading the open batch, and store what is due."""
-        batch, self._batch = self._batch, _Batch()
+        batch, self._batch = self._batch, ReadBatch()
         if batch.middling:
             batch.future = self._workers.compute.submit(self._files.read, batch.middling)
         self._store_done()
@@ -335,10 +251,10 @@ class SourceRun:
         waiting = self._waiting
         return len(waiting) > BATCHES_AHEAD or sum(batch.size for batch in waiting) > AHEAD_SIZE
 
-    def _store(self, batch: _Batch) -> None:
+    def _store(self, batch: ReadBatch) -> None:
         """Emit the entries of a batch, in order."""
-        with _contents(batch.reading) as small, _contents(_result(batch)) as middling:
-            contents = _in_order(batch, small, middling)
+        with contents_in(batch.reading) as small, contents_in(reading_of(batch)) as middling:
+            contents = in_order_of_slots(batch, small, middling)
             packs = iter(self._store_chunks(contents))
             read = iter(contents)
             for item, record, state, is_link, to_read, in_pieces in batch.slots:
@@ -354,7 +270,7 @@ class SourceRun:
                         self._store_large(item)
                         continue
                     numbers = [next(packs) for _ in content.ids]
-                    if self._is_stored(item, content):
+                    if self.report.is_stored(item, content):
                         self._emit_file(item, content, numbers)
                 else:
                     self._store_other(item)
@@ -393,14 +309,14 @@ class SourceRun:
             try:
                 content, packs, is_vast = self._read_large(item, is_vast=is_vast)
             except OSError as error:
-                self._is_stored(item, failed(error))
+                self.report.is_stored(item, failed(error))
                 return
             if content.record is None:
-                self._is_stored(item, content)
+                self.report.is_stored(item, content)
                 return
             if content.outcome is ReadOutcome.READ or attempt == 2:
                 is_link = first is not None and self._is_link_to(first, item, content)
-                if not is_link and self._is_stored(item, content):
+                if not is_link and self.report.is_stored(item, content):
                     self.packs.update(packs)
                     self._emit_file(item, content, sorted(packs))
                 return
@@ -425,7 +341,7 @@ class SourceRun:
         with contextlib.closing(
             self._reader.open_in_pieces(ToRead.of(item), is_vast=is_vast)
         ) as file:
-            for ids, pieces in self._pieces_of(file):
+            for ids, pieces in _pieces_of(file, self._workers):
                 self._store_piece(extents, ids, pieces)
                 extents.add_holes(file.take_holes())
             return file.finish(extents), extents.packs, file.is_vast
@@ -437,40 +353,13 @@ class SourceRun:
         extents.add(ids, self._chunks.store(ids, pieces), size)
         self._progress.advance(size=size)
 
-    def _pieces_of(self, file: Pieces) -> Iterator[tuple[list[bytes], list[memoryview]]]:
-        submit = self._workers.compute.submit
-        future = submit(file.read_piece)
-        while True:
-            piece = future.result()
-            if file.done:
-                yield piece
-                return
-            future = submit(file.read_piece)
-            yield piece
-
-    def _is_stored(self, item: SourceItem, content: ReadContent) -> bool:
-        """Count how reading ended; False where nothing is to be stored."""
-        if content.outcome is _READ:
-            return True
-        if content.outcome is ReadOutcome.VANISHED:
-            self._tally["vanished"] += 1
-            self._problem(item.path, "vanished", content.problem)
-            return False
-        if content.outcome is ReadOutcome.UNREADABLE:
-            self._unreadable(item.path, content.problem)
-            return False
-        if content.outcome is ReadOutcome.CHANGED:
-            self._tally["changed"] += 1
-            self._problem(item.path, "changed", "while it was read, twice")
-        return True
-
     # --- entries ---
 
     def _emit_file(self, item: SourceItem, content: ReadContent, packs: Sequence[int]) -> None:
         record = content.record
         assert record is not None
         if content.lost or content.altered:
-            self._note(item, content.lost, content.altered)
+            self.report.note(item, content.lost, content.altered)
         record.packs = pack_numbers(packs)
         self._records.append(record)
         self._read_records.append(record)
@@ -486,7 +375,7 @@ class SourceRun:
         """Another name of a file; False if it is not in that state any more."""
         problems: list[str] = []
         try:
-            _, xattrs = _describe(item, problems, state)
+            _, xattrs = read_attributes(item, problems, state)
         except OSError:
             return False
         made = self._record_of(item, _HARD_LINK, first, xattrs, is_read=not problems)
@@ -500,9 +389,9 @@ class SourceRun:
         problems: list[str] = []
         is_read = True
         try:
-            item, xattrs = _describe(item, problems)
+            item, xattrs = read_attributes(item, problems)
         except OSError as error:
-            self._is_stored(item, failed(error))
+            self.report.is_stored(item, failed(error))
             if item.type is not EntryType.DIRECTORY:
                 return
             xattrs, is_read = None, False  # its members may be on their way: they need it
@@ -527,7 +416,7 @@ class SourceRun:
     def _emit_other(
         self, item: SourceItem, kind: EntryType, made: Recorded, problems: Sequence[str]
     ) -> None:
-        self._note(item, [*problems, *made.lost], made.altered)
+        self.report.note(item, [*problems, *made.lost], made.altered)
         if made.record is not None:
             self._records.append(made.record)
             self._tally[COUNTED[kind]] += 1
@@ -567,81 +456,18 @@ class SourceRun:
         self._progress.advance(files=len(records), size=self._done_size)
         self._records, self._read_records, self._done_size = [], [], 0
 
-    def _note(self, item: SourceItem, lost: Sequence[str], altered: Sequence[str]) -> None:
-        """What is not stored makes a snapshot incomplete, not void."""
-        for detail in lost:
-            self._unreadable(item.path, detail)
-        for detail in altered:
-            self._problem(item.path, "attributes", detail)
-
-
-def _result(batch: _Batch) -> PendingRead | None:
-    return None if batch.future is None else batch.future.result()
-
-
-def _contents(reading: PendingRead | None) -> "contextlib.AbstractContextManager[BatchContents]":
-    return contextlib.nullcontext(()) if reading is None else reading.contents()
-
-
-def _in_order(batch: _Batch, small: BatchContents, middling: BatchContents) -> BatchContents:
-    """Of the files of a batch, as its slots have them."""
-    if not middling:
-        return small
-    parts = {True: iter(small), False: iter(middling)}
-    return [
-        next(parts[slot.item.stat.st_size <= SMALL_FILE])  # type: ignore[union-attr]  # was met
-        for slot in batch.slots
-        if slot.to_read and not slot.in_pieces
-    ]
-
-
-def is_unchanged(stat: os.stat_result, record: ListRecord, bound: int) -> bool:
-    """Whether what was read last time is still what is there.
-
-    Args:
-        stat: As it is now.
-        record: As it was.
-        bound: Before when it must last have changed, whenever it was read; see `unchanged`.
-    """
-    return (
-        record.mtime == stat.st_mtime_ns
-        and record.ctime == stat.st_ctime_ns
-        and record.inode == stat.st_ino
-        and record.size == stat.st_size
-        and record.read_ns != 0  # times before 1970 are below it
-        and (changed := max(record.mtime, record.ctime)) + RACY_NS < record.read_ns
-        and changed < bound
-    )
-
 
 def _link_in(record: ListRecord) -> bytes | None:
     return decode_entry(record.canonical, record.extra).link
 
 
-def _describe(
-    item: SourceItem, problems: list[str], state: bytes = b""
-) -> tuple[SourceItem, metadata.Xattrs | None]:
-    """What has an item's path now, if it is of its type, with its attributes.
-
-    Args:
-        item: As the walk met it.
-        problems: Takes what can't be read of it.
-        state: It must be in this state, before and after.
-
-    Raises:
-        OSError: It vanished, is of another type, can't be read, or is not in that state.
-    """
-    met = item.stat
-    assert met is not None
-    fd, found = safe_open.open_described(item.full, met)
-    try:
-        if item.type is EntryType.SYMLINK:  # what it points to is never written anew in place
-            item = item._replace(stat=found, link=safe_open.read_link(b"", fd))
-        elif not os.path.samestat(found, met):
-            item = item._replace(stat=found)
-        xattrs = metadata.read_xattrs(b"/proc/self/fd/%d" % fd, problems)
-        if state and not state == state_of(found) == state_of(os.fstat(fd)):
-            raise OSError(errno.ESTALE, "changed since it was listed")
-        return item, xattrs
-    finally:
-        os.close(fd)
+def _pieces_of(file: Pieces, workers: Workers) -> Iterator[tuple[list[bytes], list[memoryview]]]:
+    submit = workers.compute.submit
+    future = submit(file.read_piece)
+    while True:
+        piece = future.result()
+        if file.done:
+            yield piece
+            return
+        future = submit(file.read_piece)
+        yield piece

@@ -22,8 +22,8 @@ from vault.repository import badpacks
 from vault.repository.badpacks import BadPackMemory, Word
 from vault.repository.repository import Repository, read_domain
 from vault.snapshot import walk
-from vault.snapshot.sourcerun import Problem
 from vault.snapshot.stream import NamedStream
+from vault.snapshot.walk_report import Problem
 from vault.storage.names import is_pack
 
 MANY = 0.05  # of the packs of the dataset's last snapshot

@@ -1,4 +1,6 @@
-"""What the entry list of last time proves about a walk of today.
+"""What counts as unchanged: what the entry list of last time proves about a walk of today.
+
+`is_unchanged` compares an entry with its record; `bound` says how old a change must be for that.
 
 Where the walk goes over the file system of last time, at the same PATH, an entry's times
 prove it unchanged by the time at which it was read. Elsewhere, at another PATH or device, it
@@ -19,12 +21,32 @@ from collections.abc import Callable, Iterable, Sequence
 from vault.machine import filesystems
 from vault.machine.filesystems import FileSystem
 from vault.machine.mounts import in_memory, mounts
-from vault.snapshot.list_records import Ground, ListHead, Top
+from vault.snapshot.list_records import Ground, ListHead, ListRecord, Top
 from vault.snapshot.walk import SourceItem
 
 MARGIN_NS = 60 * 10**9  # for a clock that is set back, and for what a snapshot takes
+RACY_NS = 60 * 10**9  # docs/design.md "Snapshot": mtime alone proves nothing for the last 60 s
 LONG_AGO = -(2**63)
 FOREVER = 2**63 - 1
+
+
+def is_unchanged(stat: os.stat_result, record: ListRecord, bound: int) -> bool:
+    """Whether what was read last time is still what is there.
+
+    Args:
+        stat: As it is now.
+        record: As it was.
+        bound: Before when it must last have changed, whenever it was read, by the function `bound`.
+    """
+    return (
+        record.mtime == stat.st_mtime_ns
+        and record.ctime == stat.st_ctime_ns
+        and record.inode == stat.st_ino
+        and record.size == stat.st_size
+        and record.read_ns != 0  # times before 1970 are below it
+        and (changed := max(record.mtime, record.ctime)) + RACY_NS < record.read_ns
+        and changed < bound
+    )
 
 
 def bound(

@@ -12,7 +12,7 @@ from vault.errors import VaultError
 from vault.machine import mounts
 from vault.model import EntryType
 from vault.repository.reader import Reader
-from vault.snapshot import file_reader, safe_open, sourcerun
+from vault.snapshot import file_reader, safe_open, sourcerun, unchanged
 from vault.snapshot import walk as walking
 from vault.snapshot.links import Links, state_of
 from vault.snapshot.walk import SourceItem
@@ -109,7 +109,9 @@ def test_an_inode_number_that_is_given_out_again_makes_no_link(
         for module in sourcerun, file_reader:
             monkeypatch.setattr(module, "state_of", lambda stat: b"%d" % stat.st_ino)
         monkeypatch.setattr("vault.snapshot.links._TICK_NS", -(10**20))
-        monkeypatch.setattr(sourcerun, "_describe", lambda item, problems, state=b"": (item, None))
+        monkeypatch.setattr(
+            sourcerun, "read_attributes", lambda item, problems, state=b"": (item, None)
+        )
     report = lab.snapshot(top)
     assert _held(lab, report.record)["z"] == (NEW if is_guarded else OLD)
     monkeypatch.undo()
@@ -210,7 +212,7 @@ def test_an_unchanged_link_whose_first_name_can_not_be_stored_any_more(
     (top / "b").hardlink_to(top / "a")
     clock.advance(days=20_000)
     lab.snapshot(top)
-    real = sourcerun.is_unchanged
+    real = unchanged.is_unchanged
     monkeypatch.setattr(
         sourcerun,
         "is_unchanged",

@@ -16,7 +16,7 @@ import pytest
 from vault.errors import BusyError, ConfigError
 from vault.format import tree
 from vault.machine import metadata
-from vault.snapshot import file_reader, safe_open, sourcerun
+from vault.snapshot import file_reader, safe_open, unchanged, walk_report
 from vault.snapshot import walk as walking
 from vault.snapshot.unchanged import FOREVER
 from vault.snapshot.walk import Rules
@@ -244,10 +244,10 @@ def test_a_file_that_changed_without_its_times_is_read_again_for_a_minute(
     record = _only_record(lab)
     seconds = (record.read_ns - max(record.mtime, record.ctime)) / 1e9
     assert seconds < 60
-    assert not sourcerun.is_unchanged(file.stat(), record, FOREVER)
+    assert not unchanged.is_unchanged(file.stat(), record, FOREVER)
     clock.advance(minutes=2)
     lab.snapshot(tmp_path / "top")
-    assert sourcerun.is_unchanged(file.stat(), _only_record(lab), FOREVER)
+    assert unchanged.is_unchanged(file.stat(), _only_record(lab), FOREVER)
 
 
 def _only_record(lab: "Lab") -> Any:
@@ -660,7 +660,7 @@ def test_problems_with_long_paths_are_listed_as_far_as_memory_allows(
 ) -> None:
     """They are all counted."""
     monkeypatch.setattr(walking, "MAX_PATH", 60)
-    monkeypatch.setattr(sourcerun, "MAX_PROBLEM_SIZE", 300)
+    monkeypatch.setattr(walk_report, "MAX_PROBLEM_SIZE", 300)
     source = make_source()
     for number in range(10):
         (source / ("%070d" % number)).write_bytes(b"")  # noqa: UP031 - shorter
