@@ -50,8 +50,8 @@ from vault.repository.enrolment import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
 from vault.repository.objects import Clock
 from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
-from vault.storage import open_store
 from vault.storage.base import ObjectStore
+from vault.storage.choose_store import open_store
 from vault.storage.urls import is_same_bucket, scheme_of
 from vault.version import __version__
 

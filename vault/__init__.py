@@ -65,7 +65,7 @@ if TYPE_CHECKING:  # `import vault` stays cheap: a name is imported when it is f
     from vault.restore.undo_finalize import undo_restore
     from vault.snapshot.snapshot import take_snapshot
     from vault.snapshot.task import SnapshotRequest
-    from vault.storage import open_store
+    from vault.storage.choose_store import open_store
     from vault.verify.verify import verify_snapshots
 
 __all__ = [
@@ -139,7 +139,7 @@ _HOMES = {
     "vault.restore.undo_finalize": ("undo_restore",),
     "vault.snapshot.snapshot": ("take_snapshot",),
     "vault.snapshot.task": ("SnapshotRequest",),
-    "vault.storage": ("open_store",),
+    "vault.storage.choose_store": ("open_store",),
     "vault.verify.verify": ("verify_snapshots",),
 }
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 from cli import looking
-from cli.output import entry_text, render
+from cli.output import entry_text, long_output, render
 from cli.session import Invocation, pass_invocation
 from vault.browse.diff import Change, ChangeKind, Summary, diff_trees
 from vault.format.entry import Entry
@@ -49,7 +49,7 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
         if invocation.options.json:
             head = {"old": records[0].seq, "new": records[1].seq}
             items = map(_fields, changes)
-            entry_text.emit_json_list(
+            long_output.emit_json_list(
                 "vault/diff/v1",
                 head,
                 "changes",
@@ -64,7 +64,7 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
                 },
             )
         else:
-            entry_text.emit_lines(map(_line, changes))
+            long_output.emit_lines(map(_line, changes))
             invocation.note(_summary_text(summary))
         for record, each in zip(records, flaws, strict=True):
             if each and not each.all_named:

@@ -8,7 +8,7 @@ import click
 
 from cli import looking
 from cli.exits import EXIT_DEGRADED
-from cli.output import entry_text, render
+from cli.output import entry_text, long_output, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
 from vault.format.entry import Entry
@@ -37,7 +37,7 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
         vast = _Vast()
         sums = vast.left_out_of(checksums(view.tree))
         if invocation.options.json:
-            entry_text.emit_json_list(
+            long_output.emit_json_list(
                 "vault/export-checksums/v1",
                 {"snapshot": record.seq},
                 "files",
@@ -45,7 +45,7 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
                 tail=lambda: entry_text.flaw_fields(view.flaws),
             )
         elif sys.stdout.isatty():
-            entry_text.emit_lines(
+            long_output.emit_lines(
                 f"{sha.hex()}  {render.path_text(each.path)}" for each, sha in sums
             )
         else:

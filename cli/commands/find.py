@@ -8,7 +8,7 @@ import click
 
 from cli import looking
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_USAGE, exit_code_of, gravest
-from cli.output import entry_text, render
+from cli.output import entry_text, long_output, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import path_matcher
 from vault.crypto.keyfiles import RecoveryKey
@@ -51,7 +51,7 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
     found = search.run(records[::-1])
     if invocation.options.json:
         items = (_fields(ledger, record, entry) for record, entry in found)
-        entry_text.emit_json_list(
+        long_output.emit_json_list(
             "vault/find/v1",
             {"pattern": pattern},
             "matches",
@@ -60,7 +60,7 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
         )
     else:
         rows = (_row(ledger, record, entry) for record, entry in found)
-        entry_text.emit_table(_HEADINGS, rows, right=_RIGHT)
+        long_output.emit_table(_HEADINGS, rows, right=_RIGHT)
     for hint in search.hints:
         render.message("hint", hint)
     if not search.matched:

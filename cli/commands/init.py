@@ -26,8 +26,8 @@ from vault.repository.enrolment import (
     existing_root,
 )
 from vault.repository.repository import Repository
-from vault.storage import open_store
 from vault.storage.base import is_on_server
+from vault.storage.choose_store import open_store
 from vault.storage.conformance import check_store, require
 from vault.storage.urls import normalized, scheme_of
 

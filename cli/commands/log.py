@@ -7,7 +7,7 @@ from typing import TypeAlias
 import click
 
 from cli.output import render, statement
-from cli.output.entry_text import emit_table
+from cli.output.long_output import emit_table
 from cli.session import Invocation, pass_invocation
 from cli.values import parse_since
 from vault.audit.claims import is_copy

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from cli import looking
-from cli.output import entry_text, render
+from cli.output import entry_text, long_output, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
 from vault.format.entry import Entry
@@ -39,7 +39,7 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
         entries = map(view.tree.entry, _numbers(view.tree, number, recursive=recursive))
         if invocation.options.json:
             items = map(entry_text.entry_fields, entries)
-            entry_text.emit_json_list(
+            long_output.emit_json_list(
                 "vault/ls/v1",
                 {"snapshot": record.seq},
                 "entries",
@@ -47,9 +47,9 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
                 tail=lambda: entry_text.flaw_fields(view.flaws),
             )
         elif is_long:
-            entry_text.emit_table(_HEADINGS, map(_row, entries), right=_RIGHT)
+            long_output.emit_table(_HEADINGS, map(_row, entries), right=_RIGHT)
         else:
-            entry_text.emit_lines(map(entry_text.listed_path, entries))
+            long_output.emit_lines(map(entry_text.listed_path, entries))
         return looking.report_flaws(invocation, record.seq, view.flaws)
 
 

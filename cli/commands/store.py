@@ -10,8 +10,8 @@ from cli.output import render
 from cli.session import Invocation, pass_invocation
 from vault.errors import ConfigError
 from vault.model import LockMode, Parameters
-from vault.storage import open_store
 from vault.storage.base import is_on_server
+from vault.storage.choose_store import open_store
 from vault.storage.conformance import ProbeOutcome, check_store
 from vault.storage.iam import AccessRole, Dialect, bucket_policy, role_policy
 from vault.storage.urls import parse_s3

@@ -14,7 +14,7 @@ import pytest
 from vault.crypto.keyfiles import load_writer
 from vault.model import Digest, EntryType
 from vault.repository.repository import Repository
-from vault.storage import open_store
+from vault.storage.choose_store import open_store
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 Part: TypeAlias = tuple[tuple[Any, ...], tuple[Any, ...]]

@@ -124,7 +124,7 @@ def test_many_entries_are_one_table_and_one_object(
 ) -> None:
     """However they are divided for printing."""
     whole, listed = vault("ls", "data", "-lR")[1], vault_json("ls", "data", "-R")
-    monkeypatch.setattr("cli.output.entry_text._BATCH", 2)
+    monkeypatch.setattr("cli.output.long_output._BATCH", 2)
     assert vault_json("ls", "data", "-R") == listed
     assert vault("ls", "data", "-R")[1].splitlines() == [
         line.split()[-1] for line in vault("ls", "data", "-R")[1].splitlines()

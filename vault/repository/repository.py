@@ -30,8 +30,8 @@ from vault.model import Buffer, Code, Digest, Finding, ObjectRef, Parameters, Se
 from vault.repository.history import StoredLedger, read_ledger
 from vault.repository.log import Draft, Log
 from vault.repository.objects import Clock, Objects, Sightings, Stored
-from vault.storage import observing
 from vault.storage.base import ObjectStore
+from vault.storage.choose_store import observing
 from vault.storage.names import inventory_name
 
 _log = logging.getLogger(__name__)

@@ -51,7 +51,7 @@ class ObjectStore(Protocol):
 
     @property
     def url(self) -> str:
-        """The address that `vault.storage.open_store` opens."""
+        """The address that `vault.storage.choose_store.open_store` opens."""
 
     @property
     def traits(self) -> StoreTraits:

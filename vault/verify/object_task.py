@@ -8,8 +8,8 @@ from typing import Final, TypeVar
 from vault.errors import DigestMismatchError, IntegrityError, MissingObjectError, StorageError
 from vault.model import ObjectRef
 from vault.repository.objects import right_version, sizes
-from vault.storage import open_store
 from vault.storage.base import ObjectStore
+from vault.storage.choose_store import open_store
 
 _T = TypeVar("_T")
 

@@ -29,8 +29,9 @@ from vault.errors import (
     VaultError,
 )
 from vault.model import LockMode, Retention
-from vault.storage import local_readback, open_store
+from vault.storage import local_readback
 from vault.storage.base import ObjectVersion
+from vault.storage.choose_store import open_store
 from vault.storage.local import LocalStore
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

@@ -31,8 +31,9 @@ from vault.errors import (
     VaultError,
 )
 from vault.model import LockMode, Retention
-from vault.storage import open_store, s3
+from vault.storage import s3
 from vault.storage.base import UNSEEN, DeniedError, Observed
+from vault.storage.choose_store import open_store
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NAME = "packs/ab/cd"
