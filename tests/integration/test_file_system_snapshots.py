@@ -361,6 +361,7 @@ def test_what_may_be_another_file_system_is_read_whole(
     _last(lab, loops, _last_of, read)
     tuesday = volume.snapshot("tuesday")
     if why == "uuid":
+        _run("e2fsck", "-f", "-p", tuesday)  # tune2fs wants it, if a second passed since mkfs
         _run("tune2fs", "-f", "-U", "random", tuesday)
     options = "rw" if why == "writable" else "ro"
     lab.snapshot(loops.mount(tuesday, tuesday.with_name("now"), options))
