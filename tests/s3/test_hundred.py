@@ -16,7 +16,7 @@ from vault.model import LockMode
 from vault.repository.enrolment import add_writer, request_key
 from vault.repository.log import Draft
 from vault.repository.repository import Repository
-from vault.storage import s3
+from vault.storage import s3, s3client
 
 if TYPE_CHECKING:
     from tests.conftest import Lab, MakeRepository
@@ -70,7 +70,7 @@ def test_a_hundred_writers_race_for_one_chain(
     lab = make_repository(LockMode.NONE, store=racing_store, versions_ordered=True)
     signers = enrol(lab, WRITERS)
     first = lab.open().head.seq + 1
-    client = s3.connect(endpoint)
+    client = s3client.connect(endpoint)
     store = make_store(racing_store.prefix.rstrip("/"), client=client)
     ready = threading.Barrier(WRITERS)
     again = Counter[int]()

@@ -1,4 +1,4 @@
-"""S3 with Object Lock as a store (docs/design.md "Stores"); the only importer of boto3.
+"""S3 with Object Lock as a store (docs/design.md "Stores"); its client is `s3client`'s.
 
 Every object is one single-part PUT that carries its SHA-256 and its lock. Versions are
 always named by their id: a writer may also hide a name behind newer versions and
@@ -12,7 +12,6 @@ one succeeds. It takes the order of a listing from the text of the answer.
 import base64
 import contextlib
 import hashlib
-import io
 import itertools
 import re
 import threading
@@ -20,13 +19,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
-import boto3
 import urllib3
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -63,52 +58,13 @@ from vault.storage.s3errors import (
     server_text,
     unanswered,
 )
+from vault.storage.s3listing import list_versions
+from vault.storage.s3stalled import stalled_body
 
-CONNECTIONS = 20  # kept open: transfer threads of a run, and four to spare
-ATTEMPTS = 8  # per request; boto3 waits longer after each
 READ_ATTEMPTS = 4  # of a body that broke off: boto3 repeats requests, not bodies
-CONNECT_TIMEOUT, READ_TIMEOUT = 5, 60  # seconds
 MAX_KEY = 1024  # bytes, of all servers
 
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")
-_LISTED = re.compile(rb"<(Version|DeleteMarker)>")
-_ORDER = "VaultListingOrder"  # added to the parsed answer by `_keep_order`
-
-
-def connect(endpoint: str = "", *, attempts: int = ATTEMPTS, observed: Observed = UNSEEN) -> Any:
-    """A boto3 client with the vault's settings; nothing is sent yet.
-
-    Credentials, region and certificates come by boto3's own chain.
-
-    Raises:
-        ConfigError: The endpoint is no address, or boto3's configuration can't be used.
-    """
-    choices: Any = {
-        "addressing_style": "path" if endpoint else "auto",
-        "payload_signing_enabled": not _skips_signing(endpoint, observed),
-    }
-    config = Config(
-        max_pool_connections=CONNECTIONS,
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
-        tcp_keepalive=True,
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3=choices,
-    )
-    try:
-        client = boto3.session.Session().client(
-            "s3", endpoint_url=_check_endpoint(endpoint) or None, config=config
-        )
-    except (BotoCoreError, ValueError) as error:
-        raise ConfigError(
-            "S3 client can't be configured",
-            found=server_text(str(error)),
-            hint="check AWS_PROFILE, AWS_REGION and the files in ~/.aws",
-        ) from error
-    client.meta.events.register("before-parse.s3.ListObjectVersions", _keep_order)
-    return client
 
 
 class S3Store:
@@ -200,7 +156,7 @@ class S3Store:
             ChecksumSHA256=base64.b64encode(sha256).decode(),
             **arguments,
         )
-        version = self._version_of(answer)
+        version = _version_in(answer, self._bucket)
         if retention:
             self._prove("put", name, version, retention)
         return ObjectVersion(
@@ -249,7 +205,7 @@ class S3Store:
                 return  # every name with the prefix sorts before it
             after = ""
         group: list[ObjectVersion] = []  # of one name, newest first
-        for item in self._list(prefix, after):
+        for item in list_versions(self.request, self._prefix, prefix, after):
             if group and group[0].name != item.name:
                 yield from reversed(group)
                 group = []
@@ -260,7 +216,7 @@ class S3Store:
         """See `ObjectStore.versions_of`; the name is listed before all that begin with it."""
         if not name or not _is_sendable(self._prefix + name):
             return []
-        listed = self._list(name, "")
+        listed = list_versions(self.request, self._prefix, name, "")
         return list(itertools.takewhile(lambda item: item.name == name, listed))[::-1]
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -336,15 +292,7 @@ class S3Store:
         Returns:
             The version id.
         """
-        body = _PausingBody(data, pause)
-
-        def begin(request: Any, **_: Any) -> None:
-            if request.body is body:
-                body.is_sent = True  # earlier reads only hashed it for the signature
-
-        handler = f"pause-{id(body)}"
-        self._client.meta.events.register("before-send.s3.PutObject", begin, unique_id=handler)
-        try:
+        with stalled_body(self._client, data, pause) as body:
             answer = self.request(
                 "store",
                 name,
@@ -354,9 +302,7 @@ class S3Store:
                 ChecksumAlgorithm="SHA256",
                 ChecksumSHA256=base64.b64encode(hashlib.sha256(data).digest()).decode(),
             )
-        finally:
-            self._client.meta.events.unregister("before-send.s3.PutObject", unique_id=handler)
-        return self._version_of(answer)
+        return _version_in(answer, self._bucket)
 
     # --- addresses and time ---
 
@@ -376,15 +322,6 @@ class S3Store:
         if not _VERSION_ID.fullmatch(version):
             raise ObjectNotFoundError(f"no object {name}", expected=repr(version[:80]))
         return {"Key": key, "VersionId": version}
-
-    def _version_of(self, answer: dict[str, Any]) -> str:
-        version = answer.get("VersionId")
-        if not isinstance(version, str) or version == "null":
-            raise ConfigError(
-                f"bucket {self._bucket} is not versioned",
-                hint="turn versioning on; without it a PUT destroys what it replaces",
-            )
-        return version
 
     def _note_time(self, answer: Mapping[str, Any]) -> None:
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
@@ -421,38 +358,6 @@ class S3Store:
                 raise BrokenOffError(
                     f"{name} broke off while being read", found=server_text(str(error))
                 ) from error
-
-    def _list(self, prefix: str, after: str) -> Iterator[ObjectVersion]:
-        """The pages of a listing as they come: of one name, newest first."""
-        arguments = {"Prefix": self._prefix + prefix}
-        if after:
-            arguments["KeyMarker"] = self._prefix + after
-        while True:
-            page = self.request("list", prefix, "list_object_versions", **arguments)
-            for kind, item in _in_order(page):
-                listed = self._listed(item, marker=kind == b"DeleteMarker")
-                if listed.name > after:  # Ceph 16 begins with the key marker, not after it
-                    yield listed
-            if not page.get("IsTruncated"):
-                return
-            last = (arguments.get("KeyMarker"), arguments.get("VersionIdMarker"))
-            arguments["KeyMarker"] = page.get("NextKeyMarker", "")
-            arguments["VersionIdMarker"] = page.get("NextVersionIdMarker", "")
-            if last == (arguments["KeyMarker"], arguments["VersionIdMarker"]):
-                raise StorageError(f"the listing of {prefix or 'the store'} does not move on")
-
-    def _listed(self, item: dict[str, Any], *, marker: bool) -> ObjectVersion:
-        key = item["Key"]
-        if not key.startswith(self._prefix):
-            raise StorageError("the store listed what was not asked for", found=repr(key[:80]))
-        return ObjectVersion(
-            name=key[len(self._prefix) :],
-            version=item.get("VersionId", "null"),
-            size=item.get("Size", 0),
-            modified=item["LastModified"].astimezone(UTC),
-            marker=marker,
-            in_parts="-" in str(item.get("ETag", "")),  # every server marks uploads in parts so
-        )
 
     # --- locks ---
 
@@ -562,67 +467,11 @@ class S3Store:
         return self._has_lock
 
 
-class _PausingBody(io.BytesIO):
-    """Bytes that stop once, half-way through being sent."""
-
-    def __init__(self, data: bytes, pause: Callable[[], object]) -> None:
-        super().__init__(data)
-        self.is_sent = False
-        self._pause = pause
-        self._half = len(data) // 2
-        self._paused = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self.is_sent and not self._paused:
-            if self.tell() >= self._half:
-                self._paused = True
-                self._pause()
-            else:
-                size = self._half - self.tell()
-        return super().read(size)
-
-
-def _skips_signing(endpoint: str, observed: Observed) -> bool:
-    """Whether TLS and a checksum that the server enforces make a second hash redundant."""
-    return observed.refuses_wrong_checksums and not endpoint.startswith("http:")
-
-
-def _check_endpoint(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    if endpoint and (
-        parts.scheme not in {"http", "https"} or not parts.hostname or "@" in endpoint
-    ):
-        raise ConfigError(
-            "endpoint must be the address of a server",
-            expected="https://host:port",
-            found=f"{parts.scheme}://{parts.hostname}",
-        )
-    return endpoint
-
-
 def _is_sendable(key: str) -> bool:
     try:
         return len(key.encode()) <= MAX_KEY and "\0" not in key
     except UnicodeEncodeError:
         return False
-
-
-def _keep_order(
-    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
-) -> None:
-    """Keep the order of a listing: boto3 puts versions and delete markers into two lists."""
-    if response_dict["status_code"] == HTTPStatus.OK:
-        customized_response_dict[_ORDER] = _LISTED.findall(response_dict["body"])
-
-
-def _in_order(page: dict[str, Any]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    lists = {b"Version": page.get("Versions", []), b"DeleteMarker": page.get("DeleteMarkers", [])}
-    order = page.get(_ORDER, [])
-    if any(order.count(kind) != len(items) for kind, items in lists.items()):
-        raise StorageError("the store's listing can't be understood")
-    rest = {kind: iter(items) for kind, items in lists.items()}
-    for kind in order:
-        yield kind, next(rest[kind])
 
 
 def _retention(mode: str | None, until: datetime | None) -> Retention | None:
@@ -650,3 +499,13 @@ def _sha256(text: str | None) -> bytes | None:
         digest = base64.b64decode(text or "", validate=True)
         return digest if len(digest) == 32 else None
     return None
+
+
+def _version_in(answer: dict[str, Any], bucket: str) -> str:
+    version = answer.get("VersionId")
+    if not isinstance(version, str) or version == "null":
+        raise ConfigError(
+            f"bucket {bucket} is not versioned",
+            hint="turn versioning on; without it a PUT destroys what it replaces",
+        )
+    return version

@@ -31,7 +31,7 @@ from vault.errors import (
     VaultError,
 )
 from vault.model import LockMode, Retention
-from vault.storage import s3
+from vault.storage import s3, s3client
 from vault.storage.base import UNSEEN, DeniedError, Observed
 from vault.storage.choose_store import open_store
 
@@ -496,7 +496,7 @@ def test_what_is_no_bucket_is_refused(url: str) -> None:
 def test_endpoints_are_addresses_without_credentials(endpoint: str) -> None:
     """Which would end up in key files and messages."""
     with pytest.raises(ConfigError) as caught:
-        s3.connect(endpoint)
+        s3client.connect(endpoint)
     assert "secret" not in str(caught.value)
 
 
@@ -508,6 +508,6 @@ def test_the_body_is_signed_unless_tls_and_the_server_check_it() -> None:
         ("http://host", seen, True),
         ("https://host", seen, False),
     ):
-        config = s3.connect(endpoint, observed=observed).meta.config
+        config = s3client.connect(endpoint, observed=observed).meta.config
         assert config.s3["payload_signing_enabled"] is signs
         assert config.request_checksum_calculation == "when_required"
