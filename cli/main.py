@@ -335,10 +335,10 @@ def main() -> NoReturn:
 
 
 def _answer_signals() -> None:
-    """Be told to stop, but by signals that the caller had ignored: nohup, ``trap '' INT``.
+    """Stop on signals, except those that the caller had ignored: nohup, ``trap '' INT``.
 
-    A shell that starts a command with ``&`` ignores SIGINT and SIGQUIT both: nobody meant that
-    the command should not be stopped by ``kill -INT``, which is answered.
+    A shell that starts a command with ``&`` makes it ignore both SIGINT and SIGQUIT. That is not
+    meant to protect it from ``kill -INT``, so SIGINT is answered then.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:

@@ -67,7 +67,7 @@ _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # that boto3 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GivenRepository:
-    """Where the repository is, as far as anybody has said."""
+    """The address of the repository, as far as options, environment or key files give it."""
 
     url: str
     endpoint: str
@@ -234,7 +234,7 @@ class Invocation:
         """The repository, verified from its root and against all that is known of its head.
 
         Args:
-            afresh: Read and verify every statement, for whoever is about to prove something
+            afresh: Read and verify every statement, for a command that is about to prove something
                 or to change who may sign; else what was verified here before is believed.
 
         Raises:
@@ -343,7 +343,7 @@ class Invocation:
         if beside and (self.places.keys / WRITER_FILE).exists():
             self.warn(
                 f"{' and '.join(beside)} still on this host, in {self.places.keys}:"
-                " whoever takes the host takes them too; move them to a safe place"
+                " a thief of the host gets them too; move them to a safe place"
             )
 
     @functools.cached_property

@@ -208,7 +208,7 @@ def _parameters(wish: _Wish) -> Parameters:
 def _confirm_compliance(invocation: Invocation, wish: _Wish, parameters: Parameters) -> None:
     day = removable_from(invocation.clock(), parameters)
     invocation.confirm(
-        f"Under compliance locks nobody, not the account's owner either, can remove {wish.url}"
+        f"Under compliance locks no user, not even the account's owner, can remove {wish.url}"
         f" before {day:%Y-%m-%d}, and every snapshot moves that date on. Go on?",
         instead="--yes confirms compliance mode;"
         f" the bucket then can't be removed before {day:%Y-%m-%d}",

@@ -199,7 +199,7 @@ def _say_what(invocation: Invocation, repository: Repository, record: Record) ->
 
 
 def _warn_of_leftovers(invocation: Invocation, target: Path) -> None:
-    """They take room, and nothing else tells of them."""
+    """They take room, and no other command mentions them."""
     left = leftovers(target, state=invocation.places.state)
     for path in left.killed:
         invocation.warn(
@@ -346,7 +346,7 @@ def _undo_from(invocation: Invocation, note: Path, arguments: Sequence[str], *, 
             )
         if yes and exchange.shared is not None and exchange.note_owner != os.geteuid():
             raise ConfigError(
-                "the note could be anybody's, so --yes is not enough",
+                "any user could have written the note, so --yes is not enough",
                 found=f"a note of user {exchange.note_owner}; {exchange.shared}",
                 hint="look at both directories, and say it on a terminal without --yes",
             )

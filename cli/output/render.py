@@ -234,7 +234,7 @@ def ignore_closed_stdout() -> Iterator[None]:
     """After a broken pipe, stdout is the null device.
 
     The exit code then still says what the command did: a snapshot that was
-    published is not a failure because nobody read the report.
+    published has not failed because its report was not read.
 
     Raises:
         LocalError: It can't be written for another reason: it is on a full disk.

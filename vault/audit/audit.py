@@ -299,7 +299,7 @@ class _Audit:
         self._findings.add(
             code,
             view.name,
-            f"{problem}: {len(group)} in all, of which {_SHOWN} are told",
+            f"{problem}: {len(group)} in all, of which {_SHOWN} are listed",
             found=f"from {when(times[0])} to {when(times[-1])}",
             harmless=harmless,
         )
@@ -473,7 +473,7 @@ class _Audit:
                 "locks",
                 "this repository has no locks"
                 if self._mode is LockMode.NONE
-                else "only this program keeps the locks: whoever may write the store may delete",
+                else "only this program keeps the locks: a user who may write the store may delete",
             )
         return AuditReport(
             head=self._head,
@@ -513,7 +513,7 @@ class _Audit:
         )
 
     def _repeat_check(self, check: Check, *, is_told: bool) -> None:
-        """A failed check of a snapshot is told, unless by the packs that it named."""
+        """Report a failed check of a snapshot, unless the packs that it named are reported."""
         body = self._ledger.records[check.seq].body
         assert isinstance(body, EventBody | VerificationBody)
         if not (is_told and body.bad_count):

@@ -1,4 +1,7 @@
-"""Content-defined chunking (docs/format.md 4.1 and "Appendix A"). Only importer of pyfastcdc."""
+"""Content-defined chunking (docs/format.md 4.1 and "Appendix A").
+
+The only importer of pyfastcdc.
+"""
 
 import dataclasses
 import warnings
@@ -9,7 +12,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # without its C core pyfastcdc warns; see `ACCELERATED`
     import pyfastcdc
 
-# False where pyfastcdc came without its C core: the same cuts, some 200 times slower.
+# False if pyfastcdc was installed without its C core: the same cuts, some 200 times slower.
 ACCELERATED: bool = pyfastcdc.FastCDC.__module__.startswith("pyfastcdc.cy")
 
 
@@ -18,7 +21,7 @@ class ChunkSizes:
     """Bounds of one kind of chunk, in bytes, as the root fixes them.
 
     Raises:
-        FormatError: Not even, not ascending, or outside 64 B … 1 MiB (min),
+        FormatError: Sizes are not even, not ascending, or outside 64 B … 1 MiB (min),
             256 B … 4 MiB (average), 1 KiB … 16 MiB (max).
     """
 
@@ -40,7 +43,7 @@ class ChunkSizes:
 
 
 class Chunker:
-    """Cuts a stream where its content says so. Stateless, thus safe in several threads."""
+    """Cuts a stream at places that its content determines. Stateless, so threads may share it."""
 
     def __init__(self, sizes: ChunkSizes) -> None:
         self.sizes = sizes
@@ -54,11 +57,11 @@ class Chunker:
     def cut(self, buffer: bytes | bytearray | memoryview, *, final: bool) -> list[int]:
         """Lengths, in bytes, of the whole chunks at the front of ``buffer``.
 
-        A caller drops the sum of them, appends what comes next and asks again:
-        whatever the pieces, the chunks are those of the whole stream. While more
-        may come (not ``final``) less than ``sizes.max`` bytes stay undecided,
-        because a longer look could put their end elsewhere. With ``final`` the
-        lengths sum to the buffer's.
+        The caller drops these chunks, appends the next bytes of the stream and calls again;
+        the chunks do not depend on how the stream is divided into pieces. While more bytes
+        may come (not ``final``), the last ones, fewer than ``sizes.max``, stay undecided,
+        because later bytes could move their end. With ``final`` the lengths sum to that of
+        the buffer.
         """
         left = len(buffer)
         undecided = 1 if final else self.sizes.max  # fewer bytes than that are not cut

@@ -15,10 +15,10 @@ class ContentRoot:
         self._hash.update(canonical)
 
     def digest(self) -> bytes:
-        """32 bytes."""
+        """The content root so far: 32 bytes."""
         return self._hash.digest()
 
 
 def commitment(key: bytes, root: bytes) -> bytes:
-    """HMAC-SHA-256: the content root, unreadable to those who may not read the tree."""
+    """HMAC-SHA-256 of the content root; without the key in the tree it confirms no guess."""
     return hmac.digest(key, root, "sha256")

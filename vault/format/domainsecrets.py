@@ -27,13 +27,13 @@ def seal_domain(secrets: DomainSecrets, repository_id: bytes, recipients: Sequen
     """The domain object, under a session of its own.
 
     Args:
-        secrets: What it holds.
+        secrets: The secrets to seal.
         repository_id: 16 bytes.
         recipients: Raw public keys: those of the root, and each host of the domain.
 
     Raises:
         ConfigError: No recipient, or more than a header holds.
-        FormatError: One is not a public key of the suite.
+        FormatError: A recipient is not a public key of the suite.
     """
     session = Session.new(repository_id, recipients)
     sealer = Sealer.for_session(session, ObjectType.DOMAIN, repository_id)
@@ -49,7 +49,7 @@ def open_domain(
         WrongKeyError: Not sealed to ``recipient``.
         DigestMismatchError: Altered, or of another repository.
         FormatError: Not a domain object.
-        IntegrityError: That of another domain.
+        IntegrityError: It is the object of another domain.
     """
     if len(data) > MAX_DOMAIN:
         raise FormatError("domain object is too large", expected=MAX_DOMAIN, found=len(data))

@@ -8,8 +8,8 @@ import msgspec
 
 from vault.model import EntryType
 
-MAX_INLINE = 32_768  # chunk ids, and holes, that are in an entry; more are a list outside
-MAX_ZEROS = 1 << 30  # bytes of holes in a file with a SHA-256, which would have to be hashed
+MAX_INLINE = 32_768  # chunk ids, or holes, in an entry; more go into a list outside it
+MAX_ZEROS = 1 << 30  # bytes of holes in a file with a SHA-256, which covers holes too
 MAX_META_NAME = 255  # bytes of an xattr's name; characters of a user's or group's
 ID_SIZE = 32
 MAX_OWNER = (1 << 32) - 2  # to chown(2) the number above means "leave it"
@@ -52,13 +52,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
     link: bytes | None = None  # symlink: target as read; hard link: path of an earlier file
     device: int | None = None  # st_rdev
     xattrs: tuple[tuple[bytes, bytes], ...] | None = None  # sorted by name; None if there are none
-    chunks: bytes = b""  # chunk ids; empty where derivable
+    chunks: bytes = b""  # chunk ids; empty if the digest gives the only one
     user: str = ""
     group: str = ""
     ctime: int = 0
     holes: tuple[tuple[int, int], ...] | None = None  # (offset, length); None if there are none
     tree_hash: bytes | None = None  # of the content, in place of a SHA-256
-    chunk_list: ListRef | None = None  # in place of `chunks`, where they are many
+    chunk_list: ListRef | None = None  # in place of `chunks`, if there are many
     hole_list: ListRef | None = None  # in place of `holes`
 
 

@@ -87,7 +87,7 @@ def encode_extra(entry: Entry) -> bytes:
 
 
 def encode_entry(entry: Entry) -> tuple[bytes, bytes]:
-    """Both parts of an entry that a reader takes: what a writer emits passes here (I11).
+    """Both parts of an entry, checked first: a writer emits only what a reader accepts (I11).
 
     Raises:
         FormatError: A reader would refuse the entry, by the rules of `check_entry` or by size.
@@ -119,10 +119,10 @@ def canonical_of(  # noqa: PLR0917 - the order is the format's; one call for eve
 
 
 def frame(canonical: bytes, extra: bytes) -> bytes:
-    """An entry as it stands in the stream.
+    """The bytes of an entry in the stream.
 
     Raises:
-        FormatError: A part is over its cap, as the reader would say too.
+        FormatError: A part is over its cap, so that a reader would refuse it.
     """
     first, second = len(canonical), len(extra)
     if first > MAX_CANONICAL or second > MAX_EXTRA:
@@ -131,12 +131,12 @@ def frame(canonical: bytes, extra: bytes) -> bytes:
 
 
 def keep_entry(entry: Entry) -> bytes:
-    """An entry for `kept_entry`: this process's own notes, in no format."""
+    """The bytes of an entry for `kept_entry`; only this process reads them."""
     return _encode(entry)
 
 
 def kept_entry(data: bytes) -> Entry:
-    """The entry that `keep_entry` was given, which was checked then."""
+    """The entry that `keep_entry` encoded; it is not checked again."""
     return _own_decoder.decode(data)
 
 
@@ -188,7 +188,7 @@ def decode_entry(canonical: bytes, extra: bytes) -> Entry:
 
 
 def decode_shortest(decoder: "msgspec.msgpack.Decoder[_Shape]", data: bytes, what: str) -> _Shape:
-    """What these bytes hold, if they are its one shortest encoding.
+    """The value of these bytes, if they are its only shortest encoding.
 
     Raises:
         FormatError: They are not.
@@ -204,7 +204,7 @@ def decode_shortest(decoder: "msgspec.msgpack.Decoder[_Shape]", data: bytes, wha
 
 
 def check_part_sizes(canonical: int, extra: int) -> None:
-    """Refuse parts of so many bytes if a reader would, by raising `FormatError`."""
+    """Raise `FormatError` for parts of so many bytes that a reader would refuse them."""
     if canonical > MAX_CANONICAL or extra > MAX_EXTRA:
         raise FormatError(
             "tree entry is too long",
@@ -214,13 +214,13 @@ def check_part_sizes(canonical: int, extra: int) -> None:
 
 
 def type_in(canonical: bytes, path: bytes) -> int:
-    """The type in a canonical part that was encoded here, whose path this is; in no time."""
+    """The type in a canonical part that was encoded here, with this path; found without parsing."""
     size = len(path)
     return canonical[size + (3 if size < 256 else 4)]
 
 
 def legible_part(canonical: bytes) -> CanonicalPart | None:
-    """The fields of a bad entry, as far as they have their types."""
+    """The fields of a bad entry; None if one of them has a wrong type."""
     try:
         return _canonical_decoder.decode(canonical)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):

@@ -1,6 +1,6 @@
-"""The rules that one entry of a tree alone can break (docs/format.md 8).
+"""The rules that one entry of a tree can break by itself (docs/format.md 8).
 
-Writers and readers ask here, so that nothing is written that no reader takes (I11).
+Writers and readers both use them, so that no entry is written that a reader refuses (I11).
 """
 
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ _LINKS = frozenset((EntryType.SYMLINK, EntryType.HARD_LINK))
 
 
 def check_entry(entry: Entry) -> None:
-    """Every rule of docs/format.md 8 that one entry alone can break; writers and readers ask here.
+    """Pass if an entry breaks none of the rules of docs/format.md 8 that it can break by itself.
 
     Raises:
-        FormatError: Which one, and where.
+        FormatError: It breaks one; the message says which, and where.
     """
     broken = broken_rule(entry)
     if broken is not None:
@@ -45,7 +45,7 @@ def check_entry(entry: Entry) -> None:
 
 
 Flaw: TypeAlias = tuple[str, object] | None
-"""What follows "the entry …" in a message, and what was found; None: there is none."""
+"""The end of a message that begins "the entry …", and what was found; None: no flaw."""
 
 
 def broken_rule(entry: Entry) -> Flaw:
@@ -64,7 +64,7 @@ def broken_rule(entry: Entry) -> Flaw:
 
 
 def entry_error(entry: Entry, problem: str, found: object = None) -> FormatError:
-    """What to raise of an entry: the problem in words that follow "the entry …"."""
+    """The error for an entry, with a problem in words that follow "the entry …"."""
     return FormatError(f"tree entry {shown_path(entry.path)} {problem}", found=found)
 
 
@@ -152,7 +152,7 @@ def _content_flaw(entry: Entry) -> Flaw:
 
 
 def _sizes_flaw(entry: Entry, holes: int) -> Flaw:
-    """What a file with so many bytes in holes, or with a list, owes its size."""
+    """The flaw of a file whose size does not fit its holes or its list."""
     data = entry.size - holes
     if data < 0:
         return "has more holes than bytes", holes
@@ -166,7 +166,7 @@ def _sizes_flaw(entry: Entry, holes: int) -> Flaw:
 
 
 def _chunks_flaw(ids: bytes, data: int, *, is_derivable: bool) -> Flaw:
-    """Chunk ids of a file with so many bytes outside its holes."""
+    """The flaw in the chunk ids of a file with so many bytes outside its holes."""
     chunks, odd = divmod(len(ids), ID_SIZE)
     if odd or chunks > data or chunks > MAX_INLINE:
         return "has an impossible number of chunk ids", len(ids)
@@ -178,7 +178,7 @@ def _chunks_flaw(ids: bytes, data: int, *, is_derivable: bool) -> Flaw:
 
 
 def _list_flaw(ref: ListRef | None, *, is_alone: bool) -> Flaw:
-    """What a list outside an entry can break without being read."""
+    """The flaw in a reference to a list outside the entry, without reading the list."""
     if ref is None:
         return None
     if not is_alone:
@@ -191,7 +191,7 @@ def _list_flaw(ref: ListRef | None, *, is_alone: bool) -> Flaw:
 
 
 def _holes_flaw(entry: Entry) -> Flaw:
-    """Holes in an entry must be sorted, disjoint, and inside the file."""
+    """The flaw in the holes of an entry: they must be sorted, disjoint, and inside the file."""
     holes, end = entry.holes, 0
     if holes is None:
         return None

@@ -1,7 +1,7 @@
 """Where a file's content lies: chunks and holes, also of a giant file (docs/format.md 8.1).
 
-Pure. Lists outside entries are gone through piece by piece, whatever their length; what
-they say is untrusted.
+Pure. Lists outside entries are untrusted, and read piece by piece, so that memory does not grow
+with them.
 """
 
 import struct
@@ -14,14 +14,14 @@ from vault.format.tree_levels import expand_levels, split_ids
 
 HOLE = struct.Struct("<QQ")  # offset, length
 Fetch: TypeAlias = Callable[[bytes], bytes]
-"""Returns a tree chunk that was checked against its id."""
+"""A function that returns a tree chunk, checked against its id."""
 
 
 def listed_ids(ref: ListRef, fetch: Fetch) -> Iterator[list[bytes]]:
     """Chunk ids of a list, in order, some thousand at a time.
 
     Raises:
-        FormatError: They are more or fewer than was said, or the list is broken.
+        FormatError: The entry says another number of them, or the list is broken.
     """
     return map(split_ids, _items(ref, fetch, ID_SIZE))
 
@@ -64,7 +64,7 @@ def runs_between(holes: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[
 
 
 def _items(ref: ListRef, fetch: Fetch, width: int) -> Iterator[bytes]:
-    """Whole items of a list, as many in a piece as a chunk has; never more than was said."""
+    """Whole items of a list, those of one chunk at a time; never more than the entry says."""
     rest, found = b"", 0
     for chunk in expand_levels(ref.id, ref.level, fetch):
         data = rest + chunk if rest else chunk

@@ -33,12 +33,12 @@ _BASE = "# base "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What a snapshot needs, whole."""
+    """All that a snapshot needs, after deltas were resolved."""
 
     objects: tuple[ObjectRef, ...]  # sorted by name
-    index: tuple[ObjectRef, ...] = ()  # in use, but a cache: not needs (I10)
+    index: tuple[ObjectRef, ...] = ()  # in use, but only a cache: not needed (I10)
     bases: tuple[ObjectRef, ...] = ()  # nearest first; needed as long as this inventory is
-    changes: tuple[int, ...] = ()  # lines added and removed: its own, then each base's but the last
+    changes: tuple[int, ...] = ()  # lines added and removed: by it, then by each base but the last
 
     @property
     def objects_count(self) -> int:
@@ -108,18 +108,18 @@ def encode(
 
 
 def pick_base(objects: Iterable[ObjectRef], last: Inventory) -> int:
-    """Which inventory to differ from: 0 for ``last`` itself, n for the n-th of its bases.
+    """The inventory to build a delta on: 0 for ``last`` itself, n for the n-th of its bases.
 
-    A delta is passed over, and what it changed written again, while it has fewer lines than
-    `_STEP` times the new one. So lines are written again as often as the logarithm of how many
-    there are, and no chain is longer than that: each base behind a snapshot costs its readers
-    a request, and each further snapshot one more to extend its lock.
+    Each base behind a snapshot costs its readers a request, and each later snapshot a request
+    to extend its lock; so chains must stay short. A delta that has fewer lines than `_STEP`
+    times the new one is skipped, and its changes are written again. Thus the number of bases,
+    and how often a line is written again, grow with the logarithm of the number of lines.
     """
     lines = max(1, len(set(objects).symmetric_difference(last.objects)))
     for back, changed in enumerate(last.changes):
         if changed >= _STEP * lines:
             return back
-        lines += changed  # at most: what was changed back needs no line
+        lines += changed  # an upper bound: lines that were changed back are not written
     return len(last.changes)
 
 
@@ -154,7 +154,7 @@ def parse(data: bytes, known: dict[str, ObjectRef] | None = None) -> ParsedInven
 
     Args:
         data: Its bytes, verified against the digest that names them.
-        known: Lines parsed before; gets those that are new.
+        known: References by line, parsed before; new ones are added.
 
     Raises:
         FormatError: It does not follow docs/format.md 7.
@@ -215,7 +215,7 @@ def parse_ref(line: str) -> ObjectRef:
 
 
 def resolve(ref: ObjectRef, fetch: Callable[[ObjectRef], bytes]) -> Inventory:
-    """An inventory with what it takes over from its bases.
+    """An inventory, with all that it takes over from its bases.
 
     Args:
         ref: The inventory object.
@@ -231,8 +231,8 @@ def resolve(ref: ObjectRef, fetch: Callable[[ObjectRef], bytes]) -> Inventory:
 class Resolver:
     """Resolves many inventories that share most of their lines, as those of a dataset do.
 
-    A line is parsed once and gives the same `ObjectRef`, so that callers may compare by identity
-    first. What was resolved last is kept: a delta costs its own lines, and no base twice.
+    A line is parsed once and always gives the same `ObjectRef`, so that callers may compare by
+    identity first. The last results are kept: a delta costs only its own lines.
 
     Args:
         fetch: Gives the bytes of an object, verified against its digest.

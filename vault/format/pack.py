@@ -19,8 +19,8 @@ DIRECTORY_COUNTER: Final = 2**64 - 1
 MAX_PACK: Final = 72 << 20  # bytes as stored
 MAX_BLOCK: Final = 8 << 20  # bytes of raw
 MAX_DIRECTORY: Final = 8 << 20  # bytes of raw
-MAX_CHUNKS: Final = 65_536  # of a pack
-MAX_BLOCK_CHUNKS: Final = 4_096  # a writer's own limit, so that a pack fills evenly
+MAX_CHUNKS: Final = 65_536  # chunks of a pack
+MAX_BLOCK_CHUNKS: Final = 4_096  # a limit of writers only, so that a pack fills evenly
 
 _MAGIC = b"VAULTDIR"
 _TRAILER = struct.Struct("<I8s")
@@ -28,13 +28,13 @@ _COUNT = struct.Struct("<I")
 _BLOCK = struct.Struct("<III")
 _ID_SIZE = 32
 _CHUNK_SIZE = 4 + _ID_SIZE  # bytes of one chunk in the directory
-_MAX_STORED_DIRECTORY = MAX_DIRECTORY + (1 << 16)  # what cannot be compressed grows a little
+_MAX_STORED_DIRECTORY = MAX_DIRECTORY + (1 << 16)  # incompressible data grows a little
 _HEAD_GUESS = 4096  # bytes: a header with three recipients
 _TAIL_GUESS = 1 << 16  # bytes: the directory of most packs
 
 
 class Block(NamedTuple):
-    """Where one block lies and which chunks it holds."""
+    """The place of one block, and the chunks in it."""
 
     offset: int  # bytes from the pack's start
     stored: int  # bytes, with tag
@@ -44,7 +44,7 @@ class Block(NamedTuple):
 
 
 class BlockPlace(NamedTuple):
-    """Where one chunk lies in a pack."""
+    """The place of one chunk in a pack."""
 
     id: bytes
     block: int
@@ -54,14 +54,14 @@ class BlockPlace(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Directory:
-    """What a pack holds: its blocks in order, and the length and id of every chunk."""
+    """The content of a pack: its blocks in order, and the length and id of every chunk."""
 
     blocks: list[Block]
-    lengths: "array.array[int]"  # of u32, one a chunk
-    ids: bytes  # 32 a chunk
+    lengths: "array.array[int]"  # u32, one for each chunk
+    ids: bytes  # 32 bytes for each chunk
 
     def __len__(self) -> int:
-        """How many chunks."""
+        """The number of chunks."""
         return len(self.lengths)
 
     def chunk_id(self, place: int) -> bytes:
@@ -104,7 +104,7 @@ class Directory:
         """The inverse of `encode`, for a pack whose header has that length.
 
         Raises:
-            FormatError: Not a directory, or one that contradicts itself or a limit.
+            FormatError: Not a directory, or one that contradicts itself or exceeds a limit.
         """
         count = _COUNT.unpack_from(data)[0] if len(data) >= _COUNT.size else 0
         chunks_at = _COUNT.size + count * _BLOCK.size
@@ -212,13 +212,13 @@ class PackWriter:
     def is_full(self, target: int) -> bool:
         """Whether the pack has about ``target`` bytes, or so many chunks that it should end.
 
-        Blocks that are being sealed may still be added: the limits are twice as far.
+        Blocks that are being sealed may still be added, as the hard limits are twice as high.
         """
         directory = len(self._blocks) * _BLOCK.size + self.chunk_count * _CHUNK_SIZE
         return self.size + directory >= target or self.chunk_count >= MAX_CHUNKS // 2
 
     def next_counter(self) -> int:
-        """The place of the next block; every place taken must be sealed and added."""
+        """The counter of the next block; a block must be sealed and added for each counter."""
         return next(self._counters)
 
     def seal_block(
@@ -230,7 +230,7 @@ class PackWriter:
             counter: From `next_counter`; used once.
             raw: The block's bytes.
             ids: Chunk ids.
-            lengths: Of the chunks, bytes; they sum to that of the block.
+            lengths: Bytes of each chunk; they sum to the length of the block.
 
         Raises:
             VaultError: Over a limit, or what was sealed does not open to the same bytes.
@@ -311,8 +311,8 @@ def read_directory(
 
     Args:
         data_range: Gives the bytes at (offset, length).
-        size: Of the pack as stored, bytes.
-        opener_for: Finds the seed; may raise WrongKeyError.
+        size: Bytes of the pack as stored.
+        opener_for: Makes the opener for a header; may raise WrongKeyError.
 
     Raises:
         FormatError: Not a pack, or one cut short.
@@ -348,11 +348,11 @@ def open_block(
     """The raw bytes of one block.
 
     Args:
-        opener: Of the pack.
-        directory: Of the pack.
-        number: Which block.
-        stored: Its bytes as stored.
-        id_key: Of the domain; every chunk id is checked with it, under the pack's type: a
+        opener: The opener of the pack.
+        directory: The directory of the pack.
+        number: The number of the block.
+        stored: The bytes of the block as stored.
+        id_key: That of the domain; every chunk id is checked with it, under the pack's type: a
             data chunk never passes for a tree chunk. None checks only the tag.
 
     Raises:

@@ -1,7 +1,7 @@
 """Index objects: where the chunks of up to some thousand packs lie (docs/format.md 5).
 
-A cache. It can be rebuilt from the packs, and is believed only as far as the chunk ids
-prove it.
+An index object is a cache: it can be rebuilt from the packs, and readers believe only what chunk
+ids prove.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ from vault.format.pack import MAX_DIRECTORY, MAX_PACK, Directory
 from vault.model import ObjectRef, ObjectType, PackId
 
 MAX_INDEX: Final = 64 << 20  # bytes of raw
-MAX_STORED_INDEX: Final = MAX_INDEX + (1 << 20)  # what cannot be compressed grows a little
+MAX_STORED_INDEX: Final = MAX_INDEX + (1 << 20)  # incompressible data grows a little
 MERGE_COUNT: Final = 16  # index objects of a size class become one
-MAX_MERGED: Final = 16 << 20  # bytes stored of one merge, which is held a few times over
+MAX_MERGED: Final = 16 << 20  # bytes stored of one merge, of which memory holds a few copies
 
 _MAX_VERSION = 1024
 _VERSION = re.compile(rb"[!-~]{1,1024}")
@@ -29,7 +29,7 @@ _ENTRY = struct.Struct("<32sQBIH")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class IndexEntry:
-    """One pack."""
+    """One pack in an index object."""
 
     pack_id: PackId
     size: int  # bytes as stored
@@ -57,7 +57,7 @@ def seal_index_with(sealer: Sealer, entries: Sequence[IndexEntry]) -> bytes:
 
 
 def open_index(data: bytes, index_key: bytes, repository_id: bytes) -> list[IndexEntry]:
-    """What an index object says.
+    """The entries of an index object.
 
     Raises:
         FormatError: Not an index object, or over a limit.
@@ -78,9 +78,9 @@ def partition(
     """The entries in their order, in groups for an index object each.
 
     Args:
-        entries: Read as far as the group at hand.
-        packs: Most of one group.
-        limit: Most bytes of its raw; a larger entry is alone.
+        entries: The entries; read only as far as the current group.
+        packs: The most entries of one group.
+        limit: The most raw bytes of one group; a larger entry is alone in its group.
     """
     group: list[IndexEntry] = []
     size = _COUNT.size
@@ -96,10 +96,10 @@ def partition(
 
 
 def plan_merge(refs: Iterable[ObjectRef]) -> list[tuple[ObjectRef, ...]]:
-    """Which index objects to merge: sixteen of one size class (powers of 16 bytes) a group.
+    """Groups of index objects to merge: sixteen of one size class (powers of 16 bytes) each.
 
-    So each entry is rewritten once per class, and a repository has few objects
-    of each. A group that would exceed `MAX_MERGED` bytes is left alone.
+    So each entry is rewritten once for each class, and a repository has few objects of a
+    class. A group that would exceed `MAX_MERGED` bytes is left alone.
     """
     classes: dict[int, list[ObjectRef]] = {}
     for ref in sorted(refs):

@@ -1,9 +1,9 @@
 """The tree of a snapshot as a stream: its header, its entries in turn (docs/format.md 8).
 
-Pure: no I/O and no clock. What is parsed here is untrusted: every malformed byte
-ends in a `FormatError`, and no more than one entry is held. What one entry is stands in
-`entry`, its rules in `entry_rules`, its bytes in `entry_encoding`; what entries owe each other
-in `tree_order`; how a stream is kept in chunks in `tree_levels`.
+Pure: no I/O and no clock. The stream is untrusted: every malformed byte ends in a `FormatError`,
+and memory holds no more than one entry. `entry` has the fields of an entry, `entry_rules` its
+rules, `entry_encoding` its bytes. `tree_order` has the rules between entries, and `tree_levels`
+says how a stream is kept in chunks.
 """
 
 import dataclasses
@@ -30,9 +30,10 @@ from vault.model import MAX_PATH, EntryType
 TREE_MAGIC = b"VAULTTR1"
 MAX_TREE_HEADER = 1 << 20  # bytes
 MAX_NAMED_ENTRIES = 10_000  # bad entries that a reader remembers by name; all are counted
-MAX_BAD_ENTRIES = 1_000_000  # bad entries, and
-MAX_BAD_BYTES = 4 << 30  # bytes of them, after which a tree ends: a few chunks can repeat for ever
-MAX_STAND_INS = 64  # directories made for one entry whose own are missing
+# A tree ends after so many bad entries, or bytes of them: a few chunks can repeat for ever.
+MAX_BAD_ENTRIES = 1_000_000
+MAX_BAD_BYTES = 4 << 30
+MAX_STAND_INS = 64  # missing directories that are made up for one entry
 _LENGTH = struct.Struct("<I")
 _DIRECTORY, _FILE = EntryType.DIRECTORY, EntryType.FILE  # looked up once, not for every file
 
@@ -40,14 +41,14 @@ _DIRECTORY, _FILE = EntryType.DIRECTORY, EntryType.FILE  # looked up once, not f
 class TreeHeader(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """What the tree stream begins with."""
+    """The beginning of the tree stream."""
 
     key: bytes  # 32 random bytes: the commitment's key, secret
     relative: bool  # names are relative to the one source
     sources: tuple[bytes, ...]  # the PATHs as given, absolute
 
     def __repr__(self) -> str:
-        """Without the key."""
+        """The fields without the key."""
         return f"TreeHeader(relative={self.relative}, sources={self.sources})"
 
 
@@ -59,7 +60,7 @@ def encode_header(header: TreeHeader) -> bytes:
     """The beginning of the stream, magic included.
 
     Raises:
-        FormatError: The header is over its cap, or the reader would refuse it.
+        FormatError: The header is over its cap, or a reader would refuse it.
     """
     _check_header(header)
     encoded = _encode(header)
@@ -75,9 +76,9 @@ def _check_header(header: TreeHeader) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BadEntry:
-    """An entry that breaks a rule, and what can still be said of it. Everything is untrusted."""
+    """An entry that breaks a rule, and what is still known of it. Everything is untrusted."""
 
-    path: bytes | None  # None: its own bytes don't tell
+    path: bytes | None  # None: its bytes don't say
     after: bytes  # path of the last good entry before it
     problem: str  # "has impossible holes"; holds no name
     found: str = ""
@@ -85,25 +86,25 @@ class BadEntry:
 
     @property
     def text(self) -> str:
-        """What is wrong, without the path."""
+        """The problem, without the path."""
         return f"{self.problem}: found {self.found}" if self.found else self.problem
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TreeEnd:
-    """Where a tree can be read no further; what came before is proven by the ids of its chunks."""
+    """The place where reading a tree ended; entries before it are proven by the ids of chunks."""
 
     after: bytes  # path of the last entry that was read
     error: VaultError
 
 
 class Flaws:
-    """What was stepped over in reading a tree; the first ones by name."""
+    """Entries that a reader of a tree stepped over; the first of them by name."""
 
     def __init__(self) -> None:
         self.named: list[BadEntry] = []
         self.count = 0
-        self.misplaced = 0  # of them, those that are not behind all that came before
+        self.misplaced = 0  # those of them that do not come after all before
         self.end: TreeEnd | None = None
 
     def __bool__(self) -> bool:
@@ -111,14 +112,14 @@ class Flaws:
         return bool(self.count or self.end)
 
     def add(self, bad: BadEntry) -> None:
-        """Step over one."""
+        """Note an entry that is stepped over."""
         self.count += 1
         if len(self.named) < MAX_NAMED_ENTRIES:
             self.named.append(bad)
 
     @property
     def paths(self) -> dict[bytes, BadEntry]:
-        """The bad ones by path; of one that is bad more than once the first."""
+        """The bad entries by path; the first one for each path."""
         found: dict[bytes, BadEntry] = {}
         for bad in self.named:
             if bad.path is not None:
@@ -127,28 +128,28 @@ class Flaws:
 
     @property
     def all_named(self) -> bool:
-        """Whether the path of everything that was stepped over is known."""
+        """Whether the paths of all entries that were stepped over are known."""
         named = len(self.named) == self.count and all(b.path is not None for b in self.named)
         return named and self.end is None
 
 
 class TreeParser:
-    """Parses a tree stream that arrives in pieces, and checks what entries owe each other.
+    """Parses a tree stream that arrives in pieces, and checks the rules between entries.
 
-    Strictly ascending order; parents that are directories and came before; hard
-    links to files that came before (by hash: a colliding path passes here and has
-    no such file to link to in the consumer). Holds one entry, the open
-    directories, and 8 bytes for every file.
+    Paths must be strictly ascending. The parent of an entry must be a directory that came
+    before. A hard link must name a file that came before; this is checked by a hash of the
+    path, so on a collision the link passes here and has no file to link to in the consumer.
+    Memory holds one entry, the open directories, and 8 bytes for every file.
 
     Args:
-        flaws: Takes what breaks a rule, and the parser goes on after it: the lengths
-            in front of an entry say where the next one begins. A directory that is
-            missing, or bad and legible, is replaced by a bare one (mode 0700), as all
-            that lies in it would be lost otherwise. Lengths beyond their caps, and an
-            entry that is cut off, end the tree. None: the first fault is raised.
-        kept: Of each entry in turn, whether it is in its place; what is not, is stepped
-            over, so that one early entry with a late path does not displace all others.
-            None: each is in its place that is behind all before it.
+        flaws: Collects entries that break a rule. The parser goes on after them, as the
+            lengths in front of an entry say where the next one begins. A directory that is
+            missing, or bad but legible, is replaced by a bare one (mode 0700), as otherwise
+            all in it would be lost. Lengths beyond their caps, and an entry that is cut off,
+            end the tree. None: the first fault is raised.
+        kept: For each entry in turn, whether it is in its place. Others are stepped over, so
+            that one early entry with a late path does not displace all others. None: an
+            entry is in its place if it comes after all before it.
     """
 
     def __init__(self, flaws: Flaws | None = None, kept: Iterator[bool] | None = None) -> None:
@@ -161,13 +162,13 @@ class TreeParser:
         self._bad_bytes = 0
 
     def feed(self, data: bytes) -> list[tuple[Entry | None, bytes]]:
-        """Entries that are whole now, each with its canonical part for the content root.
+        """The entries that are now complete, each with its canonical part for the content root.
 
         None stands for an entry that was stepped over. A directory that stands in for a
         missing one has no canonical part.
 
         Raises:
-            FormatError: The stream breaks a rule; the parser is of no use afterwards.
+            FormatError: The stream breaks a rule; the parser can't be used afterwards.
         """
         if self._flaws is not None and self._flaws.end:
             return []
@@ -202,7 +203,7 @@ class TreeParser:
         return entries
 
     def finish(self) -> None:
-        """Say that nothing follows.
+        """End the stream: no bytes follow.
 
         Raises:
             FormatError: The stream ends before the top directory, or within an entry.
@@ -214,7 +215,7 @@ class TreeParser:
             self.end(self._flaws, error)
 
     def end(self, flaws: Flaws, error: VaultError) -> None:
-        """Say that the rest can't be read; the first reason counts."""
+        """End the tree, as the rest can't be read; the first reason is kept."""
         flaws.end = flaws.end or TreeEnd(after=self._order.last_path, error=error)
 
     @property
@@ -223,7 +224,7 @@ class TreeParser:
         return self._order.has_top
 
     def _parse_header(self) -> int:
-        """Where the entries begin; 0 while the header is not whole."""
+        """The place where entries begin; 0 while the header is incomplete."""
         start = len(TREE_MAGIC) + _LENGTH.size
         if self._buffer[: len(TREE_MAGIC)] != TREE_MAGIC[: len(self._buffer)]:
             raise FormatError(
@@ -244,7 +245,7 @@ class TreeParser:
         return int(start + length)
 
     def _entry_end(self, at: int) -> int | None:
-        """End of the entry at ``at``; None while it is not whole, or where the tree ends."""
+        """The end of the entry at ``at``; None if it is incomplete, or if the tree ends there."""
         if len(self._buffer) - at < PART_LENGTHS.size:
             return None
         canonical, extra = PART_LENGTHS.unpack_from(self._buffer, at)
@@ -273,7 +274,7 @@ class TreeParser:
     # --- what breaks a rule ---
 
     def _has_enough(self, flaws: Flaws, size: int) -> bool:
-        """Whether the tree ends here, as so much of it is bad."""
+        """Whether too much of the tree is bad; it then ends here."""
         self._bad_bytes += size
         if flaws.count < MAX_BAD_ENTRIES and self._bad_bytes < MAX_BAD_BYTES:
             return False
@@ -286,14 +287,14 @@ class TreeParser:
     def _step_over(
         self, flaws: Flaws, canonical: bytes, extra: bytes, error: FormatError, *, refused: bool
     ) -> "Iterator[tuple[Entry | None, bytes]]":
-        """What is given in place of a bad entry; says so in ``flaws``."""
+        """The entries to give in place of a bad one, which is noted in ``flaws``."""
         first = legible_part(canonical)
         if first is not None and _is_placeable(first) and not refused:
             flaws.misplaced += not self._order.may_come(first.path)
             made = self._make_directories(flaws, first)
             yield from ((entry, b"") for entry in made)
             if made and (entry := self._again(canonical, extra)) is not None:
-                yield entry, canonical  # nothing but its directory was missing
+                yield entry, canonical  # only its directory was missing
                 return
             stand_in = self._stand_in(first)
             if stand_in is not None:
@@ -312,7 +313,7 @@ class TreeParser:
         return entry
 
     def _stand_in(self, first: CanonicalPart) -> Entry | None:
-        """A bare directory in place of a bad one, if it may be there."""
+        """A bare directory in place of a bad one, if one may come here."""
         if first.type != EntryType.DIRECTORY:
             return None
         try:
@@ -323,7 +324,7 @@ class TreeParser:
         return entry
 
     def _make_directories(self, flaws: Flaws, first: CanonicalPart) -> list[Entry]:
-        """Bare directories where those around an entry are missing; the top, too."""
+        """Bare directories for those missing above an entry, the top included."""
         missing: list[bytes] = []
         path = first.path
         while path:
@@ -332,7 +333,7 @@ class TreeParser:
                 break
             missing.append(path)
         if len(missing) > MAX_STAND_INS or not all(map(self._order.may_come, missing)):
-            return []  # what has one of these names is no directory, or the entry is out of order
+            return []  # one of the names is taken by another type, or the order is wrong
         made = [_bare(path) for path in reversed(missing)]
         for entry in made:
             after = self._order.last_path
@@ -378,7 +379,7 @@ def _bare(path: bytes, uid: int = 0, gid: int = 0, mtime: int = 0) -> Entry:
 
 
 def _bare_directory(first: CanonicalPart) -> Entry:
-    """Closed to others, as what its attributes allowed is not known; the owner's if legible."""
+    """A directory of the owner, if legible; closed to others, as its attributes are unknown."""
     entry = _bare(first.path, first.uid, first.gid, first.mtime)
     try:
         check_entry(entry)

@@ -1,4 +1,4 @@
-"""A stream that is kept as chunks, and the levels of chunk ids above them (docs/format.md 8)."""
+"""A stream kept as chunks, and the levels of chunk ids above them (docs/format.md 8)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -27,11 +27,11 @@ def fold_levels(
 
     Args:
         ids: Chunk ids of the stream itself, in order; at least one.
-        cut: The tree chunker: bytes to lengths that sum to theirs.
+        cut: The tree chunker: divides bytes into chunks, returns their lengths.
         put: Stores a tree chunk and returns its id.
 
     Returns:
-        The last id, and its level: 0 where the stream is one chunk.
+        The last id, and its level: 0 if the stream is one chunk.
 
     Raises:
         FormatError: The stream needs more than `MAX_TREE_LEVEL` levels.

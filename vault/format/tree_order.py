@@ -1,4 +1,4 @@
-"""What entries of a tree owe each other: their order, and the directories that they lie in."""
+"""The rules between entries of a tree: their order, and the directories that they lie in."""
 
 from array import array
 from bisect import bisect_left
@@ -7,7 +7,7 @@ from vault.model import sort_key
 
 
 class PathSet:
-    """Paths seen, as 64-bit hashes keyed by the process: 8 bytes each, never path objects."""
+    """A set of paths, kept as 64-bit hashes with a key of this process: 8 bytes each."""
 
     _RUN = 65_536
 
@@ -16,7 +16,7 @@ class PathSet:
         self._runs: list[array[int]] = []  # each sorted
 
     def add(self, path: bytes) -> None:
-        """Note one."""
+        """Add a path."""
         self._recent.add(hash(path))
         if len(self._recent) == self._RUN:
             self._runs.append(array("q", sorted(self._recent)))
@@ -31,10 +31,10 @@ class PathSet:
 
 
 class TreeOrder:
-    """What entries of a tree owe each other: strictly ascending, each in a directory before it.
+    """The rules between entries of a tree: strictly ascending, each in a directory before it.
 
-    Readers and writers ask here. Holds the open directories. An entry that is refused
-    changes nothing: those after it are judged as if it had not been there.
+    Readers and writers both use it. It holds the open directories. A refused entry changes
+    nothing: entries after it are judged as if it were not there.
     """
 
     def __init__(self) -> None:
@@ -43,15 +43,15 @@ class TreeOrder:
 
     @property
     def has_top(self) -> bool:
-        """Whether the top directory came."""
+        """Whether the top directory has come."""
         return bool(self._open)
 
     def flaw(self, path: bytes, *, is_directory: bool) -> str:
-        """Why an entry can't come next, in words that follow "the entry …"; "": now it came."""
+        """Why an entry can't come next, in words that follow "the entry …"; "": it is accepted."""
         opened = self._open
         parent = path.rpartition(b"/")[0]
         if opened and opened[-1] == parent:  # nearly always: after this directory, or in it after
-            if path <= self.last_path:  # a member that is none, so the names decide
+            if path <= self.last_path:  # not a member of it, so compare the names
                 return "is out of order"
         elif flaw := self._leave_for(path, parent, is_directory=is_directory):
             return flaw
@@ -69,7 +69,7 @@ class TreeOrder:
         around = self.depth(parent)
         if not around:
             return "has no directory to be in"
-        del self._open[around:]  # what it leaves gets no more members
+        del self._open[around:]  # directories that it leaves get no more members
         return ""
 
     def depth(self, directory: bytes) -> int:
@@ -78,5 +78,5 @@ class TreeOrder:
         return at + 1 if self._open[at : at + 1] == [directory] else 0
 
     def may_come(self, path: bytes) -> bool:
-        """Whether a path is behind all that came."""
+        """Whether a path comes after all paths so far."""
         return not self._open or sort_key(path) > sort_key(self.last_path)

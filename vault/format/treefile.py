@@ -1,6 +1,6 @@
-"""A verified tree on local disk, so that it is fetched once and gone through often.
+"""A verified tree on local disk, so that it is fetched once and can be read often.
 
-The file has no name: it is gone with the process. Memory does not grow with the tree.
+The file has no name, so it disappears with the process. Memory does not grow with the tree.
 """
 
 import os
@@ -19,7 +19,7 @@ from vault.format.tree import Flaws, legible_path
 from vault.model import sort_key
 
 Tree: TypeAlias = Callable[[Flaws, Iterator[bool] | None], Iterable[tuple[Entry | None, bytes]]]
-"""`Reader.tree`, which can be read again."""
+"""A function that reads the tree from its beginning, such as `Reader.tree`."""
 
 _LENGTHS = struct.Struct("<II")
 _READ = 1 << 20  # bytes
@@ -42,7 +42,7 @@ class Spool:
         except OSError as error:
             raise LocalError(f"can't write in {directory}", found=error.strerror) from error
         self._end = 0
-        self._window = (0, b"")  # a place, and what lies there; replaced as one
+        self._window = (0, b"")  # a place and the bytes there; replaced together
 
     def __enter__(self) -> Self:
         return self
@@ -51,10 +51,10 @@ class Spool:
         self._file.close()
 
     def fill(self, entries: Iterable[tuple[Entry | None, bytes]]) -> None:
-        """Write all entries, in place of any that were there; None is one that was stepped over.
+        """Write all entries in place of earlier ones; None stands for one that was stepped over.
 
         Raises:
-            LocalError: The disk is full or failed; whatever ``entries`` raises too.
+            LocalError: The disk is full or failed; errors of ``entries`` are passed on.
         """
         try:
             self._file.seek(0)
@@ -67,11 +67,11 @@ class Spool:
             raise LocalError("can't keep the tree on local disk", found=error.strerror) from error
 
     def sift(self, tree: Tree) -> Flaws:
-        """Write what can be given of a tree, as much of it as fits together.
+        """Write as many entries of a damaged tree as fit together.
 
-        An entry that comes too early displaces all that should have come before it. Where
-        that happened the longest ascending row of entries is looked for, and the tree is
-        read again without those that are not in it.
+        An entry that comes too early displaces all that should have come before it. If that
+        happened, the longest ascending row of entries is found, and the tree is read again
+        without the others.
 
         Raises:
             LocalError: As `fill`; and what ``tree`` raises.
@@ -88,7 +88,7 @@ class Spool:
         return flaws
 
     def canonical(self, place: int) -> bytes:
-        """The canonical part of what lies at a place."""
+        """The canonical part of the entry at a place."""
         return self._one(place)[1]
 
     def _add(self, canonical: bytes, kept: bytes) -> None:
@@ -107,7 +107,7 @@ class Spool:
                 yield place, entry, canonical
 
     def frames(self) -> Iterator[tuple[int, Entry | None, bytes]]:
-        """As `places`, with those that were stepped over."""
+        """As `places`, with None for each entry that was stepped over."""
         place = 0
         while place < self._end:
             buffer = os.pread(self._file.fileno(), _READ, place)
@@ -116,7 +116,7 @@ class Spool:
                 entry, canonical = _decode(buffer[at:end])
                 yield place + at, entry, canonical
                 at = end
-            if not at:  # one entry larger than the buffer
+            if not at:  # the entry is larger than the buffer
                 entry, canonical, end = self._one(place)
                 yield place, entry, canonical
                 at = end - place
@@ -142,7 +142,7 @@ class Spool:
 
 
 def _end_of(buffer: bytes, at: int) -> int | None:
-    """End of the entry at ``at``; None if it is not whole in the buffer."""
+    """The end of the entry at ``at``; None if the buffer does not hold all of it."""
     if at + _LENGTHS.size > len(buffer):
         return None
     end = at + _LENGTHS.size + sum(_LENGTHS.unpack_from(buffer, at))
@@ -156,12 +156,12 @@ def _decode(frame: bytes) -> tuple[Entry | None, bytes]:
 
 
 def _longest_row(spool: Spool) -> bytearray:
-    """Of each entry that came, 1 if it is in the longest row of ascending paths, or has no path.
+    """For each entry, 1 if it is in the longest row of ascending paths, or has no path; else 0.
 
-    By patience sorting; 25 bytes of memory for each entry, its path is read again where two
-    must be compared.
+    By patience sorting, with 25 bytes of memory for each entry. Paths are read from the file
+    again to compare them.
     """
-    places, before = array("Q"), array("q")  # of each entry; the one before it in its row
+    places, before = array("Q"), array("q")  # by entry: its place; the entry before it in the row
     ends = array("Q")  # entries that end the rows of length 1, 2, …
     kept = bytearray()
     last = b""
@@ -173,7 +173,7 @@ def _longest_row(spool: Spool) -> bytearray:
 
     for place, entry, canonical in spool.frames():
         if entry is not None and not canonical:
-            continue  # made by the parser
+            continue  # the parser made it up
         number = len(places)
         places.append(place)
         before.append(-1)

@@ -1,7 +1,7 @@
 """The tree hash of a content: RFC 6962, 2.1, over blocks of 1 MiB (docs/format.md 8.2).
 
-SHA-256 of a file that is mostly hole would be hours of hashing zeros. A Merkle tree gives
-what holes are made of for nothing: its subtrees over zeros are known.
+With SHA-256, a file that is mostly hole would take hours of hashing zeros. In a Merkle tree the
+subtrees over zeros are known, so holes cost almost nothing.
 """
 
 import hashlib
@@ -15,9 +15,9 @@ _ZEROS = memoryview(bytes(BLOCK))
 
 
 class TreeHash:
-    """Takes a content in order, as `hashlib` does, and holes as their lengths.
+    """Hashes a content, given in order as to `hashlib`; holes are given as lengths.
 
-    Holds one digest for each level.
+    Memory holds one digest for each level.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class TreeHash:
             self.update(_ZEROS[:rest])
 
     def digest(self) -> bytes:
-        """32 bytes, of all that was added."""
+        """The tree hash of all that was added: 32 bytes."""
         subtrees = [digest for _, digest in self._subtrees]
         if self._filled:
             subtrees.append(self._leaf.digest())
@@ -84,7 +84,7 @@ def _node(left: bytes, right: bytes) -> bytes:
 
 @cache
 def _zero_subtree(height: int) -> bytes:
-    """Over 2^height blocks of zeros."""
+    """The hash of a subtree over 2^height blocks of zeros."""
     if not height:
         leaf = _LEAF.copy()
         leaf.update(_ZEROS)

@@ -46,7 +46,7 @@ class FileSystem(msgspec.Struct, frozen=True, array_like=True):
 
     kind: str = ""  # its type, as the mount table has it
     identity: str = ""  # equal for it and its snapshots: UUID, and subvolume; empty: not known
-    volume: str = ""  # tells its snapshots apart; empty: only the device number does
+    volume: str = ""  # distinguishes its snapshots; empty: only the device number does
     is_frozen: bool = False  # a read-only snapshot, or mounted read-only
     taken: int = 0  # when the snapshot was, ns since 1970; 0: not known
 

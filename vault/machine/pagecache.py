@@ -19,7 +19,7 @@ libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
 
 def evict(fd: int, size: int) -> bool:
-    """Get a file out of the page cache; False if some of it is still there, or that can't be told.
+    """Drop a file from the page cache; False if some of it is, or may be, still there.
 
     The kernel evicts only clean pages, so the caller syncs written data first.
     """
@@ -63,7 +63,7 @@ def _cached_pages(fd: int) -> int | None:
 
 
 def _is_resident(fd: int, size: int) -> bool:
-    """Whether any page of the file is in the page cache; True also if that can't be told."""
+    """Whether any page of the file is, or may be, in the page cache."""
     pages = _cached_pages(fd)
     if pages is not None:
         return pages > 0

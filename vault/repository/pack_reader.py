@@ -1,7 +1,7 @@
 """One pack, for the holder of a recovery key: its directory and its blocks, all of them checked.
 
-What an index object says of a pack is believed only as far as tags and chunk ids prove it,
-else the pack's own directory is read (docs/format.md 5).
+Tags and chunk ids must prove what an index object says of a pack; if they do not, the directory in
+the pack itself is read (docs/format.md 5).
 """
 
 import logging
@@ -89,7 +89,7 @@ class PackDirectories:
 
 
 class PackOpener(Protocol):
-    """What a pack is opened with: `vault.repository.reader.Reader`, shared by all packs."""
+    """The part of a `vault.repository.reader.Reader` that its packs share."""
 
     repository: Repository
     by_digest: bool  # believe a pack's directory only after all bytes of the pack were hashed
@@ -97,10 +97,10 @@ class PackOpener(Protocol):
     openers: Recent[bytes, Opener]  # by SHA-256 of the pack
 
     def opener_for(self, header: Header) -> Opener:
-        """What opens the blocks of a pack with that header."""
+        """The opener for the blocks of a pack with that header."""
 
     def give_up(self, pack: "PackReader", error: VaultError) -> None:
-        """Look elsewhere for what a pack holds, as it can't be read."""
+        """Look for the chunks of an unreadable pack in other packs."""
 
 
 class PackReader:

@@ -1,4 +1,4 @@
-"""Chunks of a tree out of the blocks of its packs; the blocks last used are kept open."""
+"""Reads chunks of a tree from its packs, and keeps the blocks last used."""
 
 from typing import Final
 
@@ -10,19 +10,19 @@ TREE_BLOCKS: Final = 16  # open blocks of tree packs: at most 16 × 8 MiB
 
 
 class TreeBlocks:
-    """The blocks last used, as neighbours follow."""
+    """Keeps the blocks last used, as neighbouring chunks follow."""
 
     def __init__(self) -> None:
         self._blocks: Recent[tuple[int, int], bytes] = Recent(TREE_BLOCKS)
         self._places: Recent[int, dict[bytes, BlockPlace]] = Recent(TREE_BLOCKS)
 
     def chunk(self, number: int, pack: PackReader, chunk_id: bytes) -> bytes:
-        """A tree chunk out of a pack.
+        """A tree chunk, from its pack.
 
         Args:
-            number: Of the pack, which it is known by here.
-            pack: Holds the chunk.
-            chunk_id: Of the chunk.
+            number: The number by which the pack is known here.
+            pack: The pack that holds the chunk.
+            chunk_id: The id of the chunk.
 
         Raises:
             IntegrityError: No version of the pack gives it.

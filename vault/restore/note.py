@@ -69,7 +69,7 @@ def note_name(staging: bytes) -> bytes:
 
 
 def write_note(parent: int, staging: bytes, note: Note, fs: Fs) -> None:
-    """Leave a note, durably, for everybody to read.
+    """Leave a note, durably, that every user can read.
 
     Raises:
         OSError: It could not be written.

@@ -1,4 +1,4 @@
-"""What `conformance` tries out: a probe for each promise, and what follows where it is not kept.
+"""A probe for each promise of a store, and what follows if it is not kept.
 
 A probe returns what it saw, or raises `Shortfall`.
 """
@@ -70,7 +70,7 @@ class Shortfall(Exception):  # noqa: N818 - an outcome of a probe, no error
 
 
 class Bench:
-    """Objects to try things on."""
+    """Makes the objects that probes need."""
 
     def __init__(self, store: ServerStore, clock: Callable[[], datetime]) -> None:
         self.store = store
@@ -168,8 +168,8 @@ def _try_far_date(bench: Bench, mode: LockMode, date: datetime) -> None:
             f"a lock in {mode} mode was undone by setting it to {to_rfc3339(date)}: it became"
             f" {_text(found)}",
             remedy="gives hosts no right to change a lock (see 'vault store iam'): packs are locked"
-            " for 90 days more when they are stored, and stored anew after that; who"
-            " administers the bucket can still undo locks, in compliance mode too",
+            " for 90 days more when they are stored, and stored anew after that; an"
+            " administrator of the bucket can still undo locks, in compliance mode too",
         )
 
 

@@ -1,4 +1,4 @@
-"""System calls of the store in a directory, and what their errors mean to its callers."""
+"""System calls of the store in a directory, and the errors of the vault that they end in."""
 
 import contextlib
 import errno
@@ -45,7 +45,7 @@ def translated(action: str, name: str) -> Iterator[None]:
 
 
 def storage_error(action: str, name: str, error: OSError) -> VaultError:
-    """What to raise of an OSError, with what may help."""
+    """The error to raise for an OSError, with a hint."""
     kind = StorageUnavailableError if error.errno in _TRANSIENT else StorageError
     hint = _HINTS.get(error.errno or 0)
     return kind(f"can't {action} {name}", found=error.strerror or str(error), hint=hint)
@@ -65,7 +65,7 @@ def make_directories(path: Path, made: list[Path]) -> None:
 
 
 def open_or_make(parent: int, name: str, mode: int) -> int:
-    """A directory; one that is made has the mode of the store's root, whatever the umask."""
+    """Open a directory; if it is missing, make it with the mode of the root, whatever the umask."""
     try:
         return os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
     except FileNotFoundError:

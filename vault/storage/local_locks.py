@@ -11,7 +11,7 @@ from vault.errors import (
 from vault.model import LockMode, Retention, from_rfc3339, to_rfc3339
 from vault.storage.lockrules import Lock
 
-MAX_LOCK_FILE = 4096  # bytes; ours have about 80
+MAX_LOCK_FILE = 4096  # bytes; those of the vault have about 80
 
 # linux/fs.h, 64-bit; FS_IMMUTABLE_FL
 _GET_FLAGS, _SET_FLAGS, _IMMUTABLE = 0x80086601, 0x40086602, 0x10
@@ -59,7 +59,7 @@ def parse_lock(path: str, data: bytes) -> Lock:
 
 
 def set_immutable(fd: int, *, on: bool) -> None:
-    """Set or clear the kernel's immutable flag, where the file system and our rights allow."""
+    """Set or clear the kernel's immutable flag, if the file system and this user's rights allow."""
     flags = bytearray(8)
     with contextlib.suppress(OSError):
         fcntl.ioctl(fd, _GET_FLAGS, flags)

@@ -1,4 +1,4 @@
-"""Whether the disk gives back what was written to it: read past the page cache, and compared."""
+"""Reads files back past the page cache, and compares them with what was written."""
 
 import hashlib
 import mmap
