@@ -2,13 +2,12 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 import pytest
 
+from tests.support.stores import StoreUnderTest
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -23,26 +22,6 @@ from vault.storage.base import ObjectStore, ObjectVersion
 NAME = "packs/ab/" + "ab" * 32
 DAY = timedelta(days=1)
 WRONG = hashlib.sha256(b"something else").digest()
-
-
-class UnderTest(Protocol):
-    """What the fixture `under_test` has, see conftest.py."""
-
-    @property
-    def store(self) -> ObjectStore:
-        """The store itself."""
-
-    @property
-    def advance(self) -> Callable[[timedelta], None]:
-        """Moves its clock."""
-
-    @property
-    def put_marker(self) -> Callable[[str], object] | None:
-        """Hides a name, where the store has delete markers."""
-
-    @property
-    def plant(self) -> Callable[[str, bytes], object] | None:
-        """Makes an object under any name, where the store has no such limits."""
 
 
 def put(
@@ -123,7 +102,7 @@ def test_put_of_the_same_bytes_makes_a_version_of_its_own(store: ObjectStore) ->
     assert put(store, NAME, b"data").version != put(store, NAME, b"data").version
 
 
-def test_an_exclusive_put_meets_no_visible_version(under_test: UnderTest) -> None:
+def test_an_exclusive_put_meets_no_visible_version(under_test: StoreUnderTest) -> None:
     """A taken name is refused, unless only a delete marker shows at it, by stores that can."""
     store = under_test.store
 
@@ -262,7 +241,7 @@ def test_listing_a_strange_prefix_is_empty(store: ObjectStore, prefix: str) -> N
 
 
 @pytest.mark.parametrize("name", ["packs/ÄÖ", "packs/a b\n", "packs/~2", "packs/x~1", "packs/UP"])
-def test_names_the_vault_never_writes_are_listed(under_test: UnderTest, name: str) -> None:
+def test_names_the_vault_never_writes_are_listed(under_test: StoreUnderTest, name: str) -> None:
     """An audit wants to see junk, and to go on after it."""
     if not under_test.plant:
         pytest.skip("this store can't be given such names")
@@ -301,7 +280,7 @@ def test_the_versions_of_one_name_are_those_that_are_left(store: ObjectStore) ->
     assert store.versions_of(NAME) == []
 
 
-def test_the_versions_of_one_name_have_its_markers_among_them(under_test: UnderTest) -> None:
+def test_the_versions_of_one_name_have_its_markers_among_them(under_test: StoreUnderTest) -> None:
     """Where the store has them, in their place."""
     if not under_test.put_marker:
         pytest.skip("this store has no delete markers")
@@ -310,7 +289,7 @@ def test_the_versions_of_one_name_have_its_markers_among_them(under_test: UnderT
     assert [each.marker for each in under_test.store.versions_of(NAME)] == [False, True]
 
 
-def test_a_name_that_the_vault_never_writes_can_be_asked_for(under_test: UnderTest) -> None:
+def test_a_name_that_the_vault_never_writes_can_be_asked_for(under_test: StoreUnderTest) -> None:
     """An audit looks again at whatever it met."""
     if not under_test.plant:
         pytest.skip("this store can't be given such names")
@@ -319,7 +298,7 @@ def test_a_name_that_the_vault_never_writes_can_be_asked_for(under_test: UnderTe
         assert [each.name for each in under_test.store.versions_of(name)] == [name]
 
 
-def test_a_delete_marker_hides_from_plain_reads_only(under_test: UnderTest) -> None:
+def test_a_delete_marker_hides_from_plain_reads_only(under_test: StoreUnderTest) -> None:
     """It is listed, has no bytes, can't be locked, and can be deleted."""
     if not under_test.put_marker:
         pytest.skip("this store has no delete markers")
@@ -373,7 +352,7 @@ def test_a_put_after_a_deletion_is_still_the_newest(store: ObjectStore, gone: in
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_lock_of_the_put_is_in_force_and_ends(under_test: UnderTest, mode: LockMode) -> None:
+def test_a_lock_of_the_put_is_in_force_and_ends(under_test: StoreUnderTest, mode: LockMode) -> None:
     """Deletion is refused to the last second and granted after."""
     store = under_test.store
     retention = lock(store, 9, mode)
@@ -451,7 +430,7 @@ def test_governance_can_become_compliance(store: ObjectStore) -> None:
             assert store.status(NAME, version).retention == retention
 
 
-def test_an_expired_lock_can_be_set_anew(under_test: UnderTest) -> None:
+def test_an_expired_lock_can_be_set_anew(under_test: StoreUnderTest) -> None:
     """In any mode; its past counts for nothing."""
     store = under_test.store
     version = put(store, NAME, b"data", lock(store, 9, LockMode.COMPLIANCE)).version
@@ -499,7 +478,7 @@ def test_concurrent_extends_end_with_the_longest(store: ObjectStore) -> None:
     assert store.status(NAME, version).retention == max(asked, key=lambda each: each.until)
 
 
-def test_a_legal_hold_outlasts_every_lock(under_test: UnderTest) -> None:
+def test_a_legal_hold_outlasts_every_lock(under_test: StoreUnderTest) -> None:
     """Until it is cleared."""
     store = under_test.store
     version = put(store, NAME, b"data", lock(store, 9)).version
@@ -527,7 +506,7 @@ def test_hold_and_retention_do_not_disturb_each_other(store: ObjectStore) -> Non
     assert store.status(NAME, version).retention == retention
 
 
-def test_a_new_version_of_a_deleted_one_has_no_old_lock(under_test: UnderTest) -> None:
+def test_a_new_version_of_a_deleted_one_has_no_old_lock(under_test: StoreUnderTest) -> None:
     """Locks belong to versions, not to names."""
     store = under_test.store
     version = put(store, NAME, b"data", lock(store, 9)).version

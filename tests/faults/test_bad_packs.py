@@ -7,10 +7,11 @@ import random
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Host, Lab, MakeRepository
 from vault.browse import View
 from vault.browse.files import FileContent
 from vault.errors import IntegrityError
@@ -29,9 +30,6 @@ from vault.snapshot import (
     preview_snapshot,
 )
 from vault.verify import VerifyReport
-
-if TYPE_CHECKING:
-    from tests.conftest import Host, Lab, MakeRepository
 
 DATA, TREE = int(ObjectType.DATA), int(ObjectType.TREE)
 
@@ -54,10 +52,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
 
 
 @pytest.fixture(params=[LockMode.NONE, LockMode.GOVERNANCE])
-def lab(make_repository: "MakeRepository", request: pytest.FixtureRequest) -> "Lab":
+def lab(make_repository: MakeRepository, request: pytest.FixtureRequest) -> Lab:
     """An empty repository; the second way, nobody could move a pack away."""
-    made: Lab = make_repository(request.param)
-    return made
+    return make_repository(request.param)
 
 
 @pytest.fixture
@@ -72,19 +69,19 @@ def source(tmp_path: Path) -> Path:
     return top
 
 
-def packs_of(lab: "Lab", record: Record, kind: int | None = None) -> list[ObjectRef]:
+def packs_of(lab: Lab, record: Record, kind: int | None = None) -> list[ObjectRef]:
     """What a snapshot needs, by name."""
     refs = [r for r in lab.open().inventory(record).objects if r.name.startswith("packs/")]
     return [r for r in refs if kind is None or kind_of(lab, r) == kind]
 
 
-def kind_of(lab: "Lab", ref: ObjectRef) -> int:
+def kind_of(lab: Lab, ref: ObjectRef) -> int:
     """As the header says, where it is there."""
     data: bytes = lab.store.get(ref.name, ref.version)
     return data[14]
 
 
-def spoil(lab: "Lab", refs: Iterable[ObjectRef], damage: str = "a bit") -> list[str]:
+def spoil(lab: Lab, refs: Iterable[ObjectRef], damage: str = "a bit") -> list[str]:
     """Damage packs as a disk does; returns their ids."""
     for ref in refs:
         data = DAMAGE[damage](lab.store.get(ref.name, ref.version))
@@ -95,7 +92,7 @@ def spoil(lab: "Lab", refs: Iterable[ObjectRef], damage: str = "a bit") -> list[
     return [ref.sha256.hex() for ref in refs]
 
 
-def attested(lab: "Lab", report: VerifyReport, *, verdict: str | None = None) -> Record:
+def attested(lab: Lab, report: VerifyReport, *, verdict: str | None = None) -> Record:
     """Sign and record a verification, as `vault verify` does."""
     repository = lab.open()
     attestation = attestations.attestation_of(
@@ -114,7 +111,7 @@ def attested(lab: "Lab", report: VerifyReport, *, verdict: str | None = None) ->
     )
 
 
-def say(lab: "Lab", bad: Iterable[str] = (), cleared: Iterable[str] = ()) -> Record:
+def say(lab: Lab, bad: Iterable[str] = (), cleared: Iterable[str] = ()) -> Record:
     """A restorer's word on packs, true or not."""
     report = lab.verify(keys=False)
     return attested(
@@ -124,7 +121,7 @@ def say(lab: "Lab", bad: Iterable[str] = (), cleared: Iterable[str] = ()) -> Rec
     )
 
 
-def look(lab: "Lab", *records: Record) -> None:
+def look(lab: Lab, *records: Record) -> None:
     """A verification without keys, on this host."""
     report = lab.verify(*records, keys=False)
     repository = lab.open()
@@ -139,7 +136,7 @@ def files(top: Path) -> dict[str, bytes]:
     return found
 
 
-def is_free_of(lab: "Lab", report: SnapshotReport, bad: Iterable[str]) -> bool:
+def is_free_of(lab: Lab, report: SnapshotReport, bad: Iterable[str]) -> bool:
     """Whether a snapshot needs none of these packs."""
     return not {r.sha256.hex() for r in packs_of(lab, report.record)} & set(bad)
 
@@ -151,7 +148,7 @@ def is_free_of(lab: "Lab", report: SnapshotReport, bad: Iterable[str]) -> bool:
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "own look"])
 def test_what_is_damaged_is_stored_anew(
-    lab: "Lab",
+    lab: Lab,
     source: Path,
     kind: int,
     damage: str,
@@ -176,7 +173,7 @@ def test_what_is_damaged_is_stored_anew(
     assert third.body.counts.added_size == 0
 
 
-def test_what_nobody_found_is_built_upon(lab: "Lab", source: Path) -> None:
+def test_what_nobody_found_is_built_upon(lab: Lab, source: Path) -> None:
     """The control: without a word on it, the damaged pack is reused."""
     first = lab.snapshot(source)
     bad = spoil(lab, packs_of(lab, first.record, DATA)[:1])
@@ -186,7 +183,7 @@ def test_what_nobody_found_is_built_upon(lab: "Lab", source: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["cache", "state", "both"])
-def test_lost_local_files_bring_nothing_bad_back(lab: "Lab", source: Path, lost: str) -> None:
+def test_lost_local_files_bring_nothing_bad_back(lab: Lab, source: Path, lost: str) -> None:
     """The chunk map made from index objects leaves bad packs out, and finds the substitutes."""
     first = lab.snapshot(source)
     bad = spoil(lab, packs_of(lab, first.record, DATA)[:1])
@@ -201,7 +198,7 @@ def test_lost_local_files_bring_nothing_bad_back(lab: "Lab", source: Path, lost:
 
 
 def test_an_interrupted_runs_journal_brings_nothing_bad_back(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a killed run noted as read lies in a pack that was found wrong since."""
     lab.snapshot(source)
@@ -226,7 +223,7 @@ def test_an_interrupted_runs_journal_brings_nothing_bad_back(
 
 
 def test_a_file_that_is_gone_or_unreadable_keeps_nothing_bad(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is a problem of that file; the snapshot is incomplete and the others are whole."""
     first = lab.snapshot(source)
@@ -251,7 +248,7 @@ def test_a_file_that_is_gone_or_unreadable_keeps_nothing_bad(
     assert lab.contents(second.record) == expected
 
 
-def test_streams_store_anew_what_is_damaged(lab: "Lab", tmp_path: Path) -> None:
+def test_streams_store_anew_what_is_damaged(lab: Lab, tmp_path: Path) -> None:
     """Standard input again, the same bytes."""
     data = random.Random(3).randbytes(100_000)
     dump = tmp_path / "dump"
@@ -269,7 +266,7 @@ def test_streams_store_anew_what_is_damaged(lab: "Lab", tmp_path: Path) -> None:
     assert lab.contents(second.record) == {"dump": data}
 
 
-def test_all_hosts_and_datasets_of_a_domain_leave_it(lab: "Lab", source: Path) -> None:
+def test_all_hosts_and_datasets_of_a_domain_leave_it(lab: Lab, source: Path) -> None:
     """Another dataset and another host that share the pack store its chunks anew, once."""
     other: Host = lab.enrol("other", domain="default")
     there = lab.with_host(other)
@@ -292,7 +289,7 @@ def test_all_hosts_and_datasets_of_a_domain_leave_it(lab: "Lab", source: Path) -
 
 
 def test_what_is_found_while_a_run_builds_on_it_is_left(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The word comes between the walk and the manifest: the run begins again."""
     first = lab.snapshot(source)
@@ -314,7 +311,7 @@ def test_what_is_found_while_a_run_builds_on_it_is_left(
     assert lab.contents(second.record) == files(source)
 
 
-def test_a_dry_run_says_which_unchanged_files_are_read(lab: "Lab", source: Path) -> None:
+def test_a_dry_run_says_which_unchanged_files_are_read(lab: Lab, source: Path) -> None:
     """Those whose packs are bad, with the reason; the control: without a word on them, none."""
 
     def read() -> list[tuple[bytes, str]]:
@@ -338,7 +335,7 @@ def test_a_dry_run_says_which_unchanged_files_are_read(lab: "Lab", source: Path)
 # --- whose word counts ---
 
 
-def test_a_later_right_reading_takes_it_back(lab: "Lab", source: Path) -> None:
+def test_a_later_right_reading_takes_it_back(lab: Lab, source: Path) -> None:
     """It was no damage: the pack is built upon again."""
     first = lab.snapshot(source)
     bad = [ref.sha256.hex() for ref in packs_of(lab, first.record, DATA)[:1]]
@@ -350,7 +347,7 @@ def test_a_later_right_reading_takes_it_back(lab: "Lab", source: Path) -> None:
 
 
 def test_an_own_look_is_taken_back_by_another_and_by_a_restorer(
-    lab: "Lab", source: Path, tmp_path: Path
+    lab: Lab, source: Path, tmp_path: Path
 ) -> None:
     """By a look that finds it right, and by a passed verification of the snapshot."""
     first = lab.snapshot(source)
@@ -368,7 +365,7 @@ def test_an_own_look_is_taken_back_by_another_and_by_a_restorer(
 
 
 def test_statements_that_name_all_take_no_room_of_those_that_do_not(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So many attestations are read, of the latest statements that have more than they name."""
     lab.snapshot(source)
@@ -382,7 +379,7 @@ def test_statements_that_name_all_take_no_room_of_those_that_do_not(
     assert len(badpacks.words(lab.open())) < 60  # the control: there is room for one
 
 
-def test_more_than_a_statement_names_count_by_its_attestation(lab: "Lab", source: Path) -> None:
+def test_more_than_a_statement_names_count_by_its_attestation(lab: Lab, source: Path) -> None:
     """All of them, and only as long as the attestation bears the statement out."""
     for i in range(40):
         (source / f"more{i}").write_bytes(random.Random(1000 + i).randbytes(24_000))
@@ -399,7 +396,7 @@ def test_more_than_a_statement_names_count_by_its_attestation(lab: "Lab", source
     assert len(badpacks.words(lab.open())) == 24
 
 
-def test_many_at_once_are_left_and_it_is_said_by_whom(lab: "Lab", source: Path) -> None:
+def test_many_at_once_are_left_and_it_is_said_by_whom(lab: Lab, source: Path) -> None:
     """A word against everything costs an upload; the report names it. One in a hundred does not."""
     first = lab.snapshot(source)
     record = say(lab, [ref.sha256.hex() for ref in packs_of(lab, first.record)])
@@ -427,7 +424,7 @@ def test_many_at_once_are_left_and_it_is_said_by_whom(lab: "Lab", source: Path) 
     ],
 )
 def test_a_malformed_memory_says_nothing_and_is_written_anew(
-    lab: "Lab", source: Path, content: bytes
+    lab: Lab, source: Path, content: bytes
 ) -> None:
     """A snapshot goes on; the next look finds the damage again."""
     first = lab.snapshot(source)
@@ -441,7 +438,7 @@ def test_a_malformed_memory_says_nothing_and_is_written_anew(
 
 
 def test_a_memory_is_on_the_disk_before_it_has_its_name(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a power cut the former one is there, or the new one: never one that is empty."""
     first = lab.snapshot(source)
@@ -470,7 +467,7 @@ def test_a_memory_is_on_the_disk_before_it_has_its_name(
 
 @pytest.mark.parametrize("how", ["writable by a group", "writable by all", "a link", "a pipe"])
 def test_a_memory_that_others_could_have_written_says_nothing(
-    lab: "Lab", source: Path, tmp_path: Path, how: str
+    lab: Lab, source: Path, tmp_path: Path, how: str
 ) -> None:
     """Or it would tell a host to upload everything anew; its owner's own is believed."""
     first = lab.snapshot(source)
@@ -491,7 +488,7 @@ def test_a_memory_that_others_could_have_written_says_nothing(
     assert not badpacks.words(lab.open(), memory)
 
 
-def test_the_memory_is_bounded(lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_is_bounded(lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more packs than it holds, those that were seen last."""
     monkeypatch.setattr(badpacks, "MAX_REMEMBERED", 2)
     first = lab.snapshot(source)
@@ -501,7 +498,7 @@ def test_the_memory_is_bounded(lab: "Lab", source: Path, monkeypatch: pytest.Mon
     assert len(json.loads(path.read_bytes())["packs"]) == 2
 
 
-def test_unsigned_words_bind_one_host_alone(lab: "Lab", source: Path) -> None:
+def test_unsigned_words_bind_one_host_alone(lab: Lab, source: Path) -> None:
     """What one host saw and nobody signed is no reason for another to upload."""
     first = lab.snapshot(source)
     there = lab.with_host(lab.enrol("other", domain="default"))
@@ -514,7 +511,7 @@ def test_unsigned_words_bind_one_host_alone(lab: "Lab", source: Path) -> None:
 # --- what older snapshots live on ---
 
 
-def locks_of(lab: "Lab", record: Record) -> dict[str, datetime]:
+def locks_of(lab: Lab, record: Record) -> dict[str, datetime]:
     """Until when each pack of a snapshot is locked, by hex id."""
     found = {}
     for ref in packs_of(lab, record):
@@ -526,7 +523,7 @@ def locks_of(lab: "Lab", record: Record) -> dict[str, datetime]:
 
 @pytest.mark.parametrize("kind", [DATA, TREE])
 def test_substitutes_are_locked_as_long_as_an_older_snapshot_needs_them(
-    make_repository: "MakeRepository", source: Path, kind: int
+    make_repository: MakeRepository, source: Path, kind: int
 ) -> None:
     """By whoever stores them; the packs that are no substitutes are not, which is the control."""
     lab = make_repository(LockMode.GOVERNANCE)
@@ -547,7 +544,7 @@ def test_substitutes_are_locked_as_long_as_an_older_snapshot_needs_them(
 
 
 def test_what_another_host_stored_is_locked_too(
-    make_repository: "MakeRepository", source: Path
+    make_repository: MakeRepository, source: Path
 ) -> None:
     """A substitute that nobody has to store: the run that reuses it locks it."""
     lab = make_repository(LockMode.GOVERNANCE)
@@ -564,7 +561,7 @@ def test_what_another_host_stored_is_locked_too(
 
 
 def test_substitutes_that_come_later_are_locked_then(
-    make_repository: "MakeRepository", source: Path
+    make_repository: MakeRepository, source: Path
 ) -> None:
     """A file that was away during the first run: the next that meets it locks the rest."""
     lab = make_repository(LockMode.GOVERNANCE)
@@ -582,7 +579,7 @@ def test_substitutes_that_come_later_are_locked_then(
 
 
 def test_what_is_mended_is_looked_for_no_more(
-    make_repository: "MakeRepository", source: Path
+    make_repository: MakeRepository, source: Path
 ) -> None:
     """Index objects are read once for it, not by every run while the old snapshot lives."""
     lab = make_repository(LockMode.GOVERNANCE)
@@ -606,7 +603,7 @@ def test_what_is_mended_is_looked_for_no_more(
 # --- readers of older snapshots ---
 
 
-def restored(lab: "Lab", record: Record, target: Path, **options: Any) -> RestoreReport:
+def restored(lab: Lab, record: Record, target: Path, **options: Any) -> RestoreReport:
     """A real restore, proven."""
     request = RestoreRequest(record=record, target=target, tool="vault test", **options)
     scratch = lab.base / "scratch"
@@ -617,7 +614,7 @@ def restored(lab: "Lab", record: Record, target: Path, **options: Any) -> Restor
         )
 
 
-def drop_index(lab: "Lab") -> None:
+def drop_index(lab: Lab) -> None:
     """Lose every index object: directories of packs are all there is."""
     for version in list(lab.store.versions("index/")):
         lab.store.remove(version.name, version.version)
@@ -627,7 +624,7 @@ def drop_index(lab: "Lab") -> None:
 @pytest.mark.parametrize("kind", [DATA, TREE])
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_an_older_snapshot_is_restored_by_substitutes(  # noqa: PLR0917 - parameters
-    lab: "Lab",
+    lab: Lab,
     source: Path,
     tmp_path: Path,
     damage: str,
@@ -656,7 +653,7 @@ def test_an_older_snapshot_is_restored_by_substitutes(  # noqa: PLR0917 - parame
 
 @pytest.mark.parametrize("kind", [DATA, TREE])
 def test_damage_that_nobody_knew_of_is_stepped_around_and_attested(
-    lab: "Lab", source: Path, tmp_path: Path, kind: int
+    lab: Lab, source: Path, tmp_path: Path, kind: int
 ) -> None:
     """Another host stored the chunks; the restore finds the damage itself, goes on, and says so."""
     first = lab.snapshot(source)
@@ -675,7 +672,7 @@ def test_damage_that_nobody_knew_of_is_stepped_around_and_attested(
 
 
 def test_a_substitute_that_is_damaged_too_gives_way_to_a_third(
-    lab: "Lab", source: Path, tmp_path: Path
+    lab: Lab, source: Path, tmp_path: Path
 ) -> None:
     """Known to the ledger, and not."""
     first = lab.snapshot(source)
@@ -695,7 +692,7 @@ def test_a_substitute_that_is_damaged_too_gives_way_to_a_third(
 
 
 def test_one_wrong_answer_of_a_store_is_no_word(
-    lab: "Lab", source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes that are wrong once are read again: nothing is called bad."""
     first = lab.snapshot(source)
@@ -718,7 +715,7 @@ def test_one_wrong_answer_of_a_store_is_no_word(
 
 
 def test_a_file_that_lies_nowhere_else_is_lost_and_the_others_are_not(
-    lab: "Lab", source: Path, tmp_path: Path
+    lab: Lab, source: Path, tmp_path: Path
 ) -> None:
     """A selection gives what there is; all of it is refused, and the reason names the pack."""
     first = lab.snapshot(source)
@@ -738,7 +735,7 @@ def test_a_file_that_lies_nowhere_else_is_lost_and_the_others_are_not(
 @pytest.mark.parametrize("kind", [DATA, TREE])
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_whoever_looks_into_an_older_snapshot_reads_substitutes(
-    lab: "Lab", source: Path, tmp_path: Path, kind: int, damage: str
+    lab: Lab, source: Path, tmp_path: Path, kind: int, damage: str
 ) -> None:
     """`ls`, `cat` and `mount`: names and bytes, whether the damage was known or not."""
     first = lab.snapshot(source)
@@ -764,7 +761,7 @@ def test_whoever_looks_into_an_older_snapshot_reads_substitutes(
 
 @pytest.mark.parametrize("kind", [DATA, TREE])
 def test_verify_calls_a_snapshot_mended_only_while_its_substitutes_last(
-    make_repository: "MakeRepository",
+    make_repository: MakeRepository,
     source: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: int,

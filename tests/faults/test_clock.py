@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from cli.exits import exit_code_of
+from tests.support.invariants import assert_invariants
+from tests.support.lab import Clock, Lab, MakeRepository
+from tests.support.trees import MakeSource, files_of
 from vault.errors import ConfigError, IntegrityError, LedgerMovedError, RetentionError
 from vault.format import inventory
 from vault.ledger import pages
@@ -26,9 +28,6 @@ from vault.repository.repository import Repository, domain_ref, snapshot_body
 from vault.retention import prunable, reusable
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
 from vault.storage.memory import FaultPoint, MemoryStore
-
-if TYPE_CHECKING:
-    from tests.conftest import AssertInvariants, Clock, Lab, MakeRepository, MakeSource
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -55,7 +54,7 @@ class _Acting:
 
 
 def _take(
-    lab: "Lab",
+    lab: Lab,
     source: Path,
     *,
     repository: Repository | None = None,
@@ -75,7 +74,7 @@ def _take(
         )
 
 
-def _packs(lab: "Lab", seq: int = -1) -> set[ObjectRef]:
+def _packs(lab: Lab, seq: int = -1) -> set[ObjectRef]:
     repository = lab.open()
     objects = repository.inventory(repository.ledger.snapshots()[seq]).objects
     return {ref for ref in objects if ref.name.startswith("packs/")}
@@ -87,7 +86,7 @@ def _locked_until(store: MemoryStore, name: str, version: str) -> datetime:
     return retention.until
 
 
-def _ends(lab: "Lab", refs: set[ObjectRef]) -> list[datetime]:
+def _ends(lab: Lab, refs: set[ObjectRef]) -> list[datetime]:
     return sorted(_locked_until(lab.store, ref.name, ref.version) for ref in refs)
 
 
@@ -110,7 +109,7 @@ class _Snapshot:
 class _Year:
     """Takes a snapshot a day, and looks after each at every lock in the store."""
 
-    def __init__(self, lab: "Lab") -> None:
+    def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.repository = lab.open()
         self.snapshots: list[_Snapshot] = []
@@ -221,8 +220,8 @@ def _live_on(source: Path, day: int) -> None:
 
 
 def _year_of(
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     monkeypatch: pytest.MonkeyPatch,
     lock: LockMode,
 ) -> tuple[_Year, Path]:
@@ -236,11 +235,10 @@ def _year_of(
 
 
 def test_on_every_day_of_a_year_everything_live_is_locked_and_everything_dead_runs_out(
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     monkeypatch: pytest.MonkeyPatch,
-    clock: "Clock",
-    assert_invariants: "AssertInvariants",
+    clock: Clock,
 ) -> None:
     """I2 over 400 daily snapshots that keep for 30 days, by at most 40 extends a pack a year."""
     year, source = _year_of(make_repository, make_source, monkeypatch, LockMode.GOVERNANCE)
@@ -276,10 +274,10 @@ def test_on_every_day_of_a_year_everything_live_is_locked_and_everything_dead_ru
 
 
 def test_what_compliance_locks_let_go_of_is_missed_by_nobody(
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     monkeypatch: pytest.MonkeyPatch,
-    clock: "Clock",
+    clock: Clock,
 ) -> None:
     """Deleting all that ran out, every day, leaves every live snapshot whole (I2, I7)."""
     year, source = _year_of(make_repository, make_source, monkeypatch, LockMode.COMPLIANCE)
@@ -297,7 +295,7 @@ def test_what_compliance_locks_let_go_of_is_missed_by_nobody(
     assert year.lab.verify(*live).verdict == "passed"
 
 
-def _copied(lab: "Lab", *, locks: bool = True) -> "Lab":
+def _copied(lab: Lab, *, locks: bool = True) -> Lab:
     """The same objects in another bucket, where every version has another id."""
     copy = MemoryStore(clock=lab.clock)
     copy.put("probe/first", b"", sha256=Digest.of(b""))
@@ -310,10 +308,10 @@ def _copied(lab: "Lab", *, locks: bool = True) -> "Lab":
 
 
 def test_statements_that_pages_of_a_copied_bucket_tell_of_are_locked_where_they_are(
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     monkeypatch: pytest.MonkeyPatch,
-    clock: "Clock",
+    clock: Clock,
 ) -> None:
     """A page knows the version ids of the bucket it was written to; one that is gone is told."""
     monkeypatch.setattr(pages, "PAGE_LENGTH", 4)
@@ -336,10 +334,10 @@ def test_statements_that_pages_of_a_copied_bucket_tell_of_are_locked_where_they_
 
 
 def test_statements_that_were_copied_without_their_locks_are_locked_by_the_next_append(
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     monkeypatch: pytest.MonkeyPatch,
-    clock: "Clock",
+    clock: Clock,
 ) -> None:
     """All of them, the first time somebody builds on them (I2); later ones leave them alone."""
     lab = make_repository(LockMode.GOVERNANCE)
@@ -369,10 +367,10 @@ def test_statements_that_were_copied_without_their_locks_are_locked_by_the_next_
 
 
 def test_a_remembered_ledger_does_not_hide_that_the_bucket_was_copied(
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     tmp_path: Path,
-    clock: "Clock",
+    clock: Clock,
 ) -> None:
     """The version ids in it are those of the first bucket, and so would seem to be right."""
     lab = make_repository(LockMode.GOVERNANCE)
@@ -397,15 +395,14 @@ def test_a_remembered_ledger_does_not_hide_that_the_bucket_was_copied(
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
+def lab(make_repository: MakeRepository) -> Lab:
     """Locks end on days, so that all of a run's run out together; retention 7 to 400 days."""
-    made: Lab = make_repository(LockMode.GOVERNANCE, lock_grid=86_400)
-    return made
+    return make_repository(LockMode.GOVERNANCE, lock_grid=86_400)
 
 
 @contextmanager
 def _at(
-    lab: "Lab",
+    lab: Lab,
     operation: str,
     prefix: str,
     act: Callable[[], object],
@@ -433,11 +430,9 @@ def _at(
 @pytest.mark.parametrize("retention", [7 * DAY, 30 * DAY])
 def test_a_run_of_any_length_gives_the_full_retention_from_when_it_publishes(
     *,
-    lab: "Lab",
-    clock: "Clock",
-    make_source: "MakeSource",
-    files_of: Callable[[Path], dict[str, bytes]],
-    assert_invariants: "AssertInvariants",
+    lab: Lab,
+    clock: Clock,
+    make_source: MakeSource,
     hours: int,
     retention: timedelta,
 ) -> None:
@@ -455,11 +450,9 @@ def test_a_run_of_any_length_gives_the_full_retention_from_when_it_publishes(
 
 
 def test_a_run_may_outlast_every_lock_that_it_set_itself(
-    lab: "Lab",
-    clock: "Clock",
-    make_source: "MakeSource",
-    files_of: Callable[[Path], dict[str, bytes]],
-    assert_invariants: "AssertInvariants",
+    lab: Lab,
+    clock: Clock,
+    make_source: MakeSource,
 ) -> None:
     """Three days a pack: the first ones ran out, and are stored anew by the second attempt."""
     source = make_source()
@@ -486,10 +479,9 @@ def test_a_run_may_outlast_every_lock_that_it_set_itself(
 )
 def test_a_host_suspended_while_it_publishes_locks_everything_again(
     *,
-    lab: "Lab",
-    clock: "Clock",
-    make_source: "MakeSource",
-    assert_invariants: "AssertInvariants",
+    lab: Lab,
+    clock: Clock,
+    make_source: MakeSource,
     operation: str,
     prefix: str,
     days: int,
@@ -510,7 +502,7 @@ def test_a_host_suspended_while_it_publishes_locks_everything_again(
 
 
 def test_a_run_killed_right_after_its_manifest_leaves_the_ledger_locked_for_it(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """I2 holds from the moment of publishing, statements of 500 days ago included."""
     source = make_source()
@@ -527,10 +519,9 @@ def test_a_run_killed_right_after_its_manifest_leaves_the_ledger_locked_for_it(
 
 @pytest.mark.parametrize("minutes", [6, -6])
 def test_the_clocks_are_compared_again_at_the_end_of_a_long_run(
-    lab: "Lab",
-    clock: "Clock",
-    make_source: "MakeSource",
-    assert_invariants: "AssertInvariants",
+    lab: Lab,
+    clock: Clock,
+    make_source: MakeSource,
     minutes: int,
 ) -> None:
     """I9: days later they may differ, and nothing is published."""
@@ -551,7 +542,7 @@ def test_the_clocks_are_compared_again_at_the_end_of_a_long_run(
 # --- suspended between look-up and publish ---
 
 
-def _almost_over(lab: "Lab", clock: "Clock", source: Path) -> set[ObjectRef]:
+def _almost_over(lab: Lab, clock: Clock, source: Path) -> set[ObjectRef]:
     """Packs of a snapshot of seven days, an hour before the first of them runs out."""
     _take(lab, source, retention=7 * DAY)
     packs = _packs(lab)
@@ -559,7 +550,7 @@ def _almost_over(lab: "Lab", clock: "Clock", source: Path) -> set[ObjectRef]:
     return packs
 
 
-def _prune(lab: "Lab", clock: "Clock", refs: set[ObjectRef]) -> int:
+def _prune(lab: Lab, clock: Clock, refs: set[ObjectRef]) -> int:
     """Delete by the store's own rules what ran out long enough ago."""
     over = [
         ref
@@ -575,11 +566,9 @@ def _prune(lab: "Lab", clock: "Clock", refs: set[ObjectRef]) -> int:
 @pytest.mark.parametrize("known", ["by itself", "by an index"])
 def test_packs_that_ran_out_while_the_host_was_suspended_are_absent(
     *,
-    lab: "Lab",
-    clock: "Clock",
-    make_source: "MakeSource",
-    files_of: Callable[[Path], dict[str, bytes]],
-    assert_invariants: "AssertInvariants",
+    lab: Lab,
+    clock: Clock,
+    make_source: MakeSource,
     caplog: pytest.LogCaptureFixture,
     pruned: bool,
     known: str,
@@ -605,7 +594,7 @@ def test_packs_that_ran_out_while_the_host_was_suspended_are_absent(
 
 
 def test_packs_that_ran_out_less_than_five_days_ago_are_extended_and_kept(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """A host suspended for four days needs no second attempt (I7)."""
     source = make_source()
@@ -617,11 +606,9 @@ def test_packs_that_ran_out_less_than_five_days_ago_are_extended_and_kept(
 
 
 def test_a_host_that_is_suspended_again_in_its_second_attempt_gives_up(
-    lab: "Lab",
-    clock: "Clock",
-    make_source: "MakeSource",
-    files_of: Callable[[Path], dict[str, bytes]],
-    assert_invariants: "AssertInvariants",
+    lab: Lab,
+    clock: Clock,
+    make_source: MakeSource,
 ) -> None:
     """Twice is no accident: exit 11, nothing published, and the next run is right."""
     source = make_source()
@@ -641,10 +628,9 @@ def test_a_host_that_is_suspended_again_in_its_second_attempt_gives_up(
 
 @pytest.mark.parametrize("days", [0, 1, 6.9])
 def test_a_retention_under_the_minimum_is_locked_at_the_minimum(
-    lab: "Lab",
-    clock: "Clock",
-    make_source: "MakeSource",
-    assert_invariants: "AssertInvariants",
+    lab: Lab,
+    clock: Clock,
+    make_source: MakeSource,
     days: float,
 ) -> None:
     """Design.md 6: less is asked for, the minimum lock is what the manifest says."""
@@ -655,7 +641,7 @@ def test_a_retention_under_the_minimum_is_locked_at_the_minimum(
 
 
 def test_a_retention_over_the_maximum_exits_2_and_stores_nothing(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """The maximum itself is fine; a second more is refused before anything is written."""
     source = make_source()
@@ -670,10 +656,9 @@ def test_a_retention_over_the_maximum_exits_2_and_stores_nothing(
 
 
 def test_no_lock_ends_later_than_the_last_date_that_every_store_keeps(
-    make_repository: "MakeRepository",
-    clock: "Clock",
-    make_source: "MakeSource",
-    assert_invariants: "AssertInvariants",
+    make_repository: MakeRepository,
+    clock: Clock,
+    make_source: MakeSource,
 ) -> None:
     """I8: where the grid goes past 2100 locks are cut, and a promise beyond it is refused."""
     clock.now = LAST_LOCK - 125 * DAY
@@ -696,7 +681,7 @@ def test_no_lock_ends_later_than_the_last_date_that_every_store_keeps(
 # --- clocks that differ ---
 
 
-def _with_clock(lab: "Lab", *, minutes: int) -> Repository:
+def _with_clock(lab: Lab, *, minutes: int) -> Repository:
     """Opened by a host whose clock is off."""
     clock = lab.clock
     return Repository.open(
@@ -710,11 +695,9 @@ def _with_clock(lab: "Lab", *, minutes: int) -> Repository:
 @pytest.mark.parametrize("minutes", [4, -4])
 def test_a_host_whose_clock_is_four_minutes_off_works_beside_one_that_is_right(
     *,
-    lab: "Lab",
-    clock: "Clock",
-    make_source: "MakeSource",
-    files_of: Callable[[Path], dict[str, bytes]],
-    assert_invariants: "AssertInvariants",
+    lab: Lab,
+    clock: Clock,
+    make_source: MakeSource,
     minutes: int,
 ) -> None:
     """I9: both reuse and extend the same packs, and I2 holds by either clock."""
@@ -734,9 +717,8 @@ def test_a_host_whose_clock_is_four_minutes_off_works_beside_one_that_is_right(
 @pytest.mark.parametrize("minutes", [5, -5])
 def test_the_ledger_term_counts_from_the_store_s_time(
     *,
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
-    assert_invariants: "AssertInvariants",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     minutes: int,
 ) -> None:
     """I2: also what a host stores whose clock is behind; here the grid rounds nothing up."""
@@ -747,7 +729,7 @@ def test_the_ledger_term_counts_from_the_store_s_time(
 
 @pytest.mark.parametrize("minutes", [6, -6])
 def test_a_host_whose_clock_is_six_minutes_off_stores_nothing(
-    lab: "Lab", make_source: "MakeSource", minutes: int
+    lab: Lab, make_source: MakeSource, minutes: int
 ) -> None:
     """I9: refused at its start, while the other host goes on."""
     source = make_source()

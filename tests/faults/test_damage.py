@@ -3,18 +3,17 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.errors import IntegrityError, RepositoryNotFoundError
 from vault.model import Digest, LockMode, ObjectRef
 from vault.repository.repository import domain_ref
 from vault.storage.base import ObjectVersion
 from vault.verify import VerifyReport
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
 
 Damage: TypeAlias = Callable[[bytes, bytes], bytes]
 
@@ -22,7 +21,7 @@ KINDS = ("root", "ledger", "inventory", "data", "tree", "index", "domain", "evid
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository", make_source: "MakeSource") -> "Lab":
+def lab(make_repository: MakeRepository, make_source: MakeSource) -> Lab:
     """A repository after two snapshots."""
     made: Lab = make_repository(LockMode.NONE)
     source = make_source()
@@ -34,7 +33,7 @@ def lab(make_repository: "MakeRepository", make_source: "MakeSource") -> "Lab":
     return made
 
 
-def _objects(lab: "Lab") -> dict[str, list[ObjectVersion]]:
+def _objects(lab: Lab) -> dict[str, list[ObjectVersion]]:
     """Stored objects by kind; of the newest snapshot where there is a choice."""
     repository = lab.open()
     record = repository.ledger.snapshots()[-1]
@@ -54,7 +53,7 @@ def _objects(lab: "Lab") -> dict[str, list[ObjectVersion]]:
     }
 
 
-def _packs(lab: "Lab", kind: int) -> Iterator[ObjectRef]:
+def _packs(lab: Lab, kind: int) -> Iterator[ObjectRef]:
     repository = lab.open()
     for ref in repository.inventory(repository.ledger.snapshots()[-1]).objects:
         if ref.name.startswith("packs/") and lab.store.get(ref.name)[14] == kind:
@@ -80,7 +79,7 @@ def _damages(data: bytes, other: bytes, foreign: bytes) -> dict[str, bytes]:
     }
 
 
-def _look(lab: "Lab", *, keys: bool) -> tuple[bool, VerifyReport | None]:
+def _look(lab: Lab, *, keys: bool) -> tuple[bool, VerifyReport | None]:
     """Whether anything is found; any error outside the integrity family fails the test."""
     try:
         report = lab.verify(keys=keys)
@@ -91,9 +90,9 @@ def _look(lab: "Lab", *, keys: bool) -> tuple[bool, VerifyReport | None]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_damage_goes_unnoticed_or_ends_in_a_crash(
-    lab: "Lab",
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    lab: Lab,
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     tmp_path: Path,
     kind: str,
 ) -> None:
@@ -124,7 +123,7 @@ def test_no_damage_goes_unnoticed_or_ends_in_a_crash(
         _check(twin, kind, f"{kind}: deleted", expected)
 
 
-def _check(lab: "Lab", kind: str, what: str, snapshots: int) -> None:
+def _check(lab: Lab, kind: str, what: str, snapshots: int) -> None:
     if kind in ("index", "evidence"):  # no needs; evidence is read by who relies on it
         found, report = _look(lab, keys=True)
         assert not found, what
@@ -142,7 +141,7 @@ def _check(lab: "Lab", kind: str, what: str, snapshots: int) -> None:
     assert private, what
 
 
-def test_the_end_of_the_ledger_can_only_be_missed_with_a_floor(lab: "Lab") -> None:
+def test_the_end_of_the_ledger_can_only_be_missed_with_a_floor(lab: Lab) -> None:
     """Without the newest statement the chain is valid: `--trust` and the memory are for that."""
     items = list(lab.store.versions("ledger/"))
     lab.store.remove(items[-1].name, items[-1].version)
@@ -150,7 +149,7 @@ def test_the_end_of_the_ledger_can_only_be_missed_with_a_floor(lab: "Lab") -> No
     assert lab.verify().verdict == "passed"
 
 
-def test_damaged_evidence_is_found_by_who_reads_it(lab: "Lab") -> None:
+def test_damaged_evidence_is_found_by_who_reads_it(lab: Lab) -> None:
     """It is cited by digest."""
     (item,) = lab.store.versions("evidence/")
     read = lab.open().read_evidence
@@ -165,7 +164,7 @@ def test_damaged_evidence_is_found_by_who_reads_it(lab: "Lab") -> None:
         read(name)
 
 
-def test_a_hidden_or_newer_version_is_seen_through(lab: "Lab") -> None:
+def test_a_hidden_or_newer_version_is_seen_through(lab: Lab) -> None:
     """I5: what an attacker puts on top of an object changes nothing: versions are pinned."""
     for items in _objects(lab).values():
         for item in items:
@@ -177,7 +176,7 @@ def test_a_hidden_or_newer_version_is_seen_through(lab: "Lab") -> None:
         assert lab.contents(record)
 
 
-def test_right_bytes_under_another_version_are_used_and_reported(lab: "Lab") -> None:
+def test_right_bytes_under_another_version_are_used_and_reported(lab: Lab) -> None:
     """I5: a copied bucket has other version ids."""
     for item in list(lab.store.versions("")):
         data = lab.store.get(item.name, item.version)
@@ -189,7 +188,7 @@ def test_right_bytes_under_another_version_are_used_and_reported(lab: "Lab") -> 
 
 
 def test_a_snapshot_goes_on_where_index_objects_are_damaged(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """I10: a bad index is ignored; what it knew is stored again, nothing is believed."""
     for item in _objects(lab)["index"]:
@@ -205,7 +204,7 @@ def test_a_snapshot_goes_on_where_index_objects_are_damaged(
 @pytest.mark.parametrize("mode", [LockMode.NONE, LockMode.GOVERNANCE])
 @pytest.mark.parametrize("how", ["gone", "cut", "flipped"])
 def test_nothing_is_published_without_what_every_restore_needs(
-    make_repository: "MakeRepository", make_source: "MakeSource", mode: LockMode, how: str
+    make_repository: MakeRepository, make_source: MakeSource, mode: LockMode, how: str
 ) -> None:
     """I1: the domain object is stored once, by enrolment, and read back for each snapshot."""
     lab = make_repository(mode)

@@ -3,10 +3,12 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.audit import audit_repository
 from vault.custody.findings import Concern
 from vault.custody.sampling import Sample
@@ -19,9 +21,6 @@ from vault.repository.log import Draft
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.names import ledger_name
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
 
 LENGTH = 4  # statements in a page
 
@@ -75,10 +74,10 @@ class Flaky:
 
 @pytest.fixture
 def lab(
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     monkeypatch: pytest.MonkeyPatch,
-) -> "Lab":
+) -> Lab:
     """Two snapshots, a page of the ledger, a restore that was attested."""
     monkeypatch.setattr(pages, "PAGE_LENGTH", LENGTH)
     made: Lab = make_repository(LockMode.GOVERNANCE)
@@ -99,23 +98,23 @@ def lab(
     return made
 
 
-def _open(lab: "Lab") -> int:
+def _open(lab: Lab) -> int:
     return lab.open().head.seq
 
 
-def _verify(lab: "Lab") -> str:
+def _verify(lab: Lab) -> str:
     return lab.verify(*lab.open().ledger.snapshots()).verdict
 
 
-def _sizes(lab: "Lab") -> str:
+def _sizes(lab: Lab) -> str:
     return lab.verify(*lab.open().ledger.snapshots(), keys=False).verdict
 
 
-def _contents(lab: "Lab") -> list[Any]:
+def _contents(lab: Lab) -> list[Any]:
     return [lab.contents(record) for record in lab.open().ledger.snapshots()]
 
 
-def _audit(lab: "Lab") -> list[str]:
+def _audit(lab: Lab) -> list[str]:
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(2) as workers:
         report = audit_repository(repository, sample=Sample(share=1.0), workers=workers)
@@ -126,7 +125,7 @@ def _audit(lab: "Lab") -> list[str]:
     ]
 
 
-LOOKS: dict[str, Callable[["Lab"], Any]] = {
+LOOKS: dict[str, Callable[[Lab], Any]] = {
     "open": _open,
     "verify": _verify,
     "verify without key": _sizes,
@@ -150,7 +149,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("look", "names", "kind"), CASES)
-def test_one_wrong_answer_accuses_nobody(lab: "Lab", look: str, names: str, kind: str) -> None:
+def test_one_wrong_answer_accuses_nobody(lab: Lab, look: str, names: str, kind: str) -> None:
     """About every object of a kind, the first answer only: the same is seen as without."""
     right = LOOKS[look](lab)
     store = Flaky(lab.store, names, kind)
@@ -159,7 +158,7 @@ def test_one_wrong_answer_accuses_nobody(lab: "Lab", look: str, names: str, kind
 
 
 @pytest.mark.parametrize(("look", "names", "kind"), CASES)
-def test_an_answer_that_stays_wrong_is_found(lab: "Lab", look: str, names: str, kind: str) -> None:
+def test_an_answer_that_stays_wrong_is_found(lab: Lab, look: str, names: str, kind: str) -> None:
     """Control: the same fault for good."""
     right = LOOKS[look](lab)
     store = Flaky(lab.store, names, kind, lasting=True)
@@ -171,7 +170,7 @@ def test_an_answer_that_stays_wrong_is_found(lab: "Lab", look: str, names: str, 
 
 
 @pytest.mark.parametrize("kind", ["flip", "cut", "gone", "stale list"])
-def test_a_statement_that_answers_wrongly_once_keeps_its_number(lab: "Lab", kind: str) -> None:
+def test_a_statement_that_answers_wrongly_once_keeps_its_number(lab: Lab, kind: str) -> None:
     """The newest too, where nothing beyond it could tell: a new one follows it."""
     head = lab.open().head
     name = ledger_name(head.seq)
@@ -184,7 +183,7 @@ def test_a_statement_that_answers_wrongly_once_keeps_its_number(lab: "Lab", kind
     assert found.findings == []
 
 
-def test_a_read_that_failed_twice_is_no_more_than_two_reads(lab: "Lab") -> None:
+def test_a_read_that_failed_twice_is_no_more_than_two_reads(lab: Lab) -> None:
     """Who answers wrongly for good costs twice the time, and not more."""
     repository = lab.open()
     ref = repository.inventory_ref(repository.ledger.snapshots()[-1])
@@ -196,7 +195,7 @@ def test_a_read_that_failed_twice_is_no_more_than_two_reads(lab: "Lab") -> None:
 
 
 @pytest.mark.parametrize("kind", ["flip", "cut", "gone"])
-def test_evidence_is_asked_for_again(lab: "Lab", kind: str) -> None:
+def test_evidence_is_asked_for_again(lab: Lab, kind: str) -> None:
     """Else a plan of one moment would cost every pack a lock, and an attestation its worth."""
     repository = lab.open()
     data = b"a plan or an attestation"
@@ -206,7 +205,7 @@ def test_evidence_is_asked_for_again(lab: "Lab", kind: str) -> None:
     assert store.struck.total() == 1
 
 
-def test_a_snapshot_goes_on_after_wrong_answers(lab: "Lab", make_source: "MakeSource") -> None:
+def test_a_snapshot_goes_on_after_wrong_answers(lab: Lab, make_source: MakeSource) -> None:
     """About everything it reads."""
     source = make_source("more", files=3)
     for names in ("ledger/", "inventory/", "domains/", "index/"):

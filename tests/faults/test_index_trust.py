@@ -5,10 +5,12 @@ import dataclasses
 import hashlib
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.crypto.keys import chunk_id
 from vault.format import packindex
 from vault.format.pack import Block, Directory
@@ -19,24 +21,21 @@ from vault.repository.domainpacks import index_objects
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.snapshot import knownchunks, publish, rebuild_index
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
-
 WANTED = b"what the honest host will want to store tomorrow " * 40
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
+def lab(make_repository: MakeRepository) -> Lab:
     """A repository without locks."""
     return make_repository("none")
 
 
-def _lose_cache(lab: "Lab") -> None:
+def _lose_cache(lab: Lab) -> None:
     shutil.rmtree(lab.host.cache, ignore_errors=True)
     shutil.rmtree(lab.host.state, ignore_errors=True)
 
 
-def _poison(lab: "Lab", monkeypatch: pytest.MonkeyPatch) -> None:
+def _poison(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Indexes sealed from now on say that WANTED lies in an honest pack, where it does not.
 
     Their names sort first, so that they are loaded first.
@@ -69,7 +68,7 @@ def _poison(lab: "Lab", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vault.format.packindex.seal_index", seal)
 
 
-def _distrust(lab: "Lab", name: str) -> None:
+def _distrust(lab: Lab, name: str) -> None:
     repository = lab.open()
     writer = find_writer(repository.ledger, name)
     revoke_writer(
@@ -84,8 +83,8 @@ def _distrust(lab: "Lab", name: str) -> None:
 
 @pytest.mark.parametrize("merged", [False, True])
 def test_false_rows_of_a_stolen_writer_are_not_believed_after_the_distrust(
-    lab: "Lab",
-    make_source: "MakeSource",
+    lab: Lab,
+    make_source: MakeSource,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     *,
@@ -111,7 +110,7 @@ def test_false_rows_of_a_stolen_writer_are_not_believed_after_the_distrust(
 
 
 def test_a_distrust_that_lands_while_a_run_publishes_starts_it_again(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the run believed may be false; the manifest that follows was made anew."""
     thief = lab.with_host(lab.enrol("thief", domain="default"))
@@ -132,7 +131,7 @@ def test_a_distrust_that_lands_while_a_run_publishes_starts_it_again(
 
 
 def test_packs_of_a_killed_run_are_named_by_the_next_index(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else no other host would find them, and this one would lose them with its cache."""
     source = make_source()
@@ -152,7 +151,7 @@ def _die(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _indexed(lab: "Lab") -> set[str]:
+def _indexed(lab: Lab) -> set[str]:
     repository = lab.open()
     assert lab.host.key.domain is not None
     key = lab.host.key.domain.index_key
@@ -163,7 +162,7 @@ def _indexed(lab: "Lab") -> set[str]:
     return names
 
 
-def _rebuild(lab: "Lab", *, from_packs: bool) -> int:
+def _rebuild(lab: Lab, *, from_packs: bool) -> int:
     with make_workers(0) as workers:
         return rebuild_index(
             lab.open(),
@@ -176,7 +175,7 @@ def _rebuild(lab: "Lab", *, from_packs: bool) -> int:
         )
 
 
-def test_the_chunk_map_is_rebuilt_from_packs_alone(lab: "Lab", make_source: "MakeSource") -> None:
+def test_the_chunk_map_is_rebuilt_from_packs_alone(lab: Lab, make_source: MakeSource) -> None:
     """All index objects and the cache are lost: nothing is uploaded again but new indexes."""
     source = make_source()
     first = lab.snapshot(source)
@@ -195,7 +194,7 @@ def test_the_chunk_map_is_rebuilt_from_packs_alone(lab: "Lab", make_source: "Mak
     assert lab.verify().verdict == "passed"
 
 
-def test_the_chunk_map_is_rebuilt_from_index_objects(lab: "Lab", make_source: "MakeSource") -> None:
+def test_the_chunk_map_is_rebuilt_from_index_objects(lab: Lab, make_source: MakeSource) -> None:
     """Without any secret but the host's own."""
     first = lab.snapshot(make_source())
     _lose_cache(lab)

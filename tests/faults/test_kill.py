@@ -6,12 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tests.support.invariants import assert_invariants
+from tests.support.lab import Clock, Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.storage.local import LocalStore
-
-if TYPE_CHECKING:
-    from tests.conftest import AssertInvariants, Clock, Lab, MakeRepository, MakeSource
 
 _RUN = """
 import os, sys, time
@@ -54,7 +53,7 @@ say("published", report.record.seq)
 """
 
 
-def _start(lab: "Lab", source: Path, stall: float) -> "subprocess.Popen[str]":
+def _start(lab: Lab, source: Path, stall: float) -> "subprocess.Popen[str]":
     """A run on the lab's clock, which is far from the times of the files: none is racy."""
     keys, now = lab.base / "keys/writer.key", lab.clock.now.timestamp()
     arguments = [lab.store.url, keys, lab.host.base, source, stall, now]
@@ -72,11 +71,10 @@ def _bytes_read(output: str) -> int:
 
 
 def test_a_killed_process_leaves_a_valid_repository_and_its_work_is_used(
-    make_repository: "MakeRepository",
-    clock: "Clock",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    clock: Clock,
+    make_source: MakeSource,
     tmp_path: Path,
-    assert_invariants: "AssertInvariants",
 ) -> None:
     """Killed over and over, the runs store each pack about once; the last one publishes."""
     store = LocalStore.create(tmp_path / "repository", clock=clock)

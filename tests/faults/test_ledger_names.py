@@ -1,27 +1,24 @@
 """Who owns a name of the ledger when others put things there (I4)."""
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.encoding import b64encode, dumps
 from vault.errors import LedgerMovedError, RollbackError
 from vault.ledger.envelope import PAYLOAD_TYPE, STATEMENT_TYPE, parse_envelope, parse_statement
 from vault.model import LockMode
 from vault.repository.history import may_be_statement
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
-
 
 @pytest.fixture(params=["cold", "warm"])
-def lab(make_repository: "MakeRepository", request: pytest.FixtureRequest) -> "Lab":
+def lab(make_repository: MakeRepository, request: pytest.FixtureRequest) -> Lab:
     """A repository without locks: they play no part here; known to the host already, or not."""
     made: Lab = make_repository(LockMode.NONE)
     return made.warmed() if request.param == "warm" else made
 
 
-def test_junk_at_the_next_name_stops_nobody(lab: "Lab", make_source: "MakeSource") -> None:
+def test_junk_at_the_next_name_stops_nobody(lab: Lab, make_source: MakeSource) -> None:
     """The snapshot lands at the same name in a later version, and the junk is reported."""
     name = f"ledger/{lab.open().head.seq + 1:016d}"
     lab.store.plant(name, b"junk")
@@ -49,7 +46,7 @@ def test_the_smallest_envelope_that_parses_is_large_enough_to_be_read() -> None:
 
 
 def test_a_later_version_of_a_statement_takes_nothing_over(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """Two link-valid statements at one name: the oldest owns it for everyone."""
     source = make_source()
@@ -64,7 +61,7 @@ def test_a_later_version_of_a_statement_takes_nothing_over(
 
 
 def test_a_statement_that_is_missing_below_a_signed_one_is_tampering(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """A hole before what a known key signed is never read as a shorter history."""
     source = make_source()
@@ -75,7 +72,7 @@ def test_a_statement_that_is_missing_below_a_signed_one_is_tampering(
         lab.open()
 
 
-def test_a_writer_that_always_loses_gives_up(lab: "Lab", make_source: "MakeSource") -> None:
+def test_a_writer_that_always_loses_gives_up(lab: Lab, make_source: MakeSource) -> None:
     """Nothing of it is in the chain, and the error says to try again."""
     source = make_source()
     attempts: list[str] = []

@@ -3,10 +3,10 @@
 import dataclasses
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
 from vault.errors import RollbackError
 from vault.ledger import pages
 from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
@@ -16,21 +16,18 @@ from vault.repository.log import Draft
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name, page_name
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
-
 LENGTH = 10
 NOW = from_rfc3339("2026-01-02T03:04:05Z")
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository", monkeypatch: pytest.MonkeyPatch) -> "Lab":
+def lab(make_repository: MakeRepository, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """A repository whose pages are short."""
     monkeypatch.setattr(pages, "PAGE_LENGTH", LENGTH)
     return make_repository("governance")
 
 
-def _beat(lab: "Lab", count: int) -> None:
+def _beat(lab: Lab, count: int) -> None:
     repository = lab.open()
     about = Digest.of(repository.id)
     draft = Draft(
@@ -40,7 +37,7 @@ def _beat(lab: "Lab", count: int) -> None:
         repository.append(lambda _: draft, [lab.host.key.signing], tool="vault test")
 
 
-def _vouch(lab: "Lab") -> None:
+def _vouch(lab: Lab) -> None:
     """Another key than the writer's signs at the head."""
     repository = lab.open()
     digest = repository.put_evidence(b"seen")
@@ -54,7 +51,7 @@ def _vouch(lab: "Lab") -> None:
     repository.append(lambda _: draft, [lab.recovery.restorer], tool="vault test")
 
 
-def _requests(lab: "Lab") -> Counter[str]:
+def _requests(lab: Lab) -> Counter[str]:
     """What opening the repository asks of the store, by operation."""
     seen: Counter[str] = Counter()
 
@@ -70,13 +67,13 @@ def _requests(lab: "Lab") -> Counter[str]:
     return seen
 
 
-def _page(lab: "Lab", number: int) -> tuple[str, str]:
+def _page(lab: Lab, number: int) -> tuple[str, str]:
     name = page_name(number)
     (version,) = (item for item in lab.store.versions(name) if item.name == name)
     return name, version.version
 
 
-def test_a_cold_client_reads_pages_not_statements(lab: "Lab") -> None:
+def test_a_cold_client_reads_pages_not_statements(lab: Lab) -> None:
     """A few requests a page; the same history, and the versions that locks are extended by."""
     _beat(lab, 5 * LENGTH)
     _vouch(lab)
@@ -96,7 +93,7 @@ def test_a_cold_client_reads_pages_not_statements(lab: "Lab") -> None:
     ]
 
 
-def test_a_page_that_a_killed_run_owes_is_written_by_the_next(lab: "Lab") -> None:
+def test_a_page_that_a_killed_run_owes_is_written_by_the_next(lab: Lab) -> None:
     """Whoever appends looks; pages carry the ledger's lock."""
     _beat(lab, 2 * LENGTH)
     name, version = _page(lab, 0)
@@ -109,7 +106,7 @@ def test_a_page_that_a_killed_run_owes_is_written_by_the_next(lab: "Lab") -> Non
 
 
 @pytest.mark.parametrize("at", [0, 40, 700, -2])
-def test_a_damaged_page_costs_time_only(lab: "Lab", at: int) -> None:
+def test_a_damaged_page_costs_time_only(lab: Lab, at: int) -> None:
     """Whatever is flipped, the statements themselves are read."""
     _beat(lab, 2 * LENGTH)
     expected = lab.open().head
@@ -120,7 +117,7 @@ def test_a_damaged_page_costs_time_only(lab: "Lab", at: int) -> None:
     assert lab.open().head == expected
 
 
-def test_a_page_cut_short_or_of_another_place_is_not_used(lab: "Lab") -> None:
+def test_a_page_cut_short_or_of_another_place_is_not_used(lab: Lab) -> None:
     """Nine lines, or the second page under the first one's name."""
     _beat(lab, 3 * LENGTH)
     expected = lab.open().head
@@ -133,7 +130,7 @@ def test_a_page_cut_short_or_of_another_place_is_not_used(lab: "Lab") -> None:
 
 
 @pytest.mark.parametrize("planted_first", [False, True])
-def test_a_forked_page_of_a_thief_is_not_believed(lab: "Lab", *, planted_first: bool) -> None:
+def test_a_forked_page_of_a_thief_is_not_believed(lab: Lab, *, planted_first: bool) -> None:
     """A thief with a writer key signs another history, page and all, and plants it.
 
     Even where the real one is not that long yet: nobody but the thief builds on his.
@@ -176,7 +173,7 @@ def test_a_forked_page_of_a_thief_is_not_believed(lab: "Lab", *, planted_first: 
     assert not digests & {record.digest for record in real.ledger.records}
 
 
-def test_pages_wait_for_a_second_key(lab: "Lab") -> None:
+def test_pages_wait_for_a_second_key(lab: Lab) -> None:
     """Until somebody else signs after them, the statements themselves are read."""
     _beat(lab, 3 * LENGTH)
     assert _requests(lab)["get"] > 3 * LENGTH
@@ -184,7 +181,7 @@ def test_pages_wait_for_a_second_key(lab: "Lab") -> None:
     assert _requests(lab)["get"] < 3 * LENGTH
 
 
-def test_a_page_that_is_too_young_does_not_spoil_the_others(lab: "Lab") -> None:
+def test_a_page_that_is_too_young_does_not_spoil_the_others(lab: Lab) -> None:
     """What follows the page before it vouches for that one."""
     _beat(lab, 3 * LENGTH)
     _vouch(lab)
@@ -197,20 +194,20 @@ def test_a_page_that_is_too_young_does_not_spoil_the_others(lab: "Lab") -> None:
 # --- times ---
 
 
-def _dates(lab: "Lab") -> list[datetime]:
+def _dates(lab: Lab) -> list[datetime]:
     """When each statement was stored, as a cold client has it."""
     ledger = lab.open().ledger
     return [ledger.stored(record) for record in ledger.records]
 
 
-def _without_pages(lab: "Lab") -> list[datetime]:
+def _without_pages(lab: Lab) -> list[datetime]:
     twin = dataclasses.replace(lab, store=lab.store.copy())
     for version in list(twin.store.versions("ledger-page/")):
         twin.store.remove(version.name, version.version)
     return _dates(twin)
 
 
-def test_times_are_the_stores_whether_or_not_pages_are_read(lab: "Lab") -> None:
+def test_times_are_the_stores_whether_or_not_pages_are_read(lab: Lab) -> None:
     """Not those that signers claim in a page: one of 1970 would end what all before it promise."""
     start = lab.clock()
     for _ in range(2 * LENGTH):
@@ -222,7 +219,7 @@ def test_times_are_the_stores_whether_or_not_pages_are_read(lab: "Lab") -> None:
     assert min(_dates(lab)) == start
 
 
-def test_junk_put_at_names_to_come_dates_nothing(lab: "Lab") -> None:
+def test_junk_put_at_names_to_come_dates_nothing(lab: Lab) -> None:
     """It is older than the statement that owns the name later, and of the same length."""
     junk = b"x" * len(lab.open().ledger.records[-1].envelope)
     for seq in range(lab.open().head.seq + 1, 3 * LENGTH):
@@ -235,7 +232,7 @@ def test_junk_put_at_names_to_come_dates_nothing(lab: "Lab") -> None:
     assert sum(moment == lab.clock() for moment in _dates(lab)) >= 2 * LENGTH
 
 
-def test_a_page_line_for_a_name_that_is_gone_dates_nothing(lab: "Lab") -> None:
+def test_a_page_line_for_a_name_that_is_gone_dates_nothing(lab: Lab) -> None:
     """The statement is known by the page; its time is at least not later than its successors'."""
     _beat(lab, LENGTH)
     lab.clock.advance(days=1)
@@ -248,7 +245,7 @@ def test_a_page_line_for_a_name_that_is_gone_dates_nothing(lab: "Lab") -> None:
     assert _dates(lab) == before
 
 
-def _beat_dated(lab: "Lab", claimed: datetime) -> None:
+def _beat_dated(lab: Lab, claimed: datetime) -> None:
     """A heartbeat of a signer whose clock says anything."""
     repository = lab.open()
     payload = build_statement(

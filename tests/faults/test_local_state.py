@@ -5,33 +5,23 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import lmdb
 import pytest
 
+from tests.support.lab import Host, Lab, MakeRepository
+from tests.support.trees import MakeSource, files_of
 from vault.errors import StorageUnavailableError
 from vault.snapshot import SnapshotReport
 from vault.storage.memory import FaultPoint
 
-if TYPE_CHECKING:
-    from tests.conftest import Host, Lab, MakeRepository, MakeSource
-
-FilesOf: TypeAlias = Callable[[Path], dict[str, bytes]]
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """A repository without a snapshot."""
-    made: Lab = make_repository()
-    return made
-
-
-@pytest.fixture
-def take_right(files_of: FilesOf) -> Callable[..., SnapshotReport]:
+def take_right() -> Callable[..., SnapshotReport]:
     """Takes a snapshot and reads all of it back: everything is there, and as it is on disk."""
 
-    def take(lab: "Lab", source: Path, dataset: str = "data") -> SnapshotReport:
+    def take(lab: Lab, source: Path, dataset: str = "data") -> SnapshotReport:
         report = lab.snapshot(source, dataset=dataset)
         assert lab.contents(report.record) == files_of(source)
         return report
@@ -51,14 +41,14 @@ def _change(source: Path, number: int) -> None:
     (source / "dir0/file0").write_bytes(random.Random(f"change {number}").randbytes(12_000))
 
 
-def _restore(host: "Host", copy: "Host", *parts: str) -> None:
+def _restore(host: Host, copy: Host, *parts: str) -> None:
     """Put an older copy of some of a host's directories in their place."""
     for part in parts:
         shutil.rmtree(host.base / part)
         shutil.copytree(copy.base / part, host.base / part)
 
 
-def _killed(lab: "Lab", source: Path, name: str, dataset: str = "data") -> None:
+def _killed(lab: Lab, source: Path, name: str, dataset: str = "data") -> None:
     """A run that ends when it begins to store an object of that name."""
 
     def fault(point: FaultPoint) -> None:
@@ -76,7 +66,7 @@ def _killed(lab: "Lab", source: Path, name: str, dataset: str = "data") -> None:
 
 @pytest.mark.parametrize("lost", [("cache",), ("state",), ("cache", "state")])
 def test_lost_state_costs_time_only(
-    lab: "Lab", make_source: "MakeSource", take_right: TakeRight, lost: tuple[str, ...]
+    lab: Lab, make_source: MakeSource, take_right: TakeRight, lost: tuple[str, ...]
 ) -> None:
     """Index objects say where chunks lie, so nothing is uploaded again but the tree."""
     source = make_source()
@@ -104,7 +94,7 @@ def _rows(cache: Path) -> list[bytes]:
 
 
 def test_no_damaged_row_of_the_cache_is_believed(
-    lab: "Lab", make_source: "MakeSource", take_right: TakeRight, tmp_path: Path
+    lab: Lab, make_source: MakeSource, take_right: TakeRight, tmp_path: Path
 ) -> None:
     """A wrong place of a chunk, a wrong id, size or lock of a pack, a counter that went back."""
     source = make_source()
@@ -124,8 +114,8 @@ def test_no_damaged_row_of_the_cache_is_believed(
 
 
 def test_a_cache_with_a_damaged_page_is_made_again_in_the_middle_of_the_run(
-    lab: "Lab",
-    make_source: "MakeSource",
+    lab: Lab,
+    make_source: MakeSource,
     take_right: TakeRight,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -146,7 +136,7 @@ def test_a_cache_with_a_damaged_page_is_made_again_in_the_middle_of_the_run(
 
 @pytest.mark.parametrize("keep", [0, 1, 4096, 8192, 12_288, 20_000])
 def test_a_truncated_cache_is_made_again(
-    lab: "Lab", make_source: "MakeSource", take_right: TakeRight, keep: int
+    lab: Lab, make_source: MakeSource, take_right: TakeRight, keep: int
 ) -> None:
     """A page beyond its end would kill the process."""
     source = make_source()
@@ -157,7 +147,7 @@ def test_a_truncated_cache_is_made_again(
 
 @pytest.mark.parametrize("name", ["data.entries", "data.journal"])
 def test_a_list_or_journal_damaged_anywhere_is_right_or_ignored(
-    lab: "Lab", make_source: "MakeSource", take_right: TakeRight, tmp_path: Path, name: str
+    lab: Lab, make_source: MakeSource, take_right: TakeRight, tmp_path: Path, name: str
 ) -> None:
     """A list is believed as a whole or not at all, a journal frame by frame."""
     source = make_source()
@@ -183,7 +173,7 @@ def test_a_list_or_journal_damaged_anywhere_is_right_or_ignored(
 
 
 def test_the_state_of_another_repository_is_ignored(
-    lab: "Lab", make_repository: "MakeRepository", make_source: "MakeSource", take_right: TakeRight
+    lab: Lab, make_repository: MakeRepository, make_source: MakeSource, take_right: TakeRight
 ) -> None:
     """Cache, list and journal say whose they are."""
     source = make_source()
@@ -199,7 +189,7 @@ def test_the_state_of_another_repository_is_ignored(
 
 
 def test_the_list_of_another_dataset_is_ignored(
-    lab: "Lab", make_source: "MakeSource", take_right: TakeRight
+    lab: Lab, make_source: MakeSource, take_right: TakeRight
 ) -> None:
     """Its commitment key would make the same tree recognisable in both."""
     source = make_source()
@@ -214,8 +204,8 @@ def test_the_list_of_another_dataset_is_ignored(
 
 @pytest.mark.parametrize("parts", [("cache",), ("state",), ("cache", "state")])
 def test_state_restored_from_an_older_copy_names_no_pack_that_lacks_a_chunk(
-    lab: "Lab",
-    make_source: "MakeSource",
+    lab: Lab,
+    make_source: MakeSource,
     take_right: TakeRight,
     tmp_path: Path,
     parts: tuple[str, ...],
@@ -234,7 +224,7 @@ def test_state_restored_from_an_older_copy_names_no_pack_that_lacks_a_chunk(
 
 
 def test_an_older_cache_that_another_dataset_went_on_with_first_misleads_nobody(
-    lab: "Lab", make_source: "MakeSource", take_right: TakeRight, tmp_path: Path
+    lab: Lab, make_source: MakeSource, take_right: TakeRight, tmp_path: Path
 ) -> None:
     """By then the cache has more numbers than the list knows of, but for other packs."""
     source, other = make_source(), make_source("other", seed=5)
@@ -251,7 +241,7 @@ def test_an_older_cache_that_another_dataset_went_on_with_first_misleads_nobody(
 
 @pytest.mark.parametrize("name", ["index/", "inventory/"])
 def test_an_older_cache_does_not_make_a_journal_lie(
-    lab: "Lab", make_source: "MakeSource", take_right: TakeRight, tmp_path: Path, name: str
+    lab: Lab, make_source: MakeSource, take_right: TakeRight, tmp_path: Path, name: str
 ) -> None:
     """As above, with the journal of a killed run in the place of the list."""
     source, other = make_source(), make_source("other", seed=5)
@@ -267,7 +257,7 @@ def test_an_older_cache_does_not_make_a_journal_lie(
 
 
 def test_a_killed_run_then_an_older_cache_and_another_dataset_half_way(
-    lab: "Lab", make_source: "MakeSource", take_right: TakeRight, tmp_path: Path
+    lab: Lab, make_source: MakeSource, take_right: TakeRight, tmp_path: Path
 ) -> None:
     """The copy was made while a run was going on: it knows the run, not all of its packs."""
     source, other = make_source(files=12), make_source("other", seed=5)

@@ -1,19 +1,17 @@
 """A repository whose root says ``extend: false``, on a store that refuses any extend."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.lab import Clock, Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.audit import audit_repository
 from vault.machine.workers import make_workers
 from vault.model import LockMode, Retention
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.memory import MemoryStore
-
-if TYPE_CHECKING:
-    from tests.conftest import Clock, Lab, MakeRepository, MakeSource
 
 KEPT = timedelta(days=30)
 
@@ -34,14 +32,13 @@ class Unextended(MemoryStore):
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository", clock: "Clock") -> "Lab":
+def lab(make_repository: MakeRepository, clock: Clock) -> Lab:
     """Locks that hold, and are never extended."""
     store = Unextended(clock=clock)
-    made: Lab = make_repository(LockMode.COMPLIANCE, store=store, extend=False)
-    return made
+    return make_repository(LockMode.COMPLIANCE, store=store, extend=False)
 
 
-def require_locked(lab: "Lab") -> None:
+def require_locked(lab: Lab) -> None:
     """What is owed is there and locked for as long as promised, statements for their term."""
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0) as workers:
@@ -50,7 +47,7 @@ def require_locked(lab: "Lab") -> None:
 
 
 def test_a_year_of_weeks_is_locked_throughout(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """Packs are stored anew before their locks would fall short, some four times a year."""
     source = make_source(files=20)
@@ -66,7 +63,7 @@ def test_a_year_of_weeks_is_locked_throughout(
 
 
 def test_an_unchanged_snapshot_reuses_what_is_locked_long_enough(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """The control: within the spare 90 days nothing is stored twice."""
     source = make_source(files=20)
@@ -78,7 +75,7 @@ def test_an_unchanged_snapshot_reuses_what_is_locked_long_enough(
 
 
 def test_two_years_of_statements_keep_their_locks(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """Older statements are stored once more, and stay one entry each."""
     source = make_source()

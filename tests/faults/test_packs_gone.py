@@ -1,21 +1,13 @@
 """A run never publishes a snapshot of less than what it names."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab
+from tests.support.trees import MakeSource, files_of
 from vault.errors import LedgerMovedError
 from vault.snapshot.snapshot_attempt import Attempt
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
-
-
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """An empty repository."""
-    made: Lab = make_repository()
-    return made
 
 
 def _forget_a_pack(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[int]:
@@ -34,7 +26,7 @@ def _forget_a_pack(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[int]:
 
 
 def test_a_pack_that_the_chunk_map_lost_meanwhile_is_stored_anew(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch, files_of: Any
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The inventory would lack it: the run starts again, and what is signed can be restored."""
     source = make_source(files=4)
@@ -46,7 +38,7 @@ def test_a_pack_that_the_chunk_map_lost_meanwhile_is_stored_anew(
 
 
 def test_nothing_is_published_where_it_happens_again(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither is a snapshot that lacks a pack."""
     lost = _forget_a_pack(monkeypatch, times=9)

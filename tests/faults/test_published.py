@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.lab import Lab
+from tests.support.trees import MakeSource
 from vault.errors import LocalError, StorageError, StorageUnavailableError, VaultError
 from vault.ledger import pages
 from vault.ledger.records import Record
@@ -16,19 +17,9 @@ from vault.snapshot.lastrun import EntryListWriter
 from vault.snapshot.run_journal import ListJournal
 from vault.storage.memory import FaultPoint
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """An empty repository."""
-    made: Lab = make_repository()
-    return made
-
-
-@pytest.fixture
-def source(make_source: "MakeSource") -> Path:
+def source(make_source: MakeSource) -> Path:
     """Some files."""
     top: Path = make_source(files=4)
     return top
@@ -76,7 +67,7 @@ AFTERWARDS: dict[str, tuple[type, str, Callable[..., None]]] = {
 
 @pytest.mark.parametrize("name", AFTERWARDS)
 def test_a_snapshot_that_is_published_is_reported_whatever_follows(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Once, with what failed; and the next run is as good as ever."""
     shape, method, fail = AFTERWARDS[name]
@@ -97,7 +88,7 @@ def test_a_snapshot_that_is_published_is_reported_whatever_follows(
 
 
 def test_a_full_disk_before_it_is_published_fails_the_run(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: the same error, a moment earlier."""
     monkeypatch.setattr(EntryListWriter, "extend", _read_only)
@@ -107,7 +98,7 @@ def test_a_full_disk_before_it_is_published_fails_the_run(
 
 
 def test_a_page_that_cannot_be_stored_does_not_undo_the_statement(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next run owes it."""
     monkeypatch.setattr(pages, "PAGE_LENGTH", lab.open().head.seq + 2)
@@ -126,7 +117,7 @@ def test_a_page_that_cannot_be_stored_does_not_undo_the_statement(
 
 
 def test_it_is_told_as_soon_as_it_stands(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if the run is interrupted in the next moment."""
     told: list[Record] = []
@@ -140,7 +131,7 @@ def test_it_is_told_as_soon_as_it_stands(
     assert [record.seq for record in told] == [lab.open().ledger.snapshots()[-1].seq]
 
 
-def _take(lab: "Lab", source: Path, published: Callable[[Record], None]) -> SnapshotReport:
+def _take(lab: Lab, source: Path, published: Callable[[Record], None]) -> SnapshotReport:
     with make_workers(2) as workers:
         return take_snapshot(
             lab.open(),
@@ -155,7 +146,7 @@ def _take(lab: "Lab", source: Path, published: Callable[[Record], None]) -> Snap
 
 @pytest.mark.parametrize("phase", ["before", "after"])
 def test_a_store_that_falls_silent_at_the_manifest_leaves_a_hint(
-    lab: "Lab", source: Path, phase: str
+    lab: Lab, source: Path, phase: str
 ) -> None:
     """Whether it is there nobody knows: neither published nor failed is claimed."""
 

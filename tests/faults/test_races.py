@@ -9,10 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.invariants import assert_invariants
+from tests.support.lab import Clock, Host, Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.errors import NameContestedError
 from vault.ledger.statements import HeartbeatBody
 from vault.model import Buffer, LockMode
@@ -21,9 +24,6 @@ from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint, MemoryStore
-
-if TYPE_CHECKING:
-    from tests.conftest import AssertInvariants, Clock, Host, Lab, MakeRepository, MakeSource
 
 WRITERS = 20
 
@@ -42,7 +42,7 @@ def _stall(seed: int) -> Callable[[FaultPoint], None]:
     return fault
 
 
-def _heartbeat(lab: "Lab", host: "Host", note: str) -> int:
+def _heartbeat(lab: Lab, host: Host, note: str) -> int:
     repository = Repository.open(lab.store, lab.root, clock=lab.clock)
     draft = Draft(
         type="heartbeat",
@@ -53,16 +53,13 @@ def _heartbeat(lab: "Lab", host: "Host", note: str) -> int:
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
+def lab(make_repository: MakeRepository) -> Lab:
     """A repository with governance locks."""
-    made: Lab = make_repository(LockMode.GOVERNANCE)
-    return made
+    return make_repository(LockMode.GOVERNANCE)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_twenty_racing_appends_make_one_chain_with_each_entry_once(
-    lab: "Lab", seed: int, assert_invariants: "AssertInvariants"
-) -> None:
+def test_twenty_racing_appends_make_one_chain_with_each_entry_once(lab: Lab, seed: int) -> None:
     """Every append returned owns the seq it was told, and no other has its note."""
     hosts = [lab.enrol(f"host{number}") for number in range(WRITERS)]
     first = lab.open().head.seq + 1
@@ -84,7 +81,7 @@ def test_twenty_racing_appends_make_one_chain_with_each_entry_once(
 
 
 def test_twenty_racing_snapshots_make_one_chain_and_all_are_right(
-    lab: "Lab", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """Half share a domain, and so each other's packs; half have one of their own."""
     shared = [lab.enrol(f"host{n}", domain="default") for n in range(WRITERS // 2)]
@@ -93,7 +90,7 @@ def test_twenty_racing_snapshots_make_one_chain_and_all_are_right(
     lab.snapshot(source)
     lab.store.fault = _stall(3)
 
-    def take(host: "Host") -> int:
+    def take(host: Host) -> int:
         return lab.with_host(host).snapshot(source, dataset=host.key.name).record.seq
 
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -128,11 +125,10 @@ for turn in range(3):
 
 
 def test_several_processes_on_one_directory_make_one_chain(
-    make_repository: "MakeRepository",
-    clock: "Clock",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    clock: Clock,
+    make_source: MakeSource,
     tmp_path: Path,
-    assert_invariants: "AssertInvariants",
 ) -> None:
     """They share the writer key and the chunk map as cron jobs of one host do."""
     store = LocalStore.create(tmp_path / "repository")
@@ -157,7 +153,7 @@ def test_several_processes_on_one_directory_make_one_chain(
     assert lab.verify().verdict == "passed"
 
 
-def test_a_lost_race_is_no_finding(lab: "Lab") -> None:
+def test_a_lost_race_is_no_finding(lab: Lab) -> None:
     """Later versions at a ledger name are information: someone else was first."""
     second = lab.enrol("second")
     raced: list[bool] = []
@@ -177,7 +173,7 @@ def test_a_lost_race_is_no_finding(lab: "Lab") -> None:
     assert not repository.ledger.findings
 
 
-def test_junk_at_the_next_ledger_name_does_not_stop_appends(lab: "Lab") -> None:
+def test_junk_at_the_next_ledger_name_does_not_stop_appends(lab: Lab) -> None:
     """A name belongs to its oldest link-valid version, whatever stands before it."""
     head = lab.open().head.seq
     for ahead in (1, 2, 5):
@@ -189,7 +185,7 @@ def test_junk_at_the_next_ledger_name_does_not_stop_appends(lab: "Lab") -> None:
 
 
 def test_a_stalled_append_does_not_unseat_a_later_one_where_versions_are_in_arrival_order(
-    make_repository: "MakeRepository", clock: "Clock"
+    make_repository: MakeRepository, clock: Clock
 ) -> None:
     """Its PUT arrived first and was done last: the list shows it first, after others built on."""
     lab = make_repository(store=MemoryStore(clock=clock, orders_versions_by_commit=False))
@@ -211,7 +207,7 @@ def test_a_stalled_append_does_not_unseat_a_later_one_where_versions_are_in_arri
 class _Contested(MemoryStore):
     """Answers the first exclusive PUT as S3 does while another to that name is under way."""
 
-    def __init__(self, *, clock: "Clock") -> None:
+    def __init__(self, *, clock: Clock) -> None:
         super().__init__(clock=clock, orders_versions_by_commit=False)
         self.asked: list[bool] = []
 
@@ -225,7 +221,7 @@ class _Contested(MemoryStore):
 
 
 def test_a_contested_number_is_never_taken_without_a_condition(
-    make_repository: "MakeRepository", clock: "Clock"
+    make_repository: MakeRepository, clock: Clock
 ) -> None:
     """The other PUT can't be seen yet, and would be listed before ours: ask again instead."""
     store = _Contested(clock=clock)

@@ -3,36 +3,29 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
+from tests.support.forgery import Forger
+from tests.support.lab import Lab
 from vault.audit import AuditReport, Code, audit_repository
 from vault.crypto.compression import compress
 from vault.crypto.keys import chunk_id
-from vault.crypto.sealed import Sealer, Session
+from vault.crypto.sealed import Sealer
 from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, VaultError
-from vault.format import inventory
 from vault.format.content_root import ContentRoot, commitment
 from vault.format.entry import Entry, replace_entry
 from vault.format.entry_encoding import encode_canonical, encode_extra, frame
 from vault.format.pack import PackWriter, SealedBlock
 from vault.format.tree import TreeHeader, encode_header
 from vault.ledger.records import Record
-from vault.ledger.statements import Counts, EventBody, InventoryRef, SnapshotBody, TreeRef
+from vault.ledger.statements import EventBody, TreeRef
 from vault.machine.workers import make_workers
-from vault.model import Digest, EntryType, LockMode, ObjectRef, ObjectType
-from vault.repository.log import Draft
-from vault.repository.repository import Repository, domain_ref
-from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
-from vault.restore.syscalls import Fs
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
+from vault.model import EntryType, ObjectType
+from vault.restore import RestoreOutcome
 
 KEY = b"k" * 32
 SHA = hashlib.sha256
@@ -64,76 +57,6 @@ def file(path: bytes, data: bytes = CONTENT, **fields: Any) -> Entry:
 TOP = node(b"")
 
 
-class Forger:
-    """Publishes whatever it is told, with the keys of a host."""
-
-    def __init__(self, lab: "Lab") -> None:
-        self.repository: Repository = lab.open()
-        self.host = lab.host
-        assert lab.host.key.domain is not None
-        self.id_key = lab.host.key.domain.id_key
-        self.session = Session.new(self.repository.id, self.repository.ledger.recipients)
-        self.refs: list[ObjectRef] = []
-
-    def id_of(self, chunk: bytes, kind: ObjectType = ObjectType.DATA) -> bytes:
-        """The id of a chunk."""
-        return bytes(chunk_id(self.id_key, kind, SHA(chunk).digest()))
-
-    def store(self, kind: ObjectType, chunks: Sequence[bytes]) -> None:
-        """One pack of one block."""
-        writer = PackWriter(Sealer.for_session(self.session, kind, self.repository.id), 3)
-        ids = [self.id_of(chunk, kind) for chunk in chunks]
-        lengths = list(map(len, chunks))
-        block = writer.seal_block(writer.next_counter(), b"".join(chunks), ids, lengths)
-        writer.add(block)
-        pack = writer.finish()
-        name = f"packs/{str(pack.pack_id)[:2]}/{pack.pack_id}"
-        self.refs.append(self.repository.put(name, pack.data, self.repository.clock()).ref)
-
-    def publish(self, tree: TreeRef) -> Record:
-        """The manifest over everything stored so far."""
-        writer = self.repository.ledger.writers[self.host.key.signing.public.id]
-        assert writer.domain is not None
-        text = inventory.encode([*self.refs, domain_ref(writer.domain)])
-        name = f"inventory/{Digest.of(text)}"
-        ref = self.repository.put(name, text, self.repository.clock()).ref
-        now = self.repository.clock()
-        body = SnapshotBody(
-            dataset="data",
-            created=now,
-            complete=True,
-            counts=Counts(),
-            tree=tree,
-            inventory=InventoryRef(
-                sha256=str(ref.sha256),
-                size=ref.size,
-                version=ref.version,
-                objects=len(self.refs) + 1,
-                bytes=0,
-            ),
-            mode=LockMode.NONE,
-            until=now + timedelta(days=30),
-        )
-        draft = Draft(type="snapshot", subject=[(name, ref.sha256)], body=body)
-        return self.repository.append(lambda _: draft, [self.host.key.signing], tool="forger")
-
-    def publish_entries(self, entries: Entries, *, level: int = 0) -> Record:
-        """A tree of one chunk, with the right commitment."""
-        root = ContentRoot()
-        stream = encode_header(TreeHeader(key=KEY, relative=True, sources=(b"/source",)))
-        for entry in entries:
-            canonical = encode_canonical(entry)
-            root.update(canonical)
-            stream += frame(canonical, encode_extra(entry))
-        return self.publish_stream(stream, commitment(KEY, root.digest()), level=level)
-
-    def publish_stream(self, stream: bytes, signed: bytes, *, level: int = 0) -> Record:
-        """Any bytes as a tree."""
-        self.store(ObjectType.TREE, [stream])
-        name = self.id_of(stream, ObjectType.TREE)
-        return self.publish(TreeRef(id=name.hex(), level=level, commitment=signed.hex()))
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Jail:
     """Where TARGET is, and what must not change around it."""
@@ -152,10 +75,7 @@ class Jail:
         }
 
 
-@pytest.fixture(autouse=True)
-def _no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flushing this machine's whole file system is not what is tested."""
-    monkeypatch.setattr(Fs, "syncfs", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_syncfs")
 
 
 @pytest.fixture
@@ -171,47 +91,25 @@ def jail(tmp_path: Path) -> Jail:
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """An empty repository."""
-    made: Lab = make_repository()
-    return made
-
-
-@pytest.fixture
-def forger(lab: "Lab") -> Forger:
+def forger(lab: Lab) -> Forger:
     """With one data chunk stored."""
-    forger = Forger(lab)
+    forger = Forger(lab.open(), lab.host.key)
     forger.store(ObjectType.DATA, [CONTENT, b"second"])
     return forger
 
 
-def run(lab: "Lab", record: Record, target: Path) -> RestoreReport:
-    """A restore of what was forged."""
-    scratch = lab.base / "scratch"
-    scratch.mkdir(exist_ok=True)
-    with make_workers(0) as workers:
-        return restore_snapshot(
-            lab.open(),
-            lab.recovery,
-            RestoreRequest(record=record, target=target, tool="vault test"),
-            local=lab.local,
-            scratch=scratch,
-            workers=workers,
-        )
-
-
-def audit(lab: "Lab") -> AuditReport:
+def audit(lab: Lab) -> AuditReport:
     """One that reads every byte, without a key."""
     with make_workers(0) as workers:
         return audit_repository(lab.open(), sample=Sample(share=1.0), workers=workers)
 
 
-def test_forged_but_honest_tree(lab: "Lab", forger: Forger, jail: Jail) -> None:
+def test_forged_but_honest_tree(lab: Lab, forger: Forger, jail: Jail) -> None:
     """The forger's tools make trees that do restore: what fails below fails for its own reason."""
     entries = [TOP, node(b"dir"), file(b"dir/file"),
                node(b"link", SYMLINK, link=b"/etc", mode=0o777),
                node(b"other", LINK, link=b"dir/file")]  # fmt: skip
-    report = run(lab, forger.publish_entries(entries), jail.target)
+    report = lab.restore(forger.publish_entries(entries), jail.target)
     assert report.outcome is RestoreOutcome.RECOVERED
     assert (jail.target / "other").read_bytes() == CONTENT
     assert Code.CALLED_BAD not in {each.code for each in audit(lab).findings}
@@ -278,14 +176,14 @@ def _bad_trees() -> dict[str, Entries]:
 
 
 @pytest.mark.parametrize("name", _bad_trees())
-def test_bad_tree(lab: "Lab", forger: Forger, jail: Jail, name: str) -> None:
+def test_bad_tree(lab: Lab, forger: Forger, jail: Jail, name: str) -> None:
     """Refused in the vault's words, nothing is left, and the failure is on record."""
     entries = _bad_trees()[name]
     if name == "8 EiB of hole":
         entries[1] = replace_entry(entries[1], chunks=forger.id_of(CONTENT))
     before = jail.around()
     with pytest.raises(VaultError) as refused:
-        run(lab, forger.publish_entries(entries), jail.target)
+        lab.restore(forger.publish_entries(entries), jail.target)
     assert jail.around() == before
     assert not jail.target.exists()
     (statement,) = lab.open().ledger.valid("restore")
@@ -303,7 +201,7 @@ def _several(forger: Forger, *chunks: bytes, kind: ObjectType = ObjectType.DATA)
     "case",
     ["swapped", "one too many", "one too few", "of a tree pack", "digest of something else"],
 )
-def test_bad_chunk_lists(lab: "Lab", forger: Forger, jail: Jail, case: str) -> None:
+def test_bad_chunk_lists(lab: Lab, forger: Forger, jail: Jail, case: str) -> None:
     """Chunks that are stored and sound, but not the file's."""
     both = CONTENT + b"second"
     honest = file(b"a", both, chunks=_several(forger, CONTENT, b"second"))
@@ -323,12 +221,12 @@ def test_bad_chunk_lists(lab: "Lab", forger: Forger, jail: Jail, case: str) -> N
         forger.store(ObjectType.TREE, [CONTENT, b"second"])
     before = jail.around()
     with pytest.raises(VaultError):
-        run(lab, forger.publish_entries([TOP, honest, changes[case]]), jail.target)
+        lab.restore(forger.publish_entries([TOP, honest, changes[case]]), jail.target)
     assert jail.around() == before
     assert not jail.target.exists()
 
 
-def test_bad_streams(lab: "Lab", jail: Jail) -> None:
+def test_bad_streams(lab: Lab, jail: Jail) -> None:
     """Junk, cut short, longer than said, another commitment."""
     header = encode_header(TreeHeader(key=KEY, relative=True, sources=()))
     top = frame(encode_canonical(TOP), encode_extra(TOP))
@@ -341,26 +239,30 @@ def test_bad_streams(lab: "Lab", jail: Jail) -> None:
         (header + header + top, signed), (b"VAULTTR1\xff\xff\xff\xff", signed),
         (header + b"\xff\xff\xff\xff\0\0\0\0", signed),
     ]  # fmt: skip
+
+    def publish(stream: bytes, claimed: bytes) -> Record:
+        return Forger(lab.open(), lab.host.key).publish_stream(stream, claimed)
+
     before = jail.around()
     for stream, claimed in cases:
         with pytest.raises(VaultError):
-            run(lab, Forger(lab).publish_stream(stream, claimed), jail.target)
-    report = run(lab, Forger(lab).publish_stream(header + top, signed), jail.target)
+            lab.restore(publish(stream, claimed), jail.target)
+    report = lab.restore(publish(header + top, signed), jail.target)
     assert report.outcome is RestoreOutcome.RECOVERED
     assert jail.around() == before
 
 
 @pytest.mark.parametrize("level", [1, 2, 8])
-def test_levels_that_are_none(lab: "Lab", forger: Forger, jail: Jail, level: int) -> None:
+def test_levels_that_are_none(lab: Lab, forger: Forger, jail: Jail, level: int) -> None:
     """The stream taken for a list of ids: unknown chunks, or a broken length."""
     with pytest.raises(VaultError):
-        run(lab, forger.publish_entries([TOP, file(b"a")], level=level), jail.target)
+        lab.restore(forger.publish_entries([TOP, file(b"a")], level=level), jail.target)
     assert not jail.target.exists()
 
 
-def test_levels_that_explode(lab: "Lab", jail: Jail) -> None:
+def test_levels_that_explode(lab: Lab, jail: Jail) -> None:
     """Eight levels of lists of lists that repeat: refused at the first repeated entry."""
-    forger = Forger(lab)
+    forger = Forger(lab.open(), lab.host.key)
     header = encode_header(TreeHeader(key=KEY, relative=True, sources=()))
     chunks = [header, frame(encode_canonical(TOP), encode_extra(TOP))]
     for kind in range(8):
@@ -373,16 +275,16 @@ def test_levels_that_explode(lab: "Lab", jail: Jail) -> None:
     with pytest.raises(
         VaultError, match=r"out of order|not a tree stream|before the top|to its end"
     ):
-        run(lab, record, jail.target)
+        lab.restore(record, jail.target)
     assert not jail.target.exists()
 
 
 def test_a_tree_of_bad_entries_without_end_ends(
-    lab: "Lab", jail: Jail, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, jail: Jail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """2000 to the seventh repeated entries of a few kB: read as far as entries may be bad."""
     monkeypatch.setattr("vault.format.tree.MAX_BAD_ENTRIES", 5_000)
-    forger = Forger(lab)
+    forger = Forger(lab.open(), lab.host.key)
     header = encode_header(TreeHeader(key=KEY, relative=True, sources=()))
     top = frame(encode_canonical(TOP), encode_extra(TOP))
     chunks = [header + top, top]
@@ -398,7 +300,7 @@ def test_a_tree_of_bad_entries_without_end_ends(
     name = forger.id_of(chunks[-1], ObjectType.TREE)
     record = forger.publish(TreeRef(id=name.hex(), level=7, commitment="00" * 32))
     with pytest.raises(VaultError, match="too many entries of the tree break a rule"):
-        run(lab, record, jail.target)
+        lab.restore(record, jail.target)
     assert not jail.target.exists()
 
 
@@ -415,11 +317,11 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_attributes(lab: "Lab", forger: Forger, jail: Jail, name: str) -> None:
+def test_odd_attributes(lab: Lab, forger: Forger, jail: Jail, name: str) -> None:
     """Either they are on the disk, or what is not is listed, or it fails; never unsaid."""
     before = jail.around()
     try:
-        report = run(lab, forger.publish_entries([TOP, file(b"a", **ODD[name])]), jail.target)
+        report = lab.restore(forger.publish_entries([TOP, file(b"a", **ODD[name])]), jail.target)
     except VaultError:
         assert not jail.target.exists()
     else:
@@ -428,7 +330,7 @@ def test_odd_attributes(lab: "Lab", forger: Forger, jail: Jail, name: str) -> No
     assert jail.around() == before
 
 
-def test_a_tree_that_names_packs_of_another_domain(lab: "Lab", jail: Jail, tmp_path: Path) -> None:
+def test_a_tree_that_names_packs_of_another_domain(lab: Lab, jail: Jail, tmp_path: Path) -> None:
     """A host that was taken over can't have another host's files restored into its own.
 
     The restorer could open those packs, and even the chunk ids are right there; but
@@ -443,7 +345,7 @@ def test_a_tree_that_names_packs_of_another_domain(lab: "Lab", jail: Jail, tmp_p
     wages = (secret / "wages").read_bytes()
     digest = SHA(wages).digest()
     stolen = chunk_id(victim.host.key.domain.id_key, ObjectType.DATA, digest)
-    forger = Forger(lab)
+    forger = Forger(lab.open(), lab.host.key)
     forger.refs += [
         ref for ref in lab.open().inventory(taken.record).objects if ref.name.startswith("packs/")
     ]
@@ -451,15 +353,15 @@ def test_a_tree_that_names_packs_of_another_domain(lab: "Lab", jail: Jail, tmp_p
     loot = file(b"loot", wages + b"\0", chunks=bytes(stolen), holes=hole)
     before = jail.around()
     with pytest.raises(VaultError):
-        run(lab, forger.publish_entries([TOP, loot]), jail.target)
+        lab.restore(forger.publish_entries([TOP, loot]), jail.target)
     assert jail.around() == before
     assert not jail.target.exists()
 
 
 @pytest.mark.parametrize("declared", [1_000, 8 << 20])
-def test_a_block_that_is_a_bomb(lab: "Lab", jail: Jail, declared: int) -> None:
+def test_a_block_that_is_a_bomb(lab: Lab, jail: Jail, declared: int) -> None:
     """64 MiB of zeros behind a directory that says less: refused by its declared size."""
-    forger = Forger(lab)
+    forger = Forger(lab.open(), lab.host.key)
     writer = PackWriter(
         Sealer.for_session(forger.session, ObjectType.DATA, forger.repository.id), 3
     )
@@ -473,5 +375,5 @@ def test_a_block_that_is_a_bomb(lab: "Lab", jail: Jail, declared: int) -> None:
     forger.refs.append(forger.repository.put(place, pack.data, forger.repository.clock()).ref)
     record = forger.publish_entries([TOP, file(b"zeros", bytes(declared))])
     with pytest.raises(IntegrityError):
-        run(lab, record, jail.target)
+        lab.restore(record, jail.target)
     assert not jail.target.exists()

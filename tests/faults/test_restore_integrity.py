@@ -7,10 +7,11 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
+from tests.support.lab import Lab
 from vault.crypto import sealed as sealing
 from vault.crypto.keys import RecipientKey, hpke_seal, recipient_id
 from vault.crypto.sealed import Sealer, Session
@@ -27,26 +28,18 @@ from vault.format.packindex import IndexEntry
 from vault.ledger.envelope import parse_envelope
 from vault.ledger.records import Record
 from vault.ledger.statements import EventBody
-from vault.machine.workers import make_workers
 from vault.model import Digest, ObjectRef, ObjectType, replace_body
 from vault.repository import attestations
 from vault.repository.enrolment import revoke_writer
 from vault.repository.repository import Repository, domain_ref
-from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
-from vault.restore.syscalls import Fs
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
+from vault.restore import RestoreOutcome, RestoreReport
 
 MakeTarget: TypeAlias = Callable[[], Path]
 
 KINDS = ("domain", "inventory", "data", "tree")
 
 
-@pytest.fixture(autouse=True)
-def _no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flushing this machine's whole file system is not what is tested."""
-    monkeypatch.setattr(Fs, "syncfs", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_syncfs")
 
 
 @pytest.fixture
@@ -57,19 +50,6 @@ def source(tmp_path: Path) -> Path:
     for number in range(12):
         (top / f"file{number}").write_bytes(os.urandom(9_000))
     return top
-
-
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """An empty repository."""
-    made: Lab = make_repository()
-    return made
-
-
-@pytest.fixture
-def record(lab: "Lab", source: Path) -> Record:
-    """A snapshot of the source."""
-    return lab.snapshot(source).record
 
 
 @pytest.fixture
@@ -92,21 +72,12 @@ def target(make_target: MakeTarget) -> Path:
     return make_target()
 
 
-def run(lab: "Lab", record: Record, target: Path, **options: Any) -> RestoreReport:
+def run(lab: Lab, record: Record, target: Path, **options: Any) -> RestoreReport:
     """A restore in place of what is there."""
-    scratch = lab.base / "scratch"
-    scratch.mkdir(exist_ok=True)
-    repository = options.pop("repository", None) or lab.open()
-    request = RestoreRequest(
-        record=record, target=target, tool="vault test", replace=True, **options
-    )
-    with make_workers(0) as workers:
-        return restore_snapshot(
-            repository, lab.recovery, request, local=lab.local, scratch=scratch, workers=workers
-        )
+    return lab.restore(record, target, replace=True, **options)
 
 
-def needs(lab: "Lab", record: Record) -> dict[str, list[ObjectRef]]:
+def needs(lab: Lab, record: Record) -> dict[str, list[ObjectRef]]:
     """Objects of the snapshot by kind; packs in the order of their size, largest first."""
     repository = lab.open()
     objects = repository.inventory(record).objects
@@ -124,7 +95,7 @@ def needs(lab: "Lab", record: Record) -> dict[str, list[ObjectRef]]:
     }
 
 
-def drop_index(lab: "Lab", record: Record) -> None:
+def drop_index(lab: Lab, record: Record) -> None:
     """Lose the index objects: packs speak for themselves."""
     for ref in lab.open().inventory(record).index:
         lab.store.remove(ref.name, ref.version)
@@ -137,7 +108,7 @@ def assert_restored(target: Path, source: Path) -> None:
     }
 
 
-def assert_untouched(lab: "Lab", target: Path) -> None:
+def assert_untouched(lab: Lab, target: Path) -> None:
     """As before, nothing beside it, and the failure is on record."""
     assert (target / "former").read_text() == "state"
     assert [path.name for path in target.parent.iterdir()] == ["target"]
@@ -161,7 +132,7 @@ def damages(data: bytes) -> Iterator[tuple[str, bytes]]:
 @pytest.mark.parametrize("with_index", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_damage_is_found(
-    lab: "Lab", record: Record, source: Path, make_target: MakeTarget, kind: str, with_index: bool
+    lab: Lab, record: Record, source: Path, make_target: MakeTarget, kind: str, with_index: bool
 ) -> None:
     """Nothing is restored, TARGET is untouched, the failure is attested."""
     if not with_index:
@@ -189,7 +160,7 @@ def test_any_damage_is_found(
 @pytest.mark.parametrize("harm", ["deleted", "hidden", "changed", "cut"])
 @pytest.mark.parametrize("with_index", [True, False])
 def test_right_bytes_at_another_version(
-    lab: "Lab",
+    lab: Lab,
     record: Record,
     source: Path,
     target: Path,
@@ -224,7 +195,7 @@ def test_right_bytes_at_another_version(
 @pytest.mark.parametrize("with_index", [True, False])
 @pytest.mark.parametrize("same_size", [True, False])
 def test_packs_in_each_others_place(
-    lab: "Lab", source: Path, target: Path, same_size: bool, with_index: bool
+    lab: Lab, source: Path, target: Path, same_size: bool, with_index: bool
 ) -> None:
     """Each is a sound pack of the snapshot, and neither is the one its name says.
 
@@ -256,7 +227,7 @@ def test_packs_in_each_others_place(
 
 
 def test_missing_pack_is_told_before_anything_is_made(
-    lab: "Lab", record: Record, target: Path
+    lab: Lab, record: Record, target: Path
 ) -> None:
     """Presence and size of all are looked at first."""
     ref = needs(lab, record)["data"][0]
@@ -344,7 +315,7 @@ POISONS: dict[str, Callable[[Sequence[IndexEntry]], list[IndexEntry]]] = {
 
 @pytest.mark.parametrize("poison", POISONS)
 def test_poisoned_index(
-    lab: "Lab", source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, poison: str
+    lab: Lab, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, poison: str
 ) -> None:
     """An index with a valid seal that lies costs time, never the restore (I10)."""
     seal = packindex.seal_index
@@ -361,7 +332,7 @@ def test_poisoned_index(
 
 
 def test_index_that_swaps_chunks_of_one_length(
-    lab: "Lab", tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing but the chunk ids can tell, and they do, before the proof has to."""
     top = tmp_path / "even"
@@ -383,7 +354,7 @@ def test_index_that_swaps_chunks_of_one_length(
 
 @pytest.mark.parametrize("with_index", [True, False])
 def test_forged_pack_at_the_pinned_version(
-    lab: "Lab", record: Record, source: Path, target: Path, *, with_index: bool
+    lab: Lab, record: Record, source: Path, target: Path, *, with_index: bool
 ) -> None:
     """Anyone can seal to the recipients; the right bytes elsewhere win by their digest."""
     if not with_index:
@@ -423,7 +394,7 @@ def _forge(repository: Repository, kind: ObjectType, size: int, session_id: byte
 # --- keys and the ledger ---
 
 
-def test_wrong_recovery_key(lab: "Lab", record: Record, target: Path) -> None:
+def test_wrong_recovery_key(lab: Lab, record: Record, target: Path) -> None:
     """Not sealed to it: says so, and touches nothing."""
     stranger = dataclasses.replace(lab.recovery, recipient=RecipientKey.generate())
     other = dataclasses.replace(lab, recovery=stranger)
@@ -433,7 +404,7 @@ def test_wrong_recovery_key(lab: "Lab", record: Record, target: Path) -> None:
     assert len(list(target.parent.iterdir())) == 1
 
 
-def test_void_snapshot_is_not_restored(lab: "Lab", source: Path, target: Path) -> None:
+def test_void_snapshot_is_not_restored(lab: Lab, source: Path, target: Path) -> None:
     """What a distrusted writer published does not count."""
     lab = lab.with_host(lab.enrol("other"))
     record = lab.snapshot(source).record
@@ -450,14 +421,14 @@ def test_void_snapshot_is_not_restored(lab: "Lab", source: Path, target: Path) -
 # --- attestations ---
 
 
-def _attestation(lab: "Lab", record: Record) -> tuple[bytes, attestations.Attestation]:
+def _attestation(lab: Lab, record: Record) -> tuple[bytes, attestations.Attestation]:
     repository = lab.open()
     assert isinstance(record.body, EventBody)
     data = repository.read_evidence(Digest.parse(record.body.attestation))
     return data, attestations.open_attestation(data, repository.ledger)
 
 
-def test_success_is_attested(lab: "Lab", record: Record, target: Path) -> None:
+def test_success_is_attested(lab: Lab, record: Record, target: Path) -> None:
     """Signed, recorded, verifiable with public keys, and free of names."""
     report = run(lab, record, target)
     assert report.statement is not None
@@ -473,7 +444,7 @@ def test_success_is_attested(lab: "Lab", record: Record, target: Path) -> None:
 
 
 def test_failure_is_attested_by_the_class_of_its_error(
-    lab: "Lab", record: Record, target: Path
+    lab: Lab, record: Record, target: Path
 ) -> None:
     """Not by its message, which may name a file."""
     ref = needs(lab, record)["data"][0]
@@ -493,7 +464,7 @@ def test_failure_is_attested_by_the_class_of_its_error(
     assert statement.body.bad == (ref.sha256.hex(),)  # type: ignore[union-attr]
 
 
-def test_dry_run_says_nothing_even_of_damage(lab: "Lab", record: Record, target: Path) -> None:
+def test_dry_run_says_nothing_even_of_damage(lab: Lab, record: Record, target: Path) -> None:
     """It makes nothing: no file, no statement."""
     assert run(lab, record, target, dry_run=True).outcome is RestoreOutcome.PLANNED
     ref = needs(lab, record)["tree"][0]
@@ -506,7 +477,7 @@ def test_dry_run_says_nothing_even_of_damage(lab: "Lab", record: Record, target:
     assert len(list(target.parent.iterdir())) == 1
 
 
-def test_other_peoples_attestations_are_refused(lab: "Lab", record: Record, target: Path) -> None:
+def test_other_peoples_attestations_are_refused(lab: Lab, record: Record, target: Path) -> None:
     """A writer's, a changed one, one of another repository."""
     report = run(lab, record, target)
     repository = lab.open()

@@ -4,36 +4,25 @@ import errno
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.test_restore_sweep import read, verdicts
+from tests.support.lab import Lab
+from tests.support.trees import read_tree
 from vault.errors import LocalError
 from vault.ledger.records import Record
 from vault.machine import metadata
 from vault.machine.workers import make_workers
-from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
+from vault.restore import RestoreOutcome, RestoreReport
 from vault.restore import restore_attempt as restore_run
 from vault.restore.syscalls import Fs
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
 
 FILES = 300
 
 
 @pytest.fixture(autouse=True)
-def _few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def _few_are_enough(monkeypatch: pytest.MonkeyPatch, no_syncfs: None) -> None:
     monkeypatch.setattr(restore_run, "ENOUGH_FILES", 1)
-    monkeypatch.setattr(Fs, "syncfs", lambda *_: None)
-
-
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """An empty repository."""
-    made: Lab = make_repository()
-    return made
 
 
 @pytest.fixture
@@ -49,12 +38,6 @@ def source(tmp_path: Path) -> Path:
     (top / "hard").hardlink_to(top / "d0/f0")
     (top / "link").symlink_to("d0/f0")
     return top
-
-
-@pytest.fixture
-def record(lab: "Lab", source: Path) -> Record:
-    """A snapshot of the source."""
-    return lab.snapshot(source).record
 
 
 class Watched(Fs):
@@ -88,44 +71,34 @@ class Watched(Fs):
         return sum(line.startswith(b"1") for line in self.file.read_bytes().splitlines())
 
 
-def run(lab: "Lab", record: Record, target: Path, fs: Fs, processes: int = 2) -> RestoreReport:
+def run(lab: Lab, record: Record, target: Path, fs: Fs, processes: int = 2) -> RestoreReport:
     """A restore with threads and processes."""
-    scratch = lab.base / "scratch"
-    scratch.mkdir(exist_ok=True)
     with make_workers(2, processes=processes) as workers:
-        return restore_snapshot(
-            lab.open(),
-            lab.recovery,
-            RestoreRequest(record=record, target=target, tool="vault test"),
-            local=lab.local,
-            scratch=scratch,
-            workers=workers,
-            fs=fs,
-        )
+        return lab.restore(record, target, workers=workers, fs=fs)
 
 
-def check_refused(lab: "Lab", record: Record, room: Path, fs: Fs, match: str) -> None:
+def check_refused(lab: Lab, record: Record, room: Path, fs: Fs, match: str) -> None:
     """The restore fails in the vault's own words, leaves nothing, and works without the fault."""
     room.mkdir()
     with pytest.raises(LocalError, match=match):
         run(lab, record, room / "target", fs)
     assert list(room.iterdir()) == []
-    assert verdicts(lab) == ["inconclusive"]
+    assert lab.verdicts() == ["inconclusive"]
     run(lab, record, room / "target", Fs())
 
 
-def test_the_same_tree(lab: "Lab", record: Record, source: Path, tmp_path: Path) -> None:
+def test_the_same_tree(lab: Lab, record: Record, source: Path, tmp_path: Path) -> None:
     """Proven, and indeed written by more than one process."""
     fs = Watched(tmp_path / "log")
     report = run(lab, record, tmp_path / "target", fs)
     assert report.outcome is RestoreOutcome.RECOVERED
     assert report.files == FILES + 1
-    assert read(tmp_path / "target") == read(source)
+    assert read_tree(tmp_path / "target") == read_tree(source)
     assert fs.made_by_helpers() > 0
 
 
 def test_a_small_restore_starts_none(
-    lab: "Lab", record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would not be worth it."""
     monkeypatch.setattr(restore_run, "ENOUGH_FILES", FILES + 2)
@@ -134,7 +107,7 @@ def test_a_small_restore_starts_none(
     assert fs.made_by_helpers() == 0
 
 
-def test_what_they_could_not_apply_is_counted(lab: "Lab", record: Record, tmp_path: Path) -> None:
+def test_what_they_could_not_apply_is_counted(lab: Lab, record: Record, tmp_path: Path) -> None:
     """As if one process had written everything."""
 
     class Ownerless(Watched):
@@ -156,7 +129,7 @@ def test_what_they_could_not_apply_is_counted(lab: "Lab", record: Record, tmp_pa
 @pytest.mark.parametrize("in_helper", [True, False], ids=["in a helper", "in the parent"])
 @pytest.mark.parametrize("call", [1, 2, 20])
 def test_a_full_disk(
-    lab: "Lab", record: Record, tmp_path: Path, call: int, *, in_helper: bool
+    lab: Lab, record: Record, tmp_path: Path, call: int, *, in_helper: bool
 ) -> None:
     """Whoever meets it: the restore fails, and nothing is left, not even by who works on."""
 
@@ -171,7 +144,7 @@ def test_a_full_disk(
 
 
 @pytest.mark.parametrize("call", [1, 2, 20])
-def test_a_helper_that_is_killed(lab: "Lab", record: Record, tmp_path: Path, call: int) -> None:
+def test_a_helper_that_is_killed(lab: Lab, record: Record, tmp_path: Path, call: int) -> None:
     """Its files are missing: no recovery is declared."""
 
     class Killed(Watched):
@@ -184,7 +157,7 @@ def test_a_helper_that_is_killed(lab: "Lab", record: Record, tmp_path: Path, cal
     check_refused(lab, record, tmp_path / "room", fs, "exit code -9")
 
 
-def test_an_interrupted_restore_leaves_nothing(lab: "Lab", record: Record, tmp_path: Path) -> None:
+def test_an_interrupted_restore_leaves_nothing(lab: Lab, record: Record, tmp_path: Path) -> None:
     """Ctrl-C reaches the parent; what helpers were just doing is waited for, then removed."""
 
     class Interrupted(Watched):
@@ -201,7 +174,7 @@ def test_an_interrupted_restore_leaves_nothing(lab: "Lab", record: Record, tmp_p
 
 
 def test_a_limit_on_processes_is_no_failure(
-    lab: "Lab", record: Record, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is slower, that is all; and nothing stays open."""
 
@@ -213,4 +186,4 @@ def test_a_limit_on_processes_is_no_failure(
     report = run(lab, record, tmp_path / "target", Fs())
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
     assert report.outcome is RestoreOutcome.RECOVERED
-    assert read(tmp_path / "target") == read(source)
+    assert read_tree(tmp_path / "target") == read_tree(source)

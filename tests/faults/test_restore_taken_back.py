@@ -10,10 +10,13 @@ import signal
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.children import KILLED, NOBODY, as_nobody, become_nobody, is_killed, needs_root
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import files_of
 from vault.errors import ConfigError, DigestMismatchError, IntegrityError, LocalError, VaultError
 from vault.ledger.records import Record
 from vault.ledger.statements import EventBody
@@ -24,23 +27,15 @@ from vault.restore import (
     Finalized,
     Local,
     RestoreReport,
-    RestoreRequest,
     finalize_restore,
     leftovers,
-    restore_snapshot,
     undo_restore,
     undo_restore_from,
 )
 from vault.restore.syscalls import Fs
 from vault.restore.undo_finalize import unfinished
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
-
 ME = os.geteuid()  # tests of what neighbours do run as root, who can act as one, and as anybody
-needs_root = pytest.mark.skipif(ME != 0, reason="needs root")
-NOBODY = 65534
-KILLED = 9
 OLD = {"precious": b"only copy"}
 
 
@@ -48,39 +43,19 @@ OLD = {"precious": b"only copy"}
 class Bench:
     """A snapshot, a live TARGET, and a user who restores."""
 
-    lab: "Lab"
+    lab: Lab
     record: Record
     target: Path
     local: Local
 
     def restore(self, fs: Fs | None = None, **options: Any) -> RestoreReport:
         """Over the live TARGET, without threads."""
-        scratch = self.lab.base / "scratch"
-        scratch.mkdir(exist_ok=True)
-        options = {"target": self.target, "replace": True, **options}
-        with make_workers(0) as workers:
-            return restore_snapshot(
-                self.lab.open(),
-                self.lab.recovery,
-                RestoreRequest(record=self.record, tool="vault test", **options),
-                local=self.local,
-                scratch=scratch,
-                workers=workers,
-                fs=fs,
-            )
+        options = {"target": self.target, "replace": True, "local": self.local, **options}
+        return self.lab.restore(self.record, fs=fs, **options)
 
     def finalize(self, **options: Any) -> Finalized:
         """Go on with it."""
-        with make_workers(0) as workers:
-            return finalize_restore(
-                lambda: (self.lab.open(), self.lab.recovery),
-                self.target,
-                local=self.local,
-                scratch=lambda: self.lab.base,
-                workers=workers,
-                tool="vault test",
-                **options,
-            )
+        return self.lab.finalize(self.target, local=self.local, **options)
 
     def undo(self) -> bool:
         """One step back; whether what was restored is kept."""
@@ -106,7 +81,7 @@ class Bench:
         """Content of TARGET and of all directories beside it."""
         room = self.target.parent
         found = [path for path in room.glob("*") if path.is_dir()]
-        return [read(path) for path in sorted([*found, *room.glob(".live.vault-*/*/")])]
+        return [files_of(path) for path in sorted([*found, *room.glob(".live.vault-*/*/")])]
 
     def said(self) -> list[tuple[str, dict[str, Any]]]:
         """Verdicts and details of the restores that the ledger has."""
@@ -126,17 +101,10 @@ class Bench:
         return found
 
 
-def read(top: Path) -> dict[str, bytes]:
-    """Files below a directory."""
-    return {
-        str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()
-    }
-
-
 @pytest.fixture
-def bench(make_repository: "MakeRepository", tmp_path: Path) -> Bench:
+def bench(make_repository: MakeRepository, tmp_path: Path) -> Bench:
     """TARGET holds the only copy of something."""
-    lab: Lab = make_repository()
+    lab = make_repository()
     source = tmp_path / "source"
     (source / "sub").mkdir(parents=True)
     (source / "sub/file").write_bytes(b"restored")
@@ -155,30 +123,7 @@ def bench(make_repository: "MakeRepository", tmp_path: Path) -> Bench:
 NEW = {"sub/file": b"restored"}
 
 
-@pytest.fixture(autouse=True)
-def _no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flushing this machine's whole file system is not what is tested."""
-    monkeypatch.setattr(Fs, "syncfs", lambda *_: None)
-
-
-def _become_nobody() -> None:
-    os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
-
-
-def as_nobody(call: Callable[[], object]) -> None:
-    """Run as a plain user, in a process of its own; one who is no root has only himself."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        with contextlib.suppress(BaseException):
-            if ME == 0:
-                _become_nobody()
-            call()
-            code = 0
-        os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+pytestmark = pytest.mark.usefixtures("no_syncfs")
 
 
 # --- the state directory is lost ---
@@ -199,12 +144,7 @@ class Killed(Fs):
 
 
 def _killed_at(bench: Bench, state: str) -> None:
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            bench.restore(Killed(state, bench.local.state / "restores"))
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED
+    assert is_killed(lambda: bench.restore(Killed(state, bench.local.state / "restores")))
 
 
 @pytest.mark.parametrize("loss", ["removed", "another user", "journals removed", "damaged"])
@@ -258,20 +198,20 @@ def test_undo_from_a_note_exchanges_and_removes_nothing(bench: Bench) -> None:
 
     with pytest.raises(ConfigError, match="no"):
         undo_restore_from(bench.note, state=bench.local.state, agree=refuse)
-    assert read(bench.target) == NEW
+    assert files_of(bench.target) == NEW
     assert undo_restore_from(bench.note, state=bench.local.state, agree=asked.append) is not None
     assert (asked[0].target, asked[0].note.user) == (bench.target, "me")
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD
     assert NEW in bench.trees()
     assert undo_restore_from(bench.note, state=bench.local.state, agree=refuse) is None
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD
 
 
 def test_undo_from_a_note_beside_its_journal_keeps_both_in_step(bench: Bench) -> None:
     """The journal knows afterwards, so that finalize and undo go on from there."""
     bench.restore()
     undo_restore_from(bench.note, state=bench.local.state, agree=lambda _: None)
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD
     bench.finalize()
     assert bench.trees() == [NEW]
 
@@ -333,7 +273,7 @@ def test_a_note_that_is_none_moves_nothing(bench: Bench, kind: str) -> None:
     assert bench.trees() == before
     while bench.undo():
         pass
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", ".vault-0123abcd.note", "x.note", "..", ""])
@@ -417,14 +357,14 @@ def test_what_lies_beside_a_target_is_believed_by_nobody(bench: Bench, where: st
         with pytest.raises(ConfigError, match="left alone"):
             call()
     assert bench.said() == []
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD
     bench.restore()
-    assert read(bench.target) == NEW
-    assert read(evil) == {"evil": b"evil"}
+    assert files_of(bench.target) == NEW
+    assert files_of(evil) == {"evil": b"evil"}
     while bench.undo():
         pass
-    assert read(bench.target) == OLD
-    assert read(evil) == {"evil": b"evil"}
+    assert files_of(bench.target) == OLD
+    assert files_of(evil) == {"evil": b"evil"}
 
 
 def test_a_lock_of_others_stops_nothing(bench: Bench) -> None:
@@ -434,8 +374,7 @@ def test_a_lock_of_others_stops_nothing(bench: Bench) -> None:
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
-            if ME == 0:
-                _become_nobody()
+            become_nobody()
             for path in (bench.target, bench.note):
                 fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)
             os.write(told, b"x")
@@ -445,7 +384,7 @@ def test_a_lock_of_others_stops_nothing(bench: Bench) -> None:
     try:
         assert os.read(held, 1) == b"x"
         assert bench.undo()
-        assert read(bench.target) == OLD
+        assert files_of(bench.target) == OLD
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -490,7 +429,7 @@ def test_a_parent_that_others_can_write_is_refused(
             bench.restore()
         assert bench.said() == []
     bench.restore(shared_parent=not taken)
-    assert read(bench.target) == NEW
+    assert files_of(bench.target) == NEW
     ((_, details),) = bench.said()
     assert ("shared_parent" in details) is not taken
     assert details["promoted"] == "pending"
@@ -524,8 +463,8 @@ def test_what_was_swapped_in_is_put_back(bench: Bench, what: str) -> None:
 
     with pytest.raises(ConfigError, match="not what the restore left"):
         bench.restore(Swapping(swap))
-    assert read(bench.target) == (OLD if what == "staging" else {"evil": b"evil"})
-    assert read(aside) == (NEW if what == "staging" else OLD)
+    assert files_of(bench.target) == (OLD if what == "staging" else {"evil": b"evil"})
+    assert files_of(aside) == (NEW if what == "staging" else OLD)
     assert [verdict for verdict, _ in bench.said() if verdict == "passed"] == []
 
 
@@ -538,11 +477,11 @@ def test_a_holder_that_was_swapped_ends_nothing(bench: Bench) -> None:
     for call in (bench.finalize, bench.undo):
         with pytest.raises(ConfigError, match="not what the restore left"):
             call()
-    assert read(aside / "tree") == OLD
+    assert files_of(aside / "tree") == OLD
     holder.rmdir()
     aside.rename(holder)
     assert bench.undo()
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD
 
 
 class Changing(Fs):
@@ -589,14 +528,14 @@ def test_what_changes_after_it_was_read_is_not_exchanged(bench: Bench, kind: str
     """Whatever the change, the kernel's own time of it tells."""
     with pytest.raises(LocalError, match="after it was read"):
         bench.restore(Changing(bench.target.parent, CHANGES[kind]))
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD
     assert [verdict for verdict, _ in bench.said()] == ["inconclusive"]
 
 
 def test_what_does_not_change_is_exchanged(bench: Bench) -> None:
     """The control: looking is no change."""
     bench.restore(Changing(bench.target.parent, lambda top: (top / "sub/file").read_bytes()))
-    assert read(bench.target) == NEW
+    assert files_of(bench.target) == NEW
 
 
 def test_others_can_not_enter_staging_before_the_exchange(bench: Bench) -> None:
@@ -737,7 +676,7 @@ def test_a_journal_that_cannot_be_written_after_the_exchange_is_told(
     report = bench.restore(Full())
     assert [type(each) for each in report.troubles] == [LocalError]
     assert report.statement is not None
-    assert read(bench.target) == NEW
+    assert files_of(bench.target) == NEW
     bench.finalize()
     assert bench.trees() == [NEW]
     assert [verdict for verdict, _ in bench.said()] == ["passed"]
@@ -751,7 +690,7 @@ def test_what_changed_while_it_was_live_is_kept(bench: Bench) -> None:
     bench.restore()
     (bench.target / "sub/log").write_bytes(b"written since")
     assert bench.undo()
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD
     for call in (bench.undo, bench.finalize, bench.undo):
         with pytest.raises(VaultError):
             call()
@@ -786,7 +725,7 @@ def test_a_target_replaced_by_a_symlink_is_not_followed(bench: Bench) -> None:
     for call in (bench.undo, bench.finalize):
         with pytest.raises(ConfigError, match="symbolic link"):
             call()
-    assert read(aside) == NEW
+    assert files_of(aside) == NEW
     assert OLD in bench.trees()
 
 
@@ -827,10 +766,10 @@ def test_two_users_who_restore_to_one_target_at_once(bench: Bench, tmp_path: Pat
 
     with pytest.raises(ConfigError, match="changed during the restore"):
         bench.restore(Overtaken())
-    assert read(bench.target) == NEW
+    assert files_of(bench.target) == NEW
     assert OLD in other.trees()
     assert other.undo()
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD
 
 
 @pytest.fixture
@@ -853,13 +792,13 @@ def his(bench: Bench) -> Bench:
 def test_a_plain_user_takes_his_own_back(bench: Bench, his: Bench) -> None:
     """In his own directories, with his own state; and root sees only his note."""
     as_nobody(his.restore)
-    assert read(bench.target) == NEW
+    assert files_of(bench.target) == NEW
     bench.target.parent.chmod(0o755)
     with pytest.raises(ConfigError, match="left alone"):
         bench.undo()
     assert OLD in bench.trees()
     as_nobody(lambda: his.undo() or 1 / 0)
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD
 
 
 @needs_root
@@ -870,10 +809,10 @@ def test_a_plain_user_exchanges_read_only_directories(bench: Bench, his: Bench) 
     his = dataclasses.replace(his, record=his.lab.snapshot(source).record)
     bench.target.chmod(0o555)
     as_nobody(his.restore)
-    assert read(bench.target) == NEW
+    assert files_of(bench.target) == NEW
     assert stat.S_IMODE(bench.target.stat().st_mode) == 0o555
     as_nobody(lambda: his.undo() or 1 / 0)
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD
     assert stat.S_IMODE(bench.target.stat().st_mode) == 0o555
     as_nobody(lambda: his.undo() and 1 / 0)
     os.chown(bench.target, 0, 0)
@@ -883,4 +822,4 @@ def test_a_plain_user_exchanges_read_only_directories(bench: Bench, his: Bench) 
             his.restore()
 
     as_nobody(refused)
-    assert read(bench.target) == OLD
+    assert files_of(bench.target) == OLD

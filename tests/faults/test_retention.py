@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.invariants import assert_invariants
+from tests.support.lab import Clock, Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.errors import (
     ConfigError,
     LedgerMovedError,
@@ -28,27 +30,23 @@ from vault.repository.repository import snapshot_body
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name
 
-if TYPE_CHECKING:
-    from tests.conftest import AssertInvariants, Clock, Lab, MakeRepository, MakeSource
-
 DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
+def lab(make_repository: MakeRepository) -> Lab:
     """A repository with governance locks: grid 10 days, retention 30 days."""
-    made: Lab = make_repository(LockMode.GOVERNANCE)
-    return made
+    return make_repository(LockMode.GOVERNANCE)
 
 
-def _packs(lab: "Lab", seq: int = -1) -> list[ObjectRef]:
+def _packs(lab: Lab, seq: int = -1) -> list[ObjectRef]:
     """Packs that a snapshot (by position) needs."""
     repository = lab.open()
     objects = repository.inventory(repository.ledger.snapshots()[seq]).objects
     return [ref for ref in objects if ref.name.startswith("packs/")]
 
 
-def _until(lab: "Lab", ref: ObjectRef) -> datetime:
+def _until(lab: Lab, ref: ObjectRef) -> datetime:
     retention = lab.store.status(ref.name, ref.version).retention
     assert isinstance(retention, Retention)
     return retention.until
@@ -58,7 +56,7 @@ def _changed_source(top: Path, number: int) -> None:
     (top / "dir0/file0").write_bytes(b"%d" % number * 9000)
 
 
-def _plan(lab: "Lab", refs: list[ObjectRef]) -> Digest:
+def _plan(lab: Lab, refs: list[ObjectRef]) -> Digest:
     """Announce the deletion of objects, as prune does, without deleting them."""
     repository = lab.open()
     digest = repository.put_evidence(inventory.encode(refs))
@@ -71,7 +69,7 @@ def _plan(lab: "Lab", refs: list[ObjectRef]) -> Digest:
     return digest
 
 
-def _drop(lab: "Lab", refs: list[ObjectRef]) -> None:
+def _drop(lab: Lab, refs: list[ObjectRef]) -> None:
     for ref in refs:
         lab.store.remove(ref.name, ref.version)
 
@@ -80,7 +78,7 @@ def _drop(lab: "Lab", refs: list[ObjectRef]) -> None:
 
 
 def test_locks_cover_every_live_snapshot_on_each_of_sixty_days(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """I2 holds every day, for packs that are reused from the first day on as well."""
     source = make_source()
@@ -103,7 +101,7 @@ def test_locks_cover_every_live_snapshot_on_each_of_sixty_days(
 
 
 def test_a_pack_that_no_new_snapshot_needs_is_not_extended(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """Dead data runs out: what nobody reuses keeps the date of its last use."""
     source = make_source()
@@ -119,7 +117,7 @@ def test_a_pack_that_no_new_snapshot_needs_is_not_extended(
 
 
 def test_every_lock_lies_on_the_grid_with_the_phase_of_its_object(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """I8: dates of one object differ by whole periods, so an extend a day is not needed."""
     source = make_source()
@@ -134,7 +132,7 @@ def test_every_lock_lies_on_the_grid_with_the_phase_of_its_object(
 
 
 def test_locked_until_is_asked_of_the_store_where_only_an_index_knows_the_pack(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """A second host of the domain extends packs that it has never stored (I2)."""
     source = make_source()
@@ -149,7 +147,7 @@ def test_locked_until_is_asked_of_the_store_where_only_an_index_knows_the_pack(
 
 
 def test_a_long_run_gives_the_full_retention_from_when_it_is_published(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """Packs stored at the start of a run of three days are locked again before publishing."""
     source = make_source()
@@ -166,7 +164,7 @@ def test_a_long_run_gives_the_full_retention_from_when_it_is_published(
 
 
 def test_the_domain_object_is_locked_as_long_as_the_newest_snapshot(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """Its own term of 860 days ends long before a repository does."""
     source = make_source()
@@ -181,10 +179,9 @@ def test_the_domain_object_is_locked_as_long_as_the_newest_snapshot(
 
 @pytest.mark.parametrize("days", [4.9, 5.1])
 def test_a_pack_is_reused_until_five_days_after_its_lock_and_stored_anew_later(
-    lab: "Lab",
-    clock: "Clock",
-    make_source: "MakeSource",
-    assert_invariants: "AssertInvariants",
+    lab: Lab,
+    clock: Clock,
+    make_source: MakeSource,
     days: float,
 ) -> None:
     """I7: pruning may begin after seven days; the two between are for slow runs."""
@@ -201,7 +198,7 @@ def test_a_pack_is_reused_until_five_days_after_its_lock_and_stored_anew_later(
 
 
 def test_the_lock_an_index_knows_nothing_of_is_looked_up_before_the_pack_is_reused(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """With the cache lost, packs that ran out are told by the store, and the run starts again."""
     source = make_source()
@@ -216,9 +213,9 @@ def test_the_lock_an_index_knows_nothing_of_is_looked_up_before_the_pack_is_reus
 
 @pytest.mark.parametrize("lock", [LockMode.NONE, LockMode.GOVERNANCE])
 def test_a_pack_that_was_deleted_is_stored_anew(
-    make_repository: "MakeRepository",
-    clock: "Clock",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    clock: Clock,
+    make_source: MakeSource,
     lock: LockMode,
 ) -> None:
     """404 means absent: the run drops it from the map and starts again from the walk (I7)."""
@@ -235,9 +232,9 @@ def test_a_pack_that_was_deleted_is_stored_anew(
 
 @pytest.mark.parametrize("lock", [LockMode.NONE, LockMode.GOVERNANCE])
 def test_packs_that_go_twice_end_the_run(
-    make_repository: "MakeRepository",
-    clock: "Clock",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    clock: Clock,
+    make_source: MakeSource,
     lock: LockMode,
 ) -> None:
     """Once is a race, twice is a store to look at: exit 11, and nothing is published."""
@@ -275,9 +272,9 @@ def test_packs_that_go_twice_end_the_run(
 
 @pytest.mark.parametrize("lock", [LockMode.NONE, LockMode.GOVERNANCE])
 def test_a_pack_that_a_prune_plan_names_is_absent_to_writers(
-    make_repository: "MakeRepository",
-    clock: "Clock",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    clock: Clock,
+    make_source: MakeSource,
     lock: LockMode,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -294,7 +291,7 @@ def test_a_pack_that_a_prune_plan_names_is_absent_to_writers(
     assert "are gone" not in caplog.text, "known at the start, not found out at the end"
 
 
-def _append_before_manifest(lab: "Lab", act: Callable[[], object]) -> Callable[[FaultPoint], None]:
+def _append_before_manifest(lab: Lab, act: Callable[[], object]) -> Callable[[FaultPoint], None]:
     """Acts once, when the run has stored its inventory and is about to append."""
     done: list[bool] = []
 
@@ -308,7 +305,7 @@ def _append_before_manifest(lab: "Lab", act: Callable[[], object]) -> Callable[[
 
 
 def test_a_plan_that_is_appended_while_the_run_goes_on_makes_it_start_again(
-    lab: "Lab", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """The last look is at the very head that the manifest extends (I4)."""
     source = make_source()
@@ -323,14 +320,14 @@ def test_a_plan_that_is_appended_while_the_run_goes_on_makes_it_start_again(
 # --- plans that can't be read ---
 
 
-def _cite(lab: "Lab", digest: Digest) -> None:
+def _cite(lab: Lab, digest: Digest) -> None:
     """A plan by its digest, whatever that is of."""
     body = PruneBody(phase="plan", plan=str(digest))
     draft = Draft(type="prune", subject=[(f"evidence/{digest}", digest)], body=body)
     lab.open().append(lambda _: draft, [lab.root_key.pruner], tool="vault test")
 
 
-def _stored(lab: "Lab", data: bytes) -> Digest:
+def _stored(lab: Lab, data: bytes) -> Digest:
     """Evidence as somebody who holds the store's keys puts it there: of any size."""
     digest = Digest.of(data)
     lab.store.put(f"evidence/{digest}", data, sha256=digest)
@@ -344,14 +341,14 @@ def _plan_text(names: int, *, objects: int | None = None, total: int | None = No
     return "\n".join([*head, *lines, ""]).encode()
 
 
-def _exchanged(lab: "Lab") -> Digest:
+def _exchanged(lab: Lab) -> Digest:
     digest = _stored(lab, _plan_text(9))
     (version,) = lab.store.versions(f"evidence/{digest}")
     lab.store.corrupt(version.name, version.version, _plan_text(8))
     return digest
 
 
-UNREADABLE: dict[str, Callable[["Lab"], Digest]] = {
+UNREADABLE: dict[str, Callable[[Lab], Digest]] = {
     "missing": lambda _: Digest.of(b"never stored"),
     "empty": lambda lab: _stored(lab, b""),
     "no inventory": lambda lab: _stored(lab, b"all of it\n"),
@@ -369,8 +366,8 @@ UNREADABLE: dict[str, Callable[["Lab"], Digest]] = {
 @pytest.mark.parametrize("kind", UNREADABLE)
 @pytest.mark.parametrize("lock", [LockMode.NONE, LockMode.GOVERNANCE])
 def test_a_plan_that_cannot_be_read_stops_nobody_and_is_told(
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     lock: LockMode,
     kind: str,
 ) -> None:
@@ -389,7 +386,7 @@ def test_a_plan_that_cannot_be_read_stops_nobody_and_is_told(
 
 
 def test_beside_an_unreadable_plan_every_pack_is_locked_anew(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """What it may doom is relied on only with a lock of this run; control: without the plan."""
     source = make_source()
@@ -401,7 +398,7 @@ def test_beside_an_unreadable_plan_every_pack_is_locked_anew(
     assert {ref.name for ref in _packs(lab)} == packs, "nothing was stored twice"
 
 
-def _extended_packs(lab: "Lab", source: Path) -> set[str]:
+def _extended_packs(lab: Lab, source: Path) -> set[str]:
     """Packs whose locks a snapshot extends."""
     names: set[str] = set()
 
@@ -416,7 +413,7 @@ def _extended_packs(lab: "Lab", source: Path) -> set[str]:
 
 
 def test_a_pack_that_an_unreadable_plan_deleted_is_stored_anew(
-    make_repository: "MakeRepository", make_source: "MakeSource", clock: "Clock"
+    make_repository: MakeRepository, make_source: MakeSource, clock: Clock
 ) -> None:
     """Its lock has ended, the lists of this host still know it: only the extend tells."""
     lab = make_repository(LockMode.GOVERNANCE)
@@ -431,7 +428,7 @@ def test_a_pack_that_an_unreadable_plan_deleted_is_stored_anew(
 
 
 def test_without_locks_nothing_is_reused_beside_an_unreadable_plan(
-    make_repository: "MakeRepository", make_source: "MakeSource"
+    make_repository: MakeRepository, make_source: MakeSource
 ) -> None:
     """Nothing could keep the pruner from deleting it in the next moment."""
     lab = make_repository(LockMode.NONE)
@@ -447,9 +444,8 @@ def test_without_locks_nothing_is_reused_beside_an_unreadable_plan(
 
 @pytest.mark.parametrize("lock", [LockMode.NONE, LockMode.GOVERNANCE])
 def test_an_unreadable_plan_that_comes_while_the_run_goes_on(
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
-    assert_invariants: "AssertInvariants",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     lock: LockMode,
 ) -> None:
     """The last look is at the head that the manifest extends; the run starts again."""
@@ -465,7 +461,7 @@ def test_an_unreadable_plan_that_comes_while_the_run_goes_on(
     assert assert_invariants(lab.store, lab.root) == 2
 
 
-def test_a_void_unreadable_plan_is_nothing(lab: "Lab", make_source: "MakeSource") -> None:
+def test_a_void_unreadable_plan_is_nothing(lab: Lab, make_source: MakeSource) -> None:
     """A writer may not announce deletions: nobody need fear what it says."""
     source = make_source()
     lab.snapshot(source)
@@ -487,7 +483,7 @@ def test_a_void_unreadable_plan_is_nothing(lab: "Lab", make_source: "MakeSource"
 
 
 def test_a_store_that_does_not_answer_is_no_unreadable_plan(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """The run ends with the store's error, and says nothing of the plan."""
     source = make_source()
@@ -504,7 +500,7 @@ def test_a_store_that_does_not_answer_is_no_unreadable_plan(
 
 
 def test_a_plan_that_the_store_refuses_to_give_is_unreadable(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """Sealed with a key that only its author has, or put into an archive."""
     source = make_source()
@@ -520,7 +516,7 @@ def test_a_plan_that_the_store_refuses_to_give_is_unreadable(
     assert len(lab.open().unreadable_plans()) == 1
 
 
-def test_evidence_that_no_reader_takes_is_not_stored(lab: "Lab") -> None:
+def test_evidence_that_no_reader_takes_is_not_stored(lab: Lab) -> None:
     """Neither a plan nor an attestation is signed over; control: one byte less is."""
     repository = lab.open()
     before = list(lab.store.versions(""))
@@ -532,10 +528,9 @@ def test_evidence_that_no_reader_takes_is_not_stored(lab: "Lab") -> None:
 
 
 def test_a_base_inventory_that_a_plan_names_is_not_built_upon(
-    lab: "Lab",
-    make_source: "MakeSource",
+    lab: Lab,
+    make_source: MakeSource,
     monkeypatch: pytest.MonkeyPatch,
-    assert_invariants: "AssertInvariants",
 ) -> None:
     """Bases are needs: a delta on a doomed one would be lost with it (I4)."""
     monkeypatch.setattr(inventory, "_DELTA_FROM", 0)
@@ -557,7 +552,7 @@ def test_a_base_inventory_that_a_plan_names_is_not_built_upon(
 
 
 def test_a_base_inventory_whose_lock_ran_out_is_not_built_upon(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, clock: Clock, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What may be pruned at any time is absent to writers, inventories like packs (I7)."""
     monkeypatch.setattr(inventory, "_DELTA_FROM", 0)
@@ -575,7 +570,7 @@ def test_a_base_inventory_whose_lock_ran_out_is_not_built_upon(
 
 
 def test_needs_under_other_version_ids_are_extended_where_they_are(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """A copied bucket has other version ids; snapshots into it go on."""
     source = make_source()
@@ -597,7 +592,7 @@ def test_needs_under_other_version_ids_are_extended_where_they_are(
 
 @pytest.mark.parametrize("minutes", [6, -6])
 def test_a_clock_that_is_off_stops_the_run_at_its_start(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource", minutes: float
+    lab: Lab, clock: Clock, make_source: MakeSource, minutes: float
 ) -> None:
     """I9: nothing is stored by a machine that does not know the time."""
     source = make_source()
@@ -609,7 +604,7 @@ def test_a_clock_that_is_off_stops_the_run_at_its_start(
 
 
 def test_a_clock_that_jumps_while_the_run_goes_on_stops_it_before_publishing(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """I9: the dates of the manifest would be wrong."""
     source = make_source()
@@ -624,7 +619,7 @@ def test_a_clock_that_jumps_while_the_run_goes_on_stops_it_before_publishing(
 
 
 def test_a_writer_that_is_revoked_while_it_runs_publishes_nothing(
-    lab: "Lab", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """I4: roles are checked against the head that is extended, not the one at the start.
 
@@ -652,8 +647,8 @@ def test_a_writer_that_is_revoked_while_it_runs_publishes_nothing(
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_packs_of_a_distrusted_writer_are_not_reused(
-    lab: "Lab",
-    make_source: "MakeSource",
+    lab: Lab,
+    make_source: MakeSource,
     cached: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     """I10: whether this host learned of them before the theft was found out, or only now."""
@@ -673,7 +668,7 @@ def test_packs_of_a_distrusted_writer_are_not_reused(
 
 
 def test_index_objects_count_only_from_trusted_writers_of_the_domain(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """I10: another domain's, and those of a writer that is distrusted altogether, do not."""
     source = make_source()
@@ -697,7 +692,7 @@ def test_index_objects_count_only_from_trusted_writers_of_the_domain(
     assert len(index_objects(repository, "alone")) == 1
 
 
-def test_a_statement_that_would_be_void_is_not_stored(lab: "Lab") -> None:
+def test_a_statement_that_would_be_void_is_not_stored(lab: Lab) -> None:
     """A key without the role is refused by the client that holds it (I4)."""
     repository = lab.open()
     digest = repository.put_evidence(inventory.encode([]))
@@ -715,7 +710,7 @@ def test_a_statement_that_would_be_void_is_not_stored(lab: "Lab") -> None:
 # --- the ledger's own locks ---
 
 
-def _ledger_extends(lab: "Lab", source: Path) -> list[str]:
+def _ledger_extends(lab: Lab, source: Path) -> list[str]:
     names: list[str] = []
 
     def note(point: FaultPoint) -> None:
@@ -729,7 +724,7 @@ def _ledger_extends(lab: "Lab", source: Path) -> list[str]:
 
 
 def test_whoever_appends_extends_the_statement_before_and_old_ones_at_half_term(
-    lab: "Lab", clock: "Clock", make_source: "MakeSource", assert_invariants: "AssertInvariants"
+    lab: Lab, clock: Clock, make_source: MakeSource
 ) -> None:
     """The term is 860 days: nothing but the predecessor moves before 430 have passed."""
     source = make_source()

@@ -6,28 +6,19 @@ import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab
 from vault.errors import LocalError
 from vault.ledger.records import Record
 from vault.machine.workers import make_workers
 from vault.repository.reader import Reader
 from vault.snapshot import SnapshotReport, file_reader, reading_processes, safe_open, sourcerun
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
-
 FILES = 900
 Act = Callable[[Path], object]
-
-
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """An empty repository."""
-    made: Lab = make_repository()
-    return made
 
 
 @pytest.fixture
@@ -46,13 +37,13 @@ def source(tmp_path: Path) -> Path:
     return top
 
 
-def take(lab: "Lab", source: Path, processes: int = 2) -> SnapshotReport:
+def take(lab: Lab, source: Path, processes: int = 2) -> SnapshotReport:
     """A snapshot with threads and processes."""
     with make_workers(2, processes=processes) as workers:
         return lab.snapshot(source, workers=workers)
 
 
-def entries(lab: "Lab", record: Record) -> list[bytes]:
+def entries(lab: Lab, record: Record) -> list[bytes]:
     """What the content root covers, entry by entry."""
     scratch = lab.base / f"entries-{record.seq}"
     scratch.mkdir()
@@ -88,7 +79,7 @@ def names(source: Path, opened: Path) -> list[str]:
     return [os.fsdecode(line).removeprefix(f"{source}/") for line in opened.read_bytes().split()]
 
 
-def test_the_same_tree(lab: "Lab", source: Path, before_each: Callable[[Act], Path]) -> None:
+def test_the_same_tree(lab: Lab, source: Path, before_each: Callable[[Act], Path]) -> None:
     """Content, attributes and counts, and indeed read by more than one process."""
     opened = before_each(lambda _: None)
     report = take(lab, source)
@@ -105,7 +96,7 @@ def test_the_same_tree(lab: "Lab", source: Path, before_each: Callable[[Act], Pa
 
 
 def test_what_others_read_is_unchanged_next_time(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their records tell this process what is still as it was."""
     lab.clock.now = datetime.now(UTC) + timedelta(hours=1)
@@ -117,7 +108,7 @@ def test_what_others_read_is_unchanged_next_time(
 
 
 def test_a_file_that_grew_is_read_in_pieces(
-    lab: "Lab", source: Path, before_each: Callable[[Act], Path], monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, before_each: Callable[[Act], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It finds no room where the others of its batch leave theirs."""
     monkeypatch.setattr(reading_processes, "ROOM", 70_000)
@@ -136,7 +127,7 @@ def test_a_file_that_grew_is_read_in_pieces(
 
 
 def test_what_they_could_not_read_is_told(
-    lab: "Lab", source: Path, before_each: Callable[[Act], Path]
+    lab: Lab, source: Path, before_each: Callable[[Act], Path]
 ) -> None:
     """Vanished or unreadable, as if this process had met it."""
 
@@ -157,7 +148,7 @@ def test_what_they_could_not_read_is_told(
 
 
 def test_one_that_is_killed_ends_the_run(
-    lab: "Lab", source: Path, before_each: Callable[[Act], Path], monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, before_each: Callable[[Act], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is published; the next run is as any other."""
     before_each(lambda _: os.kill(os.getpid(), signal.SIGKILL))
@@ -169,7 +160,7 @@ def test_one_that_is_killed_ends_the_run(
 
 
 def test_their_memory_is_not_used_again_too_early(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch's bytes are stored before another takes their place."""
     real = file_reader.FileReader.read_batch

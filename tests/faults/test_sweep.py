@@ -3,10 +3,13 @@
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import pytest
 
+from tests.support.invariants import assert_invariants
+from tests.support.lab import Clock, Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.crypto.keyfiles import Argon2Cost, load_root, load_writer
 from vault.errors import StorageUnavailableError
 from vault.model import LockMode, Parameters
@@ -18,9 +21,6 @@ from vault.repository.enrolment import (
 )
 from vault.repository.repository import Repository
 from vault.storage.memory import FaultPoint, MemoryStore
-
-if TYPE_CHECKING:
-    from tests.conftest import AssertInvariants, Clock, Lab, MakeRepository, MakeSource
 
 LOCKS = (LockMode.NONE, LockMode.GOVERNANCE)
 Phase: TypeAlias = str
@@ -39,14 +39,13 @@ def _strike(count: int, phase: Phase, error: BaseException) -> Callable[[FaultPo
 
 
 @pytest.fixture(params=LOCKS)
-def lab(request: pytest.FixtureRequest, make_repository: "MakeRepository") -> "Lab":
+def lab(request: pytest.FixtureRequest, make_repository: MakeRepository) -> Lab:
     """A repository without a snapshot."""
-    made: Lab = make_repository(request.param)
-    return made
+    return make_repository(request.param)
 
 
 @pytest.fixture(params=["first", "second"])
-def source(request: pytest.FixtureRequest, lab: "Lab", make_source: "MakeSource") -> Path:
+def source(request: pytest.FixtureRequest, lab: Lab, make_source: MakeSource) -> Path:
     """What the swept run takes a snapshot of: new, or changed since the run before."""
     top = make_source()
     if request.param == "second":
@@ -60,8 +59,8 @@ def source(request: pytest.FixtureRequest, lab: "Lab", make_source: "MakeSource"
 
 
 def _sweep(
-    lab: "Lab", base: Path, phase: Phase, error: BaseException, source: Path
-) -> list[tuple["Lab", int]]:
+    lab: Lab, base: Path, phase: Phase, error: BaseException, source: Path
+) -> list[tuple[Lab, int]]:
     """One fork of the lab for every call of the run, stopped there."""
     stopped: list[tuple[Lab, int]] = []
     for count in itertools.count(1):
@@ -78,7 +77,7 @@ def _sweep(
     raise AssertionError
 
 
-def _puts(lab: "Lab", run: Callable[[], object], prefix: str = "packs/") -> int:
+def _puts(lab: Lab, run: Callable[[], object], prefix: str = "packs/") -> int:
     """How many objects a run stores."""
     calls: list[FaultPoint] = []
     lab.store.fault = calls.append
@@ -92,11 +91,10 @@ def _puts(lab: "Lab", run: Callable[[], object], prefix: str = "packs/") -> int:
 
 @pytest.mark.parametrize("phase", ["before", "after"])
 def test_a_run_killed_at_any_call_leaves_a_valid_repository_and_its_packs_are_reused(
-    lab: "Lab",
+    lab: Lab,
     source: Path,
     tmp_path: Path,
     phase: Phase,
-    assert_invariants: "AssertInvariants",
 ) -> None:
     """Whatever n: the invariants hold, the next run succeeds and stores little again."""
     had = assert_invariants(lab.store, lab.root)
@@ -119,7 +117,7 @@ def test_a_run_killed_at_any_call_leaves_a_valid_repository_and_its_packs_are_re
 
 
 def test_a_call_that_acted_but_whose_reply_was_lost_ends_the_run_and_does_no_harm(
-    lab: "Lab", source: Path, tmp_path: Path, assert_invariants: "AssertInvariants"
+    lab: Lab, source: Path, tmp_path: Path
 ) -> None:
     """Some object is stored or some statement appended twice; both are harmless."""
     stopped = _sweep(lab, tmp_path, "after", StorageUnavailableError("no reply"), source)
@@ -133,7 +131,7 @@ def test_a_call_that_acted_but_whose_reply_was_lost_ends_the_run_and_does_no_har
 
 
 def test_a_run_reports_a_store_that_fails_at_any_call(
-    lab: "Lab", source: Path, tmp_path: Path
+    lab: Lab, source: Path, tmp_path: Path
 ) -> None:
     """No failure of the store is swallowed, so none can be mistaken for success."""
     total = len(_sweep(lab, tmp_path, "before", StorageUnavailableError("down"), source))
@@ -148,10 +146,9 @@ def test_a_run_reports_a_store_that_fails_at_any_call(
 @pytest.mark.parametrize("phase", ["before", "after"])
 def test_an_init_killed_at_any_call_can_be_repeated_or_finished(
     tmp_path: Path,
-    clock: "Clock",
+    clock: Clock,
     lock: LockMode,
     phase: Phase,
-    assert_invariants: "AssertInvariants",
 ) -> None:
     """Either there is no repository yet, or the keys that open it lie where they were to be."""
     for count in itertools.count(1):

@@ -11,14 +11,15 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from tests.support.forgery import Fields, ForgedTree, forge_snapshot
+from tests.support.forgery import forged_entry as entry
 from vault.crypto.keyfiles import load_writer
 from vault.model import Digest, EntryType
 from vault.repository.repository import Repository
 from vault.storage.choose_store import open_store
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
-Part: TypeAlias = tuple[tuple[Any, ...], tuple[Any, ...]]
-MakeEntry: TypeAlias = Callable[..., Part]
+Part: TypeAlias = tuple[Fields, Fields]
 DIRECTORY, SYMLINK, LINK = EntryType.DIRECTORY, EntryType.SYMLINK, EntryType.HARD_LINK
 
 GOOD, OTHER = b"good\n", b"other\n"
@@ -32,8 +33,6 @@ class Forge:
 
     repository: Path
     keys: Path
-    publish_tree: Any
-    entry: MakeEntry
 
     def open(self) -> tuple[Repository, Any]:
         """What is needed to publish."""
@@ -44,7 +43,6 @@ class Forge:
 
     def tree(self, *bad: Part | bytes, at: int = 3) -> list[Part | bytes]:
         """Good entries, and these in the middle of them."""
-        entry = self.entry
         good: list[Part | bytes] = [
             entry(b"", DIRECTORY),
             entry(b"a", data=GOOD),
@@ -54,20 +52,18 @@ class Forge:
         ]
         return [*good[:at], *bad, *good[at:]]
 
-    def __call__(self, *entries: Part | bytes, **options: Any) -> Any:
+    def __call__(self, *entries: Part | bytes, **options: Any) -> ForgedTree:
         """Publish."""
-        return self.publish_tree(
-            *self.open(), entries, data=[GOOD, OTHER], dataset="old", **options
-        )
+        return forge_snapshot(*self.open(), entries, data=[GOOD, OTHER], dataset="old", **options)
 
 
 @pytest.fixture
-def forger(repository: Path, keys: Path, forge: Any, entry: MakeEntry, vault: Vault) -> Forge:
+def forger(repository: Path, keys: Path) -> Forge:
     """Trees without the writer's checks."""
-    return Forge(repository=repository, keys=keys, publish_tree=forge, entry=entry)
+    return Forge(repository=repository, keys=keys)
 
 
-def _bad(entry: MakeEntry) -> dict[str, tuple[Part | bytes, bytes | None]]:
+def _bad() -> dict[str, tuple[Part | bytes, bytes | None]]:
     """By name: an entry that breaks a rule, and the path that can be told of it."""
     here = EVIL
     long = b"m/" + b"/".join([b"n" * 200] * 330)
@@ -93,7 +89,7 @@ def _bad(entry: MakeEntry) -> dict[str, tuple[Part | bytes, bytes | None]]:
     }  # fmt: skip
 
 
-CASES = list(_bad(lambda *_, **__: ((), ())))
+CASES = list(_bad())
 
 
 def _signs(out: str) -> list[str]:
@@ -113,10 +109,10 @@ def test_a_tree_that_is_forged_honestly_is_whole(vault: Vault, forger: Forge, ho
 
 @pytest.mark.parametrize("case", CASES)
 def test_others_are_given_and_the_bad_one_is_named(
-    vault: Vault, forger: Forge, entry: MakeEntry, home: Path, case: str
+    vault: Vault, forger: Forge, home: Path, case: str
 ) -> None:
     """By ls, cat, find, export-checksums, restore --include, and verify."""
-    bad, path = _bad(entry)[case]
+    bad, path = _bad()[case]
     entries = forger.tree(bad)
     if isinstance(bad, bytes):  # the content root covers what it holds
         entries = forger.tree(((0,), ()))
@@ -178,7 +174,7 @@ def test_others_are_given_and_the_bad_one_is_named(
 
 
 def test_verify_names_no_file_in_what_it_publishes(
-    vault: Vault, forger: Forge, entry: MakeEntry, repository: Path
+    vault: Vault, forger: Forge, repository: Path
 ) -> None:
     """The finding on the screen names the entry; the attestation anyone may read does not."""
     seq = forger(*forger.tree(entry(b"m/secret-name", SYMLINK, link=b""))).record.seq
@@ -195,7 +191,7 @@ def test_verify_names_no_file_in_what_it_publishes(
 
 
 def test_the_bad_one_itself_is_refused_with_its_reason(
-    vault: Vault, forger: Forge, entry: MakeEntry, home: Path
+    vault: Vault, forger: Forge, home: Path
 ) -> None:
     """It is not said to be missing; what really is, is."""
     seq = forger(*forger.tree(entry(EVIL, data=GOOD, holes=((0, 9),)))).record.seq
@@ -212,10 +208,10 @@ def test_the_bad_one_itself_is_refused_with_its_reason(
 
 
 def test_a_refusal_names_the_file_and_its_fault_as_sentences(
-    vault: Vault, forger: Forge, entry: MakeEntry, home: Path
+    vault: Vault, forger: Forge, home: Path
 ) -> None:
     """Not as Python writes bytes, and the subject once."""
-    bad = _bad(entry)
+    bad = _bad()
     for case in ("unknown type", "another shape"):
         part, path = bad[case]
         seq = forger(*forger.tree(part)).record.seq
@@ -226,9 +222,7 @@ def test_a_refusal_names_the_file_and_its_fault_as_sentences(
         assert path is None or "that can't be restored, first 'm/evil" in err
 
 
-def test_a_bad_directory_still_gives_its_members(
-    vault: Vault, forger: Forge, entry: MakeEntry, home: Path
-) -> None:
+def test_a_bad_directory_still_gives_its_members(vault: Vault, forger: Forge, home: Path) -> None:
     """As one without attributes, closed to others; so also the top, and one that is missing."""
     twice = ((b"user.a", b"1"), (b"user.a", b"2"))
     a, z = entry(b"a", data=GOOD), entry(b"m/z", data=OTHER)
@@ -255,9 +249,7 @@ def test_a_bad_directory_still_gives_its_members(
         assert replaced.stat().st_mode & 0o777 == 0o700, name
 
 
-def test_one_bad_entry_does_not_make_others_bad(
-    vault: Vault, forger: Forge, entry: MakeEntry
-) -> None:
+def test_one_bad_entry_does_not_make_others_bad(vault: Vault, forger: Forge) -> None:
     """A bad one that claims a late place, or leaves a directory, moves nothing."""
     bad = [entry(b"zzz", LINK, link=b"nowhere"), entry(b"x", SYMLINK, link=b"")]
     forger(*forger.tree(*bad))
@@ -266,7 +258,7 @@ def test_one_bad_entry_does_not_make_others_bad(
 
 
 def test_one_entry_in_the_wrong_place_displaces_no_other(
-    vault: Vault, forger: Forge, entry: MakeEntry, home: Path
+    vault: Vault, forger: Forge, home: Path
 ) -> None:
     """A well-formed one, or a whole directory, far before its place; the shorter row gives way."""
     late = [
@@ -287,9 +279,7 @@ def test_one_entry_in_the_wrong_place_displaces_no_other(
         assert not (target / "zz").exists()
 
 
-def test_diff_says_nothing_of_what_it_can_not_read(
-    vault: Vault, forger: Forge, entry: MakeEntry
-) -> None:
+def test_diff_says_nothing_of_what_it_can_not_read(vault: Vault, forger: Forge) -> None:
     """An entry that is bad in one of two snapshots was neither removed nor added."""
     good = forger(*forger.tree(entry(b"m/b", data=GOOD))).record.seq
     bad = forger(*forger.tree(entry(b"m/b", data=GOOD, holes=((0, 9),)))).record.seq
@@ -303,7 +293,7 @@ def test_diff_says_nothing_of_what_it_can_not_read(
     assert json.loads(out)["flaws"][0]["snapshot"] == bad
 
 
-def test_find_goes_on_in_other_snapshots(vault: Vault, forger: Forge, entry: MakeEntry) -> None:
+def test_find_goes_on_in_other_snapshots(vault: Vault, forger: Forge) -> None:
     """And says which had a bad entry; nothing found is graver than that."""
     forger(*forger.tree())
     bad = forger(*forger.tree(entry(b"m/b", SYMLINK, link=b""))).record.seq

@@ -10,10 +10,10 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.lab import Clock, Lab, MakeRepository
 from vault.errors import IntegrityError
 from vault.format import inventory
 from vault.format.entry import Entry
@@ -22,21 +22,14 @@ from vault.machine.workers import make_workers
 from vault.model import EntryType, LockMode
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.repository.reader import Reader
-from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
-from vault.restore.syscalls import Fs
+from vault.restore import RestoreOutcome, RestoreReport
 from vault.storage.local import LocalStore
-
-if TYPE_CHECKING:
-    from tests.conftest import Clock, Lab, MakeRepository
 
 VERIFIER = Path(__file__).parents[1] / "independent" / "verify_ledger.py"
 LARGE = 9 << 20  # bytes; read in pieces
 
 
-@pytest.fixture(autouse=True)
-def _no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flushing this machine's whole file system is not what is tested."""
-    monkeypatch.setattr(Fs, "syncfs", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_syncfs")
 
 
 @pytest.fixture(scope="module")
@@ -77,42 +70,32 @@ def _plant_odd(top: bytes) -> None:
         os.setxattr(folder / "large", "user.colour", b"\0blue\xff")
 
 
-def run(lab: "Lab", record: Record, target: Path) -> RestoreReport:
+def run(lab: Lab, record: Record, target: Path) -> RestoreReport:
     """A restore with threads."""
-    scratch = lab.base / "scratch"
-    scratch.mkdir(exist_ok=True)
     with make_workers(2) as workers:
-        return restore_snapshot(
-            lab.open(),
-            lab.recovery,
-            RestoreRequest(record=record, target=target, tool="vault test"),
-            local=lab.local,
-            scratch=scratch,
-            workers=workers,
-        )
+        return lab.restore(record, target, workers=workers)
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
+def lab(make_repository: MakeRepository) -> Lab:
     """With the chunk sizes that repositories have by default."""
-    made: Lab = make_repository(
+    return make_repository(
         data_chunk=(262_144, 1_048_576, 4_194_304),
         tree_chunk=(4_096, 16_384, 65_536),
         block_size=1_048_576,
         pack_size=33_554_432,
     )
-    return made
 
 
 @pytest.fixture
-def record(lab: "Lab", source: Path) -> Record:
+def record(lab: Lab, source: Path) -> Record:
     """A snapshot of it."""
     with make_workers(2) as workers:
         return lab.snapshot(source, workers=workers).record
 
 
 @pytest.fixture
-def restored(lab: "Lab", record: Record, tmp_path: Path) -> Path:
+def restored(lab: Lab, record: Record, tmp_path: Path) -> Path:
     """What came back, proven."""
     target = tmp_path / "restored"
     assert run(lab, record, target).outcome is RestoreOutcome.RECOVERED
@@ -135,7 +118,7 @@ def test_rsync_finds_no_difference(source: Path, restored: Path) -> None:
     assert done.stdout == ".f..t...... library/os.py\n"
 
 
-def test_sha256sum_agrees(lab: "Lab", record: Record, restored: Path) -> None:
+def test_sha256sum_agrees(lab: Lab, record: Record, restored: Path) -> None:
     """Lines made from the signed tree pass in the restored one; one changed byte does not."""
     lines = b"".join(_checksum_line(entry) for entry in _files(lab, record))
     assert lines.count(b"\n") > 500
@@ -151,7 +134,7 @@ def test_sha256sum_agrees(lab: "Lab", record: Record, restored: Path) -> None:
     assert b"odd/large: FAILED" in done.stdout
 
 
-def _files(lab: "Lab", record: Record) -> Iterator[Entry]:
+def _files(lab: Lab, record: Record) -> Iterator[Entry]:
     scratch = lab.base / "reading"
     scratch.mkdir()
     reader = Reader(lab.open(), lab.recovery.recipient, record, scratch=scratch)
@@ -193,15 +176,15 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lived_in(
-    make_repository: "MakeRepository",
+    make_repository: MakeRepository,
     directory: Path,
-    clock: "Clock",
+    clock: Clock,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> "Lab":
+) -> Lab:
     """Several snapshots, two more hosts, a revocation, a delta inventory, restores."""
     store = LocalStore.create(directory, clock=clock)
-    lab: Lab = make_repository(LockMode.NONE, name="local", store=store, pack_size=2048)
+    lab = make_repository(LockMode.NONE, name="local", store=store, pack_size=2048)
     monkeypatch.setattr(inventory, "_DELTA_FROM", 4)
     top = tmp_path / "top"
     top.mkdir()
@@ -225,14 +208,14 @@ def lived_in(
 
 
 def test_independent_verifier_finds_nothing(
-    lived_in: "Lab", directory: Path, findings: Callable[[Path, str], list[str]]
+    lived_in: Lab, directory: Path, findings: Callable[[Path, str], list[str]]
 ) -> None:
     """Two readings of the format agree on a repository that the library made."""
     assert findings(directory, str(lived_in.root)) == []
 
 
 def test_independent_verifier_finds_tampering(
-    lived_in: "Lab", directory: Path, tmp_path: Path, findings: Callable[[Path, str], list[str]]
+    lived_in: Lab, directory: Path, tmp_path: Path, findings: Callable[[Path, str], list[str]]
 ) -> None:
     """Every kind of object, changed, cut and taken away."""
     for kind in ("packs", "inventory", "domains", "evidence", "ledger"):
@@ -255,7 +238,7 @@ def _harm(path: Path, harm: str) -> None:
         path.write_bytes(data[:-1])
 
 
-def test_names_are_digests(lived_in: "Lab", directory: Path) -> None:
+def test_names_are_digests(lived_in: Lab, directory: Path) -> None:
     """`sha256sum` alone can check every object that names its digest."""
     checked = 0
     for kind in ("packs", "inventory", "domains", "evidence", "index"):

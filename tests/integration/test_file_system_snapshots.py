@@ -8,15 +8,13 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab
 from vault.machine import filesystems, mounts
 from vault.snapshot import safe_open, unchanged
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
 
 _CREATE_SNAPSHOT = (
     1 << 30 | 4096 << 16 | 0x94 << 8 | 23
@@ -57,13 +55,6 @@ def loops() -> Iterator[_Loops]:
         pytest.skip("only root mounts")
     with contextlib.ExitStack() as stack:
         yield _Loops(stack)
-
-
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """A repository without a snapshot; its clock is years ahead, so no file is young."""
-    made: Lab = make_repository()
-    return made
 
 
 @pytest.fixture
@@ -146,7 +137,7 @@ def _within_a_tick(btrfs: _Btrfs) -> tuple[Path, Path]:
 
 
 def test_the_next_snapshot_of_a_btrfs_is_not_read_again(
-    lab: "Lab", btrfs: _Btrfs, read: list[str], monkeypatch: pytest.MonkeyPatch
+    lab: Lab, btrfs: _Btrfs, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the PATH nor the device number is last time's; what is new is read."""
     monkeypatch.setattr(unchanged, "MARGIN_NS", 0)  # else the test would have to wait for it
@@ -172,7 +163,7 @@ def test_the_next_snapshot_of_a_btrfs_is_not_read_again(
 @pytest.mark.parametrize("is_guarded", [True, False])
 @pytest.mark.parametrize("is_back", [False, True])
 def test_a_write_in_the_tick_of_a_btrfs_snapshot_is_not_lost(
-    lab: "Lab", btrfs: _Btrfs, monkeypatch: pytest.MonkeyPatch, *, is_back: bool, is_guarded: bool
+    lab: Lab, btrfs: _Btrfs, monkeypatch: pytest.MonkeyPatch, *, is_back: bool, is_guarded: bool
 ) -> None:
     """Its times, size and inode are those of before, whichever of the two comes first."""
     before, after = _within_a_tick(btrfs)
@@ -188,7 +179,7 @@ def test_a_write_in_the_tick_of_a_btrfs_snapshot_is_not_lost(
 @pytest.mark.parametrize("is_guarded", [True, False])
 @pytest.mark.parametrize("kind", ["others", "copies", "changed"])
 def test_subvolumes_that_are_not_one_give_each_other_nothing(
-    lab: "Lab",
+    lab: Lab,
     btrfs: _Btrfs,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
@@ -276,7 +267,7 @@ def volume(loops: _Loops, tmp_path: Path) -> _Volume:
     return made
 
 
-def _last(lab: "Lab", loops: _Loops, image: Path, read: list[str]) -> None:
+def _last(lab: Lab, loops: _Loops, image: Path, read: list[str]) -> None:
     """Take the snapshot of last time, and forget what it read."""
     lab.snapshot(loops.mount(image, image.with_name("last-time")))
     assert sorted(read) == ["x", "y", "young", "z"]
@@ -284,7 +275,7 @@ def _last(lab: "Lab", loops: _Loops, image: Path, read: list[str]) -> None:
 
 
 def test_the_next_snapshot_of_a_volume_is_not_read_again(
-    lab: "Lab", loops: _Loops, volume: _Volume, read: list[str]
+    lab: Lab, loops: _Loops, volume: _Volume, read: list[str]
 ) -> None:
     """But for what changed in the minute of last time's newest: it may be the snapshot's own."""
     _last(lab, loops, volume.snapshot("monday"), read)
@@ -294,7 +285,7 @@ def test_the_next_snapshot_of_a_volume_is_not_read_again(
 
 
 def test_another_snapshot_at_the_same_path_is_not_read_again_either(
-    lab: "Lab", loops: _Loops, volume: _Volume, read: list[str]
+    lab: Lab, loops: _Loops, volume: _Volume, read: list[str]
 ) -> None:
     """Nor is it taken for the one of last time, though the device number may be its."""
     monday = volume.snapshot("monday")
@@ -312,7 +303,7 @@ def test_another_snapshot_at_the_same_path_is_not_read_again_either(
 @pytest.mark.parametrize("is_back", [False, True])
 @pytest.mark.parametrize("is_same_path", [False, True])
 def test_a_write_in_the_tick_of_a_volumes_snapshot_is_not_lost(
-    lab: "Lab",
+    lab: Lab,
     loops: _Loops,
     volume: _Volume,
     read: list[str],
@@ -344,7 +335,7 @@ def test_a_write_in_the_tick_of_a_volumes_snapshot_is_not_lost(
 
 @pytest.mark.parametrize("why", ["uuid", "writable", "directory"])
 def test_what_may_be_another_file_system_is_read_whole(
-    lab: "Lab", loops: _Loops, volume: _Volume, read: list[str], why: str
+    lab: Lab, loops: _Loops, volume: _Volume, read: list[str], why: str
 ) -> None:
     """With another UUID, or written to; so is another directory of the same one."""
     if why == "directory":
@@ -369,7 +360,7 @@ def test_what_may_be_another_file_system_is_read_whole(
 
 
 def test_what_a_killed_run_read_is_of_its_own_path(
-    lab: "Lab", loops: _Loops, volume: _Volume, read: list[str], monkeypatch: pytest.MonkeyPatch
+    lab: Lab, loops: _Loops, volume: _Volume, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its journal names no newest time; the same PATH goes on from it, another does not."""
     one = loops.mount(volume.snapshot("monday"), volume.image.with_name("one"))

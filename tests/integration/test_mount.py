@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from tests.support.forgery import forge_snapshot
+from tests.support.forgery import forged_entry as entry
 from vault.crypto.keyfiles import load_writer
 from vault.model import Digest, EntryType
 from vault.repository.repository import Repository
@@ -221,12 +223,12 @@ def test_a_signal_unmounts(
 
 
 @pytest.fixture
-def forged(repository: Path, keys: Path, forge: Callable[..., Any]) -> Callable[..., Any]:
+def forged(repository: Path, keys: Path) -> Callable[..., Any]:
     """Publishes a tree of these entries without the writer's checks."""
     key = load_writer(keys / "writer.key")
     root = Digest.parse(key.repository.root)
     opened = Repository.open(open_store(str(repository)), root, clock=lambda: datetime.now(UTC))
-    return lambda *entries: forge(opened, key, entries, data=[b"good"])
+    return lambda *entries: forge_snapshot(opened, key, entries, data=[b"good"])
 
 
 @pytest.mark.parametrize("status", [0, 3])
@@ -234,7 +236,6 @@ def test_a_bad_entry_makes_a_copy_fail_and_the_exit_code_tell(
     mounted: Mounted,
     place: Path,
     forged: Callable[..., Any],
-    entry: Callable[..., Any],
     status: int,
 ) -> None:
     """All others are copied; the bad one is an I/O error, not a file that was never there."""

@@ -8,10 +8,10 @@ import stat
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
+from tests.support.powercut import Disk, Recorder
 from vault.crypto.keyfiles import RepositoryAddress, WriterKey, save_writer
 from vault.crypto.keys import RecipientKey, SigningKey
 from vault.errors import ConfigError
@@ -23,17 +23,13 @@ from vault.snapshot.lastrun import EntryListWriter
 from vault.snapshot.list_records import ListHead, ListRecord
 from vault.storage.local import LocalStore
 
-if TYPE_CHECKING:
-    from tests.powercut.conftest import Disk, Recorder
-
-Record: TypeAlias = "Callable[..., Recorder]"
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 SOON, LATE = (Retention(mode=LockMode.GOVERNANCE, until=NOW + timedelta(days=n)) for n in (1, 2))
 OBJECTS = {"ledger/0": b"one", "ledger/0~2": b"two" * 9000, "probe/a": b"free", "probe/a~2": b"2"}
 LOCKED = {"ledger/0", "ledger/0~2"}
 
 
-def _use_store(root: Path, recorder: "Recorder") -> None:
+def _use_store(root: Path, recorder: Recorder) -> None:
     """Versions with locks and without, one that is extended, and two that are deleted."""
     store = LocalStore.create(root, clock=lambda: NOW)
     recorder.mark("made")
@@ -54,7 +50,7 @@ def _use_store(root: Path, recorder: "Recorder") -> None:
     recorder.mark("deleted the newest")
 
 
-def _check_store(disk: "Disk", root: Path) -> None:
+def _check_store(disk: Disk, root: Path) -> None:
     said = disk.marks
     assert not said or disk.find(root) is not None
     deleted = {"probe/a"} if "deleted the former" in said else set()
@@ -72,10 +68,10 @@ def _check_store(disk: "Disk", root: Path) -> None:
                 assert lock["until"] == "2030-01-03T00:00:00Z"
 
 
-def test_a_store(record: Record, tmp_path: Path) -> None:
+def test_a_store(tmp_path: Path) -> None:
     """A version is there whole, with its lock, or not at all; what was told stays so."""
     root = tmp_path / "above" / "store"
-    with record(tmp_path) as recorder:
+    with Recorder(tmp_path) as recorder:
         _use_store(root, recorder)
     disks = list(recorder.cuts())
     assert len(disks) > 30
@@ -86,10 +82,10 @@ def test_a_store(record: Record, tmp_path: Path) -> None:
             raise AssertionError(f"after {disk.after}, said {disk.marks}: {error}") from error
 
 
-def test_a_directory_that_another_run_made_is_synced(record: Record, tmp_path: Path) -> None:
+def test_a_directory_that_another_run_made_is_synced(tmp_path: Path) -> None:
     """It may have been killed before it came to that."""
     data = b"data"
-    with record(tmp_path) as recorder:
+    with Recorder(tmp_path) as recorder:
         LocalStore.create(tmp_path / "store")
         (tmp_path / "store/packs").mkdir()
         LocalStore(tmp_path / "store").put("packs/0", data, sha256=hashlib.sha256(data).digest())
@@ -154,10 +150,10 @@ def _keep_attestation(place: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("keep", [_save_key, _remember_heads, _commit_lists, _keep_attestation])
-def test_a_file(record: Record, tmp_path: Path, keep: Callable[[Path], Iterator[Path]]) -> None:
+def test_a_file(tmp_path: Path, keep: Callable[[Path], Iterator[Path]]) -> None:
     """It is the former or the new one, whole; once the call returned, the new one."""
     whole: list[bytes | None] = [None]
-    with record(tmp_path) as recorder:
+    with Recorder(tmp_path) as recorder:
         for path in keep(tmp_path):
             recorder.mark("kept")
             whole.append(path.read_bytes())

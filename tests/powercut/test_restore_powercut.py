@@ -8,10 +8,13 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
+from tests.support.filesystems import NoExchange
+from tests.support.powercut import Disk, Recorder, Tree
+from tests.support.trees import plant_tree
 from vault.errors import LocalError
 from vault.machine.workers import InlineExecutor
 from vault.restore.journal import Journal, Journals, Local, Subject
@@ -22,11 +25,8 @@ from vault.restore.syscalls import Fs
 from vault.restore.target import inspect
 from vault.restore.undo_finalize import Undone, finalize, undo_restore, unfinished
 
-if TYPE_CHECKING:
-    from tests.powercut.conftest import Disk, Recorder, Tree
-
-OLD: "Tree" = {"old": b"former", "deep": None, "deep/file": b"former too"}
-NEW: "Tree" = {"new": b"state", "sub": None, "sub/file": b"restored", "lost+found": None}
+OLD: Tree = {"old": b"former", "deep": None, "deep/file": b"former too"}
+NEW: Tree = {"new": b"state", "sub": None, "sub/file": b"restored", "lost+found": None}
 MODE, MTIME = 0o751, -7
 HOLDER = ".target.vault-0123abcd"
 NOTE = f"{HOLDER}.note"
@@ -34,14 +34,6 @@ SUBJECT = Subject(repository="ab" * 16, snapshot=7, digest="cd" * 32)
 FAR = str(1 << 62)  # ns; building a disk again changes every inode's time of change
 
 Steps: TypeAlias = Callable[["Machine"], None]
-
-
-class NoExchange(Fs):
-    """A file system that can't swap names."""
-
-    def exchange(self, directory: int, one: bytes, around: int, other: bytes) -> None:
-        """Say so."""
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
 class Full(Fs):
@@ -63,16 +55,6 @@ class Full(Fs):
         super().chmod(fd, mode)
 
 
-def plant(root: Path, tree: "Tree") -> None:
-    """Make a small tree."""
-    root.mkdir(exist_ok=True)
-    for name, data in tree.items():
-        if data is None:
-            (root / name).mkdir()
-        else:
-            (root / name).write_bytes(data)
-
-
 def prove(fd: int, fs: Fs) -> bytes:
     """What is at a descriptor; stands for an attestation."""
     return read_back(fd, executor=InlineExecutor(), fs=fs).root.hex().encode()
@@ -86,8 +68,7 @@ class Machine:
     state: Path
     former: str
     fs: Fs
-    record: "Callable[..., Recorder]"
-    recorder: "Recorder | None" = None
+    recorder: Recorder | None = None
 
     @property
     def target(self) -> Path:
@@ -95,7 +76,7 @@ class Machine:
         return self.room / "target"
 
     @property
-    def before(self) -> "Tree | None":
+    def before(self) -> Tree | None:
         """Content of the former state."""
         known: dict[str, Tree | None] = {
             "missing": None, "full": OLD, "mount": {"lost+found": None},
@@ -119,7 +100,7 @@ class Machine:
         """A whole restore: stage, prove, promote, record; `finalize` is left."""
         with self.staging() as staging:
             self.mark("began")
-            plant(Path(os.fsdecode(staging.path)), NEW)
+            plant_tree(Path(os.fsdecode(staging.path)), NEW)
             Path(os.fsdecode(staging.path)).chmod(MODE)
             os.utime(staging.fd, ns=(5, MTIME))
             promotion = Promotion(staging)
@@ -133,7 +114,7 @@ class Machine:
     def fail(self) -> None:
         """A restore that ends by an error before anything is proven."""
         with contextlib.suppress(LocalError), self.staging() as staging:
-            plant(Path(os.fsdecode(staging.path)), NEW)
+            plant_tree(Path(os.fsdecode(staging.path)), NEW)
             Promotion(staging)
             self.mark("failing")
             raise LocalError("the store is gone")
@@ -164,21 +145,21 @@ class Machine:
         if self.recorder is not None:
             self.recorder.mark(text)
 
-    def run(self, steps: Steps) -> "Recorder":
+    def run(self, steps: Steps) -> Recorder:
         """Record them."""
-        with self.record(self.room, self.state) as recorder:
+        with Recorder(self.room, self.state) as recorder:
             self.recorder = recorder
             steps(self)
             self.recorder = None
         return recorder
 
-    def journals(self, disk: "Disk") -> list[dict[str, Any]]:
+    def journals(self, disk: Disk) -> list[dict[str, Any]]:
         """What the disk has; each is whole."""
         place = self.state / "restores"
         names = [name for name in disk.list(place) if name.endswith(".json")]
         return [json.loads(disk.read(place / name) or b"") for name in names]
 
-    def built(self, disk: "Disk") -> None:
+    def built(self, disk: Disk) -> None:
         """This machine after the cut: the journal and the note know the new inode numbers."""
         numbers = {str(old): str(new) for old, new in disk.build().items()}
         places = [*self.state.glob("restores/*.json"), *self.room.glob("*.note")]
@@ -195,20 +176,20 @@ class Machine:
 # --- what holds whenever the power fails ---
 
 
-def is_former(disk: "Disk", machine: Machine) -> bool:
+def is_former(disk: Disk, machine: Machine) -> bool:
     """Whether TARGET is what it was; the snapshot's own lost+found went with what was undone."""
     found = outside(disk.tree(machine.target))
     return found == machine.before or (machine.former == "mount" and not found)
 
 
-def outside(tree: "Tree | None") -> "Tree | None":
+def outside(tree: Tree | None) -> Tree | None:
     """Without staging in a mount point."""
     if tree is None:
         return None
     return {name: data for name, data in tree.items() if not name.startswith(HOLDER)}
 
 
-def check_disk(disk: "Disk", machine: Machine) -> None:
+def check_disk(disk: Disk, machine: Machine) -> None:
     """What the journal says, what was announced, and what is there agree."""
     target = outside(disk.tree(machine.target))
     holder = (machine.target if machine.former == "mount" else machine.room) / HOLDER
@@ -237,7 +218,7 @@ def check_disk(disk: "Disk", machine: Machine) -> None:
     check_announced(disk, machine, journals)
 
 
-def check_announced(disk: "Disk", machine: Machine, journals: list[dict[str, Any]]) -> None:
+def check_announced(disk: Disk, machine: Machine, journals: list[dict[str, Any]]) -> None:
     """What a command said last is true after a power cut, too."""
     said = disk.marks[-1] if disk.marks else ""
     if said == "began":
@@ -256,7 +237,7 @@ def check_announced(disk: "Disk", machine: Machine, journals: list[dict[str, Any
         assert not journals
 
 
-def check_ways_on(disk: "Disk", machine: Machine) -> None:
+def check_ways_on(disk: Disk, machine: Machine) -> None:
     """Both ways lead to an end that a person can have meant; nothing is left of either."""
     for forward in (True, False):
         machine.built(disk)
@@ -330,7 +311,6 @@ def machine(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     former: str,
-    record: "Callable[..., Recorder]",
 ) -> Iterator[Machine]:
     """A machine whose file system can exchange names, or can't."""
     room, state = tmp_path / "room", tmp_path / "state"
@@ -338,14 +318,14 @@ def machine(
     state.mkdir(mode=0o700)
     target = room / "target"
     if former == "full":
-        plant(target, OLD)
+        plant_tree(target, OLD)
     elif former != "missing":
         target.mkdir()
     if former == "mount":
         subprocess.run(["mount", "-t", "tmpfs", "none", target], check=True)
         (target / "lost+found").mkdir()
     fs = Fs() if request.param == "exchange" else NoExchange()
-    yield Machine(room=room, state=state, former=former, fs=fs, record=record)
+    yield Machine(room=room, state=state, former=former, fs=fs)
     if former == "mount":
         subprocess.run(["umount", target], check=True)
 

@@ -109,6 +109,34 @@ def test_a_unit_test_without_a_module_is_found() -> None:
     assert not _module_of(Path("format/test_trees.py")).exists()
 
 
+def test_tests_share_by_tests_support_alone() -> None:
+    """Neither a test nor a conftest is imported; what is shared imports no test either."""
+    files = [path for path in (TOP / "tests").rglob("*.py") if path.parent.name != "mutants"]
+    assert len(files) > 150
+    found = {str(path.relative_to(TOP)): set(_tests_imported(path)) for path in files}
+    assert {name: each for name, each in found.items() if each} == {}
+
+
+def test_a_test_that_imports_a_test_is_found(tmp_path: Path) -> None:
+    """The control: in each form that an import has, at the top and inside a function."""
+    path = tmp_path / "test_a.py"
+    path.write_text(
+        "from tests.support.lab import Lab\nfrom tests.unit.test_b import c\n"
+        "def f():\n    import tests.conftest\n    from tests.faults import test_d\n",
+        "ascii",
+    )
+    assert list(_tests_imported(path)) == [
+        "tests.unit.test_b.c", "tests.conftest", "tests.faults.test_d",
+    ]  # fmt: skip
+
+
+def test_an_oracle_imports_nothing_of_what_it_judges() -> None:
+    """The second verifier knows the format's pages, and Python, and no more."""
+    graph = grimp.build_graph("tests", include_external_packages=True, cache_dir=None)
+    modules = graph.find_modules_directly_imported_by("tests.independent.verify_ledger")
+    assert {each.split(".")[0] for each in modules} <= sys.stdlib_module_names | {"cryptography"}
+
+
 def test_each_dependency_is_imported_by_the_owners_that_its_page_names() -> None:
     """By no other module; and by each of them, so that the page forgets none."""
     page = (TOP / "docs/dependencies.md").read_text()
@@ -148,6 +176,22 @@ def _renamed(path: Path) -> Iterator[tuple[str, str]]:
             for each in node.names:
                 if each.asname and each.name.islower():
                     yield f"{node.module}.{each.name}", each.asname
+
+
+def _tests_imported(path: Path) -> Iterator[str]:
+    """What of the tests a file imports that is a test itself, or holds fixtures."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        match node:
+            case ast.Import(names=names):
+                imported = [each.name for each in names]
+            case ast.ImportFrom(module=str(module), names=names):
+                imported = [f"{module}.{each.name}" for each in names]
+            case _:
+                continue
+        for name in imported:
+            parts = name.split(".")
+            if any(part == "conftest" or part.startswith("test_") for part in parts):
+                yield name
 
 
 def _module_of(test: Path) -> Path:

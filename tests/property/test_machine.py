@@ -7,7 +7,6 @@ import dataclasses
 import random
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -20,15 +19,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.support.invariants import assert_invariants
+from tests.support.lab import Host, Lab, MakeRepository
+from tests.support.randomtrees import Look, look
 from vault.errors import WrongKeyError
 from vault.model import LockMode
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.restore import RestoreOutcome
 from vault.storage.memory import FaultPoint
-
-if TYPE_CHECKING:
-    from tests.conftest import AssertInvariants, Host, Lab, MakeRepository
-    from tests.property.conftest import Look, Toolbox
 
 DATASETS = ("alpha", "beta")
 MOST_HOSTS = 3
@@ -45,21 +43,17 @@ class Saved:
 
     seq: int
     host: str
-    tree: "Look"
+    tree: Look
     void: bool = False
 
 
 class Machine(RuleBasedStateMachine):
     """The repository, its hosts, and the model."""
 
-    def __init__(
-        self, lab: "Lab", toolbox: "Toolbox", room: Path, assert_invariants: "AssertInvariants"
-    ) -> None:
+    def __init__(self, lab: Lab, room: Path) -> None:
         super().__init__()
         self.lab = lab
-        self.toolbox = toolbox
         self.room = room
-        self.assert_invariants = assert_invariants
         self.hosts: dict[str, Host] = {"first": lab.host}
         self.revoked: dict[str, Host] = {}
         self.names = (f"host{number}" for number in range(100))
@@ -182,48 +176,46 @@ class Machine(RuleBasedStateMachine):
             if not saved.void:
                 self._check(saved)
         if not self.revoked:
-            self.assert_invariants(self.lab.store, self.lab.root)
+            assert_invariants(self.lab.store, self.lab.root)
         shutil.rmtree(self.room)
 
     def _take(self, name: str, dataset: str) -> None:
         taken = self.lab.with_host(self.hosts[name]).snapshot(
             self.sources[dataset], dataset=dataset
         )
-        tree = self.toolbox.look(self.sources[dataset])
+        tree = look(self.sources[dataset])
         self.saved[taken.record.seq] = Saved(seq=taken.record.seq, host=name, tree=tree)
 
     def _note_published(self, name: str, dataset: str) -> None:
         """A run that was killed after its manifest's PUT had published."""
         for record in self.lab.open().ledger.snapshots(dataset):
             if record.seq not in self.saved:
-                tree = self.toolbox.look(self.sources[dataset])
+                tree = look(self.sources[dataset])
                 self.saved[record.seq] = Saved(seq=record.seq, host=name, tree=tree)
 
     def _check(self, saved: Saved) -> None:
         target = self.room / "target"
         record = self.lab.open().ledger.records[saved.seq]
-        report = self.toolbox.restore(self.lab, record, target)
+        report = self.lab.restore(record, target)
         assert report.outcome is RestoreOutcome.RECOVERED
         assert report.statement is not None
-        assert self.toolbox.look(target) == saved.tree
+        assert look(target) == saved.tree
         assert sorted(self.room.glob(".target*")) == []
         shutil.rmtree(target)
 
 
 def test_every_snapshot_that_counts_restores(
-    make_repository: "MakeRepository",
-    toolbox: "Toolbox",
+    make_repository: MakeRepository,
     tmp_path: Path,
-    assert_invariants: "AssertInvariants",
 ) -> None:
     """Against a model, in random order."""
-    template: Lab = make_repository(LockMode.GOVERNANCE)
+    template = make_repository(LockMode.GOVERNANCE)
     rooms = (tmp_path / f"room{number}" for number in range(10_000))
 
     def machine() -> Machine:
         room = next(rooms)
         room.mkdir()
         lab = dataclasses.replace(template.fork(room / "first"), base=room)
-        return Machine(lab, toolbox, room, assert_invariants)
+        return Machine(lab, room)
 
     run_state_machine_as_test(machine, settings=MODEST)  # type: ignore[arg-type]  # takes any factory

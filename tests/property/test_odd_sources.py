@@ -11,18 +11,16 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.lab import Lab
 from vault.format.entry import Entry
+from vault.ledger.records import Record
 from vault.repository.reader import Reader
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
-    from vault.ledger.records import Record
 
 MIN_TIME, MAX_TIME = -(2**63), 2**63 - 1  # ns, docs/format.md 8
 SPARSE, DATA = 900_000, 20_000  # bytes: of the sparse file, and of the data it begins with
@@ -78,13 +76,6 @@ def _everything(*, odd: bool) -> st.SearchStrategy[dict[str, Any]]:
             "holes": st.none() | _holes if odd else st.none(),
         }
     )
-
-
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """An empty repository."""
-    made: Lab = make_repository()
-    return made
 
 
 def _plant(top: Path) -> dict[str, bytes]:
@@ -185,7 +176,7 @@ class _Oddly:
         return offset + said[offset % len(said)]
 
 
-def _entries(lab: "Lab", record: "Record", scratch: Path) -> dict[str, Entry]:
+def _entries(lab: Lab, record: "Record", scratch: Path) -> dict[str, Entry]:
     own = Path(mkdtemp(dir=scratch))
     reader = Reader(lab.open(), lab.recovery.recipient, record, scratch=own)
     try:
@@ -233,7 +224,7 @@ def _broken(drawn: dict[str, Any]) -> set[str]:
 @MODEST
 @given(drawn=_everything(odd=False))
 def test_what_a_kernel_can_say_is_stored_as_it_is_said(
-    lab: "Lab", tmp_path: Path, drawn: dict[str, Any]
+    lab: Lab, tmp_path: Path, drawn: dict[str, Any]
 ) -> None:
     """No problem is reported; content, attributes and links come back, also by a second run."""
     room = Path(mkdtemp(dir=tmp_path))
@@ -258,7 +249,7 @@ def test_what_a_kernel_can_say_is_stored_as_it_is_said(
 @MODEST
 @given(drawn=_everything(odd=True))
 def test_what_none_should_say_costs_what_is_broken_and_nothing_else(
-    lab: "Lab", tmp_path: Path, drawn: dict[str, Any]
+    lab: Lab, tmp_path: Path, drawn: dict[str, Any]
 ) -> None:
     """Problems are of entries with a broken field; all can be listed and read, twice in a row."""
     room = Path(mkdtemp(dir=tmp_path))

@@ -7,21 +7,18 @@ import stat
 import time
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.lab import Lab
+from tests.support.randomtrees import Node, look, plant, show_differences, trees
 from vault.format.content_root import ContentRoot
 from vault.model import EntryType
 from vault.repository.reader import Reader
 from vault.restore import RestoreOutcome
 from vault.snapshot import safe_open
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
-    from tests.property.conftest import Toolbox
 
 MODEST = settings(
     deadline=None,
@@ -31,20 +28,13 @@ MODEST = settings(
 )
 
 
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """An empty repository with small chunks, blocks and packs."""
-    made: Lab = make_repository()
-    return made
-
-
-def _fresh(lab: "Lab", tmp_path: Path) -> tuple["Lab", Path]:
+def _fresh(lab: Lab, tmp_path: Path) -> tuple[Lab, Path]:
     """The repository as it was made, in a room of its own."""
     room = Path(mkdtemp(dir=tmp_path))
     return lab.fork(room / "host"), room
 
 
-def _proven_root(lab: "Lab", seq: int, scratch: Path) -> bytes:
+def _proven_root(lab: Lab, seq: int, scratch: Path) -> bytes:
     """Content root of the tree that was signed."""
     repository = lab.open()
     root = ContentRoot()
@@ -60,24 +50,22 @@ def _proven_root(lab: "Lab", seq: int, scratch: Path) -> bytes:
 
 @MODEST
 @given(data=st.data())
-def test_any_tree_comes_back(
-    lab: "Lab", toolbox: "Toolbox", tmp_path: Path, data: st.DataObject
-) -> None:
+def test_any_tree_comes_back(lab: Lab, tmp_path: Path, data: st.DataObject) -> None:
     """Snapshot, restore with proof: equal content root, and equal to an independent look."""
     one, room = _fresh(lab, tmp_path)
     top = room / "source"
-    toolbox.plant(data.draw(toolbox.trees()), os.fsencode(top))
-    before = toolbox.look(top)
+    plant(data.draw(trees()), os.fsencode(top))
+    before = look(top)
     taken = one.snapshot(top, allow_empty=True)
     assert taken.body.complete
-    report = toolbox.restore(one, taken.record, room / "target")
+    report = one.restore(taken.record, room / "target")
     assert report.outcome is RestoreOutcome.RECOVERED
     assert report.proof is not None
     (room / "reader").mkdir()
     assert report.proof.disk_root == _proven_root(one, taken.record.seq, room / "reader")
-    after = toolbox.look(room / "target")
-    assert after == before, toolbox.show_differences(before, after)
-    assert toolbox.look(top) == before
+    after = look(room / "target")
+    assert after == before, show_differences(before, after)
+    assert look(top) == before
     shutil.rmtree(room)
 
 
@@ -128,8 +116,7 @@ def _change(top: bytes, draw: random.Random) -> set[bytes]:
 @settings(MODEST, max_examples=40)  # each waits for the kernel's clock
 @given(data=st.data(), seed=st.integers(0, 2**32))
 def test_what_changed_is_read_again_and_nothing_else(
-    lab: "Lab",
-    toolbox: "Toolbox",
+    lab: Lab,
     tmp_path: Path,
     data: st.DataObject,
     seed: int,
@@ -137,11 +124,11 @@ def test_what_changed_is_read_again_and_nothing_else(
     """Two snapshots with changes in between: both restore right; unchanged files stay unread."""
     one, room = _fresh(lab, tmp_path)
     top = os.fsencode(room / "source")
-    toolbox.plant(data.draw(toolbox.trees()), top)
+    plant(data.draw(trees()), top)
     first = one.snapshot(room / "source", allow_empty=True)
-    before = toolbox.look(top)
+    before = look(top)
     changed = _change(top, random.Random(seed))
-    middle = toolbox.look(top)
+    middle = look(top)
     one.clock.advance(hours=1)
     with pytest.MonkeyPatch.context() as monkeypatch:
         opened = _Opened(monkeypatch)
@@ -153,25 +140,25 @@ def test_what_changed_is_read_again_and_nothing_else(
         assert path in changed or from_the_future or stat.S_ISDIR(status.st_mode), path
     for taken, expected in ((second, middle), (first, before)):
         target = room / f"target{taken.record.seq}"
-        assert toolbox.restore(one, taken.record, target).outcome is RestoreOutcome.RECOVERED
-        found = toolbox.look(target)
-        assert found == expected, toolbox.show_differences(expected, found)
+        assert one.restore(taken.record, target).outcome is RestoreOutcome.RECOVERED
+        found = look(target)
+        assert found == expected, show_differences(expected, found)
     shutil.rmtree(room)
 
 
-def test_the_strategy_makes_what_it_says(toolbox: "Toolbox", tmp_path: Path) -> None:
+def test_the_strategy_makes_what_it_says(tmp_path: Path) -> None:
     """Odd names, links, repeats and times do occur, so that the tests above mean something."""
     kinds = set()
     seen: set[str] = set()
 
     @settings(MODEST, max_examples=100, database=None, derandomize=True)
-    @given(tree=toolbox.trees())
-    def collect(tree: object) -> None:
+    @given(tree=trees())
+    def collect(tree: Node) -> None:
         room = Path(mkdtemp(dir=tmp_path))
         top = os.fsencode(room / "source")
-        toolbox.plant(tree, top)  # type: ignore[arg-type]  # of the toolbox's own strategy
-        look = toolbox.look(top)
-        for path, (kind, mode, _, _, mtime, content, group) in look.items():
+        plant(tree, top)
+        found = look(top)
+        for path, (kind, mode, _, _, mtime, content, group) in found.items():
             kinds.add(kind)
             seen.update(
                 name

@@ -6,16 +6,14 @@ See docs/design.md "Objects".
 import json
 import secrets
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import MakeRepository
+from tests.support.trees import MakeSource, files_of
 from vault.model import LockMode
 from vault.storage import s3
-
-if TYPE_CHECKING:
-    from tests.conftest import MakeRepository, MakeSource
 
 pytestmark = pytest.mark.s3
 
@@ -41,10 +39,9 @@ def test_a_copied_repository_is_opened_proven_and_continued(
     store: s3.S3Store,
     client: Any,
     endpoint: str,
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     make_person: Callable[..., Any],
-    files_of: Callable[[Path], dict[str, bytes]],
     copy: Callable[..., None],
 ) -> None:
     """With --repo; the next snapshot locks what it needs here, or stores it anew (I7)."""

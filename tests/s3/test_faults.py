@@ -15,18 +15,18 @@ from datetime import timedelta
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from cli.exits import exit_code_of
+from tests.support.invariants import assert_invariants
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.errors import StorageError
 from vault.model import LockMode
 from vault.storage import s3, s3client
-
-if TYPE_CHECKING:
-    from tests.conftest import AssertInvariants, Lab, MakeRepository, MakeSource
 
 pytestmark = pytest.mark.s3
 
@@ -211,17 +211,16 @@ def proxy(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository", store: s3.S3Store) -> "Lab":
+def lab(make_repository: MakeRepository, store: s3.S3Store) -> Lab:
     """A repository with governance locks."""
-    made: Lab = make_repository(LockMode.GOVERNANCE, store=store)
-    return made
+    return make_repository(LockMode.GOVERNANCE, store=store)
 
 
 @pytest.fixture
-def through(proxy: Proxy, lab: "Lab") -> Callable[[int], "Lab"]:
+def through(proxy: Proxy, lab: Lab) -> Callable[[int], Lab]:
     """The same repository behind the proxy, with so many attempts per request."""
 
-    def make(attempts: int) -> "Lab":
+    def make(attempts: int) -> Lab:
         client = s3client.connect(proxy.url, attempts=attempts)
         store = s3.S3Store(client, lab.store.bucket, lab.store.prefix.rstrip("/"))
         return lab.with_store(store)
@@ -230,7 +229,7 @@ def through(proxy: Proxy, lab: "Lab") -> Callable[[int], "Lab"]:
 
 
 @pytest.fixture
-def source(make_source: "MakeSource") -> Path:
+def source(make_source: MakeSource) -> Path:
     """Of some packs."""
     top: Path = make_source(files=4)
     return top
@@ -254,11 +253,10 @@ def always(
 @pytest.mark.parametrize("fault", list(Fault))
 def test_what_breaks_now_and_then_is_done_again(
     *,
-    lab: "Lab",
+    lab: Lab,
     proxy: Proxy,
-    through: Callable[[int], "Lab"],
+    through: Callable[[int], Lab],
     source: Path,
-    assert_invariants: "AssertInvariants",
     fault: Fault,
     operation: str,
 ) -> None:
@@ -278,11 +276,10 @@ def test_what_breaks_now_and_then_is_done_again(
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.LATE])
 def test_what_stays_broken_fails_clean(
     *,
-    lab: "Lab",
+    lab: Lab,
     proxy: Proxy,
-    through: Callable[[int], "Lab"],
+    through: Callable[[int], Lab],
     source: Path,
-    assert_invariants: "AssertInvariants",
     fault: Fault,
     operation: str,
 ) -> None:
@@ -307,12 +304,11 @@ def test_what_stays_broken_fails_clean(
 
 def test_a_network_that_ends_at_any_write_loses_nothing(
     *,
-    lab: "Lab",
+    lab: Lab,
     proxy: Proxy,
-    through: Callable[[int], "Lab"],
+    through: Callable[[int], Lab],
     source: Path,
     tmp_path: Path,
-    assert_invariants: "AssertInvariants",
 ) -> None:
     """The server acts on the n-th write and nothing comes back any more, for every n of a run."""
     told = [lab.snapshot(source).record.digest]

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource, files_of
 from vault.crypto.keys import SigningKey
 from vault.ledger.envelope import Head, build_statement, seal_envelope
 from vault.ledger.statements import HeartbeatBody
 from vault.model import LockMode
 from vault.storage import s3
 from vault.storage.names import ledger_name
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
 
 pytestmark = pytest.mark.s3
 
@@ -24,7 +22,7 @@ PLAUSIBLE = 200  # of them, as large as statements are
 EXIT_INTEGRITY = 4
 
 
-def forged(lab: "Lab", head: Head) -> bytes:
+def forged(lab: Lab, head: Head) -> bytes:
     """Right in everything but the key, which nobody enrolled."""
     payload = build_statement(
         type="heartbeat",
@@ -65,10 +63,9 @@ def test_thousands_of_planted_versions_and_markers_on_everything(
     store: s3.S3Store,
     client: Any,
     endpoint: str,
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     make_person: Callable[..., Any],
-    files_of: Callable[[Path], dict[str, bytes]],
 ) -> None:
     """List and restore work on, the audit names every act, the next snapshot is taken."""
     lab = make_repository(LockMode.COMPLIANCE, store=store)

@@ -6,10 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
 from vault.errors import LedgerMovedError
 from vault.ledger.statements import HeartbeatBody
 from vault.model import LockMode
@@ -18,16 +19,13 @@ from vault.repository.log import Draft
 from vault.repository.repository import Repository
 from vault.storage import s3, s3client
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
-
 pytestmark = pytest.mark.s3
 
 WRITERS = 100
 MOST_PUTS = 25 * WRITERS  # half of what taking turns in no order at all would need
 
 
-def enrol(lab: "Lab", count: int) -> list[Any]:
+def enrol(lab: Lab, count: int) -> list[Any]:
     """Signing keys of so many hosts."""
     repository = lab.open()
     signers = []
@@ -63,7 +61,7 @@ def counting(client: Any) -> Counter[str]:
 def test_a_hundred_writers_race_for_one_chain(
     endpoint: str,
     racing_store: s3.S3Store,
-    make_repository: "MakeRepository",
+    make_repository: MakeRepository,
     make_store: Callable[..., s3.S3Store],
 ) -> None:
     """All start at once on the same head; each entry is in the chain once, PUTs are bounded."""

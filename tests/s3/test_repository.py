@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.support.invariants import assert_invariants
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.audit import Concern, audit_repository
 from vault.ledger.records import Record
 from vault.machine.workers import make_workers
@@ -23,8 +26,6 @@ from vault.storage.base import ObjectVersion, Observed
 pytestmark = pytest.mark.s3
 
 MODES = [LockMode.GOVERNANCE, LockMode.COMPLIANCE]
-MakeRepository = Callable[..., Any]
-MakeSource = Callable[..., Path]
 MakeStore = Callable[..., s3.S3Store]
 
 
@@ -34,7 +35,7 @@ def source(make_source: MakeSource) -> Path:
     return make_source(files=12)
 
 
-def assert_restored(lab: Any, record: Record, source: Path) -> None:
+def assert_restored(lab: Lab, record: Record, source: Path) -> None:
     """A proven and recorded restore gives exactly the tree."""
     scratch, target = lab.base / "restore-scratch", lab.base / "target"
     scratch.mkdir()
@@ -62,7 +63,6 @@ def test_snapshots_are_locked_verified_and_restored(
     store: s3.S3Store,
     make_repository: MakeRepository,
     source: Path,
-    assert_invariants: Callable[..., int],
     mode: LockMode,
 ) -> None:
     """A second snapshot reuses packs and extends their locks."""
@@ -115,7 +115,7 @@ def overwritten(items: Sequence[ObjectVersion]) -> set[str]:
     return {item.name for item in items[::3]}
 
 
-def assert_told(lab: Any, names: set[str], hit: set[str], seq: int) -> None:
+def assert_told(lab: Lab, names: set[str], hit: set[str], seq: int) -> None:
     """The audit names every marker, every version with other bytes, every planted statement."""
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0, transfers=8) as workers:

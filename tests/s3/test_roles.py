@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.errors import StorageError
 from vault.machine.workers import make_workers
 from vault.model import LockMode, Parameters
@@ -30,7 +32,6 @@ pytestmark = [
 ]
 
 StoreOf = Callable[[str], s3.S3Store]
-MakeSource = Callable[..., Path]
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def store_of(endpoint: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> Sto
 
 
 @pytest.fixture
-def lab(store_of: StoreOf, make_repository: Callable[..., Any]) -> Any:
+def lab(store_of: StoreOf, make_repository: MakeRepository) -> Lab:
     """A repository that the bucket's owner made."""
     return make_repository(LockMode.GOVERNANCE, store=store_of("vault"), extend=False)
 
@@ -103,7 +104,7 @@ def allowed(store: s3.S3Store, item: ObjectVersion) -> set[str]:
 
 
 def test_the_writer_takes_snapshots_and_can_do_no_harm(
-    lab: Any, store_of: StoreOf, make_source: MakeSource
+    lab: Lab, store_of: StoreOf, make_source: MakeSource
 ) -> None:
     """It stores what it may not read."""
     writer = store_of("vault-writer")
@@ -120,7 +121,7 @@ def test_the_writer_takes_snapshots_and_can_do_no_harm(
 
 
 def test_the_restorer_restores_and_records_it(
-    lab: Any, store_of: StoreOf, make_source: MakeSource, tmp_path: Path
+    lab: Lab, store_of: StoreOf, make_source: MakeSource, tmp_path: Path
 ) -> None:
     """And stores no packs."""
     record = lab.snapshot(make_source()).record
@@ -143,7 +144,7 @@ def test_the_restorer_restores_and_records_it(
 
 
 def test_the_auditor_sees_all_but_the_data(
-    lab: Any, store_of: StoreOf, make_source: MakeSource
+    lab: Lab, store_of: StoreOf, make_source: MakeSource
 ) -> None:
     """Chain, inventories, and the lock of every pack; writes nothing."""
     record = lab.snapshot(make_source()).record
@@ -158,7 +159,7 @@ def test_the_auditor_sees_all_but_the_data(
 
 
 def test_the_pruner_deletes_what_is_unlocked_under_its_names_only(
-    lab: Any, store_of: StoreOf, make_source: MakeSource
+    lab: Lab, store_of: StoreOf, make_source: MakeSource
 ) -> None:
     """Locked packs and the ledger stay."""
     lab.snapshot(make_source())

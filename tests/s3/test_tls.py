@@ -2,15 +2,12 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.trees import MakeSource, files_of
 from vault.storage import s3
-
-if TYPE_CHECKING:
-    from tests.conftest import MakeSource
 
 pytestmark = pytest.mark.s3
 
@@ -29,9 +26,8 @@ def tls_endpoint() -> str:
 def test_snapshots_are_taken_audited_and_restored_over_tls(
     store: s3.S3Store,
     tls_endpoint: str,
-    make_source: "MakeSource",
+    make_source: MakeSource,
     make_person: Callable[..., Any],
-    files_of: Callable[[Path], dict[str, bytes]],
 ) -> None:
     """From `init` on, which tries the bucket out."""
     person, source = make_person("host"), make_source()

@@ -379,9 +379,3 @@ def _kept(fd: int, *, content: bool = True) -> Kept:
         data = Path(f"/proc/self/fd/{fd}").read_bytes()
     mode = stat.S_IMODE(status.st_mode)
     return Kept(kind, data, mode, (status.st_uid, status.st_gid), status.st_mtime_ns)
-
-
-@pytest.fixture
-def record() -> type[Recorder]:
-    """Records what happens below some directories, as a context manager."""
-    return Recorder

@@ -3,23 +3,13 @@
 # ruff: noqa: PTH101, PTH102, PTH115, PTH118, PTH123, PTH211 - names are bytes, unknown to pathlib
 
 import dataclasses
-import functools
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-import lmdb
-import pytest
 from hypothesis import strategies as st
-
-from vault.machine.workers import make_workers
-from vault.restore import RestoreReport, RestoreRequest, restore_snapshot
-from vault.restore.syscalls import Fs
-
-if TYPE_CHECKING:
-    from vault.ledger.records import Record
 
 MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK = 1024, 2048, 8192  # of the repositories tested with
 ODD_NAMES = (
@@ -195,49 +185,3 @@ def show_differences(one: Look, other: Look) -> str:
         if one.get(path) != other.get(path)
     ]
     return "\n".join(lines[:20])
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Toolbox:
-    """What tests of this folder share: they can't import one another."""
-
-    trees: Callable[[], st.SearchStrategy[Node]]
-    plant: Callable[[Node, bytes], None]
-    look: Callable[[bytes | Path], Look]
-    show_differences: Callable[[Look, Look], str]
-    restore: Callable[..., RestoreReport]
-
-
-def run_restore(lab: Any, record: "Record", target: Path, **options: Any) -> RestoreReport:
-    """A restore without threads."""
-    scratch = target.parent / "scratch"
-    scratch.mkdir(exist_ok=True)
-    with make_workers(0) as workers:
-        return restore_snapshot(
-            lab.open(),
-            lab.recovery,
-            RestoreRequest(record=record, target=target, tool="vault test", **options),
-            local=lab.local,
-            scratch=scratch,
-            workers=workers,
-        )
-
-
-@pytest.fixture(scope="session")
-def toolbox() -> Toolbox:
-    """Functions of this file."""
-    return Toolbox(
-        trees=trees,
-        plant=plant,
-        look=look,
-        show_differences=show_differences,
-        restore=run_restore,
-    )
-
-
-@pytest.fixture(autouse=True)
-def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting for the disk is most of the time here, and no test looks at what it is for."""
-    monkeypatch.setattr(lmdb, "open", functools.partial(lmdb.open, sync=False))
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(Fs, "syncfs", lambda *_: None)

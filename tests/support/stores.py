@@ -1,6 +1,6 @@
 """The stores that the contract runs over.
 
-To add one: write a factory that yields a `StoreUnderTest` and name it in `_FACTORIES`.
+To add one: write a factory that yields a `StoreUnderTest` and name it in `FACTORIES`.
 
 moto is no evidence of immutability: where it differs from S3, `_MOTO_GAPS` names the gap and
 the test must fail on it, so that a moto that closed it is noticed. A real server is run under
@@ -130,7 +130,7 @@ _MOTO_GAPS: tuple[tuple[str, str, tuple[str, ...] | None], ...] = (
 )
 
 
-def _gap_of_moto(test: str) -> str | None:
+def gap_of_moto(test: str) -> str | None:
     """What keeps moto from passing that test, named as pytest names it."""
     function, _, parameters = test.removesuffix("]").partition("[")
     own = parameters.removeprefix("moto").removeprefix("-")
@@ -193,32 +193,11 @@ def _s3_under_test(store: s3.S3Store, client: Any) -> StoreUnderTest:
     return StoreUnderTest(store=store, advance=advance, put_marker=put_marker, plant=plant)
 
 
-_FACTORIES: dict[str, Callable[[Path], AbstractContextManager[StoreUnderTest]]] = {
+FACTORIES: dict[str, Callable[[Path], AbstractContextManager[StoreUnderTest]]] = {
     "memory": _memory,
     "local": _local,
     "moto": _moto,
     "s3": _s3,
     "s3-tls": _s3_tls,
 }
-_SERVERS = ["s3", "s3-tls"] if _TLS_ENDPOINT else ["s3"]
-
-
-@pytest.fixture(
-    params=[
-        *("local", "memory", "moto"),
-        *(pytest.param(name, marks=pytest.mark.s3) for name in _SERVERS),
-    ],
-)
-def under_test(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
-    """Each store in turn."""
-    gap = _gap_of_moto(request.node.name) if request.param == "moto" else None
-    if gap:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=f"moto {gap}"))
-    with _FACTORIES[request.param](tmp_path / "repository") as under_test:
-        yield under_test
-
-
-@pytest.fixture
-def store(under_test: StoreUnderTest) -> ObjectStore:
-    """The store alone, for tests that need nothing else."""
-    return under_test.store
+SERVERS = ["s3", "s3-tls"] if _TLS_ENDPOINT else ["s3"]

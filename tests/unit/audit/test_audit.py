@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Clock, Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.audit import AuditReport, Code, Concern, audit_repository, protection
 from vault.crypto.keys import SigningKey
 from vault.custody.findings import LIMIT, Findings
@@ -28,25 +30,21 @@ from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name
 
-if TYPE_CHECKING:
-    from tests.conftest import Clock, Lab, MakeRepository, MakeSource
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
+def lab(make_repository: MakeRepository) -> Lab:
     """A repository with locks that hold."""
-    made: Lab = make_repository(LockMode.COMPLIANCE)
-    return made
+    return make_repository(LockMode.COMPLIANCE)
 
 
 @pytest.fixture
-def record(lab: "Lab", make_source: "MakeSource") -> Record:
+def record(lab: Lab, make_source: MakeSource) -> Record:
     """A snapshot of several packs."""
     return lab.snapshot(make_source(files=10)).record
 
 
 def look(
-    lab: "Lab", share: float = 0.0, floors: Sequence[Head] = (), workers: int = 0
+    lab: Lab, share: float = 0.0, floors: Sequence[Head] = (), workers: int = 0
 ) -> AuditReport:
     """One audit, as the command line makes it."""
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
@@ -65,7 +63,7 @@ def subjects(report: AuditReport, code: Code) -> list[str]:
     return [finding.subject for finding in report.findings if finding.code is code]
 
 
-def packs(lab: "Lab", record: Record) -> list[ObjectRef]:
+def packs(lab: Lab, record: Record) -> list[ObjectRef]:
     """The packs of a snapshot."""
     objects = lab.open().inventory(record).objects
     return [ref for ref in objects if ref.name.startswith("packs/")]
@@ -82,7 +80,7 @@ def flipped(data: bytes) -> bytes:
 @pytest.mark.parametrize("mode", list(LockMode))
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_sound_repository_has_no_findings(
-    make_repository: "MakeRepository", make_source: "MakeSource", mode: LockMode, workers: int
+    make_repository: MakeRepository, make_source: MakeSource, mode: LockMode, workers: int
 ) -> None:
     """Everything that is needed was looked at; locks are advisory only where there are none."""
     lab = make_repository(mode)
@@ -111,7 +109,7 @@ def test_a_sound_repository_has_no_findings(
 
 
 def test_a_directory_says_that_its_locks_are_advisory(
-    make_repository: "MakeRepository", make_source: "MakeSource", clock: "Clock", tmp_path: Path
+    make_repository: MakeRepository, make_source: MakeSource, clock: Clock, tmp_path: Path
 ) -> None:
     """And it states no checksums, so whether bytes are right is only told by reading them."""
     store = LocalStore.create(tmp_path / "store", clock=clock)
@@ -125,7 +123,7 @@ def test_a_directory_says_that_its_locks_are_advisory(
     assert report.gravest is Concern.NONE
 
 
-def test_expired_snapshots_are_not_owed(lab: "Lab", make_source: "MakeSource") -> None:
+def test_expired_snapshots_are_not_owed(lab: Lab, make_source: MakeSource) -> None:
     """What they needed may be gone."""
     record = lab.snapshot(make_source(), retention=timedelta(days=7)).record
     refs = packs(lab, record)
@@ -138,7 +136,7 @@ def test_expired_snapshots_are_not_owed(lab: "Lab", make_source: "MakeSource") -
 
 
 def test_a_held_snapshot_is_owed_for_ever_and_needs_its_holds(
-    lab: "Lab", record: Record, make_source: "MakeSource"
+    lab: Lab, record: Record, make_source: MakeSource
 ) -> None:
     """A hold in the ledger without the store's own protects nothing."""
     body = HoldBody(action="add", snapshot=record.seq, reason="case 7", author="court")
@@ -157,7 +155,7 @@ def test_a_held_snapshot_is_owed_for_ever_and_needs_its_holds(
     assert [(each.seq, each.held) for each in report.snapshots] == [(record.seq, True)]
 
 
-def test_the_same_bytes_put_twice_are_no_finding(lab: "Lab", record: Record) -> None:
+def test_the_same_bytes_put_twice_are_no_finding(lab: Lab, record: Record) -> None:
     """A lost reply makes two versions of one object; a statement may be stored twice too."""
     for item in list(lab.store.versions("")):
         lab.store.plant(item.name, lab.store.get(item.name, item.version))
@@ -171,7 +169,7 @@ def test_the_same_bytes_put_twice_are_no_finding(lab: "Lab", record: Record) -> 
 
 @pytest.mark.parametrize("kind", ["packs/", "inventory/", "domains/", "evidence/"])
 def test_a_missing_object_is_told(
-    lab: "Lab", record: Record, make_source: "MakeSource", kind: str
+    lab: Lab, record: Record, make_source: MakeSource, kind: str
 ) -> None:
     """Whatever it is; and the audit goes on."""
     repository = lab.open()
@@ -188,7 +186,7 @@ def test_a_missing_object_is_told(
     assert report.snapshots[0].readable is (kind != "inventory/")
 
 
-def test_every_missing_pack_is_told(lab: "Lab", record: Record) -> None:
+def test_every_missing_pack_is_told(lab: Lab, record: Record) -> None:
     """Not only the first."""
     gone = packs(lab, record)[:3]
     for ref in gone:
@@ -196,7 +194,7 @@ def test_every_missing_pack_is_told(lab: "Lab", record: Record) -> None:
     assert subjects(look(lab), Code.MISSING) == [ref.name for ref in gone]
 
 
-def test_a_changed_byte_is_found_by_reading(lab: "Lab", record: Record) -> None:
+def test_a_changed_byte_is_found_by_reading(lab: Lab, record: Record) -> None:
     """The store's checksum is of what was once put; only the bytes themselves tell."""
     ref = packs(lab, record)[1]
     lab.store.corrupt(ref.name, ref.version, flipped(lab.store.get(ref.name, ref.version)))
@@ -207,7 +205,7 @@ def test_a_changed_byte_is_found_by_reading(lab: "Lab", record: Record) -> None:
 
 
 @pytest.mark.parametrize("kind", ["inventory/", "domains/"])
-def test_small_objects_are_always_read(lab: "Lab", record: Record, kind: str) -> None:
+def test_small_objects_are_always_read(lab: Lab, record: Record, kind: str) -> None:
     """Whatever share of the packs is read."""
     (item,) = lab.store.versions(kind)
     lab.store.corrupt(item.name, item.version, flipped(lab.store.get(item.name, item.version)))
@@ -216,7 +214,7 @@ def test_small_objects_are_always_read(lab: "Lab", record: Record, kind: str) ->
     assert report.gravest is Concern.INTEGRITY
 
 
-def test_a_sample_reads_so_many_packs(lab: "Lab", record: Record) -> None:
+def test_a_sample_reads_so_many_packs(lab: Lab, record: Record) -> None:
     """Drawn by the ledger's head and a nonce of the run."""
     everything = look(lab, share=1.0).totals.read
     nothing = look(lab).totals.read
@@ -226,7 +224,7 @@ def test_a_sample_reads_so_many_packs(lab: "Lab", record: Record) -> None:
 
 
 def test_a_checksum_that_the_store_states_otherwise(
-    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read or not."""
     ref = packs(lab, record)[0]
@@ -240,7 +238,7 @@ def test_a_checksum_that_the_store_states_otherwise(
     assert subjects(look(lab), Code.WRONG_CHECKSUM) == [ref.name]
 
 
-def test_a_pinned_version_of_another_size(lab: "Lab", record: Record) -> None:
+def test_a_pinned_version_of_another_size(lab: Lab, record: Record) -> None:
     """It is wrong, and nothing else is right."""
     ref = packs(lab, record)[0]
     lab.store.corrupt(ref.name, ref.version, b"short")
@@ -265,7 +263,7 @@ def test_a_copied_repository_is_relocated(make_repository: Any, make_source: Any
         assert report.gravest is expected
 
 
-def test_a_relocated_object_is_read_where_it_is(lab: "Lab", record: Record) -> None:
+def test_a_relocated_object_is_read_where_it_is(lab: Lab, record: Record) -> None:
     """One that was put away under another version and then rotted is no copy."""
     ref = packs(lab, record)[0]
     data = lab.store.get(ref.name, ref.version)
@@ -277,7 +275,7 @@ def test_a_relocated_object_is_read_where_it_is(lab: "Lab", record: Record) -> N
 
 
 def test_inventories_that_lie(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thief of a writer key signs what he likes: sums and the domain object are compared."""
     from vault.format.inventory import encode
@@ -316,9 +314,7 @@ def test_inventories_that_lie(
 # --- hidden versions ---
 
 
-def test_an_overwritten_third_and_markers_on_everything_are_told(
-    lab: "Lab", record: Record
-) -> None:
+def test_an_overwritten_third_and_markers_on_everything_are_told(lab: Lab, record: Record) -> None:
     """Each act with what and when; what is owed is there all the same."""
     before = list(lab.store.versions(""))
     lab.clock.advance(days=1)
@@ -340,7 +336,7 @@ def test_an_overwritten_third_and_markers_on_everything_are_told(
 
 @pytest.mark.parametrize("states_checksums", [True, False])
 def test_an_overwrite_of_the_same_size_is_told_by_digest(
-    lab: "Lab",
+    lab: Lab,
     record: Record,
     monkeypatch: pytest.MonkeyPatch,
     states_checksums: bool,  # noqa: FBT001 - a parameter of the test
@@ -363,7 +359,7 @@ def test_an_overwrite_of_the_same_size_is_told_by_digest(
 
 
 def test_what_may_not_be_read_is_said(
-    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An auditor without the right to packs can't tell a second version of the same size."""
     ref = packs(lab, record)[0]
@@ -385,7 +381,7 @@ def test_what_may_not_be_read_is_said(
 
 
 def test_a_store_that_is_gone_meanwhile_is_no_word_about_an_object(
-    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What can't be reached now may be right: the audit ends, and no finding says otherwise."""
     ref = packs(lab, record)[0]
@@ -410,7 +406,7 @@ def test_a_store_that_is_gone_meanwhile_is_no_word_about_an_object(
     assert hung_up
 
 
-def test_many_versions_of_one_name_are_summed_up(lab: "Lab", record: Record) -> None:
+def test_many_versions_of_one_name_are_summed_up(lab: Lab, record: Record) -> None:
     """A few are told one by one, the rest as a number with first and last time."""
     name = packs(lab, record)[0].name
     for _ in range(50):
@@ -423,7 +419,7 @@ def test_many_versions_of_one_name_are_summed_up(lab: "Lab", record: Record) -> 
 @pytest.mark.parametrize(
     "name", ["packs/ab/junk", "ledger/7", "READ ME\n", "ledger/0000000000000001/x"]
 )
-def test_foreign_names_are_told_and_harm_nothing(lab: "Lab", record: Record, name: str) -> None:
+def test_foreign_names_are_told_and_harm_nothing(lab: Lab, record: Record, name: str) -> None:
     """A warning: nothing of the vault's reads them."""
     lab.store.plant(name, b"hello")
     report = look(lab)
@@ -431,7 +427,7 @@ def test_foreign_names_are_told_and_harm_nothing(lab: "Lab", record: Record, nam
     assert report.gravest is Concern.NONE
 
 
-def test_probes_and_leftovers_of_killed_runs_are_no_findings(lab: "Lab", record: Record) -> None:
+def test_probes_and_leftovers_of_killed_runs_are_no_findings(lab: Lab, record: Record) -> None:
     """The former are ignored, the latter counted; a repeated PUT of one is no act either."""
     lab.store.plant("probe/abc/x", b"x")
     digest = Digest.of(b"orphan")
@@ -449,7 +445,7 @@ def test_probes_and_leftovers_of_killed_runs_are_no_findings(lab: "Lab", record:
 # --- the ledger ---
 
 
-def test_thousands_of_junk_versions_at_the_next_ledger_name(lab: "Lab", record: Record) -> None:
+def test_thousands_of_junk_versions_at_the_next_ledger_name(lab: Lab, record: Record) -> None:
     """Told as a few and a number; nothing else suffers."""
     name = ledger_name(record.seq + 1)
     for number in range(3000):
@@ -461,7 +457,7 @@ def test_thousands_of_junk_versions_at_the_next_ledger_name(lab: "Lab", record: 
     assert report.gravest is Concern.INTEGRITY
 
 
-def heartbeat(lab: "Lab", key: SigningKey, *, after: Record, seq: int | None = None) -> bytes:
+def heartbeat(lab: Lab, key: SigningKey, *, after: Record, seq: int | None = None) -> bytes:
     """A valid-looking envelope that follows a statement."""
     payload = build_statement(
         type="heartbeat",
@@ -476,7 +472,7 @@ def heartbeat(lab: "Lab", key: SigningKey, *, after: Record, seq: int | None = N
     return seal_envelope(payload, [key])
 
 
-def test_a_junk_statement_with_a_valid_looking_envelope(lab: "Lab", record: Record) -> None:
+def test_a_junk_statement_with_a_valid_looking_envelope(lab: Lab, record: Record) -> None:
     """Right in everything but that nobody knows its key; and a real one at another number."""
     stranger = SigningKey.generate()
     lab.store.plant(ledger_name(record.seq + 1), heartbeat(lab, stranger, after=record))
@@ -490,7 +486,7 @@ def test_a_junk_statement_with_a_valid_looking_envelope(lab: "Lab", record: Reco
     assert not any("hides" in finding.problem for finding in report.findings)  # nothing is there
 
 
-def test_lost_races_are_information(lab: "Lab", record: Record) -> None:
+def test_lost_races_are_information(lab: Lab, record: Record) -> None:
     """The second statement of a known key at a taken number."""
     before = lab.open().ledger.records[record.seq - 1]
     lab.store.plant(ledger_name(record.seq), heartbeat(lab, lab.host.key.signing, after=before))
@@ -501,7 +497,7 @@ def test_lost_races_are_information(lab: "Lab", record: Record) -> None:
 
 
 def test_a_lost_race_of_a_writer_that_was_revoked_since_is_one_still(
-    lab: "Lab", record: Record
+    lab: Lab, record: Record
 ) -> None:
     """Keys that were once listed are known."""
     before = lab.open().ledger.records[record.seq - 1]
@@ -515,7 +511,7 @@ def test_a_lost_race_of_a_writer_that_was_revoked_since_is_one_still(
     assert known_keys(lab.open().ledger).keys() >= {key_id}
 
 
-def test_a_statement_that_came_first_by_a_key_not_listed_then(lab: "Lab", record: Record) -> None:
+def test_a_statement_that_came_first_by_a_key_not_listed_then(lab: Lab, record: Record) -> None:
     """A thief goes on with a key that was revoked; it takes no number, and is told."""
     repository = lab.open()
     writer = repository.ledger.writers[lab.host.key.signing.public.id]
@@ -537,7 +533,7 @@ def test_a_statement_that_came_first_by_a_key_not_listed_then(lab: "Lab", record
 
 
 def test_pages_say_what_the_ledger_says(
-    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All statements of a page, in their order, and nothing else."""
     monkeypatch.setattr("vault.ledger.pages.PAGE_LENGTH", 2)
@@ -563,7 +559,7 @@ def test_pages_say_what_the_ledger_says(
     assert codes(look(lab)) == {Code.MARKER}
 
 
-def test_a_statement_of_another_history_is_a_fork(lab: "Lab", record: Record) -> None:
+def test_a_statement_of_another_history_is_a_fork(lab: Lab, record: Record) -> None:
     """Somebody who can sign rewrote what went before."""
     wrong = dataclasses.replace(lab.open().ledger.records[0], digest=Digest(bytes(32)))
     forged = heartbeat(lab, lab.host.key.signing, after=wrong, seq=record.seq)
@@ -574,7 +570,7 @@ def test_a_statement_of_another_history_is_a_fork(lab: "Lab", record: Record) ->
 
 
 def test_a_gap_in_the_ledger_is_a_finding_and_the_rest_is_audited(
-    lab: "Lab", record: Record, make_source: "MakeSource"
+    lab: Lab, record: Record, make_source: MakeSource
 ) -> None:
     """Every other command stops there."""
     last = lab.snapshot(make_source("other", seed=5)).record
@@ -587,7 +583,7 @@ def test_a_gap_in_the_ledger_is_a_finding_and_the_rest_is_audited(
     assert report.gravest is Concern.INTEGRITY
 
 
-def test_what_is_opened_tolerant_never_appends(lab: "Lab", record: Record) -> None:
+def test_what_is_opened_tolerant_never_appends(lab: Lab, record: Record) -> None:
     """Nothing follows a chain finding."""
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     body = HeartbeatBody(note="hello")
@@ -598,7 +594,7 @@ def test_what_is_opened_tolerant_never_appends(lab: "Lab", record: Record) -> No
 
 
 def test_what_is_appended_meanwhile_is_no_gap(
-    lab: "Lab", record: Record, make_source: "MakeSource"
+    lab: Lab, record: Record, make_source: MakeSource
 ) -> None:
     """A snapshot that is published between opening and listing."""
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
@@ -609,7 +605,7 @@ def test_what_is_appended_meanwhile_is_no_gap(
     assert report.head.seq == record.seq
 
 
-def test_heads_that_the_ledger_must_contain(lab: "Lab", record: Record) -> None:
+def test_heads_that_the_ledger_must_contain(lab: Lab, record: Record) -> None:
     """An older or another history is a finding, not the end."""
     assert codes(look(lab, floors=[record.head])) == set()
     newer = Head(seq=record.seq + 5, digest=record.digest)
@@ -619,7 +615,7 @@ def test_heads_that_the_ledger_must_contain(lab: "Lab", record: Record) -> None:
     assert report.gravest is Concern.INTEGRITY
 
 
-def test_void_statements_are_told(lab: "Lab", record: Record) -> None:
+def test_void_statements_are_told(lab: Lab, record: Record) -> None:
     """A key that signs what is not its role's."""
     body = HoldBody(action="add", snapshot=record.seq, reason="none", author="thief")
     payload = build_statement(
@@ -644,7 +640,7 @@ def test_void_statements_are_told(lab: "Lab", record: Record) -> None:
     assert codes(report) == {Code.VOID}
 
 
-def _failed_checks(lab: "Lab") -> list[tuple[str, str]]:
+def _failed_checks(lab: Lab) -> list[tuple[str, str]]:
     """What is called bad, with what the audit says of it."""
     report = look(lab)
     told = [each for each in report.findings if each.code is Code.CALLED_BAD]
@@ -655,7 +651,7 @@ def _failed_checks(lab: "Lab") -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("kind", ["verification", "restore", "drill"])
 def test_a_failed_check_that_names_no_pack_is_told_until_it_is_taken_back(
-    lab: "Lab", record: Record, make_source: "MakeSource", kind: str
+    lab: Lab, record: Record, make_source: MakeSource, kind: str
 ) -> None:
     """Forged or broken entries: without the key an audit can't see them, but it can read."""
     other = lab.snapshot(make_source("other", files=3), dataset="other").record
@@ -676,7 +672,7 @@ def test_a_failed_check_that_names_no_pack_is_told_until_it_is_taken_back(
     assert not any(each.is_hit for each in look(lab).snapshots)
 
 
-def test_a_failed_check_is_told_by_the_packs_that_it_names(lab: "Lab", record: Record) -> None:
+def test_a_failed_check_is_told_by_the_packs_that_it_names(lab: Lab, record: Record) -> None:
     """Once another check read those right, what was found of the snapshot itself still stands."""
     pack = packs(lab, record)[0]
     lab.say("verification", record.seq, "failed", bad=[pack.sha256.hex()])
@@ -687,7 +683,7 @@ def test_a_failed_check_is_told_by_the_packs_that_it_names(lab: "Lab", record: R
 
 
 def test_a_failed_check_of_a_snapshot_that_is_owed_no_more_is_not_told(
-    lab: "Lab", record: Record
+    lab: Lab, record: Record
 ) -> None:
     """As with all else of it."""
     lab.say("verification", record.seq, "failed")
@@ -699,7 +695,7 @@ def test_a_failed_check_of_a_snapshot_that_is_owed_no_more_is_not_told(
 
 
 @pytest.fixture
-def unextended(lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch) -> Record:
+def unextended(lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch) -> Record:
     """A snapshot that reused packs and extended none of them, as a broken writer would."""
     source = make_source(files=10)
     lab.snapshot(source, retention=timedelta(days=10))
@@ -708,7 +704,7 @@ def unextended(lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.Monkey
     return lab.snapshot(source, retention=timedelta(days=90)).record
 
 
-def test_a_lock_that_ends_before_the_snapshot_is_a_gap(lab: "Lab", unextended: Record) -> None:
+def test_a_lock_that_ends_before_the_snapshot_is_a_gap(lab: Lab, unextended: Record) -> None:
     """By object and by snapshot: until when, by which object, how many days are left."""
     report = look(lab)
     assert codes(report) == {Code.LOCK_GAP}
@@ -734,7 +730,7 @@ def test_a_lock_that_ends_before_the_snapshot_is_a_gap(lab: "Lab", unextended: R
 
 
 def test_protection_of_one_snapshot_is_what_the_audit_says(
-    lab: "Lab", unextended: Record, make_repository: "MakeRepository", make_source: "MakeSource"
+    lab: Lab, unextended: Record, make_repository: MakeRepository, make_source: MakeSource
 ) -> None:
     """For `vault status`."""
     expected = look(lab).snapshots[-1].protection
@@ -744,7 +740,7 @@ def test_protection_of_one_snapshot_is_what_the_audit_says(
     assert protection(other.open(), record) is None
 
 
-def test_protection_needs_the_inventory_and_every_object(lab: "Lab", record: Record) -> None:
+def test_protection_needs_the_inventory_and_every_object(lab: Lab, record: Record) -> None:
     """An object that is gone protects nothing; without an inventory nothing can be said."""
     ref = packs(lab, record)[0]
     lab.store.remove(ref.name, ref.version)
@@ -757,7 +753,7 @@ def test_protection_needs_the_inventory_and_every_object(lab: "Lab", record: Rec
         protection(lab.open(), record)
 
 
-def test_protection_is_that_of_relocated_objects(lab: "Lab", record: Record) -> None:
+def test_protection_is_that_of_relocated_objects(lab: Lab, record: Record) -> None:
     """In a copied bucket whose objects were locked anew; an unlocked copy protects nothing."""
     before = protection(lab.open(), record)
     assert before is not None
@@ -781,7 +777,7 @@ def _place(ref: ObjectRef) -> tuple[str, str]:
     return ref.name, ref.version
 
 
-def _unlock(lab: "Lab", name: str, until: timedelta | None, mode: LockMode) -> None:
+def _unlock(lab: Lab, name: str, until: timedelta | None, mode: LockMode) -> None:
     """Replace the lock of every version of a name, as no store would allow."""
     versions = lab.store._objects[name]
     retention = None
@@ -796,7 +792,7 @@ def _unlock(lab: "Lab", name: str, until: timedelta | None, mode: LockMode) -> N
 @pytest.mark.parametrize("kind", ["packs/", "inventory/", "domains/", "ledger/"])
 @pytest.mark.parametrize("days", [None, 5])
 def test_every_kind_of_need_must_be_locked(
-    lab: "Lab", record: Record, kind: str, days: int | None
+    lab: Lab, record: Record, kind: str, days: int | None
 ) -> None:
     """I2: packs, inventory, domain object and the ledger, statement 0 included."""
     name = next(iter(lab.store.versions(kind))).name
@@ -811,7 +807,7 @@ def test_every_kind_of_need_must_be_locked(
 
 
 @pytest.mark.parametrize("kind", ["domains/", "ledger/", "evidence/"])
-def test_the_ledger_term_is_longer_than_any_snapshot(lab: "Lab", record: Record, kind: str) -> None:
+def test_the_ledger_term_is_longer_than_any_snapshot(lab: Lab, record: Record, kind: str) -> None:
     """A lock that covers the snapshots of today is not enough for these."""
     repository = lab.open()
     digest = repository.put_evidence(b"plan")
@@ -829,7 +825,7 @@ def test_the_ledger_term_is_longer_than_any_snapshot(lab: "Lab", record: Record,
 
 
 def test_old_statements_are_needed_by_the_snapshots_of_today(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """When their first term is over it is the youngest snapshot that counts."""
     source = make_source()
@@ -842,7 +838,7 @@ def test_old_statements_are_needed_by_the_snapshots_of_today(
     assert subjects(look(lab), Code.LOCK_GAP) == [ledger_name(0)]
 
 
-def test_a_weaker_mode_than_promised(lab: "Lab", record: Record) -> None:
+def test_a_weaker_mode_than_promised(lab: Lab, record: Record) -> None:
     """Governance where compliance was promised."""
     ref = packs(lab, record)[0]
     _unlock(lab, ref.name, timedelta(days=400), LockMode.GOVERNANCE)
@@ -851,7 +847,7 @@ def test_a_weaker_mode_than_promised(lab: "Lab", record: Record) -> None:
     assert report.gravest is Concern.RETENTION
 
 
-def test_integrity_is_graver_than_a_gap(lab: "Lab", unextended: Record) -> None:
+def test_integrity_is_graver_than_a_gap(lab: Lab, unextended: Record) -> None:
     """Exit 4 before 5."""
     lab.store.put_marker(packs(lab, unextended)[0].name)
     report = look(lab)
@@ -860,7 +856,7 @@ def test_integrity_is_graver_than_a_gap(lab: "Lab", unextended: Record) -> None:
 
 
 def test_what_the_store_would_do_by_itself_is_told(
-    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lifecycle rule needs no key and leaves no statement; who may not ask is told that."""
     assert not look(lab).findings
@@ -877,7 +873,7 @@ def test_what_the_store_would_do_by_itself_is_told(
     assert [finding.code for finding in look(lab).findings] == [Code.NOT_READ]
 
 
-def test_a_clock_that_is_ahead_hides_nothing(lab: "Lab", record: Record) -> None:
+def test_a_clock_that_is_ahead_hides_nothing(lab: Lab, record: Record) -> None:
     """What is owed goes by the earlier of two clocks, and the difference is told."""
 
     def tomorrow() -> Any:
@@ -904,7 +900,7 @@ def test_findings_are_counted_and_a_bounded_number_is_kept() -> None:
 
 
 def test_inventories_that_are_kept_for_their_successors_are_bounded(
-    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By bytes."""
     monkeypatch.setattr("vault.custody.needs._CACHE", 10)
@@ -913,7 +909,7 @@ def test_inventories_that_are_kept_for_their_successors_are_bounded(
     assert not collector._cache
 
 
-def test_nothing_is_written(lab: "Lab", record: Record, make_source: Callable[..., Path]) -> None:
+def test_nothing_is_written(lab: Lab, record: Record, make_source: Callable[..., Path]) -> None:
     """An audit reads; each inventory once."""
     seen: list[tuple[str, str]] = []
 
@@ -927,7 +923,7 @@ def test_nothing_is_written(lab: "Lab", record: Record, make_source: Callable[..
     assert seen.count(("get", lab.open().inventory_ref(record).name)) == 1
 
 
-def test_a_gap_by_its_numbers(lab: "Lab", record: Record) -> None:
+def test_a_gap_by_its_numbers(lab: Lab, record: Record) -> None:
     """Days are whole and never negative."""
     until = snapshot_body(record).until
     short = Protection(until=until - timedelta(hours=1), weakest="x", promised=until)
@@ -937,7 +933,7 @@ def test_a_gap_by_its_numbers(lab: "Lab", record: Record) -> None:
     assert not dataclasses.replace(short, until=until).has_gap
 
 
-def test_statements_that_were_distrusted_are_a_warning(lab: "Lab", record: Record) -> None:
+def test_statements_that_were_distrusted_are_a_warning(lab: Lab, record: Record) -> None:
     """Somebody saw to it: an audit does not stay red for ever."""
     repository = lab.open()
     writer = find_writer(repository.ledger, lab.host.key.name)

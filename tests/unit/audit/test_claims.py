@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.audit import AuditReport, Code, Concern, audit_repository
 from vault.audit.sealing import Recipients, sealed_to
 from vault.crypto.keys import RecipientKey, SigningKey, recipient_id
@@ -24,24 +26,20 @@ from vault.repository.repository import Repository
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
+def lab(make_repository: MakeRepository) -> Lab:
     """A repository with locks that hold."""
-    made: Lab = make_repository(LockMode.COMPLIANCE)
-    return made
+    return make_repository(LockMode.COMPLIANCE)
 
 
 @pytest.fixture
-def record(lab: "Lab", make_source: "MakeSource") -> Record:
+def record(lab: Lab, make_source: MakeSource) -> Record:
     """A snapshot of several packs."""
     return lab.snapshot(make_source(files=10)).record
 
 
-def look(lab: "Lab", sample: Sample = NO_PACKS) -> AuditReport:
+def look(lab: Lab, sample: Sample = NO_PACKS) -> AuditReport:
     """One audit, as the command line makes it."""
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, tolerant=True)
     with make_workers(0) as pool:
@@ -56,7 +54,7 @@ def found(report: AuditReport) -> list[tuple[Code, str]]:
 # --- attestations ---
 
 
-def attested(lab: "Lab", record: Record, key: SigningKey | None = None, **changes: Any) -> bytes:
+def attested(lab: Lab, record: Record, key: SigningKey | None = None, **changes: Any) -> bytes:
     """An attestation of a restore of that snapshot, with some things otherwise."""
     repository = lab.open()
     honest = attestations.attestation_of(
@@ -71,7 +69,7 @@ def attested(lab: "Lab", record: Record, key: SigningKey | None = None, **change
     return attestations.sign(replace_body(honest, **changes), key or lab.recovery.restorer)
 
 
-def cite(lab: "Lab", record: Record, data: bytes, kind: str = "restore", **changes: Any) -> int:
+def cite(lab: Lab, record: Record, data: bytes, kind: str = "restore", **changes: Any) -> int:
     """A statement by the restorer's key that cites these bytes, whatever they are."""
     repository = lab.open()
     digest = repository.put_evidence(data)
@@ -91,7 +89,7 @@ def cite(lab: "Lab", record: Record, data: bytes, kind: str = "restore", **chang
     return repository.append(lambda _: draft, [lab.recovery.restorer], tool="test").seq
 
 
-def test_an_honest_event_has_no_finding(lab: "Lab", record: Record) -> None:
+def test_an_honest_event_has_no_finding(lab: Lab, record: Record) -> None:
     """The control of what follows."""
     cite(lab, record, attested(lab, record))
     assert found(look(lab, WHOLE)) == []
@@ -118,7 +116,7 @@ def test_an_honest_event_has_no_finding(lab: "Lab", record: Record) -> None:
     ],
 )
 def test_an_event_is_believed_only_as_far_as_it_is_attested(
-    lab: "Lab", record: Record, cited: Any, stated: dict[str, Any]
+    lab: Lab, record: Record, cited: Any, stated: dict[str, Any]
 ) -> None:
     """Whatever is signed by the restorer's own key: verdict, times, snapshot, kind, signer."""
     signers = {
@@ -140,7 +138,7 @@ def test_an_event_is_believed_only_as_far_as_it_is_attested(
 
 
 @pytest.mark.parametrize("kind", ["restore", "drill"])
-def test_what_an_event_cites_is_owed(lab: "Lab", record: Record, kind: str) -> None:
+def test_what_an_event_cites_is_owed(lab: Lab, record: Record, kind: str) -> None:
     """Its attestation is gone, also if other bytes lie under its name: both are told."""
     data = attested(lab, record, kind=kind)
     cite(lab, record, data, kind=kind)
@@ -155,7 +153,7 @@ def test_what_an_event_cites_is_owed(lab: "Lab", record: Record, kind: str) -> N
     assert report.gravest is Concern.INTEGRITY
 
 
-def test_missing_and_rotten_evidence_is_told_as_that(lab: "Lab", record: Record) -> None:
+def test_missing_and_rotten_evidence_is_told_as_that(lab: Lab, record: Record) -> None:
     """Not twice."""
     data = attested(lab, record)
     seq = cite(lab, record, data)
@@ -170,7 +168,7 @@ def test_missing_and_rotten_evidence_is_told_as_that(lab: "Lab", record: Record)
 # --- recipients ---
 
 
-def seal_to(lab: "Lab", monkeypatch: pytest.MonkeyPatch, recipients: Sequence[bytes]) -> None:
+def seal_to(lab: Lab, monkeypatch: pytest.MonkeyPatch, recipients: Sequence[bytes]) -> None:
     """Packs of this host are sealed to others from now on."""
     from vault.crypto.sealed import Session
 
@@ -182,9 +180,9 @@ def seal_to(lab: "Lab", monkeypatch: pytest.MonkeyPatch, recipients: Sequence[by
 
 @pytest.mark.parametrize("sample", [NO_PACKS, WHOLE])
 def test_a_snapshot_sealed_to_nobody_is_found(
-    lab: "Lab",
+    lab: Lab,
     record: Record,
-    make_source: "MakeSource",
+    make_source: MakeSource,
     monkeypatch: pytest.MonkeyPatch,
     sample: Sample,
 ) -> None:
@@ -202,7 +200,7 @@ def test_a_snapshot_sealed_to_nobody_is_found(
 
 
 def test_one_sealed_to_others_as_well_is_right(
-    lab: "Lab", record: Record, make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More recipients than the root lists are for the site to know."""
     with monkeypatch.context() as patch:
@@ -211,7 +209,7 @@ def test_one_sealed_to_others_as_well_is_right(
     assert found(look(lab)) == []
 
 
-def test_who_may_not_read_packs_sees_no_headers(lab: "Lab", record: Record) -> None:
+def test_who_may_not_read_packs_sees_no_headers(lab: Lab, record: Record) -> None:
     """The auditor's role: no finding, and the count says that none was seen."""
 
     def refuse(point: FaultPoint) -> None:
@@ -224,7 +222,7 @@ def test_who_may_not_read_packs_sees_no_headers(lab: "Lab", record: Record) -> N
     assert (report.totals.headers, report.totals.packs_read) == (0, 0)
 
 
-def test_a_pack_without_a_header(lab: "Lab", record: Record) -> None:
+def test_a_pack_without_a_header(lab: Lab, record: Record) -> None:
     """What names no recipient opens for nobody."""
     ref = next(ref for ref in lab.open().inventory(record).objects if ref.name.startswith("packs/"))
     data = lab.store.get(ref.name, ref.version)
@@ -236,9 +234,7 @@ def test_a_pack_without_a_header(lab: "Lab", record: Record) -> None:
             sealed_to(lambda size, junk=junk: junk[:size])  # type: ignore[misc]
 
 
-def test_recipients_of_a_later_root_are_asked_of_later_packs_only(
-    lab: "Lab", record: Record
-) -> None:
+def test_recipients_of_a_later_root_are_asked_of_later_packs_only(lab: Lab, record: Record) -> None:
     """A run that began under the old root may end under the new one."""
     from vault.ledger.statements import RootBody
 
@@ -269,7 +265,7 @@ def test_recipients_of_a_later_root_are_asked_of_later_packs_only(
 # --- times ---
 
 
-def plant(lab: "Lab", claimed: timedelta) -> Record:
+def plant(lab: Lab, claimed: timedelta) -> Record:
     """A heartbeat that claims another time than it is stored at."""
     repository = lab.open()
     head = repository.head
@@ -301,7 +297,7 @@ def plant(lab: "Lab", claimed: timedelta) -> Record:
     ],
 )
 def test_times_that_the_store_denies_are_warned_of(
-    lab: "Lab", record: Record, claimed: timedelta, codes: set[Code]
+    lab: Lab, record: Record, claimed: timedelta, codes: set[Code]
 ) -> None:
     """Each statement by its number; what follows it is not blamed."""
     seq = plant(lab, claimed).seq
@@ -312,7 +308,7 @@ def test_times_that_the_store_denies_are_warned_of(
     assert report.gravest is Concern.NONE
 
 
-def test_a_copied_store_says_nothing_of_times(lab: "Lab", record: Record) -> None:
+def test_a_copied_store_says_nothing_of_times(lab: Lab, record: Record) -> None:
     """All of its objects are from the day of the copy."""
     lab.clock.advance(days=90)
     twin = lab.with_store(lab.store.copy())
@@ -327,10 +323,10 @@ def test_a_copied_store_says_nothing_of_times(lab: "Lab", record: Record) -> Non
 
 @pytest.mark.parametrize(("back", "is_told"), [(0, False), (5, False), (60, True)])
 def test_a_snapshot_dated_back_before_the_one_it_follows(
-    lab: "Lab",
+    lab: Lab,
     record: Record,
     monkeypatch: pytest.MonkeyPatch,
-    make_source: "MakeSource",
+    make_source: MakeSource,
     *,
     back: int,
     is_told: bool,
@@ -359,7 +355,7 @@ def test_a_snapshot_dated_back_before_the_one_it_follows(
 
 
 def test_a_snapshot_that_promises_a_weaker_lock_than_its_root(
-    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch, make_source: "MakeSource"
+    lab: Lab, record: Record, monkeypatch: pytest.MonkeyPatch, make_source: MakeSource
 ) -> None:
     """Its packs may be locked well all the same; what it promises is what prune goes by."""
     real = Repository.append

@@ -10,21 +10,22 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.forgery import forge_snapshot
+from tests.support.forgery import forged_entry as entry
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.browse import View
 from vault.browse.mount import SnapshotFiles, check_mount_point, load_fuse, mount_snapshot
 from vault.errors import ConfigError, LocalError, StorageError
 from vault.model import EntryType
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
-
 
 @pytest.fixture
-def source(make_source: "MakeSource") -> Path:
+def source(make_source: MakeSource) -> Path:
     """Some of everything that a plain user can make."""
     top = make_source()
     (top / "hard").hardlink_to(top / "dir0/file0")
@@ -42,7 +43,7 @@ def source(make_source: "MakeSource") -> Path:
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository", source: Path) -> "Lab":
+def lab(make_repository: MakeRepository, source: Path) -> Lab:
     """A repository after a snapshot of it."""
     made: Lab = make_repository()
     made.snapshot(source)
@@ -50,7 +51,7 @@ def lab(make_repository: "MakeRepository", source: Path) -> "Lab":
 
 
 @pytest.fixture
-def view(lab: "Lab", tmp_path: Path) -> Iterator[View]:
+def view(lab: Lab, tmp_path: Path) -> Iterator[View]:
     """The snapshot."""
     repository = lab.open()
     (record,) = repository.ledger.snapshots()
@@ -181,7 +182,7 @@ def test_a_name_too_long_for_a_kernel_is_left_out(
 
 
 def test_damage_is_an_io_error_and_a_line_that_names_the_pack(
-    lab: "Lab", files: SnapshotFiles, view: View, caplog: pytest.LogCaptureFixture
+    lab: Lab, files: SnapshotFiles, view: View, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Never other bytes."""
     reader = view.blocks.reader
@@ -201,14 +202,14 @@ def test_damage_is_an_io_error_and_a_line_that_names_the_pack(
 
 
 def test_a_bad_entry_is_listed_and_an_io_error(
-    lab: "Lab", tmp_path: Path, forge: Any, entry: Any, caplog: pytest.LogCaptureFixture
+    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """So that a copy of the mounted snapshot fails there, and does not pass for whole."""
     top, m = entry(b"", EntryType.DIRECTORY), entry(b"m", EntryType.DIRECTORY)
     good = [entry(b"a", data=b"a"), m, entry(b"m/z", data=b"z")]
     bad = [entry(b"m/b%03d" % i, EntryType.SYMLINK, link=b"") for i in range(300)]
     outside = [entry(b"m/../x", data=b"a"), entry(b"a", data=b"z"), entry(b"a/x", data=b"a")]
-    made = forge(
+    made = forge_snapshot(
         lab.open(), lab.host.key, [top, *good[:2], *bad, good[2], *outside], data=[b"a", b"z"]
     )
     repository = lab.open()

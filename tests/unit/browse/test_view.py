@@ -5,10 +5,11 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.browse import OpenFile, TreeIndex, View, path_matcher
 from vault.browse.files import Blocks, FileContent
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
@@ -16,9 +17,6 @@ from vault.format import packindex
 from vault.format.entry import Entry
 from vault.format.entry_encoding import encode_canonical
 from vault.model import EntryType, ObjectRef
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
 
 BIG = 200_000  # bytes: chunks are of 1 to 8 KiB, blocks of 8 KiB, packs of 24 KiB
 
@@ -151,7 +149,7 @@ def test_globs(*, pattern: bytes, path: bytes, expected: bool) -> None:
 
 
 @pytest.fixture
-def source(make_source: "MakeSource") -> Path:
+def source(make_source: MakeSource) -> Path:
     """A file of many chunks, one with holes, one that is all hole."""
     top = make_source()
     big = random.Random(7).randbytes(BIG)
@@ -169,14 +167,14 @@ def source(make_source: "MakeSource") -> Path:
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository", source: Path) -> "Lab":
+def lab(make_repository: MakeRepository, source: Path) -> Lab:
     """A repository after a snapshot of it."""
     made: Lab = make_repository()
     made.snapshot(source)
     return made
 
 
-def _view(lab: "Lab", *, random_access: bool = True, max_cached: int = 1 << 16) -> View:
+def _view(lab: Lab, *, random_access: bool = True, max_cached: int = 1 << 16) -> View:
     repository = lab.open()
     scratch = lab.base / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -196,7 +194,7 @@ def _at(view: View, path: bytes) -> Entry:
     return view.tree.entry(view.tree.file_of(number))
 
 
-def _data_packs(lab: "Lab", path: bytes = b"big") -> list[ObjectRef]:
+def _data_packs(lab: Lab, path: bytes = b"big") -> list[ObjectRef]:
     """Packs that a file's chunks lie in, in the order of the file."""
     with _view(lab) as view:
         reader = view.blocks.reader
@@ -204,14 +202,14 @@ def _data_packs(lab: "Lab", path: bytes = b"big") -> list[ObjectRef]:
         return [reader.pack(number).ref for number in dict.fromkeys(numbers)]
 
 
-def _flip(lab: "Lab", ref: ObjectRef, at: int = 8_000) -> None:
+def _flip(lab: Lab, ref: ObjectRef, at: int = 8_000) -> None:
     data = bytearray(lab.store.get(ref.name, ref.version))
     data[at] ^= 1
     lab.store.corrupt(ref.name, ref.version, bytes(data))
 
 
 @pytest.mark.parametrize("name", ["big", "hard", "sparse", "hole", "empty", "dir0/file0"])
-def test_any_part_of_a_file_reads_as_it_was(lab: "Lab", source: Path, name: str) -> None:
+def test_any_part_of_a_file_reads_as_it_was(lab: Lab, source: Path, name: str) -> None:
     """At random offsets and lengths, past the end too; and from beginning to end."""
     expected = (source / name).read_bytes()
     dice = random.Random(3)
@@ -227,7 +225,7 @@ def test_any_part_of_a_file_reads_as_it_was(lab: "Lab", source: Path, name: str)
 
 @pytest.mark.parametrize("name", ["big", "sparse", "vast"])
 def test_any_part_of_a_giant_file_reads_as_it_was(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Its chunks and holes are lists of their own, and lie on disk; the control has none."""
     (source / "new").mkdir()
@@ -259,7 +257,7 @@ def _comb(path: Path) -> None:
         file.truncate(21 * 131_072)
 
 
-def test_open_blocks_are_bounded(lab: "Lab", source: Path) -> None:
+def test_open_blocks_are_bounded(lab: Lab, source: Path) -> None:
     """Whatever is read; one block is always kept."""
     with _view(lab, max_cached=20_000) as view:
         file = view.open(_at(view, b"big"))
@@ -270,7 +268,7 @@ def test_open_blocks_are_bounded(lab: "Lab", source: Path) -> None:
         assert view.blocks._open
 
 
-def test_reading_on_fetches_together(lab: "Lab", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_on_fetches_together(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbouring blocks come in one call to the store, and each only once."""
     calls: list[tuple[str, int]] = []
     with _view(lab, max_cached=1 << 20) as view:
@@ -289,7 +287,7 @@ def test_reading_on_fetches_together(lab: "Lab", monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("random_access", [True, False])
-def test_a_flipped_bit_is_never_given(lab: "Lab", source: Path, *, random_access: bool) -> None:
+def test_a_flipped_bit_is_never_given(lab: Lab, source: Path, *, random_access: bool) -> None:
     """What comes before it is right, then the error names the pack; elsewhere all is right."""
     expected = (source / "big").read_bytes()
     damaged = _data_packs(lab)[2]
@@ -309,7 +307,7 @@ def test_a_flipped_bit_is_never_given(lab: "Lab", source: Path, *, random_access
             list(view.stream(entry))
 
 
-def test_damage_is_not_fetched_again(lab: "Lab", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_is_not_fetched_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reads on costs the store nothing more."""
     _flip(lab, _data_packs(lab)[0])
     with _view(lab) as view:
@@ -329,7 +327,7 @@ def _fails(file: OpenFile, offset: int) -> bool:
     return False
 
 
-def test_damage_ahead_does_not_disturb(lab: "Lab", source: Path) -> None:
+def test_damage_ahead_does_not_disturb(lab: Lab, source: Path) -> None:
     """A block that is only fetched along may be broken."""
     ref = _data_packs(lab)[0]
     size = len(lab.store.get(ref.name, ref.version))
@@ -339,7 +337,7 @@ def test_damage_ahead_does_not_disturb(lab: "Lab", source: Path) -> None:
     assert first == (source / "big").read_bytes()[:1_000]
 
 
-def test_a_damaged_tree_shows_nothing(lab: "Lab") -> None:
+def test_a_damaged_tree_shows_nothing(lab: Lab) -> None:
     """Not even the part that is right."""
     repository = lab.open()
     for ref in repository.inventory(repository.ledger.snapshots()[-1]).objects:
@@ -351,7 +349,7 @@ def test_a_damaged_tree_shows_nothing(lab: "Lab") -> None:
 
 
 def test_a_wrong_index_is_believed_no_more(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its lengths are shifted by one between two chunks; the file still reads right."""
     real = packindex.open_index
@@ -374,7 +372,7 @@ def test_a_wrong_index_is_believed_no_more(
 
 
 def test_lengths_at_random_are_not_those_of_an_unproven_directory(
-    lab: "Lab", source: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store can seal a pack that claims other lengths; it can't make it hash right.
 
@@ -405,7 +403,7 @@ def _is_whole(data_range: object) -> bool:
     return getattr(data_range, "__name__", "") == "<lambda>"
 
 
-def test_chunks_that_do_not_add_up_are_refused(lab: "Lab") -> None:
+def test_chunks_that_do_not_add_up_are_refused(lab: Lab) -> None:
     """The size is signed, the lengths must fit it."""
     with _view(lab) as view:
         entry = _at(view, b"big")
@@ -421,7 +419,7 @@ def test_chunks_that_do_not_add_up_are_refused(lab: "Lab") -> None:
             FileContent(Blocks(view.blocks.reader), shorter)
 
 
-def test_the_whole_file_must_have_the_signed_digest(lab: "Lab") -> None:
+def test_the_whole_file_must_have_the_signed_digest(lab: Lab) -> None:
     """Chunks that exist, in another order than the signed SHA-256 says."""
     with _view(lab, random_access=False) as view:
         entry = _at(view, b"big")

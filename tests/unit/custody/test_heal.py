@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Clock, Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.audit import Concern, audit_repository
 from vault.custody.heal import HealAction, Healer, HealPlan, HealReport, Step, plan_repair
 from vault.errors import (
@@ -27,30 +29,26 @@ from vault.storage.base import ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
 
-if TYPE_CHECKING:
-    from tests.conftest import Clock, Lab, MakeRepository, MakeSource
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
+def lab(make_repository: MakeRepository) -> Lab:
     """A repository with locks that hold."""
-    made: Lab = make_repository(LockMode.COMPLIANCE)
-    return made
+    return make_repository(LockMode.COMPLIANCE)
 
 
 @pytest.fixture
-def record(lab: "Lab", make_source: "MakeSource") -> Record:
+def record(lab: Lab, make_source: MakeSource) -> Record:
     """A snapshot of several packs."""
     return lab.snapshot(make_source(files=10)).record
 
 
-def plan(lab: "Lab") -> HealPlan:
+def plan(lab: Lab) -> HealPlan:
     """What is in the way."""
     with make_workers(0) as workers:
         return Healer(lab.open(), workers).plan()
 
 
-def heal(lab: "Lab") -> tuple[HealPlan, HealReport]:
+def heal(lab: Lab) -> tuple[HealPlan, HealReport]:
     """Plan and do it."""
     with make_workers(0) as workers:
         healer = Healer(lab.open(), workers)
@@ -58,13 +56,13 @@ def heal(lab: "Lab") -> tuple[HealPlan, HealReport]:
         return planned, healer.execute(planned)
 
 
-def packs(lab: "Lab", record: Record) -> list[ObjectRef]:
+def packs(lab: Lab, record: Record) -> list[ObjectRef]:
     """The packs of a snapshot."""
     objects = lab.open().inventory(record).objects
     return [ref for ref in objects if ref.name.startswith("packs/")]
 
 
-def shown(lab: "Lab", names: list[str]) -> dict[str, bytes]:
+def shown(lab: Lab, names: list[str]) -> dict[str, bytes]:
     """What a plain read of each name meets."""
     return {name: lab.store.get(name) for name in names}
 
@@ -74,20 +72,20 @@ def actions(plan: HealPlan) -> list[tuple[HealAction, str]]:
     return [(step.action, step.name) for step in plan.steps]
 
 
-def test_nothing_to_heal(lab: "Lab", record: Record) -> None:
+def test_nothing_to_heal(lab: Lab, record: Record) -> None:
     """A sound repository is left alone."""
     planned, report = heal(lab)
     assert planned == HealPlan(repairs=(), lost=())
     assert report == HealReport(done=(), hidden=())
 
 
-def needed(lab: "Lab") -> list[str]:
+def needed(lab: Lab) -> list[str]:
     """Names of all that is owed: everything but the index, which is a cache."""
     names = {item.name for item in lab.store.versions("") if not item.name.startswith("index/")}
     return sorted(names)
 
 
-def test_everything_marked_and_a_third_overwritten(lab: "Lab", record: Record) -> None:
+def test_everything_marked_and_a_third_overwritten(lab: Lab, record: Record) -> None:
     """After it, plain reads give what they gave before; every pinned version is there still."""
     names = needed(lab)
     before = shown(lab, names)
@@ -111,7 +109,7 @@ def test_everything_marked_and_a_third_overwritten(lab: "Lab", record: Record) -
     assert plan(lab).repairs == ()
 
 
-def test_a_plan_changes_nothing(lab: "Lab", record: Record) -> None:
+def test_a_plan_changes_nothing(lab: Lab, record: Record) -> None:
     """Only looks."""
     lab.store.put_marker(packs(lab, record)[0].name)
     before = list(lab.store.versions(""))
@@ -120,7 +118,7 @@ def test_a_plan_changes_nothing(lab: "Lab", record: Record) -> None:
     assert list(lab.store.versions("")) == before
 
 
-def locked_junk(lab: "Lab", name: str, data: bytes) -> ObjectVersion:
+def locked_junk(lab: Lab, name: str, data: bytes) -> ObjectVersion:
     """Junk that its author locked for years."""
     until = lab.clock() + timedelta(days=4000)
     retention = Retention(mode=LockMode.COMPLIANCE, until=until)
@@ -130,7 +128,7 @@ def locked_junk(lab: "Lab", name: str, data: bytes) -> ObjectVersion:
 
 @pytest.mark.parametrize("same_size", [True, False])
 def test_locked_junk_is_covered_by_the_right_bytes_with_their_lock(
-    lab: "Lab",
+    lab: Lab,
     record: Record,
     same_size: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
@@ -152,7 +150,7 @@ def test_locked_junk_is_covered_by_the_right_bytes_with_their_lock(
     assert plan(lab) == HealPlan(repairs=(), lost=())
 
 
-def test_a_statement_is_exposed_by_its_envelope(lab: "Lab", record: Record) -> None:
+def test_a_statement_is_exposed_by_its_envelope(lab: Lab, record: Record) -> None:
     """Locked junk over the newest statement."""
     name = f"ledger/{record.seq:016d}"
     locked_junk(lab, name, b"{}")
@@ -163,7 +161,7 @@ def test_a_statement_is_exposed_by_its_envelope(lab: "Lab", record: Record) -> N
 
 
 def test_junk_that_stood_at_a_number_of_the_ledger_first_is_removed(
-    lab: "Lab", record: Record, make_source: "MakeSource"
+    lab: Lab, record: Record, make_source: MakeSource
 ) -> None:
     """It hides nothing, and costs everybody who opens the repository a look at each version."""
     name = f"ledger/{record.seq + 1:016d}"
@@ -186,7 +184,7 @@ def test_junk_that_stood_at_a_number_of_the_ledger_first_is_removed(
 
 
 @pytest.mark.parametrize("cited_by", ["prune", "restore", "verification"])
-def test_evidence_is_exposed(lab: "Lab", record: Record, cited_by: str) -> None:
+def test_evidence_is_exposed(lab: Lab, record: Record, cited_by: str) -> None:
     """What statements cite is needed too: plans, and the attestations of every kind."""
     repository = lab.open()
     digest = repository.put_evidence(b"cited")
@@ -221,7 +219,7 @@ def test_evidence_is_exposed(lab: "Lab", record: Record, cited_by: str) -> None:
 
 
 def test_the_right_version_is_found_by_digest_where_the_pinned_one_is_gone(
-    lab: "Lab", record: Record
+    lab: Lab, record: Record
 ) -> None:
     """Between older and newer junk of the same size."""
     ref = packs(lab, record)[0]
@@ -237,7 +235,7 @@ def test_the_right_version_is_found_by_digest_where_the_pinned_one_is_gone(
     ]
 
 
-def test_what_no_version_has_is_lost(lab: "Lab", record: Record) -> None:
+def test_what_no_version_has_is_lost(lab: Lab, record: Record) -> None:
     """Said, and nothing is deleted on the way: not the markers that are all that is left."""
     gone, wrong, other = packs(lab, record)[:3]
     lab.store.remove(gone.name, gone.version)
@@ -254,7 +252,7 @@ def test_what_no_version_has_is_lost(lab: "Lab", record: Record) -> None:
 @pytest.mark.parametrize("error", [StorageError("403"), StorageError("InvalidRequest")])
 @pytest.mark.parametrize("operation", ["get", "status"])
 def test_what_the_store_refuses_to_show_is_not_called_lost(
-    lab: "Lab", record: Record, error: StorageError, operation: str
+    lab: Lab, record: Record, error: StorageError, operation: str
 ) -> None:
     """Lost is what a right answer says is not there; a refusal says nothing."""
     ref = packs(lab, record)[0]
@@ -279,7 +277,7 @@ def test_what_the_store_refuses_to_show_is_not_called_lost(
     assert plan(lab) == HealPlan(repairs=(), lost=())
 
 
-def test_a_store_that_does_not_answer_ends_it(lab: "Lab", record: Record) -> None:
+def test_a_store_that_does_not_answer_ends_it(lab: Lab, record: Record) -> None:
     """Nothing can be said then; least of all that something is lost."""
     lab.store.plant(packs(lab, record)[0].name, bytes(packs(lab, record)[0].size))
 
@@ -293,7 +291,7 @@ def test_a_store_that_does_not_answer_ends_it(lab: "Lab", record: Record) -> Non
 
 
 def test_one_stale_list_loses_nothing(
-    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a list leaves out is asked for again before it is called lost."""
     ref = packs(lab, record)[0]
@@ -309,7 +307,7 @@ def test_one_stale_list_loses_nothing(
 
 
 def test_a_signed_statement_over_the_right_one_is_covered_and_kept(
-    lab: "Lab", record: Record, make_source: "MakeSource"
+    lab: Lab, record: Record, make_source: MakeSource
 ) -> None:
     """A thief's statement is what a plain read would meet; it is evidence, so it stays."""
     from vault.ledger.envelope import Head, build_statement, seal_envelope
@@ -336,47 +334,47 @@ def test_a_signed_statement_over_the_right_one_is_covered_and_kept(
     assert planted in list(lab.store.versions(name))
 
 
-def _marked(lab: "Lab", record: Record) -> None:
+def _marked(lab: Lab, record: Record) -> None:
     for item in list(lab.store.versions("")):
         lab.store.put_marker(item.name)
 
 
-def _marked_cache(lab: "Lab", record: Record) -> None:
+def _marked_cache(lab: Lab, record: Record) -> None:
     lab.store.put_marker(next(iter(lab.store.versions("index/"))).name)
 
 
-def _covered_marker(lab: "Lab", record: Record) -> None:
+def _covered_marker(lab: Lab, record: Record) -> None:
     ref = packs(lab, record)[0]
     data = lab.store.get(ref.name, ref.version)
     lab.store.put_marker(ref.name)
     lab.store.plant(ref.name, data)
 
 
-def _locked_junk_over_a_pack(lab: "Lab", record: Record) -> None:
+def _locked_junk_over_a_pack(lab: Lab, record: Record) -> None:
     locked_junk(lab, packs(lab, record)[0].name, b"junk")
 
 
-def _locked_junk_over_a_statement(lab: "Lab", record: Record) -> None:
+def _locked_junk_over_a_statement(lab: Lab, record: Record) -> None:
     locked_junk(lab, f"ledger/{record.seq:016d}", b"{}")
 
 
-def _junk_over_what_nothing_needs(lab: "Lab", record: Record) -> None:
+def _junk_over_what_nothing_needs(lab: Lab, record: Record) -> None:
     digest = Digest.of(b"orphan")
     for data in (b"orphan", b"junk"):
         lab.store.plant(f"packs/{str(digest)[:2]}/{digest}", data)
 
 
-def _junk_beyond_the_head(lab: "Lab", record: Record) -> None:
+def _junk_beyond_the_head(lab: Lab, record: Record) -> None:
     locked_junk(lab, f"ledger/{record.seq + 1:016d}", b"junk")
 
 
-def _junk_beside_a_lost_object(lab: "Lab", record: Record) -> None:
+def _junk_beside_a_lost_object(lab: Lab, record: Record) -> None:
     ref = packs(lab, record)[0]
     lab.store.remove(ref.name, ref.version)
     lab.store.plant(ref.name, b"junk")
 
 
-def _wrong_page(lab: "Lab", record: Record) -> None:
+def _wrong_page(lab: Lab, record: Record) -> None:
     lab.store.plant("ledger-page/0000000000", b"junk\n")
 
 
@@ -395,7 +393,7 @@ def _wrong_page(lab: "Lab", record: Record) -> None:
     ],
 )
 def test_an_audit_agrees_with_heal_on_what_must_be_visible(
-    lab: "Lab", record: Record, attack: Callable[["Lab", Record], None], *, is_healed: bool
+    lab: Lab, record: Record, attack: Callable[[Lab, Record], None], *, is_healed: bool
 ) -> None:
     """After a heal that leaves nothing no version is an error; and after one that does, some is."""
     attack(lab, record)
@@ -409,7 +407,7 @@ def test_an_audit_agrees_with_heal_on_what_must_be_visible(
     assert (is_clean, gravest is not Concern.INTEGRITY) == (is_healed, is_healed)
 
 
-def test_snapshots_whose_inventory_is_wrong_are_named(lab: "Lab", record: Record) -> None:
+def test_snapshots_whose_inventory_is_wrong_are_named(lab: Lab, record: Record) -> None:
     """What they need is not known, so it was not looked at."""
     ref = lab.open().inventory_ref(record)
     lab.store.remove(ref.name, ref.version)
@@ -417,7 +415,7 @@ def test_snapshots_whose_inventory_is_wrong_are_named(lab: "Lab", record: Record
     assert (planned.unread, planned.lost) == ((record.seq,), (ref.name,))
 
 
-def test_a_pinned_version_is_never_deleted(lab: "Lab", record: Record) -> None:
+def test_a_pinned_version_is_never_deleted(lab: Lab, record: Record) -> None:
     """Even one whose bytes are wrong: it is covered by a right one instead."""
     from vault.custody.needs import NEVER, Need
     from vault.custody.versions import Judged, NameView, VersionKind
@@ -456,9 +454,7 @@ def test_a_pinned_version_is_never_deleted(lab: "Lab", record: Record) -> None:
     assert [step.action for step in repair.steps] == [HealAction.EXPOSE]
 
 
-def test_the_largest_evidence_is_never_deleted_under_a_wrong_name(
-    lab: "Lab", record: Record
-) -> None:
+def test_the_largest_evidence_is_never_deleted_under_a_wrong_name(lab: Lab, record: Record) -> None:
     """Its size is known to nothing but the limit: exactly that is hashed too."""
     repository = lab.open()
     digest = repository.put_evidence(b"x" * MAX_EVIDENCE)
@@ -475,7 +471,7 @@ def test_the_largest_evidence_is_never_deleted_under_a_wrong_name(
     assert Digest.of(lab.store.get(other.name)) == other.sha256
 
 
-def _bytes_of(lab: "Lab", record: Record, kind: str) -> bytes:
+def _bytes_of(lab: Lab, record: Record, kind: str) -> bytes:
     """Of a needed object, which lies at another name."""
     if kind == "pack":
         ref = packs(lab, record)[-1]
@@ -493,7 +489,7 @@ def _bytes_of(lab: "Lab", record: Record, kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["pack", "statement", "evidence"])
 @pytest.mark.parametrize("over", ["pack", "statement"])
 def test_bytes_of_another_needed_object_are_covered_and_left(
-    lab: "Lab", record: Record, kind: str, over: str
+    lab: Lab, record: Record, kind: str, over: str
 ) -> None:
     """A rescued copy under a wrong name: the plan knows it, once and for all. Control: junk."""
     name = packs(lab, record)[0].name if over == "pack" else f"ledger/{1:016d}"
@@ -516,7 +512,7 @@ def test_bytes_of_another_needed_object_are_covered_and_left(
 
 
 def test_bytes_of_another_needed_object_are_not_deleted_by_an_old_plan(
-    lab: "Lab", record: Record
+    lab: Lab, record: Record
 ) -> None:
     """It is asked once more right before a version goes."""
     ref, other = packs(lab, record)[:2]
@@ -536,7 +532,7 @@ def test_bytes_of_another_needed_object_are_not_deleted_by_an_old_plan(
 
 
 def test_lost_races_and_what_nobody_needs_are_left_alone(
-    lab: "Lab", record: Record, make_source: "MakeSource"
+    lab: Lab, record: Record, make_source: MakeSource
 ) -> None:
     """They hide nothing, and the former are part of what happened; junk before them is not."""
     fork = lab.fork(lab.base / "fork")
@@ -552,7 +548,7 @@ def test_lost_races_and_what_nobody_needs_are_left_alone(
     assert list(lab.store.versions("ledger/")) == before
 
 
-def test_refusals_stop_nothing_and_are_told(lab: "Lab", record: Record) -> None:
+def test_refusals_stop_nothing_and_are_told(lab: Lab, record: Record) -> None:
     """Without the right to delete, what can be covered is; markers then are covered as well."""
 
     def refuse(point: FaultPoint) -> None:
@@ -578,7 +574,7 @@ def test_refusals_stop_nothing_and_are_told(lab: "Lab", record: Record) -> None:
     assert report.details()["heal"]["expose"] == 2
 
 
-def test_what_stays_hidden_is_told(lab: "Lab", record: Record) -> None:
+def test_what_stays_hidden_is_told(lab: Lab, record: Record) -> None:
     """Neither deleting nor storing is allowed."""
     name = packs(lab, record)[0].name
     lab.store.put_marker(name)
@@ -592,7 +588,7 @@ def test_what_stays_hidden_is_told(lab: "Lab", record: Record) -> None:
     assert report.hidden == (name,)
 
 
-def test_a_marker_that_somebody_else_removed_is_done(lab: "Lab", record: Record) -> None:
+def test_a_marker_that_somebody_else_removed_is_done(lab: Lab, record: Record) -> None:
     """Two people heal."""
     name = packs(lab, record)[0].name
     marker = lab.store.put_marker(name)
@@ -610,7 +606,7 @@ def test_a_marker_that_somebody_else_removed_is_done(lab: "Lab", record: Record)
 
 
 def test_locks_that_ran_out_are_not_asked_for_again(
-    make_repository: "MakeRepository", make_source: "MakeSource"
+    make_repository: MakeRepository, make_source: MakeSource
 ) -> None:
     """The copy of a version that was never locked, or no longer is, has no lock."""
     lab = make_repository(LockMode.NONE)
@@ -629,7 +625,7 @@ def test_locks_that_ran_out_are_not_asked_for_again(
 
 
 def test_a_directory_is_healed(
-    make_repository: "MakeRepository", make_source: "MakeSource", clock: "Clock", tmp_path: Path
+    make_repository: MakeRepository, make_source: MakeSource, clock: Clock, tmp_path: Path
 ) -> None:
     """Files that were put beside an object as later versions of it go."""
     store = LocalStore.create(tmp_path / "store", clock=clock)
@@ -647,7 +643,7 @@ def test_a_directory_is_healed(
     assert lab.verify(record).passed
 
 
-def test_details_are_bounded(lab: "Lab", record: Record) -> None:
+def test_details_are_bounded(lab: Lab, record: Record) -> None:
     """They go into an attestation."""
     step = Step(
         action=HealAction.REMOVE_JUNK, name="x" * 500, version="v", size=1, modified=lab.clock()

@@ -1,17 +1,14 @@
 """Ledger pages: when they are due, and what is none."""
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.errors import FormatError
 from vault.ledger import pages
 from vault.ledger.envelope import max_envelope
 from vault.ledger.pages import PAGE_LENGTH, encode_page, pages_due, parse_page
 from vault.storage.names import ledger_name
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
 
 
 @pytest.mark.parametrize(("head", "due"), [(0, 0), (998, 0), (999, 1), (1998, 1), (1999, 2)])
@@ -49,8 +46,8 @@ def test_a_line_longer_than_any_statement_is_refused() -> None:
 
 
 def test_statements_are_a_page_of_their_numbers_only(
-    make_repository: "MakeRepository",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A signed run of statements, each linked to the one before, is no other page than its own."""

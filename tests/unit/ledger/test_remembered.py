@@ -5,11 +5,14 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pytest
 
+from tests.support.invariants import assert_invariants
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.ledger import kinds, pages
 from vault.ledger import remembered as remembering
 from vault.ledger.chain import Ledger
@@ -25,16 +28,11 @@ from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name, page_name
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.conftest import Lab, MakeRepository, MakeSource
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository", make_source: "MakeSource") -> "Lab":
+def lab(make_repository: MakeRepository, make_source: MakeSource) -> Lab:
     """Snapshots of two hosts, one of them distrusted, one statement that nobody understands."""
-    lab: Lab = make_repository("none")
+    lab = make_repository("none")
     source = make_source(files=1)
     lab.snapshot(source)
     stolen = lab.enrol("stolen")
@@ -46,7 +44,7 @@ def lab(make_repository: "MakeRepository", make_source: "MakeSource") -> "Lab":
     return lab
 
 
-def _revoke(lab: "Lab", name: str, distrust_from: int) -> None:
+def _revoke(lab: Lab, name: str, distrust_from: int) -> None:
     repository = lab.open()
     (writer,) = (each for each in repository.ledger.writers.values() if each.name == name)
     revoke_writer(
@@ -54,7 +52,7 @@ def _revoke(lab: "Lab", name: str, distrust_from: int) -> None:
     )
 
 
-def _unknown(lab: "Lab") -> None:
+def _unknown(lab: Lab) -> None:
     """A statement of a type of the future, at the head of the store."""
     repository = lab.open()
     payload = build_statement(
@@ -78,7 +76,7 @@ def memory(tmp_path: Path) -> LedgerMemory:
     return LedgerMemory(tmp_path / "memory")
 
 
-def recalled(lab: "Lab", memory: LedgerMemory) -> Remembered:
+def recalled(lab: Lab, memory: LedgerMemory) -> Remembered:
     """What is remembered of the whole ledger."""
     repository = lab.open()
     memory.remember(lab.root, repository.ledger, repository.findings, until=repository.head)
@@ -103,7 +101,7 @@ def state(ledger: Ledger) -> dict[str, Any]:
 
 
 def test_a_remembered_ledger_says_what_the_verified_one_says(
-    lab: "Lab", memory: LedgerMemory
+    lab: Lab, memory: LedgerMemory
 ) -> None:
     """Void, distrusted and not understood statements and their findings among it."""
     whole = lab.open().ledger
@@ -116,7 +114,7 @@ def test_a_remembered_ledger_says_what_the_verified_one_says(
     assert state(again) == state(whole)
 
 
-def test_findings_below_the_head_are_remembered(lab: "Lab", memory: LedgerMemory) -> None:
+def test_findings_below_the_head_are_remembered(lab: Lab, memory: LedgerMemory) -> None:
     """Those of the head's name and beyond are found again."""
     repository = lab.open()
 
@@ -132,7 +130,7 @@ def test_findings_below_the_head_are_remembered(lab: "Lab", memory: LedgerMemory
     assert list(found.findings) == findings[:1]
 
 
-def test_any_damage_is_forgetting(lab: "Lab", memory: LedgerMemory, tmp_path: Path) -> None:
+def test_any_damage_is_forgetting(lab: Lab, memory: LedgerMemory, tmp_path: Path) -> None:
     """Every byte flipped, every cut: nothing, and no error."""
     recalled(lab, memory)
     path = next((tmp_path / "memory/ledgers").iterdir())
@@ -147,7 +145,7 @@ def test_any_damage_is_forgetting(lab: "Lab", memory: LedgerMemory, tmp_path: Pa
 
 
 def test_another_repositorys_memory_is_not_used(
-    lab: "Lab", memory: LedgerMemory, tmp_path: Path
+    lab: Lab, memory: LedgerMemory, tmp_path: Path
 ) -> None:
     """A file under another root's name."""
     recalled(lab, memory)
@@ -158,7 +156,7 @@ def test_another_repositorys_memory_is_not_used(
 
 
 def test_a_program_that_understands_more_judges_anew(
-    lab: "Lab", memory: LedgerMemory, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, memory: LedgerMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an older one did not understand may be void, or count."""
     recalled(lab, memory)
@@ -187,7 +185,7 @@ class _WiderSnapshot(SnapshotBody, frozen=True, kw_only=True):
 
 @pytest.mark.parametrize(("kind", "shape"), [("heartbeat", _Wider), ("snapshot", _WiderSnapshot)])
 def test_a_program_that_knows_more_fields_reads_anew(
-    lab: "Lab",
+    lab: Lab,
     memory: LedgerMemory,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
@@ -201,7 +199,7 @@ def test_a_program_that_knows_more_fields_reads_anew(
 
 
 def test_another_version_of_the_program_reads_anew(
-    lab: "Lab", memory: LedgerMemory, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, memory: LedgerMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may judge the same fields by other rules."""
     recalled(lab, memory)
@@ -209,7 +207,7 @@ def test_another_version_of_the_program_reads_anew(
     assert memory.recall(lab.root) is None
 
 
-def test_a_directory_that_cannot_be_written_is_no_error(lab: "Lab", tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_no_error(lab: Lab, tmp_path: Path) -> None:
     """The next start takes longer, that is all."""
     (tmp_path / "memory").write_text("in the way")
     repository = lab.open()
@@ -221,7 +219,7 @@ def test_a_directory_that_cannot_be_written_is_no_error(lab: "Lab", tmp_path: Pa
 # --- a thief who can write the file, digest and all ---
 
 
-def test_who_may_sign_and_read_is_verified_at_every_start(lab: "Lab", memory: LedgerMemory) -> None:
+def test_who_may_sign_and_read_is_verified_at_every_start(lab: Lab, memory: LedgerMemory) -> None:
     """Another root, another writer: their signatures are not there, and the store is read."""
     found = recalled(lab, memory)
     for kind in ("root", "writer"):
@@ -231,7 +229,7 @@ def test_who_may_sign_and_read_is_verified_at_every_start(lab: "Lab", memory: Le
                 _refused(lab, _with(found, seq, forged))
 
 
-def _reseal(lab: "Lab", envelope: bytes) -> bytes:
+def _reseal(lab: Lab, envelope: bytes) -> bytes:
     """The statement with one byte of a key changed, signed by a key that has not the role."""
     payload = base64.b64decode(json.loads(envelope)["payload"])
     at = payload.index(b'"public":"') + 80
@@ -240,7 +238,7 @@ def _reseal(lab: "Lab", envelope: bytes) -> bytes:
 
 
 def test_a_statement_about_keys_cannot_be_passed_off_as_another(
-    lab: "Lab", memory: LedgerMemory
+    lab: Lab, memory: LedgerMemory
 ) -> None:
     """A digest that is not that of what it says."""
     found = recalled(lab, memory)
@@ -249,9 +247,7 @@ def test_a_statement_about_keys_cannot_be_passed_off_as_another(
     _refused(lab, _with(found, seq, forged))
 
 
-def test_a_remembered_history_must_lead_to_the_stores_head(
-    lab: "Lab", memory: LedgerMemory
-) -> None:
+def test_a_remembered_history_must_lead_to_the_stores_head(lab: Lab, memory: LedgerMemory) -> None:
     """Statements taken out of the middle, or put in: the head does not follow them."""
     found = recalled(lab, memory)
     seq = next(seq for seq, row in enumerate(found.rows) if row.type == "snapshot")
@@ -261,7 +257,7 @@ def test_a_remembered_history_must_lead_to_the_stores_head(
         _refused(lab, dataclasses.replace(found, rows=rows))
 
 
-def test_a_writer_cannot_be_left_out(lab: "Lab", memory: LedgerMemory) -> None:
+def test_a_writer_cannot_be_left_out(lab: Lab, memory: LedgerMemory) -> None:
     """What it signed would be junk to a ledger that never listed it, and no broken chain."""
     found = recalled(lab, memory)
     nothing = msgspec.Raw(msgspec.msgpack.encode(None))
@@ -278,7 +274,7 @@ def _with(found: Remembered, seq: int, row: Any) -> Remembered:
     return dataclasses.replace(found, rows=rows)
 
 
-def _refused(lab: "Lab", remembered: Remembered) -> None:
+def _refused(lab: Lab, remembered: Remembered) -> None:
     """Not used: the store is read from the start, and that ledger counts."""
     reads = _noted(lab)
     found = Repository.open(lab.store, lab.root, clock=lab.clock, remembered=remembered)
@@ -287,7 +283,7 @@ def _refused(lab: "Lab", remembered: Remembered) -> None:
     assert state(found.ledger) == state(lab.open().ledger)
 
 
-def _noted(lab: "Lab") -> list[str]:
+def _noted(lab: Lab) -> list[str]:
     """Names of the objects that are read from now on."""
     reads: list[str] = []
 
@@ -302,7 +298,7 @@ def _noted(lab: "Lab") -> list[str]:
 # --- going on from there ---
 
 
-def test_a_warm_start_reads_the_head_and_what_follows(lab: "Lab") -> None:
+def test_a_warm_start_reads_the_head_and_what_follows(lab: Lab) -> None:
     """One statement, or as many as are new; besides what says who may sign."""
     warm = lab.warmed()
     head = warm.open().head.seq
@@ -314,7 +310,7 @@ def test_a_warm_start_reads_the_head_and_what_follows(lab: "Lab") -> None:
     assert len(set(reads)) == head + 1
 
 
-def _thousand(lab: "Lab") -> None:
+def _thousand(lab: Lab) -> None:
     """One statement after the other, up to a thousand, put beside what checks them."""
     repository = lab.open()
     head = repository.head
@@ -335,7 +331,7 @@ def _thousand(lab: "Lab") -> None:
 
 
 def test_a_statement_that_is_remembered_is_read_without_listing_the_others(
-    lab: "Lab", memory: LedgerMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, memory: LedgerMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a directory of a thousand: it is not searched, whichever of them is asked for."""
     _thousand(lab)
@@ -364,9 +360,8 @@ def test_a_statement_that_is_remembered_is_read_without_listing_the_others(
 
 @pytest.mark.parametrize("lock", ["none", "governance"])
 def test_a_warm_client_appends_as_a_cold_one_does(
-    make_repository: "MakeRepository",
-    assert_invariants: "Callable[..., int]",
-    make_source: "MakeSource",
+    make_repository: MakeRepository,
+    make_source: MakeSource,
     lock: Any,
 ) -> None:
     """The locks of statements it has not read included: they are extended over the years."""
@@ -379,7 +374,7 @@ def test_a_warm_client_appends_as_a_cold_one_does(
 
 
 def test_whole_pages_are_written_from_a_warm_start(
-    lab: "Lab", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their statements are fetched from the store, each known by its digest."""
     monkeypatch.setattr(pages, "PAGE_LENGTH", lab.open().head.seq)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.children import as_nobody, needs_root
 from vault.machine import metadata
 from vault.machine.metadata import Meta
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 # cap_net_bind_service=ep, revision 2
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
 ACL = bytes.fromhex("0200000001000600ffffffff020004000100000004000400ffffffff"
@@ -120,21 +120,6 @@ def test_impossible_numbers_are_omissions(file: int) -> None:
     assert "xattr nonsense.x" in metadata.apply_fd(file, _meta(xattrs=((b"nonsense.x", b""),)))
 
 
-def _as_nobody(call: Callable[[], None]) -> None:
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            call()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
 @needs_root
 def test_a_plain_user_lends_no_rights(tmp_path: Path, file: int) -> None:
     """Without the owner no set-id bits; what must be read back stays readable; xattrs are told."""
@@ -149,7 +134,7 @@ def test_a_plain_user_lends_no_rights(tmp_path: Path, file: int) -> None:
         for difference in metadata.differences(meta, found):
             assert difference.omissions <= set(omitted)
 
-    _as_nobody(check)
+    as_nobody(check)
 
 
 @needs_root
@@ -162,7 +147,7 @@ def test_a_plain_user_keeps_set_id_bits_of_their_own(file: int) -> None:
         assert metadata.apply_fd(file, meta) == ()
         assert metadata.read_meta(file, os.fstat(file)) == meta
 
-    _as_nobody(check)
+    as_nobody(check)
 
 
 @pytest.mark.parametrize(

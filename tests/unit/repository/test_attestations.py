@@ -1,9 +1,11 @@
 """Attestations: signed by a restorer, recorded once, refused from anybody else."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab
+from tests.support.trees import MakeSource
 from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps, loads_strict
 from vault.errors import ConfigError, FormatError, SignatureError, VaultError
@@ -16,19 +18,9 @@ from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """An empty repository."""
-    made: Lab = make_repository()
-    return made
-
-
-@pytest.fixture
-def repository(lab: "Lab") -> Repository:
+def repository(lab: Lab) -> Repository:
     """Opened."""
     return lab.open()
 
@@ -46,7 +38,7 @@ def _describe(opened: Repository, **changes: Any) -> attestations.Attestation:
     return replace_body(attestation, **changes)
 
 
-def test_round_trip(lab: "Lab", repository: Repository) -> None:
+def test_round_trip(lab: Lab, repository: Repository) -> None:
     """What was signed is what is read."""
     attestation = _describe(repository)
     data = attestations.sign(attestation, lab.recovery.restorer)
@@ -54,7 +46,7 @@ def test_round_trip(lab: "Lab", repository: Repository) -> None:
     assert attestation.head == str(repository.head)
 
 
-def test_subject_is_the_manifest_or_the_repository(lab: "Lab", repository: Repository) -> None:
+def test_subject_is_the_manifest_or_the_repository(lab: Lab, repository: Repository) -> None:
     """An in-toto statement is about something."""
     manifest = "ab" * 32
     for changes, name, digest in [
@@ -66,7 +58,7 @@ def test_subject_is_the_manifest_or_the_repository(lab: "Lab", repository: Repos
         assert statement["subject"] == [{"name": name, "digest": {"sha256": digest}}]
 
 
-def test_record(lab: "Lab", repository: Repository) -> None:
+def test_record(lab: Lab, repository: Repository) -> None:
     """Stored as evidence, cited by a statement of its kind, found again."""
     data = attestations.sign(_describe(repository, verdict="partial"), lab.recovery.restorer)
     assert attestations.is_recorded(repository, data) is None
@@ -83,7 +75,7 @@ def test_record(lab: "Lab", repository: Repository) -> None:
 
 
 @pytest.mark.parametrize("who", ["writer", "root", "stranger"])
-def test_signed_by_somebody_else(lab: "Lab", repository: Repository, who: str) -> None:
+def test_signed_by_somebody_else(lab: Lab, repository: Repository, who: str) -> None:
     """A key that is known but has not the role, and one that is not known."""
     keys = {
         "writer": lab.host.key.signing,
@@ -109,7 +101,7 @@ def test_signed_by_somebody_else(lab: "Lab", repository: Repository, who: str) -
     ],
 )
 def test_impossible_attestations(
-    lab: "Lab", repository: Repository, changes: dict[str, Any], error: type[Exception]
+    lab: Lab, repository: Repository, changes: dict[str, Any], error: type[Exception]
 ) -> None:
     """Rightly signed, and still not one that can be recorded here."""
     attestation = _describe(repository, **changes)
@@ -119,7 +111,7 @@ def test_impossible_attestations(
     assert list(lab.store.versions("evidence/")) == []
 
 
-def test_malformed(lab: "Lab", repository: Repository) -> None:
+def test_malformed(lab: Lab, repository: Repository) -> None:
     """Any byte that is not as it must be is a `FormatError` or a bad signature."""
     data = attestations.sign(_describe(repository), lab.recovery.restorer)
     statement = loads_strict(parse_envelope(data).payload)
@@ -141,7 +133,7 @@ def test_malformed(lab: "Lab", repository: Repository) -> None:
 # --- an attestation and the statement that cites it ---
 
 
-def _cite(lab: "Lab", data: bytes, kind: str, body: EventBody | VerificationBody) -> Record:
+def _cite(lab: Lab, data: bytes, kind: str, body: EventBody | VerificationBody) -> Record:
     """Append a statement that says whatever it says of these bytes."""
     repository = lab.open()
     digest = repository.put_evidence(data)
@@ -162,11 +154,11 @@ def _said(data: bytes, **changes: Any) -> EventBody:
     return replace_body(body, **changes)
 
 
-def _objections(lab: "Lab", data: bytes, record: Record) -> list[str]:
+def _objections(lab: Lab, data: bytes, record: Record) -> list[str]:
     return [each.what for each in attestations.objections(data, record, lab.open().ledger)]
 
 
-def test_what_was_recorded_is_borne_out(lab: "Lab", make_source: "MakeSource") -> None:
+def test_what_was_recorded_is_borne_out(lab: Lab, make_source: MakeSource) -> None:
     """Every kind, about one snapshot, several, or none; whole and failed."""
     snapshot = lab.snapshot(make_source()).record
     claims = {"snapshots": [[snapshot.seq, snapshot.seq]], "share": 5, "opened": True, "read": 9}
@@ -199,7 +191,7 @@ def test_what_was_recorded_is_borne_out(lab: "Lab", make_source: "MakeSource") -
     ],
 )
 def test_a_statement_that_says_more_than_was_attested(
-    lab: "Lab", repository: Repository, changes: dict[str, Any], what: str
+    lab: Lab, repository: Repository, changes: dict[str, Any], what: str
 ) -> None:
     """Each field of its body, compared with what was signed."""
     data = attestations.sign(_describe(repository), lab.recovery.restorer)
@@ -208,7 +200,7 @@ def test_a_statement_that_says_more_than_was_attested(
     assert _objections(lab, data, _cite(lab, data, "drill", _said(data))) == []
 
 
-def test_junk_is_no_attestation(lab: "Lab") -> None:
+def test_junk_is_no_attestation(lab: Lab) -> None:
     """Nor is another kind's, another repository's, or other bytes than were cited."""
     junk = b"nothing was restored"
     said = EventBody(
@@ -226,7 +218,7 @@ def test_junk_is_no_attestation(lab: "Lab") -> None:
     assert _objections(lab, other, _cite(lab, other, "drill", _said(other))) == ["attestation"]
 
 
-def test_the_head_and_manifest_must_be_the_ledgers(lab: "Lab", make_source: "MakeSource") -> None:
+def test_the_head_and_manifest_must_be_the_ledgers(lab: Lab, make_source: MakeSource) -> None:
     """A head of another history or of the future, and a manifest that is no snapshot's."""
     snapshot = lab.snapshot(make_source()).record
     right = {"snapshot": snapshot.seq, "manifest": str(snapshot.digest)}
@@ -244,7 +236,7 @@ def test_the_head_and_manifest_must_be_the_ledgers(lab: "Lab", make_source: "Mak
         assert _objections(lab, data, _cite(lab, data, "drill", _said(data))) == what
 
 
-def _with_restorers(lab: "Lab", *keys: SigningKey) -> None:
+def _with_restorers(lab: Lab, *keys: SigningKey) -> None:
     """Append root N+1: these are the restorers."""
     repository = lab.open()
     root = repository.ledger.root
@@ -258,7 +250,7 @@ def _with_restorers(lab: "Lab", *keys: SigningKey) -> None:
     repository.append(lambda _: draft, [lab.root_key.root], tool="vault test")
 
 
-def test_the_signer_must_have_been_listed_then(lab: "Lab") -> None:
+def test_the_signer_must_have_been_listed_then(lab: Lab) -> None:
     """Who was taken out later still counts for what is older; who comes later does not."""
     old, new = lab.recovery.restorer, SigningKey.generate()
     data = attestations.sign(_describe(lab.open()), old)

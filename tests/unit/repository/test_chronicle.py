@@ -1,10 +1,12 @@
 """What people are told of statements: who, when, how it ended, what came of it."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.errors import ConfigError
 from vault.format import inventory
 from vault.ledger.records import Record
@@ -22,12 +24,9 @@ from vault.repository.chronicle import (
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.repository.log import Draft
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository", make_source: "MakeSource") -> "Lab":
+def lab(make_repository: MakeRepository, make_source: MakeSource) -> Lab:
     """2 and 3: snapshots of two datasets, a day apart."""
     made: Lab = make_repository()
     source = make_source()
@@ -37,23 +36,23 @@ def lab(make_repository: "MakeRepository", make_source: "MakeSource") -> "Lab":
     return made
 
 
-def append(lab: "Lab", kind: str, body: Any, signer: Any) -> Record:
+def append(lab: Lab, kind: str, body: Any, signer: Any) -> Record:
     """One statement, whatever it cites."""
     draft = Draft(type=kind, subject=[("x", Digest(bytes(32)))], body=body)
     return lab.open().append(lambda _: draft, [signer], tool="vault test")
 
 
-def record(lab: "Lab", seq: int) -> Record:
+def record(lab: Lab, seq: int) -> Record:
     """As it stands now."""
     return statement_at(lab.open().ledger, seq)
 
 
-def chosen(lab: "Lab", **wanted: Any) -> list[int]:
+def chosen(lab: Lab, **wanted: Any) -> list[int]:
     """Numbers of the statements that are asked for."""
     return [each.seq for each in Chronicle(lab.open().ledger).choose(**wanted)]
 
 
-def test_who_signed_is_named_as_listed(lab: "Lab") -> None:
+def test_who_signed_is_named_as_listed(lab: Lab) -> None:
     """Keys of the root by their name there, hosts by theirs, each with id and role."""
     ledger = lab.open().ledger
     told = Chronicle(ledger)
@@ -69,7 +68,7 @@ def test_who_signed_is_named_as_listed(lab: "Lab") -> None:
     assert signers[2].revoked is None
 
 
-def test_a_statement_stands_as_later_ones_left_it(lab: "Lab") -> None:
+def test_a_statement_stands_as_later_ones_left_it(lab: Lab) -> None:
     """Valid, or distrusted by a revocation that came later; which is named on both sides."""
     beat = append(lab, "heartbeat", HeartbeatBody(note="x"), lab.host.key.signing)
     repository = lab.open()
@@ -93,7 +92,7 @@ def test_a_statement_stands_as_later_ones_left_it(lab: "Lab") -> None:
     assert [each.seq for each in later_about(ledger, ledger.records[1])] == [5]
 
 
-def test_both_clocks_are_told_and_a_claim_far_off_is_marked(lab: "Lab") -> None:
+def test_both_clocks_are_told_and_a_claim_far_off_is_marked(lab: Lab) -> None:
     """The store's time is what counts; 15 minutes are no word worth."""
     ledger = lab.open().ledger
     told = Chronicle(ledger)
@@ -112,7 +111,7 @@ def test_both_clocks_are_told_and_a_claim_far_off_is_marked(lab: "Lab") -> None:
     assert view.stored - (view.record.time or view.stored) >= timedelta(minutes=15)
 
 
-def test_statements_are_chosen_by_type_number_time_and_dataset(lab: "Lab") -> None:
+def test_statements_are_chosen_by_type_number_time_and_dataset(lab: Lab) -> None:
     """A dataset's are its snapshots, what was said of them, and whose patterns match it."""
     restore = lab.say("restore", 2)
     both = lab.say("verification", [2, 3])
@@ -142,13 +141,13 @@ def test_statements_are_chosen_by_type_number_time_and_dataset(lab: "Lab") -> No
         ({"dataset": ""}, "no snapshot of dataset ''"),
     ],
 )
-def test_what_is_not_there_is_said(lab: "Lab", wanted: dict[str, Any], problem: str) -> None:
+def test_what_is_not_there_is_said(lab: Lab, wanted: dict[str, Any], problem: str) -> None:
     """An empty list would look like "nothing happened"."""
     with pytest.raises(ConfigError, match=problem):
         chosen(lab, **wanted)
 
 
-def test_evidence_is_opened_and_compared(lab: "Lab") -> None:
+def test_evidence_is_opened_and_compared(lab: Lab) -> None:
     """Borne out; then gone; and what cites nothing has none."""
     seq = lab.say("restore", 2, details={"files": 7})
     cited = look_up(lab.open(), record(lab, seq))
@@ -164,7 +163,7 @@ def test_evidence_is_opened_and_compared(lab: "Lab") -> None:
     assert gone.attestation is None
 
 
-def test_what_an_attestation_says_otherwise_is_a_problem(lab: "Lab") -> None:
+def test_what_an_attestation_says_otherwise_is_a_problem(lab: Lab) -> None:
     """A restorer's statement that cites the attestation of another event is not borne out."""
     first = record(lab, lab.say("restore", 2))
     forged = append(lab, "drill", first.body, lab.recovery.restorer)
@@ -173,7 +172,7 @@ def test_what_an_attestation_says_otherwise_is_a_problem(lab: "Lab") -> None:
     assert "kind" in cited.problem
 
 
-def test_what_a_prune_plan_dooms_is_counted(lab: "Lab") -> None:
+def test_what_a_prune_plan_dooms_is_counted(lab: Lab) -> None:
     """By object, for the snapshots that need it; a plan that can't be read is a problem."""
     repository = lab.open()
     needs = repository.inventory(record(lab, 2)).objects

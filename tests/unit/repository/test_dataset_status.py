@@ -3,10 +3,12 @@
 import dataclasses
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.errors import (
     DigestMismatchError,
     LocalError,
@@ -31,12 +33,9 @@ from vault.repository.datasets import owed
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, snapshot_body
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository", make_source: "MakeSource") -> "Lab":
+def lab(make_repository: MakeRepository, make_source: MakeSource) -> Lab:
     """The same source twice as one dataset, once as another."""
     made: Lab = make_repository()
     source = make_source()
@@ -47,30 +46,30 @@ def lab(make_repository: "MakeRepository", make_source: "MakeSource") -> "Lab":
     return made
 
 
-def state_of(lab: "Lab", dataset: str = "data") -> DatasetStatus:
+def state_of(lab: Lab, dataset: str = "data") -> DatasetStatus:
     """How it stands now."""
     repository = lab.open()
     return status_of(repository.ledger, dataset, lab.clock(), Cited(repository))
 
 
-def seqs(lab: "Lab", dataset: str = "data") -> list[int]:
+def seqs(lab: Lab, dataset: str = "data") -> list[int]:
     """Its snapshots."""
     return [record.seq for record in lab.open().ledger.snapshots(dataset)]
 
 
-def say(lab: "Lab", *arguments: Any, **claims: Any) -> int:
+def say(lab: Lab, *arguments: Any, **claims: Any) -> int:
     """Attest an event of one or several snapshots; gives its number."""
     return lab.say(*arguments, **claims)
 
 
-def pack_of(lab: "Lab", seq: int) -> str:
+def pack_of(lab: Lab, seq: int) -> str:
     """The id of a pack that a snapshot needs."""
     repository = lab.open()
     objects = repository.inventory(repository.ledger.records[seq]).objects
     return next(ref.name for ref in objects if ref.name.startswith("packs/")).rpartition("/")[2]
 
 
-def test_status_of_a_dataset(lab: "Lab") -> None:
+def test_status_of_a_dataset(lab: Lab) -> None:
     """Its newest complete snapshot and its age."""
     lab.clock.advance(hours=5)
     state = state_of(lab)
@@ -81,7 +80,7 @@ def test_status_of_a_dataset(lab: "Lab") -> None:
     assert state.troubles() == set()
 
 
-def test_an_incomplete_snapshot_is_not_the_newest(lab: "Lab") -> None:
+def test_an_incomplete_snapshot_is_not_the_newest(lab: Lab) -> None:
     """It is told beside the newest complete one, until a complete one follows."""
     source = lab.base.parent / "source"
     _incomplete(lab, source)
@@ -94,7 +93,7 @@ def test_an_incomplete_snapshot_is_not_the_newest(lab: "Lab") -> None:
     assert state_of(lab).incomplete is None
 
 
-def _incomplete(lab: "Lab", source: Path) -> None:
+def _incomplete(lab: Lab, source: Path) -> None:
     """A snapshot that says of itself that something could not be read."""
     real = Repository.append
 
@@ -112,21 +111,21 @@ def _incomplete(lab: "Lab", source: Path) -> None:
         lab.snapshot(source)
 
 
-def test_a_failed_check_of_an_incomplete_snapshot_counts(lab: "Lab") -> None:
+def test_a_failed_check_of_an_incomplete_snapshot_counts(lab: Lab) -> None:
     """It is what a restore of the newest would take."""
     _incomplete(lab, lab.base.parent / "source")
     say(lab, "verification", seqs(lab)[-1], "failed")
     assert state_of(lab).troubles() == {Trouble.FAILED, Trouble.INCOMPLETE}
 
 
-def test_a_dataset_without_snapshots_has_no_state(lab: "Lab") -> None:
+def test_a_dataset_without_snapshots_has_no_state(lab: Lab) -> None:
     """Nothing is made up; and nothing is no snapshot young enough."""
     state = state_of(lab, "nobody")
     assert (state.snapshots, state.newest, state.age) == (0, None, None)
     assert state.troubles(timedelta(days=1)) == {Trouble.OBJECTIVE}
 
 
-def test_an_age_that_was_asked_for(lab: "Lab") -> None:
+def test_an_age_that_was_asked_for(lab: Lab) -> None:
     """Of the newest complete snapshot, to the second."""
     lab.clock.advance(hours=26)
     state = state_of(lab)
@@ -134,7 +133,7 @@ def test_an_age_that_was_asked_for(lab: "Lab") -> None:
     assert state.troubles(timedelta(hours=26) - timedelta(seconds=1)) == {Trouble.OBJECTIVE}
 
 
-def test_claims_beyond_what_is_allowed_buy_no_time(lab: "Lab") -> None:
+def test_claims_beyond_what_is_allowed_buy_no_time(lab: Lab) -> None:
     """Who holds a writer key can neither be the youngest for good nor be owed for ever."""
     _publish(lab, created="2099-01-01T00:00:00Z", until="2099-01-01T00:00:00Z")
     ledger = lab.open().ledger
@@ -147,7 +146,7 @@ def test_claims_beyond_what_is_allowed_buy_no_time(lab: "Lab") -> None:
 
 
 def test_an_event_that_ends_in_the_future_ended_when_it_was_stored(
-    lab: "Lab", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would be the last proof for good."""
     monkeypatch.setattr(
@@ -159,7 +158,7 @@ def test_an_event_that_ends_in_the_future_ended_when_it_was_stored(
     assert state.restore.finished == lab.clock()
 
 
-def _publish(lab: "Lab", **changes: object) -> None:
+def _publish(lab: Lab, **changes: object) -> None:
     """The newest snapshot again, with another claim."""
     repository = lab.open()
     body = replace_body(snapshot_body(repository.ledger.snapshots("data")[-1]), **changes)
@@ -170,7 +169,7 @@ def _publish(lab: "Lab", **changes: object) -> None:
 # --- about the newest, or it names which ---
 
 
-def test_a_check_of_an_older_snapshot_says_nothing_of_the_newest(lab: "Lab") -> None:
+def test_a_check_of_an_older_snapshot_says_nothing_of_the_newest(lab: Lab) -> None:
     """A failure of the newest stands whatever passes elsewhere afterwards."""
     old, new = seqs(lab)
     failed = [say(lab, "verification", new, "failed"), say(lab, "drill", new, "failed")]
@@ -184,7 +183,7 @@ def test_a_check_of_an_older_snapshot_says_nothing_of_the_newest(lab: "Lab") -> 
     assert state.troubles() == {Trouble.FAILED}
 
 
-def test_where_nothing_is_said_of_the_newest_an_older_one_is_named(lab: "Lab") -> None:
+def test_where_nothing_is_said_of_the_newest_an_older_one_is_named(lab: Lab) -> None:
     """With its number; and its failure is not one of the newest."""
     old, _ = seqs(lab)
     say(lab, "verification", old, "failed")
@@ -197,7 +196,7 @@ def test_where_nothing_is_said_of_the_newest_an_older_one_is_named(lab: "Lab") -
     assert state.troubles() == set()
 
 
-def test_events_of_one_dataset_say_nothing_of_another(lab: "Lab") -> None:
+def test_events_of_one_dataset_say_nothing_of_another(lab: Lab) -> None:
     """Nor does one of everything say something of what was stored later."""
     say(lab, "drill", seqs(lab, "other")[-1])
     say(lab, "verification", [*seqs(lab), *seqs(lab, "other")])
@@ -222,7 +221,7 @@ def test_events_of_one_dataset_say_nothing_of_another(lab: "Lab") -> None:
     ],
 )
 def test_only_a_whole_pass_takes_a_failure_back(
-    lab: "Lab", *, later: dict[str, Any], stands: bool
+    lab: Lab, *, later: dict[str, Any], stands: bool
 ) -> None:
     """Not a sample, not a slice, not one that only hashed ciphertext."""
     new = seqs(lab)[-1]
@@ -232,7 +231,7 @@ def test_only_a_whole_pass_takes_a_failure_back(
     assert (state_of(lab).troubles() == {Trouble.FAILED}) is stands
 
 
-def test_a_sample_replaces_no_whole_check(lab: "Lab") -> None:
+def test_a_sample_replaces_no_whole_check(lab: Lab) -> None:
     """What is shown is the whole one; a sample that finds something is a failure all the same."""
     new = seqs(lab)[-1]
     sample: dict[str, Any] = {"share": 50_000, "nonce": "0" * 32}
@@ -251,7 +250,7 @@ def test_a_sample_replaces_no_whole_check(lab: "Lab") -> None:
     assert (shown.seq, shown.verdict) == (bad, "failed")
 
 
-def test_hashing_takes_back_what_hashing_found(lab: "Lab") -> None:
+def test_hashing_takes_back_what_hashing_found(lab: Lab) -> None:
     """A failure without keys goes with a pass without keys."""
     new = seqs(lab)[-1]
     say(lab, "verification", new, "failed", opened=False)
@@ -260,7 +259,7 @@ def test_hashing_takes_back_what_hashing_found(lab: "Lab") -> None:
     assert state_of(lab).troubles() == set()
 
 
-def test_a_restore_of_a_part_replaces_no_whole_one(lab: "Lab") -> None:
+def test_a_restore_of_a_part_replaces_no_whole_one(lab: Lab) -> None:
     """Nor does it take back a failure."""
     new = seqs(lab)[-1]
     whole = say(lab, "restore", new)
@@ -276,7 +275,7 @@ def test_a_restore_of_a_part_replaces_no_whole_one(lab: "Lab") -> None:
 
 
 @pytest.mark.parametrize("kind", ["restore", "drill"])
-def test_what_says_nothing_of_the_snapshot_is_no_failure(lab: "Lab", kind: str) -> None:
+def test_what_says_nothing_of_the_snapshot_is_no_failure(lab: Lab, kind: str) -> None:
     """A full disk, a store that was away: the last proof stays what it was."""
     new = seqs(lab)[-1]
     say(lab, kind, new, "inconclusive")
@@ -307,7 +306,7 @@ def test_which_failures_are_about_the_snapshot(error: Any, verdict: str) -> None
 # --- what an audit repeats ---
 
 
-def _called_bad(lab: "Lab") -> dict[int, tuple[int, str]]:
+def _called_bad(lab: Lab) -> dict[int, tuple[int, str]]:
     """By snapshot, the check that stands against it and its kind."""
     repository = lab.open()
     found = called_bad(repository.ledger, repository.ledger.snapshots(), Cited(repository))
@@ -331,7 +330,7 @@ def _called_bad(lab: "Lab") -> dict[int, tuple[int, str]]:
     ],
 )
 def test_a_snapshot_that_a_check_found_wrong_is_so_until_all_of_it_was_opened_and_is_right(
-    lab: "Lab", *, kind: str, later: tuple[str, str, dict[str, Any]], stands: bool
+    lab: Lab, *, kind: str, later: tuple[str, str, dict[str, Any]], stands: bool
 ) -> None:
     """Whoever read it: restorers sign restores, drills and verifications. Control: one before."""
     new = seqs(lab)[-1]
@@ -344,7 +343,7 @@ def test_a_snapshot_that_a_check_found_wrong_is_so_until_all_of_it_was_opened_an
     assert _called_bad(lab) == ({new: (failed, kind)} if stands else {})
 
 
-def test_the_last_failure_is_the_one_that_stands(lab: "Lab") -> None:
+def test_the_last_failure_is_the_one_that_stands(lab: Lab) -> None:
     """Of one snapshot; another one of the dataset takes nothing back."""
     old, new = seqs(lab)
     say(lab, "restore", new, "failed")
@@ -356,7 +355,7 @@ def test_the_last_failure_is_the_one_that_stands(lab: "Lab") -> None:
 # --- several snapshots at once ---
 
 
-def test_a_failure_over_several_concerns_those_it_names(lab: "Lab") -> None:
+def test_a_failure_over_several_concerns_those_it_names(lab: Lab) -> None:
     """By the attestation's list of snapshots, else by the packs that it names."""
     everything = [*seqs(lab), *seqs(lab, "other")]
     hit = {"hits": [{"snapshot": seqs(lab, "other")[-1]}], "hit_count": 1}
@@ -365,7 +364,7 @@ def test_a_failure_over_several_concerns_those_it_names(lab: "Lab") -> None:
     assert state_of(lab, "other").troubles() == {Trouble.FAILED}
 
 
-def test_a_failure_over_several_that_names_nothing_concerns_all(lab: "Lab") -> None:
+def test_a_failure_over_several_that_names_nothing_concerns_all(lab: Lab) -> None:
     """Where it can't be told, it does."""
     everything = [*seqs(lab), *seqs(lab, "other")]
     say(lab, "verification", everything, "failed", details={"hits": [], "hit_count": 2})
@@ -373,7 +372,7 @@ def test_a_failure_over_several_that_names_nothing_concerns_all(lab: "Lab") -> N
 
 
 def test_a_bad_pack_concerns_every_snapshot_that_needs_it(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """Also those taken afterwards, and whoever it was that found it; until it is read right."""
     lab.snapshot(make_source("third", seed=9), dataset="third")
@@ -393,7 +392,7 @@ def test_a_bad_pack_concerns_every_snapshot_that_needs_it(
     assert sound(repository.ledger, repository.ledger.records[seqs(lab)[0]], Cited(repository))
 
 
-def test_a_whole_pass_takes_back_more_bad_packs_than_a_statement_names(lab: "Lab") -> None:
+def test_a_whole_pass_takes_back_more_bad_packs_than_a_statement_names(lab: Lab) -> None:
     """A statement clears 24; a later whole verification of the snapshot read them all."""
     new = seqs(lab)[-1]
     say(lab, "verification", new, "failed", bad=[pack_of(lab, new)])
@@ -402,7 +401,7 @@ def test_a_whole_pass_takes_back_more_bad_packs_than_a_statement_names(lab: "Lab
     assert state_of(lab).troubles() == set()
 
 
-def _packs(lab: "Lab", record: Record) -> set[str]:
+def _packs(lab: Lab, record: Record) -> set[str]:
     objects = lab.open().inventory(record).objects
     return {ref.name.rpartition("/")[2] for ref in objects if ref.name.startswith("packs/")}
 
@@ -410,7 +409,7 @@ def _packs(lab: "Lab", record: Record) -> set[str]:
 # --- who is believed ---
 
 
-def junk(lab: "Lab", kind: str, about: int, verdict: str, data: bytes) -> int:
+def junk(lab: Lab, kind: str, about: int, verdict: str, data: bytes) -> int:
     """An event that cites bytes of no attestation."""
     from vault.ledger.statements import EventBody
 
@@ -446,7 +445,7 @@ def junk(lab: "Lab", kind: str, about: int, verdict: str, data: bytes) -> int:
 @pytest.mark.parametrize("kind", ["restore", "drill", "verification"])
 @pytest.mark.parametrize("source", ["junk", "another", "missing"])
 def test_an_event_whose_attestation_is_none_is_not_believed(
-    lab: "Lab", kind: str, source: str
+    lab: Lab, kind: str, source: str
 ) -> None:
     """Not as passed where nothing else is said, nor over a failure; why is told."""
     new = seqs(lab)[-1]
@@ -467,7 +466,7 @@ def test_an_event_whose_attestation_is_none_is_not_believed(
     assert [finding.subject for finding in facts.findings] == [f"ledger {forged}"]
 
 
-def test_a_forged_failure_stands_against_nothing(lab: "Lab") -> None:
+def test_a_forged_failure_stands_against_nothing(lab: Lab) -> None:
     """Whoever signs as restorer must attest what he says."""
     new = seqs(lab)[-1]
     passed = say(lab, "verification", new)
@@ -478,7 +477,7 @@ def test_a_forged_failure_stands_against_nothing(lab: "Lab") -> None:
 
 
 def test_what_is_not_opened_any_more_is_not_believed_to_be_good(
-    lab: "Lab", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Thousands of junk events buy no green screen."""
     monkeypatch.setattr("vault.repository.dataset_status.BUDGET", 3)

@@ -2,18 +2,16 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
+from tests.support.trees import MakeSource
 from vault.repository.datasets import Stats, measure, owed
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository", make_source: "MakeSource") -> "Lab":
+def lab(make_repository: MakeRepository, make_source: MakeSource) -> Lab:
     """The same source twice as one dataset, once as another."""
     made: Lab = make_repository()
     source = make_source()
@@ -24,11 +22,11 @@ def lab(make_repository: "MakeRepository", make_source: "MakeSource") -> "Lab":
     return made
 
 
-def _source(lab: "Lab") -> Path:
+def _source(lab: Lab) -> Path:
     return lab.base.parent / "source"
 
 
-def test_objects_that_many_need_count_once(lab: "Lab") -> None:
+def test_objects_that_many_need_count_once(lab: Lab) -> None:
     """Content counts as often as it can be restored, stored bytes once."""
     repository = lab.open()
     records = repository.ledger.snapshots()
@@ -47,7 +45,7 @@ def test_objects_that_many_need_count_once(lab: "Lab") -> None:
     assert total.size == sum(part.size for part in parts)
 
 
-def test_ratios(lab: "Lab") -> None:
+def test_ratios(lab: Lab) -> None:
     """Deduplication includes compression; of nothing there is none."""
     some = Stats(
         snapshots=(1,),
@@ -64,7 +62,7 @@ def test_ratios(lab: "Lab") -> None:
     assert (nothing.deduplication, nothing.compression) == (None, None)
 
 
-def test_expired_snapshots_are_not_owed(lab: "Lab") -> None:
+def test_expired_snapshots_are_not_owed(lab: Lab) -> None:
     """They may be gone; those that are kept longer are still asked for."""
     repository = lab.open()
     first, *later = repository.ledger.snapshots()

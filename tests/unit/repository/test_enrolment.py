@@ -1,24 +1,13 @@
 """Hosts that come, go, and come again under the same name."""
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from tests.support.lab import Lab
 from vault.errors import ConfigError
 from vault.repository.enrolment import add_writer, find_writer, request_key, revoke_writer
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
 
-
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """An empty repository."""
-    made: Lab = make_repository()
-    return made
-
-
-def _revoke(lab: "Lab", name: str) -> str:
+def _revoke(lab: Lab, name: str) -> str:
     repository = lab.open()
     writer = find_writer(repository.ledger, name)
     revoke_writer(
@@ -27,7 +16,7 @@ def _revoke(lab: "Lab", name: str) -> str:
     return writer.key.id
 
 
-def test_a_name_that_was_given_again_is_that_of_the_key_in_force(lab: "Lab") -> None:
+def test_a_name_that_was_given_again_is_that_of_the_key_in_force(lab: Lab) -> None:
     """Where all of that name are revoked, it names none of them; a key id still does."""
     repository = lab.open()
     keys = []
@@ -58,7 +47,7 @@ def test_a_name_that_was_given_again_is_that_of_the_key_in_force(lab: "Lab") -> 
     assert find_writer(lab.open().ledger, keys[1]).key.id == keys[1]
 
 
-def test_who_shares_a_domain_already_is_named_where_sharing_was_not_agreed_to(lab: "Lab") -> None:
+def test_who_shares_a_domain_already_is_named_where_sharing_was_not_agreed_to(lab: Lab) -> None:
     """The hosts of that domain, and no others."""
     lab.enrol("web", domain="default")
     lab.enrol("mail")  # with a domain of its own
@@ -80,7 +69,7 @@ def test_who_shares_a_domain_already_is_named_where_sharing_was_not_agreed_to(la
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "web"[:2]])
-def test_a_name_that_is_nobodys_says_who_there_is(lab: "Lab", name: str) -> None:
+def test_a_name_that_is_nobodys_says_who_there_is(lab: Lab, name: str) -> None:
     """The beginning of a name, or of a key id shorter than 8, is none."""
     lab.enrol("web", domain="default")
     ledger = lab.open().ledger

@@ -4,10 +4,11 @@ import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
+from tests.support.lab import Lab
 from vault.crypto.keys import SigningKey
 from vault.errors import RollbackError, WrongKeyError
 from vault.ledger.envelope import Head
@@ -23,9 +24,6 @@ from vault.repository.opening import (
 )
 from vault.repository.repository import Repository
 from vault.storage.names import ledger_name
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -61,13 +59,7 @@ def test_only_a_head_that_no_race_can_undo_is_remembered(
     assert settled_head(cast("Any", repository), NOW).seq == seq
 
 
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """A repository in memory."""
-    return make_repository()
-
-
-def later(lab: "Lab", state: Path) -> Head:
+def later(lab: Lab, state: Path) -> Head:
     """A head that is remembered there, and that the store then no longer has."""
     other = lab.open()
     draft = Draft(
@@ -82,7 +74,7 @@ def later(lab: "Lab", state: Path) -> Head:
     return head
 
 
-def test_without_a_directory_nothing_is_remembered(lab: "Lab") -> None:
+def test_without_a_directory_nothing_is_remembered(lab: Lab) -> None:
     """A worker opens with what it is given, and leaves the machine as it was."""
     before = sorted(lab.base.rglob("*"))
     repository = open_repository(lab.store, lab.root, clock=lab.clock)
@@ -91,7 +83,7 @@ def test_without_a_directory_nothing_is_remembered(lab: "Lab") -> None:
     assert known_heads(lab.root, state=None) == ()
 
 
-def test_what_was_seen_is_demanded_the_next_time(lab: "Lab", tmp_path: Path) -> None:
+def test_what_was_seen_is_demanded_the_next_time(lab: Lab, tmp_path: Path) -> None:
     """The store shows an older history than this machine, or the caller, has seen."""
     head = later(lab, tmp_path)
     assert known_heads(lab.root, state=tmp_path) == (head,)
@@ -102,9 +94,7 @@ def test_what_was_seen_is_demanded_the_next_time(lab: "Lab", tmp_path: Path) -> 
     assert open_repository(lab.store, lab.root, clock=lab.clock).head.seq == head.seq - 1
 
 
-def test_an_audit_is_told_what_must_be_there_and_refuses_nothing(
-    lab: "Lab", tmp_path: Path
-) -> None:
+def test_an_audit_is_told_what_must_be_there_and_refuses_nothing(lab: Lab, tmp_path: Path) -> None:
     """It is for the audit's report to say that the head is gone."""
     head = later(lab, tmp_path)
     found, floors = open_to_audit(lab.store, lab.root, clock=lab.clock, state=tmp_path)
@@ -113,7 +103,7 @@ def test_an_audit_is_told_what_must_be_there_and_refuses_nothing(
 
 
 def test_an_accepted_head_replaces_what_was_remembered_and_is_recorded(
-    lab: "Lab", tmp_path: Path
+    lab: Lab, tmp_path: Path
 ) -> None:
     """One that the ledger lacks is refused, and what was remembered stays."""
     gone = later(lab, tmp_path)
@@ -148,7 +138,7 @@ def test_an_accepted_head_replaces_what_was_remembered_and_is_recorded(
     assert open_repository(lab.store, lab.root, clock=lab.clock, state=tmp_path).head.seq > head.seq
 
 
-def test_an_acceptance_that_cannot_be_recorded_is_warned_of(lab: "Lab", tmp_path: Path) -> None:
+def test_an_acceptance_that_cannot_be_recorded_is_warned_of(lab: Lab, tmp_path: Path) -> None:
     """No writer key is here: the head is accepted all the same."""
     later(lab, tmp_path)
     head = lab.open().head

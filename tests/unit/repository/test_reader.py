@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
 from vault.errors import DigestMismatchError, IntegrityError, MissingObjectError
 from vault.ledger.records import Record
 from vault.model import EntryType, ObjectType, replace_body
@@ -14,19 +14,15 @@ from vault.repository.pack_reader import PackReader, StaleIndexError
 from vault.repository.reader import Reader
 from vault.storage.memory import FaultPoint
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
+def lab(make_repository: MakeRepository) -> Lab:
     """An empty repository with large packs of small blocks."""
-    made: Lab = make_repository(pack_size=1 << 20)
-    return made
+    return make_repository(pack_size=1 << 20)
 
 
 @pytest.fixture
-def record(lab: "Lab", tmp_path: Path) -> Record:
+def record(lab: Lab, tmp_path: Path) -> Record:
     """A snapshot of files that make one data pack of many blocks."""
     top = tmp_path / "top"
     top.mkdir()
@@ -36,7 +32,7 @@ def record(lab: "Lab", tmp_path: Path) -> Record:
 
 
 @pytest.fixture
-def reader(lab: "Lab", record: Record, tmp_path: Path) -> Iterator[Reader]:
+def reader(lab: Lab, record: Record, tmp_path: Path) -> Iterator[Reader]:
     """By the index."""
     opened = Reader(lab.open(), lab.recovery.recipient, record, scratch=_scratch(tmp_path))
     opened.load_packs()
@@ -55,7 +51,7 @@ def _data_pack(reader: Reader) -> PackReader:
     return pack
 
 
-def _gets(lab: "Lab") -> list[str]:
+def _gets(lab: Lab) -> list[str]:
     """Names of objects that are read from here on."""
     seen: list[str] = []
 
@@ -67,7 +63,7 @@ def _gets(lab: "Lab") -> list[str]:
     return seen
 
 
-def test_index_saves_reading_directories(lab: "Lab", record: Record, tmp_path: Path) -> None:
+def test_index_saves_reading_directories(lab: Lab, record: Record, tmp_path: Path) -> None:
     """With it no pack is read to learn where chunks lie; without it each is, to the same end."""
     known = []
     for use_index in (True, False):
@@ -89,7 +85,7 @@ def test_index_saves_reading_directories(lab: "Lab", record: Record, tmp_path: P
     assert known[0] == known[1]
 
 
-def test_neighbouring_blocks_are_one_read(lab: "Lab", reader: Reader) -> None:
+def test_neighbouring_blocks_are_one_read(lab: Lab, reader: Reader) -> None:
     """Few blocks: a range for each run of them; most of the blocks: the whole pack."""
     pack = _data_pack(reader)
     count = len(pack.directory.blocks)
@@ -102,7 +98,7 @@ def test_neighbouring_blocks_are_one_read(lab: "Lab", reader: Reader) -> None:
         lab.store.fault = None
 
 
-def test_blocks_already_given_are_not_given_again(lab: "Lab", reader: Reader) -> None:
+def test_blocks_already_given_are_not_given_again(lab: Lab, reader: Reader) -> None:
     """Damage in the middle: what came before it stays, the rest comes from another version."""
     pack = _data_pack(reader)
     data = lab.store.get(pack.ref.name, pack.ref.version)
@@ -115,7 +111,7 @@ def test_blocks_already_given_are_not_given_again(lab: "Lab", reader: Reader) ->
     assert [found.subject for found in reader.repository.findings] == [pack.ref.name]
 
 
-def test_no_version_with_the_right_bytes(lab: "Lab", reader: Reader) -> None:
+def test_no_version_with_the_right_bytes(lab: Lab, reader: Reader) -> None:
     """The pack's digest settles it."""
     pack = _data_pack(reader)
     data = lab.store.get(pack.ref.name, pack.ref.version)
@@ -155,7 +151,7 @@ def test_a_data_chunk_is_no_tree(reader: Reader) -> None:
         list(reader.tree())
 
 
-def test_unknown_chunk(lab: "Lab", record: Record, reader: Reader, tmp_path: Path) -> None:
+def test_unknown_chunk(lab: Lab, record: Record, reader: Reader, tmp_path: Path) -> None:
     """In doubt while anything is believed; missing for sure once all was hashed."""
     with pytest.raises(StaleIndexError):
         reader.find(bytes(32))

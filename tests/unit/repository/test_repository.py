@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab
 from vault.errors import DigestMismatchError, MissingObjectError
 from vault.model import Code, ObjectRef
 from vault.repository.history import read_ledger
@@ -15,9 +16,6 @@ from vault.repository.objects import Sightings
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.names import ledger_name
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
 
 
 class Refusing:
@@ -29,19 +27,13 @@ class Refusing:
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """A repository in memory."""
-    return make_repository()
-
-
-@pytest.fixture
-def ref(lab: "Lab", make_source: Callable[..., Path]) -> ObjectRef:
+def ref(lab: Lab, make_source: Callable[..., Path]) -> ObjectRef:
     """A pack of a snapshot."""
     objects = lab.open().inventory(lab.snapshot(make_source()).record).objects
     return next(ref for ref in objects if ref.name.startswith("packs/"))
 
 
-def test_binding_a_repository_asks_the_store_for_nothing(lab: "Lab") -> None:
+def test_binding_a_repository_asks_the_store_for_nothing(lab: Lab) -> None:
     """What `Repository.open` reads is handed to the constructor, which only keeps it."""
     history = read_ledger(lab.store, lab.root)
     store: Any = Refusing()
@@ -51,7 +43,7 @@ def test_binding_a_repository_asks_the_store_for_nothing(lab: "Lab") -> None:
     assert bound.store is store
 
 
-def test_what_a_read_meets_goes_where_the_caller_said(lab: "Lab", ref: ObjectRef) -> None:
+def test_what_a_read_meets_goes_where_the_caller_said(lab: Lab, ref: ObjectRef) -> None:
     """The pinned version is damaged and another one is right: the caller gets the finding."""
     sightings = Sightings()
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, sightings=sightings)
@@ -66,7 +58,7 @@ def test_what_a_read_meets_goes_where_the_caller_said(lab: "Lab", ref: ObjectRef
 
 
 def test_a_finding_of_a_thread_outlives_a_second_look_at_the_ledger(
-    lab: "Lab",
+    lab: Lab,
     ref: ObjectRef,
     make_source: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -96,9 +88,7 @@ def test_a_finding_of_a_thread_outlives_a_second_look_at_the_ledger(
     assert [found.code for found in repository.findings] == [Code.RELOCATED]
 
 
-def test_the_right_version_may_be_asked_for_beside_the_pinned_one(
-    lab: "Lab", ref: ObjectRef
-) -> None:
+def test_the_right_version_may_be_asked_for_beside_the_pinned_one(lab: Lab, ref: ObjectRef) -> None:
     """A copy counts; the pinned version itself, or other bytes of that size, do not."""
     objects = lab.open().objects
     assert objects.right_version(ref).version == ref.version

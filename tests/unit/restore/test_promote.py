@@ -16,6 +16,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from tests.support.children import KILLED, is_killed, needs_root
+from tests.support.filesystems import Faulty, NoExchange
+from tests.support.trees import Tree, plant_tree, read_tree
 from vault.errors import (
     BusyError,
     ConfigError,
@@ -31,76 +34,26 @@ from vault.restore.stage import Staging
 from vault.restore.syscalls import Fs
 from vault.restore.undo_finalize import Undone, finalize, leftovers, undo_restore, unfinished
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 OpenStaging: TypeAlias = Callable[..., AbstractContextManager[Staging]]
-OLD = {"old": "former", "deep": None, "deep/file": "former too"}
-NEW = {"new": "state", "sub": None, "sub/file": "restored", "lost+found": None}
-KILLED = 9
+OLD: Tree = {"old": b"former", "deep": None, "deep/file": b"former too"}
+NEW: Tree = {"new": b"state", "sub": None, "sub/file": b"restored", "lost+found": None}
 MOUNT = {
     "before": {"mode": 0o755, "uid": 0, "gid": 0, "mtime": "0", "xattrs": []},
     "names": ["../../etc"],
 }
 
 
-class Faulty(Fs):
-    """Fails the n-th call, or ends the process at it."""
-
-    def __init__(self, at: int, *, kill: bool, exchange: bool = True) -> None:
-        self.calls = 0
-        self.at = at
-        self.kill = kill
-        self.can_exchange = exchange
-
-    def __getattribute__(self, name: str) -> object:
-        """Count what is called on the way."""
-        if name in Fs.__dict__:
-            self.calls += 1
-            if self.calls == self.at:
-                if self.kill:
-                    os._exit(KILLED)
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return super().__getattribute__(name)
-
-    def exchange(self, directory: int, one: bytes, around: int, other: bytes) -> None:
-        """As told."""
-        if not self.can_exchange:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        super().exchange(directory, one, around, other)
-
-
-class NoExchange(Fs):
-    """A file system that can't swap names."""
-
-    def exchange(self, directory: int, one: bytes, around: int, other: bytes) -> None:
-        """Say so."""
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-
-def plant(root: Path, tree: dict[str, str | None]) -> None:
-    """Make a small tree."""
-    root.mkdir(exist_ok=True)
-    for name, text in tree.items():
-        if text is None:
-            (root / name).mkdir()
-        else:
-            (root / name).write_text(text)
-
-
-def read(root: Path) -> dict[str, str | None] | None:
-    """The inverse of `plant`, without what is the vault's own; None if there is nothing."""
-    if not root.exists():
-        return None
-    return {
-        str(path.relative_to(root)): path.read_text() if path.is_file() else None
-        for path in root.rglob("*")
-        if not path.relative_to(root).parts[0].startswith(f".{root.name}.vault-")
-    }
-
-
 def beside(target: Path) -> list[str]:
     """What lies around TARGET and, of the vault's own, in it."""
     inside = target.glob(f".{target.name}.vault-*") if target.exists() else []
     return sorted(p.name for p in [*target.parent.iterdir(), *inside] if p != target)
+
+
+def read(root: Path) -> Tree | None:
+    """What is at a place, without what is the vault's own."""
+    found = read_tree(root)
+    own = f".{root.name}.vault-"
+    return found and {name: data for name, data in found.items() if not name.startswith(own)}
 
 
 def root_of(fd: int, fs: Fs) -> bytes:
@@ -118,7 +71,7 @@ class Machine:
     def restore(self, target: Path, fs: Fs) -> None:
         """A whole restore: stage, prove, promote, record; `finalize` is left."""
         with self.open_staging(target, fs, replace=True) as staging:
-            plant(Path(os.fsdecode(staging.path)), NEW)
+            plant_tree(Path(os.fsdecode(staging.path)), NEW)
             Path(os.fsdecode(staging.path)).chmod(0o751)
             os.utime(staging.fd, ns=(5, -7))
             promotion = Promotion(staging)
@@ -166,25 +119,6 @@ def machine(local: Local, open_staging: OpenStaging) -> Machine:
     return Machine(local=local, open_staging=open_staging)
 
 
-def cut_off(call: Callable[[], object]) -> bool:
-    """Run in a child; whether it was killed on the way."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            call()
-            code = 0
-        except BaseException:  # noqa: BLE001 - the child ends here, whatever it is
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in {0, KILLED}
-    return code == KILLED
-
-
 @pytest.fixture(params=["missing", "empty", "full", "mount"])
 def former(request: pytest.FixtureRequest) -> str:
     """What was at TARGET."""
@@ -203,7 +137,7 @@ def make_target(tmp_path: Path, former: str) -> Iterator[Callable[[], Path]]:
         target = room / "target"
         room.mkdir()
         if former == "full":
-            plant(target, OLD)
+            plant_tree(target, OLD)
         elif former != "missing":
             target.mkdir()
         if former == "mount":
@@ -218,15 +152,15 @@ def make_target(tmp_path: Path, former: str) -> Iterator[Callable[[], Path]]:
 
 
 @pytest.fixture
-def before(former: str) -> dict[str, str | None] | None:
+def before(former: str) -> Tree | None:
     """Content of the former state."""
-    states: dict[str, dict[str, str | None] | None] = {
+    states: dict[str, Tree | None] = {
         "missing": None, "empty": {}, "full": OLD, "mount": {"lost+found": None},
     }  # fmt: skip
     return states[former]
 
 
-def kept_mount(found: dict[str, str | None] | None, former: str) -> dict[str, str | None] | None:
+def kept_mount(found: Tree | None, former: str) -> Tree | None:
     """After an undo, the snapshot's own lost+found went with it."""
     return {"lost+found": None} if former == "mount" and found == {} else found
 
@@ -249,7 +183,7 @@ def test_promote_then_undo(
     machine: Machine,
     make_target: Callable[[], Path],
     former: str,
-    before: dict[str, str | None] | None,
+    before: Tree | None,
     fs: Fs,
 ) -> None:
     """The former state is back with its attributes; a second undo removes what was restored."""
@@ -294,7 +228,7 @@ def test_atomicity_is_told(machine: Machine, tmp_path: Path) -> None:
     ]:
         target = tmp_path / name
         if full:
-            plant(target, OLD)
+            plant_tree(target, OLD)
         machine.restore(target, fs)
         journal = machine.unfinished(target)
         assert journal is not None
@@ -306,13 +240,13 @@ def test_atomicity_is_told(machine: Machine, tmp_path: Path) -> None:
 @pytest.mark.parametrize("recover", ["finalize", "undo"])
 def test_killed_at_every_call_of_a_restore(
     machine: Machine, make_target: Callable[[], Path], former: str,
-    before: dict[str, str | None] | None, exchange: bool, recover: str,
+    before: Tree | None, exchange: bool, recover: str,
 ) -> None:  # fmt: skip
     """Old or whole new at once; then finalize leads to new, undo to old, both to nothing left."""
     for at in range(1, 1000):
         target = make_target()
-        faulty = Faulty(at, kill=True, exchange=exchange)
-        if not cut_off(lambda t=target, f=faulty: machine.restore(t, f)):  # type: ignore[misc]
+        faulty = Faulty(at, how="kill", exchange=exchange)
+        if not is_killed(lambda t=target, f=faulty: machine.restore(t, f)):  # type: ignore[misc]
             break
         found = read(target)
         if former != "mount":
@@ -345,8 +279,8 @@ def test_killed_at_every_call_of_finalize(
             machine.restore(target, fs)
             if undone:
                 machine.undo(target, fs)
-            faulty = Faulty(at, kill=True, exchange=exchange)
-            if not cut_off(lambda t=target, f=faulty: machine.finalize(t, f)):  # type: ignore[misc]
+            faulty = Faulty(at, how="kill", exchange=exchange)
+            if not is_killed(lambda t=target, f=faulty: machine.finalize(t, f)):  # type: ignore[misc]
                 break
             if machine.unfinished(target) is not None:
                 machine.finalize(target, fs)
@@ -359,15 +293,15 @@ def test_killed_at_every_call_of_finalize(
 @pytest.mark.parametrize("then", ["undo", "finalize"])
 def test_killed_at_every_call_of_undo(
     machine: Machine, make_target: Callable[[], Path], former: str,
-    before: dict[str, str | None] | None, exchange: bool, then: str,
+    before: Tree | None, exchange: bool, then: str,
 ) -> None:  # fmt: skip
     """Undo again: old and nothing left. Or finalize after all, as long as staging is there."""
     for at in range(1, 1000):
         target = make_target()
         fs = Fs() if exchange else NoExchange()
         machine.restore(target, fs)
-        faulty = Faulty(at, kill=True, exchange=exchange)
-        if not cut_off(lambda t=target, f=faulty: machine.undo_all(t, f)):  # type: ignore[misc]
+        faulty = Faulty(at, how="kill", exchange=exchange)
+        if not is_killed(lambda t=target, f=faulty: machine.undo_all(t, f)):  # type: ignore[misc]
             break
         journal = machine.unfinished(target)
         if former != "mount":
@@ -385,12 +319,12 @@ def test_killed_at_every_call_of_undo(
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "renames"])
 def test_failing_at_every_call_of_a_restore(
     machine: Machine, make_target: Callable[[], Path], former: str,
-    before: dict[str, str | None] | None, exchange: bool,
+    before: Tree | None, exchange: bool,
 ) -> None:  # fmt: skip
     """An I/O error is told; TARGET is old with nothing left, or new and to be finalized."""
     for at in range(1, 1000):
         target = make_target()
-        faulty = Faulty(at, kill=False, exchange=exchange)
+        faulty = Faulty(at, exchange=exchange)
         with contextlib.suppress(LocalError, OSError):  # a mount point may do without its note
             machine.restore(target, faulty)
         if faulty.calls < at:
@@ -431,7 +365,7 @@ class Breaking(Fs):
 def _promote_breaking(machine: Machine, target: Path, fs: Breaking, at: int, length: int) -> None:
     """Stage and prove well; the calls fail from the ``at``-th of the promotion on."""
     with machine.open_staging(target, fs, replace=True) as staging:
-        plant(Path(os.fsdecode(staging.path)), NEW)
+        plant_tree(Path(os.fsdecode(staging.path)), NEW)
         promotion = Promotion(staging)
         promotion.proven(root_of(staging.fd, fs))
         fs.failing = range(fs.calls + at, fs.calls + at + length)
@@ -441,7 +375,7 @@ def _promote_breaking(machine: Machine, target: Path, fs: Breaking, at: int, len
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "renames"])
 def test_a_promotion_that_fails_once_is_taken_back(
     machine: Machine, make_target: Callable[[], Path], former: str,
-    before: dict[str, str | None] | None, exchange: bool,
+    before: Tree | None, exchange: bool,
 ) -> None:  # fmt: skip
     """The failed step is rolled back at once: TARGET is old, and nothing is left to be ended."""
     failed = 0
@@ -468,7 +402,7 @@ def test_a_promotion_that_fails_once_is_taken_back(
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), KeyboardInterrupt()])
 def test_a_promotion_that_can_not_be_taken_back_keeps_its_journal(
     machine: Machine, make_target: Callable[[], Path], former: str,
-    before: dict[str, str | None] | None, exchange: bool, recover: str, length: int,
+    before: Tree | None, exchange: bool, recover: str, length: int,
     error: BaseException,
 ) -> None:  # fmt: skip
     """Interrupted, or the way back fails, too: what moves the two states stays on record."""
@@ -493,7 +427,7 @@ def test_a_promotion_that_can_not_be_taken_back_keeps_its_journal(
 def test_what_changed_after_the_proof_is_not_finalized(machine: Machine, tmp_path: Path) -> None:
     """Finalize reads staging back again; a wrong byte leaves TARGET untouched."""
     target = tmp_path / "target"
-    plant(target, OLD)
+    plant_tree(target, OLD)
     machine.restore(target, Fs())
     machine.undo(target)
     (tmp_path / ".target.vault-0123abcd/tree/new").write_text("STATE")
@@ -533,10 +467,10 @@ def test_a_target_that_changed_meanwhile_is_not_replaced(
 def test_foreign_directories_are_never_touched(machine: Machine, tmp_path: Path) -> None:
     """TARGET was moved away and another put there: neither finalize nor undo touch it."""
     target = tmp_path / "target"
-    plant(target, OLD)
+    plant_tree(target, OLD)
     machine.restore(target, Fs())
     target.rename(tmp_path / "moved")
-    plant(target, {"theirs": "theirs"})
+    plant_tree(target, {"theirs": "theirs"})
     what = r"found something else at TARGET, the former state at '\.target\.vault-0123abcd/tree'$"
     with pytest.raises(ConfigError, match="not what the restore left: " + what):
         machine.undo(target)
@@ -550,7 +484,7 @@ def test_foreign_directories_are_never_touched(machine: Machine, tmp_path: Path)
 def test_a_failed_attestation_can_be_made_up_for(machine: Machine, tmp_path: Path) -> None:
     """Record raises: TARGET is new, the former state is kept, finalize tries again."""
     target = tmp_path / "target"
-    plant(target, OLD)
+    plant_tree(target, OLD)
     machine.restore(target, Fs())
     machine.undo(target)
 
@@ -619,7 +553,7 @@ def test_a_run_killed_while_it_fetched_is_cleared_by_undo(machine: Machine, tmp_
             os.mkdir("sub", dir_fd=staging.fd)
             os._exit(KILLED)
 
-    assert cut_off(killed)
+    assert is_killed(killed)
     (tmp_path / ".target.vault-deadbeef").mkdir()
     assert leftovers(target, state=machine.local.state).killed == (
         tmp_path / ".target.vault-0123abcd",

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.support.children import needs_root
 from vault.errors import LocalError
 from vault.format.entry import Entry
 from vault.format.entry_encoding import encode_canonical
@@ -29,7 +30,6 @@ from vault.restore.syscalls import Fs
 
 OpenStaging: TypeAlias = Callable[..., AbstractContextManager[Staging]]
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 Expected = list[tuple[Entry | None, bytes]]
 Prove = Callable[..., ProofReport]
 

@@ -7,16 +7,17 @@ import dataclasses
 import errno
 import os
 import subprocess
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from cli.commands.restore import restore_exit
+from tests.support.children import as_nobody, needs_root
+from tests.support.filesystems import NoExchange
+from tests.support.lab import Lab, MakeRepository
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -29,19 +30,17 @@ from vault.format import treefile
 from vault.format.entry import Entry, replace_entry
 from vault.format.entry_encoding import encode_canonical
 from vault.ledger.records import Record
-from vault.ledger.statements import EventBody, Verdict
+from vault.ledger.statements import Verdict
 from vault.machine.workers import make_workers
 from vault.model import EntryType, LockMode
 from vault.patterns import matcher
 from vault.repository import attestations
 from vault.restore import (
     Course,
-    Finalized,
     ProofFailedError,
     RestoreOutcome,
     RestoreReport,
     RestoreRequest,
-    finalize_restore,
     restore_snapshot,
     undo_restore,
 )
@@ -50,24 +49,7 @@ from vault.restore.syscalls import Fs
 from vault.restore.undo_finalize import unfinished
 from vault.storage.memory import FaultPoint
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-class NoExchange(Fs):
-    """A file system that can't swap names."""
-
-    def exchange(self, directory: int, one: bytes, around: int, other: bytes) -> None:
-        """Say so."""
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-
-
-@pytest.fixture(autouse=True)
-def _no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flushing this machine's whole file system is not what is tested."""
-    monkeypatch.setattr(Fs, "syncfs", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_syncfs")
 
 
 @pytest.fixture
@@ -87,16 +69,9 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
+def lab(make_repository: MakeRepository) -> Lab:
     """An empty repository."""
-    made: Lab = make_repository(LockMode.GOVERNANCE)
-    return made
-
-
-@pytest.fixture
-def record(lab: "Lab", source: Path) -> Record:
-    """A snapshot of the source."""
-    return lab.snapshot(source).record
+    return make_repository(LockMode.GOVERNANCE)
 
 
 @pytest.fixture
@@ -108,37 +83,11 @@ def target(tmp_path: Path) -> Path:
 
 
 def run(
-    lab: "Lab", record: Record, target: Path, *, fs: Fs | None = None, workers: int = 0,
-    course: Course | None = None, **options: Any,
-) -> RestoreReport:  # fmt: skip
+    lab: Lab, record: Record, target: Path, *, workers: int = 0, **options: Any
+) -> RestoreReport:
     """A restore; without threads unless asked for."""
-    scratch = lab.base / "scratch"
-    scratch.mkdir(exist_ok=True)
     with make_workers(workers) as executors:
-        return restore_snapshot(
-            lab.open(),
-            lab.recovery,
-            RestoreRequest(record=record, target=target, tool="vault test", **options),
-            local=lab.local,
-            scratch=scratch,
-            workers=executors,
-            fs=fs,
-            course=course,
-        )
-
-
-def end(lab: "Lab", target: Path, **options: Any) -> Finalized:
-    """Finalize."""
-    with make_workers(0) as workers:
-        return finalize_restore(
-            lambda: (lab.open(), lab.recovery),
-            target,
-            local=lab.local,
-            scratch=lambda: lab.base,
-            workers=workers,
-            tool="vault test",
-            **options,
-        )
+        return lab.restore(record, target, workers=executors, **options)
 
 
 def look(top: Path) -> dict[str, object]:
@@ -163,18 +112,12 @@ def beside(target: Path) -> list[str]:
     return sorted(path.name for path in target.parent.iterdir() if path != target)
 
 
-def verdicts(lab: "Lab") -> list[str]:
-    """Of the restores on record."""
-    bodies = [each.body for each in lab.open().ledger.valid("restore")]
-    return [body.verdict for body in bodies if isinstance(body, EventBody)]
-
-
 # --- what is damaged ---
 
 
 @pytest.mark.parametrize("is_readable", [True, False])
 def test_a_snapshot_that_may_need_what_is_wrong_is_not_called_whole(
-    lab: "Lab", source: Path, target: Path, *, is_readable: bool
+    lab: Lab, source: Path, target: Path, *, is_readable: bool
 ) -> None:
     """Of one whose inventory is gone that can't be known; the others are still named."""
     extra = source / "c"
@@ -206,7 +149,7 @@ def test_a_snapshot_that_may_need_what_is_wrong_is_not_called_whole(
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("former", ["missing", "empty"])
 def test_recovered(
-    lab: "Lab", record: Record, source: Path, target: Path, former: str, workers: int
+    lab: Lab, record: Record, source: Path, target: Path, former: str, workers: int
 ) -> None:
     """Proven, attested, and nothing is left beside it, as nothing was there to keep."""
     if former == "empty":
@@ -216,21 +159,21 @@ def test_recovered(
     assert (report.atomic, report.former, report.left_out) == (True, False, {})
     assert look(target) == look(source)
     assert beside(target) == []
-    assert verdicts(lab) == ["passed"]
+    assert lab.verdicts() == ["passed"]
 
 
-def test_not_proven_is_never_called_recovered(lab: "Lab", record: Record, target: Path) -> None:
+def test_not_proven_is_never_called_recovered(lab: Lab, record: Record, target: Path) -> None:
     """Without the proof it says so, also on record."""
     report = run(lab, record, target, verify=False)
     assert report.outcome is RestoreOutcome.UNPROVEN
     assert report.outcome.value == "restored, not proven"
     assert report.proof is None
-    assert verdicts(lab) == ["partial"]
+    assert lab.verdicts() == ["partial"]
     ledger = lab.open().ledger
     assert attestations.open_attestation(report.attestation, ledger).details["proof"] == "none"
 
 
-def test_a_bit_that_the_disk_gets_wrong(lab: "Lab", record: Record, target: Path) -> None:
+def test_a_bit_that_the_disk_gets_wrong(lab: Lab, record: Record, target: Path) -> None:
     """What was written right and reads back wrong is no recovery; TARGET is never made."""
 
     class Rotten(Fs):
@@ -247,11 +190,11 @@ def test_a_bit_that_the_disk_gets_wrong(lab: "Lab", record: Record, target: Path
     assert caught.value.proof.mismatches[0].path == b"a/one"
     assert not target.exists()
     assert beside(target) == []
-    assert verdicts(lab) == ["failed"]
+    assert lab.verdicts() == ["failed"]
 
 
 def test_the_verdict_of_the_proof_decides(
-    lab: "Lab", record: Record, target: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failed proof promotes nothing, a partial one is not called recovered."""
     real = prove
@@ -266,11 +209,11 @@ def test_the_verdict_of_the_proof_decides(
     assert not target.exists()
     verdict = Verdict.PARTIAL
     assert run(lab, record, target).outcome is RestoreOutcome.PARTIAL
-    assert verdicts(lab) == ["failed", "partial"]
+    assert lab.verdicts() == ["failed", "partial"]
 
 
 def test_nothing_is_promoted_before_it_was_read_back(
-    lab: "Lab", record: Record, target: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the proof begins TARGET is not there; the attestation holds what it read."""
     seen: list[bool] = []
@@ -306,7 +249,7 @@ def _remove(tree: Path) -> None:
 
 @pytest.mark.parametrize("change", [_rewrite, _chmod, _add, _remove])
 def test_what_changes_between_the_proof_and_the_exchange_is_not_exchanged(
-    lab: "Lab",
+    lab: Lab,
     record: Record,
     target: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -325,11 +268,11 @@ def test_what_changes_between_the_proof_and_the_exchange_is_not_exchanged(
     with pytest.raises(LocalError, match="changed after it was read back"):
         run(lab, record, target)
     assert not target.exists()
-    assert "passed" not in verdicts(lab)
+    assert "passed" not in lab.verdicts()
 
 
 def test_the_disk_is_compared_with_the_signed_root(
-    lab: "Lab", record: Record, target: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tree that was changed after it was verified agrees with the disk, not with the manifest."""
 
@@ -350,7 +293,7 @@ def test_the_disk_is_compared_with_the_signed_root(
     assert not target.exists()
 
 
-def test_dry_run_makes_nothing(lab: "Lab", record: Record, target: Path) -> None:
+def test_dry_run_makes_nothing(lab: Lab, record: Record, target: Path) -> None:
     """Not even a statement."""
     before = list(lab.store.versions(""))
     report = run(lab, record, target, dry_run=True)
@@ -363,19 +306,19 @@ def test_dry_run_makes_nothing(lab: "Lab", record: Record, target: Path) -> None
 # --- what was there ---
 
 
-def test_full_target_needs_replace(lab: "Lab", record: Record, target: Path) -> None:
+def test_full_target_needs_replace(lab: Lab, record: Record, target: Path) -> None:
     """Exit 2, and nothing is recorded: nothing was tried."""
     target.mkdir()
     (target / "mine").write_text("mine")
     with pytest.raises(ConfigError, match="not empty"):
         run(lab, record, target)
     assert look(target) == {"mine": (b"mine", ["mine"])}
-    assert verdicts(lab) == []
+    assert lab.verdicts() == []
 
 
-@pytest.mark.parametrize("fs", [Fs(), NoExchange()], ids=["exchange", "renames"])
+@pytest.mark.parametrize("fs", [Fs(), NoExchange(errno.EINVAL)], ids=["exchange", "renames"])
 def test_replace_undo_finalize(
-    lab: "Lab", record: Record, source: Path, target: Path, fs: Fs
+    lab: Lab, record: Record, source: Path, target: Path, fs: Fs
 ) -> None:
     """The former state is kept, comes back, goes again, and is removed at last."""
     target.mkdir()
@@ -389,13 +332,13 @@ def test_replace_undo_finalize(
         run(lab, record, target, replace=True)
     assert undo_restore(target, state=lab.host.state).journal is not None
     assert look(target) == former
-    end(lab, target)
+    lab.finalize(target)
     assert look(target) == look(source)
     assert beside(target) == []
-    assert verdicts(lab) == ["passed", "passed"]
+    assert lab.verdicts() == ["passed", "passed"]
 
 
-def test_changed_while_it_waited(lab: "Lab", record: Record, target: Path) -> None:
+def test_changed_while_it_waited(lab: Lab, record: Record, target: Path) -> None:
     """What was proven is proven again before it is promoted after an undo."""
     target.mkdir()
     (target / "mine").write_text("mine")
@@ -404,12 +347,12 @@ def test_changed_while_it_waited(lab: "Lab", record: Record, target: Path) -> No
     (staged,) = [p for p in target.parent.glob(".target.vault-*") if p.is_dir()]
     (staged / "tree/a/one").write_bytes(b"0ne")
     with pytest.raises(DigestMismatchError):
-        end(lab, target)
+        lab.finalize(target)
     assert (target / "mine").read_text() == "mine"
 
 
 def test_finalize_needs_the_snapshot_it_was(
-    lab: "Lab", record: Record, source: Path, target: Path, make_repository: "MakeRepository"
+    lab: Lab, record: Record, source: Path, target: Path, make_repository: MakeRepository
 ) -> None:
     """The journal of another repository attests nothing here; a lost head is told."""
     target.mkdir()
@@ -418,21 +361,21 @@ def test_finalize_needs_the_snapshot_it_was(
     undo_restore(target, state=lab.host.state)
     other = make_repository(name="other")
     with pytest.raises(ConfigError, match="another repository"):
-        end(other.with_host(lab.host), target)
+        other.with_host(lab.host).finalize(target)
     lab.store.remove(f"ledger/{record.seq:016d}", record.version)
     for seq in range(record.seq + 1, record.seq + 2):
         name = f"ledger/{seq:016d}"
         for version in list(lab.store.versions(name)):
             lab.store.remove(name, version.version)
     with pytest.raises(DigestMismatchError, match="not the snapshot"):
-        end(lab, target)
+        lab.finalize(target)
     assert lab.snapshot(source).record.seq == record.seq
     with pytest.raises(DigestMismatchError, match="not the snapshot"):
-        end(lab, target)
+        lab.finalize(target)
 
 
 @needs_root
-def test_empty_mount_point(lab: "Lab", record: Record, source: Path, mounted: Path) -> None:
+def test_empty_mount_point(lab: Lab, record: Record, source: Path, mounted: Path) -> None:
     """Staged inside it, promoted member by member, and called not atomic."""
     report = run(lab, record, mounted)
     assert (report.outcome, report.atomic) == (RestoreOutcome.RECOVERED, False)
@@ -458,7 +401,7 @@ def included(*patterns: str) -> dict[str, Any]:
     return {"wanted": matcher(patterns)}
 
 
-def test_include_a_directory(lab: "Lab", record: Record, source: Path, target: Path) -> None:
+def test_include_a_directory(lab: Lab, record: Record, source: Path, target: Path) -> None:
     """With the directories around it and their attributes; attested as partial."""
     report = run(lab, record, target, **included("/a/deep/"))
     assert report.outcome is RestoreOutcome.SELECTION
@@ -467,10 +410,10 @@ def test_include_a_directory(lab: "Lab", record: Record, source: Path, target: P
     assert report.proof is not None
     assert report.proof.skipped == 7
     assert report.proof.root_matches
-    assert verdicts(lab) == ["partial"]
+    assert lab.verdicts() == ["partial"]
 
 
-def test_include_a_file_and_a_pattern(lab: "Lab", record: Record, target: Path) -> None:
+def test_include_a_file_and_a_pattern(lab: Lab, record: Record, target: Path) -> None:
     """By path, and by wildcard."""
     run(lab, record, target, **included("/a/one"))
     assert list(look(target)) == ["a", "a/one"]
@@ -479,7 +422,7 @@ def test_include_a_file_and_a_pattern(lab: "Lab", record: Record, target: Path) 
 
 
 def test_include_hard_links_without_their_file(
-    lab: "Lab", record: Record, source: Path, target: Path
+    lab: Lab, record: Record, source: Path, target: Path
 ) -> None:
     """The first one becomes the file, later ones link to it; of any number of chunks."""
     large = (source / "a/deep/large").read_bytes()
@@ -491,14 +434,14 @@ def test_include_hard_links_without_their_file(
     assert (target / "b/hard").stat().st_nlink == 2
 
 
-def test_include_that_matches_nothing(lab: "Lab", record: Record, target: Path) -> None:
+def test_include_that_matches_nothing(lab: Lab, record: Record, target: Path) -> None:
     """An empty TARGET would look like a success."""
     with pytest.raises(ConfigError, match="matches"):
         run(lab, record, target, **included("/typo"))
     assert not target.exists()
 
 
-def test_include_never_replaces(lab: "Lab", record: Record, target: Path) -> None:
+def test_include_never_replaces(lab: Lab, record: Record, target: Path) -> None:
     """A part must not stand in for the whole."""
     target.mkdir()
     (target / "mine").write_text("mine")
@@ -510,7 +453,7 @@ def test_include_never_replaces(lab: "Lab", record: Record, target: Path) -> Non
 
 
 @needs_root
-def test_plain_user(lab: "Lab", source: Path, target: Path) -> None:
+def test_plain_user(lab: Lab, source: Path, target: Path) -> None:
     """Owners are left out, listed, and make it partial."""
     os.chown(source / "a/one", 12345, 12345)
     record = lab.snapshot(source).record
@@ -523,28 +466,19 @@ def test_plain_user(lab: "Lab", source: Path, target: Path) -> None:
             folder.chmod(0o755 if folder != target.parent else 0o1777)
     lab.host.state.mkdir(exist_ok=True)
     os.chown(lab.host.state, 65534, 65534)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            report = run(lab, record, target)
-            assert report.outcome is RestoreOutcome.WITHOUT_OWNERS
-            assert report.left_out.keys() == {"owner"}
-            details = attestations.open_attestation(report.attestation, lab.open().ledger).details
-            assert details["left_out"] == report.left_out
-            assert (target / "a/one").read_bytes() == b"one"
-            code = 0
-        except BaseException:  # noqa: BLE001 - the child ends here, whatever it is
-            traceback.print_exc(file=sys.__stderr__)
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def restore() -> None:
+        report = run(lab, record, target)
+        assert report.outcome is RestoreOutcome.WITHOUT_OWNERS
+        assert report.left_out.keys() == {"owner"}
+        details = attestations.open_attestation(report.attestation, lab.open().ledger).details
+        assert details["left_out"] == report.left_out
+        assert (target / "a/one").read_bytes() == b"one"
+
+    as_nobody(restore)
 
 
-def test_read_only_store(lab: "Lab", record: Record, source: Path, target: Path) -> None:
+def test_read_only_store(lab: Lab, record: Record, source: Path, target: Path) -> None:
     """The attestation is kept by this user, signed, and can be recorded later."""
 
     def refuse(point: FaultPoint) -> None:
@@ -567,10 +501,10 @@ def test_read_only_store(lab: "Lab", record: Record, source: Path, target: Path)
         repository, data, lab.recovery.restorer, tool="vault test"
     )
     assert attestations.is_recorded(lab.open(), data) == statement
-    assert verdicts(lab) == ["passed"]
+    assert lab.verdicts() == ["passed"]
 
 
-def test_read_only_store_and_finalize(lab: "Lab", record: Record, target: Path) -> None:
+def test_read_only_store_and_finalize(lab: Lab, record: Record, target: Path) -> None:
     """Going on after an undo leaves a file as well, instead of refusing to go on."""
     target.mkdir()
     (target / "mine").write_text("mine")
@@ -582,7 +516,7 @@ def test_read_only_store_and_finalize(lab: "Lab", record: Record, target: Path) 
             raise StorageUnavailableError("no answer")
 
     lab.store.fault = refuse
-    final = end(lab, target)
+    final = lab.finalize(target)
     assert beside(target) == []
     assert final.attestation_file is not None
     data = final.attestation_file.read_bytes()
@@ -593,7 +527,7 @@ def test_read_only_store_and_finalize(lab: "Lab", record: Record, target: Path) 
 
 
 def test_errors_of_the_system_come_in_the_vaults_words(
-    lab: "Lab", record: Record, target: Path
+    lab: Lab, record: Record, target: Path
 ) -> None:
     """Also before staging begins: a scratch directory that is not there."""
     with pytest.raises(LocalError), make_workers(0) as workers:
@@ -605,10 +539,10 @@ def test_errors_of_the_system_come_in_the_vaults_words(
             scratch=lab.base / "nowhere",
             workers=workers,
         )
-    assert verdicts(lab) == ["inconclusive"]
+    assert lab.verdicts() == ["inconclusive"]
 
 
-def test_threads_end_before_staging_is_removed(lab: "Lab", source: Path, target: Path) -> None:
+def test_threads_end_before_staging_is_removed(lab: Lab, source: Path, target: Path) -> None:
     """A thread that still reads a pack when a write failed is waited for."""
     for number in range(60):
         (source / f"more{number}").write_bytes(os.urandom(9_000))
@@ -652,7 +586,7 @@ def test_threads_end_before_staging_is_removed(lab: "Lab", source: Path, target:
     assert beside(target) == []
 
 
-def test_no_descriptor_is_left_open(lab: "Lab", record: Record, target: Path) -> None:
+def test_no_descriptor_is_left_open(lab: Lab, record: Record, target: Path) -> None:
     """Neither by success nor by a failure in the middle."""
 
     class Full(Fs):
@@ -678,7 +612,7 @@ def _open_files() -> Iterator[str]:
 
 
 def test_every_staged_file_is_closed(
-    lab: "Lab", source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the descriptors of a machine would not last for the files of a snapshot."""
     for number in range(80):
@@ -701,7 +635,7 @@ def test_every_staged_file_is_closed(
 
 @pytest.mark.parametrize(("lacks", "missing"), [("symlink", "symlinks"), ("link", "hard links")])
 def test_a_file_system_that_cannot_hold_the_tree_is_refused(
-    lab: "Lab", record: Record, source: Path, target: Path, lacks: str, missing: str
+    lab: Lab, record: Record, source: Path, target: Path, lacks: str, missing: str
 ) -> None:
     """Before anything is staged; a tree without such things is restored there."""
 
@@ -726,7 +660,7 @@ def test_a_file_system_that_cannot_hold_the_tree_is_refused(
     assert poor.files == 0
     assert not target.exists()
     assert beside(target) == []
-    assert verdicts(lab) == []
+    assert lab.verdicts() == []
     for path in (source / "b").iterdir():
         path.unlink()
     plain = lab.snapshot(source).record
@@ -734,7 +668,7 @@ def test_a_file_system_that_cannot_hold_the_tree_is_refused(
 
 
 def test_a_disk_without_room_for_the_content_is_refused(
-    lab: "Lab", source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything is made; holes and second names of a file take none."""
     (source / "content").write_bytes(os.urandom(1 << 20))
@@ -758,7 +692,7 @@ def test_a_disk_without_room_for_the_content_is_refused(
 
 
 def test_an_attestation_that_can_be_kept_nowhere_is_told(
-    lab: "Lab", record: Record, target: Path
+    lab: Lab, record: Record, target: Path
 ) -> None:
     """TARGET is the new state; that it is not on record is said, and finalize makes up for it."""
 
@@ -779,12 +713,12 @@ def test_an_attestation_that_can_be_kept_nowhere_is_told(
     assert journal is not None
     assert journal.state == "exchanged"
     lab.store.fault = None
-    end(lab, target)
-    assert verdicts(lab) == ["passed"]
+    lab.finalize(target)
+    assert lab.verdicts() == ["passed"]
 
 
 def test_failure_after_the_exchange_is_not_called_a_failed_restore(
-    lab: "Lab", record: Record, source: Path, target: Path
+    lab: Lab, record: Record, source: Path, target: Path
 ) -> None:
     """TARGET is the new state and its attestation says passed; finalize ends what is left."""
 
@@ -793,7 +727,7 @@ def test_failure_after_the_exchange_is_not_called_a_failed_restore(
 
         def rename(self, source: int, old: bytes, directory: int, new: bytes) -> None:
             """Fail for the state after."""
-            if verdicts(lab):
+            if lab.verdicts():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             super().rename(source, old, directory, new)
 
@@ -803,8 +737,8 @@ def test_failure_after_the_exchange_is_not_called_a_failed_restore(
     assert [type(trouble) for trouble in report.troubles] == [LocalError]
     assert restore_exit(report) == 14
     assert look(target) == look(source)
-    assert verdicts(lab) == ["passed"]
+    assert lab.verdicts() == ["passed"]
     assert unfinished(target, state=lab.host.state) is not None
-    end(lab, target)
-    assert verdicts(lab) == ["passed"]
+    lab.finalize(target)
+    assert lab.verdicts() == ["passed"]
     assert beside(target) == []

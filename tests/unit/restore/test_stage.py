@@ -1,6 +1,6 @@
 """Nothing outside staging is touched, whatever an entry says or another process does."""
 
-# ruff: noqa: PTH208, PLR0917 - /proc is listed by name; parameters of tests are named by pytest
+# ruff: noqa: PTH208 - /proc is listed by name; parameters of tests are named by pytest
 
 import errno
 import os
@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.support.children import as_nobody, needs_root
 from vault.errors import FormatError, LocalError
 from vault.format.entry import Entry
 from vault.format.entry_encoding import encode_canonical
@@ -26,8 +27,6 @@ from vault.restore.stage import Stager, Staging
 from vault.restore.syscalls import Fs, remove_tree
 
 OpenStaging: TypeAlias = Callable[..., AbstractContextManager[Staging]]
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @pytest.fixture
@@ -308,7 +307,7 @@ def test_a_really_full_disk(tmp_path: Path, open_staging: OpenStaging) -> None:
 
 @needs_root
 def test_a_plain_user_leaves_out_owners_and_devices(
-    tmp_path: Path, entries: list[Entry], as_nobody: Callable[[Callable[[], None]], None],
+    tmp_path: Path, entries: list[Entry],
     stage_tree: Callable[[int], dict[str, int]], open_staging: OpenStaging, local: Local,
 ) -> None:  # fmt: skip
     """No owners, no set-id bits, no devices; the rest is proven: partial."""
@@ -480,9 +479,7 @@ def test_staging_leaks_no_descriptor(staging: Staging) -> None:
 
 
 @needs_root
-def test_a_plain_user_can_read_back_what_no_mode_lets_him(
-    tmp_path: Path, as_nobody: Callable[[Callable[[], None]], None]
-) -> None:
+def test_a_plain_user_can_read_back_what_no_mode_lets_him(tmp_path: Path) -> None:
     """A file gets the right to be read, a directory also that to be entered; both are told."""
     top = tmp_path / "top"
     top.mkdir()

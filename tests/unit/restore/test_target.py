@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.children import needs_root
 from vault.errors import ConfigError, LocalError
 from vault.restore.target import (
     Space,
@@ -16,8 +17,6 @@ from vault.restore.target import (
     open_space,
     recheck,
 )
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @pytest.fixture

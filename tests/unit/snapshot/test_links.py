@@ -4,11 +4,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Clock, Lab
 from vault.errors import VaultError
+from vault.ledger.records import Record
 from vault.machine import mounts
 from vault.model import EntryType
 from vault.repository.reader import Reader
@@ -17,18 +19,7 @@ from vault.snapshot import walk as walking
 from vault.snapshot.links import Links, state_of
 from vault.snapshot.walk import SourceItem
 
-if TYPE_CHECKING:
-    from tests.conftest import Clock, Lab, MakeRepository
-    from vault.ledger.records import Record
-
 OLD, NEW = b"the old letter!!", b"another content."
-
-
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """A repository without a snapshot."""
-    made: Lab = make_repository()
-    return made
 
 
 @pytest.fixture
@@ -39,12 +30,12 @@ def top(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def much_later(clock: "Clock") -> None:
+def much_later(clock: Clock) -> None:
     """Files made by the test are no longer young."""
     clock.now = clock.now.fromtimestamp(4e9, clock.now.tzinfo)
 
 
-def _links(lab: "Lab", record: "Record") -> dict[str, str]:
+def _links(lab: Lab, record: "Record") -> dict[str, str]:
     """The hard links of a snapshot, and what they are links of."""
     scratch = lab.base / "links"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -61,7 +52,7 @@ def _links(lab: "Lab", record: "Record") -> dict[str, str]:
         reader.close()
 
 
-def _held(lab: "Lab", record: "Record") -> dict[str, bytes]:
+def _held(lab: Lab, record: "Record") -> dict[str, bytes]:
     """Content under every name, links followed."""
     contents: dict[str, bytes] = lab.contents(record)
     return contents | {name: contents[first] for name, first in _links(lab, record).items()}
@@ -81,7 +72,7 @@ def _when_met(monkeypatch: pytest.MonkeyPatch, acts: dict[bytes, Callable[[], ob
 
 @pytest.mark.parametrize("is_guarded", [True, False])
 def test_an_inode_number_that_is_given_out_again_makes_no_link(
-    lab: "Lab", top: Path, monkeypatch: pytest.MonkeyPatch, *, is_guarded: bool
+    lab: Lab, top: Path, monkeypatch: pytest.MonkeyPatch, *, is_guarded: bool
 ) -> None:
     """Two letters are delivered under two names each; the second gets the number of the first."""
     (top / "a").write_bytes(OLD)
@@ -120,7 +111,7 @@ def test_an_inode_number_that_is_given_out_again_makes_no_link(
 @pytest.mark.parametrize("is_guarded", [True, False])
 @pytest.mark.usefixtures("much_later")
 def test_a_file_system_that_shows_one_number_for_two_files(
-    lab: "Lab", top: Path, monkeypatch: pytest.MonkeyPatch, *, is_guarded: bool
+    lab: Lab, top: Path, monkeypatch: pytest.MonkeyPatch, *, is_guarded: bool
 ) -> None:
     """One size and one time too: only reading tells, so both are read."""
     (top / "a").write_bytes(OLD)
@@ -148,7 +139,7 @@ def test_a_file_system_that_shows_one_number_for_two_files(
 
 @pytest.mark.parametrize("what", ["gone", "unreadable", "growing", "replaced"])
 def test_a_first_name_that_was_not_read_as_it_was_met_has_no_links(
-    lab: "Lab", top: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    lab: Lab, top: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """The second name then carries the content."""
     (top / "a").write_bytes(OLD)
@@ -182,7 +173,7 @@ def test_a_first_name_that_was_not_read_as_it_was_met_has_no_links(
 
 
 def test_a_link_to_a_first_name_that_is_unchanged(
-    lab: "Lab", top: Path, clock: "Clock", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, top: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first is not read again; a new name of it is still its link, and nothing else is."""
     (top / "a").write_bytes(OLD)
@@ -205,7 +196,7 @@ def test_a_link_to_a_first_name_that_is_unchanged(
 
 
 def test_an_unchanged_link_whose_first_name_can_not_be_stored_any_more(
-    lab: "Lab", top: Path, clock: "Clock", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, top: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its record says "a link of a", and there is no a in this snapshot."""
     (top / "a").write_bytes(OLD)
@@ -232,7 +223,7 @@ def test_an_unchanged_link_whose_first_name_can_not_be_stored_any_more(
 
 
 def test_a_link_that_lost_its_other_names(
-    lab: "Lab", top: Path, clock: "Clock", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, top: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a file system whose times don't tell: what was a link is a file, and is read."""
     (top / "a").write_bytes(OLD)
@@ -246,7 +237,7 @@ def test_a_link_that_lost_its_other_names(
 
 
 def test_links_over_several_paths_and_past_what_is_excluded(
-    lab: "Lab", tmp_path: Path, clock: "Clock"
+    lab: Lab, tmp_path: Path, clock: Clock
 ) -> None:
     """The first name that is in the snapshot is the file."""
     from vault.snapshot.walk import Rules
@@ -263,7 +254,7 @@ def test_links_over_several_paths_and_past_what_is_excluded(
     assert _held(lab, report.record) == {f"{below}/one/b": OLD, f"{below}/two/c": OLD}
 
 
-def test_symlinks_and_fifos_with_several_names_are_each_stored(lab: "Lab", top: Path) -> None:
+def test_symlinks_and_fifos_with_several_names_are_each_stored(lab: Lab, top: Path) -> None:
     """Only files have content that two names could share."""
     (top / "link").symlink_to("nowhere")
     os.link(top / "link", top / "link2", follow_symlinks=False)
@@ -276,7 +267,7 @@ def test_symlinks_and_fifos_with_several_names_are_each_stored(lab: "Lab", top: 
 
 
 def test_a_second_name_whose_attributes_change_is_no_link(
-    lab: "Lab", top: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A link has the attributes of its file, or a restore could not prove it."""
     (top / "a").write_bytes(OLD)
@@ -313,7 +304,7 @@ def test_many_links_take_little_memory(tmp_path: Path) -> None:
 
 
 def test_nothing_that_is_published_can_fail_to_be_read(
-    lab: "Lab", top: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names that come and go all through the walk: the snapshot lists, verifies, and holds."""
     for number in range(40):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support.children import as_nobody
 from vault.snapshot import safe_open
 from vault.snapshot.safe_open import open_described, open_source
 
@@ -141,9 +142,7 @@ def test_what_lies_behind_a_symlink_is_refused(file: Path, tmp_path: Path, what:
         assert _content(file, met) == b"secret"
 
 
-def test_a_directory_above_may_be_one_that_others_can_not_list(
-    as_nobody: Callable[[Callable[[], None]], None],
-) -> None:
+def test_a_directory_above_may_be_one_that_others_can_not_list() -> None:
     """As /home often is."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:  # pytest's are closed to others
         above = Path(name)

@@ -9,10 +9,12 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Clock, Lab
+from tests.support.trees import MakeSource
 from vault.errors import BusyError, ConfigError
 from vault.format import tree
 from vault.machine import metadata
@@ -21,16 +23,6 @@ from vault.snapshot import walk as walking
 from vault.snapshot.unchanged import FOREVER
 from vault.snapshot.walk import Rules
 from vault.storage.memory import FaultPoint
-
-if TYPE_CHECKING:
-    from tests.conftest import Clock, Lab, MakeRepository, MakeSource
-
-
-@pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """A repository without a snapshot."""
-    made: Lab = make_repository()
-    return made
 
 
 def _empty(top: Path) -> None:
@@ -41,7 +33,7 @@ def _empty(top: Path) -> None:
 # --- the unmounted source ---
 
 
-def test_a_missing_path_is_refused_before_anything_is_stored(lab: "Lab", tmp_path: Path) -> None:
+def test_a_missing_path_is_refused_before_anything_is_stored(lab: Lab, tmp_path: Path) -> None:
     """A PATH that is not there is not a PATH with nothing in it."""
     before = list(lab.store.versions(""))
     with pytest.raises(ConfigError, match="can't be read"):
@@ -49,7 +41,7 @@ def test_a_missing_path_is_refused_before_anything_is_stored(lab: "Lab", tmp_pat
     assert list(lab.store.versions("")) == before
 
 
-def test_a_source_that_lost_everything_is_refused(lab: "Lab", make_source: "MakeSource") -> None:
+def test_a_source_that_lost_everything_is_refused(lab: Lab, make_source: MakeSource) -> None:
     """Until somebody says that it is meant to be empty."""
     source = make_source()
     lab.snapshot(source)
@@ -63,7 +55,7 @@ def test_a_source_that_lost_everything_is_refused(lab: "Lab", make_source: "Make
 
 
 def test_one_of_several_paths_that_lost_everything_is_refused(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """The others' files must not hide that one disk is not mounted."""
     first, second = make_source("first"), make_source("second", seed=2)
@@ -76,7 +68,7 @@ def test_one_of_several_paths_that_lost_everything_is_refused(
 
 
 def test_without_an_entry_list_the_ledger_tells_that_the_source_was_not_empty(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """A reinstalled host whose data disk is not mounted."""
     source = make_source()
@@ -87,7 +79,7 @@ def test_without_an_entry_list_the_ledger_tells_that_the_source_was_not_empty(
         lab.snapshot(source)
 
 
-def test_a_source_that_always_was_empty_is_taken(lab: "Lab", tmp_path: Path) -> None:
+def test_a_source_that_always_was_empty_is_taken(lab: Lab, tmp_path: Path) -> None:
     """Nothing was lost."""
     (tmp_path / "new").mkdir()
     for _ in range(2):
@@ -98,7 +90,7 @@ def test_a_source_that_always_was_empty_is_taken(lab: "Lab", tmp_path: Path) -> 
 
 
 def test_sockets_are_counted_and_not_stored(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They mean nothing without the process behind them."""
     source = make_source()
@@ -112,7 +104,7 @@ def test_sockets_are_counted_and_not_stored(
 
 
 def test_files_that_nobody_may_read_make_the_snapshot_incomplete(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Listed with the reason; everything else is there."""
     source = make_source()
@@ -141,7 +133,7 @@ def test_files_that_nobody_may_read_make_the_snapshot_incomplete(
 
 
 def test_few_descriptors_are_no_reason_to_leave_files_out(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many files are opened ahead; where the system allows fewer they are opened in turn."""
     source = make_source(files=60)
@@ -167,7 +159,7 @@ def test_few_descriptors_are_no_reason_to_leave_files_out(
     assert not held
 
 
-def test_what_is_excluded_is_not_stored(lab: "Lab", make_source: "MakeSource") -> None:
+def test_what_is_excluded_is_not_stored(lab: Lab, make_source: MakeSource) -> None:
     """By gitignore patterns below each PATH."""
     source = make_source()
     report = lab.snapshot(source, rules=Rules(excludes=("dir1/",)))
@@ -197,7 +189,7 @@ def _between_reads(
 
 
 def test_a_file_that_changes_once_while_it_is_read_is_read_again(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second reading is the one that counts."""
     (tmp_path / "top").mkdir()
@@ -215,7 +207,7 @@ def test_a_file_that_changes_once_while_it_is_read_is_read_again(
 
 
 def test_a_file_that_goes_on_changing_is_listed_and_read_again_next_time(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The snapshot stays complete: the file is there as it was read."""
     (tmp_path / "top").mkdir()
@@ -232,7 +224,7 @@ def test_a_file_that_goes_on_changing_is_listed_and_read_again_next_time(
 
 
 def test_a_file_that_changed_without_its_times_is_read_again_for_a_minute(
-    lab: "Lab", clock: "Clock", tmp_path: Path
+    lab: Lab, clock: Clock, tmp_path: Path
 ) -> None:
     """Times written less than 60 s before the file was read prove nothing."""
     (tmp_path / "top").mkdir()
@@ -250,7 +242,7 @@ def test_a_file_that_changed_without_its_times_is_read_again_for_a_minute(
     assert unchanged.is_unchanged(file.stat(), _only_record(lab), FOREVER)
 
 
-def _only_record(lab: "Lab") -> Any:
+def _only_record(lab: Lab) -> Any:
     """The entry list's record of the file at the top."""
     from vault.snapshot.lastrun import EntryListReader, _end_of_records
     from vault.snapshot.list_records import read_head
@@ -264,7 +256,7 @@ def _only_record(lab: "Lab") -> Any:
 
 
 def test_a_file_that_vanishes_before_it_is_read_is_counted(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the walk had been a moment later."""
     source = make_source()
@@ -277,7 +269,7 @@ def test_a_file_that_vanishes_before_it_is_read_is_counted(
 
 
 def test_a_large_file_that_shrinks_while_it_is_read_is_listed(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read in pieces; what is stored is what was read."""
     monkeypatch.setattr(file_reader, "LARGE_FILE", 4096)
@@ -310,7 +302,7 @@ def test_a_large_file_that_shrinks_while_it_is_read_is_listed(
     ],
 )
 def test_a_sparse_file_that_is_cut_while_it_is_read_can_be_restored(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, regrown: int | None
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, regrown: int | None
 ) -> None:
     """Its holes end with what was read (libarchive/libarchive#2125); the other file is whole."""
     monkeypatch.setattr(file_reader, "PIECE", 8192)
@@ -356,7 +348,7 @@ def test_a_sparse_file_that_is_cut_while_it_is_read_can_be_restored(
 
 @pytest.mark.parametrize("hole", [-7, 0, 10**12])
 def test_holes_that_a_file_system_invents_cost_nothing(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hole: int
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hole: int
 ) -> None:
     """Before where it was asked from, there, or beyond the end: what is no hole by then is read."""
     top = tmp_path / "top"
@@ -380,7 +372,7 @@ def test_holes_that_a_file_system_invents_cost_nothing(
 
 
 def test_attributes_that_were_not_stored_are_missing_next_time_too(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that did not change since is no reason to call the snapshot complete."""
     top = tmp_path / "top"
@@ -404,7 +396,7 @@ def test_attributes_that_were_not_stored_are_missing_next_time_too(
 
 
 def test_a_log_that_grows_without_end_holds_nobody_up(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As much is read as there was when it was opened; then it is listed as changed."""
     (tmp_path / "top").mkdir()
@@ -426,7 +418,7 @@ def test_a_log_that_grows_without_end_holds_nobody_up(
 
 @pytest.mark.parametrize("kind", ["directory", "symlink", "fifo"])
 def test_a_file_that_is_replaced_before_it_is_read_is_not_followed(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """What is there now was never looked at: it is listed, and the snapshot is incomplete."""
     (tmp_path / "secret").write_bytes(b"not part of the source")
@@ -474,7 +466,7 @@ def _replace_when_opened(
 @pytest.mark.parametrize("size", [0, 5, 300_000, 9_000_000, -5_000_000, -100_000])
 @pytest.mark.parametrize("before", [5, 300_000, 9_000_000])
 def test_a_file_that_was_replaced_by_a_rename_is_stored_as_it_is_now(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, size: int
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, size: int
 ) -> None:
     """Content, size and status are of the file that was read, however large; <0: sparse."""
     top = tmp_path / "top"
@@ -506,7 +498,7 @@ def test_a_file_that_was_replaced_by_a_rename_is_stored_as_it_is_now(
 
 
 def test_what_replaced_a_file_is_not_taken_for_unchanged(
-    lab: "Lab", tmp_path: Path, clock: "Clock", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is remembered is the status of what was opened: the next run reads anew, if need be."""
     top = tmp_path / "top"
@@ -536,7 +528,7 @@ def test_what_replaced_a_file_is_not_taken_for_unchanged(
 
 
 def test_a_symlink_that_was_replaced_by_a_rename_is_stored_as_it_is_now(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As releases are switched: target and owner are of one and the same link."""
     top = tmp_path / "top"
@@ -561,7 +553,7 @@ def test_a_symlink_that_was_replaced_by_a_rename_is_stored_as_it_is_now(
 
 
 def test_a_directory_that_was_replaced_after_its_walk_is_described_as_it_is_now(
-    lab: "Lab", make_source: "MakeSource", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its attributes are those of what has its name; it is no problem that it is another."""
     source, other = make_source(), tmp_path / "other"
@@ -586,7 +578,7 @@ def test_a_directory_that_was_replaced_after_its_walk_is_described_as_it_is_now(
 # --- one at a time ---
 
 
-def test_a_second_run_of_the_same_dataset_is_refused(lab: "Lab", make_source: "MakeSource") -> None:
+def test_a_second_run_of_the_same_dataset_is_refused(lab: Lab, make_source: MakeSource) -> None:
     """Another dataset may run at the same time."""
     source = make_source()
     tried: list[bool] = []
@@ -606,7 +598,7 @@ def test_a_second_run_of_the_same_dataset_is_refused(lab: "Lab", make_source: "M
 
 
 def test_attributes_are_those_of_what_the_walk_met(
-    lab: "Lab", make_source: "MakeSource", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory above was swapped for a symlink: what lies elsewhere is not described."""
     source, elsewhere = make_source(), tmp_path / "elsewhere"
@@ -633,7 +625,7 @@ def test_attributes_are_those_of_what_the_walk_met(
 
 
 def test_a_path_too_long_is_a_problem_and_what_it_holds_is_not_walked(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One problem for a directory, however much is in it; all else is stored."""
     monkeypatch.setattr(walking, "MAX_PATH", 60)
@@ -656,7 +648,7 @@ def test_a_path_too_long_is_a_problem_and_what_it_holds_is_not_walked(
 
 
 def test_problems_with_long_paths_are_listed_as_far_as_memory_allows(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are all counted."""
     monkeypatch.setattr(walking, "MAX_PATH", 60)
@@ -670,7 +662,7 @@ def test_problems_with_long_paths_are_listed_as_far_as_memory_allows(
 
 
 def test_a_link_target_that_was_cut_off_is_not_stored_as_if_it_were_all(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python reads 4,096 bytes of it and does not say that there are more."""
     source = make_source()
@@ -688,7 +680,7 @@ def test_a_link_target_that_was_cut_off_is_not_stored_as_if_it_were_all(
 
 
 def test_a_source_that_is_gone_when_it_is_walked_publishes_nothing(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tree without a top can't be read, so none is published."""
     source = make_source()
@@ -711,7 +703,7 @@ def test_a_source_that_is_gone_when_it_is_walked_publishes_nothing(
 
 
 def test_more_paths_than_a_tree_can_name_are_refused_before_anything_is_stored(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tree's head names its sources and has its limit; a list of files may be longer."""
     monkeypatch.setattr(tree, "MAX_TREE_HEADER", 200)

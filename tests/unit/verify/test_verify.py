@@ -6,10 +6,12 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.support.lab import Lab
+from tests.support.trees import MakeSource
 from vault.crypto.compression import compress
 from vault.crypto.keys import RecipientKey
 from vault.custody.sampling import NONCE_SIZE, draw
@@ -38,25 +40,15 @@ from vault.storage.base import ObjectVersion
 from vault.verify import VerifyReport, verify_snapshots
 from vault.verify.damage_found import KEPT_FINDINGS, NAMED_IN_HIT, Found
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
-    """An empty repository."""
-    made: Lab = make_repository()
-    return made
-
-
-@pytest.fixture
-def record(lab: "Lab", make_source: "MakeSource") -> Record:
+def record(lab: Lab, make_source: MakeSource) -> Record:
     """A snapshot of several packs."""
     return lab.snapshot(make_source(files=10)).record
 
 
 def _share(
-    lab: "Lab", share: float, *, keys: bool = False, nonce: bytes = bytes(NONCE_SIZE)
+    lab: Lab, share: float, *, keys: bool = False, nonce: bytes = bytes(NONCE_SIZE)
 ) -> VerifyReport:
     scratch = lab.base / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -72,12 +64,12 @@ def _share(
         )
 
 
-def _packs(lab: "Lab", record: Record) -> list[ObjectRef]:
+def _packs(lab: Lab, record: Record) -> list[ObjectRef]:
     objects = lab.open().inventory(record).objects
     return [ref for ref in objects if ref.name.startswith("packs/")]
 
 
-def test_sound_snapshot(lab: "Lab", record: Record) -> None:
+def test_sound_snapshot(lab: Lab, record: Record) -> None:
     """Passed only if everything was read; chunks and entries are counted with the key."""
     objects = lab.open().inventory(record).objects
     report = lab.verify(record)
@@ -93,7 +85,7 @@ def test_sound_snapshot(lab: "Lab", record: Record) -> None:
 
 
 def test_what_a_thief_wrote_fails_no_verification_once_it_is_distrusted(
-    lab: "Lab", record: Record, make_source: "MakeSource"
+    lab: Lab, record: Record, make_source: MakeSource
 ) -> None:
     """It is a warning of the ledger, and verified no more: what is left passes."""
     thief = lab.enrol("stolen")
@@ -110,7 +102,7 @@ def test_what_a_thief_wrote_fails_no_verification_once_it_is_distrusted(
     assert (report.snapshots, report.verdict, report.findings) == ((record.seq,), "passed", ())
 
 
-def test_a_file_that_is_one_hole_is_sound(lab: "Lab", tmp_path: Path) -> None:
+def test_a_file_that_is_one_hole_is_sound(lab: Lab, tmp_path: Path) -> None:
     """It has no chunk, so none is missing; a file of data and holes is as sound."""
     top = tmp_path / "sparse"
     top.mkdir()
@@ -123,7 +115,7 @@ def test_a_file_that_is_one_hole_is_sound(lab: "Lab", tmp_path: Path) -> None:
     assert not report.findings
 
 
-def test_a_sample_is_partial_and_drawn_by_a_nonce(lab: "Lab", record: Record) -> None:
+def test_a_sample_is_partial_and_drawn_by_a_nonce(lab: Lab, record: Record) -> None:
     """So many packs as asked for, and all that is no pack; another nonce draws others."""
     first = _share(lab, 0.3)
     assert first.verdict == "partial"
@@ -140,7 +132,7 @@ def test_a_sample_is_partial_and_drawn_by_a_nonce(lab: "Lab", record: Record) ->
 
 @pytest.mark.parametrize("harm", ["missing", "changed", "cut", "longer"])
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_every_damaged_object_is_told(lab: "Lab", record: Record, harm: str, share: float) -> None:
+def test_every_damaged_object_is_told(lab: Lab, record: Record, harm: str, share: float) -> None:
     """Never only the first; a changed byte needs reading, the rest does not."""
     damaged = _packs(lab, record)[:3]
     for ref in damaged:
@@ -161,7 +153,7 @@ def test_every_damaged_object_is_told(lab: "Lab", record: Record, harm: str, sha
     assert _share(lab, 1, keys=True).verdict == "failed"
 
 
-def test_relocated_objects_are_told_and_pass(lab: "Lab", record: Record) -> None:
+def test_relocated_objects_are_told_and_pass(lab: Lab, record: Record) -> None:
     """The right bytes at another version: a warning, no failure."""
     ref = _packs(lab, record)[0]
     data = lab.store.get(ref.name, ref.version)
@@ -173,7 +165,7 @@ def test_relocated_objects_are_told_and_pass(lab: "Lab", record: Record) -> None
 
 
 @pytest.mark.parametrize("kind", ["inventory", "domain"])
-def test_missing_bases_of_everything(lab: "Lab", record: Record, kind: str) -> None:
+def test_missing_bases_of_everything(lab: Lab, record: Record, kind: str) -> None:
     """Without inventory or domain object there is a finding, no exception."""
     repository = lab.open()
     if kind == "inventory":
@@ -188,7 +180,7 @@ def test_missing_bases_of_everything(lab: "Lab", record: Record, kind: str) -> N
 
 
 def test_what_opens_is_looked_at_by_the_key_only(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer that names a chunk it never stored: ciphertext is sound, the tree is not."""
     top = tmp_path / "top"
@@ -208,7 +200,7 @@ def test_what_opens_is_looked_at_by_the_key_only(
 
 
 def test_a_tree_that_did_not_change_is_gone_through_once(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Snapshots of the same tree and the same packs; what is wrong is told of each."""
     source = make_source(files=10)
@@ -237,7 +229,7 @@ def _fail(_: Reader) -> Any:
     raise DigestMismatchError("not the tree")
 
 
-def test_details_fit_an_attestation(lab: "Lab", record: Record) -> None:
+def test_details_fit_an_attestation(lab: Lab, record: Record) -> None:
     """Counts and object names: bounded, and no names of files."""
     for ref in _packs(lab, record):
         lab.store.remove(ref.name, ref.version)
@@ -250,7 +242,7 @@ def test_details_fit_an_attestation(lab: "Lab", record: Record) -> None:
 # --- what is wrong, whom it concerns, what is whole ---
 
 
-def _datasets(lab: "Lab", tmp_path: Path) -> tuple[Record, Record]:
+def _datasets(lab: Lab, tmp_path: Path) -> tuple[Record, Record]:
     """Two datasets that share nothing; the first has a file of many chunks and a small one."""
     for name, sizes in {"www": {"big": 40_000, "small": 10}, "db": {"table": 9_000}}.items():
         top = tmp_path / name
@@ -261,11 +253,11 @@ def _datasets(lab: "Lab", tmp_path: Path) -> tuple[Record, Record]:
     return first, lab.snapshot(tmp_path / "db", dataset="db").record
 
 
-def _of_kind(lab: "Lab", record: Record, kind: ObjectType) -> list[ObjectRef]:
+def _of_kind(lab: Lab, record: Record, kind: ObjectType) -> list[ObjectRef]:
     return [ref for ref in _packs(lab, record) if lab.store.get(ref.name)[14] == kind]
 
 
-def _spoil(lab: "Lab", ref: ObjectRef, how: str) -> None:
+def _spoil(lab: Lab, ref: ObjectRef, how: str) -> None:
     data = lab.store.get(ref.name, ref.version)
     if how == "missing":
         lab.store.remove(ref.name, ref.version)
@@ -276,7 +268,7 @@ def _spoil(lab: "Lab", ref: ObjectRef, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["missing", "block", "header", "directory"])
 def test_files_that_are_hit_are_named_and_what_is_whole_is_told(
-    lab: "Lab", tmp_path: Path, how: str
+    lab: Lab, tmp_path: Path, how: str
 ) -> None:
     """A file is hit exactly if its bytes can't be had; the other dataset is whole."""
     hit, whole = _datasets(lab, tmp_path)
@@ -296,7 +288,7 @@ def test_files_that_are_hit_are_named_and_what_is_whole_is_told(
     assert without.hits[0].objects == found.objects
 
 
-def test_only_files_in_the_damaged_block_are_hit(lab: "Lab", tmp_path: Path) -> None:
+def test_only_files_in_the_damaged_block_are_hit(lab: Lab, tmp_path: Path) -> None:
     """One flipped bit in the first block of a pack: files of its other blocks can be had."""
     top = tmp_path / "top"
     top.mkdir()
@@ -314,7 +306,7 @@ def test_only_files_in_the_damaged_block_are_hit(lab: "Lab", tmp_path: Path) -> 
 
 @pytest.mark.parametrize("how", ["missing", "block"])
 def test_a_tree_that_ends_early_says_after_what(
-    lab: "Lab", make_source: "MakeSource", tmp_path: Path, how: str
+    lab: Lab, make_source: MakeSource, tmp_path: Path, how: str
 ) -> None:
     """Or that none of it can be read; the other dataset is whole all the same."""
     hit = lab.snapshot(make_source(files=300, size=10), dataset="www").record
@@ -341,7 +333,7 @@ def test_many_that_are_hit_are_counted_and_the_first_told() -> None:
 
 
 def test_what_is_known_to_be_hit_is_added_to_however_many_are(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the first ones all is told; those beyond are counted."""
     monkeypatch.setattr("vault.verify.damage_found.KEPT_FINDINGS", 2)
@@ -359,7 +351,7 @@ def test_what_is_known_to_be_hit_is_added_to_however_many_are(
     assert found.hit == {each.seq for each in records}
 
 
-def test_what_is_hit_is_capped(lab: "Lab", record: Record) -> None:
+def test_what_is_hit_is_capped(lab: Lab, record: Record) -> None:
     """Names of a snapshot's objects and files are the first twenty; their counts are of all."""
     found = Found()
     names = tuple(map(str, range(100)))
@@ -376,7 +368,7 @@ def test_what_is_hit_is_capped(lab: "Lab", record: Record) -> None:
     assert hit.problem == "x"
 
 
-def test_an_attestation_names_no_files(lab: "Lab", tmp_path: Path) -> None:
+def test_an_attestation_names_no_files(lab: Lab, tmp_path: Path) -> None:
     """It is public: counts, digests and object names."""
     hit, _ = _datasets(lab, tmp_path)
     _spoil(lab, _of_kind(lab, hit, ObjectType.DATA)[0], "block")
@@ -390,7 +382,7 @@ def test_an_attestation_names_no_files(lab: "Lab", tmp_path: Path) -> None:
 
 
 def test_a_pack_of_wrong_chunks_is_found_by_the_key(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stored as signed, every tag right, and the chunks are not what their ids say."""
     top = tmp_path / "top"
@@ -432,7 +424,7 @@ def _with_wrong_directory(writer: PackWriter) -> FinishedPack:
 
 
 def test_a_wrong_directory_beside_a_right_index_is_found(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restore falls back to the directory, so it is what is checked; by the index all is well."""
     top = tmp_path / "top"
@@ -451,7 +443,7 @@ def test_a_wrong_directory_beside_a_right_index_is_found(
 
 
 def test_a_snapshot_sealed_to_nobody_does_not_hide_the_others(
-    lab: "Lab", make_source: "MakeSource", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told, its packs are bad, and what is stored before and after is checked."""
     before = lab.snapshot(make_source("one", seed=1), dataset="one").record
@@ -470,7 +462,7 @@ def test_a_snapshot_sealed_to_nobody_does_not_hide_the_others(
     assert [hit.seq for hit in lab.verify().hits] == [before.seq, lost.seq]
 
 
-def _recover_with(lab: "Lab", *added: RecipientKey) -> None:
+def _recover_with(lab: Lab, *added: RecipientKey) -> None:
     """Append root N+1, which lists more recipients."""
     repository = lab.open()
     root = repository.ledger.root
@@ -483,7 +475,7 @@ def _recover_with(lab: "Lab", *added: RecipientKey) -> None:
 
 
 def test_what_was_sealed_before_a_key_was_listed_is_no_fault(
-    lab: "Lab", make_source: "MakeSource"
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """Nothing is called wrong or bad; the verdict says that it was not opened."""
     lab.snapshot(make_source())
@@ -499,7 +491,7 @@ def test_what_was_sealed_before_a_key_was_listed_is_no_fault(
     assert lab.verify(keys=False).opened is False
 
 
-def test_a_key_of_no_recipient_is_refused(lab: "Lab", record: Record) -> None:
+def test_a_key_of_no_recipient_is_refused(lab: Lab, record: Record) -> None:
     """That it opens nothing is no finding about the repository."""
     stranger = dataclasses.replace(lab.recovery, recipient=RecipientKey.generate())
     with pytest.raises(WrongKeyError):
@@ -523,14 +515,14 @@ class _Troubled:
         return self._trouble(name, lambda: self._store.get(name, *rest, **options))
 
 
-def _troubled(lab: "Lab", trouble: Callable[[str, Callable[[], Any]], Any]) -> "Lab":
+def _troubled(lab: Lab, trouble: Callable[[str, Callable[[], Any]], Any]) -> Lab:
     store: Any = _Troubled(lab.store, trouble)
     return lab.with_store(store)
 
 
 @pytest.mark.parametrize("times", [1, 100])
 def test_a_wrong_answer_is_asked_again_before_it_is_a_word(
-    lab: "Lab", record: Record, times: int
+    lab: Lab, record: Record, times: int
 ) -> None:
     """A bit that flips on the way is no damage; one that is flipped each time is."""
     name = _packs(lab, record)[0].name
@@ -549,7 +541,7 @@ def test_a_wrong_answer_is_asked_again_before_it_is_a_word(
 
 
 def test_a_stale_list_is_asked_again(
-    lab: "Lab", record: Record, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An object that is not in one answer, and in the next, is there."""
     name = _packs(lab, record)[0].name
@@ -569,7 +561,7 @@ def test_a_stale_list_is_asked_again(
 
 @pytest.mark.parametrize("error", [StorageUnavailableError, StorageError])
 def test_what_the_store_does_not_give_is_not_wrong(
-    lab: "Lab", tmp_path: Path, error: type[StorageError]
+    lab: Lab, tmp_path: Path, error: type[StorageError]
 ) -> None:
     """The others are checked; nothing is said about its bytes, and what needs it is not whole."""
     first, second = _datasets(lab, tmp_path)
@@ -587,7 +579,7 @@ def test_what_the_store_does_not_give_is_not_wrong(
     assert not report.hits
 
 
-def test_a_store_that_gives_nothing_ends_it(lab: "Lab", record: Record) -> None:
+def test_a_store_that_gives_nothing_ends_it(lab: Lab, record: Record) -> None:
     """Unreachable is no verdict."""
 
     def refuse(which: str, give: Callable[[], bytes]) -> bytes:
@@ -600,7 +592,7 @@ def test_a_store_that_gives_nothing_ends_it(lab: "Lab", record: Record) -> None:
 
 
 def test_a_name_that_two_sign_differently_hides_nothing(
-    lab: "Lab", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hostile inventory says other digests of an honest pack's name; both are looked at."""
     honest, hostile = _datasets(lab, tmp_path)
@@ -622,7 +614,7 @@ def test_a_name_that_two_sign_differently_hides_nothing(
     assert str(ref.sha256) in lab.verify(keys=False).bad
 
 
-def _record(lab: "Lab", report: VerifyReport) -> None:
+def _record(lab: Lab, report: VerifyReport) -> None:
     """Sign and record a verification, as the command does."""
     repository = lab.open()
     attestation = attestations.attestation_of(
@@ -645,7 +637,7 @@ def _record(lab: "Lab", report: VerifyReport) -> None:
 @pytest.mark.parametrize("kind", [ObjectType.DATA, ObjectType.TREE])
 @pytest.mark.parametrize("how", ["missing", "block", "directory"])
 def test_a_mended_snapshot_is_told_from_one_that_is_hit(
-    lab: "Lab", tmp_path: Path, how: str, kind: ObjectType
+    lab: Lab, tmp_path: Path, how: str, kind: ObjectType
 ) -> None:
     """Its pack stays bad; all of it can be had, once a later snapshot stored it anew."""
     first, _ = _datasets(lab, tmp_path)
@@ -667,7 +659,7 @@ def test_a_mended_snapshot_is_told_from_one_that_is_hit(
         assert [hit.is_mended for hit in lab.verify().hits] == [False, False]
 
 
-def test_packs_once_bad_and_now_right_are_cleared(lab: "Lab", record: Record) -> None:
+def test_packs_once_bad_and_now_right_are_cleared(lab: Lab, record: Record) -> None:
     """With the key, which opens them; a share of the packs clears only what it read."""
     ref = _packs(lab, record)[0]
     data = lab.store.get(ref.name, ref.version)
@@ -682,7 +674,7 @@ def test_packs_once_bad_and_now_right_are_cleared(lab: "Lab", record: Record) ->
     assert lab.verify().cleared == (str(ref.sha256),)
 
 
-def test_the_share_is_of_bytes_too(lab: "Lab", tmp_path: Path) -> None:
+def test_the_share_is_of_bytes_too(lab: Lab, tmp_path: Path) -> None:
     """Ten small packs of eleven are no ten elevenths of what is stored."""
     _datasets(lab, tmp_path)
     report = _share(lab, 0)

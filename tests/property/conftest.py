@@ -1,0 +1,8 @@
+"""Many operations a test: none waits for the disk."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_waits(no_fsync: None, no_syncfs: None) -> None:
+    """No test looks at what they are for."""
