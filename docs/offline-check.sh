@@ -14,11 +14,11 @@
 #
 #   SEQ TYPE VERDICT          valid, void (why), or not understood; "SEQ distrusted by …" may follow later
 #   fault CODE SUBJECT        junk-statement (a version at a ledger name that does not link: passed over),
-#                             no-root, void-statement, beyond-gap, inventory, missing, wrong-bytes
+#                             no-root, void-statement, beyond-gap, upgrade, inventory, missing, wrong-bytes
 #   head SEQ:DIGEST           of the last statement that links
 #   statements N: V valid, W void, U not understood; J junk; F faults
 #
-# Exit status 0 without faults, 1 with, 2 if it could not look. Not checked: locks, what packs hold,
+# Exit status 0 without faults, 1 with, 2 if it could not look, or not to the end (upgrade). Not checked: locks, what packs hold,
 # what evidence says, and whether the store shows its newest statement: compare the head with one you know.
 # docs/format.md 2.7 has the same list; tests/independent/verify_ledger.py (Python) gives the same answers.
 set -u
@@ -34,7 +34,7 @@ trap 'exit 2' HUP INT TERM
 mkdir "$w/key" "$w/patterns" "$w/host"
 for f in root writers revoked listed snapshots held void faults; do : > "$w/$f"; done
 tab=$(printf '\t')
-seq=0 previous='' repository='' valid=0 voided=0 unknown=0 junk=0
+seq=0 previous='' repository='' valid=0 voided=0 unknown=0 junk=0 upgrade='' stopped=''
 
 sha() { sha256sum < "$1" | cut -c 1-64; }
 fault() { echo "fault $*" | tee -a "$w/faults"; }
@@ -173,7 +173,17 @@ END {
     }
     if (size + 0 > (type == "root" ? 65536 : 4096)) bad("too large")
     if (stored + 0 > 2 * (type == "root" ? 65536 : 4096) + 8192) bad("too large")
+    n = list(p "by/", "s"); most = type == "snapshot" || type == "heartbeat" ? 1 : 16
+    if (n < 1 || n > most) bad("by lists not 1 to " most " keys")
+    for (k = 0; k < n; k++) {
+        t = val[p "by/" k "/"]
+        if (!hex(t, 64) || (k && ("x" t) <= ("x" last))) bad("by is not sorted ids of keys")
+        by = by t "\n"; last = t
+    }
     print type "\t" version "\t" val[p "repository/"]
+    printf "%s", by
+    if (type == "root" && kind[p "body/keys/"] == "a") for (k = 0; (p "body/keys/" k "/") in kind; k++)
+        if (kind[p "body/keys/" k "/public/"] == "s") print "brings\t" val[p "body/keys/" k "/public/"]
 }'
 
 # What else every statement must say, and the body of each type (docs/format.md 2.3): void without.
@@ -231,6 +241,7 @@ function verification(p,    n, k, f, last) {
 END {
     p = "predicate/body/"
     is("predicate/time/", "s"); time("predicate/time/"); is("predicate/tool/", "s"); is(p, "o")
+    if (("predicate/warrant/") in kind && kind["predicate/warrant/"] != "z") bad("names a warrant, which nothing judges yet")
     n = list("subject/", "o")
     for (k = 0; k < n; k++) { is("subject/" k "/name/", "s"); is("subject/" k "/digest/", "o"); digest("subject/" k "/digest/sha256/") }
     if (type == "root") {
@@ -283,6 +294,10 @@ END {
     print "well"
 }'
 
+# Whether the action of a writer statement is one that nothing here knows.
+unheard="$reader"'
+END { exit !(kind["predicate/body/action/"] == "s" && val["predicate/body/action/"] !~ /^(add|limit|revoke)$/) }'
+
 # --- keys and signatures ---
 
 decode() { # TEXT FILE: base64 in its one form: padded, no other sign, no stray bits
@@ -305,37 +320,47 @@ take_key() { # PUBLIC: keeps the P-256 key and sets kid, its id
 
 among() { grep -qxF -e "$1" "$2"; }
 
-# Which keys of the file CANDIDATES signed $w/pae: the ids, into $w/signers. The id that an envelope
-# gives for a key only says which key to try first; it is compared with ids and never used as a path.
-find_signers() { # CANDIDATES
-    : > "$w/signers"
-    while IFS=$tab read -r hint signature; do
-        decode "$signature" "$w/sig" || return 1
-        { grep -xF -e "${hint#id }" "$1"; grep -vxF -e "${hint#id }" "$1"; } > "$w/order"
-        while read -r id; do
-            among "$id" "$w/signers" && continue
-            openssl dgst -sha256 -verify "$w/key/$id" -signature "$w/sig" "$w/pae" > /dev/null 2>&1 || continue
-            echo "$id" >> "$w/signers"
-            break
-        done < "$w/order"
-    done < "$w/signatures"
+# Whether $w/pae has exactly the signatures of $w/signers, the keys that the statement names, in their
+# order; each key must be in the file CANDIDATES. The id in an envelope is compared with nothing.
+signed() { # CANDIDATES
+    [ "$(wc -l < "$w/signatures")" -eq "$(wc -l < "$w/signers")" ] || return 1
+    cut -f 2 "$w/signatures" | paste "$w/signers" - > "$w/pairs"
+    while IFS=$tab read -r id signature; do
+        among "$id" "$1" && decode "$signature" "$w/sig" &&
+            openssl dgst -sha256 -verify "$w/key/$id" -signature "$w/sig" "$w/pae" > /dev/null 2>&1 || return 1
+    done < "$w/pairs"
 }
 
-relist() { # keys that may sign: those of the root, and of writers that are not revoked
-    { cut -d ' ' -f 1 "$w/root"; grep -vxF -f "$w/revoked" "$w/writers"; } | sort -u > "$w/listed"
+# The same by keys that are listed; a root may bring further ones along.
+signed_by_listed() {
+    cp "$w/listed" "$w/candidates"
+    while IFS=$tab read -r _ text; do
+        take_key "$text" && echo "$kid" >> "$w/candidates"
+    done < "$w/brought"
+    signed "$w/candidates" && grep -qxF -f "$w/listed" "$w/signers"
+}
+
+relist() { # keys that may sign: of the root, with a role beside log and approver; of live writers
+    { awk '{ for (f = 2; f <= NF; f++) if ($f != "log" && $f != "approver") { print $1; break } }' "$w/root"
+      grep -vxF -f "$w/revoked" "$w/writers"; } | sort -u > "$w/listed"
+}
+
+needed() { # ROLE DIRECTORY: how many keys
+    awk -v role="$1" '$1 == role { n = $2 } END { print n ? n : 1 }' "$2/thresholds"
 }
 
 shortfall() { # ROLE DIRECTORY: what is missing among the signers; "root" lists keys, "thresholds" counts
-    needed=$(awk -v role="$1" '$1 == role { print $2 }' "$2/thresholds")
+    needed=$(needed "$1" "$2")
     found=$(awk -v role="$1" 'NR == FNR { signed[$1] = 1; next }
         $1 in signed { for (f = 2; f <= NF; f++) if ($f == role) { n++; break } }
         END { print n + 0 }' "$w/signers" "$2/root")
-    [ "$found" -ge "${needed:-1}" ] || echo "$1 needs ${needed:-1} signatures, found $found"
+    [ "$found" -ge "$needed" ] || echo "$1 needs $needed signatures, found $found"
 }
 
 # --- statements ---
 
-# Reads FILE as an envelope of statement $seq: $w/pae, $w/st (its members), $w/signatures; type, version.
+# Reads FILE as an envelope of statement $seq: $w/pae, $w/st (its members), $w/signatures, $w/signers (who
+# must have made them), $w/brought (keys of a root); type, version.
 open_statement() { # FILE LOOSE
     size=$(wc -c < "$1")
     [ "$size" -le 139264 ] && flat "$1" "$w/flat" && awk "$envelope" "$w/flat" > "$w/envelope" || return 1
@@ -346,6 +371,8 @@ open_statement() { # FILE LOOSE
     awk -v seq="$seq" -v previous="$previous" -v repository="$repository" -v loose="$2" \
         -v size="$(wc -c < "$w/pae")" -v stored="$size" "$grammar" "$w/st" > "$w/type" || return 1
     IFS=$tab read -r type version named < "$w/type"
+    grep -x '[0-9a-f]\{64\}' "$w/type" > "$w/signers"
+    grep "^brings$tab" "$w/type" > "$w/brought" || :
 }
 
 # The body of $w/st, judged alone: effects into $w/body; fails with the reason in $problem.
@@ -369,24 +396,21 @@ read_root() { # keys and thresholds of the body, into $w/new
         esac
     done < "$w/body" > "$w/new/thresholds"
     version_of_root=$(sed -n "s/^version$tab//p" "$w/body")
-    cut -d ' ' -f 1 "$w/new/root" > "$w/signers.new"
-    cp "$w/signers" "$w/signers.old" 2> /dev/null; cp "$w/signers.new" "$w/signers"
-    missing=$(shortfall root "$w/new"); cp "$w/signers.old" "$w/signers" 2> /dev/null
-    [ -z "$missing" ]
+    able=$(awk '{ for (f = 2; f <= NF; f++) if ($f == "root") { n++; break } } END { print n + 0 }' "$w/new/root")
+    [ "$able" -ge "$(needed root "$w/new")" ]
 }
 
 links() { # FILE: whether it is statement $seq
     open_statement "$1" '' || return 1
     if [ "$seq" -eq 0 ]; then
-        [ "$(sha "$w/pae")" = "$root" ] && [ "$type $version" = "root 1" ] && read_body || return 1
+        [ "$(sha "$w/pae")" = "$root" ] && [ "$type" = root ] || return 1
+        [ "$version" = 1 ] || { upgrade=0 stopped=1; return 1; }
+        read_body || return 1
         cut -d ' ' -f 1 "$w/new/root" > "$w/candidates"
-        find_signers "$w/candidates" && [ -z "$(shortfall root "$w/new")" ] && repository=$named
+        signed "$w/candidates" && [ -z "$(shortfall root "$w/new")" ] && repository=$named
         return
     fi
-    cp "$w/listed" "$w/candidates"
-    [ "$type $version" != "root 1" ] || { read_body && cut -d ' ' -f 1 "$w/new/root" >> "$w/candidates"; }
-    sort -u -o "$w/candidates" "$w/candidates"
-    find_signers "$w/candidates" && grep -qxF -f "$w/listed" "$w/signers"
+    signed_by_listed
 }
 
 # --- what a linked statement says ---
@@ -400,8 +424,15 @@ judge() { # sets verdict and, where it is void, problem; takes effect where it i
         'root 1') role=root ;;
         'writer 1') role=enroller ;;
         'prune 1') role=pruner ;;
-        *) verdict='not understood'; unknown=$((unknown + 1)); return ;;
+        *) verdict='not understood' ;;
     esac
+    [ "$type $version" != "writer 1" ] || ! awk "$unheard" "$w/st" || verdict='not understood'
+    if [ "$verdict" != valid ]; then
+        unknown=$((unknown + 1))
+        [ "$type" != root ] || [ -n "$(shortfall root "$w")" ] || upgrade=$seq
+        [ "$type" != writer ] || [ -n "$(shortfall enroller "$w")" ] || upgrade=$seq
+        return
+    fi
     if read_body; then
         if [ $role = writer ]; then may_write; elif [ "$seq" -gt 0 ]; then problem=$(shortfall $role "$w"); fi
     fi
@@ -414,20 +445,17 @@ judge() { # sets verdict and, where it is void, problem; takes effect where it i
     fi
 }
 
-may_write() { # the first signer that is a writer, not revoked, and may write this dataset
+may_write() { # the signer is a writer, not revoked, and may write this dataset
     problem="not signed by a writer"
+    among "$key" "$w/writers" && ! among "$key" "$w/revoked" || return
+    [ "$type" != heartbeat ] || { problem=''; return; }
     dataset=$(sed -n "s/^snapshot$tab\([^$tab]*\)$tab.*/\1/p" "$w/body")
-    while read -r id; do
-        among "$id" "$w/writers" && ! among "$id" "$w/revoked" || continue
-        key=$id
-        [ "$type" = heartbeat ] && problem='' && return
-        problem="dataset $dataset is outside the writer's patterns"
-        [ -f "$w/patterns/$id" ] || continue # enrolled without a domain
-        while read -r pattern; do
-            # shellcheck disable=SC2254  # it is a pattern, of a-z 0-9 . _ - * ? alone
-            case $dataset in $pattern) problem=''; return ;; esac
-        done < "$w/patterns/$id"
-    done < "$w/signers"
+    problem="dataset $dataset is outside the writer's patterns"
+    [ -f "$w/patterns/$key" ] || return # enrolled without a domain
+    while read -r pattern; do
+        # shellcheck disable=SC2254  # it is a pattern, of a-z 0-9 . _ - * ? alone
+        case $dataset in $pattern) problem=''; return ;; esac
+    done < "$w/patterns/$key"
 }
 
 take_effect() {
@@ -454,7 +482,7 @@ change_root() {
         problem=$(shortfall root "$w/new")
         [ -z "$problem" ] || return
     fi
-    root_version=$version_of_root
+    root_version=$version_of_root upgrade=''
     mv "$w/new/root" "$w/root"
     mv "$w/new/thresholds" "$w/thresholds"
     relist
@@ -466,7 +494,7 @@ $(grep -e "^add$tab" -e "^limit$tab" -e "^revoke$tab" "$w/body")
 EOT
     take_key "$public"
     if [ "$action" = add ]; then
-        ! among "$kid" "$w/writers" && ! among "$kid" "$w/listed" || { problem="the key was listed before"; return; }
+        ! among "$kid" "$w/writers" && ! grep -q "^$kid" "$w/root" || { problem="the key was listed before"; return; }
         sed -n "s/^host$tab//p" "$w/body" > "$w/x"
         old=$(sed -n "s/^replaces$tab//p" "$w/body")
         if [ -n "$old" ]; then # of the same host, recipient and domain
@@ -524,18 +552,21 @@ while :; do
     versions "$name" > "$w/versions"
     while read -r file; do
         if links "$file"; then linked=1; break; fi
+        [ -z "$stopped" ] || break
         fault "junk-statement ${file#"$store"/}"
         junk=$((junk + 1))
     done < "$w/versions"
     [ -n "$linked" ] || break
     digest=$(sha "$w/pae")
     judge
+    [ "$type" != root ] || [ "$upgrade" != "$seq" ] || { unknown=$((unknown - 1)) stopped=1; break; }
     echo "$seq $type $verdict"
     case $verdict in void*) fault "void-statement ledger $seq" ;; esac
     previous=$digest
     seq=$((seq + 1))
 done
-[ "$seq" -gt 0 ] || fault "no-root ledger 0"
+[ -z "$upgrade" ] || fault "upgrade ledger $upgrade"
+[ "$seq" -gt 0 ] || [ -n "$upgrade" ] || fault "no-root ledger 0"
 
 # What stands beyond the head must not be signed by a key that is listed.
 end=$seq
@@ -545,8 +576,8 @@ for file in "$store"/ledger/*; do
     case $number in *[!0-9]*) continue ;; esac
     [ ${#number} -eq 16 ] || continue
     seq=$(echo "$number" | sed 's/^0*\(.\)/\1/')
-    [ "$seq" -ge "$end" ] && [ "$end" -gt 0 ] || continue
-    open_statement "$file" 1 && find_signers "$w/listed" && [ -s "$w/signers" ] && fault "beyond-gap ${file#"$store"/}"
+    [ "$seq" -ge "$end" ] && [ "$end" -gt 0 ] && [ -z "$stopped" ] || continue
+    open_statement "$file" 1 && signed_by_listed && fault "beyond-gap ${file#"$store"/}"
 done
 
 # --- objects ---
@@ -634,4 +665,5 @@ while IFS=$tab read -r sum name; do check_object "$sum" "$name"; done < "$w/x"
 faults=$(awk 'END { print NR }' "$w/faults")
 [ "$end" -eq 0 ] || echo "head $((end - 1)):$previous"
 echo "statements $end: $valid valid, $voided void, $unknown not understood; $junk junk; $faults faults"
+[ -z "$upgrade" ] || exit 2
 [ "$faults" -eq 0 ]

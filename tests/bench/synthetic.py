@@ -53,6 +53,7 @@ def grow_ledger(path: Path, root: Digest, key: WriterKey, count: int) -> None:
             tool="bench",
             subject=names,
             body=replace_body(body, created=to_rfc3339(time), previous=head.seq),
+            by=[key.signing.public.id],
         )
         envelope = seal_envelope(payload, [key.signing])
         (path / ledger_name(seq)).write_bytes(envelope)

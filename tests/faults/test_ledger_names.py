@@ -31,7 +31,8 @@ def test_junk_at_the_next_name_stops_nobody(lab: Lab, make_source: MakeSource) -
 
 def test_the_smallest_envelope_that_parses_is_large_enough_to_be_read() -> None:
     """What is smaller need not be: of thousands of planted versions, most cost nothing then."""
-    fields = {"_type": STATEMENT_TYPE, "predicate": {"repository": "0" * 32, "seq": 0}}
+    predicate = {"by": ["0" * 64], "repository": "0" * 32, "seq": 0}
+    fields = {"_type": STATEMENT_TYPE, "predicate": predicate}
     payload = dumps(fields)
     assert parse_statement(payload).seq == 0
     parts = {

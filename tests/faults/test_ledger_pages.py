@@ -149,6 +149,7 @@ def test_a_forked_page_of_a_thief_is_not_believed(lab: Lab, *, planted_first: bo
             tool="thief",
             subject=[("repository", about)],
             body=HeartbeatBody(note="nothing else happened"),
+            by=[thief.key.signing.public.id],
         )
         envelopes.append(seal_envelope(payload, [thief.key.signing]))
         fork.ledger.link(envelopes[-1], version="planted", modified=lab.clock())
@@ -257,6 +258,7 @@ def _beat_dated(lab: Lab, claimed: datetime) -> None:
         tool="t",
         subject=[("repository", Digest.of(repository.id))],
         body=HeartbeatBody(note="alive"),
+        by=[lab.host.key.signing.public.id],
     )
     envelope = seal_envelope(payload, [lab.host.key.signing])
     name = ledger_name(repository.head.seq + 1)

@@ -475,6 +475,7 @@ def test_a_void_unreadable_plan_is_nothing(lab: Lab, make_source: MakeSource) ->
         tool="t",
         subject=[],
         body=PruneBody(phase="plan", plan="ab" * 32),
+        by=[lab.host.key.signing.public.id],
     )
     envelope = seal_envelope(payload, [lab.host.key.signing])
     lab.store.put(ledger_name(repository.head.seq + 1), envelope, sha256=Digest.of(envelope))

@@ -25,7 +25,7 @@ import pytest
 
 from vault.audit import audit_repository
 from vault.custody.sampling import WHOLE
-from vault.errors import VaultError
+from vault.errors import ConfigError, VaultError
 from vault.machine.workers import make_workers
 from vault.model import Digest, Severity
 from vault.repository.repository import Repository
@@ -225,7 +225,7 @@ def _refused(after: int) -> dict[str, bytes]:
     return {
         name: base64.b64decode(vector["envelope"])
         for name, vector in sorted(NEGATIVE.items())
-        if vector["expect"] not in LINKING and vector["after"] == after
+        if vector["expect"] not in (*LINKING, "upgrade") and vector["after"] == after
     }
 
 
@@ -264,6 +264,26 @@ def test_what_does_not_link_is_no_head(store: Path, after: int) -> None:
     found = by_vault(store)  # it names the object, not the version
     assert (found.head, found.counts) == (wanted.head, wanted.counts)
     assert bool(found.faults) is bool(beyond)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, v in NEGATIVE.items() if v["expect"] == "upgrade"))
+def test_a_statement_about_keys_that_is_not_understood_ends_reading(store: Path, name: str) -> None:
+    """No verdict: exit 2 of both programs, an error of the vault that says "upgrade"."""
+    vector = NEGATIVE[name]
+    _offer(store, vector["after"], base64.b64decode(vector["envelope"]))
+    for command in ([sys.executable, HERE / "verify_ledger.py"], [*SHELLS["dash"], SCRIPT]):
+        done = subprocess.run(
+            [*map(str, command), store, EXPECTED["root"]],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (2, "")
+        assert f"fault upgrade ledger {vector['after']}" in done.stdout
+        assert "1 faults" in done.stdout
+    with pytest.raises(ConfigError) as failure:
+        Repository.open(LocalStore(store), Digest.parse(EXPECTED["root"]), clock=lambda: NOW)
+    assert "upgrade" in str(failure.value.hint)
 
 
 def test_another_root_is_no_root(store: Path) -> None:

@@ -7,7 +7,8 @@ A second reading of docs/format.md that shares no code with the program it check
 
 STORE is a directory store, or a bucket copied to a directory: object NAME is the file
 STORE/NAME, its later versions are NAME~2, NAME~3. Only public keys are needed. Prints what
-docs/format.md 2.7 says: faults, head, counts; exit status 0 if there is no fault, 1 otherwise.
+docs/format.md 2.7 says: faults, head, counts; exit status 0 if there is no fault, 1 otherwise,
+2 where a statement about keys is not understood.
 """
 
 import base64
@@ -123,6 +124,8 @@ SHAPES: dict[str, dict[str, Any]] = {  # docs/format.md 2.3; "?": may be absent,
     "hold": {"action": "holding", "snapshot": "natural", "reason": "text", "author": "text"},
     "prune": {"phase": "phase", "plan": "digest"},
 }
+ACTIONS = ("add", "limit", "revoke")  # of a writer statement
+SIGNS_NO_STATEMENTS = {"log", "approver"}
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 Json = dict[str, Any]
 Objects = dict[str, tuple[str, int]]  # name -> digest, size
@@ -132,8 +135,14 @@ LABEL = re.compile("[a-z][a-z0-9._-]{0,62}")
 PATTERN = re.compile("[a-z0-9._*?-]{1,63}")
 PREDICATE = re.compile("urn:vault:([a-z][a-z0-9-]{0,62}):v([1-9][0-9]{0,8})")
 SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")  # of P-256
+FIELD = 2**256 - 2**224 + 2**192 + 2**96 - 1  # of P-256 (FIPS 186-5)
+CONSTANT = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
 LINE = re.compile(r"([0-9a-f]{64})\t(0|[1-9][0-9]{0,14})\t([!-~]{1,1024})\t([!-~]+)")
 OBJECT = re.compile("[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
+
+
+class UpgradeError(Exception):
+    """A statement changes who may sign, in a way that is not understood here."""
 
 
 class BadError(Exception):
@@ -309,6 +318,7 @@ class Verifier:
         self.root: Json = {}
         self.writers: dict[str, Json] = {}  # base64 public key -> body of its enrolment
         self.revoked: dict[str, int | None] = {}  # -> distrusted from
+        self.upgrade = False  # a statement about keys is not understood
         self.prev = ""
         self.repository = ""
         self.written: dict[int, str] = {}  # seq of a valid snapshot or heartbeat -> public key
@@ -318,12 +328,16 @@ class Verifier:
 
     def run(self) -> None:
         """Look at everything."""
-        while self.link(len(self.status)):
-            pass
-        if not self.status:
-            self.fault("no-root", "ledger 0", "no version is the pinned root")
-            return
-        self.check_beyond(len(self.status))
+        try:
+            while self.link(len(self.status)):
+                pass
+            if self.status:
+                self.check_beyond(len(self.status))
+            else:
+                self.fault("no-root", "ledger 0", "no version is the pinned root")
+        except UpgradeError as error:
+            self.upgrade = True
+            self.fault("upgrade", f"ledger {len(self.status)}", str(error))
         for digest in sorted(self.cited):
             self.check_object(f"evidence/{digest}", digest)
         needed: dict[str, str] = {}
@@ -357,6 +371,8 @@ class Verifier:
                 name = str(path.relative_to(self.store.root))
                 self.fault("junk-statement", name, f"does not link: {error}")
                 continue
+            if type_of(statement)[0] == "root" and type_of(statement)[1] > 1:
+                self.require_known_root(statement, signers)
             self.prev = sha256(pae)
             self.repository = statement["predicate"]["repository"]
             self.status.append("valid")
@@ -380,11 +396,20 @@ class Verifier:
             if set(signers) & self.listed():
                 self.fault("beyond-gap", f"ledger/{path.name}", "signed, but beyond a gap")
 
+    def require_known_root(self, statement: Json, signers: list[str]) -> None:
+        """A root of a later version, signed so that it would count, ends reading."""
+        try:
+            if self.root:
+                self.require_role("root", signers, self.root)
+        except BadError:
+            return
+        raise UpgradeError(f"root of version {type_of(statement)[1]}")
+
     def listed(self) -> set[str]:
-        """Public keys that may sign anything, in base64."""
-        return {key["public"] for key in self.root["keys"]} | (
-            set(self.writers) - set(self.revoked)
-        )
+        """Public keys that may sign statements, in base64."""
+        return {
+            key["public"] for key in self.root["keys"] if set(key["roles"]) - SIGNS_NO_STATEMENTS
+        } | (set(self.writers) - set(self.revoked))
 
     def open(self, envelope: bytes, seq: int) -> tuple[bytes, Json, list[str]]:
         """PAE, statement and the public keys whose signatures hold: all but its place."""
@@ -396,43 +421,45 @@ class Verifier:
         kind = PAYLOAD_TYPE.encode()
         pae = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
         statement = Canonical.read(payload)
-        name, version = type_of(statement)
+        name = type_of(statement)[0]
         limit = 65536 if name == "root" else 4096
         require(len(pae) <= limit and len(envelope) <= 2 * limit + 8192, "too large")
         check_grammar(statement, seq)
         repository = statement["predicate"]["repository"]
         require(self.repository in ("", repository), "another repository")
-        candidates = self.listed() if self.root else set()
-        if (name, version) == ("root", 1):
-            candidates |= keys_of_root(statement)
-        return pae, statement, self.signers(fields["signatures"], pae, candidates)
+        listed = {key_id(public): public for public in self.listed()} if self.root else {}
+        brought = keys_of_root(statement) if name == "root" else {}
+        by = statement["predicate"]["by"]
+        require(not self.root or set(by) & set(listed), "not signed by a listed key")
+        return pae, statement, self.signers(fields["signatures"], pae, by, brought | listed)
 
     @staticmethod
-    def signers(entries: list[Json], pae: bytes, candidates: set[str]) -> list[str]:
-        """Unique public keys, as signed; the key id only says which one to try first."""
+    def signers(entries: list[Json], pae: bytes, by: list[str], keys: dict[str, str]) -> list[str]:
+        """Public keys, in the order of ``by``: exactly these signed, each in its place."""
         require(1 <= len(entries) <= 16, "not 1 to 16 signatures")
         for entry in entries:
             require(set(entry) == {"keyid", "sig"}, "another member of a signature")
             require(type(entry["keyid"]) is str, "key id is no text")
-        found: list[str] = []
-        for entry in entries:
-            signature, hint = unbase64(entry["sig"]), entry["keyid"]
-            order = sorted(candidates - set(found), key=lambda k: (key_id(k) != hint, key_id(k)))
-            found += next(([k] for k in order if openssl_verifies(k, signature, pae)), [])
-        return found
+        require(len(entries) == len(by), "other signatures than by names")
+        for identity, entry in zip(by, entries, strict=True):
+            require(identity in keys, "signed by a key that is not listed")
+            verified = openssl_verifies(keys[identity], unbase64(entry["sig"]), pae)
+            require(verified, "a signature does not hold")
+        return [keys[identity] for identity in by]
 
     def check_link(self, envelope: bytes, seq: int) -> tuple[bytes, Json, list[str]]:
         """The grammar that decides what links: docs/format.md 2.2."""
         pae, statement, signers = self.open(envelope, seq)
         if seq == 0:
             require(sha256(pae) == self.pinned, "not the pinned root")
-            require(type_of(statement) == ("root", 1), "not a root")
+            require(type_of(statement)[0] == "root", "not a root")
+            if type_of(statement)[1] > 1:
+                return pae, statement, signers
             body = statement["predicate"]["body"]
             check_body("root", statement, seq)
             self.require_role("root", signers, body)
         else:
             require(statement["predicate"]["prev"]["sha256"] == self.prev, "does not follow")
-            require(set(signers) & self.listed(), "not signed by a listed key")
         return pae, statement, signers
 
     def require_role(self, role: str, signers: Collection[str], root: Json) -> None:
@@ -445,8 +472,9 @@ class Verifier:
         """What a linked statement changes; `BadError` when it is void."""
         kind, version = type_of(statement)
         role = ROLE_OF.get(kind) if version == 1 else None
-        if role is None:
+        if role is None or is_unknown_action(kind, statement):
             self.status[seq] = "unknown"
+            self.note_unknown(kind, seq, signers)
             return
         check_body(kind, statement, seq)
         body = statement["predicate"]["body"]
@@ -471,16 +499,26 @@ class Verifier:
             case _:
                 pass  # a heartbeat
 
+    def note_unknown(self, kind: str, seq: int, signers: list[str]) -> None:
+        """Who is listed can't be known after a writer statement that is not understood."""
+        if kind != "writer":
+            return
+        try:
+            self.require_role("enroller", signers, self.root)
+        except BadError:
+            return
+        self.upgrade = True
+        self.fault("upgrade", f"ledger {seq}", "a writer statement is not understood")
+
     def writer_of(self, kind: str, body: Json, signers: list[str]) -> str:
-        """The first signer that is a writer, not revoked, and may write this dataset."""
-        able = [key for key in signers if key in self.writers and key not in self.revoked]
-        require(able, "not signed by a writer")
-        for public in able:
-            writer = self.writers[public]
-            patterns = writer.get("datasets", ()) if writer.get("domain") else ()
-            if kind != "snapshot" or any(fnmatchcase(body["dataset"], p) for p in patterns):
-                return public
-        raise BadError(f"dataset {body['dataset']} is outside the writer's patterns")
+        """The signer: a writer, not revoked, who may write this dataset."""
+        (public,) = signers
+        require(public in self.writers and public not in self.revoked, "not signed by a writer")
+        writer = self.writers[public]
+        patterns = writer.get("datasets", ()) if writer.get("domain") else ()
+        fits = kind != "snapshot" or any(fnmatchcase(body["dataset"], p) for p in patterns)
+        require(fits, f"dataset {body.get('dataset')} is outside the writer's patterns")
+        return public
 
     def change_root(self, seq: int, body: Json, signers: list[str]) -> None:
         """Root N+1 follows root N and satisfies both thresholds."""
@@ -489,13 +527,17 @@ class Verifier:
             require(body.get("version", 1) == before + 1, "root version skipped")
             self.require_role("root", signers, body)
         self.root = body
+        if self.upgrade:  # a root that is understood follows what is not
+            self.upgrade = False
+            self.faults = {f: why for f, why in self.faults.items() if not f.startswith("upgrade")}
 
     def change_writer(self, seq: int, body: Json) -> None:
         """Enrol, limit or revoke one writer key."""
         public = body["public"]
         if body["action"] == "add":
             require(public not in self.writers, "the key was enrolled before")
-            require(public not in self.listed(), "the key is listed already")
+            listed = {key["public"] for key in self.root["keys"]}
+            require(public not in listed, "the key is listed already")
             if wanted := body.get("replaces"):
                 self.revoked[self.replaced(wanted, body)] = None
             self.writers[public] = body
@@ -587,6 +629,11 @@ def check_grammar(statement: Json, seq: int) -> None:
     predicate = statement["predicate"]
     require(type(predicate["seq"]) is int and predicate["seq"] == seq, "another seq")
     require(re.fullmatch("[0-9a-f]{32}", predicate["repository"]), "no repository id")
+    by, kind = predicate["by"], type_of(statement)[0]
+    require(type(by) is list and all(type(each) is str for each in by), "by is no list of ids")
+    most = 1 if kind in ("snapshot", "heartbeat") else 16
+    require(1 <= len(by) <= most and by == sorted(set(by)), f"by lists not 1 to {most} keys")
+    require(all(map(HEX.fullmatch, by)), "by lists what is no key id")
     prev = predicate["prev"]
     require(prev is None if seq == 0 else HEX.fullmatch(prev["sha256"]), "impossible prev")
 
@@ -600,9 +647,11 @@ def is_time(text: str) -> bool:
 
 
 def is_key(text: str) -> bool:
-    """A P-256 key in DER, uncompressed, in base64."""
+    """A P-256 key in DER, uncompressed, in base64: a point of the curve."""
     der = unbase64(text)
-    return len(der) == 91 and der.startswith(SPKI)
+    x, y = int.from_bytes(der[27:59]), int.from_bytes(der[59:])
+    on_curve = x < FIELD and y < FIELD and (y * y - x**3 + 3 * x - CONSTANT) % FIELD == 0
+    return len(der) == 91 and der.startswith(SPKI) and on_curve
 
 
 WORDS: dict[str, tuple[type, Callable[[Any], object]]] = {
@@ -616,7 +665,7 @@ WORDS: dict[str, tuple[type, Callable[[Any], object]]] = {
     "nonce": (str, re.compile("([0-9a-f]{32})?").fullmatch),
     "mode": (str, ("none", "governance", "compliance").__contains__),
     "verdict": (str, ("passed", "failed", "partial", "inconclusive").__contains__),
-    "enrolment": (str, ("add", "limit", "revoke").__contains__),
+    "enrolment": (str, ACTIONS.__contains__),
     "key id or nothing": (str, re.compile("([0-9a-f]{64})?").fullmatch),
     "holding": (str, ("add", "release").__contains__),
     "phase": (str, ("plan", "result").__contains__),
@@ -660,6 +709,7 @@ def check_body(kind: str, statement: Json, seq: int) -> None:
     """All that a well-formed statement of this type must say; `BadError` makes it void."""
     predicate = statement["predicate"]
     check_shape(predicate, {"time": "time", "tool": "text", "body": {}}, "predicate")
+    require(predicate.get("warrant") is None, "names a warrant, which nothing judges yet")
     check_shape(statement["subject"], [{"name": "text", "digest": {"sha256": "digest"}}], "subject")
     body = predicate["body"]
     check_shape(body, SHAPES[kind], "body")
@@ -685,9 +735,9 @@ def check_writer(body: Json) -> None:
     if body["action"] == "revoke":
         require((body.get("distrust_from") or 0) >= 0, "distrust_from is negative")
         return
+    require(all(map(PATTERN.fullmatch, body.get("datasets", ()))), "impossible pattern")
     require(LABEL.fullmatch(body["name"]), "impossible name")
     unbase64(body.get("recipient", ""))
-    require(all(map(PATTERN.fullmatch, body.get("datasets", ()))), "impossible pattern")
     if domain := body.get("domain"):
         require(HEX.fullmatch(domain["sha256"]), "impossible domain object")
         require(LABEL.fullmatch(domain["name"]), "impossible domain")
@@ -723,13 +773,26 @@ def check_ranges(body: Json) -> int:
     return through
 
 
-def keys_of_root(statement: Json) -> set[str]:
-    """Keys that a new root brings along: they must sign it too."""
-    try:
-        check_body("root", statement, 0)
-    except (BadError, *BROKEN):
-        return set()
-    return {key["public"] for key in statement["predicate"]["body"]["keys"]}
+def is_unknown_action(kind: str, statement: Json) -> bool:
+    """Whether a writer statement does what is not known here."""
+    body = statement["predicate"].get("body")
+    action = body.get("action") if isinstance(body, dict) else None
+    return kind == "writer" and isinstance(action, str) and action not in ACTIONS
+
+
+def keys_of_root(statement: Json) -> dict[str, str]:
+    """Keys that a root of any version brings along, by id; what is none is passed over."""
+    body = statement["predicate"].get("body")
+    listed = body.get("keys") if isinstance(body, dict) else None
+    found: dict[str, str] = {}
+    for entry in listed if isinstance(listed, list) else ():
+        public = entry.get("public") if isinstance(entry, dict) else None
+        try:
+            if isinstance(public, str) and is_key(public):
+                found[key_id(public)] = public
+        except (BadError, *BROKEN):
+            continue
+    return found
 
 
 def key_id(public: str) -> str:
@@ -805,6 +868,8 @@ def main() -> int:
     verifier = Verifier(Path(sys.argv[1]), sys.argv[2].removeprefix("0:"), now)
     verifier.run()
     print("\n".join(report(verifier)))
+    if verifier.upgrade:
+        return 2
     return 1 if verifier.faults else 0
 
 

@@ -24,6 +24,7 @@ EXIT_INTEGRITY = 4
 
 def forged(lab: Lab, head: Head) -> bytes:
     """Right in everything but the key, which nobody enrolled."""
+    key = SigningKey.generate()
     payload = build_statement(
         type="heartbeat",
         repository=lab.open().ledger.repository_id,
@@ -33,8 +34,9 @@ def forged(lab: Lab, head: Head) -> bytes:
         tool="vault test",
         subject=[("repository", lab.root)],
         body=HeartbeatBody(note="planted"),
+        by=[key.public.id],
     )
-    return seal_envelope(payload, [SigningKey.generate()])
+    return seal_envelope(payload, [key])
 
 
 def plant(store: s3.S3Store, client: Any, name: str, bodies: list[bytes]) -> None:

@@ -2,7 +2,8 @@
 
 ``store/`` is a directory store. ``ledger.json`` says what every statement amounts to.
 Each file in ``negative/`` holds an envelope, after how many statements of the store it
-is offered, and ``expect``: the error it must raise, or the status it must link with.
+is offered, and ``expect``: the error it must raise, the status it must link with, or "upgrade"
+where it ends reading.
 Signatures are deterministic (RFC 6979), so the same bytes come out of every run.
 """
 
@@ -31,7 +32,9 @@ from vault.ledger.statements import (
     DomainRef,
     EventBody,
     HeartbeatBody,
+    HoldBody,
     InventoryRef,
+    PolicyBody,
     PublicKey,
     Recipient,
     Role,
@@ -50,7 +53,7 @@ UNTIL = "2099-01-01T00:00:00Z"
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
 KEYS = (
     *("root-a", "root-b", "enroller", "policy", "pruner", "restorer"),
-    *("alpha", "beta", "stranger", "gamma", "delta"),
+    *("alpha", "beta", "stranger", "gamma", "delta", "logger", "later"),
 )
 
 
@@ -76,7 +79,7 @@ class _Writer:
         path.write_bytes(data)
         return ObjectRef(name=name, sha256=_sha(data), size=len(data), version=f"1-{_sha(data)}")
 
-    def statement(self, kind: str, body: Body, **changes: Any) -> bytes:
+    def statement(self, kind: str, body: Body, *signers: str, **changes: Any) -> bytes:
         seq = len(self.envelopes)
         fields: dict[str, Any] = {
             "type": kind,
@@ -87,11 +90,12 @@ class _Writer:
             "tool": "vault 0.1.0",
             "subject": [("repository", _sha(bytes.fromhex(REPOSITORY)))],
             "body": body,
+            "by": [_key(name).public.id for name in signers],
         }
         return build_statement(**(fields | changes))
 
     def append(self, kind: str, body: Body, *signers: str) -> None:
-        self.append_payload(self.statement(kind, body), *signers)
+        self.append_payload(self.statement(kind, body, *signers), *signers)
 
     def append_payload(self, payload: bytes, *signers: str) -> None:
         envelope = seal_envelope(payload, [_key(name) for name in signers])
@@ -108,9 +112,10 @@ def _public(name: str) -> str:
 
 
 def _root(version: int, *root_keys: str) -> RootBody:
-    roles = dict.fromkeys(root_keys, (Role.ROOT,))
+    roles: dict[str, tuple[Role, ...]] = dict.fromkeys(root_keys, (Role.ROOT,))
     for role in (Role.ENROLLER, Role.POLICY, Role.PRUNER, Role.RESTORER):
         roles[role.value] = (role,)
+    roles["logger"] = (Role.LOG, Role.APPROVER)
     return RootBody(
         version=version,
         parameters=Parameters(lock_mode=LockMode.NONE),
@@ -181,7 +186,7 @@ def _inventory(writer: _Writer, text: bytes) -> ObjectRef:
 
 def _unknown(writer: _Writer, **changes: Any) -> bytes:
     """A statement of a type that this version does not know."""
-    known = json.loads(writer.statement("heartbeat", HeartbeatBody(note="later")))
+    known = json.loads(writer.statement("heartbeat", HeartbeatBody(note="later"), "alpha"))
     known["predicateType"] = "urn:vault:witness:v1"
     known["predicate"]["body"] = {"cosigned": [1, 2, 3]}
     known["predicate"] |= changes
@@ -284,15 +289,16 @@ def _high_s(fields: dict[str, Any]) -> None:
 def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
     """Name to (statements before it, envelope, expectation)."""
     end = len(writer.envelopes)
-    beat = writer.statement("heartbeat", HeartbeatBody(note="x"))
+    beat = writer.statement("heartbeat", HeartbeatBody(note="x"), "alpha")
     alpha = _key("alpha")
     good = seal_envelope(beat, [alpha])
 
-    def signed(payload: bytes, *names: str) -> bytes:
+    def says(kind: str, body: Body, *names: str, **changes: Any) -> bytes:
+        payload = writer.statement(kind, body, *names, **changes)
         return seal_envelope(payload, [_key(name) for name in names])
 
-    def beat_with(**changes: Any) -> bytes:
-        return signed(writer.statement("heartbeat", HeartbeatBody(note="x"), **changes), "alpha")
+    def beat_by(name: str, **changes: Any) -> bytes:
+        return says("heartbeat", HeartbeatBody(note="x"), name, **changes)
 
     def raw(text: bytes) -> bytes:
         return seal_envelope(text, [alpha], limit=1 << 20)
@@ -301,8 +307,7 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
     snapshot = writer.envelopes[2]
     body = _snapshot("web", ObjectRef(name="x", sha256=_sha(b""), size=0, version="1"), [])
     duplicate = beat.replace(b'"seq":', b'"seq":0,"seq":', 1)
-    root_4, root_3 = (writer.statement("root", _root(n, "root-a")) for n in (4, 3))
-    first = writer.statement("root", _root(1, "root-b"), seq=0, prev=None)
+    first = says("root", _root(1, "root-b"), "root-b", seq=0, prev=None)
     huge = beat.replace(b'"critical":false', b'"critical":9007199254740992')
     long = beat.replace(b'"note":"x"', b'"note":"%s"' % (b"x" * 4096))
     event = EventBody(
@@ -312,60 +317,58 @@ def _negatives(writer: _Writer) -> dict[str, tuple[int, bytes, str]]:
         finished=from_rfc3339("2026-01-01T08:01:00Z"),
         attestation="ab" * 32,
     )
-    later = writer.statement("restore", event)
     packs_domain = ObjectRef(
         name=f"domains/default/{_sha(b'')}", sha256=_sha(b""), size=0, version="1"
     )
     return {
         "payload-bit-flipped": (2, _tampered(snapshot, _flip_payload), "SignatureError"),
         "high-s-twin": (2, _tampered(snapshot, _high_s), "valid"),
-        "not-the-pinned-root": (0, signed(first, "root-b"), "DigestMismatchError"),
-        "signed-by-stranger": (end, signed(beat, "stranger"), "SignatureError"),
-        "signed-by-revoked-writer": (end, signed(beat, "beta"), "SignatureError"),
-        "other-repository": (end, beat_with(repository="f" * 32), "DigestMismatchError"),
-        "other-seq": (end, beat_with(seq=end + 1), "DigestMismatchError"),
-        "other-prev": (end, beat_with(prev=other), "DigestMismatchError"),
+        "not-the-pinned-root": (0, first, "DigestMismatchError"),
+        "signed-by-stranger": (end, beat_by("stranger"), "SignatureError"),
+        "signed-by-revoked-writer": (end, beat_by("beta"), "SignatureError"),
+        "other-repository": (end, beat_by("alpha", repository="f" * 32), "DigestMismatchError"),
+        "other-seq": (end, beat_by("alpha", seq=end + 1), "DigestMismatchError"),
+        "other-prev": (end, beat_by("alpha", prev=other), "DigestMismatchError"),
         "duplicate-name": (end, raw(duplicate), "FormatError"),
         "float": (end, raw(beat.replace(b'"critical":false', b'"critical":1.0')), "FormatError"),
         "huge-integer": (end, raw(huge), "FormatError"),
         "trailing-bytes": (end, good + b"{}", "FormatError"),
         "byte-order-mark": (end, b"\xef\xbb\xbf" + good, "FormatError"),
         "pae-too-large": (end, raw(long), "FormatError"),
-        "role-missing": (end, signed(beat, "policy"), "void"),
-        "dataset-outside-patterns": (7, signed(_at(writer, 7, "snapshot", body), "beta"), "void"),
-        "root-version-skipped": (end, signed(root_4, "root-a", "root-b"), "void"),
-        "root-below-old-threshold": (end, signed(root_3, "root-a"), "void"),
+        "role-missing": (end, beat_by("policy"), "void"),
+        "dataset-outside-patterns": (7, _at(writer, 7, "snapshot", body, "beta"), "void"),
+        "root-version-skipped": (end, says("root", _root(4, "root-a"), "root-a", "root-b"), "void"),
+        "root-below-old-threshold": (end, says("root", _root(3, "root-a"), "root-a"), "void"),
         "body-malformed": (end, raw(beat.replace(b'"note":"x"', b'"note":7')), "void"),
         **{
-            name: (end, signed(writer.statement("verification", each), "restorer"), "void")
+            name: (end, says("verification", each, "restorer"), "void")
             for name, each in _impossible_verifications(end).items()
         },
         **{
-            name: (end, signed(writer.statement("snapshot", each), "alpha"), "void")
+            name: (end, says("snapshot", each, "alpha"), "void")
             for name, each in _impossible_snapshots(body).items()
         },
-        "restore-of-a-later-snapshot": (end, signed(later, "restorer"), "void"),
+        "restore-of-a-later-snapshot": (end, says("restore", event, "restorer"), "void"),
         "verification-of-everything-by-a-writer": (
             end,
-            signed(writer.statement("verification", _verification()), "alpha"),
+            says("verification", _verification(), "alpha"),
             "void",
         ),
-        "signed-by-replaced-writer": (end, signed(beat, "gamma"), "SignatureError"),
+        "signed-by-replaced-writer": (end, beat_by("gamma"), "SignatureError"),
         "dataset-outside-the-limit": (
             14,
-            signed(_at(writer, 14, "snapshot", replace_body(body, dataset="db-2")), "gamma"),
+            _at(writer, 14, "snapshot", replace_body(body, dataset="db-2"), "gamma"),
             "void",
         ),
         **{
-            name: (end, signed(writer.statement("writer", each), "enroller"), expect)
+            name: (end, says("writer", each, "enroller"), expect)
             for name, (each, expect) in _enrolments(packs_domain).items()
         },
         **_spellings(beat, good, raw),
+        **_signers(writer, says),
         "pattern-with-a-bracket": (
             end,
-            signed(
-                writer.statement("writer", _enrol("stranger", packs_domain, "db-[12]")), "enroller"
-            ),
+            says("writer", _enrol("stranger", packs_domain, "db-[12]"), "enroller"),
             "void",
         ),
         "unknown-version": (end, raw(beat.replace(b":heartbeat:v1", b":heartbeat:v2")), "unknown"),
@@ -401,6 +404,119 @@ def _enrolments(domain: ObjectRef) -> dict[str, tuple[WriterBody, str]]:
         "rotation-of-a-root-key": (replace_body(good, replaces=_id("root-a")), "void"),
         "rotation-of-no-key": (replace_body(good, replaces="delta"), "void"),
     }
+
+
+def _signers(writer: _Writer, says: Callable[..., bytes]) -> dict[str, tuple[int, bytes, str]]:
+    """Who signs is signed (docs/format.md 2.2): each rule, kept and broken."""
+    end = len(writer.envelopes)
+    policy = PolicyBody(sha256="ab" * 32)
+    one, two = sorted(("policy", "pruner"), key=lambda name: _key(name).public.id)
+    both = says("policy", policy, one, two)
+    payload = base64.b64decode(json.loads(both)["payload"])
+    enrolled = json.loads(base64.b64decode(json.loads(writer.envelopes[1])["payload"]))
+    gamma = WriterBody(
+        action="add",
+        name="alpha",
+        public=_public("later"),
+        datasets=("*",),
+        domain=DomainRef(**enrolled["predicate"]["body"]["domain"]),
+    )
+    brings = replace_body(
+        _root(3, "root-a", "root-b"),
+        keys=(
+            *_root(3, "root-a", "root-b").keys,
+            PublicKey(name="new", public=_public("stranger"), roles=(Role.ROOT,)),
+        ),
+    )
+
+    def edited(kind: str, body: Body, *names: str, **changes: Any) -> bytes:
+        fields = json.loads(base64.b64decode(json.loads(says(kind, body, *names))["payload"]))
+        fields["predicateType"] = changes.pop("predicateType", fields["predicateType"])
+        fields["predicate"] |= changes
+        return seal_envelope(dumps(fields), [_key(name) for name in names], limit=1 << 16)
+
+    def by(value: Any) -> bytes:
+        return edited("policy", policy, "policy", by=value)
+
+    def signatures(change: Callable[[list[Any]], list[Any]]) -> bytes:
+        return _tampered(both, lambda e: e.update(signatures=change(e["signatures"])))
+
+    key_id = _key("policy").public.id
+    later = {
+        "root-of-a-later-version": edited(
+            "root", brings, "root-a", "root-b", "stranger", predicateType="urn:vault:root:v2"
+        ),
+        "writer-of-a-later-version": edited(
+            "writer", gamma, "enroller", predicateType="urn:vault:writer:v2"
+        ),
+        "writer-with-another-action": says(
+            "writer", replace_body(gamma, action="lend"), "enroller"
+        ),
+    }
+    fine = {
+        "by-two": (both, "valid"),
+        "by-two-of-whom-one-has-the-role": (says("hold", _hold(), "pruner", "policy"), "valid"),
+        "root-brings-its-signer": (says("root", brings, "root-a", "root-b", "stranger"), "valid"),
+        "root-of-a-later-version-by-one": (
+            edited("root", brings, "root-a", predicateType="urn:vault:root:v2"),
+            "unknown",
+        ),
+        "writer-of-a-later-version-by-a-writer": (
+            edited("writer", gamma, "alpha", predicateType="urn:vault:writer:v2"),
+            "unknown",
+        ),
+        "writer-adds-a-key-of-the-root": (
+            says("writer", replace_body(gamma, public=_public("logger")), "enroller"),
+            "void",
+        ),
+        "act-with-a-warrant": (edited("policy", policy, "policy", warrant={"seq": 1}), "void"),
+        "warrant-of-nothing": (edited("policy", policy, "policy", warrant=None), "valid"),
+    }
+    junk = {
+        "by-missing": (by(None), "FormatError"),
+        "by-nobody": (by([]), "FormatError"),
+        "by-a-name": (by(["policy"]), "FormatError"),
+        "by-upper-case": (by([key_id.upper()]), "FormatError"),
+        "by-twice": (by([key_id] * 2), "FormatError"),
+        "by-17": (by([f"{number:064x}" for number in range(17)]), "FormatError"),
+        "by-no-list": (by(key_id), "FormatError"),
+        "by-another": (by([_key("pruner").public.id]), "SignatureError"),
+        "by-descending": (
+            edited(
+                "policy", policy, "policy", "pruner", by=[_key(n).public.id for n in (two, one)]
+            ),
+            "FormatError",
+        ),
+        "by-two-hosts": (
+            edited("heartbeat", HeartbeatBody(note="x"), "alpha", by=sorted([key_id, "0" * 64])),
+            "FormatError",
+        ),
+        "by-a-stranger-too": (says("policy", policy, "policy", "stranger"), "SignatureError"),
+        "by-a-log-key": (says("heartbeat", HeartbeatBody(note="x"), "logger"), "SignatureError"),
+        "by-a-log-key-too": (says("policy", policy, "policy", "logger"), "SignatureError"),
+        "signature-missing": (signatures(lambda each: each[:1]), "SignatureError"),
+        "signature-added": (signatures(lambda each: [*each, each[0]]), "SignatureError"),
+        "signatures-swapped": (signatures(lambda each: each[::-1]), "SignatureError"),
+        "signature-repeated": (signatures(lambda each: each[:1] * 2), "SignatureError"),
+        "signature-of-another": (
+            _tampered(
+                both,
+                lambda e: e["signatures"][1].update(
+                    sig=b64encode(_key("alpha").sign(pae(PAYLOAD_TYPE, payload)))
+                ),
+            ),
+            "SignatureError",
+        ),
+        "root-by-a-new-key-alone": (says("root", brings, "stranger"), "SignatureError"),
+    }
+    return {
+        **{name: (end, data, "upgrade") for name, data in later.items()},
+        **{name: (end, data, expect) for name, (data, expect) in (fine | junk).items()},
+    }
+
+
+def _hold() -> HoldBody:
+    return HoldBody(action="add", snapshot=2, reason="case 7", author="ann")
 
 
 def _spellings(
@@ -543,12 +659,13 @@ def _impossible_snapshots(body: SnapshotBody) -> dict[str, SnapshotBody]:
     return {f"snapshot-{name}": each for name, each in flaws.items()}
 
 
-def _at(writer: _Writer, seq: int, kind: str, body: Body) -> bytes:
+def _at(writer: _Writer, seq: int, kind: str, body: Body, signer: str) -> bytes:
     """A statement at an earlier place of the chain."""
     digest = _sha(
         pae(PAYLOAD_TYPE, base64.b64decode(json.loads(writer.envelopes[seq - 1])["payload"]))
     )
-    return writer.statement(kind, body, seq=seq, prev=Head(seq=seq - 1, digest=digest))
+    prev = Head(seq=seq - 1, digest=digest)
+    return seal_envelope(writer.statement(kind, body, signer, seq=seq, prev=prev), [_key(signer)])
 
 
 def _describe(writer: _Writer) -> dict[str, Any]:

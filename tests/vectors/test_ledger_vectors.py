@@ -36,6 +36,11 @@ def _linked(count: int) -> Ledger:
     return ledger
 
 
+def _read_on(ledger: Ledger, envelope: bytes) -> None:
+    ledger.link(envelope, version="1", modified=MODIFIED)
+    ledger.may_read()
+
+
 def test_the_generator_reproduces_every_byte(tmp_path: Path) -> None:
     """Fixed keys and deterministic signatures: no byte of the vectors is left to chance."""
     spec = importlib.util.spec_from_file_location("ledger_vectors", HERE / "ledger_vectors.py")
@@ -66,6 +71,10 @@ def test_negative_vectors_end_as_expected(path: Path) -> None:
     if vector["expect"] in ("valid", "void", "unknown"):
         record = ledger.link(envelope, version="1", modified=MODIFIED)
         assert record.status.value == vector["expect"]
+        return
+    if vector["expect"] == "upgrade":
+        with pytest.raises(errors.ConfigError, match="not understood"):
+            _read_on(ledger, envelope)
         return
     with pytest.raises(getattr(errors, vector["expect"])):
         ledger.link(envelope, version="1", modified=MODIFIED)

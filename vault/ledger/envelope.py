@@ -1,14 +1,14 @@
 """Signed statements as bytes: DSSE envelopes and the statement grammar (docs/format.md 2.1, 2.2).
 
 Envelope and payload are canonical JSON: whatever is spelled otherwise is no statement. A
-statement's identity is still the SHA-256 of its PAE, never of its envelope: added signatures
-and the second form of an ECDSA signature change the envelope of what is the same statement.
-This grammar decides who owns a seq.
+statement's identity is still the SHA-256 of its PAE, never of its envelope: the second form of
+an ECDSA signature changes the envelope of what is the same statement. Who signs is signed, in
+``by``, so nobody can add a signature or take one away. This grammar decides who owns a seq.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -31,6 +31,8 @@ _ENVELOPE = frozenset({"payload", "payloadType", "signatures"})
 _SIGNATURE = frozenset({"keyid", "sig"})
 _PREDICATE = re.compile(r"urn:vault:([a-z][a-z0-9-]{0,62}):v([1-9][0-9]{0,8})")
 _REPOSITORY = re.compile(r"[0-9a-f]{32}")
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
+_SIGNED_BY_ONE = frozenset({StatementType.SNAPSHOT, StatementType.HEARTBEAT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +70,23 @@ class Envelope:
         """The identity of what is signed."""
         return Digest(hashlib.sha256(self.pae).digest())
 
-    def signed_by(self, keys: Mapping[str, VerifyKey]) -> tuple[str, ...]:
-        """Which of the keys signed it: their ids, each once, in the order of the signatures.
+    def is_signed_by(self, by: Sequence[str], keys: Mapping[str, VerifyKey]) -> bool:
+        """Whether it has exactly these keys' signatures, each in its place.
 
-        The key that a signature names is tried first, then all others: nothing vouches for the
-        name (docs/format.md 2.1).
+        Args:
+            by: Ids of keys, in their order.
+            keys: By their ids; whoever is not among them can't have signed.
+        """
+        return len(by) == len(self.signatures) and all(
+            key_id in keys and keys[key_id].verify(signature.sig, self.pae)
+            for key_id, signature in zip(by, self.signatures, strict=True)
+        )
+
+    def signed_by(self, keys: Mapping[str, VerifyKey]) -> tuple[str, ...]:
+        """Which of the keys signed what is no statement and names none: their ids, each once.
+
+        In the order of the signatures. The key that a signature names is tried first, then all
+        others: nothing vouches for the name (docs/format.md 2.1).
 
         Args:
             keys: By their ids.
@@ -106,7 +120,9 @@ class Statement:
     prev_version: str  # reading hint; copied buckets have others
     type: str
     type_version: int  # 0 where the predicate type is not one of ours
+    by: tuple[str, ...]  # ids of the keys that sign it, ascending
     critical: bool
+    warrant: int | None = None  # seq of the warrant it names
     subject: tuple[tuple[str, Digest], ...] = ()
     time: datetime | None = None  # claimed
     tool: str = ""
@@ -191,10 +207,10 @@ def _parse_signature(fields: dict[str, Any]) -> Signature:
 
 
 def seal_envelope(payload: bytes, keys: Sequence[SigningKey], *, limit: int | None = None) -> bytes:
-    """Sign a payload with every key.
+    """Sign a payload with every key, in the order of their ids, as ``by`` lists them.
 
     Args:
-        payload: What `build_statement` made.
+        payload: What `build_statement` made for these keys.
         keys: Each signs once; a key given twice counts once.
         limit: Most bytes that the PAE may have; by default that of the statement's type.
 
@@ -205,7 +221,7 @@ def seal_envelope(payload: bytes, keys: Sequence[SigningKey], *, limit: int | No
     message = pae(PAYLOAD_TYPE, payload)
     _refuse_oversize(message, parse_statement(payload).max_pae if limit is None else limit)
     unique = {key.public.id: key for key in keys}
-    return _encode_envelope(payload, [_sign(key, message) for key in unique.values()])
+    return _encode_envelope(payload, [_sign(unique[key_id], message) for key_id in sorted(unique)])
 
 
 def _sign(key: SigningKey, message: bytes) -> Signature:
@@ -239,9 +255,22 @@ def build_statement(
     tool: str,
     subject: Sequence[tuple[str, Digest]],
     body: Body,
+    by: Collection[str],
     critical: bool = False,
 ) -> bytes:
     """The payload of a statement, ready to be sealed.
+
+    Args:
+        type: As `StatementType` has it.
+        repository: 32 hex digits.
+        seq: Its number.
+        prev: The statement before it; None exactly at seq 0.
+        time: The signer's clock.
+        tool: The program.
+        subject: Names and digests of what it is about.
+        body: Of its type.
+        by: Ids of the keys that will sign it.
+        critical: Who does not understand it must not write; counts from the root's threshold.
 
     Raises:
         ConfigError: Its PAE exceeds the limit of its type, or a text is not UTF-8.
@@ -256,6 +285,7 @@ def build_statement(
             "prev": {"sha256": str(prev.digest), "version": prev.version} if prev else None,
             "time": to_rfc3339(time),
             "tool": tool,
+            "by": sorted(set(by)),
             "critical": critical,
             "body": body_to_json(body),
         },
@@ -294,8 +324,8 @@ def parse_statement(payload: bytes) -> Statement:
     """Parse the payload of an envelope.
 
     Raises:
-        FormatError: It breaks the frozen grammar: strict JSON, ``_type``,
-            ``repository``, ``seq`` or ``prev.sha256``.
+        FormatError: It breaks the frozen grammar: canonical JSON, ``_type``,
+            ``repository``, ``seq``, ``prev.sha256`` or ``by``.
     """
     fields = _mapping(loads_canonical(payload), "statement")
     if fields.get("_type") != STATEMENT_TYPE:
@@ -312,7 +342,9 @@ def parse_statement(payload: bytes) -> Statement:
         prev_version=prev_version,
         type=kind,
         type_version=version,
+        by=_parse_by(predicate.get("by"), kind),
         critical=predicate.get("critical", False) is not False,
+        warrant=details.take(lambda: _parse_warrant(predicate.get("warrant")), None),
         subject=details.take(lambda: _parse_subject(fields.get("subject")), ()),
         time=details.take(lambda: from_rfc3339(_text(predicate.get("time"), "time")), None),
         tool=details.take(lambda: _text(predicate.get("tool"), "tool"), ""),
@@ -357,6 +389,23 @@ def _parse_prev(value: Any, seq: int) -> tuple[Digest | None, str]:
     version = fields.get("version", "")
     digest = Digest.parse(_text(fields.get("sha256"), "prev.sha256"))
     return digest, version if isinstance(version, str) else ""
+
+
+def _parse_by(value: Any, kind: str) -> tuple[str, ...]:
+    """Ids of the signers; a host signs alone."""
+    most = 1 if kind in _SIGNED_BY_ONE else MAX_SIGNATURES
+    if not isinstance(value, list) or not 1 <= len(value) <= most:
+        raise FormatError(f"by must list 1 to {most} keys")
+    if not all(isinstance(key_id, str) and _KEY_ID.fullmatch(key_id) for key_id in value):
+        raise FormatError("by must list ids of 64 hex digits")
+    if value != sorted(set(value)):
+        raise FormatError("by must be in order, each key once")
+    return tuple(value)
+
+
+def _parse_warrant(value: Any) -> int | None:
+    """The seq of the warrant that a statement names; None if it names none."""
+    return None if value is None else _parse_seq(_mapping(value, "warrant").get("seq"))
 
 
 def _parse_predicate_type(value: Any) -> tuple[str, int]:

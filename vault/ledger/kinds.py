@@ -20,6 +20,7 @@ from vault.ledger.statements import (
     MAX_RANGES,
     MAX_SLICES,
     WHOLE_SHARE,
+    WRITER_ACTIONS,
     EventBody,
     HeartbeatBody,
     HoldBody,
@@ -114,7 +115,7 @@ def _check_parameters(parameters: Parameters) -> None:
 
 
 def _check_writer(body: WriterBody) -> None:
-    _choice(body.action, "action", "add", "limit", "revoke")
+    _choice(body.action, "action", *sorted(WRITER_ACTIONS))
     parse_writer_key(body)
     if body.replaces:
         Id.parse(body.replaces)

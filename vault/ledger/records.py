@@ -28,13 +28,14 @@ class Record:
     status: Status
     reason: str  # why void or unknown; empty when valid
     body: Body | None  # of the type's shape; None when it has not that shape
-    key_id: str  # the key it counts for
+    by: tuple[str, ...]  # ids of the keys that signed it
+    key_id: str  # the one it counts for
     time: datetime | None  # the signer's claim
     modified: datetime  # the store's time
     is_dated: bool = True  # whether that is when it was stored, and not when that was begun
     version: str  # the store's id of the version read
     envelope: bytes  # as stored; empty where only the judgement was remembered
-    critical: bool
+    critical: bool  # marked so by keys that govern
     distrusted_by: int | None = None  # seq of the revocation that made it void
 
     @property

@@ -49,6 +49,7 @@ class _Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     status: Status  # before anybody was distrusted
     reason: str
     body: msgspec.Raw
+    by: tuple[str, ...]
     key_id: str
     time: datetime | None
     modified: datetime
@@ -189,6 +190,7 @@ def _rows(records: Sequence[Record]) -> Iterator[_Row]:
             status=record.status if trusted else Status.VALID,
             reason=record.reason if trusted else "",
             body=msgspec.Raw(encoder.encode(record.body)),
+            by=record.by,
             key_id=record.key_id,
             time=record.time,
             modified=record.modified,
@@ -227,6 +229,7 @@ def _record(seq: int, row: _Row) -> Record:
         status=row.status,
         reason=row.reason,
         body=_body(row),
+        by=row.by,
         key_id=row.key_id,
         time=row.time,
         modified=row.modified,

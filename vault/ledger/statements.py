@@ -22,7 +22,10 @@ class Role(StrEnum):
     POLICY = "policy"
     PRUNER = "pruner"
     RESTORER = "restorer"
+    VERIFIER = "verifier"  # reads and reports without a decryption key
     WRITER = "writer"
+    LOG = "log"  # signs checkpoints, and no statements
+    APPROVER = "approver"  # reserved
 
 
 class StatementType(StrEnum):
@@ -93,10 +96,13 @@ class DomainRef(Body, frozen=True, kw_only=True):
     version: str
 
 
-class WriterBody(Body, frozen=True, kw_only=True):
-    """Adds a writer key, gives it other patterns, or revokes it."""
+WRITER_ACTIONS: Final = frozenset({"add", "limit", "revoke"})
 
-    action: str  # "add", "limit" or "revoke"
+
+class WriterBody(Body, frozen=True, kw_only=True):
+    """Adds, limits or revokes a writer key."""
+
+    action: str  # of `WRITER_ACTIONS`
     name: str  # of the host
     public: str  # base64 of the DER SubjectPublicKeyInfo
     recipient: str = ""  # base64 of the host's raw HPKE public key

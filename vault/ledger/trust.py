@@ -34,8 +34,8 @@ class LinkedHistory(Protocol):
     def digest_at(self, seq: int) -> Digest | None:
         """The digest of a linked statement, None beyond the head."""
 
-    def is_signed_at(self, envelope: bytes, seq: int) -> bool:
-        """Whether a listed key signed this as statement ``seq`` of this repository."""
+    def signed_for(self, envelope: bytes, seq: int) -> object | None:
+        """The statement in it, if listed keys signed it as number ``seq`` of this ledger."""
 
 
 def parse_trust(text: str) -> Head:
@@ -86,7 +86,7 @@ def check_gap(ledger: LinkedHistory, beyond: Iterable[tuple[int, bytes]]) -> Non
         RollbackError: There is such a statement.
     """
     for seq, envelope in beyond:
-        if ledger.is_signed_at(envelope, seq):
+        if ledger.signed_for(envelope, seq) is not None:
             raise RollbackError(
                 f"ledger statement {seq} is signed by a known key but does not follow the head",
                 expected=f"every statement after {ledger.head or 'none'}",

@@ -127,6 +127,7 @@ def _make_keys(store: ObjectStore, request: InitRequest, clock: Clock) -> tuple[
         tool=request.tool,
         subject=[("repository", Digest.of(repository_id))],
         body=body,
+        by=[root.public.id],
     )
     envelope = seal_envelope(payload, [root], limit=65_536)
     address = RepositoryAddress(

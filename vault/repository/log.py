@@ -103,7 +103,6 @@ class Log:
         self._objects.check_skew()
         for attempt in range(APPEND_ATTEMPTS):
             self.refresh()
-            self.ledger.may_write()
             record = self._try_append(draft(self.ledger), signers, tool=tool)
             if record is not None:
                 self._write_due_pages(record.seq)
@@ -118,7 +117,9 @@ class Log:
     ) -> Record | None:
         head = self.head
         seq = head.seq + 1
-        self.ledger.require_role([key.public.id for key in signers], draft.type, draft.body)
+        by = [key.public.id for key in signers]
+        self.ledger.may_write(draft.type)
+        self.ledger.require_role(by, draft.type, draft.body)
         payload = build_statement(
             type=draft.type,
             repository=self.ledger.repository_id,
@@ -128,9 +129,10 @@ class Log:
             tool=tool,
             subject=list(draft.subject),
             body=draft.body,
+            by=by,
         )
         envelope = seal_envelope(payload, signers)
-        digest = self.ledger.check(envelope, seq).digest
+        digest = self.ledger.check(envelope).digest
         self._extend_predecessors()
         try:
             self._put_statement(seq, envelope)

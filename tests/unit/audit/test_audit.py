@@ -468,6 +468,7 @@ def heartbeat(lab: Lab, key: SigningKey, *, after: Record, seq: int | None = Non
         tool="test",
         subject=[("repository", lab.root)],
         body=HeartbeatBody(note="hello"),
+        by=[key.public.id],
     )
     return seal_envelope(payload, [key])
 
@@ -627,6 +628,7 @@ def test_void_statements_are_told(lab: Lab, record: Record) -> None:
         tool="test",
         subject=[(ledger_name(record.seq), record.digest)],
         body=body,
+        by=[lab.host.key.signing.public.id],
     )
     name = ledger_name(record.seq + 1)
     repository = lab.open()

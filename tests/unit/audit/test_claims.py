@@ -278,6 +278,7 @@ def plant(lab: Lab, claimed: timedelta) -> Record:
         tool="test",
         subject=[("repository", lab.root)],
         body=HeartbeatBody(note="x"),
+        by=[lab.host.key.signing.public.id],
     )
     span = lab.clock() + repository.parameters.ledger_span
     repository.put(ledger_name(head.seq + 1), seal_envelope(payload, [lab.host.key.signing]), span)

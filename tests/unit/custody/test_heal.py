@@ -323,6 +323,7 @@ def test_a_signed_statement_over_the_right_one_is_covered_and_kept(
         tool="test",
         subject=[("repository", lab.root)],
         body=HeartbeatBody(note="another history"),
+        by=[lab.host.key.signing.public.id],
     )
     name = f"ledger/{record.seq:016d}"
     planted = lab.store.plant(name, seal_envelope(payload, [lab.host.key.signing]))

@@ -65,6 +65,7 @@ class History:
             status=Status.VALID,
             reason="",
             body=body,
+            by=(),
             key_id="",
             time=self.now,
             modified=self.now,

@@ -46,6 +46,7 @@ def payload_of(note: str = "x", **changes: Any) -> bytes:
         "tool": "vault 0.1.0",
         "subject": [("repository", Digest(bytes(32)))],
         "body": HeartbeatBody(note=note),
+        "by": [KEY.public.id],
     }
     return build_statement(**(fields | changes))
 

@@ -64,6 +64,7 @@ def _unknown(lab: Lab) -> None:
         tool="vault 9",
         subject=[("repository", Digest.of(repository.id))],
         body=HeartbeatBody(note="what it says is not known"),
+        by=[lab.host.key.signing.public.id],
     )
     envelope = seal_envelope(payload, [lab.host.key.signing])
     name = ledger_name(repository.head.seq + 1)
@@ -324,6 +325,7 @@ def _thousand(lab: Lab) -> None:
             tool="test",
             subject=[("repository", Digest.of(repository.id))],
             body=HeartbeatBody(note="alive"),
+            by=[lab.host.key.signing.public.id],
         )
         envelope = seal_envelope(payload, [lab.host.key.signing])
         lab.store.plant(ledger_name(seq), envelope)

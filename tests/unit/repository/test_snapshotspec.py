@@ -30,6 +30,7 @@ class History:
             status=status,
             reason="" if status is Status.VALID else "its writer is distrusted",
             body=body,
+            by=(),
             key_id="",
             time=NOW,
             modified=NOW,
