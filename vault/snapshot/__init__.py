@@ -1,9 +1,9 @@
 """Taking a snapshot: walk the source, store what is new, publish inventory and statement.
 
 `snapshot` is the flow from beginning to end; `snapshot_attempt` is one try of it. The walk of the
-source is in `walk`, what the last run found in `lastrun`, what counts as unchanged in `unchanged`,
-deduplication in `dedup`. Bytes of trees and packs belong in `vault.format`; looking into snapshots
-that exist belongs in `vault.browse`.
+source is in `walk`, the list of the last run in `lastrun`, the test for unchanged files in
+`unchanged`, deduplication in `dedup`. Bytes of trees and packs belong in `vault.format`; looking
+into snapshots that exist belongs in `vault.browse`.
 """
 
 from vault.snapshot.preview import Planned, PreviewAction

@@ -1,9 +1,9 @@
-"""Substitutes: what older snapshots need of a bad pack lies in other packs now.
+"""Substitutes: other packs that now hold the chunks of a bad pack.
 
 See I7 in docs/invariants.md.
 
-A reader finds it there by itself. It stays there only while those packs are locked, so
-whoever stores a substitute locks it for as long as any snapshot that needs the bad pack.
+A reader finds the chunks there by itself, but only while those packs are locked. So the host
+that stores a substitute locks it for as long as any snapshot needs the bad pack.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from vault.machine.chunkcache import Cache
 from vault.repository.domainpacks import indexed_packs, snapshots_of
 from vault.repository.repository import Repository
 
-_LOOKED_UP: Final = 4_096  # chunks at once
+_LOOKED_UP: Final = 4_096  # chunks in one look-up
 _KEPT = struct.Struct("<?QQ")  # done, need, through; then the chunk ids
 _ID: Final = 32
 
@@ -28,17 +28,17 @@ _ID: Final = 32
 class _Known:
     """What this host knows of a bad pack; kept in its cache."""
 
-    done: bool  # all of it is in packs that are locked for long enough
-    need: int  # until when snapshots need it, seconds since 1970
-    through: int  # seq of the head when that was looked up
-    ids: bytes  # of its chunks; none where no index object says
+    done: bool  # all its chunks are in packs with long enough locks
+    need: int  # end of the need of snapshots for it, seconds since 1970
+    through: int  # seq of the head when `need` was looked up
+    ids: bytes  # ids of its chunks; empty if no index object lists them
 
     def encode(self) -> bytes:
         return _KEPT.pack(self.done, self.need, self.through) + self.ids
 
     @classmethod
     def decode(cls, data: bytes) -> Self | None:
-        """None of what is none: a cache may be damaged."""
+        """The decoded value; None if the bytes are damaged, as a cache may be."""
         if len(data) < _KEPT.size or (len(data) - _KEPT.size) % _ID:
             return None
         done, need, through = _KEPT.unpack_from(data)
@@ -47,22 +47,22 @@ class _Known:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Mending:
-    """What it takes to have snapshots do without a bad pack."""
+    """The packs to lock so that snapshots can do without a bad pack."""
 
-    pack: bytes  # id
-    until: datetime  # when the last of them may go
-    numbers: frozenset[int]  # of packs that hold its chunks
-    is_whole: bool  # all of its chunks
+    pack: bytes  # id of the bad pack
+    until: datetime  # when the last of these snapshots may go
+    numbers: frozenset[int]  # numbers of packs that hold its chunks
+    is_whole: bool  # they hold all of its chunks
 
 
 class Mender:
-    """Finds substitutes of bad packs, and remembers which need no more looking for.
+    """Finds substitutes of bad packs, and remembers for which packs that is done.
 
     Args:
         repository: Read up to its head.
-        secrets: Of the domain.
-        cache: Its chunk map, without the bad packs.
-        bad: Hex ids of these.
+        secrets: Those of the domain.
+        cache: The chunk map of the domain, without the bad packs.
+        bad: Hex ids of the bad packs.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Mender:
         self._known = self._recall(bad)
 
     def plan(self) -> list[Mending]:
-        """What to lock, and until when; nothing for packs that were dealt with."""
+        """The packs to lock, and until when; nothing for bad packs that are done."""
         open_ones = {pack: known for pack, known in self._known.items() if not known.done}
         if not open_ones:
             return []
@@ -87,7 +87,7 @@ class Mender:
         ]
 
     def done(self, mendings: Iterable[Mending]) -> None:
-        """Whatever these hold is locked for as long as it is needed."""
+        """Note that the packs of these mendings are locked for as long as they are needed."""
         for each in mendings:
             if each.is_whole:
                 self._keep(each.pack, dataclasses.replace(self._known[each.pack], done=True))
@@ -106,7 +106,7 @@ class Mender:
         return known
 
     def _look_up_needs(self, packs: Mapping[bytes, _Known]) -> None:
-        """Until when any snapshot of the domain needs them."""
+        """Look up until when any snapshot of the domain needs these packs."""
         head = self._repository.head.seq
         needs = {pack: known.need for pack, known in packs.items()}
         first = min(known.through for known in packs.values())
@@ -118,7 +118,7 @@ class Mender:
             try:
                 objects = resolver.resolve(self._repository.inventory_ref(record)).objects
             except IntegrityError:
-                continue  # nothing restores it
+                continue  # it can't be restored anyway
             for pack in needs.keys() & {bytes(ref.sha256) for ref in objects}:
                 needs[pack] = max(needs[pack], until)
         for pack, known in packs.items():

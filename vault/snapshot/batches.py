@@ -1,4 +1,4 @@
-"""Items on their way from the walk to the tree: what is to be read is read in batches."""
+"""Items on their way from the walk to the tree; files are read in batches."""
 
 import contextlib
 import dataclasses
@@ -21,9 +21,9 @@ class Slot(NamedTuple):
     """One item on its way from the walk to the tree. A tuple, because there is one for each."""
 
     item: SourceItem
-    record: ListRecord | None = None  # unchanged: everything is known
-    state: bytes = b""  # of a file with several names, `links.state_of`
-    is_link: bool = False  # one in that state was met before
+    record: ListRecord | None = None  # the one of last time, if it is unchanged
+    state: bytes = b""  # `links.state_of`, if the file has several names
+    is_link: bool = False  # a file in that state was met before
     to_read: bool = False
     in_pieces: bool = False
 
@@ -36,31 +36,31 @@ class ReadBatch:
     size: int = 0
     small: list[ToRead] = dataclasses.field(default_factory=list)
     middling: list[ToRead] = dataclasses.field(default_factory=list)  # read ahead by a thread
-    reading: PendingRead | None = None  # of the small ones
-    future: Future[PendingRead] | None = None  # of the middling ones
+    reading: PendingRead | None = None  # the reading of small ones
+    future: Future[PendingRead] | None = None  # the reading of middling ones
 
     @property
     def is_done(self) -> bool:
-        """Whether nobody would have to wait for it."""
+        """Whether its contents can be had without waiting."""
         return (self.reading is None or self.reading.ready) and (
             self.future is None or self.future.done()
         )
 
 
 def reading_of(batch: ReadBatch) -> PendingRead | None:
-    """What its middling files gave, once a thread has read them; None without any."""
+    """The middling files, once a thread has read them; None if there are none."""
     return None if batch.future is None else batch.future.result()
 
 
 def contents_in(reading: PendingRead | None) -> "contextlib.AbstractContextManager[BatchContents]":
-    """The contents of files that were read; none without a reading."""
+    """The contents of files that were read; empty without a reading."""
     return contextlib.nullcontext(()) if reading is None else reading.contents()
 
 
 def in_order_of_slots(
     batch: ReadBatch, small: BatchContents, middling: BatchContents
 ) -> BatchContents:
-    """Of the files of a batch, as its slots have them."""
+    """The contents of the files of a batch, in the order of its slots."""
     if not middling:
         return small
     parts = {True: iter(small), False: iter(middling)}

@@ -1,7 +1,7 @@
-"""Chunk ids and holes of a file that is read in pieces, as its entry will have them.
+"""Chunk ids and holes of a file that is read in pieces, in the form that its entry has.
 
-Of a giant file they are too many for an entry, and for memory: they become lists of their
-own, stored as a tree is, while the file is being read (docs/format.md 8.1).
+A giant file has too many of them for an entry, and for memory. They then become lists of their
+own, stored as a tree is while the file is being read (docs/format.md 8.1).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,11 +10,11 @@ from vault.format.entry import ID_SIZE, MAX_INLINE, Entry, ListRef, replace_entr
 from vault.format.extents import HOLE
 from vault.snapshot.dedup import TreeBuilder
 
-_PIECE = 262_144  # bytes that are handed on at once
+_PIECE = 262_144  # bytes that are passed on at once
 
 
 class _List:
-    """Items of one width, in memory as long as they are few."""
+    """Items of one width, kept in memory while they are few."""
 
     def __init__(self, width: int, begin: Callable[[], TreeBuilder]) -> None:
         self._begin = begin
@@ -38,7 +38,7 @@ class _List:
         self._data.clear()
 
     def finish(self, size: int) -> bytes | ListRef:
-        """The items, or the list that they are in and that covers so many bytes."""
+        """The items; if there are many, a reference to their list, which covers ``size`` bytes."""
         if self.builder is None:
             return bytes(self._data)
         self._hand_on()
@@ -46,32 +46,32 @@ class _List:
 
 
 class Extents:
-    """Takes chunk ids, their packs, and holes as a file is read.
+    """Collects chunk ids, their packs, and holes while a file is read.
 
     Args:
-        begin: Begins another stream of tree chunks.
+        begin: Returns a new stream of tree chunks.
     """
 
     def __init__(self, begin: Callable[[], TreeBuilder]) -> None:
         self._ids = _List(ID_SIZE, begin)
         self._holes = _List(HOLE.size, begin)
         self._data_size = self._hole_size = 0
-        self.packs: set[int] = set()  # that hold the chunks, and the lists
+        self.packs: set[int] = set()  # packs that hold the chunks, and the lists
 
     def add(self, ids: Sequence[bytes], packs: Iterable[int], size: int) -> None:
-        """The next chunks, which have so many bytes."""
+        """Add the next chunks, of ``size`` bytes together."""
         self._ids.add(b"".join(ids))
         self.packs.update(packs)
         self._data_size += size
 
     def add_holes(self, holes: Iterable[tuple[int, int]]) -> None:
-        """The next holes: (offset, length)."""
+        """Add the next holes: (offset, length)."""
         for offset, length in holes:
             self._holes.add(HOLE.pack(offset, length))
             self._hole_size += length
 
     def describe(self, entry: Entry) -> Entry:
-        """The entry with them; its digest is there already. Called once, at the end."""
+        """The entry, with chunks and holes added; called once, at the end."""
         ids, holes = self._ids.finish(self._data_size), self._holes.finish(self._hole_size)
         for each in self._ids, self._holes:
             if each.builder is not None:

@@ -1,4 +1,4 @@
-"""Chunks that are already stored are found, others are stored: deduplication.
+"""Deduplication: finds chunks that are stored already, and stores the others.
 
 `ChunkStore` joins the chunk map with the packs of the run; `TreeBuilder` turns
 entries into the tree stream and its levels (docs/format.md 8).
@@ -22,9 +22,9 @@ class ChunkStore:
 
     Args:
         cache: The chunk map.
-        packer: Takes what is not there yet.
-        usable: Whether a pack may be relied on by this run.
-        fresh: Store anew what earlier runs stored (a tree that is spread too far).
+        packer: Stores new chunks.
+        usable: Returns whether this run may rely on a pack.
+        fresh: Store chunks anew although earlier runs did (for a tree in too many packs).
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ChunkStore:
         self.added_size = 0  # bytes of plaintext stored by this run
 
     def store(self, chunks: Sequence[bytes], pieces: Sequence[Buffer]) -> list[int]:
-        """The numbers of the packs that hold the chunks, or are about to.
+        """The numbers of the packs that hold the chunks, or will hold them.
 
         Args:
             chunks: Their ids.
@@ -68,11 +68,11 @@ class ChunkStore:
 
 
 class TreeBuilder:
-    """Entries in, the tree's root out.
+    """Turns entries into the tree stream, and stores it up to its root.
 
     Args:
-        store: Where tree chunks go.
-        sizes: Of tree chunks.
+        store: Stores tree chunks.
+        sizes: Sizes of tree chunks.
         id_key: The domain's id key.
     """
 
@@ -86,7 +86,7 @@ class TreeBuilder:
         self.packs: set[int] = set()
 
     def beside(self) -> "TreeBuilder":
-        """Another stream of tree chunks, stored where this one's are: a list of a giant file."""
+        """A further stream of tree chunks in the same store, for a list of a giant file."""
         return TreeBuilder(self._store, self._sizes, self._id_key)
 
     def add(self, data: bytes) -> None:

@@ -1,9 +1,8 @@
-"""Files into chunks (docs/design.md "Snapshot").
+"""Reads files and cuts them into chunks (docs/design.md "Snapshot").
 
-Small files are read whole, many to a batch, by the thread that walks and by processes
-beside it: what Python does for each would only fight over the interpreter elsewhere.
-Others are read by threads, a large one in pieces. One SHA-256 pass serves the file's
-digest and the id of a one-chunk file.
+The thread that walks, and processes beside it, read small files whole, many in a batch. Threads
+would only compete for the interpreter there. Threads read other files, a large one in pieces.
+One pass of SHA-256 gives the digest of a file and, for a file of one chunk, the chunk's id.
 """
 
 import errno
@@ -31,8 +30,8 @@ from vault.snapshot.walk import SourceItem
 SMALL_FILE = 256 * 1024  # bytes; larger ones are read, cut and hashed by threads
 LARGE_FILE = 8 * 1_048_576  # bytes; larger files are read in pieces
 _TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
-_BLOCK = 512  # bytes, of `st_blocks`
-_STEP = 65_536  # bytes that are read at once of what is made up; for 4 MiB /proc/sys has no memory
+_BLOCK = 512  # bytes; the unit of `st_blocks`
+_STEP = 65_536  # bytes read at once of a generated file; /proc/sys lacks memory for 4 MiB
 _ZEROS = memoryview(bytes(1_048_576))
 
 
@@ -40,7 +39,7 @@ class ReadOutcome(Enum):
     """How reading one file ended."""
 
     READ = "read"
-    CHANGED = "changed"  # while it was read, twice
+    CHANGED = "changed"  # twice, while it was read
     VANISHED = "vanished"
     UNREADABLE = "unreadable"
 
@@ -49,17 +48,17 @@ _READ = ReadOutcome.READ  # looked up once, not for every file
 
 
 class ToRead(NamedTuple):
-    """A file that the walk met, as far as whoever reads it needs to know. May be pickled."""
+    """A file that the walk met, with what a reader needs to know. May be pickled."""
 
-    path: bytes  # in the tree
-    full: bytes  # to open it by
+    path: bytes  # path in the tree
+    full: bytes  # path to open
     st_dev: int
     st_ino: int
     st_size: int  # bytes, as the walk saw it
 
     @classmethod
     def of(cls, item: SourceItem) -> "ToRead":
-        """Of a file; ``item.stat`` is known."""
+        """The file of an item whose ``stat`` is known."""
         stat = item.stat
         assert stat is not None
         return cls(item.path, item.full, stat.st_dev, stat.st_ino, stat.st_size)
@@ -71,9 +70,9 @@ class ReadContent(NamedTuple):
     outcome: ReadOutcome
     record: ListRecord | None = None  # None: it could not be read
     size: int = 0  # bytes that were read
-    state: bytes = b""  # of a file with other names, `links.state_of`
+    state: bytes = b""  # `links.state_of`, if the file has other names
     lost: Sequence[str] = ()  # attributes that are not stored, and why
-    altered: Sequence[str] = ()  # what is stored otherwise than it is
+    altered: Sequence[str] = ()  # what is stored with a changed value
     ids: Sequence[bytes] = ()
     pieces: Sequence[Buffer] = ()  # the chunks
     problem: str = ""
@@ -97,7 +96,7 @@ class FileReader:
     def is_in_pieces(self, stat: os.stat_result) -> bool:
         """Whether a file is read in pieces: one that may have holes, or is large.
 
-        A list outside the entry, which very many chunks need, is made of pieces only.
+        A file with very many chunks needs a list outside its entry, which only this way makes.
         """
         largest = min(LARGE_FILE, MAX_INLINE * self._sizes.min)
         return stat.st_size > largest or stat.st_blocks * _BLOCK < stat.st_size
@@ -109,12 +108,13 @@ class FileReader:
     def read_batch(self, items: Sequence[ToRead], room: memoryview) -> list[ReadContent | None]:
         """Read files whole, in order; problems are results, not exceptions.
 
-        All are opened first, and the disk is asked for them: it then has many requests
-        at once, though one thread reads.
+        All are opened first, and the disk is asked for their content. So the disk has many
+        requests at once although one thread reads.
 
         Args:
             items: The files.
-            room: Where their bytes go; `ReadContent.pieces` are views of it, one after the other.
+            room: Memory for their bytes, one file after the other; `ReadContent.pieces` are views
+                of it.
 
         Returns:
             None for a file that is to be read in pieces: it has grown, goes on beyond its
@@ -128,7 +128,7 @@ class FileReader:
             for item in items:
                 first = asked.popleft()
                 if isinstance(first, OSError) and first.errno in _TOO_MANY_OPEN:
-                    first = _ask(item)  # those before it are closed by now
+                    first = _ask(item)  # files before it are closed by now
                 content = self._read_once(item, first, chunker, room, read_ns)
                 if content is not None:
                     if content.outcome is ReadOutcome.CHANGED:
@@ -149,7 +149,7 @@ class FileReader:
         if isinstance(asked, OSError):
             return failed(asked)
         fd, before = asked
-        if before.st_ino != item.st_ino and self.is_in_pieces(before):  # it took the file's place
+        if before.st_ino != item.st_ino and self.is_in_pieces(before):  # a new file in its place
             os.close(fd)
             return None
         try:
@@ -186,7 +186,7 @@ class FileReader:
     def _cut(
         self, data: memoryview, digest: bytes, chunker: Chunker
     ) -> tuple[Sequence[bytes], Sequence[Buffer]]:
-        """Ids and bytes of a whole file's chunks."""
+        """Ids and bytes of the chunks of a whole file."""
         if not data:
             return (), ()
         if len(data) <= self._sizes.min:
@@ -201,7 +201,7 @@ class FileReader:
 
         Args:
             item: The file.
-            is_vast: It had, or got, more holes than a SHA-256 is made over.
+            is_vast: It has more bytes in holes than a SHA-256 is made over.
 
         Raises:
             OSError: It can't be opened.
@@ -212,8 +212,8 @@ class FileReader:
 class LargeFile(Pieces):
     """A large or sparse file.
 
-    Every run of data between holes is cut on its own; a hole costs at most the
-    hashing of 1 GiB of zeros, and nothing where holes are more (docs/format.md 8).
+    Every run of data between holes is cut on its own. Holes of up to 1 GiB are hashed as
+    zeros; above that the tree hash makes them cost nothing (docs/format.md 8).
     """
 
     def __init__(
@@ -224,8 +224,8 @@ class LargeFile(Pieces):
         self._fd, self._before = safe_open.open_source(item.full, item)
         size = self._before.st_size
         self._size = 0  # bytes that were read and hashed, holes included
-        self._zeros = 0  # of those, in holes
-        self._holes: deque[tuple[int, int]] = deque()  # that were passed and not taken
+        self._zeros = 0  # those of them that are in holes
+        self._holes: deque[tuple[int, int]] = deque()  # holes passed since `take_holes`
         self._tree_hash: TreeHash | None = None
         try:
             self._goes_on = _goes_on(self._fd, self._before)
@@ -259,7 +259,7 @@ class LargeFile(Pieces):
                 wanted = buffer[self._room : self._room + min(self._piece, end - self._size)]
                 got = _read_into(self._fd, wanted, self._size)
                 self._size += got
-                is_cut = got < len(wanted)  # it was truncated meanwhile
+                is_cut = got < len(wanted)  # the file was truncated meanwhile
                 yield Part(buffer, got, is_cut or self._size == end, is_cut or self._size == last)
                 self._hash.update(wanted[:got])
                 if is_cut:
@@ -267,7 +267,7 @@ class LargeFile(Pieces):
         self._pass_hole(min(last, os.fstat(self._fd).st_size))
 
     def _read_to_end(self) -> Iterator[Part]:
-        """All there is, whatever the file's size says."""
+        """All bytes to the end, whatever size the file states."""
         is_last = False
         while not is_last:
             buffer = self._take()
@@ -285,8 +285,8 @@ class LargeFile(Pieces):
     def _pass_hole(self, end: int) -> bool:
         """Hash the hole before the next run of data, or before the end of the file.
 
-        False where the file is given up: nobody wants it any more, or it got more holes than
-        a SHA-256 is made over, and then it changed.
+        False if reading ends here: the consumer has stopped, or the file has changed and now has
+        more holes than a SHA-256 is made over.
         """
         start, size = self._size, end - self._size
         if size <= 0:
@@ -311,7 +311,7 @@ class LargeFile(Pieces):
             yield self._holes.popleft()
 
     def finish(self, extents: Extents) -> ReadContent:
-        """What is known once all pieces were read and handed to ``extents``."""
+        """The result, once all pieces were read and given to ``extents``."""
         digest = self.digest()
         extents.add_holes(self.take_holes())
         after = os.fstat(self._fd)
@@ -342,7 +342,7 @@ class LargeFile(Pieces):
 
 
 def failed(error: OSError) -> ReadContent:
-    """What an error while opening or reading means for the file."""
+    """The result for a file that could not be opened or read."""
     vanished = isinstance(error, FileNotFoundError | NotADirectoryError)
     return ReadContent(
         outcome=ReadOutcome.VANISHED if vanished else ReadOutcome.UNREADABLE,
@@ -351,7 +351,7 @@ def failed(error: OSError) -> ReadContent:
 
 
 def _unstorable(lost: Sequence[str]) -> ReadContent:
-    """A file whose entry no reader would take."""
+    """The result for a file whose entry every reader would refuse."""
     return ReadContent(ReadOutcome.UNREADABLE, problem="; ".join(lost))
 
 
@@ -359,7 +359,7 @@ _Asked: TypeAlias = tuple[int, os.stat_result] | OSError
 
 
 def _ask(item: ToRead) -> _Asked:
-    """Open a file and have the disk begin to read it, without waiting; or why that failed."""
+    """Open a file and have the disk begin to read it, without waiting; or the error."""
     try:
         fd, status = safe_open.open_source(item.full, item)
     except OSError as error:
@@ -370,17 +370,17 @@ def _ask(item: ToRead) -> _Asked:
 
 
 def _goes_on(fd: int, status: os.stat_result) -> bool:
-    """Whether there is content beyond a file's size that no growth explains.
+    """Whether a file has content beyond its size although it has not grown.
 
-    Files of /proc have size 0; programs behind FUSE may say any size.
+    Files of /proc have size 0; file systems by FUSE may state any size.
     """
     return bool(os.pread(fd, 1, status.st_size)) and os.fstat(fd).st_size == status.st_size
 
 
 def _outcome(before: os.stat_result, after: os.stat_result, size: int) -> ReadOutcome:
-    """How reading ended that gave so many bytes.
+    """The outcome of reading ``size`` bytes of a file.
 
-    A file without blocks is made up as it is read: it may be shorter than it says (sysfs).
+    A file without blocks is generated while it is read: it may be shorter than stated (sysfs).
     """
     same = (
         before.st_size == after.st_size
@@ -395,17 +395,17 @@ def _state(stat: os.stat_result) -> bytes:
 
 
 def _read_whole(fd: int, room: memoryview, size: int) -> int:
-    """Read a file of that size; more where it goes on, or where there is no room to tell."""
+    """Read a file of that size; returns more if it goes on, or if ``room`` is too small to see."""
     if size >= len(room):
         return size + 1
-    filled = os.preadv(fd, [room[: size + 1]], 0)  # one call for most: it sees the end, too
+    filled = os.preadv(fd, [room[: size + 1]], 0)  # for most files one call, which sees the end too
     if 0 < filled < size:
         filled += _read_into(fd, room[filled:size], filled)
     return filled
 
 
 def _read_into(fd: int, view: memoryview, offset: int) -> int:
-    """Fill the view from that offset on; fewer bytes only at the end of the file."""
+    """Fill the view from an offset of the file on; fewer bytes only at the end of the file."""
     filled = 0
     while filled < len(view) and (got := os.preadv(fd, [view[filled:]], offset + filled)):
         filled += got

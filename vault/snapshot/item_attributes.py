@@ -1,4 +1,4 @@
-"""Reads the attributes of what a walk met and that has no content, or is a further name."""
+"""Reads attributes of items that have no content, or are a further name of a file."""
 
 import errno
 import os
@@ -13,12 +13,12 @@ from vault.snapshot.walk import SourceItem
 def read_attributes(
     item: SourceItem, problems: list[str], state: bytes = b""
 ) -> tuple[SourceItem, metadata.Xattrs | None]:
-    """What has an item's path now, if it is of its type, with its attributes.
+    """The item as it is now, if it still has its type, with its attributes.
 
     Args:
-        item: As the walk met it.
-        problems: Takes what can't be read of it.
-        state: It must be in this state, before and after.
+        item: The item as the walk met it.
+        problems: Collects attributes that can't be read.
+        state: The state that it must have, before and after; empty: any.
 
     Raises:
         OSError: It vanished, is of another type, can't be read, or is not in that state.
@@ -27,7 +27,7 @@ def read_attributes(
     assert met is not None
     fd, found = safe_open.open_described(item.full, met)
     try:
-        if item.type is EntryType.SYMLINK:  # what it points to is never written anew in place
+        if item.type is EntryType.SYMLINK:  # a symlink's target is never changed in place
             item = item._replace(stat=found, link=safe_open.read_link(b"", fd))
         elif not os.path.samestat(found, met):
             item = item._replace(stat=found)

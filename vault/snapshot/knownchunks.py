@@ -1,7 +1,7 @@
-"""What a host may believe of the chunk map, and how it learns it (I7, I10, docs/invariants.md).
+"""Which rows a host may have in its chunk map, and how it gets them (I7, I10, docs/invariants.md).
 
-Own PUTs are believed. Index objects are believed when a valid snapshot of a
-trusted writer of the domain lists them (`vault.repository.domainpacks`).
+The host believes its own PUTs. It believes an index object if a valid snapshot of a trusted
+writer of the domain lists it (`vault.repository.domainpacks`).
 """
 
 import contextlib
@@ -35,17 +35,17 @@ _HEADER_LENGTH = struct.Struct("<I")
 def refresh(
     repository: Repository, secrets: DomainSecrets, cache: Cache, bad: Collection[str]
 ) -> frozenset[str]:
-    """Learn of packs that this host did not store itself; forget what may not be relied on.
+    """Enter packs that other hosts stored; drop packs that must not be relied on.
 
     Args:
         repository: Read up to its head.
-        secrets: Of the domain.
-        cache: Its chunk map.
+        secrets: Those of the domain.
+        cache: The chunk map of the domain.
         bad: Hex ids of packs that were found wrong (I7).
 
     Returns:
-        Names of index objects that are missing or damaged: ignored, and not to be
-        listed any more (I10).
+        Names of index objects that are missing or damaged. They are ignored, and the next
+        snapshot must not list them (I10).
     """
     for first, last in distrusted_spans(repository.ledger, secrets.name):
         if cache.drop_listed(first, last):
@@ -69,9 +69,9 @@ def _load(
     listed: Listed,
     untrusted: Collection[str],
 ) -> bool:
-    """Enter what an index object says of packs that may be relied on; False if it is damaged.
+    """Enter the trusted packs of an index object; False if the object is damaged.
 
-    Of a chunk that lies in several packs the map keeps one place, which must be in one of them.
+    The map keeps one place of each chunk, so this must be in a pack that may be relied on.
     """
     try:
         data = repository.read(listed.ref)
@@ -104,13 +104,13 @@ def _row(entry: IndexEntry, seq: int) -> PackRow:
 
 
 def _untrusted_packs(repository: Repository) -> set[str]:
-    """Ids of packs that a prune plan names, or that only a distrusted writer vouches for."""
+    """Ids of packs that a prune plan names, or that only a distrusted writer listed."""
     doomed = {name.rpartition("/")[2] for name, _ in repository.planned_deletions()}
     return doomed | _distrusted_packs(repository)
 
 
 def _distrusted_packs(repository: Repository) -> set[str]:
-    """Ids of packs that came with snapshots made void by ``distrust_from``."""
+    """Ids of packs of snapshots that ``distrust_from`` made void."""
     ledger = repository.ledger
     distrusted: set[str] = set()
     for record in ledger.records:
@@ -139,7 +139,7 @@ def _packs_of(repository: Repository, record: Record) -> set[str]:
 
 
 def keep_unindexed(cache: Cache, number: int, entry: IndexEntry) -> None:
-    """Keep what an index object will say of a pack: a killed run stores none."""
+    """Keep the entry of a pack for an index object, as a run that is killed stores none."""
     cache.add_unindexed(number, _HEADER_LENGTH.pack(entry.header_length) + entry.directory.encode())
 
 
@@ -171,10 +171,10 @@ def learn_from_packs(
     bad: Collection[str],
     scratch: Path,
 ) -> int:
-    """Read the directories of packs that no index object told of; returns how many.
+    """Read the directories of packs that are in no index object; returns their number.
 
-    The next snapshot writes index objects for them. Packs that are bad, or can't be
-    read, are left out.
+    The next snapshot writes index objects for them. Bad packs, and packs that can't be read,
+    are skipped.
 
     Raises:
         WrongKeyError: The packs are not sealed to this key.

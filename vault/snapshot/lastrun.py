@@ -1,15 +1,15 @@
-"""The local list of a dataset's entries as last walked, beside which the next walk goes.
+"""The local list of a dataset's entries from the last walk, with which the next walk compares.
 
 With it the next run skips what did not change; losing it costs time only. A list is believed as
-a whole or not at all. What a walk going on has stored stands in `run_journal`.
+a whole or not at all. What an unfinished walk has stored is in `run_journal`.
 
 Records name packs by the cache's numbers. A mark of the cache (`vault.machine.chunkcache`), 16
-bytes, goes with them: where the cache does not know it, they say nothing.
+bytes, goes with them: if the cache does not know the mark, the numbers mean nothing.
 
 List: head (one JSON line) ‖ frame* ‖ grounds ‖ u64 where the grounds begin,
 frame = u32 length ‖ zstd(msgpack list of records), records ascending component-wise;
 grounds = zstd(msgpack list of the devices that the walk met). The head holds the mark,
-and the SHA-256 of all that is behind the head.
+and the SHA-256 of all bytes after the head.
 """
 
 import contextlib
@@ -55,9 +55,9 @@ _CTIME = operator.attrgetter("ctime")
 
 
 class EntryListWriter:
-    """Writes a list beside its place and puts it there when it is whole.
+    """Writes a list to a temporary file and puts it in its place once it is complete.
 
-    Use as a context manager: `commit` at the end, else nothing is left.
+    Use as a context manager. Call `commit` at the end; without it nothing is left.
     """
 
     def __init__(self, path: Path, head: ListHead) -> None:
@@ -96,7 +96,7 @@ class EntryListWriter:
             self._write(encoded)
 
     def _note_newest(self, device: int, records: Sequence[ListRecord]) -> None:
-        """A ctime that lies ahead is of a wrong clock: it says nothing of when the walk was."""
+        """Note the newest ctime, except one in the future, which a wrong clock set."""
         newest = max(records, key=_CTIME)
         if newest.dev != device or newest.ctime > self._began:
             fit = [each for each in records if each.dev == device and each.ctime <= self._began]
@@ -111,8 +111,8 @@ class EntryListWriter:
         """Put the list in its place, durably.
 
         Args:
-            mark: Of the cache whose pack numbers the records use.
-            met: What the devices were that the walk met.
+            mark: The mark of the cache whose pack numbers the records use.
+            met: The file system of each device that the walk met.
 
         Raises:
             LocalError: It can't be written; the former list stays.
@@ -136,7 +136,7 @@ class EntryListWriter:
         ]
 
     def records(self) -> Iterator[ListRecord]:
-        """What was added so far.
+        """The records added so far.
 
         Raises:
             LocalError: It can't be written or read back.
@@ -175,7 +175,7 @@ class EntryListReader:
 
     @classmethod
     def open(cls, path: Path, expected: ListHead, numbers: NumberGiver) -> tuple[Self | None, str]:
-        """The list, or None and why it is of no use ("" where there is none yet)."""
+        """The list; or None and why it can't be used ("" if there is none yet)."""
         try:
             file = path.open("rb")
         except FileNotFoundError:
@@ -202,7 +202,7 @@ class EntryListReader:
         """The devices that the walk met.
 
         Raises:
-            FormatError: Its digest was right, yet they can't be parsed.
+            FormatError: They can't be parsed, although the digest is right.
             LocalError: It can't be read.
         """
         size = os.fstat(self._file.fileno()).st_size - _OFFSET.size - self._end
@@ -213,10 +213,10 @@ class EntryListReader:
             raise FormatError("entry list has malformed grounds", found=str(error)[:120]) from error
 
     def records(self) -> Iterator[ListRecord]:
-        """All records, ascending component-wise; about 1 MiB of them in memory.
+        """All records, ascending component-wise; memory holds about 1 MiB of them.
 
         Raises:
-            FormatError: Its digest was right, yet it can't be parsed.
+            FormatError: They can't be parsed, although the digest is right.
             LocalError: It can't be read.
         """
         at = self._start
@@ -238,7 +238,7 @@ class EntryListReader:
 
 
 class Joiner:
-    """Meets a sorted walk with sorted records: both are gone through once."""
+    """Joins a sorted walk with sorted records, reading each of them once."""
 
     def __init__(self, records: Iterable[ListRecord]) -> None:
         self._records = iter(records)
@@ -259,6 +259,6 @@ class Joiner:
 
 
 def _end_of_records(file: IO[bytes]) -> int:
-    """Where the grounds of a list with the right digest begin."""
+    """The place where the grounds begin, in a list with the right digest."""
     file.seek(-_OFFSET.size, os.SEEK_END)
     return int(_OFFSET.unpack(file.read(_OFFSET.size))[0])

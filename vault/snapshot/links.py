@@ -1,8 +1,8 @@
-"""Which names are of one file (I12, docs/invariants.md): an inode number alone proves nothing.
+"""Finds names of one file (I12, docs/invariants.md): an inode number alone proves nothing.
 
-An inode that is freed is given out again, also within a run, and some file systems show
-one number for two files. So a name is a link of an earlier one only if what was read of
-both is one inode in one state; where even that proves too little, both contents are compared.
+A freed inode number is given out again, even within a run, and some file systems show one number
+for two files. So a name is a link to an earlier one only if both were read as one inode in one
+state. Where even that proves too little, the contents are compared.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ import msgspec
 from vault.format.entry_encoding import decode_entry
 from vault.snapshot.list_records import ListRecord
 
-_TICK_NS = 2 * 10**9  # no file system that has hard links writes its times by a coarser clock
+_TICK_NS = 2 * 10**9  # no file system with hard links has coarser times
 _DIGEST = 32  # bytes
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def state_of(stat: os.stat_result) -> bytes:
-    """The inode and its state: changes with the content, the attributes, and the names."""
+    """The inode and its state; this changes with the content, the attributes, and the names."""
     return b"%x.%x.%x.%x.%x.%x.%x.%x" % (
         stat.st_dev,
         stat.st_ino,
@@ -35,7 +35,7 @@ def state_of(stat: os.stat_result) -> bytes:
 
 
 def contents_of(record: ListRecord) -> bytes:
-    """32 bytes that differ wherever contents or extended attributes of two files do."""
+    """32 bytes that differ if the contents or extended attributes of two files do."""
     entry = decode_entry(record.canonical, record.extra)
     return hashlib.sha256(_encode((entry.sha256, entry.tree_hash, entry.xattrs))).digest()
 
@@ -45,11 +45,11 @@ class First(NamedTuple):
 
     path: bytes
     contents: bytes  # `contents_of`
-    is_sure: bool  # whatever is in the same state has this content
+    is_sure: bool  # the same state proves the same content
 
 
 class Links:
-    """Files with several names that a run has met; some 200 bytes for each.
+    """Files with several names that a run has met; takes some 200 bytes for each.
 
     Args:
         invents_inodes: Whether the inode numbers of a device may be made up.
@@ -62,18 +62,18 @@ class Links:
         self._first: dict[bytes, bytes] = {}
 
     def meet(self, state: bytes) -> bool:
-        """Note a file that the walk met; whether one in that state was met before."""
+        """Note a file that the walk met; returns whether one in that state was met before."""
         known = state in self._first
         if not known:
             self._first[state] = b""
         return known
 
     def stored(self, state: bytes, record: ListRecord) -> None:
-        """Note that the tree has what was read of a file in that state.
+        """Note that the tree has the content that was read of a file in that state.
 
-        One state is not surely one content if inode numbers are made up, or if the last
-        change was so young when the file was read that another file may have got the
-        number, and the times, since.
+        One state may stand for two contents if inode numbers are made up, or if the file was
+        read so soon after its last change that another file may have got the same number and
+        times since.
         """
         if not self._first.get(state):
             young = max(record.mtime, record.ctime) + _TICK_NS >= record.read_ns

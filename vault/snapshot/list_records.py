@@ -1,7 +1,7 @@
-"""Records of the entries that a run walked, as its list and its journal hold them.
+"""Records of the entries that a run walked, for its list and its journal.
 
-A record names packs by the cache's numbers. A head says whose records they are; frames of
-records are compressed.
+A record names packs by the cache's numbers. A head says which dataset and source the records
+are of; frames of records are compressed.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from vault.machine.chunkcache import MARK
 from vault.machine.filesystems import FileSystem
 from vault.model import sort_key
 
-_FORMAT = 4  # since then it says what the walk met
+_FORMAT = 4  # 4: with the devices that the walk met
 _FRAME = 1 << 20  # bytes of records, before compression, that fill a frame
 MAX_FRAME = 256 << 20  # bytes; a record names every pack of a huge file
-_MAX_HEAD = 2 << 20  # bytes; the sources, which a tree header holds too, are in base64
+_MAX_HEAD = 2 << 20  # bytes; the sources are in base64
 FRAME_LEVEL = 1
 FRAME_LENGTH = struct.Struct("<I")
 _NO_MARK = bytes(MARK)
@@ -33,20 +33,20 @@ _NO_DIGEST = "0" * 64
 
 
 class NumberGiver(Protocol):
-    """Who gave the pack numbers: `vault.machine.chunkcache.Cache`."""
+    """Issues pack numbers: `vault.machine.chunkcache.Cache`."""
 
     def mark(self) -> bytes:
-        """Stands for every number handed out so far; 16 bytes."""
+        """A mark for all numbers issued so far; 16 bytes."""
 
     def knows(self, mark: bytes) -> bool:
-        """Whether the numbers handed out up to a mark stand for what they did then."""
+        """Whether the numbers issued up to a mark still mean the same packs."""
 
 
 class ListRecord(msgspec.Struct, array_like=True, gc=False):
-    """One entry with what tells whether it changed since, and the packs it needs.
+    """One entry, with the packs it needs and what shows whether it has changed since.
 
-    Only ``packs`` is ever changed, as it is known after the rest, and ``dev``: a file system
-    may come back under another number.
+    Only two fields are changed later: ``packs``, which is known after the rest, and ``dev``, as
+    a file system may come back under another number.
     """
 
     path: bytes
@@ -57,12 +57,12 @@ class ListRecord(msgspec.Struct, array_like=True, gc=False):
     dev: int
     read_ns: int  # when the file was last read: ns since 1970 by this host's clock; 0: never
     packs: bytes  # cache numbers of its packs, u32 little-endian, each once
-    canonical: bytes  # of the tree entry
-    extra: bytes  # of the tree entry
+    canonical: bytes  # part of the tree entry
+    extra: bytes  # part of the tree entry
 
 
 class Top(msgspec.Struct, frozen=True, array_like=True):
-    """What a walk begins with."""
+    """The directory at which a walk begins."""
 
     device: int = 0
     inode: int = 0
@@ -74,33 +74,33 @@ class Ground(msgspec.Struct, frozen=True, array_like=True):
 
     device: int
     file_system: FileSystem
-    newest: int = 0  # ns: newest ctime of an entry on it, of those before the walk began; 0: none
-    path: bytes = b""  # of that entry, in the tree
+    newest: int = 0  # ns: newest ctime on it before the walk began; 0: none
+    path: bytes = b""  # the path of that entry in the tree
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ListHead:
-    """Whose list it is. ``repository``, ``dataset`` and ``generation`` decide if it may be used."""
+    """What a list is of; ``repository``, ``dataset``, ``generation`` decide if it can be used."""
 
     repository: str  # id, hex
     dataset: str
-    generation: str  # of the cache that gave the pack numbers
+    generation: str  # that of the cache that issued the pack numbers
     key: bytes = dataclasses.field(repr=False)  # the tree's commitment key, kept from run to run
     sources: tuple[bytes, ...]  # absolute PATHs
     created: str  # RFC 3339, start of the run
     top: Top = dataclasses.field(default_factory=Top)
 
     def difference(self, other: Self) -> str:
-        """Why a list with the ``other`` head is no use for this one; empty if it is."""
+        """Why a list with the ``other`` head can't be used for this one; empty if it can."""
         for name in ("repository", "dataset", "generation"):
             if getattr(self, name) != getattr(other, name):
                 return f"it is of another {name}"
         return ""
 
     def other_source(self, other: Self) -> str:
-        """Why a journal with the ``other`` head is no use for this one; empty if it is.
+        """Why a journal with the ``other`` head can't be used for this one; empty if it can.
 
-        One has no newest ctime, so it is good only where its file system still is.
+        A journal has no newest ctime, so it can be used only on the same file system.
         """
         if self.sources != other.sources or self.top.inode != other.top.inode:
             return "it is of another PATH"
@@ -117,14 +117,14 @@ _top_decoder = msgspec.msgpack.Decoder(Top)
 
 
 class RecordBatch:
-    """Records that will make a frame."""
+    """Collects records for frames."""
 
     def __init__(self) -> None:
         self._records: list[ListRecord] = []
         self._size = 0
 
     def add(self, records: Iterable[ListRecord]) -> Iterator[bytes]:
-        """The compressed frames that these fill."""
+        """Add records; yields the compressed frames that they fill."""
         for record in records:
             self._records.append(record)
             self._size += 64 + len(record.canonical) + len(record.extra) + len(record.packs)
@@ -132,7 +132,7 @@ class RecordBatch:
                 yield self.take()
 
     def take(self) -> bytes:
-        """The compressed frame; empty without records."""
+        """The compressed frame of the remaining records; empty if there are none."""
         if not self._records:
             return b""
         encoded = compress(encode_packed(self._records), FRAME_LEVEL)
@@ -142,7 +142,7 @@ class RecordBatch:
 
 
 def latest_of(streams: list[Iterable[ListRecord]]) -> Iterator[ListRecord]:
-    """Merge ascending streams; of equal paths the one of the first stream."""
+    """Merge ascending streams; of records with one path, that of the first stream."""
     previous: bytes | None = None
     # heapq.merge keeps the streams' order among equal keys
     for record in heapq.merge(*streams, key=lambda record: sort_key(record.path)):
@@ -152,7 +152,7 @@ def latest_of(streams: list[Iterable[ListRecord]]) -> Iterator[ListRecord]:
 
 
 def encode_head(head: ListHead, digest: str = _NO_DIGEST, mark: bytes = _NO_MARK) -> bytes:
-    """One line; its length does not depend on digest and mark."""
+    """The head, one line; its length does not depend on digest and mark."""
     fields = {
         "created": head.created,
         "dataset": head.dataset,
@@ -169,10 +169,10 @@ def encode_head(head: ListHead, digest: str = _NO_DIGEST, mark: bytes = _NO_MARK
 
 
 def read_head(file: IO[bytes]) -> tuple[ListHead, str, bytes]:
-    """Head, digest and mark; the file stands behind the head.
+    """Head, digest and mark; the file is then positioned after the head.
 
     Raises:
-        FormatError: No such head.
+        FormatError: The head is missing or malformed.
     """
     line = file.readline(_MAX_HEAD)
     if not line.endswith(b"\n"):
@@ -227,7 +227,7 @@ def local_errors_of(path: Path) -> Iterator[None]:
 
 
 def create_private(path: Path) -> IO[bytes]:
-    """A new file for its owner's eyes only: it holds names and a key."""
+    """A new file that only its owner can read, as it holds names and a key."""
     path.unlink(missing_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return named_file(path, os.open(path, flags, 0o600))

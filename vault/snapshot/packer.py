@@ -1,6 +1,6 @@
 """New chunks into blocks, blocks into packs, packs into the store (docs/design.md "Snapshot").
 
-One thread calls `Packer`; sealing and uploads run on the executors it is handed.
+One thread calls `Packer`; sealing and uploads run on the executors given to it.
 Blocks enter a pack in the order of their counters, packs are closed when full,
 and a pack counts as stored only after its row is in the cache.
 """
@@ -23,7 +23,7 @@ from vault.repository.repository import Repository
 from vault.snapshot.knownchunks import keep_unindexed
 from vault.storage.names import pack_name
 
-MAX_PENDING_BLOCKS = 8  # sealed ahead of the pack that takes them; bounds memory
+MAX_PENDING_BLOCKS = 8  # blocks sealed before they enter their pack; bounds memory
 MAX_PACK_CHUNKS = 65_536 - MAX_BLOCK_CHUNKS  # docs/format.md 10
 
 
@@ -38,7 +38,7 @@ class _OpenPack:
         self.chunks = 0
 
     def take_sealed(self, limit: int) -> None:
-        """Add blocks in order: those that are ready, and until ``limit`` are pending."""
+        """Add the blocks that are ready, in order; wait until at most ``limit`` are pending."""
         while self.pending and (len(self.pending) > limit or self.pending[0].done()):
             block = self.pending.popleft().result()
             self.pending_size -= block.raw
@@ -51,7 +51,7 @@ class _OpenPack:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _StoredPack:
-    """What an upload hands back; the bytes themselves are gone."""
+    """The result of an upload, without the bytes of the pack."""
 
     number: int
     entry: IndexEntry
@@ -63,12 +63,12 @@ class Packer:
 
     Args:
         repository: Where packs go.
-        session: The run's session; every pack draws its own salt from it.
+        session: The run's session; each pack has a salt of its own.
         kind: DATA or TREE.
         cache: Gets a row for every stored pack.
         workers: Executors.
         level: zstd level.
-        need: Until when a pack stored now must be locked at least; asked for each.
+        need: Returns until when a pack stored now must be locked; called for each pack.
     """
 
     def __init__(
@@ -96,12 +96,14 @@ class Packer:
         self._block_size = 0  # bytes of `_block` that are used
         self._open: _OpenPack | None = None
         self._uploads: deque[Future[_StoredPack]] = deque()
-        self._pending: dict[bytes, int] = {}  # chunk id -> pack number, until it is in the cache
+        self._pending: dict[
+            bytes, int
+        ] = {}  # chunk id -> number of its pack, until the cache has it
         self.stored: set[int] = set()  # packs of this run, by number
         self.stored_bytes = 0
 
     def find(self, chunk_id: bytes) -> int | None:
-        """The number of the pack of this run that is to hold the chunk."""
+        """The number of this run's pack that will hold the chunk; None if there is none."""
         return self._pending.get(chunk_id)
 
     def add(self, chunk_id: bytes, piece: Buffer) -> int:
@@ -115,7 +117,7 @@ class Packer:
         number = (self._open or self._begin_pack()).number
         if not start:
             self._block = bytearray(max(size, self._parameters.block_size))
-        # copied at once: a piece is a view of a buffer that is much larger, and used again
+        # copied at once: a piece is a view of a much larger buffer that is used again
         memoryview(self._block)[start : start + size] = piece
         self._ids.append(chunk_id)
         self._lengths.append(size)
@@ -185,7 +187,7 @@ class Packer:
         return _StoredPack(number=number, entry=entry, locked_until=until)
 
     def _record(self, upload: Future[_StoredPack]) -> None:
-        """Make a stored pack known: only now may anything rely on it."""
+        """Enter a stored pack into the cache; only from now on may anything rely on it."""
         pack = upload.result()
         entry = pack.entry
         row = PackRow(
@@ -205,7 +207,7 @@ class Packer:
 
 
 def pack_numbers(numbers: Sequence[int]) -> bytes:
-    """Unique pack numbers as the entry list keeps them: u32 little-endian."""
+    """Pack numbers, each once, in the form of the entry list: u32 little-endian."""
     if len(numbers) == 1:
         return numbers[0].to_bytes(4, "little")
     return b"".join(number.to_bytes(4, "little") for number in sorted(set(numbers)))

@@ -1,7 +1,7 @@
-"""What is too large to be read whole: piece by piece, so that memory is bounded by the piece.
+"""Reads large files and streams piece by piece, so that memory is bounded by the piece.
 
-One thread reads pieces and hashes them as parts of the file; another cuts the piece before
-into chunks and hashes those. Both passes take about as long.
+One thread reads pieces and hashes them as parts of the file. Another cuts the previous piece into
+chunks and hashes those. Both take about as long.
 """
 
 import hashlib
@@ -14,55 +14,55 @@ from vault.format.chunker import Chunker, ChunkSizes
 from vault.model import Buffer
 
 PIECE = 4 * 1_048_576  # bytes
-_BUFFERS = 3  # one is filled, one is cut, and of one the chunks are being stored
+_BUFFERS = 3  # one is filled, one is cut, the chunks of one are stored
 
 
 class ContentDigest(Protocol):
-    """Takes a content in order: a SHA-256 or a `TreeHash`."""
+    """Hashes a content in order: a SHA-256 or a `TreeHash`."""
 
     def update(self, data: Buffer, /) -> None:
         """Add the next bytes."""
 
     def digest(self) -> bytes:
-        """32 bytes, of all that was added."""
+        """The digest of all that was added: 32 bytes."""
 
 
 class Part(NamedTuple):
-    """Bytes that were read, and hashed as the file's or are about to be."""
+    """Bytes that were read; they are hashed as part of the file now or soon."""
 
     buffer: memoryview  # they begin at `Pieces.room`
     size: int
-    ends: bool  # what follows is no continuation: a hole, or nothing
+    ends: bool  # a hole or the end follows
     is_last: bool
 
 
 class BufferPool:
-    """Buffers for one file at a time: fresh memory would be zeroed, page by page."""
+    """Buffers that are used again, as the kernel zeroes fresh memory page by page."""
 
     def __init__(self) -> None:
         self._buffers: list[bytearray] = []
 
     def take(self, size: int) -> bytearray:
-        """One of at least so many bytes, whatever is in it."""
+        """A buffer of at least ``size`` bytes, with any content."""
         buffer = self._buffers.pop() if self._buffers else bytearray()
         return buffer if len(buffer) >= size else bytearray(size)
 
     def give_back(self, buffer: bytearray) -> None:
-        """Have it used again."""
+        """Return a buffer to the pool."""
         self._buffers.append(buffer)
 
 
 class Pieces:
-    """Cuts a file or stream; `read_piece` is called by one thread at a time. To be closed.
+    """Cuts a file or stream; one thread at a time calls `read_piece`. Must be closed.
 
-    Reading begins at once, so whatever `_read` needs is set before.
+    Reading begins in `__init__`, so a subclass first sets what its `_read` needs.
 
     Args:
-        sizes: Of chunks.
-        chunk_id: Gives the id of the chunk with a SHA-256.
-        pool: Where buffers come from.
-        piece: Bytes of a part at most.
-        digest: Takes what is read.
+        sizes: Sizes of chunks.
+        chunk_id: Returns the id of the chunk with a SHA-256.
+        pool: Gives buffers.
+        piece: The most bytes of a part.
+        digest: Hashes what is read.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class Pieces:
         self._is_closed = False
         self._chunk_id = chunk_id
         self._chunker = Chunker(sizes)
-        self._room = sizes.max  # bytes of each buffer before its part: what was left of the last
+        self._room = sizes.max  # bytes before the part in a buffer, for the rest of the last part
         self._piece = piece
         self._pool = pool
         self._tail = b""
         self._free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()  # None: stop
-        self._held: list[bytearray] = []  # by who cuts and who stores
+        self._held: list[bytearray] = []  # buffers whose chunks are cut or stored
         self._parts: queue.SimpleQueue[Part | BaseException | None] = queue.SimpleQueue()
         self._hash = digest
         for _ in range(_BUFFERS):
@@ -91,7 +91,7 @@ class Pieces:
         self._thread.start()
 
     def read_piece(self) -> tuple[list[bytes], list[memoryview]]:
-        """The next chunks: ids and bytes, which stay until the call after the next one.
+        """Ids and bytes of the next chunks; the bytes stay valid until the call after the next one.
 
         `done` is set with the last of them.
 
@@ -112,16 +112,16 @@ class Pieces:
         return self._cut(part)
 
     def digest(self) -> bytes:
-        """Of all that was read; waits until it is hashed."""
+        """The digest of all that was read; waits until that is hashed."""
         self._thread.join()
         return self._hash.digest()
 
     def close(self) -> None:
-        """Stop reading; may be called twice. No chunk is looked at any more."""
+        """Stop reading; may be called twice. Chunks must not be used afterwards."""
         self._is_closed = True
         self._free.put(None)
         self._thread.join()
-        if not self.done:  # somebody may still be waiting, or cutting what is in a buffer
+        if not self.done:  # a thread in `read_piece` may still wait, or cut a buffer
             self._parts.put(None)
             return
         while not self._free.empty():
@@ -135,7 +135,7 @@ class Pieces:
         raise NotImplementedError
 
     def _take(self) -> memoryview | None:
-        """A buffer to be filled from `_room` on, once there is one; None: nobody wants it."""
+        """Wait for a free buffer, to be filled from `_room` on; None after the consumer stopped."""
         buffer = self._free.get()
         return None if buffer is None else memoryview(buffer)
 
@@ -153,7 +153,7 @@ class Pieces:
             for part in self._read():
                 self._parts.put(part)
             self._parts.put(None)
-        except BaseException as error:  # noqa: BLE001 - handed on to who takes the parts
+        except BaseException as error:  # noqa: BLE001 - handed on to the consumer
             self._parts.put(error)
 
 

@@ -16,7 +16,7 @@ from vault.snapshot.walk import LeftOut, SourceItem
 
 
 class PreviewAction(StrEnum):
-    """What would be done with one thing."""
+    """What a snapshot would do with one thing."""
 
     READ = "read"
     UNCHANGED = "unchanged"  # since the last snapshot on this host
@@ -48,8 +48,8 @@ def preview(
         paths: The sources.
         rules: What to leave out.
         last: The entry list of the run before, ascending.
-        grounds: What it proves.
-        usable: Whether a pack may be relied on.
+        grounds: What that list proves.
+        usable: Returns whether a pack may be relied on.
 
     Raises:
         ConfigError: The source is not as required.

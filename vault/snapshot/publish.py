@@ -1,4 +1,4 @@
-"""From stored packs to a published manifest: I1, I2, I3, I4 and I7 (docs/invariants.md).
+"""Publishes a snapshot whose packs are stored: I1, I2, I3, I4 and I7 (docs/invariants.md).
 
 Order of writes: index objects, inventory, locks of everything needed, manifest.
 """
@@ -34,11 +34,11 @@ from vault.storage.names import PACKS, index_name, inventory_name, pack_name
 _log = logging.getLogger(__name__)
 
 INDEX_PACKS = 64  # packs in one new index object (docs/design.md "Objects")
-INDEX_SIZE = 8 << 20  # bytes of its raw, which is held a few times over: bounds memory
+INDEX_SIZE = 8 << 20  # raw bytes of one, of which memory holds a few copies
 
 
 class PacksGoneError(Exception):
-    """Packs this run relies on are absent to writers (I7); the run starts again."""
+    """Packs that this run relies on are absent to writers (I7); the run starts again."""
 
     def __init__(self, numbers: Iterable[int]) -> None:
         super().__init__("reused packs are gone")
@@ -54,7 +54,7 @@ class NeededPack:
 
     @property
     def ref(self) -> ObjectRef:
-        """As an inventory names it."""
+        """The pack as an inventory names it."""
         return ObjectRef(
             name=pack_name(self.row.pack_id),
             sha256=Digest(self.row.pack_id),
@@ -65,11 +65,11 @@ class NeededPack:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """What a finished run hands over to be published."""
+    """The result of a finished run, to be published."""
 
-    body: SnapshotBody  # inventory, until and previous are filled in here
+    body: SnapshotBody  # the publisher fills in inventory, until and previous
     packs: Sequence[NeededPack]
-    stored: frozenset[int]  # numbers of those that this run stored
+    stored: frozenset[int]  # numbers of packs that this run stored
     new_index: Sequence[ObjectRef]
     retention: timedelta
     started: datetime
@@ -100,7 +100,7 @@ class Publisher:
         self._extended: set[int] = set()  # numbers of packs whose locks this run extended
 
     def store_index(self, entries: Iterable[IndexEntry]) -> list[ObjectRef]:
-        """Store index objects for new packs; a cache, so the minimum lock is enough."""
+        """Store index objects for new packs, with the shortest lock, as they are only a cache."""
         parts = packindex.partition(entries, packs=INDEX_PACKS, limit=INDEX_SIZE)
         return [self._store_index_object(part) for part in parts]
 
@@ -118,7 +118,7 @@ class Publisher:
 
         Raises:
             PacksGoneError: Some of the packs can't be relied on; nothing was published.
-            LedgerMovedError: Others won every attempt to append.
+            LedgerMovedError: Other writers won every attempt to append.
         """
         now = self._repository.clock()
         until = locking.snapshot_until(publication.started, publication.retention, now)
@@ -127,7 +127,7 @@ class Publisher:
         except RetentionError as error:
             if self._repository.clock() < until:
                 raise
-            raise PacksGoneError(()) from error  # suspended so long that all dates lie behind us
+            raise PacksGoneError(()) from error  # the host was suspended until all dates had passed
 
     def _publish(self, publication: Publication, until: datetime) -> Record:
         repository = self._repository
@@ -136,7 +136,7 @@ class Publisher:
         refs = [pack.ref for pack in publication.packs]
         enrolled = self._enrolled_domain()
         domain = domain_ref(enrolled)
-        read_domain(repository, enrolled)  # no restore without it, and no later step looks at it
+        read_domain(repository, enrolled)  # restores need it; no later step would notice its loss
         base, base_ref = self._base(publication.body.dataset, [*refs, domain])
         in_use = self._index_in_use(publication.new_index)
         text = inventory.encode([*refs, domain], in_use, base, base_ref)
@@ -169,9 +169,9 @@ class Publisher:
         needed: Sequence[ObjectRef],
         publication: Publication,
     ) -> Draft:
-        """The statement, with I4's checks against the ledger it is to extend."""
+        """The statement, checked as I4 asks against the ledger that it extends."""
         if distrusted_spans(ledger, self._domain.name) != self._spans:
-            raise PacksGoneError(())  # whom to believe has changed meanwhile
+            raise PacksGoneError(())  # other writers are distrusted than at the start
         if self._is_late(body.until, publication.retention):
             raise PacksGoneError(())
         bad = ledger.bad_packs()
@@ -182,7 +182,7 @@ class Publisher:
             packs = publication.packs
             raise PacksGoneError(pack.number for pack in packs if self._are_doomed([pack.ref]))
         if self._unsure_of(publication):
-            raise PacksGoneError(())  # such a plan was not there when locks were extended
+            raise PacksGoneError(())  # the plan came after the locks were extended
         last = ledger.snapshots(body.dataset)
         body = replace_body(body, previous=last[-1].seq if last else None)
         digest = Digest.parse(body.inventory.sha256)
@@ -191,7 +191,7 @@ class Publisher:
         )
 
     def _is_late(self, until: datetime, retention: timedelta) -> bool:
-        """Whether the host was suspended since ``until`` was set: it would promise too little."""
+        """Whether the host was suspended since ``until`` was set, so that it is too early now."""
         return self._repository.clock() > until - retention + locking.RUN_MARGIN
 
     # --- what is needed, and its locks ---
@@ -202,14 +202,14 @@ class Publisher:
         return any((ref.name, ref.version) in planned for ref in refs)
 
     def _unsure_of(self, publication: Publication) -> list[int]:
-        """Packs that a plan may doom which can't be read, and that no lock of this run keeps."""
+        """Packs without a lock of this run, which an unreadable prune plan may name."""
         if not self._repository.unreadable_plans():
             return []
         sure = publication.stored | self._extended
         return [pack.number for pack in publication.packs if pack.number not in sure]
 
     def _check_present(self, packs: Sequence[NeededPack]) -> None:
-        """Without locks nothing but a look proves that reused packs are still there (I1)."""
+        """Without locks, check in the store that reused packs are still there (I1)."""
         if self._repository.parameters.lock_mode is not LockMode.NONE:
             return
         listed = self._repository.store.versions(PACKS)
@@ -247,7 +247,7 @@ class Publisher:
             raise PacksGoneError(gone)
 
     def lock_substitutes(self, mendings: Sequence[Mending]) -> list[Mending]:
-        """Lock what older snapshots need instead of bad packs; returns what is so locked."""
+        """Lock the substitutes of bad packs; returns the mendings whose packs are all locked."""
         needs: dict[int, datetime] = {}
         for each in mendings:
             for number in each.numbers:
@@ -273,7 +273,7 @@ class Publisher:
         return [NeededPack(number=number, row=row) for number, row in rows if row is not None]
 
     def _lock_pack(self, pack: NeededPack, until: datetime) -> datetime | None:
-        """The end of the lock afterwards; None when the pack counts as absent (I7)."""
+        """Lock a pack; returns the end of its lock, or None if the pack counts as absent (I7)."""
         try:
             if not locking.reusable(self._locked_until(pack), self._repository.clock()):
                 return None
@@ -282,7 +282,7 @@ class Publisher:
             return None
 
     def _locked_until(self, pack: NeededPack) -> datetime:
-        """Own PUTs and extends are believed; what an index says is asked of the store."""
+        """The end of a lock: known from own PUTs and extends, otherwise asked of the store."""
         if pack.row.locked_until:
             return datetime.fromtimestamp(pack.row.locked_until, UTC)
         status = self._repository.store.status(pack.ref.name, pack.ref.version)
@@ -300,7 +300,7 @@ class Publisher:
                 self._lock_elsewhere(ref, until)
 
     def _lock_elsewhere(self, ref: ObjectRef, until: datetime) -> None:
-        """Lock another version of the same bytes, or store one where locks are never extended."""
+        """Lock another version of the same bytes; store one if locks are never extended."""
         try:
             self._repository.lock_until(self._relocated(ref), until)
         except (ObjectNotFoundError, MissingObjectError):
@@ -316,7 +316,7 @@ class Publisher:
         Raises:
             IntegrityError: No version has them.
         """
-        self._repository.read(ref)  # says what is wrong if no version has the bytes
+        self._repository.read(ref)  # raises the reason if no version has the bytes
         other = self._repository.objects.right_version(ref, pinned=False)
         return dataclasses.replace(ref, version=other.version)
 
@@ -330,10 +330,10 @@ class Publisher:
     def _base(
         self, dataset: str, objects: Sequence[ObjectRef]
     ) -> tuple[Inventory | None, ObjectRef | None]:
-        """The dataset's last inventory, or one that it builds on, to write what differs from it.
+        """The inventory to build a delta on: the dataset's last one, or a base of that.
 
-        None where it can't be relied on: it is damaged, ran out like a pack (I7)
-        or is, or may be, about to be pruned (I4). The new one is then written in full.
+        None if it can't be relied on: it is damaged, its lock ran out too long ago (I7), or a
+        prune plan names it or may name it (I4). The new inventory is then written in full.
         """
         previous = self._repository.ledger.snapshots(dataset)
         if not previous or self._repository.unreadable_plans():
@@ -367,7 +367,7 @@ class Publisher:
         return sorted(in_use.values())
 
     def _open_index(self, ref: ObjectRef) -> list[IndexEntry]:
-        """What an index object says; a bad one is left out of the merge (I10)."""
+        """The entries of an index object to merge; none if it is damaged (I10)."""
         try:
             data = self._repository.read(ref)
             return packindex.open_index(data, self._domain.index_key, self._repository.id)

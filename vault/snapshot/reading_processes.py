@@ -1,7 +1,7 @@
-"""Files of a snapshot that are read whole, by this process and by others beside it (ADR 0012).
+"""Reads files of a snapshot whole, in this process and in helping processes (ADR 0012).
 
-What Python does for every file would otherwise be one thread's work, however many
-processors there are. A process leaves the bytes in memory that both have mapped.
+Otherwise one thread would do the Python work for all files, however many processors there are.
+A helping process leaves the bytes in memory that both processes have mapped.
 """
 
 import contextlib
@@ -17,15 +17,15 @@ from vault.snapshot.list_records import ListRecord
 from vault.snapshot.pieces import split_pieces
 
 BATCH_SIZE = 4 * 1_048_576  # bytes of files in one batch, before its last file
-_ROOMS = 3  # that wait to be used again: fresh memory would be zeroed, page by page
-ROOM = BATCH_SIZE + SMALL_FILE + 1  # bytes that a batch may have; one shows that the last ends
+_ROOMS = 3  # kept to be used again, as the kernel zeroes fresh memory
+ROOM = BATCH_SIZE + SMALL_FILE + 1  # bytes for a batch; one more shows the end of the last file
 
 BatchContents: TypeAlias = Sequence[ReadContent | None]
 _Helper: TypeAlias = Helper[bytes, bytes]  # lists of `ToRead`; of `_Sent`
 
 
 class _Sent(msgspec.Struct, array_like=True, gc=False):
-    """`ReadContent` on its way: ids as one string, and lengths instead of pieces."""
+    """`ReadContent` for sending: ids in one string, and lengths instead of pieces."""
 
     outcome: ReadOutcome
     record: ListRecord | None
@@ -44,11 +44,11 @@ _decode_request = msgspec.msgpack.Decoder(list[ToRead]).decode
 
 
 class WholeFiles:
-    """Has batches read by whoever has time.
+    """Hands each batch to an idle helper, or reads it here.
 
     Args:
         reader: Reads files.
-        helpers: Processes, of `sharing`; may be none.
+        helpers: Processes that `sharing` began; may be empty.
     """
 
     def __init__(self, reader: FileReader, helpers: "Sequence[_Helper]") -> None:
@@ -57,7 +57,7 @@ class WholeFiles:
         self._rooms: deque[bytearray] = deque(maxlen=_ROOMS)  # to be used again
 
     def begin(self, items: Sequence[ToRead]) -> "PendingRead":
-        """Have a batch read; batches are to be taken in the order in which they were begun."""
+        """Begin to read a batch; take batches in the order in which they were begun."""
         request = _encode(items) if self._helpers else b""
         for helper in self._helpers:
             if helper.offer(request):
@@ -65,10 +65,10 @@ class WholeFiles:
         return self.read(items)
 
     def read(self, items: Sequence[ToRead]) -> "PendingRead":
-        """Read a batch at once, in whatever thread this is."""
-        size = sum(item.st_size for item in items) + 1  # with what shows that the last one ends
+        """Read a batch at once, in the calling thread."""
+        size = sum(item.st_size for item in items) + 1  # one more shows the end of the last file
         try:
-            room = self._rooms.popleft()  # some threads do so
+            room = self._rooms.popleft()  # several threads take rooms
         except IndexError:
             room = bytearray()
         if len(room) < size:
@@ -78,18 +78,18 @@ class WholeFiles:
 
 
 class PendingRead(Protocol):
-    """A batch of files that is being read, or was."""
+    """A batch of files that is being read, or has been."""
 
     @property
     def ready(self) -> bool:
-        """Whether nobody would have to wait."""
+        """Whether `contents` returns at once."""
 
     def contents(self) -> "contextlib.AbstractContextManager[BatchContents]":
-        """Each file in order; None for one that has grown. Pieces are valid within the block."""
+        """Each file's content, in order; None for one that has grown. Valid within the block."""
 
 
 class _Here:
-    """One that was read by this process."""
+    """A batch that this process has read."""
 
     ready = True
 
@@ -105,7 +105,7 @@ class _Here:
 
 
 class _Elsewhere:
-    """One that a helper reads."""
+    """A batch that a helper reads."""
 
     def __init__(self, helper: _Helper) -> None:
         self._helper = helper
@@ -124,9 +124,9 @@ class _Elsewhere:
 
 @contextlib.contextmanager
 def sharing(reader: FileReader, processes: int) -> Iterator[WholeFiles]:
-    """Begin with as many processes as wanted, or as the system allows; they end with the block.
+    """Begin as many processes as wanted, or as the system allows; they end with the block.
 
-    To be entered while the workers have no work (`vault.machine.processes.declare_quiet`).
+    Enter it while the workers have no work (`vault.machine.processes.declare_quiet`).
     """
     with contextlib.ExitStack() as stack:
         yield WholeFiles(reader, start(stack, processes, _starter(reader)))

@@ -1,7 +1,8 @@
-"""What a source's entries become: records for the tree, the entry list and the journal.
+"""Turns a source's entries into records for the tree, the entry list and the journal.
 
-Pure. One function for each kind of entry, whoever has read it. What leaves here keeps
-the rules that readers have (I11): it is mended, or it is a problem of that one file.
+Pure. One function for each kind of entry. Records keep the rules that readers enforce (I11), as
+otherwise one bad entry would make the snapshot unreadable. An entry that breaks a rule is mended,
+or reported as a problem of that one file.
 """
 
 import os
@@ -21,22 +22,22 @@ from vault.snapshot.list_records import ListRecord
 _FILE, _SYMLINK = EntryType.FILE, EntryType.SYMLINK  # looked up once, not for every file
 _DEVICES = frozenset((EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE))
 _U64 = 2**64 - 1
-_NO_OWNER = 65_534  # what the kernel shows for an owner that it can't name
-_NAMED = 5  # attributes in a message
+_NO_OWNER = 65_534  # what the kernel shows for an owner that it can't map
+_NAMED = 5  # attributes named in a message
 
 Holes: TypeAlias = tuple[tuple[int, int], ...]
 
 
 class Recorded(NamedTuple):
-    """What became of one thing that the walk met."""
+    """The record of one thing that the walk met."""
 
-    record: ListRecord | None  # None: no reader would take it, and `lost` says why
-    lost: Sequence[str] = ()  # what of it is not stored: the snapshot is incomplete
-    altered: Sequence[str] = ()  # what of it is stored otherwise than it is
+    record: ListRecord | None  # None: every reader would refuse it; `lost` says why
+    lost: Sequence[str] = ()  # what is not stored, which makes the snapshot incomplete
+    altered: Sequence[str] = ()  # what is stored with a changed value
 
 
 class Mended(NamedTuple):
-    """An entry that was made to keep the rules, as far as the value is obvious."""
+    """An entry that was changed to keep the rules, as far as the right value is obvious."""
 
     entry: Entry
     lost: Sequence[str]  # as in `Recorded`
@@ -55,17 +56,17 @@ def file_record(  # noqa: PLR0917 - one call for every file
     xattrs: metadata.Xattrs | None,
     read_ns: int,
 ) -> Recorded:
-    """Of a file that was read whole; `ListRecord.packs` is left to who stores its chunks.
+    """The record of a file that was read whole; the storing of chunks adds `ListRecord.packs`.
 
     Args:
-        path: In the tree.
-        stat: As it was when the file had been read.
+        path: The path in the tree.
+        stat: The status after the file was read.
         size: Bytes that were read.
-        sha256: Of them.
-        ids: Of its chunks.
-        xattrs: None without any.
-        read_ns: When reading began; 0 if its times say nothing about what was read, or if
-            not all of it could be: then the next run reads it again, and says so again.
+        sha256: Their SHA-256.
+        ids: The ids of its chunks.
+        xattrs: None if there are none.
+        read_ns: When reading began. 0 if the times of the file say nothing about what was
+            read, or if not all could be read: the next run then reads, and reports, it again.
     """
     chunks = b"".join(ids) if len(ids) > 1 else b""
     return recorded(_file_entry(path, stat, size, sha256, chunks, xattrs), stat, read_ns)
@@ -82,17 +83,17 @@ def large_record(  # noqa: PLR0917 - as `file_record`
     *,
     is_tree_hash: bool,
 ) -> Recorded:
-    """Of a file that was read in pieces; as `file_record`.
+    """The record of a file that was read in pieces; as `file_record`.
 
     Args:
-        path: In the tree.
-        stat: As it was when the file had been read.
+        path: The path in the tree.
+        stat: The status after the file was read.
         size: Bytes that were read, with those in holes.
-        digest: Of them.
-        extents: Its chunks and holes.
-        xattrs: None without any.
-        read_ns: When reading began; 0 if its times say nothing about what was read.
-        is_tree_hash: What the digest is.
+        digest: Their digest.
+        extents: The chunks and holes of the file.
+        xattrs: None if there are none.
+        read_ns: When reading began; 0 if the times of the file say nothing about what was read.
+        is_tree_hash: Whether the digest is a tree hash.
     """
     entry = _file_entry(path, stat, size, None if is_tree_hash else digest, b"", xattrs)
     if is_tree_hash:
@@ -135,7 +136,7 @@ def other_record(
     xattrs: metadata.Xattrs | None,
     read_ns: int,
 ) -> Recorded:
-    """Of a directory, a link, or something else without content."""
+    """The record of a directory, a link, or something else without content."""
     stat = item.stat
     assert stat is not None
     uid, gid = stat.st_uid, stat.st_gid
@@ -158,10 +159,10 @@ def other_record(
 
 
 def stream_record(entry: Entry) -> ListRecord:
-    """A record that is never taken for unchanged: nobody can say what a stream was.
+    """A record that is never taken for unchanged, as a stream has no times to compare.
 
     Raises:
-        FormatError: No reader would take the entry.
+        FormatError: Every reader would refuse the entry.
     """
     canonical, extra = encode_entry(entry)
     return ListRecord(
@@ -190,7 +191,7 @@ def recorded(entry: Entry, stat: os.stat_result, read_ns: int) -> Recorded:
             canonical, extra = encode_entry(entry)
         except FormatError as error:
             return Recorded(None, (*lost, _why_not(entry, error)), altered)
-    record = ListRecord(  # a clamped time is never that of the file: it is read again
+    record = ListRecord(  # a clamped time differs from the file's, so it is read again
         entry.path,
         stat.st_size,
         entry.mtime,
@@ -214,19 +215,19 @@ def _why_not(entry: Entry, error: FormatError) -> str:
 
 
 def mend(entry: Entry) -> Mended:
-    """The entry with what no reader takes put right, where it is obvious what is right.
+    """The entry, changed so that readers accept it, where the right value is obvious.
 
-    Times become the nearest that can be stored, holes are ordered, merged and cut to the
-    size, an owner's name that is too long becomes an unknown one, and -1 nobody's number. Of
-    attributes with one name the first stays. What has no obvious value stays as it is:
-    `encode_entry` refuses it.
+    Times become the nearest that can be stored. Holes are ordered, merged and cut to the size.
+    An owner's name that is too long becomes an unknown one, and the number -1 becomes 65534.
+    Of attributes with one name the first stays. Where no value is obvious the entry stays as
+    it is, and `encode_entry` refuses it.
     """
     altered = []
     if not MIN_TIME <= entry.mtime <= MAX_TIME:
         altered.append("its mtime lies beyond what can be stored")
     if len(entry.user) > MAX_META_NAME or len(entry.group) > MAX_META_NAME:
         altered.append("its owner's name is too long to be stored")
-    if min(entry.uid, entry.gid) == -1:  # as Python shows the last number
+    if min(entry.uid, entry.gid) == -1:  # so Python shows the highest number
         altered.append("its owner's number is none that an owner can have")
     xattrs, lost = _mended_xattrs(entry.xattrs)
     holes = fitting_holes(entry.holes or (), entry.size)
@@ -247,7 +248,7 @@ def mend(entry: Entry) -> Mended:
 
 
 def fitting_holes(holes: Iterable[tuple[int, int]], size: int) -> Holes | None:
-    """Ordered, merged and cut to the file's size in bytes; None where none is left."""
+    """Holes, ordered, merged and cut to the file's size in bytes; None if none is left."""
     found: list[tuple[int, int]] = []
     for offset, length in sorted(holes):
         start, end = max(offset, 0), min(offset + length, size)
@@ -264,7 +265,7 @@ def _clamped(time: int) -> int:
 
 
 def _mended_xattrs(xattrs: metadata.Xattrs | None) -> tuple[metadata.Xattrs | None, list[str]]:
-    """Sorted, each name once; those with an impossible name are left out."""
+    """Attributes, sorted, each name once; those with an impossible name are left out."""
     first = dict(reversed(xattrs or ()))
     good = {name for name in first if 0 < len(name) <= MAX_META_NAME and b"\0" not in name}
     lost = [_left_out(first.keys() - good, "no attribute can have such a name")]
@@ -272,7 +273,7 @@ def _mended_xattrs(xattrs: metadata.Xattrs | None) -> tuple[metadata.Xattrs | No
 
 
 def _fitting(entry: Entry, lost: list[str]) -> tuple[Entry, list[str]]:
-    """Without the largest attributes, so many that the entry is not too long.
+    """The entry without its largest attributes, as many as make it too long.
 
     ACLs and capabilities are small, so they stay.
     """

@@ -1,8 +1,8 @@
-"""The journal of a walk going on: a run after a kill goes on from there.
+"""The journal of an unfinished walk, from which a run after a kill goes on.
 
-Every frame stands alone, so that a kill or a crash costs the torn tail. A mark of the cache
-(`vault.machine.chunkcache`), 16 bytes, goes with each: where the cache does not know it, the
-pack numbers in it say nothing.
+Every frame can be read alone, so that a kill or a crash costs only the torn tail. A mark of the
+cache (`vault.machine.chunkcache`), 16 bytes, goes with each: if the cache does not know the mark,
+the pack numbers in the frame mean nothing.
 
 Journal: head ‖ frame*, frame = u32 run ‖ u32 length ‖ mark ‖ u32 CRC-32 of all else ‖ zstd(…);
 records ascend within a run. Later runs win.
@@ -42,7 +42,7 @@ _READ = 1 << 20  # bytes
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a frame lies."""
+    """The place of a frame."""
 
     run: int
     at: int
@@ -50,10 +50,10 @@ class _Place:
 
 
 class ListJournal:
-    """What runs since the last list have stored. Use as a context manager.
+    """Records of what runs since the last list have stored. Use as a context manager.
 
-    Records are best appended in tree order: each step back begins another run,
-    and every run keeps a frame in memory in `records`.
+    Append records in tree order if possible: each step back begins another run, and `records`
+    keeps a frame of every run in memory.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class ListJournal:
 
     @classmethod
     def open(cls, path: Path, head: ListHead, numbers: NumberGiver) -> tuple[Self, str]:
-        """The journal, to read and go on with; a new one where there is none of any use.
+        """The journal, to be read and continued; a new one if there is none that can be used.
 
-        A torn tail is cut off, and so is one with pack numbers of another time.
+        A torn tail is cut off, and so is a tail whose pack numbers the cache does not know.
 
         Args:
-            path: Its file.
-            head: For a new journal, and to tell whether an old one may be used;
-                then the old one's head, with its key, stays.
+            path: The file of the journal.
+            head: The head of a new journal; it also decides whether an old one can be used,
+                which then keeps its own head and key.
             numbers: The cache.
 
         Returns:
@@ -112,7 +112,7 @@ class ListJournal:
         return cls(file, head, [], numbers)
 
     def extend(self, records: Sequence[ListRecord]) -> None:
-        """Note entries, in tree order, whose chunks are all stored or on their way.
+        """Append records, in tree order, whose chunks are all stored or being stored.
 
         Raises:
             LocalError: It can't be written.
@@ -127,7 +127,7 @@ class ListJournal:
             self._write(encoded)
 
     def flush(self) -> None:
-        """Hand what was appended to the operating system: a kill loses nothing of it.
+        """Hand what was appended to the operating system, so that a kill does not lose it.
 
         Raises:
             LocalError: It can't be written.
@@ -146,7 +146,7 @@ class ListJournal:
             self._file.flush()
 
     def records(self) -> Iterator[ListRecord]:
-        """What was flushed up to this call, ascending, each path once: the latest wins."""
+        """The records flushed up to this call, ascending; of one path, only the latest."""
         runs: dict[int, list[_Place]] = {}
         for place in self._places:
             runs.setdefault(place.run, []).append(place)
@@ -163,7 +163,7 @@ class ListJournal:
             yield from decode_frame(encoded)
 
     def delete(self) -> None:
-        """Remove it: a list holds all that it held.
+        """Remove the journal, as a list now holds all its records.
 
         Raises:
             LocalError: It can't be removed.
@@ -182,7 +182,7 @@ class ListJournal:
 
 
 def merge(last: Iterable[ListRecord], journal: ListJournal) -> Iterator[ListRecord]:
-    """Records of both, ascending; where both have a path, the journal's."""
+    """Records of both, ascending; if both have a path, the record of the journal."""
     return latest_of([journal.records(), last]) if journal else iter(last)
 
 
@@ -192,7 +192,7 @@ def _journal_head(run: int, encoded: bytes, mark: bytes) -> bytes:
 
 
 def _scan(file: IO[bytes], numbers: NumberGiver) -> tuple[list[_Place], int]:
-    """Whole frames from here on, and where they end: the rest is torn, damaged or unknown."""
+    """The whole frames from here on, and their end; the rest is torn, damaged or unknown."""
     places: list[_Place] = []
     at = file.tell()
     end = os.fstat(file.fileno()).st_size

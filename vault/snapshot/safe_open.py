@@ -1,7 +1,7 @@
-"""Opens what the walk met, or what took its place since: many programs write by a rename.
+"""Opens what the walk met, or what has replaced it since, as many programs write by a rename.
 
-A place in a source is a name below directories that are no symlinks, on the device that it
-was on. What is reached otherwise, or lies behind a mount, may be no part of the source.
+A replacement counts only if it has the same path below directories that are no symlinks, on the
+same device. Anything reached by a symlink or a mount may not be part of the source.
 """
 
 import errno
@@ -11,39 +11,39 @@ from typing import Protocol
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-TRIES = 3  # to take what is there now, where it is replaced again and again
+TRIES = 3  # attempts to open a file that is replaced again and again
 REPLACED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ESTALE})
-"""What the kernel says where something of another kind, or nothing for a moment, took a place."""
+"""Errors of the kernel if another kind of file, or for a moment none, has the name."""
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PASS = _LOOK | os.O_DIRECTORY  # needs no right to list it
 _NO_ATIME = getattr(os, "O_NOATIME", 0)
-_LONG_PATH = 4_000  # bytes; the kernel takes 4,096 at once
-_LONG_LINK = 4_096  # bytes that `os.readlink` reads at most; no system makes one so long
+_LONG_PATH = 4_000  # bytes; the kernel takes paths of up to 4,096
+_LONG_LINK = 4_096  # the most bytes that `os.readlink` reads; no system makes longer ones
 
 
 class Identity(Protocol):
-    """What a status says about which file it is of."""
+    """The part of a status that identifies a file."""
 
     @property
     def st_dev(self) -> int:
-        """Device."""
+        """The device."""
 
     @property
     def st_ino(self) -> int:
-        """Inode on it."""
+        """The inode on that device."""
 
 
 def open_source(full: bytes, expected: Identity) -> tuple[int, os.stat_result]:
-    """The regular file that has a path now: a descriptor, which the caller closes, and its status.
+    """Open the regular file at a path: a descriptor, which the caller closes, and its status.
 
     Args:
         full: Absolute path.
-        expected: What the walk met there.
+        expected: The file that the walk met there.
 
     Raises:
         FileNotFoundError: It vanished.
-        OSError: It can't be opened; with ``ESTALE``: it is no file now, or elsewhere.
+        OSError: It can't be opened; with ``ESTALE``: it is no regular file now, or elsewhere.
     """
     try:
         return open_met(full, FILE | _NO_ATIME, expected, stat.S_IFREG)
@@ -52,7 +52,7 @@ def open_source(full: bytes, expected: Identity) -> tuple[int, os.stat_result]:
 
 
 def open_described(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
-    """The same of anything else, by its type, to read attributes of: by ``/proc/self/fd`` alone.
+    """As `open_source`, for any type; only for reading attributes by ``/proc/self/fd``.
 
     Raises:
         OSError: As `open_source` says.
@@ -61,7 +61,7 @@ def open_described(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_
 
 
 def open_met(full: bytes, flags: int, expected: Identity, kind: int) -> tuple[int, os.stat_result]:
-    """What has a path now, of a type of ``st_mode``: a descriptor, opened so, and its status.
+    """Open the file of type ``kind`` (of ``st_mode``) at a path: a descriptor and its status.
 
     Raises:
         OSError: As `open_source` says.
@@ -82,16 +82,16 @@ def open_met(full: bytes, flags: int, expected: Identity, kind: int) -> tuple[in
 def _open_replacement(
     full: bytes, flags: int, expected: Identity, kind: int
 ) -> tuple[int, os.stat_result]:
-    """What took the place, sought from the root on."""
+    """Open what has replaced a file, directory by directory from the root."""
     for left in reversed(range(TRIES)):
         try:
             descriptor = _open_stepwise(full, flags)
             break
-        except FileNotFoundError:  # between two renames over it the kernel may find neither
+        except FileNotFoundError:  # between two renames over it the kernel may find neither file
             if not left:
                 raise
         except OSError as error:
-            is_other = error.errno in {errno.ELOOP, errno.ENOTDIR}  # as the flags would not have it
+            is_other = error.errno in {errno.ELOOP, errno.ENOTDIR}  # the flags excluded it
             raise (replaced() if is_other else error) from error
     found = os.fstat(descriptor)
     if not _is_there(found, expected, kind):
@@ -105,12 +105,12 @@ def _is_there(found: os.stat_result, expected: Identity, kind: int) -> bool:
 
 
 def replaced() -> OSError:
-    """To be raised where what is there now can't stand for what was met."""
+    """The error to raise if the file there now can't stand for the one that was met."""
     return OSError(errno.ESTALE, "replaced by something else since it was listed")
 
 
 def open_path(full: bytes, flags: int, dir_fd: int | None = None) -> int:
-    """Open a name in a directory, or an absolute path, longer than PATH_MAX too.
+    """Open a name in a directory, or an absolute path, even one longer than PATH_MAX.
 
     Raises:
         OSError: As `os.open` says; no directory of a long path may be a symlink.
@@ -142,7 +142,7 @@ def read_link(name: bytes, dir_fd: int | None) -> bytes:
     """The target of a symlink; with an empty name, of the one that is open.
 
     Raises:
-        OSError: It is none, or too long to be read.
+        OSError: It is no symlink, or its target is too long to be read.
     """
     link = os.readlink(name, dir_fd=dir_fd)
     if len(link) >= _LONG_LINK:

@@ -1,4 +1,4 @@
-"""The snapshot flow from end to end: prepare, attempt, and what to do when that fails."""
+"""The snapshot flow from beginning to end: preparation, and up to two attempts."""
 
 import contextlib
 import dataclasses
@@ -44,8 +44,8 @@ def take_snapshot(
 ) -> SnapshotReport:
     """Store what is new in ``request.paths`` and publish the manifest.
 
-    Killed at any moment it leaves a valid repository; the next run reuses what
-    was uploaded (I3).
+    If it is killed at any moment, the repository stays valid, and the next run reuses what was
+    uploaded (I3).
 
     Args:
         repository: Read up to its head.
@@ -54,14 +54,14 @@ def take_snapshot(
         cache_dir: For the chunk map; may be lost at the cost of time.
         state_dir: For entry list and journal; may be lost at the cost of time.
         workers: Executors.
-        progress: Told how it goes.
-        published: Told the statement as soon as it stands in the ledger. What fails after
-            that is in the report.
+        progress: Receives the progress.
+        published: Receives the statement as soon as it is in the ledger. Failures after that
+            are in the report.
 
     Raises:
         ConfigError: The host may not write that dataset, or the source is not as required.
         BusyError: A snapshot of the dataset is running on this host.
-        LedgerMovedError: Others won every attempt, or packs went missing twice.
+        LedgerMovedError: Other writers won every attempt, or packs went missing twice.
         VaultError: The store or the disk failed; nothing was published.
     """
     validate_dataset(request.dataset)
@@ -94,7 +94,7 @@ def take_snapshot(
 
 
 def _run(task: Task, cache_dir: Path, lists_dir: Path) -> None:
-    """Attempts: a second one if packs turn out to be gone (I7)."""
+    """Make an attempt, and a second one if packs turn out to be gone (I7)."""
     with task.open_cache(cache_dir) as cache:
         for attempt in (1, 2) if task.request.stream is None else (1,):
             try:
@@ -118,7 +118,7 @@ def preview_snapshot(
     cache_dir: Path,
     state_dir: Path,
 ) -> Iterator[Planned]:
-    """What `take_snapshot` would do with everything it meets; nothing is read or stored.
+    """What `take_snapshot` would do with everything that it meets; reads and stores nothing.
 
     Raises:
         ConfigError: The host may not write that dataset, or the source is not as required.
@@ -138,7 +138,7 @@ def preview_snapshot(
 def _without_own(
     request: SnapshotRequest, repository: Repository, cache_dir: Path, state_dir: Path
 ) -> SnapshotRequest:
-    """The same, without what this program itself writes: each run would store the one before."""
+    """The request, leaving out this program's own files: else each run stores the one before."""
     own = [
         (state_dir, "the state directory of vault"),
         (cache_dir, "the cache directory of vault"),
@@ -161,8 +161,8 @@ def rebuild_index(
 ) -> int:
     """Make the chunk map anew; returns packs known.
 
-    From index objects that count; with a recovery key also from the packs
-    themselves, which the next snapshot then writes index objects for.
+    It is made from trusted index objects; with a recovery key, also from the packs themselves,
+    for which the next snapshot then writes index objects.
     """
     writer = enrolled(repository, key, None)
     request = SnapshotRequest(paths=(), dataset="rebuild", tool=tool)
@@ -181,7 +181,7 @@ def rebuild_index(
 
 @contextlib.contextmanager
 def _only_one(directory: Path, dataset: str) -> Iterator[None]:
-    """Hold the dataset's lock on this host; the kernel drops it if we die.
+    """Hold the dataset's lock on this host; the kernel releases it if this process dies.
 
     Raises:
         BusyError: Another process holds it.

@@ -44,7 +44,7 @@ MAX_TREE_PACKS = 64  # a tree spread over more is written whole again (docs/desi
 
 
 class Attempt:
-    """One run: everything it learns is dropped if packs turn out to be gone."""
+    """One attempt; if packs turn out to be gone, all that it learnt is dropped."""
 
     def __init__(self, task: Task, cache: Cache, lists_dir: Path) -> None:
         self._task = task
@@ -82,14 +82,14 @@ class Attempt:
                 if self._serves(last, head):
                     head = dataclasses.replace(head, key=last.head.key)
                 else:
-                    last = None  # nothing in it says anything about these
+                    last = None  # it says nothing about these sources
             journal, problem = ListJournal.open(self._journal_path, head, self._cache)
             _log_problem(problem)
             stack.enter_context(journal)
             entries = stack.enter_context(EntryListWriter(self._list_path, head))
             known = self._grounds(last, head, journal)
             self._store_and_publish(head, last, journal, entries, known)
-            with self._task.afterwards():  # until the list is there, the journal says the same
+            with self._task.afterwards():  # if it fails, the journal still has the same records
                 entries.commit(self._cache.mark(), known.met)
                 journal.delete()
 
@@ -221,7 +221,7 @@ class Attempt:
         )
 
     def _need(self) -> datetime:
-        """Until when a pack stored now is needed: a run may outlast what was due at its start."""
+        """End of retention for a pack stored now; counted from now if the run took over 24 h."""
         now = self._repository.clock()
         return retention.snapshot_until(self._task.started, self._task.retention, now)
 
@@ -253,14 +253,14 @@ class Attempt:
 
     def _is_lock_alive(self, row: PackRow) -> bool:
         if self._repository.parameters.lock_mode is LockMode.NONE or not row.locked_until:
-            return True  # presence, or the lock the store states, is checked before publishing
+            return True  # the publisher checks presence, or the lock in the store
         until = datetime.fromtimestamp(row.locked_until, UTC)
         if not self._repository.parameters.extend:
             return until >= self._need()
         return retention.reusable(until, self._repository.clock())
 
     def _expect(self) -> None:
-        """Guess the work from the dataset's last snapshot."""
+        """Estimate the work from the dataset's last snapshot."""
         previous = self._repository.ledger.snapshots(self._task.request.dataset)
         if previous:
             body = snapshot_body(previous[-1])
@@ -269,7 +269,7 @@ class Attempt:
             self._task.progress.expect(files=files, size=counts.size)
 
     def _refuse_emptied(self, empty: AbstractSet[bytes], last: EntryListReader | None) -> None:
-        """A source that lost everything is an unmounted one until told otherwise.
+        """Refuse a source that was not empty last time and is now: it may be unmounted.
 
         See docs/design.md "Snapshot".
         """
@@ -285,7 +285,7 @@ class Attempt:
             )
 
     def _filled_before(self, empty: AbstractSet[bytes], last: EntryListReader | None) -> set[bytes]:
-        """Which of the sources had members: by the entry list, without one by the ledger."""
+        """The sources that had members last time, by the entry list or else by the ledger."""
         if last is not None:
             left = set(empty)
             for record in last.records():
@@ -315,7 +315,7 @@ class Attempt:
             tree=tree,
             inventory=InventoryRef(sha256="", size=0, version="", objects=0, bytes=0),
             mode=self._repository.parameters.lock_mode,
-            until=task.started,  # as are the inventory's fields: the publisher knows it
+            until=task.started,  # the publisher sets it, and the fields of the inventory
         )
         record = self._publisher.publish(
             Publication(
@@ -343,7 +343,7 @@ class Attempt:
             self._cache.forget_unindexed(indexed)
 
     def _mend(self) -> None:
-        """Keep older snapshots alive that need what is bad, by what this run or another stored."""
+        """Lock substitutes of bad packs for as long as older snapshots need those packs."""
         task = self._task
         if not task.bad_packs or self._repository.parameters.lock_mode is LockMode.NONE:
             return
@@ -351,7 +351,7 @@ class Attempt:
         mender.done(self._publisher.lock_substitutes(mender.plan()))
 
     def _unindexed(self, numbers: list[int]) -> Iterator[IndexEntry]:
-        """Packs that no index object names yet; their numbers are appended on the way."""
+        """Packs that no index object names yet; their numbers are appended to ``numbers``."""
         for number, entry in knownchunks.unindexed(self._cache):
             numbers.append(number)
             yield entry
@@ -365,24 +365,24 @@ class Attempt:
 
 
 def _tops(sources: Sequence[bytes]) -> tuple[bytes, ...]:
-    """What the tree paths of each source's members begin with."""
+    """For each source, the beginning of its members' paths in the tree."""
     return tuple(path[1:] + b"/" for path in sources) if len(sources) > 1 else (b"",)
 
 
 def _directory(sources: Sequence[bytes]) -> bytes:
-    """The top of the tree."""
+    """The directory at the top of the tree."""
     if len(sources) > 1:
         return b"/"
     (path,) = sources
     try:
         is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
-    except OSError:  # a stream's name; of a PATH that is gone the walk says so
+    except OSError:  # a stream's name, or a PATH that is gone, which the walk reports
         return path
     return path if is_directory else path.rpartition(b"/")[0] or b"/"
 
 
 def _above(path: bytes, tops: AbstractSet[bytes]) -> set[bytes]:
-    """Those of ``tops`` that a path is a member below."""
+    """Those of ``tops`` below which a path lies."""
     return {top for top in tops if path and path.startswith(top)}
 
 

@@ -1,9 +1,9 @@
-"""One walk over a source: what is unchanged, what is read, what becomes of it.
+"""One walk over a source: finds what is unchanged, reads the rest, and stores it.
 
 See docs/design.md "Snapshot".
 
-The walk is merge-joined with the entry list of the run before. Entries leave in
-the order of the walk, however long reading takes: they wait in batches.
+The walk is merge-joined with the entry list of the run before. Entries wait in batches until
+they are read, so that they are stored in the order of the walk.
 """
 
 import contextlib
@@ -68,14 +68,14 @@ class SourceRun:
     Args:
         reader: Reads files.
         chunks: Finds or stores data chunks.
-        tree: Takes the entries.
+        tree: Receives the entries.
         joiner: The entry list of the run before, with the journal of a killed one.
-        grounds: What those prove.
-        entries: Gets the new entry list.
-        journal: Gets what was read, for the run after a kill.
-        usable: Whether a pack may be relied on.
+        grounds: What that list and journal prove.
+        entries: Receives the new entry list.
+        journal: Receives what was read, for the run after a kill.
+        usable: Returns whether a pack may be relied on.
         workers: Executors.
-        progress: Told about every item.
+        progress: Receives every item.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class SourceRun:
         self._joiner = joiner
         self._grounds = grounds
         self._bounds = grounds.bounds
-        self._device = -1  # of the item before
-        self._bound = LONG_AGO  # of what was on it last time, too
+        self._device = -1  # device of the item before
+        self._bound = LONG_AGO  # the bound if that item was there last time too
         self._entries = entries
         self._journal = journal
         self._usable = usable
@@ -112,7 +112,7 @@ class SourceRun:
         self._links = Links(mounts.invents_inodes)
         self._records: list[ListRecord] = []  # of the batch that is being stored
         self._read_records: list[ListRecord] = []  # those of them that were read by this run
-        self._done_size = 0  # bytes of content that they stand for, in the bar
+        self._done_size = 0  # bytes of their content, for the progress
         self._unflushed = 0  # bytes of the files whose records wait in the journal
         self._relied: set[bytes] = set()  # `ListRecord.packs` known to be usable
         self.report = WalkReport()
@@ -121,7 +121,7 @@ class SourceRun:
         self.root = ContentRoot()
 
     def walk(self, paths: Sequence[Path], rules: walking.Rules) -> Iterator[bytes]:
-        """Go through the source; yields the path of every member as it is met."""
+        """Walk the source; yields the path of every member as it is met."""
         with sharing(self._reader, self._workers.processes) as self._files:
             for item in walking.walk(
                 paths, rules, skipped=self.report.leave_out, in_use=self.report.meet_in_use
@@ -201,7 +201,7 @@ class SourceRun:
             device = self._device
             is_here = record.dev == device
             bound = self._bound if is_here else self._bounds[record.dev, device]
-            packs = record.packs  # only a file that is no link has any
+            packs = record.packs  # only a file that is not a link has packs
             if (
                 is_unchanged(stat, record, bound)
                 and (
@@ -220,12 +220,12 @@ class SourceRun:
         return Slot(item, None, state, to_read=True, in_pieces=self._reader.is_in_pieces(stat))
 
     def _rely_on(self, packs: bytes) -> bool:
-        """Whether an unchanged file's packs may be relied on; if so the snapshot needs them."""
+        """Whether an unchanged file's packs may be relied on; if so, the snapshot needs them."""
         numbers = numbers_in(packs)
         if not all(map(self._usable, numbers)):
             return False
         self.packs.update(numbers)
-        if len(numbers) <= 1:  # what many small files share; large ones have their own
+        if len(numbers) <= 1:  # many small files share a pack; large ones have their own
             self._relied.add(packs)
         return True
 
@@ -243,7 +243,7 @@ class SourceRun:
         self._store_done()
 
     def _store_done(self) -> None:
-        """Store what is read, and whatever it takes to have no more than so much ahead."""
+        """Store batches that are read; wait for more until not too much is read ahead."""
         while self._waiting and (self._waiting[0].is_done or self._is_too_much_ahead()):
             self._store(self._waiting.popleft())
 
@@ -287,7 +287,7 @@ class SourceRun:
         return numbers
 
     def _store_link(self, item: SourceItem, record: ListRecord | None, state: bytes) -> None:
-        """Another name of a file that the walk met; a file of its own where that is not sure.
+        """Store a further name of a file as a link, or as a file of its own if that is not sure.
 
         The first name may have been gone, unreadable or changed when it was read.
         """
@@ -298,11 +298,11 @@ class SourceRun:
             self._store_large(item, first)
 
     def _store_large(self, item: SourceItem, first: First | None = None) -> None:
-        """A file read in pieces: one is read ahead while another is stored.
+        """Store a file in pieces: one is read ahead while another is stored.
 
         Args:
             item: The file.
-            first: It is a link to this, if that has the same content.
+            first: A file of which it is a link, if the contents are equal.
         """
         is_vast = False
         for attempt in (1, 2):
@@ -322,7 +322,7 @@ class SourceRun:
                 return
 
     def _is_link_to(self, first: First, item: SourceItem, content: ReadContent) -> bool:
-        """Store as a link what was read to see whether it is one; False if it is not."""
+        """Store a file as a link if its content, just read, is that of ``first``; else False."""
         assert item.stat is not None
         state = state_of(item.stat)
         return (
@@ -336,7 +336,7 @@ class SourceRun:
     def _read_large(
         self, item: SourceItem, *, is_vast: bool
     ) -> tuple[ReadContent, AbstractSet[int], bool]:
-        """What was read, the packs that it needs, and whether it has very many holes."""
+        """The content, the packs that it needs, and whether it has very many holes."""
         extents = Extents(self._tree.beside)
         with contextlib.closing(
             self._reader.open_in_pieces(ToRead.of(item), is_vast=is_vast)
@@ -368,24 +368,24 @@ class SourceRun:
         self._tally["files"] += 1
         self._tally["size"] += content.size
         self._unflushed += content.size
-        if content.pieces:  # else the bar was told piece by piece
+        if content.pieces:  # otherwise progress was reported piece by piece
             self._done_size += content.size
 
     def _emit_link(self, item: SourceItem, first: bytes, state: bytes) -> bool:
-        """Another name of a file; False if it is not in that state any more."""
+        """Emit a further name of a file; False if the file is no longer in that state."""
         problems: list[str] = []
         try:
             _, xattrs = read_attributes(item, problems, state)
         except OSError:
             return False
         made = self._record_of(item, _HARD_LINK, first, xattrs, is_read=not problems)
-        if made.lost:  # a link's attributes are those of the file, whatever room its paths leave
+        if made.lost:  # a link has all attributes of the file, even if its paths leave no room
             return False
         self._emit_other(item, _HARD_LINK, made, problems)
         return True
 
     def _store_other(self, item: SourceItem) -> None:
-        """A directory, a symlink, or something else without content."""
+        """Store a directory, a symlink, or something else without content."""
         problems: list[str] = []
         is_read = True
         try:
@@ -394,7 +394,7 @@ class SourceRun:
             self.report.is_stored(item, failed(error))
             if item.type is not EntryType.DIRECTORY:
                 return
-            xattrs, is_read = None, False  # its members may be on their way: they need it
+            xattrs, is_read = None, False  # its members may already be read: they need it
         assert item.type is not None
         is_read = is_read and not problems
         made = self._record_of(item, item.type, None, xattrs, is_read=is_read)
@@ -409,7 +409,7 @@ class SourceRun:
         *,
         is_read: bool,
     ) -> Recorded:
-        """The record of what has no content; the next run looks again unless all was read."""
+        """The record of an item without content; the next run looks again unless all was read."""
         read_ns = self._reader.clock_ns() if is_read else 0
         return other_record(item, kind, link=link, xattrs=xattrs, read_ns=read_ns)
 
@@ -424,13 +424,13 @@ class SourceRun:
     def _emit_unchanged(
         self, item: SourceItem, record: ListRecord, *, state: bytes = b"", is_link: bool = False
     ) -> None:
-        """What is as it was last time.
+        """Emit an entry that is as it was last time.
 
         Args:
-            item: As it was met.
-            record: As it was.
-            state: Of a file with several names, of which this is the first.
-            is_link: It is another one.
+            item: The item as it was met.
+            record: Its record of last time.
+            state: The state of a file with several names, of which this is the first.
+            is_link: It is a further name.
         """
         kind = item.type
         assert kind is not None
@@ -444,13 +444,13 @@ class SourceRun:
             self._done_size += record.size
 
     def _hand_on(self) -> None:
-        """Give a batch's records to tree, content root, entry list and journal, all at once."""
+        """Give the records of a batch to tree, content root, entry list and journal together."""
         records = self._records
         self._tree.add(b"".join([frame(record.canonical, record.extra) for record in records]))
         self.root.update(b"".join([record.canonical for record in records]))
         self._entries.extend(records)
         self._journal.extend(self._read_records)
-        if self._unflushed >= JOURNAL_SIZE:  # a kill may cost so many bytes to read again
+        if self._unflushed >= JOURNAL_SIZE:  # after a kill so many bytes must be read again
             self._journal.flush()
             self._unflushed = 0
         self._progress.advance(files=len(records), size=self._done_size)

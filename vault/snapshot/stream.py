@@ -2,8 +2,8 @@
 
 See docs/design.md "Snapshot".
 
-A command's exit status decides: when it fails, is killed or runs out of time,
-nothing is published.
+A command's exit status decides: if it fails, is killed or runs out of time, nothing is
+published.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ from vault.snapshot.file_reader import FileReader
 from vault.snapshot.pieces import PIECE, Part, Pieces
 
 MAX_STREAM_NAME = 255  # bytes
-_PATIENCE = 0.2  # seconds between two looks whether anybody still wants a silent stream
+_PATIENCE = 0.2  # seconds; so often a silent stream checks if the consumer has stopped
 
 
 class Stream(Protocol):
-    """Where a stream's bytes come from."""
+    """A source of bytes that are read once."""
 
     def fileno(self) -> int:
-        """Descriptor to read until its end."""
+        """The descriptor to read, up to its end."""
 
     def finish(self) -> None:
-        """Say that all was read.
+        """Check, after the end, whether what was read may be kept.
 
         Raises:
-            SourceCommandError: What was read is not to be kept.
+            SourceCommandError: It may not.
         """
 
 
@@ -45,7 +45,7 @@ class NamedStream:
     """A stream and the name of the file that it becomes.
 
     Raises:
-        ConfigError: The name is none that a file could have.
+        ConfigError: A file can't have that name.
     """
 
     name: str
@@ -64,7 +64,7 @@ class NamedStream:
 
 
 class StandardInput:
-    """Whatever somebody pipes in; how they ended can't be known."""
+    """Standard input; the exit status of the program that writes it can't be known."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -134,12 +134,12 @@ class Command:
 
     def _time_out(self) -> None:
         self._timed_out.set()
-        with contextlib.suppress(LocalError):  # what is left is told at the end
+        with contextlib.suppress(LocalError):  # what is left is reported at the end
             self._family.end()
 
 
 class StreamFile(Pieces):
-    """A stream cut into chunks."""
+    """Cuts a stream into chunks."""
 
     def __init__(self, reader: FileReader, stream: Stream, sizes: ChunkSizes) -> None:
         self._fd = stream.fileno()
@@ -163,7 +163,7 @@ class StreamFile(Pieces):
             self._hash.update(room[:filled])
 
     def _receive(self, room: memoryview) -> int:
-        """Bytes that have come; 0 at the end, or when nobody waits for them any more."""
+        """Bytes received; 0 at the end of the stream, or after the consumer has stopped."""
         while not select.select([self._fd], (), (), _PATIENCE)[0]:
             if self._is_closed:
                 return 0

@@ -1,4 +1,4 @@
-"""What is asked of a snapshot, what came of it, and what its attempts share."""
+"""The request for a snapshot, its report, and what its attempts share."""
 
 import contextlib
 import dataclasses
@@ -26,35 +26,35 @@ from vault.snapshot.stream import NamedStream
 from vault.snapshot.walk_report import Problem
 from vault.storage.names import is_pack
 
-MANY = 0.05  # of the packs of the dataset's last snapshot
+MANY = 0.05  # share of the packs of the dataset's last snapshot
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRequest:
-    """What to take a snapshot of, and how."""
+    """The sources of a snapshot, and how to take it."""
 
-    paths: Sequence[Path]  # none with a stream
+    paths: Sequence[Path]  # empty with a stream
     dataset: str
     tool: str  # "vault 0.1.0"
     retention: timedelta | None = None  # None: the repository's default
     rules: walk.Rules = walk.NO_RULES
-    level: int = 3  # zstd
+    level: int = 3  # zstd level
     allow_empty: bool = False
     stream: NamedStream | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LeftPacks:
-    """Packs of the dataset's last snapshot that are bad: this run did not build on them (I7)."""
+    """Packs of the dataset's last snapshot that are bad; this run did not rely on them (I7)."""
 
     snapshot: int  # seq of that snapshot
     packs: tuple[str, ...]  # hex ids, sorted
     of: int  # packs that it needs
-    words: tuple[Word, ...]  # who says so, each once, by seq
+    words: tuple[Word, ...]  # the sources of that claim, each once, by seq
 
     @property
     def is_many(self) -> bool:
-        """Whether damage of single packs hardly explains it: who says so is to be asked."""
+        """Whether so many are bad that the source of the claim should be asked."""
         return len(self.packs) > MANY * self.of
 
 
@@ -65,12 +65,12 @@ class SnapshotReport:
     record: Record
     body: SnapshotBody
     problems: Sequence[Problem]
-    packs: int  # new
+    packs: int  # new ones
     reused_packs: int
-    left_out: Sequence[walk.LeftOut] = ()  # other file systems, and what is the program's own
-    in_use: Sequence[walk.InUse] = ()  # databases that may be no database as they were read
-    left: LeftPacks | None = None  # bad ones that the dataset's last snapshot needs
-    trouble: tuple[str, ...] = ()  # what failed afterwards and only costs the next run time
+    left_out: Sequence[walk.LeftOut] = ()  # other file systems, and the program's own directories
+    in_use: Sequence[walk.InUse] = ()  # databases whose files may not fit together as read
+    left: LeftPacks | None = None  # bad packs that the dataset's last snapshot needs
+    trouble: tuple[str, ...] = ()  # failures after publishing; they only cost the next run time
 
 
 class Task:
@@ -97,7 +97,7 @@ class Task:
         self.sources = _sources(request)
         self.secrets = domain_secrets(repository, key, writer)
         self.bad_indexes: frozenset[str] = frozenset()
-        self.bad_packs: Mapping[str, Word] = {}  # hex id to who says so
+        self.bad_packs: Mapping[str, Word] = {}  # hex id to the source of the claim
         self.left: LeftPacks | None = None
         self.report: SnapshotReport | None = None  # once it is published
         self._trouble: list[str] = []
@@ -109,13 +109,13 @@ class Task:
         self.retention = timedelta(seconds=locking.check_retention(seconds, parameters))
 
     def publish(self, report: SnapshotReport) -> None:
-        """Say that it is published: from here on nothing can fail any more."""
+        """Note that the snapshot is published; from here on the run can't fail."""
         self.report = report
         self._published(report.record)
 
     @contextlib.contextmanager
     def afterwards(self) -> Iterator[None]:
-        """Around what may fail once the snapshot is published: it is told, and is no failure."""
+        """For steps after publishing: an error in the block is noted, and does not fail the run."""
         try:
             yield
         except (VaultError, OSError) as error:
@@ -129,14 +129,14 @@ class Task:
         return dataclasses.replace(self.report, trouble=tuple(self._trouble))
 
     def look_for_bad_packs(self) -> None:
-        """Learn which packs must not be built upon, as the ledger and this host have it now."""
+        """Learn which packs the ledger and this host now call bad."""
         self.bad_packs = badpacks.words(self.repository, self._memory)
         previous = self.repository.ledger.snapshots(self.request.dataset)
         if self.bad_packs and previous:
             self.left = _left_of(self.repository, previous[-1], self.bad_packs)
 
     def cache_path(self, cache_dir: Path) -> Path:
-        """Where the domain's chunk map is."""
+        """The path of the domain's chunk map."""
         return cache_dir / self.repository.ledger.repository_id / self.secrets.name
 
     def open_cache(self, cache_dir: Path) -> Cache:
@@ -146,7 +146,7 @@ class Task:
 
 
 def _left_of(repository: Repository, record: Record, bad: Mapping[str, Word]) -> LeftPacks | None:
-    """Which of them a snapshot needs; None for none of them."""
+    """The bad packs that a snapshot needs; None if it needs none."""
     inventory = repository.usable_inventory(record)
     if inventory is None:
         return None
@@ -163,7 +163,7 @@ def _left_of(repository: Repository, record: Record, bad: Mapping[str, Word]) ->
 
 
 def enrolled(repository: Repository, key: WriterKey, dataset: str | None) -> WriterInfo:
-    """The writer as the ledger knows it.
+    """The writer, as the ledger lists it.
 
     Raises:
         WrongKeyError: It is not enrolled, or was revoked.
@@ -203,7 +203,7 @@ def domain_secrets(repository: Repository, key: WriterKey, writer: WriterInfo) -
 
 
 def _sources(request: SnapshotRequest) -> tuple[bytes, ...]:
-    """What the tree names as its sources.
+    """The sources as the tree names them.
 
     Raises:
         ConfigError: A PATH is missing, or a tree can't name so many.

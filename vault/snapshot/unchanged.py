@@ -1,18 +1,18 @@
-"""What counts as unchanged: what the entry list of last time proves about a walk of today.
+"""What counts as unchanged: what the entry list of the last run proves about this walk.
 
 `is_unchanged` compares an entry with its record; `bound` says how old a change must be for that.
 
-Where the walk goes over the file system of last time, at the same PATH, an entry's times
-prove it unchanged by the time at which it was read. Elsewhere, at another PATH or device, it
-may be a snapshot of that file system, and what was read then may have been of the very tick
-of the clock in which the snapshot was taken: a file written once more in that tick has the
-same times in the next snapshot. So there an entry's last change must lie a minute before
-the moment as of which the file system was last time, and as of which it is now, because a
-snapshot can be older than that of last time.
+If the walk goes over the same file system as last time, at the same PATH, an entry is unchanged if
+its times are, and lie far enough before the time at which it was read. At another PATH or device
+the walk may go over a snapshot of that file system. A file may have been written twice in one tick
+of the clock, before and after such a snapshot was taken: then it has the same times in two
+snapshots, with two contents. So there an entry's last change must lie a minute before the moment
+that the file system shows now and before the one that it showed last time: a snapshot can also be
+older than the last one.
 
-That moment is what btrfs says of its snapshots; else it is not before the newest ctime that
-the walk met on it, which the entry with that ctime, or a directory above it, still shows
-unless the file system is an older one.
+Btrfs states that moment for its snapshots. For others it is not before the newest ctime that the
+walk met there; the entry with that ctime, or a directory above it, still shows it, unless the file
+system is an older one.
 """
 
 import os
@@ -24,19 +24,19 @@ from vault.machine.mounts import in_memory, mounts
 from vault.snapshot.list_records import Ground, ListHead, ListRecord, Top
 from vault.snapshot.walk import SourceItem
 
-MARGIN_NS = 60 * 10**9  # for a clock that is set back, and for what a snapshot takes
+MARGIN_NS = 60 * 10**9  # for a clock that is set back, and for the time that a snapshot takes
 RACY_NS = 60 * 10**9  # docs/design.md "Snapshot": mtime alone proves nothing for the last 60 s
 LONG_AGO = -(2**63)
 FOREVER = 2**63 - 1
 
 
 def is_unchanged(stat: os.stat_result, record: ListRecord, bound: int) -> bool:
-    """Whether what was read last time is still what is there.
+    """Whether an entry is still as it was read last time.
 
     Args:
-        stat: As it is now.
-        record: As it was.
-        bound: Before when it must last have changed, whenever it was read, by the function `bound`.
+        stat: The status now.
+        record: The record of last time.
+        bound: The time before which it must last have changed, from the function `bound`.
     """
     return (
         record.mtime == stat.st_mtime_ns
@@ -52,13 +52,14 @@ def is_unchanged(stat: os.stat_result, record: ListRecord, bound: int) -> bool:
 def bound(
     before: Ground, now: FileSystem, device: int, seen: int | None, *, same_path: bool
 ) -> int:
-    """Before when an entry must last have changed to be unchanged if its status is; ns.
+    """The time, in ns, before which an entry with an unchanged status must last have changed.
 
     Args:
-        before: What it was on last time.
-        now: What it is on.
-        device: `st_dev` of that.
-        seen: Newest ctime where last time's newest was, and above; None: that can't be told.
+        before: The device that it was on last time.
+        now: The file system that it is on now.
+        device: The `st_dev` of that.
+        seen: The newest ctime now of the entry that had the newest one last time, and of the
+            directories above it; None: unknown.
         same_path: The PATHs are those of last time.
     """
     was = before.file_system
@@ -70,12 +71,12 @@ def bound(
     if not now.identity:
         return before.newest - MARGIN_NS if same_path else LONG_AGO
     if not (same_path or (was.is_frozen and now.is_frozen)):
-        return LONG_AGO  # two that are written to may be two copies
+        return LONG_AGO  # if they are written to, they may be two copies
     return min(was.taken or before.newest, now.taken or seen or 0) - MARGIN_NS
 
 
 def top_of(directory: bytes) -> Top:
-    """What a walk begins with; of what is gone the walk says so."""
+    """The directory at which a walk begins; empty if it is gone, which the walk reports."""
     try:
         status = os.lstat(directory)
     except OSError:
@@ -85,7 +86,7 @@ def top_of(directory: bytes) -> Top:
 
 
 def serves(last: ListHead, grounds: Iterable[Ground], head: ListHead, directory: bytes) -> bool:
-    """Whether the list of a walk says anything about another one that begins at ``directory``."""
+    """Whether the list of a walk can be used for another one that begins at ``directory``."""
     if last.sources == head.sources:
         return True
     if len(last.sources) != 1 or len(head.sources) != 1 or last.top.inode != head.top.inode:
@@ -107,8 +108,8 @@ def serves(last: ListHead, grounds: Iterable[Ground], head: ListHead, directory:
 def newest_above(directory: bytes, path: bytes, device: int) -> int | None:
     """The newest ctime, in ns, of a path in a directory and of the directories above it.
 
-    What removes or replaces one of them changes the directory that it was in. None where that
-    can't be told: one can't be looked at, or is hidden below another device.
+    Removing or replacing one of them changes the directory that it was in. None if the time is
+    unknown: one of them can't be looked at, or is hidden below another device.
     """
     newest = 0
     names = path.split(b"/") if path else []
@@ -128,7 +129,7 @@ def newest_above(directory: bytes, path: bytes, device: int) -> int | None:
 
 
 class _Bounds(dict[tuple[int, int], int]):
-    """By the device of last time and the one that is met; without a call for what is known."""
+    """Bounds by the device of last time and the device met; known ones cost no call."""
 
     def __init__(self, find: Callable[[int, int], int]) -> None:
         super().__init__()
@@ -140,15 +141,15 @@ class _Bounds(dict[tuple[int, int], int]):
 
 
 class Grounds:
-    """The devices that a walk meets, and what last time's list proves on each.
+    """The devices that a walk meets, and what the list of last time proves on each.
 
-    ``bounds`` has `bound` of what was on one device and is met on another.
+    ``bounds`` has the `bound` of entries that were on one device and are met on another.
 
     Args:
-        last: Those of last time.
-        directory: Where the walk begins.
+        last: The devices of last time.
+        directory: The directory at which the walk begins.
         same_path: Whether the PATHs are those of last time.
-        killed: Where a run began whose journal is of use (`ListHead.other_source`).
+        killed: Where a killed run began whose journal can be used (`ListHead.other_source`).
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class Grounds:
         self.met: dict[int, FileSystem] = {}
 
     def meet(self, item: SourceItem) -> None:
-        """Learn what an entry is on, if that is new."""
+        """Learn the file system of an entry, if it is on a new device."""
         assert item.stat is not None
         device = item.stat.st_dev
         if device not in self.met:
@@ -179,7 +180,7 @@ class Grounds:
         if device in self._tmpfs:
             return LONG_AGO
         last = self._last.get(before)
-        if last is None:  # of a journal then, so of this PATH
+        if last is None:  # it is in a journal, so of this PATH
             return FOREVER if before in (device, self._killed) else LONG_AGO
         now = self.met[device]
         seen = newest_above(self._directory, last.path, device) if now.identity else None

@@ -1,8 +1,8 @@
-"""Walks what is to be backed up, sorted as the tree wants it (docs/format.md 8).
+"""Walks the source in the order of a tree (docs/format.md 8).
 
-What can't be read is an item that says so, never an exception. Every name is resolved
-against an open directory whose identity was checked, so a directory that is swapped for
-a symlink meanwhile is not followed. What took the place of something is taken in its stead.
+If something can't be read, its item says so; the walk raises no exception. Every name is resolved
+against an open directory whose identity was checked, so the walk does not follow a symlink that
+replaced a directory meanwhile. A file that replaced another is taken in its place.
 """
 
 import contextlib
@@ -35,23 +35,23 @@ _OPEN_DIRECTORIES = 64  # kept open at once; deeper ones are opened again by the
 
 _SYMLINK, _TYPE_DIRECTORY = EntryType.SYMLINK, EntryType.DIRECTORY  # looked up once, not per file
 
-MAX_NAMES = 1 << 24  # in one directory; more are taken for a list without an end
-_NAMES = 1 << 16  # listed at once: a signal is heard in between
+MAX_NAMES = 1 << 24  # in one directory; a longer list is taken for an endless one
+_NAMES = 1 << 16  # listed at once, so that signals are handled in between
 _NAME = operator.attrgetter("name")
 
-_SQLITE = (b"-wal", b"-shm", b"-journal")  # beside a database that is open
+_SQLITE = (b"-wal", b"-shm", b"-journal")  # ends of names beside an open database
 
 
 class SourceItem(NamedTuple):
     """One thing that the walk met. A tuple, because there is one for every file."""
 
-    path: bytes  # in the tree
-    full: bytes  # to open it by
+    path: bytes  # path in the tree
+    full: bytes  # path to open
     stat: os.stat_result | None  # by lstat; None if that failed
     type: EntryType | None  # None with `stat`: a socket, or something else that can't be stored
     link: bytes | None = None  # target of a symlink, as read
-    error: str | None = None  # why it, or the list of its members, couldn't be read
-    vanished: bool = False  # gone since its directory was listed
+    error: str | None = None  # why it, or its list of members, can't be read
+    vanished: bool = False  # it is gone since its directory was listed
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Rules:
 
 
 class Reason(StrEnum):
-    """Which rule left something out."""
+    """The rule that left something out."""
 
     PATTERN = "pattern"
     CACHE = "cache"
@@ -88,7 +88,7 @@ class LeftOut(NamedTuple):
 
 
 class Engine(StrEnum):
-    """What a database is of."""
+    """The program that a database belongs to."""
 
     POSTGRESQL = "postgresql"
     SQLITE = "sqlite"
@@ -97,10 +97,10 @@ class Engine(StrEnum):
 class InUse(NamedTuple):
     """A database that a program may have open.
 
-    Its files change while they are read, one after the other: together they may be no database.
+    Its files are read one after the other and may change meanwhile, so they may not fit together.
     """
 
-    path: bytes  # in the tree: the directory of a PostgreSQL, the main file of an SQLite
+    path: bytes  # in the tree: the directory of PostgreSQL, the main file of SQLite
     engine: Engine
 
 
@@ -118,15 +118,15 @@ def walk(
 ) -> Iterator[SourceItem]:
     """Everything below ``paths``, component-wise ascending, the top first.
 
-    One directory: paths are relative to it. One file: the top is its directory,
-    and the file the only member. Several: absolute paths without the leading
-    ``/``, with the directories above them but none of those' other members.
+    For one directory, paths are relative to it. For one file, the top is its directory, and
+    the file its only member. For several PATHs, paths are absolute without the leading ``/``;
+    the directories above them are included, without their other members.
 
     Args:
         paths: What to walk; relative ones start at the working directory.
         rules: What to leave out.
-        skipped: Called for what is left out.
-        in_use: Called for databases that are in use, which are logged, too.
+        skipped: Called for each thing that is left out.
+        in_use: Called for databases that are in use; these are also logged.
 
     Raises:
         ConfigError: No path, a missing one, one inside another, a symlink to a directory, one
@@ -159,7 +159,7 @@ def walk(
 
 @functools.lru_cache(maxsize=4096)
 def owner_names(uid: int, gid: int) -> tuple[str, str]:
-    """User and group name; empty where there is none that UTF-8 can hold."""
+    """User and group name; empty if there is none, or UTF-8 can't hold it."""
     return _name_of(lambda: pwd.getpwuid(uid).pw_name), _name_of(lambda: grp.getgrgid(gid).gr_name)
 
 
@@ -175,11 +175,12 @@ def _name_of(look_up: Callable[[], str]) -> str:
 # --- what to walk ---
 
 
-_Own: TypeAlias = Mapping[tuple[int, int], str]  # device and inode of what is ours, what it is
+# device and inode of each of the vault's own directories -> what it is
+_Own: TypeAlias = Mapping[tuple[int, int], str]
 
 
 def _identities(own: Sequence[tuple[Path, str]]) -> _Own:
-    """Those that are there."""
+    """The device and inode of the directories that exist."""
     found = {}
     for directory, what in own:
         with contextlib.suppress(OSError):
@@ -189,12 +190,12 @@ def _identities(own: Sequence[tuple[Path, str]]) -> _Own:
 
 
 def _refuse_own(root: bytes, own: _Own) -> None:
-    """Refuse a PATH of which nothing would be left."""
+    """Refuse a PATH that lies in one of the vault's own directories."""
     path = Path(os.fsdecode(root))
     for around in (path, *path.parents) if own else ():
         try:
             found = around.lstat()
-        except OSError:  # gone by now, which the walk says
+        except OSError:  # gone by now, which the walk reports
             continue
         what = own.get((found.st_dev, found.st_ino))
         if what is not None:
@@ -206,7 +207,7 @@ def _refuse_own(root: bytes, own: _Own) -> None:
 
 
 class _Chooser:
-    """Applies the rules, and tells what they left out."""
+    """Applies the rules, and reports what they left out."""
 
     def __init__(
         self, rules: Rules, excludes: Sequence[str], own: _Own, skipped: Skipped, in_use: Met
@@ -221,14 +222,14 @@ class _Chooser:
         self.has_patterns = self._matches is not None
 
     def excludes(self, path: bytes, below: int, is_directory: bool) -> bool:  # noqa: FBT001 - one call
-        """Whether a pattern excludes the member; ``path[below:]`` is what it is matched on."""
+        """Whether a pattern excludes the member; it is matched on ``path[below:]``."""
         excluded = self._matches is not None and self._matches(path[below:], is_directory)
         if excluded:
             self._skipped(LeftOut(path, Reason.PATTERN, "excluded by a pattern"))
         return excluded
 
     def members(self, path: bytes, fd: int, names: list[bytes]) -> list[bytes]:
-        """The names in a directory that are walked: a marker file keeps only itself."""
+        """The names in a directory that are walked; with a marker file, only its own name."""
         if self._caches and cachetag.NAME in names and _is_cache_tag(fd):
             detail = "its members: it is a cache (CACHEDIR.TAG)"
             self._skipped(LeftOut(path, Reason.CACHE, detail))
@@ -274,9 +275,9 @@ def _is_cache_tag(fd: int) -> bool:
 
 
 def locate_source(path: Path | bytes) -> bytes:
-    """Absolute, with every directory above it resolved, itself not.
+    """The absolute path, with symlinks resolved in the directories above it, not in itself.
 
-    Names in the tree then have only directories above them.
+    So names in the tree have only directories above them.
     """
     given = os.fsencode(path)
     head, tail = os.path.split(given.rstrip(b"/") or b"/")
@@ -312,7 +313,7 @@ def _walk_one(root: bytes, chooser: "_Chooser") -> Iterator[SourceItem]:
 
 
 def _walk_several(roots: Sequence[bytes], choosers: Sequence["_Chooser"]) -> Iterator[SourceItem]:
-    """Sorted roots with the directories above them, each once and before its members."""
+    """Walk sorted roots and the directories above them, each once and before its members."""
     above: set[bytes] = set()
     for root, chooser in zip(roots, choosers, strict=True):
         parts = root[1:].split(b"/")
@@ -325,7 +326,7 @@ def _walk_several(roots: Sequence[bytes], choosers: Sequence["_Chooser"]) -> Ite
 
 
 def _look_at_root(path: bytes, root: bytes) -> SourceItem:
-    """What a PATH is; one that is gone was there when the run began, unlike a member."""
+    """The item of a PATH. One that is gone is an error, as it was there when the run began."""
     item = _look(path, root, root, None)
     if item.vanished:
         return item._replace(vanished=False, error="it is gone since the run began")
@@ -364,7 +365,7 @@ class _Level:
         self.stat = found
         self.fd = fd
         self.names = iter(names)
-        self.problem: OSError | None = None  # it couldn't be opened again
+        self.problem: OSError | None = None  # why it couldn't be opened again
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -372,7 +373,7 @@ class _Level:
             self.fd = -1
 
     def reopen(self) -> None:
-        """After `close`: the directory that has its path now, though no symlink leads there."""
+        """After `close`: open the directory that has its path now, without following symlinks."""
         try:
             self.fd, _ = safe_open.open_met(
                 self.full[:-1] or b"/", safe_open.DIRECTORY, self.stat, stat.S_IFDIR
@@ -382,16 +383,16 @@ class _Level:
 
 
 class _Walker:
-    """Depth first, names of a directory sorted bytewise: that is component-wise order.
+    """Walks depth first, names of a directory sorted bytewise, which is component-wise order.
 
-    A stack instead of recursion: a tree may be deeper than Python's or the
-    descriptors' limit.
+    It uses a stack instead of recursion, as a tree may be deeper than the limits of Python
+    and of descriptors.
     """
 
     def __init__(self, chooser: _Chooser, top: SourceItem) -> None:
         assert top.stat is not None
         self._chooser = chooser
-        self._below = len(top.path) + 1 if top.path else 0  # bytes of a tree path that name PATH
+        self._below = len(top.path) + 1 if top.path else 0  # bytes of tree paths that name PATH
         self._device = top.stat.st_dev
         self._levels: list[_Level] = []
 
@@ -403,9 +404,9 @@ class _Walker:
             level.close()
 
     def enter(self, item: SourceItem, name: bytes, dir_fd: int | None) -> SourceItem:
-        """Make a directory's members the next; if it can't be read the item says why.
+        """Make a directory's members the next; if it can't be read, the returned item says why.
 
-        What took its place since it was looked at is returned instead, and entered if it is one.
+        If something has replaced it since, that is returned, and entered if it is a directory.
         """
         for left in reversed(range(safe_open.TRIES)):
             assert item.stat is not None
@@ -438,7 +439,7 @@ class _Walker:
         return item
 
     def _warn_of_databases(self, item: SourceItem, found: Sequence[InUse]) -> None:
-        """Each to who asks for them, and one of each kind to people."""
+        """Hand each to the caller, and warn people of one of each kind."""
         for each in reversed({each.engine: each for each in reversed(found)}.values()):
             what, instead = _ADVICE[each.engine]
             name = _show(each.path.rpartition(b"/")[2])
@@ -465,7 +466,7 @@ class _Walker:
                         yield item
                         continue
                     yield self.enter(item, name, level.fd)
-                    break  # its members come first; nothing more where it can't be read
+                    break  # its members come next; none if it can't be read
                 yield item
             else:
                 self._levels.pop().close()
@@ -488,8 +489,8 @@ class _Walker:
 
 
 def _databases_in_use(path: bytes, names: Sequence[bytes]) -> list[InUse]:
-    """Databases that the members of a directory say are open."""
-    joined = b"\0%s\0" % b"\0".join(names)  # no work for each name
+    """Databases that seem to be open, by the names in their directory."""
+    joined = b"\0%s\0" % b"\0".join(names)  # one search instead of work for each name
     found = [InUse(path, Engine.POSTGRESQL)] if b"\0postmaster.pid\0" in joined else []
     if b"-wal\0" in joined or b"-shm\0" in joined or b"-journal\0" in joined:
         known, below = set(names), path + b"/" if path else b""
@@ -502,7 +503,7 @@ def _databases_in_use(path: bytes, names: Sequence[bytes]) -> list[InUse]:
 
 
 def _open_directory(name: bytes, dir_fd: int | None, expected: os.stat_result) -> int:
-    """That directory alone: its members and its metadata must belong together."""
+    """Open exactly that directory, as its members and its metadata must belong together."""
     fd = safe_open.open_path(name, safe_open.DIRECTORY, dir_fd)
     if not os.path.samestat(os.fstat(fd), expected):
         os.close(fd)
@@ -511,13 +512,13 @@ def _open_directory(name: bytes, dir_fd: int | None, expected: os.stat_result) -
 
 
 def _list(fd: int, item: SourceItem) -> tuple[list[bytes], str]:
-    """The names in a directory, sorted, each once; and what is wrong with the list, if anything.
+    """The names in a directory, sorted, each once; and the problem with the list, if any.
 
-    A file system under change may list a name twice (restic/restic#1866). Only one that is
-    not sound lists what is no name.
+    A file system under change may list a name twice (restic/restic#1866). Only a damaged one
+    lists impossible names.
 
     Raises:
-        OSError: It can't be read, or has no end.
+        OSError: The list can't be read, or does not end.
     """
     if len(item.path) > MAX_PATH - 2:
         raise OSError(errno.ENAMETOOLONG, "its members' paths are too long to be stored")
@@ -526,7 +527,7 @@ def _list(fd: int, item: SourceItem) -> tuple[list[bytes], str]:
     with os.scandir(fd) as members:
         listed = map(_NAME, members)
         while some := list(itertools.islice(listed, _NAMES)):
-            # one call for all: no name holds a NUL, and Python gives those of a descriptor as text
+            # one call for all: no name holds a NUL, and Python lists a descriptor as text
             joined = os.fsencode("\0".join(some))
             is_sound = is_sound and b"/" not in joined and "" not in some
             names += joined.split(b"\0")
@@ -547,7 +548,7 @@ def _list(fd: int, item: SourceItem) -> tuple[list[bytes], str]:
 
 
 def _look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
-    """What ``name`` in ``dir_fd`` is."""
+    """The item of ``name`` in ``dir_fd``."""
     left = safe_open.TRIES
     while True:
         try:

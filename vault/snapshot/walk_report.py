@@ -1,4 +1,4 @@
-"""What a run counted, and what of its source is not in the snapshot as it should be."""
+"""The counts of a run, and the parts of its source that the snapshot lacks or has otherwise."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from vault.snapshot.file_reader import (
 from vault.snapshot.walk import InUse, LeftOut, Reason, SourceItem
 
 _READ = ReadOutcome.READ  # looked up once, not for every file
-_TOLD = frozenset({Reason.FILE_SYSTEM, Reason.OWN})  # others name each thing themselves
-MAX_PROBLEMS = 10_000  # listed; the counts go on
+_TOLD = frozenset({Reason.FILE_SYSTEM, Reason.OWN})  # a person chose the others by name
+MAX_PROBLEMS = 10_000  # listed ones; all are counted
 MAX_PROBLEM_SIZE = 16 * 1_048_576  # bytes of their paths, which may be long
 
 
@@ -34,18 +34,18 @@ class WalkReport:
         self.problems: list[Problem] = []
         self._problem_size = 0  # bytes of the paths of all
         self.complete = True
-        self.left_out: list[LeftOut] = []  # what a person may not have thought of
+        self.left_out: list[LeftOut] = []  # a person may not expect these
         self._left_out_size = 0  # bytes of their paths
         self.in_use: list[InUse] = []  # databases
         self._in_use_size = 0  # bytes of their paths
 
     @property
     def counts(self) -> Counts:
-        """What was seen so far."""
+        """The counts so far."""
         return replace_body(Counts(), **self.tally)
 
     def leave_out(self, left_out: LeftOut) -> None:
-        """The walk left something out that a person may have wanted."""
+        """Note that the walk left something out that a person may have wanted."""
         if left_out.reason not in _TOLD:
             return
         self._left_out_size += len(left_out.path)
@@ -53,13 +53,13 @@ class WalkReport:
             self.left_out.append(left_out)
 
     def meet_in_use(self, database: InUse) -> None:
-        """The walk met files of a database that a program seems to use."""
+        """Note files of a database that a program seems to use."""
         self._in_use_size += len(database.path)
         if len(self.in_use) < MAX_PROBLEMS and self._in_use_size <= MAX_PROBLEM_SIZE:
             self.in_use.append(database)
 
     def miss(self, item: SourceItem) -> None:
-        """The walk found an item gone or unreadable."""
+        """Note that the walk found an item gone or unreadable."""
         if item.vanished:
             self.tally["vanished"] += 1
             self._problem(item.path, "vanished", "gone since its directory was listed")
@@ -67,7 +67,7 @@ class WalkReport:
             self.unreadable(item.path, item.error or "")
 
     def unreadable(self, path: bytes, detail: str) -> None:
-        """Something can't be stored: the snapshot is incomplete."""
+        """Note that something can't be stored, which makes the snapshot incomplete."""
         self.tally["unreadable"] += 1
         self.complete = False
         self._problem(path, "unreadable", detail)
@@ -78,7 +78,7 @@ class WalkReport:
             self.problems.append(Problem(path=path, kind=kind, detail=detail))
 
     def is_stored(self, item: SourceItem, content: ReadContent) -> bool:
-        """Count how reading ended; False where nothing is to be stored."""
+        """Count the outcome of reading; False if there is nothing to store."""
         if content.outcome is _READ:
             return True
         if content.outcome is ReadOutcome.VANISHED:
@@ -94,7 +94,7 @@ class WalkReport:
         return True
 
     def note(self, item: SourceItem, lost: Sequence[str], altered: Sequence[str]) -> None:
-        """What is not stored makes a snapshot incomplete, not void."""
+        """Note what is not stored, which makes the snapshot incomplete, and what was changed."""
         for detail in lost:
             self.unreadable(item.path, detail)
         for detail in altered:
