@@ -34,7 +34,7 @@ EXIT_CODES: Final[Mapping[type[VaultError], int]] = {
     SourceCommandError: 16,
 }
 
-EXIT_USAGE: Final = 2  # also: nothing is as was asked for
+EXIT_USAGE: Final = 2  # also: nothing matches
 EXIT_DEGRADED: Final = 3  # done, and something is not as it should be
 EXIT_INTEGRITY: Final = 4  # findings
 EXIT_RETENTION: Final = 5  # a lock is weaker than required, or a store can't keep one
@@ -44,16 +44,16 @@ EXIT_STORAGE: Final = 13  # the store did not show what was to be looked at
 EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
 
-# The order of gravity. It is no order of numbers: a lost byte before a lock, before a bug, before
-# reasons why the command could not look, before its findings, before a busy neighbour.
+# The order of gravity, which is not that of the numbers: a lost byte comes before a lock, then a
+# bug, then reasons why the command could not look, its findings, and another run that is busy.
 GRAVITY: Final = (4, 5, 1, 12, 10, 13, 14, 2, 16, 11, 17, 6, 3, 15)
 
 
 def gravest(codes: Iterable[int]) -> int:
-    """The one code that a command ends with which has several to tell; 0 of none."""
+    """The code with which a command ends to which several apply; 0 if none does."""
     return min((code for code in codes if code), key=GRAVITY.index, default=0)
 
 
 def exit_code_of(error: VaultError) -> int:
-    """By the error's nearest ancestor in the table."""
+    """The exit code of an error, by its nearest ancestor in the table."""
     return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)

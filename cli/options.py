@@ -1,4 +1,4 @@
-"""What the global options said; kept apart so that `vault --help` imports nothing heavy."""
+"""The values of the global options, apart so that `vault --help` imports nothing heavy."""
 
 from dataclasses import dataclass
 

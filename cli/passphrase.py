@@ -18,13 +18,13 @@ _MAX_PASSPHRASE = 4096  # bytes
 def ask_passphrase(
     what: str, *, file: str | None, confirm: bool, warn: Callable[[str], None]
 ) -> bytes:
-    """From a file's first line, else from the terminal.
+    """The passphrase, from a file's first line or else from the terminal.
 
     Args:
-        what: It opens; for the prompt.
-        file: As ``VAULT_PASSPHRASE_FILE`` names it; None or "" to ask.
-        confirm: Ask twice, for a new one.
-        warn: Hears of it if others may read the file.
+        what: The thing that it opens; for the prompt.
+        file: The value of ``VAULT_PASSPHRASE_FILE``; None or "" to ask.
+        confirm: Ask twice, for a new passphrase.
+        warn: Receives a warning if others may read the file.
 
     Raises:
         WrongKeyError: Neither gives one.
@@ -45,7 +45,7 @@ def ask_passphrase(
 
 
 def slips(passphrase: bytes) -> list[str]:
-    """What editors and people add to a passphrase without seeing it; says nothing of the rest."""
+    """Invisible additions to a passphrase, such as blanks; reveals nothing else of it."""
     found = []
     if passphrase.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         found.append("begins with a byte-order mark")
@@ -77,7 +77,7 @@ def _passphrase_in(path: Path, warn: Callable[[str], None]) -> bytes:
 
 
 def _ask(prompt: str) -> str:
-    """What is typed, unseen; the prompt's line is ended however it ends."""
+    """The line that is typed, unseen; ends the prompt's line in any case."""
     try:
         return getpass.getpass(prompt)
     except (KeyboardInterrupt, EOFError):

@@ -31,11 +31,11 @@ def sample_of(
 
     Args:
         read_data: How much was asked for.
-        seed: What ``--seed`` says.
-        ledger: As it is read.
+        seed: The value of ``--seed``.
+        ledger: The ledger, read up to its head.
         records: The snapshots.
-        is_recorded: The ledger will tell of it, so that the next slice has its turn next time;
-            else chance chooses the slice, or it would be the same one for ever.
+        is_recorded: The result goes into the ledger, which then gives the next slice its turn.
+            False: chance chooses the slice, as otherwise it would always be the same.
 
     Raises:
         ConfigError: There is a seed and nothing to draw, or it is not one.
@@ -58,7 +58,7 @@ def sample_of(
 
 
 def sample_text(sample: Sample, *, is_recorded: bool) -> str:
-    """How it was chosen, for people."""
+    """How the sample was chosen, for people."""
     if sample.slice is not None:
         how = "whose turn it was" if is_recorded else "by chance: no turn without recovery.key"
         return f"slice {sample.slice[0] + 1} of {sample.slice[1]}, {how}"

@@ -62,7 +62,7 @@ _KEY_FILES = (WRITER_FILE, RECOVERY_FILE, ROOT_FILE)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # that boto3 obeys
+_ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # boto3 obeys them
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +77,8 @@ class Invocation:
     """One run of the program: its options, its environment, its clock.
 
     Args:
-        options: Those before the command.
-        environment: Variables by name.
+        options: The options before the command.
+        environment: The variables by name.
         clock: The wall clock, aware and UTC.
     """
 
@@ -96,7 +96,7 @@ class Invocation:
         self.unprinted = False  # the result could not be printed
 
     def __enter__(self) -> Self:
-        """Begin.
+        """Check the directories of state and cache.
 
         Raises:
             ConfigError: Other users can change what the vault keeps on this machine.
@@ -117,13 +117,13 @@ class Invocation:
     # --- where, and which ---
 
     def location(self, *, required: bool = True) -> GivenRepository | None:
-        """From ``--repo``, else ``VAULT_REPO``, else a key file.
+        """The address from ``--repo``, else ``VAULT_REPO``, else a key file.
 
         Raises:
-            ConfigError: None of them says, and it is required.
+            ConfigError: None of them gives it, and it is required.
         """
         said = self.options.repo
-        if said is None:  # an empty one is a script's mistake, and no wish for another repository
+        if said is None:  # an empty value is a script's mistake
             said = self._environment.get("VAULT_REPO") or None
         known = self._known()
         if said is not None:
@@ -141,13 +141,13 @@ class Invocation:
         )
 
     def endpoint_for(self, url: str) -> str:
-        """The server to ask for a place that is named by its URL; "" leaves it to boto3.
+        """The server to ask for a URL; "" leaves it to boto3.
 
-        A key file's server serves its whole bucket. For another bucket there is no telling, and a
-        request signed for one service must not go to Amazon because nothing else was said.
+        A key file's server serves its whole bucket. For another bucket the server is unknown, and
+        a request signed for one service must not go to Amazon only because no server was named.
 
         Raises:
-            ConfigError: The key files name a server for another bucket, and nothing says for this.
+            ConfigError: The key files name a server for another bucket only.
         """
         if self.options.endpoint_url:
             return self.options.endpoint_url
@@ -165,10 +165,10 @@ class Invocation:
         )
 
     def pinned_root(self) -> Digest:
-        """From ``--trust 0:DIGEST``, else from the key files.
+        """The digest of the root, from ``--trust 0:DIGEST``, else from the key files.
 
         Raises:
-            ConfigError: Neither says.
+            ConfigError: Neither gives it.
         """
         pinned = self._pin() or ((known := self._known()) and Digest.parse(known.root))
         if pinned:
@@ -187,11 +187,11 @@ class Invocation:
 
     @functools.cached_property
     def floors(self) -> tuple[Head, ...]:
-        """What ``--trust`` names."""
+        """The heads that ``--trust`` names."""
         return tuple(map(parse_trust, self.options.trust))
 
     def _known(self) -> RepositoryAddress | None:
-        """What the key files agree on; those of another than the pinned root don't speak.
+        """The address in the key files, leaving out those of another root than the pinned one.
 
         Raises:
             ConfigError: They are of different repositories.
@@ -212,7 +212,7 @@ class Invocation:
 
     @functools.cached_property
     def _addresses(self) -> dict[str, RepositoryAddress]:
-        """Of each key file that can be read; one that can't stops only who needs that one."""
+        """The address in each key file that can be read; one that can't be is left out."""
         found: dict[str, RepositoryAddress] = {}
         failed: list[VaultError] = []
         for name in _KEY_FILES:
@@ -231,11 +231,11 @@ class Invocation:
     # --- the repository ---
 
     def open(self, *, afresh: bool = False) -> Repository:
-        """The repository, verified from its root and against all that is known of its head.
+        """The repository, verified from its root and compared with the heads already known.
 
         Args:
             afresh: Read and verify every statement, for a command that is about to prove something
-                or to change who may sign; else what was verified here before is believed.
+                or to change who may sign. False: what was verified here before is believed.
 
         Raises:
             RollbackError: The store shows an older or different history.
@@ -254,10 +254,10 @@ class Invocation:
         )
 
     def store_and_root(self) -> tuple[ObjectStore, Digest]:
-        """Where the repository is, and the digest that its first statement must have.
+        """The store of the repository, and the digest that its first statement must have.
 
         Raises:
-            ConfigError: Nothing says where it is, or what to check it against.
+            ConfigError: Its address, or its root, is not given.
             StorageError: The store can't be reached.
         """
         location = self.location()
@@ -266,7 +266,7 @@ class Invocation:
         return open_store(location.url, endpoint=location.endpoint), root
 
     def _acceptance(self) -> Acceptance | None:
-        """What ``--accept-head`` asks for."""
+        """The acceptance that ``--accept-head`` asks for."""
         if not self.options.accept_head:
             return None
         head = parse_trust(self.options.accept_head)
@@ -282,12 +282,12 @@ class Invocation:
         remember_head(repository, state=self.places.state, warn=self.warn)
 
     def report_findings(self, repository: Repository) -> None:
-        """Say on stderr what was seen in the ledger that should not be there."""
+        """Report on stderr what was found in the ledger that should not be there."""
         ledger = repository.ledger
         self.report((*ledger.findings, *ledger.overclaims(), *repository.findings))
 
     def report(self, findings: Iterable[Finding]) -> None:
-        """Say findings on stderr."""
+        """Report findings on stderr."""
         for finding in findings:
             self.warn(finding_text(finding))
 
@@ -321,14 +321,14 @@ class Invocation:
         return self._open_sealed(load_root, path)
 
     def has_recovery_key(self) -> bool:
-        """Whether that file is here."""
+        """Whether the key file is here."""
         return (self.places.keys / RECOVERY_FILE).exists()
 
     def check_key(self, address: RepositoryAddress, repository: Repository) -> None:
         """Refuse a key file of another repository.
 
         Raises:
-            WrongKeyError: It is one.
+            WrongKeyError: It is of another repository.
         """
         if address.id != repository.ledger.repository_id:
             raise WrongKeyError(
@@ -338,7 +338,7 @@ class Invocation:
             )
 
     def warn_of_keys_together(self) -> None:
-        """Say so while keys that could read or rewrite everything lie beside the writer's."""
+        """Warn while keys that could read or rewrite everything lie beside the writer's."""
         beside = [n for n in (RECOVERY_FILE, ROOT_FILE) if (self.places.keys / n).exists()]
         if beside and (self.places.keys / WRITER_FILE).exists():
             self.warn(
@@ -356,7 +356,7 @@ class Invocation:
         return self._stack.enter_context(scratch_directory(self.places.cache))
 
     def _open_sealed(self, load: Callable[[Path, bytes], _T], path: Path) -> _T:
-        """A key file opened by its passphrase; where it does not open, what looks like a slip."""
+        """Open a key file by its passphrase; the error names what looks like a slip."""
         passphrase = self.passphrase(path.name)
         try:
             return load(path, passphrase)
@@ -368,11 +368,11 @@ class Invocation:
     # --- passphrases ---
 
     def passphrase(self, what: str, *, confirm: bool = False) -> bytes:
-        """From the file that ``VAULT_PASSPHRASE_FILE`` names, else from the terminal.
+        """The passphrase, from the file that ``VAULT_PASSPHRASE_FILE`` names, else the terminal.
 
         Args:
-            what: It opens; for the prompt.
-            confirm: Ask twice, for a new one.
+            what: The thing that it opens; for the prompt.
+            confirm: Ask twice, for a new passphrase.
 
         Raises:
             WrongKeyError: Neither gives one.
@@ -395,7 +395,7 @@ class Invocation:
     # --- output ---
 
     def did(self, text: str) -> None:
-        """Note what is done for good: it is said on stderr should the result not be printed."""
+        """Note what is done for good; it is reported on stderr if the result can't be printed."""
         self._done.append(text)
 
     @property
@@ -404,7 +404,7 @@ class Invocation:
         return bool(self._done)
 
     def tell_done(self) -> None:
-        """Say what is done and was not yet told."""
+        """Report what is done and was not reported yet."""
         for text in self._done:
             render.message("done", text)
         self._done.clear()
@@ -412,7 +412,7 @@ class Invocation:
     def emit(self, schema: str, fields: Mapping[str, object], text: str) -> None:
         """Print the result: the object under ``--json``, else the text.
 
-        Where it can't be printed, that is an error of its own beside what the command did.
+        If it can't be printed, that is a separate error; what the command did stays done.
         """
         try:
             taken = render.emit_json(schema, **fields) if self.options.json else render.emit(text)
@@ -425,11 +425,11 @@ class Invocation:
         self.tell_done()
 
     def warn(self, text: str) -> None:
-        """Advice on stderr; not an error."""
+        """Print advice on stderr; it is not an error."""
         render.message("warning", text)
 
     def note(self, text: str) -> None:
-        """Information on stderr; quiet with ``-q``."""
+        """Print information on stderr, except with ``-q``."""
         if not self.options.quiet:
             render.message("", text)
 
@@ -457,7 +457,7 @@ def pass_invocation(
 
 
 def wall_clock() -> datetime:
-    """Now."""
+    """The time now, aware and UTC."""
     return datetime.now(UTC)
 
 

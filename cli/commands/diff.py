@@ -69,7 +69,7 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
         for record, each in zip(records, flaws, strict=True):
             if each and not each.all_named:
                 invocation.warn(
-                    f"snapshot {record.seq} has entries that can't be named: what is told as"
+                    f"snapshot {record.seq} has entries that can't be named: what is shown as"
                     " added or removed may be among them"
                 )
         codes = [

@@ -61,7 +61,7 @@ def log(
     Needs no key. The time is the store's, or in a copied store the signers' own. What a
     restore, drill, verification or prune plan cites is opened and compared with it, of the newest
     200 listed. A void statement has no effect; a distrusted one had some, until a later one took
-    it back. 'vault show SEQ' tells all of one.
+    it back. 'vault show SEQ' shows all of one.
     """
     repository = invocation.open()
     now = invocation.clock()
@@ -90,7 +90,7 @@ def log(
 
 
 def _opened(repository: Repository, records: Sequence[Record]) -> dict[int, CitedEvidence]:
-    """What the newest of these statements cite."""
+    """The evidence that the newest of these statements cite."""
     citing = [record for record in records if cited_digest(record)][-OPENED:]
     with make_workers(1, transfers=QUESTIONS) as workers:
         asked = in_order(
@@ -101,7 +101,7 @@ def _opened(repository: Repository, records: Sequence[Record]) -> dict[int, Cite
 
 
 def _doomed(repository: Repository, records: Sequence[Record]) -> dict[int, int | None]:
-    """How many objects of each snapshot prune plans name; nothing of those they leave alone."""
+    """For each snapshot that prune plans name objects of, the number of those objects."""
     if not repository.planned_deletions():
         return {}
     counts = {
@@ -142,7 +142,7 @@ def _rows(
 def _parts(
     view: StatementView, cited: CitedEvidence | None, doomed: int | None, *, copied: bool
 ) -> Iterator[str]:
-    """What is said of a statement beside its outcome."""
+    """The notes on a statement beside its outcome."""
     record = view.record
     yield statement.deed(record.body)
     if view.effect in (Effect.VOID, Effect.UNKNOWN):

@@ -14,7 +14,7 @@ TYPE_NAMES: Final = {kind: kind.name.lower().replace("_", " ") for kind in Entry
 
 
 def flaw_fields(flaws: Flaws) -> dict[str, Any]:
-    """What can't be given, for programs."""
+    """The entries that can't be given, for programs."""
     return {
         "stepped_over": [
             {
@@ -30,7 +30,7 @@ def flaw_fields(flaws: Flaws) -> dict[str, Any]:
 
 
 def digest_fields(entry: Entry) -> dict[str, str | None]:
-    """Of an entry's content: the one that it has, if it is a file."""
+    """The digest of a file's content, of the kind that it has."""
     return {
         "sha256": entry.sha256.hex() if entry.sha256 else None,
         "tree_hash": entry.tree_hash.hex() if entry.tree_hash else None,
@@ -38,13 +38,13 @@ def digest_fields(entry: Entry) -> dict[str, str | None]:
 
 
 def listed_path(entry: Entry) -> str:
-    """For people: a directory ends in ``/``."""
+    """The path for people: that of a directory ends in ``/``."""
     text = render.path_text(entry.path)
     return f"{text}/" if entry.type is EntryType.DIRECTORY else text
 
 
 def mode_text(entry: Entry) -> str:
-    """As ``ls -l`` writes it; a hard link as the file that it is."""
+    """The mode as ``ls -l`` writes it; a hard link counts as a file."""
     return stat.filemode(FILE_TYPES[entry.type] | entry.mode)
 
 
@@ -54,12 +54,12 @@ def owner_text(entry: Entry) -> str:
 
 
 def local_time(nanoseconds: int) -> str:
-    """To the minute, in the zone of this machine."""
+    """The time to the minute, in the zone of this machine."""
     return render.moment(datetime.fromtimestamp(nanoseconds // 10**9, UTC))
 
 
 def exact_time(nanoseconds: int) -> str:
-    """RFC 3339 in UTC with nine digits: JSON numbers don't hold nanoseconds."""
+    """The time as RFC 3339 in UTC with nine digits, as JSON numbers can't hold nanoseconds."""
     seconds, rest = divmod(nanoseconds, 10**9)
     whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{whole}.{rest:09}Z"

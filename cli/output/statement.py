@@ -19,16 +19,16 @@ from vault.ledger.statements import (
 from vault.model import Body, body_to_json, to_rfc3339
 from vault.repository.chronicle import CitedEvidence, Effect, SignedBy, StatementView
 
-KEY_DIGITS = 16  # of a key id that is shown: as many as a command takes for one
-_SHOWN_ITEMS = 8  # of a list in a signed body or an attestation
-_SHOWN_TEXT = 200  # characters of a text in them: a recipient's key takes 1,600
+KEY_DIGITS = 16  # shown of a key id: as many as commands accept for one
+_SHOWN_ITEMS = 8  # shown of a list in a signed body or an attestation
+_SHOWN_TEXT = 200  # characters shown of a text in them; a recipient's key has 1,600
 
 
 # --- for people ---
 
 
 def deed(body: Body | None) -> str:
-    """What a statement says that was done, in a few words; untrusted."""
+    """The act that a statement records, in a few words; untrusted."""
     match body:
         case RootBody():
             said = _root(body)
@@ -110,17 +110,17 @@ def _with_reason(said: str, reason: str) -> str:
 
 
 def signer_text(signer: SignedBy, *, digits: int = KEY_DIGITS) -> str:
-    """Host or key by name, and enough of its id to name it to a command."""
+    """The name of the host or key, and enough of its id to use in a command."""
     return f"{signer.name or 'not listed'} {signer.key[:digits]}"
 
 
 def effect_text(view: StatementView, cited: CitedEvidence | None, *, opened: bool) -> str:
-    """What a statement amounts to, and how far what it cites was checked.
+    """The effect of a statement, and how far its evidence was checked.
 
     Args:
-        view: Of the statement.
-        cited: What it cites, if that was opened.
-        opened: Whether it would have been opened if it cited something.
+        view: The facts about the statement.
+        cited: Its evidence, if that was opened.
+        opened: Whether evidence was opened if there was any.
     """
     if view.effect is Effect.DISTRUSTED:
         return f"distrusted by {view.record.distrusted_by}"
@@ -134,14 +134,14 @@ def effect_text(view: StatementView, cited: CitedEvidence | None, *, opened: boo
 
 
 def doom_text(doomed: int | None) -> str:
-    """What prune plans mean for a snapshot; empty where they mean nothing."""
+    """The effect of prune plans on a snapshot; empty if they name nothing of it."""
     if doomed is None:
-        return "whether a prune plan dooms it can't be told"
+        return "it is unknown whether a prune plan dooms it"
     return f"doomed: prune plans name {render.plural(doomed, 'object')} of it" if doomed else ""
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """A signed JSON value as names and texts, with the names of outer members in front."""
+    """The members of a signed JSON value as names and texts; a name includes those around it."""
     if isinstance(value, Mapping) and value:
         for inner, each in value.items():
             yield from flat(each, f"{name}.{inner}" if name else str(inner))
@@ -179,7 +179,7 @@ def _plain(value: object) -> str:
 
 
 def view_fields(view: StatementView, cited: CitedEvidence | None) -> dict[str, Any]:
-    """What `vault log` says of a statement."""
+    """The fields of a statement in `vault log`."""
     record = view.record
     return {
         "seq": record.seq,

@@ -1,7 +1,7 @@
-"""The ledger for people: who did what, when and by whose clock, how it ended, what came of it.
+"""The ledger for people: who did what, when and by which clock, how it ended, what came of it.
 
-What a statement amounts to is decided in `vault.ledger.chain`; here it is gathered for one
-statement at a time. The decisions are pure; `look_up` reads what a statement cites.
+`vault.ledger.chain` decides what effect a statement has; this module gathers the facts about one
+statement at a time. The decisions are pure; `look_up` reads the evidence that a statement cites.
 """
 
 import dataclasses
@@ -33,42 +33,42 @@ from vault.model import Digest
 from vault.repository.attestations import Attestation, objections, open_attestation
 from vault.repository.repository import Repository
 
-_SKEW: Final = timedelta(minutes=15)  # a claim farther off the store's clock is worth a word
+_SKEW: Final = timedelta(minutes=15)  # a claim farther off the store's clock is pointed out
 
 
 class Effect(StrEnum):
-    """What a statement amounts to now."""
+    """The effect that a statement has now."""
 
     VALID = "valid"
     VOID = "void"
-    DISTRUSTED = "distrusted"  # valid once; a later statement voids it
+    DISTRUSTED = "distrusted"  # valid at first; a later statement voids it
     UNKNOWN = "not understood"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SignedBy:
-    """Whose key signed a statement, as it was listed for it."""
+    """The key that signed a statement, as it was listed then."""
 
-    name: str  # of the host, or of the key in the root; empty where neither lists it
+    name: str  # of the host or the root's key; empty if neither lists it
     key: str  # id, hex
     roles: tuple[str, ...]
-    revoked: int | None = None  # seq; of a host's key
+    revoked: int | None = None  # seq of its revocation, if it is a host's key
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StatementView:
-    """What people are told of one statement without reading what it cites."""
+    """The facts about one statement that can be shown without reading what it cites."""
 
     record: Record
     effect: Effect
     signer: SignedBy
     stored: datetime  # by the store's clock
     is_skewed: bool  # its own time is far from the store's
-    datasets: tuple[str, ...]  # that it concerns, sorted; of an enrolment, those its patterns match
+    datasets: tuple[str, ...]  # those concerned, sorted; for an enrolment, those that match
 
 
 class Chronicle:
-    """What a ledger says, statement by statement. Pure.
+    """The content of a ledger, statement by statement. Pure.
 
     Args:
         ledger: Read up to its head.
@@ -76,13 +76,13 @@ class Chronicle:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._taken: dict[str, list[int]] = {}  # seqs of its snapshots, void ones too, by dataset
+        self._taken: dict[str, list[int]] = {}  # by dataset: seqs of its snapshots, void ones too
         for record in ledger.records:
             if isinstance(record.body, SnapshotBody):
                 self._taken.setdefault(record.body.dataset, []).append(record.seq)
 
     def view(self, record: Record) -> StatementView:
-        """What is told of a statement."""
+        """The facts about a statement."""
         stored = self._ledger.stored(record)
         return StatementView(
             record=record,
@@ -101,13 +101,13 @@ class Chronicle:
         since: datetime | None = None,
         first: int = 0,
     ) -> list[Record]:
-        """Statements that are asked for, by seq.
+        """The statements that meet all conditions, by seq.
 
         Args:
-            types: Of these types; all if none is given.
-            dataset: That concern it.
-            since: That the store took then or later.
-            first: From this seq on.
+            types: The types wanted; all if empty.
+            dataset: The dataset that they must concern.
+            since: The time from which on the store took them.
+            first: The lowest seq.
 
         Raises:
             ConfigError: The ledger has no statement ``first``, or no snapshot of that dataset.
@@ -146,7 +146,7 @@ class Chronicle:
                 return False
 
     def _patterns_of(self, body: WriterBody) -> Sequence[str]:
-        """Of the key that a revocation is about."""
+        """The patterns of the key that a revocation is about."""
         writer = self._ledger.writers.get(parse_writer_key(body).id)
         return writer.datasets if writer is not None else ()
 
@@ -179,7 +179,7 @@ def _effect(record: Record) -> Effect:
 
 
 def signed_by(ledger: Ledger, record: Record) -> SignedBy:
-    """Whose key it was: by the root that judged the statement, else by the host's enrolment."""
+    """The signer, as listed by the root that judged the statement, else by an enrolment."""
     for listed in ledger.authority_at(record.seq).body.keys:
         if VerifyKey.from_der(b64decode_strict(listed.public)).id == record.key_id:
             return SignedBy(
@@ -197,7 +197,7 @@ def signed_by(ledger: Ledger, record: Record) -> SignedBy:
 
 
 def later_about(ledger: Ledger, record: Record) -> list[Record]:
-    """Later statements, void ones too, that are about this one, by seq. Pure."""
+    """Later statements about this one, void ones too, by seq. Pure."""
     return [each for each in ledger.records[record.seq + 1 :] if _is_about(each, record)]
 
 
@@ -236,21 +236,21 @@ def _names_key(later: WriterBody, body: WriterBody) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CitedEvidence:
-    """What a statement cites, opened and compared with it."""
+    """The evidence that a statement cites, opened and compared with it."""
 
     digest: str
-    problem: str = ""  # why it does not bear the statement out; empty if it does
-    attestation: Attestation | None = None  # of a restore, drill or verification
-    objects: int | None = None  # that a prune plan names
+    problem: str = ""  # why it does not support the statement; empty if it does
+    attestation: Attestation | None = None  # if it is one of a restore, drill or verification
+    objects: int | None = None  # number of objects in a prune plan
 
     @property
     def details(self) -> dict[str, Any]:
-        """What the restorer attested beside the statement."""
+        """The details that the restorer attested."""
         return dict(self.attestation.details) if self.attestation is not None else {}
 
 
 def cited_digest(record: Record) -> str:
-    """Digest of the evidence that a statement names; empty if it names none."""
+    """The digest of the evidence that a statement cites; empty if it cites none."""
     match record.body:
         case EventBody() | VerificationBody() as body:
             return body.attestation
@@ -283,7 +283,7 @@ def look_up(repository: Repository, record: Record) -> CitedEvidence | None:
 
 
 def doomed_needs(repository: Repository, record: Record) -> int | None:
-    """How many objects that a snapshot needs a prune plan names; None where it can't be told."""
+    """How many needs of a snapshot prune plans name; None if that is unknown."""
     doomed = repository.planned_deletions()
     if not doomed:
         return 0

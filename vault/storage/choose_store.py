@@ -1,4 +1,4 @@
-"""The store that a URL names: a further kind of store is entered here, by its scheme."""
+"""Opens the store that a URL names; a further kind of store is added here, by its scheme."""
 
 import stat
 from collections.abc import Callable

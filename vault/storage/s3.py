@@ -61,7 +61,7 @@ from vault.storage.s3errors import (
 from vault.storage.s3listing import list_versions
 from vault.storage.s3stalled import stalled_body
 
-READ_ATTEMPTS = 4  # of a body that broke off: boto3 repeats requests, not bodies
+READ_ATTEMPTS = 4  # for a body that broke off: boto3 repeats requests, not bodies
 MAX_KEY = 1024  # bytes, of all servers
 
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")
@@ -72,8 +72,8 @@ class S3Store:
 
     Args:
         client: From `connect`; shared by all threads.
-        bucket: Must exist, be versioned and, to enforce locks, have Object Lock on.
-        prefix: Of all names, without the slash that follows it; may be empty.
+        bucket: The bucket; it must exist, be versioned and, to enforce locks, have Object Lock.
+        prefix: The beginning of all keys, without the slash after it; may be empty.
         observed: What `vault.storage.conformance` saw of this server.
     """
 

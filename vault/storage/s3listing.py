@@ -1,6 +1,7 @@
 """Listings of versions in S3, page by page, in the order of their text.
 
-boto3 parts versions from delete markers; what a server listed in one order is put together again.
+boto3 puts versions and delete markers into two lists; here they are merged in the order of the
+server.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,13 +16,13 @@ from vault.storage.s3client import versions_in_order
 def list_versions(
     request: Callable[..., Any], base: str, prefix: str, after: str
 ) -> Iterator[ObjectVersion]:
-    """The versions of a listing as its pages come: of one name, newest first.
+    """The versions of a listing, page by page; of one name, newest first.
 
     Args:
         request: `S3Store.request`.
-        base: What all names of the store begin with.
-        prefix: After the base; of the names that are wanted.
-        after: The name after which the listing begins; "": at the first.
+        base: The beginning of all keys of the store.
+        prefix: The beginning, after the base, of the names wanted.
+        after: The name after which the listing begins; "": at the first name.
     """
     arguments = {"Prefix": base + prefix}
     if after:

@@ -1,4 +1,4 @@
-"""A PUT that stalls half-way, to see in which order a server lists versions."""
+"""A PUT that stalls half-way; it shows in which order a server lists versions."""
 
 import contextlib
 import io
@@ -34,7 +34,7 @@ def stalled_body(client: Any, data: bytes, pause: Callable[[], object]) -> "Iter
 
     def begin(request: Any, **_: Any) -> None:
         if request.body is body:
-            body.is_sent = True  # what was read before was hashed for the signature
+            body.is_sent = True  # earlier reads only hashed it for the signature
 
     handler = f"pause-{id(body)}"
     client.meta.events.register("before-send.s3.PutObject", begin, unique_id=handler)

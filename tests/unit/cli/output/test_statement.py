@@ -86,7 +86,7 @@ def test_what_was_done_is_said_in_a_few_words(body: Body | None, said: str) -> N
         (0, ""),
         (1, "doomed: prune plans name 1 object of it"),
         (2, "doomed: prune plans name 2 objects of it"),
-        (None, "whether a prune plan dooms it can't be told"),
+        (None, "it is unknown whether a prune plan dooms it"),
     ],
 )
 def test_what_is_doomed_is_said(doomed: int | None, said: str) -> None:
