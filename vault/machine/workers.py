@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from vault.machine.processes import declare_quiet
+from vault.machine.tuning import tune_process
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -78,6 +79,25 @@ def make_workers(
     finally:
         compute.shutdown(wait=True, cancel_futures=True)
         transfer.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def make_process_workers(processes: int, *, in_flight: int | None = None) -> Iterator[Workers]:
+    """Executors that are one pool of new processes, for tasks that are values.
+
+    A verification that is told a place runs on them (`vault.verify`). Each process is started
+    afresh, so that it inherits no thread and no lock, and is tuned as a program is.
+
+    Args:
+        processes: How many.
+        in_flight: Tasks that are worked on or wait; by default twice as many.
+    """
+    import multiprocessing  # noqa: PLC0415 - takes 20 ms to import; few programs use it
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - as above
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=tune_process) as pool:
+        yield Workers(compute=pool, transfer=pool, in_flight=in_flight or 2 * processes)
 
 
 def in_order(

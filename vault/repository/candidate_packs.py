@@ -36,14 +36,18 @@ def index_entries(
 
 
 def other_packs(
-    opener: PackOpener, record: Record, inventory: Inventory, secrets: DomainSecrets
+    opener: PackOpener,
+    repository: Repository,
+    record: Record,
+    inventory: Inventory,
+    secrets: DomainSecrets,
 ) -> Iterator[PackReader]:
     """Packs of the domain that the snapshot does not need; those called bad come last."""
     own = {ref.name for ref in inventory.objects}
-    doubted = opener.repository.ledger.bad_packs()
+    doubted = repository.ledger.bad_packs()
     last: list[PackReader] = []
     seen: set[bytes] = set()
-    for entry in indexed_packs(opener.repository, secrets):
+    for entry in indexed_packs(repository, secrets):
         ref = _ref_of(entry)
         if ref.name in own or entry.pack_id in seen:
             continue
@@ -53,12 +57,15 @@ def other_packs(
             last.append(pack)
         else:
             yield pack
-    yield from _unindexed_packs(opener, record, secrets, own, seen=seen, doubted=doubted)
+    yield from _unindexed_packs(
+        opener, repository, record, secrets, own, seen=seen, doubted=doubted
+    )
     yield from last
 
 
 def _unindexed_packs(
     opener: PackOpener,
+    repository: Repository,
     record: Record,
     secrets: DomainSecrets,
     own: Collection[str],
@@ -68,12 +75,12 @@ def _unindexed_packs(
 ) -> Iterator[PackReader]:
     """Packs of later snapshots that are in no index object, as far as they can be read."""
     known = set(seen)
-    resolver = Resolver(opener.repository.read)
-    for later in reversed(snapshots_of(opener.repository.ledger, secrets.name)):
+    resolver = Resolver(repository.read)
+    for later in reversed(snapshots_of(repository.ledger, secrets.name)):
         if later.seq <= record.seq:
             return
         try:
-            objects = resolver.resolve(opener.repository.inventory_ref(later)).objects
+            objects = resolver.resolve(repository.inventory_ref(later)).objects
         except IntegrityError as error:
             _log.warning("inventory of snapshot %d is unreadable: %s", later.seq, error)
             continue

@@ -213,10 +213,7 @@ class Objects:
         Raises:
             MissingObjectError: The pinned version is gone; `read` may find another.
         """
-        try:
-            return self.store.get(ref.name, ref.version, offset=offset, length=length)
-        except ObjectNotFoundError as error:
-            raise MissingObjectError(f"{ref.name} is missing", expected=ref.version) from error
+        return read_range(self.store, ref, offset, length)
 
     def read_evidence(self, digest: Digest) -> bytes:
         """The evidence that a statement cites.
@@ -266,6 +263,18 @@ def right_version(store: ObjectStore, ref: ObjectRef, *, pinned: bool = True) ->
         DigestMismatchError: There are versions, but none has these bytes.
     """
     return _twice(ref.name, lambda: _find(store, ref, pinned=pinned))
+
+
+def read_range(store: ObjectStore, ref: ObjectRef, offset: int, length: int) -> bytes:
+    """Part of the pinned version; NOT verified: the caller checks a tag or id.
+
+    Raises:
+        MissingObjectError: The pinned version is gone; `right_version` may find another.
+    """
+    try:
+        return store.get(ref.name, ref.version, offset=offset, length=length)
+    except ObjectNotFoundError as error:
+        raise MissingObjectError(f"{ref.name} is missing", expected=ref.version) from error
 
 
 def sizes(store: ObjectStore, ref: ObjectRef) -> set[int]:

@@ -4,6 +4,7 @@ Tags and chunk ids must prove what an index object says of a pack; if they do no
 the pack itself is read (docs/format.md 5).
 """
 
+import dataclasses
 import logging
 import os
 import tempfile
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from vault.crypto.sealed import MAX_HEADER, Header, Opener
+from vault.crypto.sealed import MAX_HEADER, Header, Opener, SealedSeeds
 from vault.errors import (
     IntegrityError,
     LocalError,
@@ -22,7 +23,6 @@ from vault.format.pack import Directory, open_block, read_directory
 from vault.format.packindex import IndexEntry
 from vault.machine.lru import Recent
 from vault.model import Buffer, ObjectRef, PackId
-from vault.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
 
@@ -88,13 +88,50 @@ class PackDirectories:
         return found
 
 
-class PackOpener(Protocol):
-    """The part of a `vault.repository.reader.Reader` that its packs share."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PackSession:
+    """One run of a writer, all packs of which open with one seed."""
 
-    repository: Repository
-    by_digest: bool  # believe a pack's directory only after all bytes of the pack were hashed
-    directories: PackDirectories
-    openers: Recent[bytes, Opener]  # by SHA-256 of the pack
+    id: bytes
+    sealed: SealedSeeds  # the seed, sealed to each recipient
+    seed: bytes = dataclasses.field(repr=False)
+
+    def is_of(self, header: Header) -> bool:
+        """Whether a pack with that header is of this session."""
+        return (self.id, self.sealed) == (header.session_id, header.sealed)
+
+
+class PackBytes(Protocol):
+    """Gives the bytes of objects: a repository, or a task's own store."""
+
+    def read(self, ref: ObjectRef) -> bytes:
+        """As `Objects.read`."""
+
+    def read_range(self, ref: ObjectRef, offset: int, length: int) -> bytes:
+        """As `Objects.read_range`."""
+
+
+class PackOpener(Protocol):
+    """What packs are opened with: a `vault.repository.reader.Reader`, or what a task was sent."""
+
+    @property
+    def repository(self) -> PackBytes:
+        """Gives the stored bytes."""
+
+    @property
+    def by_digest(self) -> bool:
+        """Whether a directory is believed only after all bytes of its pack were hashed."""
+
+    @property
+    def directories(self) -> PackDirectories | None:
+        """Where directories are put aside; None: they stay in memory."""
+
+    @property
+    def openers(self) -> Recent[bytes, Opener]:
+        """Those used last, by SHA-256 of the pack."""
+
+    def session_of(self, header: Header) -> PackSession:
+        """The session that a pack with that header is of, its seed opened."""
 
     def opener_for(self, header: Header) -> Opener:
         """The opener for the blocks of a pack with that header."""
@@ -125,6 +162,7 @@ class PackReader:
         self._id_key = id_key
         self._kept: tuple[int, int] | None = None
         self.is_given_up = False
+        self.session: PackSession | None = None  # None: an index object told of the pack
         self.ref = ref
         if entry is not None:
             self._directory: Directory | None = entry.directory
@@ -138,14 +176,17 @@ class PackReader:
         """The blocks and chunks of the pack."""
         if self._directory is not None:
             return self._directory
+        directories = self._reader.directories
         assert self._kept is not None
-        return self._reader.directories.read(self._kept, self.header_length)
+        assert directories is not None
+        return directories.read(self._kept, self.header_length)
 
     def put_aside(self) -> None:
         """Move the directory to local disk, as those of all packs together are large."""
-        if self._directory is None:
+        directories = self._reader.directories
+        if self._directory is None or directories is None:
             return
-        self._kept = self._reader.directories.add(self._directory)
+        self._kept = directories.add(self._directory)
         self._directory = None
 
     def _opener(self, header: Callable[[], Buffer]) -> Opener:
@@ -167,6 +208,7 @@ class PackReader:
             found = self._whole()[1]
         header, opener, self._directory = found
         self._reader.openers.put(self.ref.sha256, opener)
+        self.session = self._reader.session_of(header)
         self.header_length = header.length
         self.kind = header.type
 

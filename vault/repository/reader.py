@@ -41,6 +41,7 @@ from vault.repository.pack_reader import (
     UNREADABLE,
     PackDirectories,
     PackReader,
+    PackSession,
     StaleIndexError,
 )
 from vault.repository.repository import Repository, read_domain, snapshot_body
@@ -100,7 +101,7 @@ class Reader:
         self.scratch = scratch
         self._hashed = by_digest and not use_index  # all of each pack was hashed
         self._use_index = use_index
-        self._seeds: dict[tuple[bytes, object], bytes] = {}
+        self._sessions: dict[tuple[bytes, object], PackSession] = {}
         self._readers: dict[int, PackReader] = {}  # by number; substitutes too
         self._own: dict[int, PackReader] = {}
         self._giving_up = threading.Lock()
@@ -119,7 +120,7 @@ class Reader:
             scratch / "others",
             repository_id=repository.id,
             domain=self.secrets.name,
-            packs=lambda: other_packs(self, record, self.inventory, self.secrets),
+            packs=lambda: other_packs(self, repository, record, self.inventory, self.secrets),
         )
 
     def close(self) -> None:
@@ -131,13 +132,18 @@ class Reader:
     # --- keys ---
 
     def opener_for(self, header: Header) -> Opener:
-        """The opener of a pack; the seed of each session is opened once."""
-        session = (header.session_id, header.sealed)
-        seed = self._seeds.get(session)
-        if seed is None:
+        """The opener of a pack."""
+        return Opener(header, self.session_of(header).seed, self.repository.id)
+
+    def session_of(self, header: Header) -> PackSession:
+        """The session of a pack; the seed of each is opened once."""
+        key = (header.session_id, header.sealed)
+        session = self._sessions.get(key)
+        if session is None:
             seed = open_seed(header, self.repository.id, self._recipient)
-            self._seeds[session] = seed
-        return Opener(header, seed, self.repository.id)
+            session = PackSession(id=header.session_id, sealed=header.sealed, seed=seed)
+            self._sessions[key] = session
+        return session
 
     # --- where chunks lie ---
 

@@ -57,7 +57,7 @@ def look(task: Look, store: ObjectStore | None = None) -> Looked:
     Raises:
         VaultError: The store can't be opened.
     """
-    opened = _open(task.place) if store is None and task.place is not None else store
+    opened = store_at(task.place) if store is None and task.place is not None else store
     assert opened is not None
     ref = task.ref
     try:
@@ -70,7 +70,8 @@ def look(task: Look, store: ObjectStore | None = None) -> Looked:
 
 
 @functools.lru_cache(maxsize=4)
-def _open(place: Place) -> ObjectStore:
+def store_at(place: Place) -> ObjectStore:
+    """The store at a place, opened once in a process."""
     return open_store(place.url, endpoint=place.endpoint)
 
 

@@ -40,7 +40,7 @@ class Verification:
         scratch: Directory on local disk for temporary files.
         workers: Executors.
         progress: Receives the number of objects and bytes.
-        place: Where the store is, if ``workers.transfer`` is a pool of processes or a cluster:
+        place: Where the store is, if the executors are pools of processes or a cluster:
             its workers open the store themselves (`vault.verify.object_task`). None: for threads.
 
     Raises:
@@ -78,6 +78,7 @@ class Verification:
                 workers=workers,
                 progress=progress,
                 found=self._found,
+                place=place,
             )
 
     def run(self) -> VerifyReport:

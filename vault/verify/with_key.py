@@ -8,6 +8,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,31 +36,11 @@ from vault.repository.pack_reader import PackReader
 from vault.repository.reader import LOOKED_UP, Reader
 from vault.repository.repository import Repository
 from vault.verify.damage_found import NAMED_IN_HIT, Found, Key, key_of
+from vault.verify.object_task import Place
+from vault.verify.pack_task import OpenedPack, PackTask, open_blocks, open_pack
 from vault.verify.without_key import NeededObjects
 
 _UNREADABLE: Final = (IntegrityError, WrongKeyError)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Opened:
-    """The result of opening all blocks of a pack."""
-
-    chunks: int  # right ones
-    faulty: frozenset[int]  # numbers of the blocks that do not open
-    error: VaultError | None  # what is wrong with one of them
-
-
-def _open(pack: PackReader) -> _Opened:
-    """Open every block, also those after one that does not open."""
-    blocks = pack.directory.blocks
-    try:
-        for _ in pack.blocks(range(len(blocks))):
-            pass
-    except _UNREADABLE as error:
-        faulty = frozenset(pack.faulty_blocks())
-        right = sum(block.chunks for n, block in enumerate(blocks) if n not in faulty)
-        return _Opened(chunks=right, faulty=faulty, error=error)
-    return _Opened(chunks=len(pack.directory.lengths), faulty=frozenset(), error=None)
 
 
 def require_recipient(ledger: Ledger, recovery: RecoveryKey) -> None:
@@ -171,6 +152,8 @@ class OpenedContents:
         workers: Executors.
         progress: Receives the number of tree entries.
         found: Receives what is wrong.
+        place: Where workers in other processes open the store. None: the executors are
+            threads, which use the open store.
     """
 
     def __init__(
@@ -183,8 +166,10 @@ class OpenedContents:
         workers: Workers,
         progress: Progress,
         found: Found,
+        place: Place | None = None,
     ) -> None:
         self._repository = repository
+        self._place = place
         self._objects = objects
         self._recovery = recovery
         self._scratch = scratch
@@ -283,25 +268,51 @@ class OpenedContents:
     def _open_packs(self, reader: Reader) -> None:
         """Check every chunk of the packs that were read and not opened yet."""
         tried = self._objects.right.union(self._found.wrong)
-        packs = (
-            pack
+        packs = {
+            key: pack
             for pack in reader.packs().values()
-            if key_of(pack.ref) in tried and key_of(pack.ref) not in self.opened
-        )
+            if (key := key_of(pack.ref)) in tried and key not in self.opened
+        }
         workers = self._workers
-        for pack, future in in_order(workers.compute, _open, packs, limit=workers.in_flight):
-            key = key_of(pack.ref)
+        work = open_pack
+        if self._place is None:
+            work = partial(open_pack, objects=self._repository)
+        tasks = (self._task(reader, pack) for pack in packs.values())
+        for task, future in in_order(workers.compute, work, tasks, limit=workers.in_flight):
+            key = key_of(task.ref)
             try:
                 result = future.result()
+                if result.is_of_other_session:
+                    result = open_blocks(packs[key])  # with the recovery key
             except StorageError as error:
                 self._found.is_unread(key, error)
                 continue
-            self._found.gave()
-            self.opened.add(key)
-            self.chunks += result.chunks
-            if result.error is not None:
-                self._faulty[key] = result.faulty
-                self._found.is_wrong(key, result.error)
+            self._take(reader, packs[key], result)
+
+    def _task(self, reader: Reader, pack: PackReader) -> PackTask:
+        assert pack.session is not None  # no index object was asked
+        return PackTask(
+            place=self._place,
+            ref=pack.ref,
+            entry=pack.as_entry(),
+            repository_id=self._repository.id,
+            session=pack.session,
+            id_key=reader.secrets.id_key,
+        )
+
+    def _take(self, reader: Reader, pack: PackReader, result: OpenedPack) -> None:
+        """Count what opening a pack gave; have its chunks sought elsewhere if it is unreadable."""
+        key = key_of(pack.ref)
+        self._found.gave()
+        self.opened.add(key)
+        self.chunks += result.chunks
+        for version in result.versions:
+            self._repository.objects.note_version(pack.ref, version)
+        if result.given_up is not None:
+            reader.give_up(pack, result.given_up)
+        if result.error is not None:
+            self._faulty[key] = result.faulty
+            self._found.is_wrong(key, result.error)
 
     def _faulty_chunks(self, reader: Reader) -> set[bytes]:
         """Ids of the chunks in blocks that do not open."""
