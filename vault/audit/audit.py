@@ -6,9 +6,8 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from vault import retention as locking
 from vault.audit.audit_report import AuditReport, DatasetAge, SnapshotAudit, Totals
-from vault.audit.claims import check_modes, check_times
+from vault.audit.check_ledger import check_ledger
 from vault.audit.read_objects import DataReading
 from vault.custody.findings import Findings
 from vault.custody.needs import NEVER, TERM_PREFIXES, Collector, Need, when
@@ -16,16 +15,11 @@ from vault.custody.protection import IN_FLIGHT, Ends
 from vault.custody.sampling import NO_PACKS, Sample
 from vault.custody.versions import Inspector, Judged, NameView, VersionKind, groups
 from vault.errors import (
-    ConfigError,
     ObjectNotFoundError,
-    RollbackError,
-    StorageError,
-    StorageUnavailableError,
 )
 from vault.ledger.envelope import Head
-from vault.ledger.records import Record, Status
+from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, VerificationBody
-from vault.ledger.trust import check_floor
 from vault.machine.workers import Workers, in_order
 from vault.model import Code, LockMode, ObjectRef
 from vault.progress import NO_PROGRESS, Progress
@@ -79,7 +73,7 @@ def audit_repository(
         StorageError: The store did not answer, so the audit has no result.
     """
     run = _Audit(repository, workers, progress)
-    run.check_ledger(floors)
+    check_ledger(repository, run.owed, floors, run.findings)
     run.collect()
     run.list_store()
     run.check_rows()
@@ -97,13 +91,13 @@ class _Audit:
         self._workers = workers
         self._progress = progress
         self._head = repository.head
-        self._findings = Findings()
+        self.findings = Findings()
         self._totals = Totals()
         self._beyond: list[tuple[int, Judged]] = []
         # the earlier clock: a clock that is fast must not make live snapshots look expired
         self._now = min(repository.clock(), repository.store.now())
-        self._owed = owed(self._ledger, self._ledger.snapshots(), self._now)
-        self._collector = Collector(repository, self._findings)
+        self.owed = owed(self._ledger, self._ledger.snapshots(), self._now)
+        self._collector = Collector(repository, self.findings)
         self._held = self._ledger.holds()
         self._sound: set[int] = set()
         self._called_bad: dict[int, Check] = {}  # by seq of the snapshot
@@ -121,69 +115,14 @@ class _Audit:
         for item, future in in_order(self._workers.transfer, work, items, limit=IN_FLIGHT):
             yield item, future.result()
 
-    # --- the ledger ---
-
-    def check_ledger(self, floors: Sequence[Head]) -> None:
-        """Report void statements, heads that are missing, and clocks that differ."""
-        for record in self._ledger.records:
-            if record.status is not Status.VALID:
-                self._add_statement(record)
-        check_times(self._ledger, self._findings)
-        check_modes(self._ledger, self._owed, self._findings)
-        for claim in self._ledger.overclaims():
-            self._findings.add(Code.OVERCLAIM, claim.subject, claim.problem, found=claim.found)
-        for plan in self._repository.unreadable_plans():
-            self._findings.add(Code.UNREADABLE_PLAN, plan.subject, plan.problem, found=plan.found)
-        for floor in floors:
-            try:
-                check_floor(self._ledger, floor)
-            except RollbackError as error:
-                self._findings.add(
-                    Code.OTHER_HISTORY,
-                    "ledger",
-                    error.message,
-                    expected=error.expected,
-                    found=error.found,
-                )
-        self._check_store()
-        try:
-            locking.check_skew(self._repository.clock(), self._store.now())
-        except ConfigError as error:
-            self._findings.add(
-                Code.CLOCK, "clock", error.message, expected=error.expected, found=error.found
-            )
-
-    def _check_store(self) -> None:
-        """Report rules by which the store itself would remove objects, or that it hides them."""
-        try:
-            hazards = self._store.hazards()
-        except StorageUnavailableError:
-            raise
-        except StorageError as error:
-            problem = "rules of the bucket that expire objects can't be asked for"
-            self._findings.add(Code.NOT_READ, self._store.url, problem, found=error)
-            return
-        for hazard in hazards:
-            self._findings.add(Code.BUCKET_RULE, self._store.url, hazard)
-
-    def _add_statement(self, record: Record) -> None:
-        void = record.status is Status.VOID
-        code = Code.VOID if record.distrusted_by is None else Code.DISTRUSTED
-        self._findings.add(
-            code if void else Code.NOT_UNDERSTOOD,
-            f"ledger {record.seq}",
-            f"{record.type} statement is void: {record.reason}" if void else record.reason,
-            found=f"key {record.key_id} at {when(record.modified)}",
-        )
-
     # --- objects that must exist ---
 
     def collect(self) -> None:
         """Collect all objects that live snapshots, the ledger and its citations need."""
         self._progress.stage("inventories")
-        sound = self._collector.add_snapshots(self._owed)
+        sound = self._collector.add_snapshots(self.owed)
         self._sound = {record.seq for record in sound}
-        self._collector.add_ledger(self._owed)
+        self._collector.add_ledger(self.owed)
         self._collector.add_evidence()
         needs = self._collector.needs
         self._count(
@@ -216,7 +155,7 @@ class _Audit:
             self._missing(need)
             return
         need.is_bad = True
-        self._findings.add(
+        self.findings.add(
             Code.REFUSED,
             need.name,
             "the store refuses to show a version that may be the right one",
@@ -246,7 +185,7 @@ class _Audit:
         need.is_hashed = need.is_hashed or need.size is None  # judged by their bytes
         if need.version and found.version != need.version:
             need.is_hashed = False
-            self._findings.add(
+            self.findings.add(
                 Code.RELOCATED,
                 need.name,
                 "the right bytes are at another version than the signed one",
@@ -287,7 +226,7 @@ class _Audit:
             problem += ", hides the object from plain reads" if is_hiding else ""
         elif is_bad:
             problem += ", hides nothing" if needs else ", of a name that nothing needs"
-        self._findings.add(
+        self.findings.add(
             code, view.name, problem, found=described(judged.version), harmless=harmless
         )
 
@@ -296,7 +235,7 @@ class _Audit:
     ) -> None:
         code, problem = self._named(view.name, kind)
         times = sorted(judged.version.modified for judged in group)
-        self._findings.add(
+        self.findings.add(
             code,
             view.name,
             f"{problem}: {len(group)} in all, of which {_SHOWN} are listed",
@@ -322,7 +261,7 @@ class _Audit:
         for seq, judged in self._beyond:
             head = self._repository.head
             if seq > head.seq:
-                self._findings.add(
+                self.findings.add(
                     Code.BEYOND_GAP,
                     judged.version.name,
                     "signed statement beyond a gap: statements are missing or were replaced",
@@ -332,7 +271,7 @@ class _Audit:
 
     def _missing(self, need: Need) -> None:
         need.is_bad = True
-        self._findings.add(
+        self.findings.add(
             Code.MISSING,
             need.name,
             "no version with the right bytes is left",
@@ -373,7 +312,7 @@ class _Audit:
         self._count(checksums=1)
         if status.sha256 != need.sha256:
             need.is_bad = True
-            self._findings.add(
+            self.findings.add(
                 Code.WRONG_CHECKSUM,
                 need.name,
                 "the store states another SHA-256",
@@ -391,7 +330,7 @@ class _Audit:
         elif retention.until < owed_until:
             self._gap(need, owed_until, f"locked until {when(retention.until)}")
         if retention and is_weaker(retention.mode, need.mode):
-            self._findings.add(
+            self.findings.add(
                 Code.LOCK_MODE,
                 need.name,
                 "lock is weaker than promised",
@@ -399,13 +338,13 @@ class _Audit:
                 found=retention.mode,
             )
         if need.held and not status.legal_hold:
-            self._findings.add(
+            self.findings.add(
                 Code.NO_HOLD, need.name, "a held snapshot needs it, and it carries no legal hold"
             )
 
     def _gap(self, need: Need, until: datetime, found: str) -> None:
         days = max(0, ((need.locked_until or NEVER) - self._now) // timedelta(days=1))
-        self._findings.add(
+        self.findings.add(
             Code.LOCK_GAP,
             need.name,
             f"lock ends before what needs it, the gap begins in {days} days"
@@ -430,7 +369,7 @@ class _Audit:
         reading = DataReading(
             self._repository,
             needs,
-            self._findings,
+            self.findings,
             workers=self._workers,
             progress=self._progress,
         )
@@ -447,13 +386,13 @@ class _Audit:
         An audit that compares sizes only can't find such packs itself, and without the key none
         can see that what was sealed is wrong.
         """
-        self._called_bad = called_bad(self._ledger, self._owed, Cited(self._repository))
+        self._called_bad = called_bad(self._ledger, self.owed, Cited(self._repository))
         said = words(self._repository)
         for need in self._collector.needs if said else ():
             word = said.get(need.name.rpartition("/")[2]) if need.is_pack else None
             if word is not None and not need.is_bad:
                 need.is_bad = True
-                self._findings.add(
+                self.findings.add(
                     Code.CALLED_BAD,
                     need.name,
                     f"statement {word.seq} found it wrong, and none has read it right since",
@@ -465,10 +404,10 @@ class _Audit:
         """The report, after all checks."""
         ends = Ends(self._collector.needs, self._ledger, self._head.seq + 1)
         bad = {need.name for need in self._collector.needs if need.is_bad}
-        snapshots = tuple(self._snapshot(record, ends, bad) for record in self._owed)
+        snapshots = tuple(self._snapshot(record, ends, bad) for record in self.owed)
         advisory = self._mode is LockMode.NONE or not self._store.traits.enforces_retention
         if advisory:
-            self._findings.add(
+            self.findings.add(
                 Code.ADVISORY,
                 "locks",
                 "this repository has no locks"
@@ -483,8 +422,8 @@ class _Audit:
             snapshots=snapshots,
             datasets=tuple(map(self._age, self._ledger.datasets())),
             totals=self._totals,
-            findings=tuple(self._findings.kept),
-            omitted=self._findings.omitted,
+            findings=tuple(self.findings.kept),
+            omitted=self.findings.omitted,
         )
 
     def _snapshot(self, record: Record, ends: Ends, bad: AbstractSet[str]) -> SnapshotAudit:
@@ -517,7 +456,7 @@ class _Audit:
         body = self._ledger.records[check.seq].body
         assert isinstance(body, EventBody | VerificationBody)
         if not (is_told and body.bad_count):
-            self._findings.add(
+            self.findings.add(
                 Code.CALLED_BAD,
                 f"snapshot {check.snapshot}",
                 f"{check.type} {check.seq} found it wrong, and none has read it right since",

@@ -325,20 +325,11 @@ class Reader:
         with self._giving_up:
             for name, other in zip(missing, self._others.find(missing), strict=True):
                 if other is None:
-                    raise self.doubt(self._missing(name))
+                    raise self.doubt(_missing_chunk(self, name))
                 if self._chunks.find(name) is None:
                     self._enter(other)  # all of it, as neighbours are often wanted too
                     self.substitutes[other.ref.name] = other.ref
         return self._chunks.find_all(chunk_ids)
-
-    def _missing(self, name: bytes) -> MissingObjectError:
-        """The error that no pack holds a chunk; it names a pack that can't be read."""
-        problem = f"chunk {name.hex()} is in no pack that snapshot {self.record.seq} needs"
-        for pack, error in self.unreadable.items():
-            return MissingObjectError(
-                f"{problem} and that can be read", found=f"{pack} can't be read: {error}"
-            )
-        return MissingObjectError(problem)
 
     def doubt(self, error: IntegrityError) -> IntegrityError:
         """Choose the error to raise.
@@ -485,3 +476,13 @@ def _require_commitment(
             expected=signed,
             found=found,
         )
+
+
+def _missing_chunk(reader: Reader, name: bytes) -> MissingObjectError:
+    """The error that no pack holds a chunk; it names a pack that can't be read."""
+    problem = f"chunk {name.hex()} is in no pack that snapshot {reader.record.seq} needs"
+    for pack, error in reader.unreadable.items():
+        return MissingObjectError(
+            f"{problem} and that can be read", found=f"{pack} can't be read: {error}"
+        )
+    return MissingObjectError(problem)

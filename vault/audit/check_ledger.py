@@ -1,0 +1,72 @@
+"""The part of an audit that looks at the ledger, its heads, and the rules of its store."""
+
+from collections.abc import Sequence
+
+from vault import retention as locking
+from vault.audit.claims import check_modes, check_times
+from vault.custody.findings import Findings
+from vault.custody.needs import when
+from vault.errors import ConfigError, RollbackError, StorageError, StorageUnavailableError
+from vault.ledger.envelope import Head
+from vault.ledger.records import Record, Status
+from vault.ledger.trust import check_floor
+from vault.model import Code
+from vault.repository.repository import Repository
+from vault.storage.base import ObjectStore
+
+
+def check_ledger(
+    repository: Repository, owed: Sequence[Record], floors: Sequence[Head], findings: Findings
+) -> None:
+    """Report void statements, heads that are missing, and clocks that differ."""
+    ledger = repository.ledger
+    for record in ledger.records:
+        if record.status is not Status.VALID:
+            _add_statement(record, findings)
+    check_times(ledger, findings)
+    check_modes(ledger, owed, findings)
+    for claim in ledger.overclaims():
+        findings.add(Code.OVERCLAIM, claim.subject, claim.problem, found=claim.found)
+    for plan in repository.unreadable_plans():
+        findings.add(Code.UNREADABLE_PLAN, plan.subject, plan.problem, found=plan.found)
+    for floor in floors:
+        try:
+            check_floor(ledger, floor)
+        except RollbackError as error:
+            findings.add(
+                Code.OTHER_HISTORY,
+                "ledger",
+                error.message,
+                expected=error.expected,
+                found=error.found,
+            )
+    _check_store(repository.store, findings)
+    try:
+        locking.check_skew(repository.clock(), repository.store.now())
+    except ConfigError as error:
+        findings.add(Code.CLOCK, "clock", error.message, expected=error.expected, found=error.found)
+
+
+def _check_store(store: ObjectStore, findings: Findings) -> None:
+    """Report rules by which the store itself would remove objects, or that it hides them."""
+    try:
+        hazards = store.hazards()
+    except StorageUnavailableError:
+        raise
+    except StorageError as error:
+        problem = "rules of the bucket that expire objects can't be asked for"
+        findings.add(Code.NOT_READ, store.url, problem, found=error)
+        return
+    for hazard in hazards:
+        findings.add(Code.BUCKET_RULE, store.url, hazard)
+
+
+def _add_statement(record: Record, findings: Findings) -> None:
+    void = record.status is Status.VOID
+    code = Code.VOID if record.distrusted_by is None else Code.DISTRUSTED
+    findings.add(
+        code if void else Code.NOT_UNDERSTOOD,
+        f"ledger {record.seq}",
+        f"{record.type} statement is void: {record.reason}" if void else record.reason,
+        found=f"key {record.key_id} at {when(record.modified)}",
+    )
