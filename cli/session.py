@@ -24,6 +24,7 @@ from cli.output.findings import finding_text
 from cli.passphrase import ask_passphrase, slips
 from cli.places import Places, home_directory
 from cli.scratch import scratch_directory
+from vault.clock import Clock
 from vault.crypto.keyfiles import (
     RecoveryKey,
     RepositoryAddress,
@@ -47,7 +48,6 @@ from vault.machine import cachetag
 from vault.machine.privacy import check_unshared
 from vault.model import Digest, Finding
 from vault.repository.enrolment import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
-from vault.repository.objects import Clock
 from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectStore

@@ -49,10 +49,12 @@ if TYPE_CHECKING:  # `import vault` stays cheap: a name is imported when it is f
     from vault.audit.audit import audit_repository
     from vault.browse.diff import diff_trees
     from vault.browse.view import View
+    from vault.clock import utc_now
     from vault.crypto.keyfiles import load_recovery, load_root, load_writer
     from vault.custody.heal import heal_repository
     from vault.machine.workers import make_workers
-    from vault.model import Digest, LockMode, Parameters, utc_now
+    from vault.model import Digest, LockMode
+    from vault.parameters import Parameters
     from vault.repository.attestations import record_attestation
     from vault.repository.enrolment import InitRequest, add_writer, create_repository, revoke_writer
     from vault.repository.opening import open_repository, open_to_audit
@@ -106,6 +108,7 @@ _HOMES = {
     "vault.audit.audit": ("audit_repository",),
     "vault.browse.diff": ("diff_trees",),
     "vault.browse.view": ("View",),
+    "vault.clock": ("utc_now",),
     "vault.crypto.keyfiles": (
         "load_recovery",
         "load_root",
@@ -116,9 +119,8 @@ _HOMES = {
     "vault.model": (
         "Digest",
         "LockMode",
-        "Parameters",
-        "utc_now",
     ),
+    "vault.parameters": ("Parameters",),
     "vault.repository.attestations": ("record_attestation",),
     "vault.repository.enrolment": (
         "InitRequest",

@@ -3,19 +3,19 @@
 import dataclasses
 import hashlib
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import msgspec
 
+from vault.clock import to_rfc3339
 from vault.errors import ConfigError, FormatError
 
 FORMAT_VERSION = 1  # of docs/format.md; compared with the root's min_reader and min_writer
 LATEST = "latest"  # the newest snapshot: of a dataset, or alone, of the only dataset there is
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9._-]{0,62}")  # datasets, domains, hosts
 _DATASET_PATTERN = re.compile(r"[a-z0-9._*?-]{1,63}")
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 LAST_LOCK = datetime(2100, 1, 1, tzinfo=UTC)  # I8: Ceph 16 wraps later dates and unlocks
 
 
@@ -192,62 +192,9 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 BodyT = TypeVar("BodyT", bound=Body)
 
 
-class Parameters(Body, frozen=True, kw_only=True):
-    """Repository-wide choices, fixed in the root."""
-
-    suite: int = 1
-    lock_mode: LockMode
-    data_chunk: tuple[int, int, int] = (262_144, 1_048_576, 4_194_304)  # min, average, max bytes
-    tree_chunk: tuple[int, int, int] = (4_096, 16_384, 65_536)  # min, average, max bytes
-    block_size: int = 1_048_576  # bytes of plaintext
-    pack_size: int = 33_554_432  # bytes as stored, target
-    lock_grid: int = 864_000  # seconds: 10 days
-    min_retention: int = 604_800  # seconds: 7 days
-    default_retention: int = 2_592_000  # seconds: 30 days
-    max_retention: int = 34_560_000  # seconds: 400 days
-    versions_ordered: bool = False  # `store check` saw versions listed in commit order
-    checksums_refused: bool = False  # `store check` saw a wrong checksum refused
-    extend: bool = True  # locks may be extended; false where a right to extend could shorten
-
-    @property
-    def ledger_term(self) -> int:
-        """Seconds that ledger, pages, evidence and domain objects are locked."""
-        return 2 * (self.max_retention + 30 * 86_400)
-
-    @property
-    def ledger_span(self) -> timedelta:
-        """`ledger_term` as a duration."""
-        return timedelta(seconds=self.ledger_term)
-
-
 # --- small things that every layer needs ---
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-
-
-def utc_now() -> datetime:
-    """This machine's clock: aware, UTC. Programs pass it in; a local store uses it by default."""
-    return datetime.now(UTC)
-
-
-def to_rfc3339(moment: datetime) -> str:
-    """UTC with whole seconds and a Z."""
-    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
-
-
-def from_rfc3339(text: str) -> datetime:
-    """The inverse of `to_rfc3339`.
-
-    Raises:
-        FormatError: Any other spelling.
-    """
-    try:
-        if _TIME.fullmatch(text):
-            return datetime.fromisoformat(text)
-        problem = None
-    except ValueError as error:
-        problem = error
-    raise FormatError("time is not RFC 3339 in UTC with Z", found=text[:40]) from problem
 
 
 MAX_PATH: Final = 65_535  # bytes of a path in a tree, and of a link's target (docs/format.md 8)

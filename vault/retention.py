@@ -2,13 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 
+from vault.clock import MAX_SKEW, to_rfc3339
 from vault.errors import ConfigError, RetentionError
-from vault.model import LAST_LOCK, Parameters, to_rfc3339
+from vault.model import LAST_LOCK
+from vault.parameters import Parameters
 
 REUSE_GRACE = timedelta(days=5)  # a pack may be reused this long after its lock ran out
 PRUNE_GRACE = timedelta(days=7)  # and is deleted only this long after; the gap is for slow runs
 RUN_MARGIN = timedelta(hours=24)  # a run that publishes within it still gives the full retention
-MAX_SKEW = timedelta(minutes=5)  # between this machine's clock and the store's (I9)
 SPARE = timedelta(days=90)  # added to the lock of a pack where locks can't be extended
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -115,6 +116,11 @@ def check_retention(seconds: int, parameters: Parameters) -> int:
     return max(seconds, parameters.min_retention)
 
 
+def fits_default(parameters: Parameters) -> bool:
+    """Whether the default retention lies between the shortest and the longest allowed one."""
+    return parameters.min_retention <= parameters.default_retention <= parameters.max_retention
+
+
 def reusable(locked_until: datetime, now: datetime) -> bool:
     """Whether a writer may reuse and extend an object; else it counts as absent (I7)."""
     return now - locked_until < REUSE_GRACE
@@ -123,22 +129,6 @@ def reusable(locked_until: datetime, now: datetime) -> bool:
 def prunable(locked_until: datetime, now: datetime) -> bool:
     """Whether a lock ran out so long ago that no run can still be reusing the object (I7)."""
     return now - locked_until >= PRUNE_GRACE
-
-
-def check_skew(local: datetime, store: datetime) -> None:
-    """Pass if this machine's clock agrees with the store's (I9).
-
-    Raises:
-        ConfigError: They differ by more than `MAX_SKEW`: nothing may be written.
-    """
-    if abs(local - store) > MAX_SKEW:
-        raise ConfigError(
-            "this machine's clock and the store's differ by more than"
-            f" {MAX_SKEW // timedelta(minutes=1)} minutes",
-            expected=f"about {to_rfc3339(store)}",
-            found=to_rfc3339(local),
-            hint="set the clock right (NTP) and run again; nothing is written until then",
-        )
 
 
 def _seconds_up(moment: datetime) -> int:

@@ -30,11 +30,12 @@ from vault.audit import (
     SnapshotAudit,
     audit_repository,
 )
+from vault.clock import to_rfc3339
 from vault.custody.findings import HIDING
 from vault.errors import ConfigError, LocalError
 from vault.ledger.envelope import Head
 from vault.machine.workers import QUESTIONS, make_workers
-from vault.model import Code, Severity, to_rfc3339
+from vault.model import Code, Severity
 from vault.repository.datasets import owed
 from vault.repository.opening import open_to_audit
 from vault.repository.repository import Repository

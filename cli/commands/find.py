@@ -11,12 +11,12 @@ from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_USAGE, exit_code_of, g
 from cli.output import entry_text, long_output, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import path_matcher
+from vault.clock import to_rfc3339
 from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, IntegrityError, StorageError, WrongKeyError
 from vault.format.entry import Entry
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
-from vault.model import to_rfc3339
 from vault.repository.datasets import owed
 from vault.repository.repository import Repository, snapshot_body
 

@@ -13,9 +13,11 @@ import click
 from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
 from cli.values import format_duration, parse_duration
+from vault.clock import to_rfc3339
 from vault.crypto.keyfiles import DEFAULT_COST, load_root, load_writer, peek
 from vault.errors import ConfigError, RepositoryNotFoundError, WrongKeyError
-from vault.model import NAME_PATTERN, Digest, LockMode, Parameters, replace_body, to_rfc3339
+from vault.model import NAME_PATTERN, Digest, LockMode, replace_body
+from vault.parameters import Parameters
 from vault.repository.enrolment import (
     RECOVERY_FILE,
     ROOT_FILE,
@@ -26,6 +28,7 @@ from vault.repository.enrolment import (
     existing_root,
 )
 from vault.repository.repository import Repository
+from vault.retention import fits_default
 from vault.storage.base import is_on_server
 from vault.storage.choose_store import open_store
 from vault.storage.conformance import check_store, require
@@ -194,9 +197,8 @@ def _parameters(wish: _Wish) -> Parameters:
         default_retention=int(wish.retain.total_seconds()),
         max_retention=int(wish.max_retain.total_seconds()),
     )
-    shortest, longest = parameters.min_retention, parameters.max_retention
-    if not shortest <= parameters.default_retention <= longest:
-        least = format_duration(timedelta(seconds=shortest))
+    if not fits_default(parameters):
+        least = format_duration(timedelta(seconds=parameters.min_retention))
         raise ConfigError(
             "--retain does not fit",
             expected=f"{least} to {format_duration(wish.max_retain)}",

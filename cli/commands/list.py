@@ -7,9 +7,10 @@ import click
 
 from cli.output import render
 from cli.session import Invocation, pass_invocation, signer_name
+from vault.clock import to_rfc3339
 from vault.errors import ConfigError
 from vault.ledger.records import Record
-from vault.model import body_to_json, to_rfc3339
+from vault.model import body_to_json
 from vault.repository.repository import Repository, snapshot_body
 
 _HEADINGS = ("seq", "created", "dataset", "complete", "files", "size", "added", "until", "host")

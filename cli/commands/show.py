@@ -8,11 +8,12 @@ import click
 from cli.exits import EXIT_INTEGRITY
 from cli.output import render, statement
 from cli.session import Invocation, pass_invocation
+from vault.clock import to_rfc3339
 from vault.encoding import loads_strict
 from vault.ledger.envelope import parse_envelope
 from vault.ledger.records import Record
 from vault.ledger.statements import SnapshotBody
-from vault.model import body_to_json, to_rfc3339
+from vault.model import body_to_json
 from vault.repository.chronicle import (
     Chronicle,
     CitedEvidence,

@@ -15,13 +15,13 @@ from cli.output import progress, render
 from cli.session import TOOL, Invocation, pass_invocation, signer_name
 from cli.sources import read_paths, read_rules, source_options
 from cli.values import parse_duration
+from vault.clock import to_rfc3339
 from vault.crypto.keyfiles import WriterKey
 from vault.errors import ConfigError, StorageError
 from vault.ledger.records import Record
 from vault.ledger.statements import Counts
 from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
-from vault.model import to_rfc3339
 from vault.repository.badpacks import Word
 from vault.repository.dataset_status import Check, Cited, failed_check
 from vault.repository.repository import Repository, snapshot_body

@@ -9,7 +9,8 @@ from cli.exits import EXIT_RETENTION, EXIT_STORAGE
 from cli.output import render
 from cli.session import Invocation, pass_invocation
 from vault.errors import ConfigError
-from vault.model import LockMode, Parameters
+from vault.model import LockMode
+from vault.parameters import Parameters
 from vault.storage.base import is_on_server
 from vault.storage.choose_store import open_store
 from vault.storage.conformance import ProbeOutcome, check_store

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cli.output import render
+from vault.clock import to_rfc3339
 from vault.ledger.statements import (
     WHOLE_SHARE,
     EventBody,
@@ -16,7 +17,7 @@ from vault.ledger.statements import (
     VerificationBody,
     WriterBody,
 )
-from vault.model import Body, body_to_json, to_rfc3339
+from vault.model import Body, body_to_json
 from vault.repository.chronicle import CitedEvidence, Effect, SignedBy, StatementView
 
 KEY_DIGITS = 16  # shown of a key id: as many as commands accept for one

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+from vault.clock import to_rfc3339
 from vault.crypto.keyfiles import WriterKey, load_writer
 from vault.ledger.envelope import build_statement, seal_envelope
 from vault.machine.chunkcache import Cache, PackRow
 from vault.machine.workers import make_workers
-from vault.model import Digest, ObjectType, PackId, replace_body, to_rfc3339
+from vault.model import Digest, ObjectType, PackId, replace_body
 from vault.repository.repository import Repository, snapshot_body
 from vault.snapshot import SnapshotRequest, take_snapshot
 from vault.storage.local import LocalStore

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.support.lab import Lab, MakeRepository
+from vault.clock import from_rfc3339
 from vault.errors import RollbackError
 from vault.ledger import pages
 from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
 from vault.ledger.statements import EventBody, HeartbeatBody
-from vault.model import Digest, from_rfc3339
+from vault.model import Digest
 from vault.repository.log import Draft
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name, page_name

@@ -12,7 +12,8 @@ from tests.support.lab import Clock, Lab, MakeRepository
 from tests.support.trees import MakeSource
 from vault.crypto.keyfiles import Argon2Cost, load_root, load_writer
 from vault.errors import StorageUnavailableError
-from vault.model import LockMode, Parameters
+from vault.model import LockMode
+from vault.parameters import Parameters
 from vault.repository.enrolment import (
     InitRequest,
     create_repository,

@@ -27,7 +27,8 @@ import pytest
 import cli.commands.init
 from cli import main
 from vault.crypto.keyfiles import Argon2Cost
-from vault.model import LockMode, Parameters
+from vault.model import LockMode
+from vault.parameters import Parameters
 from vault.repository.enrolment import InitRequest, create_repository
 from vault.storage import s3
 from vault.storage.iam import AccessRole

@@ -18,7 +18,8 @@ from tests.support.lab import Lab, MakeRepository
 from tests.support.trees import MakeSource
 from vault.errors import StorageError
 from vault.machine.workers import make_workers
-from vault.model import LockMode, Parameters
+from vault.model import LockMode
+from vault.parameters import Parameters
 from vault.restore import RestoreOutcome, RestoreRequest, restore_snapshot
 from vault.storage import s3, s3client
 from vault.storage.base import DeniedError, ObjectVersion

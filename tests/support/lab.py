@@ -25,7 +25,8 @@ from vault.ledger.records import Record
 from vault.ledger.remembered import LedgerMemory
 from vault.ledger.statements import EventBody
 from vault.machine.workers import Workers, make_workers
-from vault.model import Digest, EntryType, LockMode, Parameters
+from vault.model import Digest, EntryType, LockMode
+from vault.parameters import Parameters
 from vault.repository import attestations
 from vault.repository.enrolment import InitRequest, add_writer, create_repository, request_key
 from vault.repository.reader import Reader

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.errors import ConfigError, RetentionError
-from vault.model import LAST_LOCK, LockMode, Parameters
+from vault.model import LAST_LOCK, LockMode
+from vault.parameters import Parameters
 from vault.retention import (
-    MAX_SKEW,
     PRUNE_GRACE,
     REUSE_GRACE,
     check_retention,
-    check_skew,
+    fits_default,
     lock_target,
     prunable,
     reusable,
@@ -137,9 +137,17 @@ def test_nothing_is_both_reusable_and_prunable() -> None:
     assert PRUNE_GRACE - REUSE_GRACE >= 2 * DAY
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_skew_over_five_minutes_is_refused(sign: int) -> None:
-    """In both directions; five minutes exactly pass."""
-    check_skew(NOW, NOW + sign * MAX_SKEW)
-    with pytest.raises(ConfigError, match="clock"):
-        check_skew(NOW, NOW + sign * (MAX_SKEW + SECOND))
+@pytest.mark.parametrize("days", [7, 30, 400])
+def test_a_default_retention_lies_between_the_shortest_and_the_longest(days: int) -> None:
+    """Both ends are allowed."""
+    assert fits_default(_of(days))
+
+
+@pytest.mark.parametrize("days", [6, 401])
+def test_a_default_retention_that_is_too_short_or_too_long_does_not_fit(days: int) -> None:
+    """By a day."""
+    assert not fits_default(_of(days))
+
+
+def _of(days: int) -> Parameters:
+    return Parameters(lock_mode=LockMode.NONE, default_retention=days * 86_400)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
+from vault.clock import from_rfc3339
 from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps
 from vault.format import inventory
@@ -44,7 +45,8 @@ from vault.ledger.statements import (
     VerificationBody,
     WriterBody,
 )
-from vault.model import Body, Digest, LockMode, ObjectRef, Parameters, from_rfc3339, replace_body
+from vault.model import Body, Digest, LockMode, ObjectRef, replace_body
+from vault.parameters import Parameters
 from vault.storage.names import ledger_name
 
 REPOSITORY = "00112233445566778899aabbccddeeff"

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from vault import retention as locking
 from vault.audit.claims import check_modes, check_times
+from vault.clock import check_skew
 from vault.custody.findings import Findings
 from vault.custody.needs import when
 from vault.errors import ConfigError, RollbackError, StorageError, StorageUnavailableError
@@ -42,7 +42,7 @@ def check_ledger(
             )
     _check_store(repository.store, findings)
     try:
-        locking.check_skew(repository.clock(), repository.store.now())
+        check_skew(repository.clock(), repository.store.now())
     except ConfigError as error:
         findings.add(Code.CLOCK, "clock", error.message, expected=error.expected, found=error.found)
 

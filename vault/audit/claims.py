@@ -6,17 +6,16 @@ See docs/format.md 2.6.
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from vault.clock import MAX_CLAIM_SKEW, MAX_SKEW
 from vault.custody.findings import Findings
 from vault.custody.needs import when
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.model import Code
 from vault.repository.repository import snapshot_body
-from vault.retention import MAX_SKEW
 from vault.storage.lockrules import is_weaker
 
 _COPIED = timedelta(hours=1)  # statement 0 that much younger than it says: the store is a copy
-_SKEW = MAX_SKEW + timedelta(minutes=10)  # and a PUT that was retried
 _LONG_RUN = timedelta(days=7)  # from the start of a snapshot to its statement
 
 
@@ -47,7 +46,7 @@ def _check_time(
 ) -> None:
     assert record.time is not None
     stored, subject = ledger.stored(record), f"ledger {record.seq}"
-    if abs(record.time - stored) > _SKEW:
+    if abs(record.time - stored) > MAX_CLAIM_SKEW:
         findings.add(
             Code.TIME_SKEW,
             subject,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Self
 
+from vault.clock import to_rfc3339
 from vault.custody.findings import Findings
 from vault.errors import IntegrityError
 from vault.format.inventory import Inventory, Resolver
@@ -16,7 +17,7 @@ from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, PruneBody, SnapshotBody, VerificationBody
 from vault.machine.lru import Recent
-from vault.model import Code, Digest, LockMode, ObjectRef, to_rfc3339
+from vault.model import Code, Digest, LockMode, ObjectRef
 from vault.repository.repository import Repository, domain_ref, snapshot_body
 from vault.storage import names
 from vault.storage.lockrules import is_weaker

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
+from vault.clock import from_rfc3339, to_rfc3339
 from vault.crypto.keys import SigningKey, VerifyKey
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_canonical
 from vault.errors import ConfigError, FormatError
 from vault.ledger.statements import StatementType
-from vault.model import Body, Digest, body_to_json, from_rfc3339, to_rfc3339
+from vault.model import Body, Digest, body_to_json
 
 _T = TypeVar("_T")
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from vault.clock import from_rfc3339
 from vault.crypto.keys import VerifyKey
 from vault.encoding import b64decode_strict
 from vault.errors import FormatError
@@ -40,12 +41,11 @@ from vault.model import (
     Digest,
     Id,
     PackId,
-    Parameters,
     body_from_json,
-    from_rfc3339,
     validate_label,
     validate_pattern,
 )
+from vault.parameters import Parameters
 from vault.storage.names import domain_object_name
 
 _MAX_TREE_LEVEL: Final = 8

@@ -5,7 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from vault.model import FORMAT_VERSION, Body, EntryType, LockMode, Parameters
+from vault.model import FORMAT_VERSION, Body, EntryType, LockMode
+from vault.parameters import Parameters
 
 MAX_BAD_PACKS: Final = 24  # pack ids in `bad`, and in `cleared`
 MAX_NAMED_PACKS: Final = 32  # in both: with all else, a PAE holds no more

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from vault.clock import MAX_SKEW, to_rfc3339
 from vault.errors import FormatError
 from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, SnapshotBody, VerificationBody
-from vault.model import Code, Finding, Severity, to_rfc3339
-from vault.retention import MAX_SKEW, RUN_MARGIN
+from vault.model import Code, Finding, Severity
+from vault.retention import RUN_MARGIN
 
 _MAX_SPAN: Final = 100 * 366 * 86_400  # seconds: more is for ever
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from vault.clock import to_rfc3339
 from vault.crypto.keys import SigningKey
 from vault.encoding import dumps, loads_strict
 from vault.errors import (
@@ -32,7 +33,7 @@ from vault.ledger.statements import ATTESTED, EventBody, StatementType, Verdict,
 from vault.ledger.trust import parse_trust
 from vault.machine import durable
 from vault.machine.privacy import make_private
-from vault.model import Body, Digest, body_from_json, body_to_json, to_rfc3339
+from vault.model import Body, Digest, body_from_json, body_to_json
 from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository

@@ -7,11 +7,12 @@ statement at a time. The decisions are pure; `look_up` reads the evidence that a
 import dataclasses
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any
 
+from vault.clock import MAX_CLAIM_SKEW
 from vault.crypto.keys import VerifyKey
 from vault.encoding import b64decode_strict
 from vault.errors import ConfigError, IntegrityError, VaultError
@@ -32,8 +33,6 @@ from vault.ledger.statements import (
 from vault.model import Digest
 from vault.repository.attestations import Attestation, objections, open_attestation
 from vault.repository.repository import Repository
-
-_SKEW: Final = timedelta(minutes=15)  # a claim farther off the store's clock is pointed out
 
 
 class Effect(StrEnum):
@@ -89,7 +88,7 @@ class Chronicle:
             effect=_effect(record),
             signer=signed_by(self._ledger, record),
             stored=stored,
-            is_skewed=record.time is not None and abs(record.time - stored) > _SKEW,
+            is_skewed=record.time is not None and abs(record.time - stored) > MAX_CLAIM_SKEW,
             datasets=tuple(name for name in sorted(self._taken) if self._concerns(record, name)),
         )
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from vault.clock import Clock
 from vault.crypto.keyfiles import (
     DEFAULT_COST,
     Argon2Cost,
@@ -41,9 +42,9 @@ from vault.ledger.statements import (
     WriterBody,
 )
 from vault.machine.privacy import make_private
-from vault.model import Digest, LockMode, Parameters, Retention, validate_label, validate_pattern
+from vault.model import Digest, LockMode, Retention, validate_label, validate_pattern
+from vault.parameters import Parameters
 from vault.repository.log import Draft
-from vault.repository.objects import Clock
 from vault.repository.repository import Repository, read_domain
 from vault.retention import ledger_until, lock_target
 from vault.storage.base import ObjectStore

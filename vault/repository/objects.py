@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from vault import retention as locking
+from vault.clock import Clock, check_skew, to_rfc3339
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -20,24 +21,12 @@ from vault.errors import (
     ObjectNotFoundError,
 )
 from vault.ledger.chain import Ledger
-from vault.model import (
-    Buffer,
-    Code,
-    Digest,
-    Finding,
-    LockMode,
-    ObjectRef,
-    Parameters,
-    Retention,
-    Severity,
-    to_rfc3339,
-)
+from vault.model import Buffer, Code, Digest, Finding, LockMode, ObjectRef, Retention, Severity
+from vault.parameters import Parameters
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.double_check import ask_twice
 from vault.storage.lockrules import is_weaker
 from vault.storage.names import evidence_name
-
-Clock = Callable[[], datetime]
 
 MAX_EVIDENCE = 4 * 1_048_576  # bytes; docs/format.md 2.4
 
@@ -108,7 +97,7 @@ class Objects:
         Raises:
             VaultError: They do.
         """
-        locking.check_skew(self.clock(), self.store.now())
+        check_skew(self.clock(), self.store.now())
 
     def put(
         self,

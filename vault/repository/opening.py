@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from vault.clock import Clock
 from vault.crypto.keys import SigningKey
 from vault.errors import RollbackError, VaultError
 from vault.ledger.envelope import Head
@@ -18,7 +19,6 @@ from vault.ledger.statements import HeartbeatBody, StatementType
 from vault.ledger.trust import HeadMemory, check_floor
 from vault.model import Digest
 from vault.repository.log import Draft
-from vault.repository.objects import Clock
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectStore
 from vault.storage.double_check import ask_twice

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Self
 
+from vault.clock import Clock
 from vault.crypto.keys import SigningKey
 from vault.errors import (
     FormatError,
@@ -26,10 +27,11 @@ from vault.ledger.envelope import Head
 from vault.ledger.records import Record, Status
 from vault.ledger.remembered import Remembered
 from vault.ledger.statements import DomainRef, PruneBody, SnapshotBody
-from vault.model import Buffer, Code, Digest, Finding, ObjectRef, Parameters, Severity
+from vault.model import Buffer, Code, Digest, Finding, ObjectRef, Severity
+from vault.parameters import Parameters
 from vault.repository.history import StoredLedger, read_ledger
 from vault.repository.log import Draft, Log
-from vault.repository.objects import Clock, Objects, Sightings, Stored
+from vault.repository.objects import Objects, Sightings, Stored
 from vault.storage.base import ObjectStore
 from vault.storage.choose_store import observing
 from vault.storage.names import inventory_name

@@ -23,12 +23,13 @@ from typing import IO, Self
 
 import msgspec
 
+from vault.clock import from_rfc3339
 from vault.crypto.compression import compress, decompress
 from vault.errors import FormatError, VaultError
 from vault.machine.durable import put_in_place
 from vault.machine.filesystems import FileSystem
 from vault.machine.privacy import make_private
-from vault.model import from_rfc3339, sort_key
+from vault.model import sort_key
 from vault.snapshot.list_records import (
     FRAME_LENGTH,
     FRAME_LEVEL,

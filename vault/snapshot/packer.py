@@ -18,7 +18,8 @@ from vault.format.pack import MAX_BLOCK_CHUNKS, PackWriter, SealedBlock
 from vault.format.packindex import IndexEntry
 from vault.machine.chunkcache import Cache, PackRow
 from vault.machine.workers import Workers
-from vault.model import Buffer, Digest, ObjectType, Parameters
+from vault.model import Buffer, Digest, ObjectType
+from vault.parameters import Parameters
 from vault.repository.repository import Repository
 from vault.snapshot.knownchunks import keep_unindexed
 from vault.storage.names import pack_name

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vault import retention
+from vault.clock import to_rfc3339
 from vault.crypto.keys import random_bytes
 from vault.crypto.sealed import Session
 from vault.errors import ConfigError
@@ -21,7 +22,7 @@ from vault.format.packindex import IndexEntry
 from vault.format.tree import TreeHeader, encode_header
 from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
 from vault.machine.chunkcache import Cache, PackRow
-from vault.model import LockMode, ObjectType, replace_body, to_rfc3339
+from vault.model import LockMode, ObjectType, replace_body
 from vault.repository.repository import snapshot_body
 from vault.snapshot import knownchunks, unchanged
 from vault.snapshot.bad_pack_substitutes import Mender
@@ -34,7 +35,7 @@ from vault.snapshot.preview import Planned, preview
 from vault.snapshot.publish import NeededPack, PacksGoneError, Publication, Publisher
 from vault.snapshot.run_journal import ListJournal, merge
 from vault.snapshot.sourcerun import SourceRun
-from vault.snapshot.stream import NamedStream, StreamFile
+from vault.snapshot.stream import NamedStream, StreamFile, check_not_empty
 from vault.snapshot.task import SnapshotReport, Task
 from vault.snapshot.unchanged import Grounds
 
@@ -169,11 +170,8 @@ class Attempt:
         file = StreamFile(self._reader(), named.stream, sizes)
         size = run.take_stream(os.fsencode(named.name), file)
         named.stream.finish()
-        if not (size or self._task.request.allow_empty):
-            raise ConfigError(
-                f"the stream {named.name} is empty",
-                hint="--allow-empty takes the snapshot all the same",
-            )
+        if not self._task.request.allow_empty:
+            check_not_empty(named, size)
 
     # --- parts of the run ---
 

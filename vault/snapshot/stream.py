@@ -63,6 +63,19 @@ class NamedStream:
             raise ConfigError("a stream needs a plain file name", found=repr(self.name[:80]))
 
 
+def check_not_empty(named: NamedStream, size: int) -> None:
+    """Refuse a stream without a byte: what writes it has probably failed.
+
+    Raises:
+        ConfigError: ``size``, in bytes, is 0.
+    """
+    if not size:
+        raise ConfigError(
+            f"the stream {named.name} is empty",
+            hint="--allow-empty takes the snapshot all the same",
+        )
+
+
 class StandardInput:
     """Standard input; the exit status of the program that writes it can't be known."""
 

@@ -4,7 +4,7 @@ import stat
 from collections.abc import Callable
 
 from vault.errors import ConfigError, RepositoryNotFoundError, StorageError
-from vault.model import Parameters
+from vault.parameters import Parameters
 from vault.storage.base import ObjectStore, Observed, is_on_server
 from vault.storage.local import LocalStore
 from vault.storage.urls import parse_local, parse_s3, scheme_of

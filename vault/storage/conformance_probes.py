@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from vault.clock import MAX_SKEW, to_rfc3339
 from vault.errors import (
     ConfigError,
     NameTakenError,
@@ -22,8 +23,7 @@ from vault.errors import (
     StorageUnavailableError,
     VaultError,
 )
-from vault.model import LockMode, Retention, to_rfc3339
-from vault.retention import MAX_SKEW
+from vault.model import LockMode, Retention
 from vault.storage.base import DeniedError, ObjectVersion, ServerStore
 from vault.storage.names import probe_prefix
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from vault.model import LockMode, Parameters
+from vault.model import LockMode
+from vault.parameters import Parameters
 from vault.storage.names import DOMAINS, EVIDENCE, INDEX, INVENTORY, LEDGER, PACKS, PAGES
 
 Json: TypeAlias = dict[str, Any]

@@ -29,12 +29,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
+from vault.clock import utc_now
 from vault.errors import (
     ConfigError,
     NameTakenError,
     ObjectNotFoundError,
 )
-from vault.model import Buffer, Retention, utc_now
+from vault.model import Buffer, Retention
 from vault.storage.base import ObjectStatus, ObjectVersion, StoreTraits
 from vault.storage.local_calls import (
     ABSENT,

@@ -4,11 +4,12 @@ import contextlib
 import fcntl
 import sys
 
+from vault.clock import from_rfc3339, to_rfc3339
 from vault.encoding import dumps, loads_strict
 from vault.errors import (
     FormatError,
 )
-from vault.model import LockMode, Retention, from_rfc3339, to_rfc3339
+from vault.model import LockMode, Retention
 from vault.storage.lockrules import Lock
 
 MAX_LOCK_FILE = 4096  # bytes; those of the vault have about 80

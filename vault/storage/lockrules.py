@@ -8,8 +8,9 @@ import dataclasses
 import hashlib
 from datetime import datetime, timedelta
 
+from vault.clock import to_rfc3339
 from vault.errors import ConfigError, DigestMismatchError, RetentionError
-from vault.model import Buffer, LockMode, Retention, to_rfc3339
+from vault.model import Buffer, LockMode, Retention
 
 _STRICTNESS = {LockMode.NONE: 0, LockMode.GOVERNANCE: 1, LockMode.COMPLIANCE: 2}
 

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from vault.clock import utc_now
 from vault.errors import NameTakenError, ObjectNotFoundError
-from vault.model import Buffer, Retention, utc_now
+from vault.model import Buffer, Retention
 from vault.storage.base import ObjectStatus, ObjectVersion, StoreTraits, names_of
 from vault.storage.lockrules import UNLOCKED, Lock, check_sha256
 from vault.storage.names import validate_name

@@ -30,13 +30,14 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from vault.clock import to_rfc3339
 from vault.errors import (
     ConfigError,
     ObjectNotFoundError,
     RetentionError,
     StorageError,
 )
-from vault.model import Buffer, LockMode, Retention, to_rfc3339
+from vault.model import Buffer, LockMode, Retention
 from vault.storage import lifecycle
 from vault.storage.base import (
     UNSEEN,
@@ -49,6 +50,7 @@ from vault.storage.base import (
 )
 from vault.storage.lockrules import check_future, check_lock, check_sha256, is_weaker
 from vault.storage.names import validate_name
+from vault.storage.s3client import READ_ATTEMPTS
 from vault.storage.s3errors import (
     BrokenOffError,
     NoLifecycleError,
@@ -61,7 +63,6 @@ from vault.storage.s3errors import (
 from vault.storage.s3listing import list_versions
 from vault.storage.s3stalled import stalled_body
 
-READ_ATTEMPTS = 4  # for a body that broke off: boto3 repeats requests, not bodies
 MAX_KEY = 1024  # bytes, of all servers
 
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")

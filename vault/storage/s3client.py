@@ -26,6 +26,7 @@ from vault.storage.s3errors import (
 
 CONNECTIONS = 20  # kept open: transfer threads of a run, and four to spare
 ATTEMPTS = 8  # per request; boto3 waits longer after each
+READ_ATTEMPTS = 4  # for a body that broke off: boto3 repeats requests, not bodies
 CONNECT_TIMEOUT, READ_TIMEOUT = 5, 60  # seconds
 _LISTED = re.compile(rb"<(Version|DeleteMarker)>")
 _ORDER = "VaultListingOrder"  # added to the parsed answer by `_keep_order`

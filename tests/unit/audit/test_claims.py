@@ -11,6 +11,7 @@ from tests.support.lab import Lab, MakeRepository
 from tests.support.trees import MakeSource
 from vault.audit import AuditReport, Code, Concern, audit_repository
 from vault.audit.sealing import Recipients, sealed_to
+from vault.clock import to_rfc3339
 from vault.crypto.keys import RecipientKey, SigningKey, recipient_id
 from vault.custody.sampling import NO_PACKS, WHOLE, Sample
 from vault.encoding import b64encode
@@ -19,7 +20,7 @@ from vault.ledger.envelope import build_statement, seal_envelope
 from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, HeartbeatBody, Recipient
 from vault.machine.workers import make_workers
-from vault.model import Digest, LockMode, replace_body, to_rfc3339
+from vault.model import Digest, LockMode, replace_body
 from vault.repository import attestations
 from vault.repository.log import Draft
 from vault.repository.repository import Repository

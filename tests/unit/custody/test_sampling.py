@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vault.clock import from_rfc3339
 from vault.custody.sampling import (
     NO_PACKS,
     NONCE_SIZE,
@@ -32,7 +33,7 @@ from vault.ledger.statements import (
     TreeRef,
     VerificationBody,
 )
-from vault.model import Body, Digest, LockMode, from_rfc3339, replace_body
+from vault.model import Body, Digest, LockMode, replace_body
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 NONCE = bytes(range(NONCE_SIZE))

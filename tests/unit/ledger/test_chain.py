@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
+from vault.clock import from_rfc3339, to_rfc3339
 from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps
 from vault.errors import (
@@ -49,18 +50,8 @@ from vault.ledger.statements import (
     VerificationBody,
     WriterBody,
 )
-from vault.model import (
-    Body,
-    Digest,
-    LockMode,
-    Parameters,
-    Severity,
-    body_from_json,
-    body_to_json,
-    from_rfc3339,
-    replace_body,
-    to_rfc3339,
-)
+from vault.model import Body, Digest, LockMode, Severity, body_from_json, body_to_json, replace_body
+from vault.parameters import Parameters
 
 REPOSITORY = "ab" * 16
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

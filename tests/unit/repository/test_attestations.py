@@ -6,13 +6,14 @@ import pytest
 
 from tests.support.lab import Lab
 from tests.support.trees import MakeSource
+from vault.clock import from_rfc3339
 from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps, loads_strict
 from vault.errors import ConfigError, FormatError, SignatureError, VaultError
 from vault.ledger.envelope import parse_envelope, seal_envelope
 from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, PublicKey, RootBody, VerificationBody
-from vault.model import Digest, from_rfc3339, replace_body
+from vault.model import Digest, replace_body
 from vault.repository import attestations
 from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE

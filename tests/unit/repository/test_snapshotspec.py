@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from vault.clock import from_rfc3339
 from vault.errors import ConfigError, SignatureError
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record, Status
 from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
-from vault.model import Digest, LockMode, from_rfc3339
+from vault.model import Digest, LockMode
 from vault.repository.snapshotspec import parse_moment, select_snapshot
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from vault.model import LockMode, Parameters
+from vault.model import LockMode
+from vault.parameters import Parameters
 from vault.storage.iam import AccessRole, Dialect, bucket_policy, role_policy
 
 PARAMETERS = Parameters(lock_mode=LockMode.COMPLIANCE)

@@ -261,7 +261,7 @@ def test_a_body_that_broke_off_is_asked_for_again() -> None:
     server = Server(get_object=body(DATA, BROKEN))
     with pytest.raises(StorageUnavailableError):
         store_on(server).get(NAME, "1")
-    assert len(server.calls) == s3.READ_ATTEMPTS
+    assert len(server.calls) == s3client.READ_ATTEMPTS
 
 
 def test_more_than_asked_is_not_read() -> None:
