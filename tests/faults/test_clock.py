@@ -226,7 +226,7 @@ def _year_of(
     lock: LockMode,
 ) -> tuple[_Year, Path]:
     """The longest retention is 30 days, so the ledger term of 120 days matters within a year."""
-    monkeypatch.setattr(inventory, "_DELTA_FROM", 0)  # chains of bases, though packs are few
+    monkeypatch.setattr(inventory, "DELTA_FROM", 0)  # chains of bases, though packs are few
     lab = make_repository(lock, max_retention=MONTH)
     source = make_source(files=8)
     for day in range(SMALL_FILES):

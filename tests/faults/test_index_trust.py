@@ -20,6 +20,7 @@ from vault.model import ObjectType
 from vault.repository.domainpacks import index_objects
 from vault.repository.enrolment import find_writer, revoke_writer
 from vault.snapshot import knownchunks, publish, rebuild_index
+from vault.storage.memory import FaultPoint
 
 WANTED = b"what the honest host will want to store tomorrow " * 40
 
@@ -110,23 +111,23 @@ def test_false_rows_of_a_stolen_writer_are_not_believed_after_the_distrust(
 
 
 def test_a_distrust_that_lands_while_a_run_publishes_starts_it_again(
-    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, make_source: MakeSource
 ) -> None:
     """What the run believed may be false; the manifest that follows was made anew."""
     thief = lab.with_host(lab.enrol("thief", domain="default"))
     thief.snapshot(make_source("theirs", seed=2), dataset="theirs")
-    real = publish.Publisher._index_in_use
-    calls: list[int] = []
+    stored: list[str] = []
 
-    def late(self: publish.Publisher, new: Any) -> Any:
-        calls.append(len(calls))
-        if len(calls) == 1:
-            _distrust(lab, "thief")
-        return real(self, new)
+    def late(point: FaultPoint) -> None:
+        if (point.operation, point.phase) == ("put", "after") and "inventory/" in point.name:
+            stored.append(point.name)
+            if len(stored) == 1:
+                _distrust(lab, "thief")
 
-    monkeypatch.setattr(publish.Publisher, "_index_in_use", late)
+    lab.store.fault = late
     report = lab.snapshot(make_source())
-    assert calls == [0, 1]
+    lab.store.fault = None
+    assert len(stored) == 2
     assert lab.verify(report.record).verdict == "passed"
 
 

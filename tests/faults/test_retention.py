@@ -534,7 +534,7 @@ def test_a_base_inventory_that_a_plan_names_is_not_built_upon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Bases are needs: a delta on a doomed one would be lost with it (I4)."""
-    monkeypatch.setattr(inventory, "_DELTA_FROM", 0)
+    monkeypatch.setattr(inventory, "DELTA_FROM", 0)
     source = make_source(files=40)
     lab.snapshot(source)
     _changed_source(source, 1)
@@ -556,7 +556,7 @@ def test_a_base_inventory_whose_lock_ran_out_is_not_built_upon(
     lab: Lab, clock: Clock, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What may be pruned at any time is absent to writers, inventories like packs (I7)."""
-    monkeypatch.setattr(inventory, "_DELTA_FROM", 0)
+    monkeypatch.setattr(inventory, "DELTA_FROM", 0)
     source = make_source(files=40)
     lab.snapshot(source, retention=7 * DAY)
     lab.snapshot(source, dataset="other", retention=90 * DAY)  # keeps the packs alive

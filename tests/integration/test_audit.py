@@ -312,12 +312,17 @@ def test_heal_whose_steps_are_all_refused_attests_nothing(
     """It has done nothing."""
     beside(packs(stored)[0])
 
+    put = LocalStore.put
+
     def refuse(*_: object, **__: object) -> None:
         raise StorageError("403")
 
+    def refuse_packs(store: LocalStore, name: str, *rest: Any, **options: Any) -> Any:
+        return (refuse if name.startswith("packs/") else put)(store, name, *rest, **options)
+
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "delete", refuse)
-        patch.setattr("vault.custody.heal.Healer._expose", refuse)
+        patch.setattr(LocalStore, "put", refuse_packs)
         result = vault_json("heal", "--execute", code=4)["heal"]
     assert [each["done"] for each in result["steps"]] == [False, False]
     assert (len(result["hidden"]), result["statement"]) == (1, None)

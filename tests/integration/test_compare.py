@@ -185,7 +185,7 @@ def lived_in(
     """Several snapshots, two more hosts, a revocation, a delta inventory, restores."""
     store = LocalStore.create(directory, clock=clock)
     lab = make_repository(LockMode.NONE, name="local", store=store, pack_size=2048)
-    monkeypatch.setattr(inventory, "_DELTA_FROM", 4)
+    monkeypatch.setattr(inventory, "DELTA_FROM", 4)
     top = tmp_path / "top"
     top.mkdir()
     for number in range(30):

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -13,6 +14,15 @@ import cli.commands.snapshot
 from cli.exits import EXIT_CODES
 from cli.main import TerminatedError
 from vault import errors
+from vault.clock import utc_now
+from vault.crypto.keyfiles import load_writer
+from vault.ledger.statements import HeartbeatBody
+from vault.model import Buffer, Digest
+from vault.repository.log import Draft
+from vault.repository.repository import Repository
+from vault.storage.base import ObjectVersion
+from vault.storage.choose_store import open_store
+from vault.storage.local import LocalStore
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -88,7 +98,7 @@ def test_0_done(vault: Vault, repository: Path) -> None:
 
 def test_1_a_bug(vault: Vault, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line; the traceback only with -v."""
-    monkeypatch.setattr(cli.commands.list, "_text", raises(ZeroDivisionError("oops\x1b[2J")))
+    monkeypatch.setattr("cli.output.render.table", raises(ZeroDivisionError("oops\x1b[2J")))
     code, out, err = vault("list")
     assert (code, out) == (1, "")
     assert r"ZeroDivisionError: oops\x1b[2J" in err
@@ -134,17 +144,14 @@ def test_3_an_incomplete_snapshot(
     vault: Vault, repository: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that can't be read is listed; the snapshot says it is incomplete."""
-    import vault.snapshot.walk as walker
+    real = os.stat
 
-    real = walker._look
-
-    def unreadable(path: bytes, *rest: Any) -> Any:
-        item = real(path, *rest)
+    def unreadable(path: Any, **options: Any) -> os.stat_result:
         if path == b"readme":
-            return walker._failed(item, PermissionError(13, "Permission denied"))
-        return item
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
 
-    monkeypatch.setattr(walker, "_look", unreadable)
+    monkeypatch.setattr(os, "stat", unreadable)
     code, out, err = vault("snapshot", source, "--name", "data")
     assert code == 3
     assert "INCOMPLETE" in out
@@ -180,14 +187,26 @@ def test_10_no_repository(vault: Vault, repository: Path, home: Path) -> None:
 
 
 def test_11_the_ledger_moved_on(
-    vault: Vault, repository: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    vault: Vault, repository: Path, keys: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others won every attempt to append."""
-    from vault.repository.log import Log
+    key = load_writer(keys / "writer.key")
+    root = Digest.parse(key.repository.root)
+    other = Repository.open(open_store(str(repository)), root, clock=utc_now)
+    put = LocalStore.put
 
-    monkeypatch.setattr(Log, "_try_append", lambda *_, **__: None)
-    monkeypatch.setattr("vault.repository.log._backoff", lambda _: 0)
+    def overtaken(store: LocalStore, name: str, data: Buffer, **options: Any) -> ObjectVersion:
+        if store is not other.store and name.startswith("ledger/"):
+            draft = Draft(
+                type="heartbeat", subject=[("repository", root)], body=HeartbeatBody(note="")
+            )
+            other.append(lambda _: draft, [key.signing], tool="another")
+        return put(store, name, data, **options)
+
+    monkeypatch.setattr("vault.repository.log.APPEND_ATTEMPTS", 3)
+    monkeypatch.setattr(LocalStore, "put", overtaken)
     assert vault("snapshot", source, "--name", "data")[0] == 11
+    assert other.head.seq == 4, "three attempts were lost"
 
 
 def test_12_a_wrong_passphrase(vault: Vault, repository: Path, source: Path, home: Path) -> None:
@@ -273,7 +292,7 @@ def test_130_and_143_say_so_in_one_line(
     code: int,
 ) -> None:
     """No traceback."""
-    monkeypatch.setattr(cli.commands.list, "_text", raises(ending))
+    monkeypatch.setattr("cli.output.render.table", raises(ending))
     found, _, err = vault("-q", "list")
     assert found == code
     assert err.splitlines()[-1] in {"vault: error: interrupted", "vault: error: terminated"}

@@ -15,6 +15,8 @@ from cli.commands import key
 from vault.errors import StorageError
 from vault.repository import enrolment
 from vault.restore.restore_attempt import ENOUGH_FILES
+from vault.storage.local import LocalStore
+from vault.storage.names import ledger_name
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
@@ -414,14 +416,15 @@ def test_an_init_whose_root_is_there_keeps_its_keys(
     vault: Vault, home: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer was lost, not the PUT: the next init finishes it."""
-    real = enrolment._publish_root
+    put = LocalStore.put
 
-    def publish(*arguments: Any) -> None:
-        real(*arguments)
-        raise StorageError("no answer")
+    def fall_silent(store: LocalStore, name: str, *rest: Any, **options: Any) -> None:
+        put(store, name, *rest, **options)
+        if name == ledger_name(0):
+            raise StorageError("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(enrolment, "_publish_root", publish)
+        patch.setattr(LocalStore, "put", fall_silent)
         assert vault("init", home / "repository", "--host", "first")[0] == 13
     assert len(list(keys.iterdir())) == 3
     code, _, err = vault("init", home / "repository", "--host", "first")

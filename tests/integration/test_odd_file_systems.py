@@ -185,7 +185,6 @@ def test_a_directory_without_an_end_is_left(
 ) -> None:
     """Its list is not gone on with; what lies beside it is stored."""
     monkeypatch.setattr("vault.snapshot.walk.MAX_NAMES", 1000)
-    monkeypatch.setattr("vault.snapshot.walk._NAMES", 100)
     odd = 'Odd.directories = {"/", "/bad"}; good = Odd.listed; '
     odd += 'Odd.listed = lambda s, p: map(str, range(5000)) if p == "/bad" else good(s, p)'
     with mounted(odd) as place:

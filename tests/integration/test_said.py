@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import pytest
 
 from vault.errors import LocalError
-from vault.ledger.trust import HeadMemory
 from vault.machine.chunkcache import Cache
 from vault.snapshot.lastrun import EntryListWriter
 
@@ -180,10 +179,12 @@ def test_an_interrupt_after_publishing_says_that_it_is_published(
     "command", ["snapshot", "key add", "key revoke", "verify", "init"], indirect=True
 )
 def test_a_head_that_cannot_be_remembered_is_a_warning(
-    vault: Vault, command: tuple[list[str], str], monkeypatch: pytest.MonkeyPatch
+    vault: Vault, command: tuple[list[str], str], home: Path
 ) -> None:
     """What the command did stands."""
-    monkeypatch.setattr(HeadMemory, "_write", _refuse)
+    lock = home / "state/vault/heads.lock"
+    lock.unlink()
+    lock.mkdir()
     code, out, err = vault(*command[0])
     assert code == 0, err
     assert out

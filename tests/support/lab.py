@@ -27,6 +27,7 @@ from vault.ledger.statements import EventBody
 from vault.machine.workers import Workers, make_workers
 from vault.model import Digest, EntryType, LockMode
 from vault.parameters import Parameters
+from vault.progress import NO_PROGRESS, Progress
 from vault.repository import attestations
 from vault.repository.enrolment import InitRequest, add_writer, create_repository, request_key
 from vault.repository.reader import Reader
@@ -153,6 +154,7 @@ class Lab:
         *paths: Path,
         dataset: str = "data",
         workers: Workers | None = None,
+        progress: Progress = NO_PROGRESS,
         **options: Any,
     ) -> SnapshotReport:
         """Take one; without workers every call happens in a fixed order."""
@@ -165,6 +167,7 @@ class Lab:
                 cache_dir=self.host.cache,
                 state_dir=self.host.state,
                 workers=workers or inline,
+                progress=progress,
             )
         if self.warm:
             self.open()

@@ -20,15 +20,19 @@ class Items(Sequence[bytes]):
     Args:
         directory: On local disk. The file has no name there.
         width: Bytes of an item.
+        page: Bytes read at once, about: whole items.
+        pages: How many of these are kept in memory.
 
     Raises:
         LocalError: The disk is full or failed.
     """
 
-    def __init__(self, directory: Path, width: int) -> None:
+    def __init__(
+        self, directory: Path, width: int, *, page: int = _PAGE, pages: int = _PAGES
+    ) -> None:
         self._width = width
-        self._in_page = _PAGE // width
-        self._pages: Recent[int, bytes] = Recent(_PAGES)
+        self._in_page = page // width
+        self._pages: Recent[int, bytes] = Recent(pages)
         self._count = 0
         try:
             self._fd, name = tempfile.mkstemp(dir=directory)
@@ -84,8 +88,8 @@ class Items(Sequence[bytes]):
 class SpilledNumbers(Sequence[int]):
     """Numbers of 64 bits, as `Items`."""
 
-    def __init__(self, directory: Path) -> None:
-        self._items = Items(directory, 8)
+    def __init__(self, directory: Path, *, page: int = _PAGE, pages: int = _PAGES) -> None:
+        self._items = Items(directory, 8, page=page, pages=pages)
 
     def extend(self, numbers: Iterable[int]) -> None:
         """Add the next ones."""

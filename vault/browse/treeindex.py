@@ -33,7 +33,8 @@ class TreeIndex:
         LocalError: The spool can't be made.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, max_keys: int = _MAX_KEYS) -> None:
+        self._max_keys = max_keys
         self._spool = Spool(directory)
         self._places = array("Q")  # of entries in the spool
         self._ends = array("Q")  # number after the last entry below this one
@@ -120,7 +121,7 @@ class TreeIndex:
         if key is None:
             key = sort_key(self.entry(number).path)
             if len(key) <= _MAX_KEY:
-                if len(self._keys) >= _MAX_KEYS:
+                if len(self._keys) >= self._max_keys:
                     self._keys.clear()
                 self._keys[number] = key
         return key

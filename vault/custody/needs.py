@@ -145,14 +145,15 @@ class Collector:
     Args:
         repository: Read up to its head.
         findings: Receives the flaws of inventories.
+        room: Bytes of inventories that are kept, since consecutive ones share their bases.
     """
 
-    def __init__(self, repository: Repository, findings: Findings) -> None:
+    def __init__(self, repository: Repository, findings: Findings, *, room: int = _CACHE) -> None:
         self.needs = Needs(repository)
         self._repository = repository
         self._findings = findings
         self._resolver = Resolver(self._fetch)
-        self._cache: Recent[str, bytes] = Recent(_CACHE, weigh=len)
+        self._cache: Recent[str, bytes] = Recent(room, weigh=len)
         self._hashed: set[tuple[str, str]] = set()  # pinned versions that were read and are right
         self._held = repository.ledger.holds()
 

@@ -19,7 +19,7 @@ from vault.storage.names import inventory_name, validate_name
 MAX_INVENTORY = 1 << 30  # bytes
 MAX_CHAIN = 16  # bases behind one inventory
 KEPT_LINES = 1 << 18  # references and lines that a `Resolver` keeps: some 100 MB at most
-_DELTA_FROM = 100  # objects; a shorter list is cheaper than a second read and lock
+DELTA_FROM = 100  # objects; a shorter list is cheaper than a second read and lock
 _STEP = 4  # a delta has at most a fourth of the lines of the delta that it builds on
 
 _MAGIC = "# vault-inventory 1"
@@ -124,7 +124,7 @@ def pick_base(objects: Iterable[ObjectRef], last: Inventory) -> int:
 
 
 def _may_be_delta(needed: Sequence[ObjectRef], base: Inventory) -> bool:
-    return len(needed) > _DELTA_FROM and len(base.bases) < MAX_CHAIN
+    return len(needed) > DELTA_FROM and len(base.bases) < MAX_CHAIN
 
 
 def _delta_lines(needed: Sequence[ObjectRef], base: Inventory, base_ref: ObjectRef) -> list[str]:

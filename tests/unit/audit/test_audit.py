@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -702,8 +702,17 @@ def unextended(lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatc
     source = make_source(files=10)
     lab.snapshot(source, retention=timedelta(days=10))
     (source / "new").write_bytes(b"new" * 5000)
-    monkeypatch.setattr("vault.snapshot.publish.Publisher._lock_packs", lambda *_: None)
-    return lab.snapshot(source, retention=timedelta(days=90)).record
+    extend = lab.store.extend
+
+    def extend_no_pack(name: str, version: str, retention: Retention) -> datetime:
+        if name.startswith("packs/"):
+            return retention.until
+        until: datetime = extend(name, version, retention)
+        return until
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.store, "extend", extend_no_pack)
+        return lab.snapshot(source, retention=timedelta(days=90)).record
 
 
 def test_a_lock_that_ends_before_the_snapshot_is_a_gap(lab: Lab, unextended: Record) -> None:
@@ -902,11 +911,10 @@ def test_findings_are_counted_and_a_bounded_number_is_kept() -> None:
 
 
 def test_inventories_that_are_kept_for_their_successors_are_bounded(
-    lab: Lab, record: Record, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, record: Record
 ) -> None:
     """By bytes."""
-    monkeypatch.setattr("vault.custody.needs._CACHE", 10)
-    collector = Collector(lab.open(), Findings())
+    collector = Collector(lab.open(), Findings(), room=10)
     assert collector.add_snapshots([record]) == [record]
     assert not collector._cache
 

@@ -6,21 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from vault.browse import spilled
 from vault.browse.spilled import Items, SpilledNumbers
 from vault.errors import LocalError
 
 
 @pytest.mark.parametrize("page", [40, 64, 65_536])
-def test_they_hold_what_was_added(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
-) -> None:
+def test_they_hold_what_was_added(tmp_path: Path, page: int) -> None:
     """One by one, in slices, from the end, and searched."""
-    monkeypatch.setattr(spilled, "_PAGE", page)
-    monkeypatch.setattr(spilled, "_PAGES", 3)
     dice = random.Random(1)
     numbers = sorted(dice.randrange(2**63) for _ in range(500))
-    kept, items = SpilledNumbers(tmp_path), Items(tmp_path, 32)
+    kept = SpilledNumbers(tmp_path, page=page, pages=3)
+    items = Items(tmp_path, 32, page=page, pages=3)
     for at in range(0, 500, 70):
         kept.extend(numbers[at : at + 70])
         items.extend(number.to_bytes(32, "big") for number in numbers[at : at + 70])

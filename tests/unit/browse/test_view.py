@@ -113,11 +113,10 @@ def test_a_hard_link_to_no_file_is_refused(tmp_path: Path) -> None:
         tree.fill(_entries(_directory(b"a"), _link(b"b", b"a")))
 
 
-def test_few_keys_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_keys_are_kept(tmp_path: Path) -> None:
     """However many are looked up, and no long one."""
-    monkeypatch.setattr("vault.browse.treeindex._MAX_KEYS", 8)
     long = b"z" * 3_000
-    with TreeIndex(tmp_path) as tree:
+    with TreeIndex(tmp_path, max_keys=8) as tree:
         tree.fill(_entries(*(_file(b"%03d" % n) for n in range(200)), _file(long)))
         for number in range(200):
             assert tree.find(b"%03d" % number) == number + 1

@@ -365,7 +365,7 @@ def test_any_chain_of_deltas_resolves_to_its_last_list(
     where: ObjectRef | None = None
     for objects in steps:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "_DELTA_FROM", -1)
+            patch.setattr(module, "DELTA_FROM", -1)
             where = shelf.put(encode(objects, index, base, where))
         base = resolve(where, shelf.fetch)
         assert base.objects == tuple(sorted(objects))

@@ -1,6 +1,7 @@
 """The tree on local disk: what goes in comes out, from any place, of any size."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,11 +65,10 @@ def test_local_disk_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         Spool(tmp_path / "nowhere")
     if not os.path.exists("/dev/full"):  # noqa: PTH110 - a device, not a file of ours
         pytest.skip("no /dev/full")
-    with Spool(tmp_path) as spool, open("/dev/full", "w+b", buffering=0) as full:  # noqa: PTH123 - as above
-        spool._file.close()
-        monkeypatch.setattr(spool, "_file", full)
-        with pytest.raises(LocalError, match="can't keep the tree"):
-            spool.fill(_entries(10))
+    full = open("/dev/full", "w+b", buffering=0)  # noqa: PTH123, SIM115 - as above; closed by Spool
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
+    with Spool(tmp_path) as spool, pytest.raises(LocalError, match="can't keep the tree"):
+        spool.fill(_entries(10))
 
 
 def test_errors_of_the_source_pass_through(tmp_path: Path) -> None:

@@ -211,17 +211,17 @@ def test_a_slow_writer_does_not_lower_what_another_remembered_meanwhile(
     """It has looked; before it holds the lock, the other one is done."""
     memory, other = HeadMemory(tmp_path), HeadMemory(tmp_path)
     memory.remember(ROOT, head(1))
-    real = HeadMemory._is_higher
+    real = HeadMemory.recall
     done: list[bool] = []
 
-    def overtaken(self: HeadMemory, root: Digest, wanted: Head) -> bool:
-        higher = real(self, root, wanted)
+    def overtaken(self: HeadMemory, root: Digest) -> Head | None:
+        found = real(self, root)
         if not done:
             done.append(True)
             other.remember(ROOT, head(9))
-        return higher
+        return found
 
-    monkeypatch.setattr(HeadMemory, "_is_higher", overtaken)
+    monkeypatch.setattr(HeadMemory, "recall", overtaken)
     memory.remember(ROOT, head(5))
     assert memory.recall(ROOT) == head(9)
 

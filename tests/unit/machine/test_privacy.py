@@ -1,7 +1,9 @@
 """What is made for one user stays his, under any mask; what others can change is refused."""
 
 import errno
+import grp
 import os
+import pwd
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,6 @@ from cli.session import Invocation
 from vault.errors import ConfigError
 from vault.ledger.envelope import Head
 from vault.ledger.trust import HeadMemory
-from vault.machine import privacy
 from vault.machine.chunkcache import Cache
 from vault.machine.privacy import check_unshared, make_private, open_lock
 from vault.model import Digest
@@ -105,6 +106,17 @@ def test_another_user_s_directory_is_refused(tmp_path: Path) -> None:
         check_unshared(place)
 
 
+def _own_group_has(monkeypatch: pytest.MonkeyPatch, *others: str) -> None:
+    """This user's group is called as he is, and has these members beside him."""
+    user = pwd.getpwuid(os.geteuid())
+
+    def known(gid: int) -> grp.struct_group:
+        assert gid == user.pw_gid
+        return grp.struct_group((user.pw_name, "x", gid, list(others)))
+
+    monkeypatch.setattr(grp, "getgrgid", known)
+
+
 def test_a_group_s_write_bit_is_its_own_only_without_an_access_control_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +124,7 @@ def test_a_group_s_write_bit_is_its_own_only_without_an_access_control_list(
     place = tmp_path / "state"
     place.mkdir()
     place.chmod(0o770)
-    monkeypatch.setattr(privacy, "_is_group_of_one", lambda *_: True)
+    _own_group_has(monkeypatch)
     check_unshared(place)
     rows = ((0x01, 7, NOT_NAMED), (0x02, 7, 65534), (0x04, 0, NOT_NAMED), (0x10, 7, NOT_NAMED))
     listed = [struct.pack("<HHI", *row) for row in (*rows, (0x20, 0, NOT_NAMED))]
@@ -131,9 +143,9 @@ def test_a_file_system_without_access_control_lists_has_none(
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     monkeypatch.setattr(os, "listxattr", unsupported)
-    monkeypatch.setattr(privacy, "_is_group_of_one", lambda *_: True)
+    _own_group_has(monkeypatch)
     check_unshared(tmp_path)
-    monkeypatch.setattr(privacy, "_is_group_of_one", lambda *_: False)
+    _own_group_has(monkeypatch, "somebody")
     with pytest.raises(ConfigError, match="others can change"):
         check_unshared(tmp_path)
 

@@ -18,7 +18,6 @@ from vault.errors import LocalError
 from vault.format.entry import Entry
 from vault.format.entry_encoding import encode_canonical
 from vault.ledger.statements import Verdict
-from vault.machine import metadata
 from vault.machine.workers import InlineExecutor
 from vault.model import EntryType
 from vault.progress import NO_PROGRESS
@@ -291,12 +290,9 @@ def test_descriptors_are_closed_when_the_proof_ends_early(
 
 
 @needs_root
-def test_kernel_labels_are_no_difference(
-    staging: Staging, run_proof: Prove, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernel_labels_are_no_difference(staging: Staging, run_proof: Prove) -> None:
     """A machine that labels whatever is made on it still restores what has no label."""
-    monkeypatch.setattr(metadata, "_KERNEL_LABELS", frozenset({b"user.label"}))
-    os.setxattr(staging.fd, "user.label", b"x")
+    os.setxattr(staging.fd, "security.SMACK64", b"x")
     status = os.fstat(staging.fd)
     top = Entry(path=b"", type=EntryType.DIRECTORY, mode=0o700, mtime=status.st_mtime_ns)
     report = run_proof([(top, encode_canonical(top))], check_root=lambda _: True)

@@ -133,14 +133,14 @@ def test_a_file_that_can_not_be_read(
     (tmp_path / "file").write_bytes(CONTENT)
     monkeypatch.setattr(file_reader, "PIECE", 4_096)
     file = open_file(reader, tmp_path / "file")
-    real = file_reader._read_into
+    real = os.preadv
 
-    def fail(fd: int, view: memoryview, offset: int) -> int:
+    def fail(fd: int, buffers: list[memoryview], offset: int) -> int:
         if offset > 100_000:
             raise OSError(errno.EIO, "Input/output error")
-        return real(fd, view, offset)
+        return real(fd, buffers, offset)
 
-    monkeypatch.setattr(file_reader, "_read_into", fail)
+    monkeypatch.setattr(os, "preadv", fail)
     with pytest.raises(OSError, match="Input/output error"):
         list(chunks(file))
     file.close()
@@ -180,11 +180,8 @@ def test_buffers_serve_the_next_file(
 
 
 @pytest.mark.parametrize("turn", range(20))
-def test_a_silent_stream_that_nobody_wants_any_more(
-    reader: FileReader, turn: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_stream_that_nobody_wants_any_more(reader: FileReader, turn: int) -> None:
     """It may be silent for hours, when the store has failed meanwhile; who waits is told."""
-    monkeypatch.setattr(stream, "_PATIENCE", 0.01)
     source, sink = os.pipe()
     with os.fdopen(source, "rb", buffering=0) as given:
         file = StreamFile(reader, stream.StandardInput(given), SIZES)

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 from vault.errors import ConfigError
 from vault.model import EntryType, sort_key
 from vault.snapshot import safe_open
-from vault.snapshot import walk as walking
 from vault.snapshot.walk import (
     LeftOut,
     Reason,
@@ -22,6 +22,8 @@ from vault.snapshot.walk import (
     owner_names,
     walk,
 )
+
+OPEN = 64  # directories that a walk keeps open
 
 
 def _paths(items: Iterator[SourceItem]) -> list[bytes]:
@@ -182,13 +184,13 @@ def test_an_unreadable_directory_is_an_item_with_an_error(
 ) -> None:
     """The walk goes on behind it; the directory itself keeps its metadata."""
 
-    def refuse(fd: int, item: SourceItem) -> tuple[list[bytes], str]:
+    def refuse(fd: int) -> Any:
         if os.path.samestat(os.fstat(fd), (tree / "a").stat()):
             raise PermissionError(errno.EACCES, "Permission denied")
-        return real(fd, item)
+        return real(fd)
 
-    real = walking._list
-    monkeypatch.setattr(walking, "_list", refuse)
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", refuse)
     found = _by_path(walk([tree]))
     assert found[b"a"].error == "Permission denied"
     assert found[b"a"].stat is not None
@@ -228,16 +230,16 @@ def test_what_vanishes_is_an_item_that_says_so(tree: Path) -> None:
 
 def _before_it_is_opened(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Calls it, once, between the look at ``a`` and the opening of it."""
-    real = walking._look
+    real = os.stat
     done: list[object] = []
 
-    def look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
-        item = real(path, full, name, dir_fd)
+    def look(path: Any, **options: Any) -> os.stat_result:
+        found = real(path, **options)
         if path == b"a" and not done:
             done.append(act())
-        return item
+        return found
 
-    monkeypatch.setattr(walking, "_look", look)
+    monkeypatch.setattr(os, "stat", look)
 
 
 @pytest.mark.parametrize("target", ["secret", "moved"])
@@ -325,19 +327,19 @@ def test_a_directory_that_is_replaced_each_time_it_is_looked_at_is_a_problem(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tries have an end, and the item says why it has no members."""
-    real = walking._look
+    real = os.stat
     looks: list[bytes] = []
 
-    def look(path: bytes, full: bytes, name: bytes, dir_fd: int | None) -> SourceItem:
-        item = real(path, full, name, dir_fd)
+    def look(path: Any, **options: Any) -> os.stat_result:
+        found = real(path, **options)
         if path == b"a":
             (tree / "a").rename(tmp_path / f"moved{len(looks)}")
             (tree / "a").mkdir()
             (tree / "a" / "other").touch()
             looks.append(path)
-        return item
+        return found
 
-    monkeypatch.setattr(walking, "_look", look)
+    monkeypatch.setattr(os, "stat", look)
     found = _by_path(walk([tree]))
     assert len(looks) == safe_open.TRIES
     assert "replaced" in (found[b"a"].error or "")
@@ -366,13 +368,10 @@ def test_a_symlink_replaced_while_it_is_looked_at_is_looked_at_again(
     assert found.vanished == (other == "nothing")
 
 
-def test_a_very_deep_tree_needs_few_descriptors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_very_deep_tree_needs_few_descriptors(tmp_path: Path) -> None:
     """Levels beyond the limit are closed on the way down and opened again on the way up."""
-    monkeypatch.setattr(walking, "_OPEN_DIRECTORIES", 3)
     deepest = tmp_path
-    for _ in range(40):
+    for _ in range(3 * OPEN):
         (deepest / "z").touch()
         deepest /= "d"
         deepest.mkdir()
@@ -382,20 +381,18 @@ def test_a_very_deep_tree_needs_few_descriptors(
     for item in walk([tmp_path]):
         found.append(item)
         most = max(most, len(os.listdir("/proc/self/fd")) - before)  # noqa: PTH208 - a count is all
-    assert len(found) == 81
+    assert len(found) == 6 * OPEN + 1
     assert not any(item.error for item in found)
-    assert most <= 4
+    assert most <= OPEN + 1
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - a count is all
 
 
 @pytest.mark.parametrize("kind", ["directory", "symlink"])
-def test_a_level_that_was_replaced_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_a_level_that_was_replaced_meanwhile(tmp_path: Path, kind: str) -> None:
     """A closed level goes on in the directory that has its path now, not behind a symlink."""
-    monkeypatch.setattr(walking, "_OPEN_DIRECTORIES", 1)
     root = tmp_path / "root"
-    (root / "a" / "b").mkdir(parents=True)
+    deepest = "/".join("a" * (OPEN + 1))
+    (root / deepest).mkdir(parents=True)
     (root / "z").touch()
     other = tmp_path / "other"
     other.mkdir()
@@ -403,7 +400,7 @@ def test_a_level_that_was_replaced_meanwhile(
     found = {}
     for item in walk([root]):
         found[item.path] = item
-        if item.path == b"a/b":
+        if item.path == deepest.encode():
             root.rename(tmp_path / "moved")
             if kind == "directory":
                 other.rename(root)
@@ -458,13 +455,13 @@ def test_excludes_are_matched_below_each_path(tree: Path) -> None:
 def test_an_excluded_directory_is_not_opened(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be a dead mount that hangs whoever looks in."""
     opened = []
-    real = walking._open_directory
+    real = safe_open.open_path
 
-    def note(name: bytes, dir_fd: int | None, expected: os.stat_result) -> int:
+    def note(name: bytes, flags: int, dir_fd: int | None) -> int:
         opened.append(name)
-        return real(name, dir_fd, expected)
+        return real(name, flags, dir_fd)
 
-    monkeypatch.setattr(walking, "_open_directory", note)
+    monkeypatch.setattr(safe_open, "open_path", note)
     list(walk([tree], Rules(excludes=["a"])))
     assert opened == [os.fsencode(tree)]
 
