@@ -121,6 +121,15 @@ def test_impossible_numbers_are_omissions(file: int) -> None:
 
 
 @needs_root
+def test_a_label_of_the_kernel_is_left_as_it_is(file: int) -> None:
+    """The machine gave it to what was made on it; any other attribute must not stay."""
+    for name in ("security.SMACK64", "user.other"):
+        os.setxattr(file, name, b"x")
+    assert metadata.apply_fd(file, _meta()) == ()
+    assert os.listxattr(file) == ["security.SMACK64"]
+
+
+@needs_root
 def test_a_plain_user_lends_no_rights(tmp_path: Path, file: int) -> None:
     """Without the owner no set-id bits; what must be read back stays readable; xattrs are told."""
     os.fchown(file, 65534, 65534)
