@@ -34,6 +34,7 @@ from vault.crypto.keyfiles import (
     load_root,
     load_writer,
     peek,
+    take_over,
 )
 from vault.errors import (
     ConfigError,
@@ -47,7 +48,13 @@ from vault.ledger.trust import parse_trust
 from vault.machine import cachetag
 from vault.machine.privacy import check_unshared
 from vault.model import Digest, Finding
-from vault.repository.enrolment import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
+from vault.repository.enrolment import (
+    NEXT_WRITER_FILE,
+    RECOVERY_FILE,
+    ROOT_FILE,
+    WRITER_FILE,
+)
+from vault.repository.hosts import ID_DIGITS, live_writers
 from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectStore
@@ -299,12 +306,24 @@ class Invocation:
         Raises:
             WrongKeyError: There is none, or it is of another repository.
         """
-        key = self._load_writer()
+        key = self._next_writer(repository) or load_writer(self.places.keys / WRITER_FILE)
         self.check_key(key.repository, repository)
         return key
 
-    def _load_writer(self) -> WriterKey:
-        return load_writer(self.places.keys / WRITER_FILE)
+    def _next_writer(self, repository: Repository) -> WriterKey | None:
+        """The key that was asked for with ``key request --rotate``, once it is enrolled.
+
+        Its file then takes the place of the old key's, which can sign nothing any more.
+        """
+        path = self.places.keys / NEXT_WRITER_FILE
+        if not path.exists():
+            return None
+        key = load_writer(path)
+        if key.signing.public.id not in live_writers(repository.ledger):
+            return None
+        take_over(path, self.places.keys / WRITER_FILE)
+        self.note(f"this host's new key is enrolled, and is {WRITER_FILE} from now on")
+        return key
 
     def recovery_key(self, repository: Repository) -> RecoveryKey:
         """The key that opens and attests, after asking for its passphrase; as `writer_key`."""
@@ -464,4 +483,4 @@ def wall_clock() -> datetime:
 def signer_name(repository: Repository, key_id: str) -> str:
     """The host or root key that signed, by name."""
     writer = repository.ledger.writers.get(key_id)
-    return writer.name if writer else key_id[:12]
+    return writer.name if writer else key_id[:ID_DIGITS]

@@ -276,6 +276,7 @@ def _report(invocation: Invocation, wish: _Wish, repository: Repository) -> None
             "root": str(root),
             "lock": f"{parameters.lock_mode.value}, kept {format_duration(wish.retain)}"
             f" unless said, at most {format_duration(wish.max_retain)}",
+            "host": f"{wish.host} may write every dataset, until a second host is enrolled",
             "writer key": f"{wish.keys / WRITER_FILE} stays on this host",
             "recovery key": f"{wish.keys / RECOVERY_FILE} restores: move it to a safe place",
             "root key": f"{wish.keys / ROOT_FILE} governs: move it to a safe place",

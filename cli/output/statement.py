@@ -19,8 +19,8 @@ from vault.ledger.statements import (
 )
 from vault.model import Body, body_to_json
 from vault.repository.chronicle import CitedEvidence, Effect, SignedBy, StatementView
+from vault.repository.hosts import ID_DIGITS
 
-KEY_DIGITS = 16  # shown of a key id: as many as commands accept for one
 _SHOWN_ITEMS = 8  # shown of a list in a signed body or an attestation
 _SHOWN_TEXT = 200  # characters shown of a text in them; a recipient's key has 1,600
 
@@ -45,12 +45,12 @@ def deed(body: Body | None) -> str:
         case HeartbeatBody():
             said = body.note + (f", accepts {body.accepted}" if body.accepted else "")
         case PolicyBody():
-            said = _with_reason(f"policy {body.sha256[:KEY_DIGITS]}", body.reason)
+            said = _with_reason(f"policy {body.sha256[:ID_DIGITS]}", body.reason)
         case HoldBody():
             done = "holds" if body.action == "add" else "releases"
             said = _with_reason(f"{body.author} {done} snapshot {body.snapshot}", body.reason)
         case PruneBody():
-            said = f"{body.phase}, {body.plan[:KEY_DIGITS]}"
+            said = f"{body.phase}, {body.plan[:ID_DIGITS]}"
         case _:
             said = ""
     return said
@@ -110,7 +110,7 @@ def _with_reason(said: str, reason: str) -> str:
     return f"{said}: {reason}" if reason else said
 
 
-def signer_text(signer: SignedBy, *, digits: int = KEY_DIGITS) -> str:
+def signer_text(signer: SignedBy, *, digits: int = ID_DIGITS) -> str:
     """The name of the host or key, and enough of its id to use in a command."""
     return f"{signer.name or 'not listed'} {signer.key[:digits]}"
 

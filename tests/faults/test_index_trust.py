@@ -18,7 +18,8 @@ from vault.machine.chunkcache import Cache
 from vault.machine.workers import make_workers
 from vault.model import ObjectType
 from vault.repository.domainpacks import index_objects
-from vault.repository.enrolment import find_writer, revoke_writer
+from vault.repository.enrolment import revoke_writer
+from vault.repository.hosts import find_writer
 from vault.snapshot import knownchunks, publish, rebuild_index
 from vault.storage.memory import FaultPoint
 

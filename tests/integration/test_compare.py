@@ -20,7 +20,8 @@ from vault.format.entry import Entry
 from vault.ledger.records import Record
 from vault.machine.workers import make_workers
 from vault.model import EntryType, LockMode
-from vault.repository.enrolment import find_writer, revoke_writer
+from vault.repository.enrolment import revoke_writer
+from vault.repository.hosts import find_writer
 from vault.repository.reader import Reader
 from vault.restore import RestoreOutcome, RestoreReport
 from vault.storage.local import LocalStore

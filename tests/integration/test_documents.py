@@ -101,7 +101,7 @@ def assert_same_shape(example: Any, real: Any, where: str) -> None:
 
 
 @pytest.fixture
-def printed(
+def printed(  # noqa: PLR0915 - a command for each document
     vault: Vault,
     vault_json: VaultJson,
     home: Path,
@@ -141,7 +141,10 @@ def printed(
         there = ["--repo", "repository", "--trust", root]
         wish = ["--name", "web", "--dataset", "*", "--out", "request"]
         documents.append(vault_json(*there, "key", "request", *wish))
-    documents.append(vault_json("key", "add", "request"))
+    documents.append(vault_json("key", "limit", "first", "--dataset", "data"))
+    key = documents[-2]["request"]["key"]
+    shared = ["--key", key, "--share-datasets", "first"]
+    documents.append(vault_json("key", "add", "request", *shared))
     documents.append(vault_json("key", "revoke", "web"))
     documents.append(vault_json("key", "list"))
     with monkeypatch.context() as patch:

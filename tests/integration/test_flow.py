@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from cli.commands import key
+from cli.commands import key_request
 from vault.errors import StorageError
 from vault.repository import enrolment
 from vault.restore.restore_attempt import ENOUGH_FILES
@@ -313,7 +313,9 @@ def test_a_second_host_joins_writes_and_is_revoked(
             *there, "key", "request", "--name", "web", "--dataset", "web-*", "--out", "request"
         )["request"]
         assert vault("snapshot", taken, "--name", "web-1")[0] == 12
-    added = vault_json("key", "add", "request")["key"]
+    assert vault("snapshot", taken, "--name", "data")[0] == 0
+    assert vault("key", "limit", "first", "--dataset", "data")[0] == 0
+    added = vault_json("key", "add", "request", "--key", asked["key"])["key"]
     assert added["key"] == asked["key"]
     with monkeypatch.context() as patch:
         patch.setenv("VAULT_KEYS", "host2")
@@ -340,7 +342,7 @@ def test_distrust_voids_what_a_stolen_key_wrote(
 
 
 def test_sharing_a_domain_must_be_agreed_to(
-    vault: Vault, taken: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+    vault: Vault, vault_json: VaultJson, taken: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hosts of a domain trust each other; --share-domain says so."""
     root = json.loads((keys / "writer.key").read_bytes())["repository"]
@@ -348,9 +350,10 @@ def test_sharing_a_domain_must_be_agreed_to(
     wish = ["--name", "web", "--dataset", "*", "--domain", "default", "--out", "request"]
     with monkeypatch.context() as patch:
         patch.setenv("VAULT_KEYS", "host2")
-        assert vault(*there, "key", "request", *wish)[0] == 0
-    assert vault("key", "add", "request")[0] == 2
-    assert vault("key", "add", "request", "--share-domain", "default")[0] == 0
+        key = vault_json(*there, "key", "request", *wish)["request"]["key"]
+    agreed = ["key", "add", "request", "--key", key, "--share-datasets", "first"]
+    assert vault(*agreed)[0] == 2
+    assert vault(*agreed, "--share-domain", "default")[0] == 0
 
 
 @pytest.mark.parametrize("saved", ["save_writer", "save_request"])
@@ -367,7 +370,7 @@ def test_a_request_that_was_killed_can_be_repeated(
     root = json.loads((keys / "writer.key").read_bytes())["repository"]
     there = ["--repo", root["url"], "--trust", f"0:{root['root']}"]
     wish = ["key", "request", "--dataset", "web-*", "--out", "request", "--name"]
-    real = getattr(key, saved)
+    real = getattr(key_request, saved)
 
     def save(*arguments: object) -> None:
         real(*arguments)
@@ -376,17 +379,18 @@ def test_a_request_that_was_killed_can_be_repeated(
     monkeypatch.setenv("VAULT_KEYS", "host2")
     child = os.fork()
     if not child:
-        monkeypatch.setattr(key, saved, save)
+        monkeypatch.setattr(key_request, saved, save)
         vault(*there, *wish, "web")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     secret = Path("host2/writer.key").read_bytes()
     code, _, err = vault(*there, *wish, "other")
     assert (code, "has a key already" in err) == (2, True)
-    assert vault(*there, *wish, "web")[0] == 0
+    asked = vault_json(*there, *wish, "web")["request"]["key"]
     assert Path("host2/writer.key").read_bytes() == secret
     monkeypatch.setenv("VAULT_KEYS", str(keys))
-    assert vault_json("key", "add", "request")["key"]["name"] == "web"
+    added = vault_json("key", "add", "request", "--key", asked, "--share-datasets", "first")
+    assert added["key"]["name"] == "web"
     monkeypatch.setenv("VAULT_KEYS", "host2")
     assert vault(*there, *wish, "web")[0] == 2  # enrolled: no request of it any more
 

@@ -34,6 +34,7 @@ def test_every_line_does_what_the_page_says(
     """Exit status and the output shown, on five machines that share a store and a medium."""
     make_sources(tmp_path)
     (tmp_path / "safe").mkdir()
+    (tmp_path / "phone").mkdir()
     secret = tmp_path / "passphrase"
     secret.write_text("correct horse\n")
     secret.chmod(0o600)
@@ -44,6 +45,7 @@ def test_every_line_does_what_the_page_says(
             name,
             STORE=str(tmp_path / "store"),
             SAFE=str(tmp_path / "safe"),
+            PHONE=str(tmp_path / "phone"),
             DOCS=str(DOCS),
             VAULT_PASSPHRASE_FILE=str(secret),
         )

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from vault.crypto.keyfiles import load_request
+from vault.crypto.keys import VerifyKey
 from vault.errors import LocalError
 from vault.machine.chunkcache import Cache
 from vault.snapshot.lastrun import EntryListWriter
@@ -33,7 +35,11 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
         ],
         "the key of this host is made",
     ),
-    "key add": (["key", "add", "{home}/third.request"], "host third is enrolled, head "),
+    "key add": (
+        ["key", "add", "{home}/third.request", "--key", "{third}", "--share-datasets", "first"],
+        "host third is enrolled, head ",
+    ),
+    "key limit": (["key", "limit", "first", "--dataset", "data"], "host first is limited, head "),
     "key revoke": (["key", "revoke", "first"], "is revoked, head "),
     "restore": (["restore", "data", "{home}/target"], "is recovered, attested "),
     "verify": (["verify"], "the verification is recorded as passed, head "),
@@ -68,6 +74,8 @@ def command(
         if name == "key add":
             options = ["--name", "third", "--dataset", "y-*", "--out", home / "third.request"]
             assert vault("key", "request", *options)[0] == 0
+            asked = load_request(home / "third.request")
+            ready["third"] = VerifyKey.from_der(asked.public).id
             writer.write_bytes(kept)
             writer.chmod(0o600)
     return _arguments(name, ready), COMMANDS[name][1]

@@ -24,7 +24,8 @@ from tests.support.lab import Host, Lab, MakeRepository
 from tests.support.randomtrees import Look, look
 from vault.errors import WrongKeyError
 from vault.model import LockMode
-from vault.repository.enrolment import find_writer, revoke_writer
+from vault.repository.enrolment import revoke_writer
+from vault.repository.hosts import find_writer
 from vault.restore import RestoreOutcome
 from vault.storage.memory import FaultPoint
 

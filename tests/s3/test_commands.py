@@ -40,11 +40,12 @@ MakePerson = Callable[..., Any]
 
 # every command of the program, by the test that runs it and under whose credentials
 WRITERS = {"snapshot", "list", "status", "stats", "key list", "key request", "index rebuild"}
+WRITERS |= {"log", "show"}
 RESTORERS = {"list", "status", "ls", "cat", "find", "diff", "stats", "export-checksums"}
 RESTORERS |= {"restore", "verify", "audit", "heal"}
 PUSHED, MOUNTED = {"attest push"}, {"mount"}
 AUDITORS = {"list", "status", "stats", "key list", "audit", "heal", "verify"}
-ADMINISTRATORS = {"init", "store check", "store iam", "key add", "key revoke"}
+ADMINISTRATORS = {"init", "store check", "store iam", "key add", "key limit", "key revoke"}
 HEALERS = {"heal", "audit"}
 NOBODYS = {"completion"}  # asks no store
 
@@ -135,17 +136,18 @@ def test_the_writers_commands(office: Office, endpoint: str) -> None:
     writer.json("snapshot", office.source, "--name", "data", "--dry-run")
     assert len(writer.json("list")["snapshots"]) == 2
     writer.json("list", "data")
-    for command in (["status"], ["status", "--locks"], ["stats"], ["key", "list"]):
+    assert writer.vault("log").returncode == 0
+    for command in (["status"], ["status", "--locks"], ["stats"], ["key", "list"], ["show", "2"]):
         writer.json(*command)
     request = writer.home / "request"
     place = ("--repo", office.url, "--endpoint-url", endpoint, "--trust", office.root)
     other = writer.home / "other-host"
     other.mkdir()
-    asked = dataclasses.replace(writer, home=other).vault(
+    asked = dataclasses.replace(writer, home=other).json(
         *place, "key", "request", "--name", "second", "--dataset", "*", "--out", request
     )
-    assert asked.returncode == 0, asked.stderr
-    office.administrator.json("key", "add", request)
+    agreed = ("--key", asked["request"]["key"], "--share-datasets", "first")
+    office.administrator.json("key", "add", request, *agreed)
     assert "second" in json.dumps(writer.json("key", "list"))
     seq = first["seq"]
     for command in (["ls", seq], ["cat", seq, "empty"], ["restore", seq, writer.home / "t"]):
@@ -269,16 +271,17 @@ def test_the_administrators_commands(office: Office, endpoint: str) -> None:
     for role in ROLES:
         assert administrator.vault("store", "iam", office.url, "--role", role).returncode == 0
     office.writer.json("snapshot", office.source, "--name", "data")
+    administrator.json("key", "limit", "first", "--dataset", "data")
     revoked = administrator.vault("key", "revoke", "first")
     assert revoked.returncode == 0, revoked.stderr
     refused = office.writer.vault("snapshot", office.source, "--name", "data")
     assert refused.returncode == EXIT_KEY, refused.stderr
     request = administrator.home / "request"
-    office.auditor.vault(
+    asked = office.auditor.json(
         *("--repo", office.url, "--endpoint-url", endpoint, "--trust", office.root),
         *("key", "request", "--name", "second", "--dataset", "*", "--out", request),
     )
-    administrator.json("key", "add", request)
+    administrator.json("key", "add", request, "--key", asked["request"]["key"])
     assert ran(administrator) >= ADMINISTRATORS
 
 

@@ -26,7 +26,8 @@ import pytest
 
 import cli.commands.init
 from cli import main
-from vault.crypto.keyfiles import Argon2Cost
+from vault.crypto.keyfiles import Argon2Cost, load_request
+from vault.crypto.keys import VerifyKey
 from vault.model import LockMode
 from vault.parameters import Parameters
 from vault.repository.enrolment import InitRequest, create_repository
@@ -62,6 +63,8 @@ TABLE = """
 command             writer  restorer  auditor  reading  pruner  administrator  stranger
 list                0       0         0        0        0       0              13
 list DATASET        0       0         0        0        0       0              13
+log                 0       0         0        0        0       0              13
+show                0       0         0        0        0       0              13
 status              0       0         0        0        0       0              13
 status --locks      0       0         0        0        0       0              13
 stats               0       0         0        0        0       0              13
@@ -86,6 +89,7 @@ index rebuild       0       12/0      12/0     12/0     12/13   12/0           1
 attest push         12/0    0         12/13    12/13    12/0    12/0           13
 key request         2       0         0        0        0       0              13
 key add             12/0    12/13     12/13    12/13    12/13   0              13
+key limit           12/0    12/0      12/13    12/13    12/0    0              13
 key revoke          12/0    12/0      12/13    12/13    12/0    0              13
 heal --execute      4       4         4        4        0       0              13
 store check         13      13        13       13       13      0              13
@@ -95,7 +99,10 @@ completion          0       0         0        0        0       0              0
 """
 
 # Where hosts may extend locks, what writes or locks is tried again.
-EXTENDING = ("snapshot", "snapshot --retain", "verify", "restore", "attest push", "key revoke")
+EXTENDING = (
+    *("snapshot", "snapshot --retain", "verify", "restore", "attest push"),
+    *("key limit", "key revoke"),
+)
 
 # What is refused, yet says so in the ledger: a restore that the store ended counts for nothing.
 RECORDED = {("restore", "writer"), ("restore", "pruner"), ("heal --execute", "restorer")}
@@ -259,7 +266,7 @@ def make_scene(  # noqa: PLR0917 - fixtures
             (source / "number").write_text(str(number))
             scene.well("vault-writer", "writer", "snapshot", source, "--name", "data")
             ask(scene, f"spare{number}")
-            scene.well("vault", "owner", "key", "add", tmp_path / f"spare{number}")
+            scene.well("vault", "owner", "key", "add", *agreed(tmp_path / f"spare{number}"))
             ask(scene, f"new{number}")
         keep_attestations(scene)
         return scene
@@ -270,9 +277,16 @@ def make_scene(  # noqa: PLR0917 - fixtures
 def ask(scene: Scene, name: str) -> None:
     """A request to enrol a host of that name; FILE is NAME."""
     place = ("--repo", scene.url, "--endpoint-url", scene.endpoint, "--trust", scene.root)
-    asked = ("key", "request", "--name", name, "--dataset", "*", "--out", scene.base / name)
+    wish = ("--name", name, "--dataset", f"{name}-*", "--out", scene.base / name)
+    asked = ("key", "request", *wish)
     code, _, err = scene.run("vault-writer", f"machine-{name}", *place, *asked)
     assert code == 0, err
+
+
+def agreed(request: Path) -> list[object]:
+    """What a script says to add the host of a request; `first` may write everything."""
+    key = VerifyKey.from_der(load_request(request).public).id
+    return [request, "--key", key, "--share-datasets", "first"]
 
 
 def keep_attestations(scene: Scene) -> None:
@@ -318,6 +332,8 @@ def numbered(scene: Scene, name: str, turn: int) -> Path:
 COMMANDS: dict[str, Callable[[Scene, int], Arguments]] = {
     "list": lambda scene, turn: [],
     "list DATASET": lambda scene, turn: ["data"],
+    "log": lambda scene, turn: [],
+    "show": lambda scene, turn: ["2"],
     "status": lambda scene, turn: [],
     "status --locks": lambda scene, turn: ["--locks"],
     "stats": lambda scene, turn: [],
@@ -345,7 +361,8 @@ COMMANDS: dict[str, Callable[[Scene, int], Arguments]] = {
     "key request": lambda scene, turn: [
         *("--name", f"asked{turn}", "--dataset", "*", "--out", scene.fresh("request"))
     ],
-    "key add": lambda scene, turn: [numbered(scene, "new", turn)],
+    "key add": lambda scene, turn: agreed(numbered(scene, "new", turn)),
+    "key limit": lambda scene, turn: [f"spare{turn}", "--dataset", f"spare{turn}-1"],
     "key revoke": lambda scene, turn: [f"spare{turn}"],
     "heal --execute": lambda scene, turn: ["--execute"],
     "store check": lambda scene, turn: [scene.url],

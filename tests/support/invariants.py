@@ -35,6 +35,7 @@ def assert_invariants(
         statement["predicate"]["body"]
         for _, statement in chain
         if statement["predicateType"] == "urn:vault:writer:v1"
+        if statement["predicate"]["body"]["domain"]
     ]
     snapshots = 0
     for seq, (_, statement) in enumerate(chain):

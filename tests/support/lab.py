@@ -185,6 +185,7 @@ class Lab:
             self.root_key,
             recovery_key=lambda: self.recovery,
             share=domain,
+            share_datasets=[each.name for each in repository.ledger.writers.values()],
             tool=TOOL,
         )
         base = self.base / name

@@ -35,7 +35,7 @@ from vault.errors import (
     naming,
 )
 from vault.machine import durable
-from vault.model import NAME_PATTERN, Digest
+from vault.model import NAME_PATTERN, Digest, Id
 
 MAX_FILE: Final = 64 << 10  # bytes
 _MAX_MEMORY = 1 << 20  # KiB
@@ -129,6 +129,8 @@ class KeyRequest:
     datasets: tuple[str, ...]  # patterns
     domain: str
     domain_object: bytes | None  # its sealed secrets, if the domain is new
+    replaces: str  # id of the host's key that this one is to replace, hex; empty for a new host
+    old_signature: bytes  # by that key, over all other members but the signature; empty without
     signature: bytes  # proof of possession, over all other members of the file
 
     @classmethod
@@ -139,8 +141,9 @@ class KeyRequest:
         datasets: tuple[str, ...],
         domain: str,
         domain_object: bytes | None,
+        old: SigningKey | None = None,
     ) -> Self:
-        """The request of the holder of ``key``, signed with it."""
+        """The request of the holder of ``key``, signed with it, and with the ``old`` to replace."""
         request = cls(
             repository=key.repository,
             name=key.name,
@@ -149,10 +152,20 @@ class KeyRequest:
             datasets=datasets,
             domain=domain,
             domain_object=domain_object,
+            replaces=old.public.id if old is not None else "",
+            old_signature=b"",
             signature=b"",
         )
+        if old is not None:
+            word = old.sign(dumps(_request_members(request, old_signed=False)))
+            request = dataclasses.replace(request, old_signature=word)
         signature = key.signing.sign(dumps(_request_members(request)))
         return dataclasses.replace(request, signature=signature)
+
+    def is_signed_by(self, old: VerifyKey) -> bool:
+        """Whether the key that is to be replaced agreed to exactly this request."""
+        signed = dumps(_request_members(self, old_signed=False))
+        return old.id == self.replaces and old.verify(self.old_signature, signed)
 
 
 # --- save ---
@@ -197,6 +210,17 @@ def save_request(path: Path, request: KeyRequest) -> None:
     members = _request_members(request)
     members["signature"] = b64encode(request.signature)
     _create(path, dumps(members))
+
+
+def take_over(fresh: Path, path: Path) -> None:
+    """Put a host's new key file in place of the one that it replaces; durable on return.
+
+    Raises:
+        LocalError: It can't be done; both are as they were.
+    """
+    with _local_errors(path):
+        fresh.replace(path)
+        durable.sync_directory(path.parent)
 
 
 # --- load ---
@@ -302,6 +326,8 @@ def load_request(path: Path) -> KeyRequest:
         datasets=_patterns(members),
         domain=_label(members, "domain"),
         domain_object=None if domain_object is None else _binary(members, "domain_object"),
+        replaces=_key_id(members, "replaces"),
+        old_signature=_binary(members, "old_signature"),
         signature=_binary(members, "signature"),
     )
     signed = dumps({name: value for name, value in members.items() if name != "signature"})
@@ -332,9 +358,11 @@ def _writer_members(key: WriterKey) -> _Json:
     return {**_head("writer", key.repository), "secret": secret}
 
 
-def _request_members(request: KeyRequest) -> _Json:
+def _request_members(request: KeyRequest, *, old_signed: bool = True) -> _Json:
     domain_object = request.domain_object
+    signed = {"old_signature": b64encode(request.old_signature)} if old_signed else {}
     return {
+        **signed,
         **_head("request", request.repository),
         "name": request.name,
         "public": b64encode(request.public),
@@ -342,6 +370,7 @@ def _request_members(request: KeyRequest) -> _Json:
         "datasets": list(request.datasets),
         "domain": request.domain,
         "domain_object": None if domain_object is None else b64encode(domain_object),
+        "replaces": request.replaces,
     }
 
 
@@ -367,6 +396,12 @@ def _label(members: _Json, name: str) -> str:
             f"key file member {name!r} is no name", expected=NAME_PATTERN.pattern, found=text[:80]
         )
     return text
+
+
+def _key_id(members: _Json, name: str) -> str:
+    """64 hex digits, or an empty text for none."""
+    text = _text(members, name)
+    return str(Id.parse(text)) if text else ""
 
 
 def _binary(members: _Json, name: str, size: int | None = None) -> bytes:

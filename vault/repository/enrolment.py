@@ -7,7 +7,8 @@ that needs them is published.
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from vault.clock import Clock
@@ -27,7 +28,13 @@ from vault.crypto.keyfiles import (
 from vault.crypto.keys import RecipientKey, SigningKey, VerifyKey, random_bytes, recipient_id
 from vault.crypto.sealed import Header
 from vault.encoding import b64decode_strict, b64encode
-from vault.errors import ConfigError, FormatError, IntegrityError, VaultError
+from vault.errors import (
+    ConfigError,
+    FormatError,
+    IntegrityError,
+    SignatureError,
+    VaultError,
+)
 from vault.format.domainsecrets import open_domain, seal_domain
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
@@ -42,8 +49,22 @@ from vault.ledger.statements import (
     WriterBody,
 )
 from vault.machine.privacy import make_private
-from vault.model import Digest, LockMode, Retention, validate_label, validate_pattern
+from vault.model import (
+    Digest,
+    LockMode,
+    Retention,
+    replace_body,
+    validate_label,
+    validate_pattern,
+)
 from vault.parameters import Parameters
+from vault.repository.hosts import (
+    covers,
+    hosts_of,
+    live_writers,
+    require_addition,
+    require_limit,
+)
 from vault.repository.log import Draft
 from vault.repository.repository import Repository, read_domain
 from vault.retention import ledger_until, lock_target
@@ -51,6 +72,7 @@ from vault.storage.base import ObjectStore
 from vault.storage.names import domain_object_name, ledger_name
 
 WRITER_FILE = "writer.key"
+NEXT_WRITER_FILE = "writer.next.key"  # replaces that one once it is enrolled
 RECOVERY_FILE = "recovery.key"
 ROOT_FILE = "root.key"
 DEFAULT_DOMAIN = "default"
@@ -220,7 +242,7 @@ def enrol_own_writer(
     assert writer_key.domain is not None
     recipients = [*repository.ledger.recipients, writer_key.recipient.public_raw]
     data = seal_domain(writer_key.domain, repository.id, recipients)
-    return _add_writer(
+    return _append(
         repository,
         root_key.enroller,
         WriterBody(
@@ -235,7 +257,7 @@ def enrol_own_writer(
     )
 
 
-# --- further hosts ---
+# --- requests ---
 
 
 def request_key(
@@ -254,31 +276,32 @@ def request_key(
         address: Goes into the key file.
         name: Of the host.
         datasets: Patterns it wants to write.
-        domain: An existing domain to share; None for one of its own, named as the host.
+        domain: An existing domain to share; None for one of its own, named as the host, or
+            NAME-2 and so on where an earlier host left one of that name.
         begun: The key of a request that was killed before it was written; it is used again.
 
     Raises:
-        ConfigError: The host's name is taken, a pattern is not allowed, or no such domain exists;
+        ConfigError: A live host has the name, a pattern is not allowed, or no such domain exists;
             or the key that was begun is for something else, or enrolled.
     """
     if begun is not None and not _is_begun(begun, repository, address, name, domain):
-        raise ConfigError("this host has a key already", hint="move writer.key away, if it is lost")
+        raise ConfigError(
+            "this host has a key already",
+            hint="'vault key request --rotate' replaces it; if it is lost, move writer.key away",
+        )
     validate_label(name, "host")
     for pattern in datasets:
         validate_pattern(pattern)
-    taken = {writer.name for writer in repository.ledger.writers.values()}
-    if name in taken:
+    if name in {writer.name for writer in live_writers(repository.ledger).values()}:
         raise ConfigError(f"a host named {name} is enrolled already", hint="choose another --name")
     domains = _domains(repository)
     if domain is not None and domain not in domains:
         raise ConfigError(
             f"there is no domain {domain} to share", expected=" or ".join(sorted(domains))
         )
-    if domain is None and name in domains:
-        raise ConfigError(f"there is a domain {name} already", hint="choose another --name")
     secrets = None
     if domain is None:
-        secrets = begun.domain if begun else DomainSecrets.new(name)
+        secrets = begun.domain if begun else DomainSecrets.new(_free_domain(name, domains))
     key = begun or WriterKey(
         repository=address,
         name=name,
@@ -290,10 +313,16 @@ def request_key(
     if secrets is not None:
         recipients = [*repository.ledger.recipients, key.recipient.public_raw]
         sealed = seal_domain(secrets, repository.id, recipients)
-    request = KeyRequest.signed(
-        key, datasets=tuple(datasets), domain=domain or name, domain_object=sealed
-    )
+        domain = secrets.name
+    assert domain is not None
+    request = KeyRequest.signed(key, datasets=tuple(datasets), domain=domain, domain_object=sealed)
     return key, request
+
+
+def _free_domain(name: str, taken: Collection[str]) -> str:
+    """The host's name, or that with a number, where an earlier host left a domain of that name."""
+    names = (name if n == 1 else f"{name[: 62 - len(str(n))]}-{n}" for n in itertools.count(1))
+    return next(each for each in names if each not in taken)
 
 
 def _is_begun(
@@ -311,6 +340,59 @@ def _is_begun(
     )
 
 
+def request_rotation(
+    repository: Repository,
+    old: WriterKey,
+    *,
+    datasets: Sequence[str] = (),
+    begun: WriterKey | None = None,
+) -> tuple[WriterKey, KeyRequest]:
+    """A new signing key for this host, and the request to have it replace the old one.
+
+    Only the signing key is new: the domain's secrets are sealed to the HPKE key that stays.
+
+    Args:
+        repository: Read up to its head.
+        old: The host's key; it signs the request too.
+        datasets: Patterns; those that it has now if none is given.
+        begun: The new key of a request that was killed before it was written, or is not granted.
+
+    Raises:
+        ConfigError: The old key is not enrolled or was revoked, or a pattern is not allowed.
+    """
+    writer = live_writers(repository.ledger).get(old.signing.public.id)
+    if writer is None or writer.domain is None:
+        raise ConfigError(
+            f"the key of {old.name} is not live, so none can replace it",
+            hint="move writer.key away and ask for a key with 'vault key request --name'",
+        )
+    for pattern in datasets:
+        validate_pattern(pattern)
+    key = dataclasses.replace(old, signing=SigningKey.generate())
+    if begun is not None and _is_next(begun, old):
+        key = begun
+    request = KeyRequest.signed(
+        key,
+        datasets=tuple(datasets) or writer.datasets,
+        domain=writer.domain.name,
+        domain_object=None,
+        old=old.signing,
+    )
+    return key, request
+
+
+def _is_next(key: WriterKey, old: WriterKey) -> bool:
+    """Whether a key was made to replace that one."""
+    return (key.repository.root, key.name, key.recipient) == (
+        old.repository.root,
+        old.name,
+        old.recipient,
+    )
+
+
+# --- hosts ---
+
+
 def add_writer(
     repository: Repository,
     request: KeyRequest,
@@ -319,8 +401,10 @@ def add_writer(
     recovery_key: Callable[[], RecoveryKey],
     share: str | None,
     tool: str,
+    datasets: Sequence[str] = (),
+    share_datasets: Collection[str] = (),
 ) -> Record:
-    """Enrol a host.
+    """Enrol a host, or put its new key in the place of the old one.
 
     Args:
         repository: Where.
@@ -329,42 +413,135 @@ def add_writer(
         recovery_key: Called only for an existing domain, whose secrets it opens.
         share: The existing domain that the operator agrees to share.
         tool: Goes into the statement.
+        datasets: Patterns that it gets; those it asked for if none is given.
+        share_datasets: Names of hosts whose datasets it may write too.
 
     Raises:
         ConfigError: The request is for another repository, a name or domain is
             taken, or sharing was not agreed to.
+        SignatureError: The key that is to be replaced did not sign the request.
         IntegrityError: The domain object is not what it must be.
     """
-    if request.repository.id != repository.ledger.repository_id:
-        raise ConfigError(
-            "the request is for another repository",
-            expected=repository.ledger.repository_id,
-            found=request.repository.id,
-        )
-    if VerifyKey.from_der(request.public).id in repository.ledger.writers:
-        raise ConfigError(f"{request.name} is enrolled already, or was and is revoked")
-    if request.domain_object is not None:
-        data = _new_domain_object(repository, request)
-    else:
-        data = _shared_domain_object(repository, request, recovery_key, share)
+    check_request(repository, request)
     body = WriterBody(
         action="add",
         name=request.name,
         public=b64encode(request.public),
         recipient=b64encode(request.recipient),
-        datasets=request.datasets,
-        domain=_store_domain(repository, request.domain, data),
+        datasets=granted(request, datasets),
+        replaces=request.replaces,
     )
-    return _add_writer(repository, root_key.enroller, body, tool=tool)
+    require_addition(repository.ledger, body, share_datasets)
+    require_domain(repository, request, share)
+    body = replace_body(body, domain=_domain_of(repository, request, recovery_key))
+
+    def check(ledger: Ledger) -> None:
+        require_addition(ledger, body, share_datasets)
+
+    return _append(repository, root_key.enroller, body, tool=tool, check=check)
 
 
-def _new_domain_object(repository: Repository, request: KeyRequest) -> bytes:
-    """The object that came with the request, if the repository can live with it."""
-    assert request.domain_object is not None
-    if request.domain in _domains(repository):
+def granted(request: KeyRequest, datasets: Sequence[str]) -> tuple[str, ...]:
+    """The patterns that a host gets: those it asked for, or these, which must be within them.
+
+    Raises:
+        ConfigError: One is not allowed, or reaches beyond what was asked for.
+    """
+    for pattern in datasets or request.datasets:
+        validate_pattern(pattern)
+    beyond = [
+        each for each in datasets if not any(covers(asked, each) for asked in request.datasets)
+    ]
+    if beyond:
+        raise ConfigError(
+            f"{request.name} did not ask to write {' '.join(beyond)}",
+            expected=f"patterns within {' '.join(request.datasets)}",
+            hint=f"once it is enrolled, 'vault key limit {request.name}' gives it others",
+        )
+    return tuple(datasets) or request.datasets
+
+
+def check_request(repository: Repository, request: KeyRequest) -> WriterInfo | None:
+    """Pass if a request can be granted in this repository; the key that it replaces, if any.
+
+    Raises:
+        ConfigError: It is for another repository, its key was enrolled before, or what it is to
+            replace is no live key of that host.
+        SignatureError: The key that is to be replaced did not sign it.
+    """
+    ledger = repository.ledger
+    if request.repository.id != ledger.repository_id:
+        raise ConfigError(
+            "the request is for another repository",
+            expected=ledger.repository_id,
+            found=request.repository.id,
+        )
+    if VerifyKey.from_der(request.public).id in ledger.writers:
+        raise ConfigError(f"{request.name} is enrolled already, or was and is revoked")
+    if not request.replaces:
+        return None
+    old = live_writers(ledger).get(request.replaces)
+    if old is None:
+        raise ConfigError(
+            f"{request.name} asks to replace a key that is no live one", found=request.replaces
+        )
+    if not request.is_signed_by(old.key):
+        raise SignatureError(
+            f"the key that {request.name} asks to replace did not sign the request",
+            expected=request.replaces,
+        )
+    kept = (old.name, old.recipient, old.domain.name if old.domain is not None else "")
+    asked = (request.name, b64encode(request.recipient), request.domain)
+    if kept != asked:
+        raise ConfigError(
+            "a new key is for the same host, with its HPKE key and domain",
+            expected=f"{kept[0]}, domain {kept[2]}",
+            found=f"{asked[0]}, domain {asked[2]}",
+        )
+    return old
+
+
+def _domain_of(
+    repository: Repository,
+    request: KeyRequest,
+    recovery_key: Callable[[], RecoveryKey],
+) -> DomainRef | None:
+    """Where the host finds its domain's secrets; they are stored if they are new, or new to it."""
+    old = live_writers(repository.ledger).get(request.replaces)
+    if old is not None:  # sealed to its HPKE key already
+        return old.domain
+    data = request.domain_object
+    if data is None:
+        data = _shared_domain_object(repository, request, recovery_key)
+    return _store_domain(repository, request.domain, data)
+
+
+def require_domain(repository: Repository, request: KeyRequest, share: str | None) -> None:
+    """Pass if a host may have the domain that it asks for.
+
+    Raises:
+        ConfigError: A new domain has a name that is taken; or an existing one is not there, or
+            sharing it was not agreed to.
+        IntegrityError: A new domain is not sealed to every recipient.
+    """
+    if request.replaces:
+        return  # it keeps the one it has
+    known = _domains(repository)
+    if request.domain_object is None:
+        if request.domain not in known:
+            raise ConfigError(f"there is no domain {request.domain} to share")
+        if share != request.domain:
+            hosts = ", ".join(hosts_of(repository.ledger, request.domain))
+            raise ConfigError(
+                f"{request.name} asks to share domain {request.domain} with {hosts}",
+                hint=f"hosts of a domain must trust each other;"
+                f" --share-domain {request.domain} agrees",
+            )
+        return
+    if request.domain in known:
         raise ConfigError(
             f"there is a domain {request.domain} already",
-            hint="the host must ask for another name, or to share it with --domain",
+            hint="the host must make its request again, or ask to share it with --domain",
         )
     sealed_to = {name for name, _ in Header.parse(request.domain_object).sealed}
     missing = {recipient_id(key) for key in repository.ledger.recipients} - sealed_to
@@ -373,33 +550,21 @@ def _new_domain_object(repository: Repository, request: KeyRequest) -> bytes:
             "the request's domain is not sealed to every recipient: its data could not be restored",
             hint="have the host make the request again",
         )
-    return request.domain_object
 
 
 def _shared_domain_object(
-    repository: Repository,
-    request: KeyRequest,
-    recovery_key: Callable[[], RecoveryKey],
-    share: str | None,
+    repository: Repository, request: KeyRequest, recovery_key: Callable[[], RecoveryKey]
 ) -> bytes:
     """The existing domain's secrets, sealed to the new host too."""
-    writer = _domains(repository).get(request.domain)
-    if writer is None or writer.domain is None:
-        raise ConfigError(f"there is no domain {request.domain} to share")
-    if share != request.domain:
-        hosts = ", ".join(_hosts_of(repository, request.domain))
-        raise ConfigError(
-            f"{request.name} asks to share domain {request.domain} with {hosts}",
-            hint=f"hosts of a domain must trust each other; --share-domain {request.domain} agrees",
-        )
+    domain = _domains(repository)[request.domain].domain
+    assert domain is not None
     recipient = recovery_key().recipient
-    stored = read_domain(repository, writer.domain)
-    secrets = open_domain(stored, repository.id, recipient, request.domain)
+    secrets = open_domain(read_domain(repository, domain), repository.id, recipient, request.domain)
     members = [
         b64decode_strict(other.recipient)
-        for other in repository.ledger.writers.values()
+        for other in live_writers(repository.ledger).values()
         if other.domain is not None and other.domain.name == request.domain
-        if other.revoked is None and other.recipient
+        if other.recipient
     ]
     recipients = [*repository.ledger.recipients, *members, request.recipient]
     return seal_domain(secrets, repository.id, list(dict.fromkeys(recipients)))
@@ -412,14 +577,6 @@ def _domains(repository: Repository) -> dict[str, WriterInfo]:
         for writer in repository.ledger.writers.values()
         if writer.domain is not None
     }
-
-
-def _hosts_of(repository: Repository, domain: str) -> list[str]:
-    return sorted(
-        writer.name
-        for writer in repository.ledger.writers.values()
-        if writer.domain is not None and writer.domain.name == domain
-    )
 
 
 def revoke_writer(
@@ -452,33 +609,67 @@ def revoke_writer(
         distrust_from=distrust_from,
         reason=reason,
     )
-    return _add_writer(repository, root_key.enroller, body, tool=tool)
+    return _append(repository, root_key.enroller, body, tool=tool)
 
 
-def find_writer(ledger: Ledger, name: str) -> WriterInfo:
-    """By host name or beginning of the key id.
+def limit_writer(
+    repository: Repository,
+    root_key: RootKey,
+    writer: WriterInfo,
+    *,
+    datasets: Sequence[str],
+    share_datasets: Collection[str] = (),
+    reason: str,
+    tool: str,
+) -> Record:
+    """Give a host other patterns from here on; what it published stays.
+
+    Args:
+        repository: Where.
+        root_key: Holds the enroller's key.
+        writer: A live key of the host.
+        datasets: The patterns that it has from here on.
+        share_datasets: Names of hosts whose datasets it may write too.
+        reason: Goes into the statement.
+        tool: The same.
 
     Raises:
-        ConfigError: None, or several.
+        ConfigError: The key is revoked, or patterns are not allowed or overlap unasked.
     """
-    found = [
-        writer
-        for key_id, writer in ledger.writers.items()
-        if writer.name == name or (len(name) >= 8 and key_id.startswith(name))
-    ]
-    active = [writer for writer in found if writer.revoked is None] or found
-    if len(active) != 1:
-        known = ", ".join(sorted({writer.name for writer in ledger.writers.values()}))
-        raise ConfigError(f"{len(active)} writers match {name!r}", expected=f"one of: {known}")
-    return active[0]
+    for pattern in datasets:
+        validate_pattern(pattern)
+    body = WriterBody(
+        action="limit",
+        name=writer.name,
+        public=b64encode(writer.key.der),
+        datasets=tuple(datasets),
+        reason=reason,
+    )
+
+    def check(ledger: Ledger) -> None:
+        require_limit(ledger, writer.key.id, datasets, share_datasets)
+
+    check(repository.ledger)
+    return _append(repository, root_key.enroller, body, tool=tool, check=check)
 
 
-def _add_writer(
-    repository: Repository, enroller: SigningKey, body: WriterBody, *, tool: str
+def _append(
+    repository: Repository,
+    enroller: SigningKey,
+    body: WriterBody,
+    *,
+    tool: str,
+    check: Callable[[Ledger], None] = lambda _: None,
 ) -> Record:
+    """Append a writer statement, if ``check`` passes on the very ledger that it extends."""
     key = Digest.of(b64decode_strict(body.public))
     draft = Draft(type=StatementType.WRITER, subject=[("key", key)], body=body)
-    return repository.append(lambda _: draft, [enroller], tool=tool)
+
+    def checked(ledger: Ledger) -> Draft:
+        check(ledger)
+        return draft
+
+    return repository.append(checked, [enroller], tool=tool)
 
 
 def _store_domain(repository: Repository, name: str, data: bytes) -> DomainRef:

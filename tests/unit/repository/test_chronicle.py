@@ -21,7 +21,8 @@ from vault.repository.chronicle import (
     look_up,
     statement_at,
 )
-from vault.repository.enrolment import find_writer, revoke_writer
+from vault.repository.enrolment import revoke_writer
+from vault.repository.hosts import find_writer
 from vault.repository.log import Draft
 
 

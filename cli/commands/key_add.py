@@ -1,0 +1,225 @@
+"""`vault key add`: what a host asks for is shown, agreed to, and then signed."""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import click
+
+from cli.commands.key_request import wanted_fields
+from cli.output import render
+from cli.session import TOOL, Invocation, pass_invocation
+from vault.crypto.keyfiles import KeyRequest, load_request
+from vault.crypto.keys import VerifyKey
+from vault.errors import ConfigError
+from vault.ledger.records import Record, WriterInfo
+from vault.repository.enrolment import (
+    add_writer,
+    check_request,
+    granted,
+    limit_writer,
+    require_domain,
+)
+from vault.repository.hosts import (
+    ID_DIGITS,
+    Overlapping,
+    hosts_of,
+    is_key_id,
+    limit_for,
+    overlapping,
+    require_free_name,
+)
+from vault.repository.repository import Repository
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--key",
+    "key_id",
+    metavar="ID",
+    help=f"The key that the host printed, {ID_DIGITS} digits or more: adds it without asking.",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    metavar="PATTERN",
+    multiple=True,
+    help="Narrower than what the host asks for. Repeatable.",
+)
+@click.option(
+    "--share-datasets",
+    metavar="HOST",
+    multiple=True,
+    help="Agree that both hosts write the datasets in which they overlap. Repeatable.",
+)
+@click.option(
+    "--share-domain",
+    metavar="DOMAIN",
+    help="Agree that the host joins this domain; needs recovery.key too.",
+)
+@pass_invocation
+def add(
+    invocation: Invocation,
+    *,
+    file: Path,
+    key_id: str | None,
+    datasets: tuple[str, ...],
+    share_datasets: tuple[str, ...],
+    share_domain: str | None,
+) -> None:
+    """Enrol the host that made a request FILE. Needs root.key.
+
+    Shows what the host would get, and signs nothing before you agreed: compare the key with the
+    one that the host printed. Where its datasets overlap with another host's, either both may
+    write them (--share-datasets), or the other is limited first to what it has published.
+    """
+    if not file.exists():
+        raise ConfigError(f"there is no file {file}")
+    wanted = load_request(file)
+    repository = invocation.open(afresh=True)
+    plan = _plan(repository, wanted, datasets, share_datasets)
+    require_domain(repository, wanted, share_domain)
+    for line in render.facts(_shown(repository, plan)).splitlines():
+        render.message("", line)
+    _agree(invocation, plan, key_id)
+    root_key = invocation.root_key(repository)
+    for other, patterns in plan.limits:
+        record = limit_writer(
+            repository,
+            root_key,
+            other,
+            datasets=patterns,
+            share_datasets=share_datasets,
+            reason=f"{wanted.name} joins",
+            tool=TOOL,
+        )
+        invocation.did(f"host {other.name} is limited to {' '.join(patterns)}, head {record.head}")
+    record = add_writer(
+        repository,
+        wanted,
+        root_key,
+        recovery_key=lambda: invocation.recovery_key(repository),
+        share=share_domain,
+        datasets=datasets,
+        share_datasets=share_datasets,
+        tool=TOOL,
+    )
+    invocation.did(f"host {wanted.name} is enrolled, head {record.head}")
+    invocation.remember(repository)
+    fields = {
+        **wanted_fields(wanted),
+        "datasets": list(plan.datasets),
+        "limited": [
+            {"name": other.name, "datasets": list(patterns)} for other, patterns in plan.limits
+        ],
+        **place_fields(record),
+    }
+    facts = {
+        "host": wanted.name,
+        "key": plan.key_id,
+        "datasets": " ".join(plan.datasets),
+        "domain": wanted.domain,
+        "replaces": wanted.replaces,
+        "head": str(record.head),
+    }
+    text = render.facts({name: value for name, value in facts.items() if value})
+    invocation.emit("vault/key-add/v1", {"key": fields}, text)
+
+
+def place_fields(record: Record) -> dict[str, object]:
+    """Where a statement stands, for programs."""
+    return {"seq": record.seq, "head": str(record.head)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What is about to be signed."""
+
+    wanted: KeyRequest
+    key_id: str
+    datasets: tuple[str, ...]
+    old: WriterInfo | None  # the key that it replaces
+    shared: Sequence[Overlapping]  # agreed to beforehand
+    overlaps: Sequence[Overlapping]  # not agreed to
+    limits: Sequence[tuple[WriterInfo, tuple[str, ...]]]  # that end them, if people agree
+
+
+def _plan(
+    repository: Repository,
+    wanted: KeyRequest,
+    datasets: Sequence[str],
+    share_datasets: Collection[str],
+) -> _Plan:
+    """What would be signed, if it can be.
+
+    Raises:
+        ConfigError: It can't: a name is taken, or overlaps are more than a limit can end.
+    """
+    ledger = repository.ledger
+    old = check_request(repository, wanted)
+    require_free_name(ledger, wanted.name, wanted.replaces)
+    patterns = granted(wanted, datasets)
+    found = overlapping(ledger, patterns, besides={wanted.replaces})
+    overlaps = [each for each in found if each.writer.name not in share_datasets]
+    return _Plan(
+        wanted=wanted,
+        key_id=VerifyKey.from_der(wanted.public).id,
+        datasets=patterns,
+        old=old,
+        shared=[each for each in found if each not in overlaps],
+        overlaps=overlaps,
+        limits=[(each.writer, limit_for(ledger, each, patterns)) for each in overlaps],
+    )
+
+
+def _shown(repository: Repository, plan: _Plan) -> dict[str, str]:
+    """All that is about to be signed, before anything is."""
+    wanted = plan.wanted
+    facts = {
+        "host": wanted.name,
+        "key": plan.key_id,
+        "datasets": " ".join(plan.datasets),
+        "domain": wanted.domain,
+    }
+    if plan.old is not None:
+        facts["replaces"] = f"{plan.old.key.id}, which signed the request too"
+    elif wanted.domain_object is None:
+        facts["domain"] += f", shared with {', '.join(hosts_of(repository.ledger, wanted.domain))}"
+    if plan.shared:
+        facts["both write"] = ", ".join(map(str, plan.shared))
+    if plan.overlaps:
+        facts["overlap"] = ", ".join(map(str, plan.overlaps))
+    return facts
+
+
+def _agree(invocation: Invocation, plan: _Plan, key_id: str | None) -> None:
+    """Pass if people agree, or a script names the key and nothing is left to agree to.
+
+    Raises:
+        ConfigError: They don't, or it is another key.
+    """
+    for other, patterns in plan.limits:
+        share = f"--share-datasets {other.name} lets both write them"
+        limit = f"'vault key limit {other.name} --dataset {' --dataset '.join(patterns)}'"
+        if key_id is not None:
+            raise ConfigError(
+                f"patterns overlap: {', '.join(map(str, plan.overlaps))}",
+                hint=f"{limit} ends that; {share}",
+            )
+        invocation.confirm(
+            f"Limit {other.name} to what it has published ({' '.join(patterns)}) first?",
+            instead=f"{limit}, or {share}",
+        )
+    if key_id is None:
+        invocation.confirm(
+            f"Is {plan.key_id} the key that {plan.wanted.name} printed? Enrol it?",
+            instead=f"--key ID, with the key that {plan.wanted.name} printed",
+        )
+    elif not is_key_id(key_id) or not plan.key_id.startswith(key_id):
+        raise ConfigError(
+            f"the request is not for that key, or not enough of it is named: {ID_DIGITS} digits",
+            expected=key_id,
+            found=plan.key_id,
+            hint="if the host printed that key, the request was exchanged on its way",
+        )

@@ -1,0 +1,249 @@
+"""Hosts and their datasets: whose patterns overlap, which names are taken, who follows whom. Pure.
+
+See docs/guide.md "Second host". What is refused here was not signed yet: none of it makes a
+statement void.
+"""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from vault.errors import ConfigError
+from vault.ledger.chain import Ledger
+from vault.ledger.records import WriterInfo
+from vault.ledger.statements import SnapshotBody, WriterBody
+
+ID_DIGITS: Final = 16  # of a key id on a command line, at least: 8 are ground in hours
+_ID = re.compile(r"[0-9a-f]{16,64}")
+
+
+# --- patterns ---
+
+
+def overlap(first: str, second: str) -> bool:
+    """Whether some text matches both patterns: ``*`` is any text, ``?`` any one character.
+
+    Args:
+        first: A pattern of docs/format.md 2.3.
+        second: Another.
+    """
+    # meets[j]: some text matches both the rest of `first` looked at so far and `second[j:]`
+    meets = [all(sign == "*" for sign in second[j:]) for j in range(len(second) + 1)]
+    for sign in reversed(first):
+        above, meets = meets, [False] * (len(second) + 1)
+        for j in range(len(second), -1, -1):
+            other = second[j] if j < len(second) else ""
+            if sign == "*":
+                meets[j] = above[j] or (other != "" and meets[j + 1])
+            elif other == "*":
+                meets[j] = above[j] or meets[j + 1]
+            elif other:
+                meets[j] = above[j + 1] and (sign == other or "?" in (sign, other))
+    return meets[0]
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every text that matches ``narrow`` matches ``wide``, as far as it is plain to see.
+
+    A ``*`` of ``narrow`` counts as one sign that nothing but a ``*`` takes in. So a yes is always
+    right; ``*?`` and ``*a`` are among the few pairs where a no is not.
+    """
+    wide, narrow = _ordered(wide), _ordered(narrow)
+    takes = [False] * len(narrow) + [True]
+    for sign in reversed(wide):
+        above, takes = takes, [False] * (len(narrow) + 1)
+        for j in range(len(narrow), -1, -1):
+            other = narrow[j] if j < len(narrow) else ""
+            if sign == "*":
+                takes[j] = above[j] or (other != "" and takes[j + 1])
+            elif other and other != "*":
+                takes[j] = above[j + 1] and sign in ("?", other)
+    return takes[0]
+
+
+def _ordered(pattern: str) -> str:
+    """The same pattern with ``?`` before ``*`` in each run of both, and one ``*`` for many."""
+    return re.sub(r"[*?]{2,}", lambda run: "?" * run[0].count("?") + "*" * ("*" in run[0]), pattern)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Overlapping:
+    """A live host whose patterns overlap with others."""
+
+    writer: WriterInfo
+    theirs: str  # its pattern
+    ours: str  # the one that overlaps with it
+
+    def __str__(self) -> str:
+        """One clause, for people."""
+        return f"'{self.ours}' and '{self.theirs}' of {self.writer.name}"
+
+
+def overlapping(
+    ledger: Ledger, datasets: Iterable[str], *, besides: Collection[str] = ()
+) -> list[Overlapping]:
+    """Live hosts whose patterns overlap with these, each once with its first such pair.
+
+    Args:
+        ledger: As it is read.
+        datasets: Patterns.
+        besides: Names of hosts, or ids of keys, that are left out.
+    """
+    found = []
+    for key_id, writer in live_writers(ledger).items():
+        pairs = itertools.product(writer.datasets, datasets)
+        pair = next((each for each in pairs if overlap(*each)), None)
+        if pair is not None and not {writer.name, key_id} & set(besides):
+            found.append(Overlapping(writer=writer, theirs=pair[0], ours=pair[1]))
+    return found
+
+
+# --- hosts ---
+
+
+def live_writers(ledger: Ledger) -> dict[str, WriterInfo]:
+    """Writer keys that are not revoked or replaced, by id."""
+    return {key_id: writer for key_id, writer in ledger.writers.items() if writer.revoked is None}
+
+
+def find_writer(ledger: Ledger, name: str) -> WriterInfo:
+    """By host name, or by at least 16 digits of the key id.
+
+    Raises:
+        ConfigError: None, or several.
+    """
+    found = [
+        writer
+        for key_id, writer in ledger.writers.items()
+        if writer.name == name or (is_key_id(name) and key_id.startswith(name))
+    ]
+    active = [writer for writer in found if writer.revoked is None] or found
+    if len(active) != 1:
+        known = ", ".join(sorted({writer.name for writer in ledger.writers.values()}))
+        raise ConfigError(
+            f"{len(active)} writers match {name!r}",
+            expected=f"one of: {known}; or {ID_DIGITS} digits of a key id",
+        )
+    return active[0]
+
+
+def lineage(ledger: Ledger, key_id: str) -> list[WriterInfo]:
+    """A host's key and those that it replaced, newest first; none where it is no writer's."""
+    found = []
+    while (writer := ledger.writers.get(key_id)) is not None:
+        found.append(writer)
+        key_id = writer.replaces
+    return found
+
+
+def published(ledger: Ledger, writer: WriterInfo) -> tuple[str, ...]:
+    """Datasets with a snapshot that counts by this key, or by one that it replaced; sorted."""
+    keys = {each.key.id for each in lineage(ledger, writer.key.id)}
+    bodies = (record.body for record in ledger.snapshots() if record.key_id in keys)
+    return tuple(sorted({body.dataset for body in bodies if isinstance(body, SnapshotBody)}))
+
+
+def hosts_of(ledger: Ledger, domain: str) -> list[str]:
+    """Names of all hosts that know a domain's secrets, revoked ones too, sorted."""
+    return sorted(
+        {
+            writer.name
+            for writer in ledger.writers.values()
+            if writer.domain is not None and writer.domain.name == domain
+        }
+    )
+
+
+def is_key_id(text: str) -> bool:
+    """Whether it is enough of a key id to name the key: 16 to 64 hex digits."""
+    return _ID.fullmatch(text) is not None
+
+
+# --- what is not signed ---
+
+
+def require_addition(ledger: Ledger, body: WriterBody, shared: Collection[str]) -> None:
+    """Pass if a host may be added to this ledger, or its key replaced.
+
+    Args:
+        ledger: Whose next statement it would be.
+        body: Of that statement.
+        shared: Names of hosts that it may share datasets with.
+
+    Raises:
+        ConfigError: A live key has the name, or patterns overlap unasked.
+    """
+    require_free_name(ledger, body.name, body.replaces)
+    require_apart(ledger, body.datasets, besides={*shared, body.replaces})
+
+
+def require_free_name(ledger: Ledger, name: str, replaces: str) -> None:
+    """Pass if no live key but the one that is replaced has the name.
+
+    Raises:
+        ConfigError: Another has.
+    """
+    if name in {each.name for key, each in live_writers(ledger).items() if key != replaces}:
+        raise ConfigError(
+            f"a host named {name} is enrolled already",
+            hint=f"a new key for the same host: 'vault key request --rotate' there; if its key is"
+            f" lost, 'vault key revoke {name}' first",
+        )
+
+
+def limit_for(ledger: Ledger, other: Overlapping, datasets: Sequence[str]) -> tuple[str, ...]:
+    """The datasets that a host has published, to which a limit would end its overlap with these.
+
+    Raises:
+        ConfigError: It has published none, or some that overlap too: people must say.
+    """
+    name, done = other.writer.name, published(ledger, other.writer)
+    left = [each for each in done if any(overlap(each, pattern) for pattern in datasets)]
+    if done and not left:
+        return done
+    why = f"{name} has published {' '.join(left)}" if left else f"{name} has published nothing yet"
+    raise ConfigError(
+        f"patterns overlap: {other}; {why}",
+        hint=f"'vault key limit {name} --dataset PATTERN' says what it may write; --dataset narrows"
+        f" the new host; --share-datasets {name} agrees that both write it",
+    )
+
+
+def require_limit(
+    ledger: Ledger, key_id: str, datasets: Sequence[str], shared: Collection[str]
+) -> None:
+    """Pass if a host may get these patterns: fewer than it has, or none that overlap unasked.
+
+    Args:
+        ledger: Whose next statement it would be.
+        key_id: Of the host.
+        datasets: Patterns.
+        shared: Names of hosts that it may share datasets with.
+
+    Raises:
+        ConfigError: Its key is not live, or patterns overlap unasked.
+    """
+    writer = live_writers(ledger).get(key_id)
+    if writer is None:
+        raise ConfigError("only a live key can be limited", found=key_id)
+    more = [each for each in datasets if not any(covers(had, each) for had in writer.datasets)]
+    require_apart(ledger, more, besides={*shared, writer.name})
+
+
+def require_apart(ledger: Ledger, datasets: Sequence[str], *, besides: Collection[str]) -> None:
+    """Pass if these patterns overlap with those of no live host but these.
+
+    Raises:
+        ConfigError: They do.
+    """
+    found = overlapping(ledger, datasets, besides=besides)
+    if not found:
+        return
+    names = " ".join(f"--share-datasets {each.writer.name}" for each in found)
+    raise ConfigError(
+        f"patterns overlap: {', '.join(map(str, found))}",
+        hint=f"'vault key limit {found[0].writer.name} --dataset PATTERN' narrows that host;"
+        f" {names} agrees that they write the same datasets",
+    )
