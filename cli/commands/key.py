@@ -186,10 +186,18 @@ def limit(
 def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reason: str) -> None:
     """Take a host's key off the list. Needs root.key.
 
-    What it wrote before stays, unless --distrust-from says that it is not to be believed.
+    Of a stolen key, first take away the host's credentials of the store: with them a thief near
+    the store can append faster than you. It is tried 10,000 times without a pause, and says how
+    often others came first. What the key wrote before stays, unless --distrust-from says that it
+    is not to be believed.
     """
     repository = invocation.open(afresh=True)
     found = find_writer(repository.ledger, writer)
+    invocation.warn(
+        f"if the key was stolen, first take away the store credentials of {found.name}:"
+        " a thief who has them can append faster than this command"
+    )
+    lost = _Lost(invocation)
     record = revoke_writer(
         repository,
         invocation.root_key(repository),
@@ -197,6 +205,7 @@ def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reaso
         distrust_from=distrust_from,
         reason=reason,
         tool=TOOL,
+        insist=lost,
     )
     invocation.did(f"key {found.key.id} of {found.name} is revoked, head {record.head}")
     invocation.remember(repository)
@@ -204,7 +213,25 @@ def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reaso
         "name": found.name,
         "key": found.key.id,
         "distrust_from": distrust_from,
+        "lost": lost.count,
         **place_fields(record),
     }
-    text = render.facts({"revoked": found.name, "key": found.key.id, "head": str(record.head)})
-    invocation.emit("vault/key-revoke/v1", {"key": fields}, text)
+    facts = {"revoked": found.name, "key": found.key.id, "head": str(record.head)}
+    if lost.count:
+        facts["lost"] = f"{render.plural(lost.count, 'attempt')}: others appended first"
+    invocation.emit("vault/key-revoke/v1", {"key": fields}, render.facts(facts))
+
+
+class _Lost:
+    """Counts the attempts that others won, and says so at 1, 10, 100 and so on."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self.count = 0
+
+    def __call__(self, count: int) -> None:
+        self.count = count
+        if str(count).strip("0") == "1":
+            self._invocation.warn(
+                f"others appended first, {render.plural(count, 'time')} so far; going on"
+            )

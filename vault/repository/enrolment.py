@@ -587,10 +587,23 @@ def revoke_writer(
     distrust_from: int | None,
     reason: str,
     tool: str,
+    insist: Callable[[int], None] = lambda _: None,
 ) -> Record:
     """Take a writer's key off the list; with ``distrust_from``, void what it wrote from there.
 
+    Tried 10,000 times without a pause, since whoever has the key may append without one.
+
+    Args:
+        repository: Where.
+        root_key: Holds the enroller's key.
+        writer: Whose key it is.
+        distrust_from: Seq from which on what it wrote becomes void; None leaves all of it.
+        reason: Goes into the statement.
+        tool: The same.
+        insist: Called after each attempt that others won, with how many they did.
+
     Raises:
+        LedgerMovedError: Others won every attempt.
         ConfigError: It is revoked already, or the seq lies before its enrolment or beyond the head.
     """
     if writer.revoked is not None:
@@ -609,7 +622,7 @@ def revoke_writer(
         distrust_from=distrust_from,
         reason=reason,
     )
-    return _append(repository, root_key.enroller, body, tool=tool)
+    return _append(repository, root_key.enroller, body, tool=tool, insist=insist)
 
 
 def limit_writer(
@@ -660,6 +673,7 @@ def _append(
     *,
     tool: str,
     check: Callable[[Ledger], None] = lambda _: None,
+    insist: Callable[[int], None] | None = None,
 ) -> Record:
     """Append a writer statement, if ``check`` passes on the very ledger that it extends."""
     key = Digest.of(b64decode_strict(body.public))
@@ -669,7 +683,7 @@ def _append(
         check(ledger)
         return draft
 
-    return repository.append(checked, [enroller], tool=tool)
+    return repository.append(checked, [enroller], tool=tool, insist=insist)
 
 
 def _store_domain(repository: Repository, name: str, data: bytes) -> DomainRef:

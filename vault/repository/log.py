@@ -37,6 +37,7 @@ from vault.storage.names import PAGES, ledger_name, page_name
 _log = logging.getLogger(__name__)
 
 APPEND_ATTEMPTS = 40  # twenty writers racing need at most twenty rounds
+INSISTING = 10_000  # attempts of a revocation: a thief near the store wins most numbers
 _BACKOFF = (0.01, 1.0)  # seconds: first and longest pause between attempts
 
 
@@ -86,12 +87,22 @@ class Log:
         self._history.refresh()
 
     def append(
-        self, draft: Callable[[Ledger], Draft], signers: Sequence[SigningKey], *, tool: str
+        self,
+        draft: Callable[[Ledger], Draft],
+        signers: Sequence[SigningKey],
+        *,
+        tool: str,
+        insist: Callable[[int], None] | None = None,
     ) -> Record:
         """Sign and append one statement; durable and owned on return.
 
-        ``draft`` is called anew for every attempt with the ledger read up to the
-        head that the attempt extends, and re-checks there what must still hold (I4).
+        Args:
+            draft: Called anew for every attempt with the ledger read up to the head that the
+                attempt extends; re-checks there what must still hold (I4).
+            signers: Who sign.
+            tool: Goes into the statement.
+            insist: For what somebody may want to prevent: 10,000 attempts without a pause.
+                Called after each that was lost, with how many were.
 
         Raises:
             LedgerMovedError: Others won every attempt.
@@ -101,15 +112,20 @@ class Log:
         if self._history.tolerant:
             raise ConfigError("a repository opened to be audited takes no statements")
         self._objects.check_skew()
-        for attempt in range(APPEND_ATTEMPTS):
+        attempts = APPEND_ATTEMPTS if insist is None else INSISTING
+        for attempt in range(attempts):
             self.refresh()
             record = self._try_append(draft(self.ledger), signers, tool=tool)
             if record is not None:
                 self._write_due_pages(record.seq)
                 return record
-            self._pause(_backoff(attempt))
+            if insist is not None:
+                insist(attempt + 1)
+            else:
+                self._pause(_backoff(attempt))
+        thief = "take away the store credentials of the one who appends, then " if insist else ""
         raise LedgerMovedError(
-            f"the ledger moved on {APPEND_ATTEMPTS} times while appending", hint="try again"
+            f"the ledger moved on {attempts} times while appending", hint=f"{thief}try again"
         )
 
     def _try_append(

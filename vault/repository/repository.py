@@ -142,10 +142,15 @@ class Repository:
         self.log.refresh()
 
     def append(
-        self, draft: Callable[[Ledger], Draft], signers: Sequence[SigningKey], *, tool: str
+        self,
+        draft: Callable[[Ledger], Draft],
+        signers: Sequence[SigningKey],
+        *,
+        tool: str,
+        insist: Callable[[int], None] | None = None,
     ) -> Record:
         """Sign and append one statement: `Log.append`."""
-        return self.log.append(draft, signers, tool=tool)
+        return self.log.append(draft, signers, tool=tool, insist=insist)
 
     def put(
         self, name: str, data: Buffer, need: datetime, *, digest: Digest | None = None
