@@ -144,7 +144,8 @@ def app(
     """Immutable backups: history that can't be rewritten, recoveries that are proven.
 
     VAULT_REPO names the repository, VAULT_KEYS the directory of the key files,
-    VAULT_PASSPHRASE_FILE a file whose first line is the passphrase.
+    VAULT_PASSPHRASE_FILE a file whose first line is the passphrase, VAULT_PASSPHRASE_COMMAND a
+    command that prints it.
 
     \b
     Exit codes:

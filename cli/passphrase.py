@@ -1,40 +1,58 @@
-"""The passphrase of a sealed key file, from a file or from the terminal."""
+"""The passphrase of a sealed key file, from a file, a command or the terminal."""
 
 import codecs
 import getpass
 import os
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import click
 
 from vault.errors import ConfigError, WrongKeyError
 
-_MAX_PASSPHRASE = 4096  # bytes
+_MAX_PASSPHRASE: Final = 4096  # bytes
+_LEAST: Final = 12  # characters of a new passphrase, or
+_WORDS: Final = 4  # different words
 
 
 def ask_passphrase(
-    what: str, *, file: str | None, confirm: bool, warn: Callable[[str], None]
+    what: str,
+    *,
+    file: str | None,
+    command: str | None,
+    confirm: bool,
+    warn: Callable[[str], None],
 ) -> bytes:
-    """The passphrase, from a file's first line or else from the terminal.
+    """The passphrase: the first line of a file or of a command's output, else from the terminal.
 
     Args:
         what: The thing that it opens; for the prompt.
-        file: The value of ``VAULT_PASSPHRASE_FILE``; None or "" to ask.
+        file: The value of ``VAULT_PASSPHRASE_FILE``; None or "" for none.
+        command: The value of ``VAULT_PASSPHRASE_COMMAND``, for a shell; None or "" for none.
         confirm: Ask twice, for a new passphrase.
         warn: Receives a warning if others may read the file.
 
     Raises:
-        WrongKeyError: Neither gives one.
+        WrongKeyError: None of them gives one.
+        ConfigError: Both a file and a command are named, or the two that were typed differ.
     """
+    if file and command:
+        raise ConfigError(
+            "both VAULT_PASSPHRASE_FILE and VAULT_PASSPHRASE_COMMAND are set", hint="unset one"
+        )
     if file:
         return _passphrase_in(Path(file), warn)
+    if command:
+        return _passphrase_of(command)
     if not sys.stdin.isatty():
         raise WrongKeyError(
             f"no passphrase for {what}: there is no terminal to ask on",
-            hint="VAULT_PASSPHRASE_FILE names a file whose first line is the passphrase",
+            hint="VAULT_PASSPHRASE_FILE names a file whose first line is the passphrase,"
+            " VAULT_PASSPHRASE_COMMAND a command that prints it",
         )
     secret = _ask(f"passphrase for {what}: ")
     if not secret:
@@ -42,6 +60,23 @@ def ask_passphrase(
     if confirm and _ask("the same again: ") != secret:
         raise ConfigError("the two passphrases differ")
     return os.fsencode(secret)
+
+
+def require_strong(passphrase: bytes) -> None:
+    """Pass if a new passphrase has 12 characters or 4 different words; blanks at its ends are none.
+
+    Raises:
+        ConfigError: It is shorter: a thief of the key file would guess it.
+    """
+    text = os.fsdecode(passphrase).strip()
+    words = len(set(text.split()))
+    if len(text) < _LEAST and words < _WORDS:
+        raise ConfigError(
+            "the passphrase is too short: who steals the key file would guess it",
+            expected=f"{_LEAST} characters or {_WORDS} words",
+            found=f"{len(text)} characters",
+            hint="--weak-passphrase takes it all the same",
+        )
 
 
 def slips(passphrase: bytes) -> list[str]:
@@ -69,10 +104,39 @@ def _passphrase_in(path: Path, warn: Callable[[str], None]) -> bytes:
         ) from error
     if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         warn(f"others may read the passphrase file {path}: chmod 600 {path}")
+    return _checked(line, f"the passphrase file {path}")
+
+
+def _passphrase_of(command: str) -> bytes:
+    """The first line that a command prints; it may ask on the terminal itself."""
+    try:
+        with subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE) as running:  # noqa: S603 - the user's own command
+            assert running.stdout is not None
+            line = running.stdout.readline(_MAX_PASSPHRASE + 1)
+            running.stdout.read()  # so that it can end, whatever else it prints
+    except OSError as error:
+        raise WrongKeyError(
+            "VAULT_PASSPHRASE_COMMAND can't be run", found=error.strerror
+        ) from error
+    if running.returncode:
+        raise WrongKeyError(
+            "VAULT_PASSPHRASE_COMMAND failed",
+            found=f"exit status {running.returncode}",
+            hint="run it in a shell to see why; its first line must be the passphrase",
+        )
+    return _checked(line, "what VAULT_PASSPHRASE_COMMAND prints")
+
+
+def _checked(line: bytes, source: str) -> bytes:
+    """A first line without its end.
+
+    Raises:
+        WrongKeyError: It is empty or too long.
+    """
     secret = line.rstrip(b"\r\n")
     if not secret or len(line) > _MAX_PASSPHRASE:
         problem = "is empty" if not secret else f"is over {_MAX_PASSPHRASE} bytes long"
-        raise WrongKeyError(f"the first line of the passphrase file {path} {problem}")
+        raise WrongKeyError(f"the first line of {source} {problem}")
     return secret
 
 

@@ -21,7 +21,7 @@ from cli.exits import EXIT_LOCAL, gravest
 from cli.options import Options
 from cli.output import render
 from cli.output.findings import finding_text
-from cli.passphrase import ask_passphrase, slips
+from cli.passphrase import ask_passphrase, require_strong, slips
 from cli.places import Places, home_directory
 from cli.scratch import scratch_directory
 from vault.clock import Clock
@@ -46,6 +46,7 @@ from vault.errors import (
 from vault.ledger.envelope import Head
 from vault.ledger.trust import parse_trust
 from vault.machine import cachetag
+from vault.machine.coredumps import forbid_dumps
 from vault.machine.privacy import check_unshared
 from vault.model import Digest, Finding
 from vault.repository.enrolment import (
@@ -54,7 +55,7 @@ from vault.repository.enrolment import (
     ROOT_FILE,
     WRITER_FILE,
 )
-from vault.repository.hosts import ID_DIGITS, live_writers
+from vault.repository.hosts import ID_DIGITS, Publisher, live_writers
 from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectStore
@@ -306,6 +307,7 @@ class Invocation:
         Raises:
             WrongKeyError: There is none, or it is of another repository.
         """
+        forbid_dumps()
         key = self._next_writer(repository) or load_writer(self.places.keys / WRITER_FILE)
         self.check_key(key.repository, repository)
         return key
@@ -387,18 +389,42 @@ class Invocation:
     # --- passphrases ---
 
     def passphrase(self, what: str, *, confirm: bool = False) -> bytes:
-        """The passphrase, from the file that ``VAULT_PASSPHRASE_FILE`` names, else the terminal.
+        """The passphrase, from ``VAULT_PASSPHRASE_FILE`` or ``_COMMAND``, else the terminal.
 
         Args:
             what: The thing that it opens; for the prompt.
             confirm: Ask twice, for a new passphrase.
 
         Raises:
-            WrongKeyError: Neither gives one.
-            ConfigError: The two differ.
+            WrongKeyError: None of them gives one.
+            ConfigError: The two that were typed differ, or both variables are set.
         """
-        file = self._environment.get("VAULT_PASSPHRASE_FILE")
-        return ask_passphrase(what, file=file, confirm=confirm, warn=self.warn)
+        forbid_dumps()
+        return ask_passphrase(
+            what,
+            file=self._environment.get("VAULT_PASSPHRASE_FILE"),
+            command=self._environment.get("VAULT_PASSPHRASE_COMMAND"),
+            confirm=confirm,
+            warn=self.warn,
+        )
+
+    def new_passphrase(self, what: str, *, weak: bool) -> bytes:
+        """As `passphrase`, for key files that are about to be made.
+
+        Args:
+            what: It will open; for the prompt.
+            weak: Whether a short one is taken too.
+
+        Raises:
+            WrongKeyError: None is given.
+            ConfigError: It is too short, or as for `passphrase`.
+        """
+        secret = self.passphrase(what, confirm=True)
+        if not weak:
+            require_strong(secret)
+        for slip in slips(secret):
+            self.warn(f"the new passphrase {slip}, which counts as part of it")
+        return secret
 
     def confirm(self, question: str, *, instead: str) -> None:
         """Ask a yes-or-no question on the terminal.
@@ -478,6 +504,28 @@ def pass_invocation(
 def wall_clock() -> datetime:
     """The time now, aware and UTC."""
     return datetime.now(UTC)
+
+
+def publisher_text(who: Publisher) -> str:
+    """Host and key of a snapshot, for people."""
+    return f"{who.host} {who.key_id[:ID_DIGITS]}"
+
+
+def publisher_fields(who: Publisher) -> dict[str, object]:
+    """The same for programs, and the snapshot before where another key signed that one."""
+    before = who.before
+    return {
+        "host": who.host,
+        "key": who.key_id,
+        "before": None
+        if before is None
+        else {
+            "seq": before.seq,
+            "host": who.before_host,
+            "key": before.key_id,
+            "rotated_at": who.rotated_at,
+        },
+    }
 
 
 def signer_name(repository: Repository, key_id: str) -> str:

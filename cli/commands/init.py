@@ -48,6 +48,7 @@ class _Wish:
     max_retain: timedelta
     keys: Path
     host: str
+    weak_passphrase: bool
 
 
 @click.command()
@@ -80,6 +81,11 @@ class _Wish:
 )
 @click.option("--host", metavar="NAME", help="Name of this host; default: its host name.")
 @click.option("--yes", is_flag=True, help="Don't ask before compliance mode.")
+@click.option(
+    "--weak-passphrase",
+    is_flag=True,
+    help="Take a passphrase of less than 12 characters and 4 words.",
+)
 @pass_invocation
 def init(
     invocation: Invocation,
@@ -91,6 +97,7 @@ def init(
     keys: Path | None,
     host: str | None,
     yes: bool,
+    weak_passphrase: bool,
 ) -> None:
     """Make a repository and the keys to it.
 
@@ -110,6 +117,7 @@ def init(
         max_retain=max_retain,
         keys=(keys or invocation.places.keys).absolute(),
         host=host or host_label(socket.gethostname()),
+        weak_passphrase=weak_passphrase,
     )
     found = _existing_root(wish)
     if found is not None:
@@ -153,7 +161,9 @@ def _create(invocation: Invocation, wish: _Wish, *, confirmed: bool) -> Reposito
         parameters=parameters,
         host=wish.host,
         keys=wish.keys,
-        passphrase=invocation.passphrase("the new recovery.key and root.key", confirm=True),
+        passphrase=invocation.new_passphrase(
+            "the new recovery.key and root.key", weak=wish.weak_passphrase
+        ),
         tool=TOOL,
         cost=COST,
     )

@@ -11,9 +11,21 @@ from vault.clock import to_rfc3339
 from vault.errors import ConfigError
 from vault.ledger.records import Record
 from vault.model import body_to_json
+from vault.repository.hosts import ID_DIGITS
 from vault.repository.repository import Repository, snapshot_body
 
-_HEADINGS = ("seq", "created", "dataset", "complete", "files", "size", "added", "until", "host")
+_HEADINGS = (
+    "seq",
+    "created",
+    "dataset",
+    "complete",
+    "files",
+    "size",
+    "added",
+    "until",
+    "host",
+    "key",
+)
 _RIGHT = {0, 1, 4, 5, 6, 7}
 
 
@@ -51,6 +63,7 @@ def snapshot_fields(repository: Repository, record: Record) -> dict[str, Any]:
         "seq": record.seq,
         "head": str(record.head),
         "host": signer_name(repository, record.key_id),
+        "key": record.key_id,
         **body_to_json(body),
         "created": to_rfc3339(created),
         "until": to_rfc3339(until),
@@ -78,4 +91,5 @@ def _row(repository: Repository, record: Record) -> tuple[object, ...]:
         render.size(counts.added_bytes),
         render.moment(repository.ledger.effective_until(record)),
         signer_name(repository, record.key_id),
+        record.key_id[:ID_DIGITS],
     )

@@ -13,7 +13,7 @@ import click
 from cli import looking
 from cli.exits import EXIT_DEGRADED, exit_code_of, gravest
 from cli.output import entry_text, progress, render, restore_failure
-from cli.session import TOOL, Invocation, pass_invocation
+from cli.session import TOOL, Invocation, pass_invocation, publisher_fields, publisher_text
 from cli.values import format_age
 from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import ConfigError, VaultError
@@ -21,6 +21,7 @@ from vault.ledger.records import Record
 from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
 from vault.patterns import matcher
+from vault.repository.hosts import ID_DIGITS, Publisher, publisher
 from vault.repository.repository import NO_SNAPSHOT_MENDS, Repository, snapshot_body
 from vault.repository.snapshotspec import select_snapshot
 from vault.restore import (
@@ -135,7 +136,8 @@ def restore(
         shared_parent=shared_parent,
         protected=_protected(invocation, repository),
     )
-    _say_what(invocation, repository, request.record)
+    who = publisher(repository.ledger, request.record)
+    _say_what(invocation, repository, request.record, who)
     course = Course()
     with _explaining(invocation, request, course):
         _warn_of_leftovers(invocation, request.target)
@@ -146,11 +148,11 @@ def restore(
     looking.report_flaws(invocation, request.record.seq, report.flaws)
     invocation.remember(repository)
     fields = {
-        **_fields(request.record, report),
+        **_fields(who, request.record, report),
         "head": str(repository.head),
         "proven_newest": _has_floor(invocation),
     }
-    invocation.emit("vault/restore/v1", {"restore": fields}, _text(request.record, report))
+    invocation.emit("vault/restore/v1", {"restore": fields}, _text(who, request.record, report))
     for trouble in report.troubles:
         invocation.warn(f"TARGET is the new state, but: {trouble}")
     return restore_exit(report)
@@ -183,11 +185,17 @@ def _protected(invocation: Invocation, repository: Repository) -> list[Path]:
     return [places.keys, places.state, places.cache, *local]
 
 
-def _say_what(invocation: Invocation, repository: Repository, record: Record) -> None:
+def _say_what(
+    invocation: Invocation, repository: Repository, record: Record, who: Publisher
+) -> None:
     """Note which snapshot "latest" means, and that no remembered head proves it the newest."""
     body = snapshot_body(record)
     taken = render.moment(repository.ledger.when(record))
-    invocation.note(f"snapshot {record.seq} of {body.dataset}, taken {taken}")
+    invocation.note(
+        f"snapshot {record.seq} of {body.dataset}, taken {taken}, published by"
+        f" {publisher_text(who)}"
+    )
+    _warn_of_another_key(invocation, record, who)
     looking.warn_of_gaps(invocation, record)
     if not _has_floor(invocation):
         age = invocation.clock() - repository.ledger.stored(repository.ledger.records[-1])
@@ -196,6 +204,20 @@ def _say_what(invocation: Invocation, repository: Repository, record: Record) ->
             f" {format_age(max(age, timedelta()))} old; --trust SEQ:DIGEST names a later"
             " statement that must be there"
         )
+
+
+def _warn_of_another_key(invocation: Invocation, record: Record, who: Publisher) -> None:
+    """A stolen key of a host that shares the dataset can't pass for the one before."""
+    if who.before is None:
+        return
+    if who.rotated_at is not None:
+        invocation.note(f"the key of {who.host} was rotated at {who.rotated_at}")
+        return
+    invocation.warn(
+        f"snapshot {record.seq} has another key than snapshot {who.before.seq} of the same dataset,"
+        f" which {who.before_host} {who.before.key_id[:ID_DIGITS]} published:"
+        f" 'vault log --dataset {snapshot_body(record).dataset}' shows who wrote what"
+    )
 
 
 def _warn_of_leftovers(invocation: Invocation, target: Path) -> None:
@@ -389,11 +411,12 @@ def _exchange_lines(exchange: Exchange) -> list[str]:
     return lines
 
 
-def _fields(record: Record, report: RestoreReport) -> dict[str, object]:
+def _fields(who: Publisher, record: Record, report: RestoreReport) -> dict[str, object]:
     return {
         "outcome": report.outcome.value,
         "target": render.printable(report.target),
         "snapshot": str(record.head),
+        "publisher": publisher_fields(who),
         "counts": {
             name: getattr(report.counts, name)
             for name in ("files", "directories", "symlinks", "others", "size")
@@ -424,10 +447,11 @@ def _proof_fields(proof: ProofReport) -> dict[str, object]:
     }
 
 
-def _text(record: Record, report: RestoreReport) -> str:
+def _text(who: Publisher, record: Record, report: RestoreReport) -> str:
     facts = {
         "outcome": report.outcome.value,
         "snapshot": f"{record.seq} of {snapshot_body(record).dataset}",
+        "published": f"by {publisher_text(who)}",
         "target": str(report.target),
         "content": render.contents(report.counts),
     }

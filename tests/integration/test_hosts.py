@@ -204,3 +204,58 @@ def test_a_request_that_is_neither_is_refused(
     """A new host says name and patterns; a new key keeps name and domain."""
     assert vault("key", "request", *options, "--out", "r")[0] == 2
     assert not Path("r").exists()
+
+
+# --- who published ---
+
+
+def test_who_published_is_said_where_a_snapshot_is_listed_and_restored(
+    vault: Vault, vault_json: VaultJson, repository: Path, source: Path
+) -> None:
+    """Host and key, in text, in JSON, and in what is attested."""
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    key = vault_json("key", "list")["keys"][-1]["key"]
+    (listed,) = vault_json("list")["snapshots"]
+    assert (listed["host"], listed["key"]) == ("first", key)
+    assert f"first  {key[:16]}" in vault("list")[1]
+    restored = vault_json("restore", "data", "target")["restore"]
+    assert restored["publisher"] == {"host": "first", "key": key, "before": None}
+    seq = restored["statement"].partition(":")[0]
+    attested = vault_json("show", seq)["attestation"]
+    assert attested["details"]["publisher"] == {"host": "first", "key": key}
+    assert f"published  by first {key[:16]}" in vault("restore", "data", "second")[1]
+
+
+def test_another_key_than_before_is_told(
+    vault: Vault,
+    vault_json: VaultJson,
+    *,
+    repository: Path,
+    source: Path,
+    ask_for: AskFor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A warning where another host's key signed; a note where the host's key was rotated."""
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    pair = ask_for("pair", "data")
+    assert vault("key", "add", "pair.request", "--key", pair, "--share-datasets", "first")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setenv("VAULT_KEYS", "keys-pair")
+        assert vault("snapshot", source, "--name", "data")[0] == 0
+        new = vault_json("key", "request", "--rotate", "--out", "new.request")["request"]["key"]
+    code, _, err = vault("restore", "2", "t1")
+    assert (code, "another key" in err) == (0, False)
+    code, _, err = vault("restore", "data", "t2")
+    assert code == 0
+    assert "has another key than snapshot 2 of the same dataset, which first " in err
+    share = ["--share-datasets", "first"]
+    added = vault_json("key", "add", "new.request", "--key", new, *share)["key"]
+    with monkeypatch.context() as patch:
+        patch.setenv("VAULT_KEYS", "keys-pair")
+        assert vault("snapshot", source, "--name", "data")[0] == 0
+    code, out, err = vault("--json", "restore", "data", "t3")
+    assert code == 0
+    assert "another key" not in err
+    assert f"the key of pair was rotated at {added['seq']}" in err
+    before = json.loads(out)["restore"]["publisher"]["before"]
+    assert (before["host"], before["key"], before["rotated_at"]) == ("pair", pair, added["seq"])

@@ -135,7 +135,7 @@ def test_a_passphrase_is_asked_for_on_the_terminal_twice(
     shown = b""
     for prompt in (b"root.key: ", b"again: "):
         shown += read_until(terminal, prompt)
-        os.write(terminal, b"a secret\n")
+        os.write(terminal, b"a secret of some length\n")
     shown += read_until(terminal, b"away from this host.")
     _, status = os.waitpid(child, 0)
     os.close(terminal)

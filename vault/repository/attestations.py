@@ -29,11 +29,19 @@ from vault.ledger.chain import Ledger
 from vault.ledger.envelope import STATEMENT_TYPE, Envelope, parse_envelope, seal_envelope
 from vault.ledger.kinds import KINDS, parse_body
 from vault.ledger.records import Record
-from vault.ledger.statements import ATTESTED, EventBody, StatementType, Verdict, VerificationBody
+from vault.ledger.statements import (
+    ATTESTED,
+    EventBody,
+    SnapshotBody,
+    StatementType,
+    Verdict,
+    VerificationBody,
+)
 from vault.ledger.trust import parse_trust
 from vault.machine import durable
 from vault.machine.privacy import make_private
 from vault.model import Body, Digest, body_from_json, body_to_json
+from vault.repository.hosts import publisher
 from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
@@ -291,7 +299,7 @@ def attestation_of(
         snapshot: The snapshot concerned, if it is only one.
         started: When the event began.
         tool: Name and version of the program.
-        details: Counts, digests, words; no file names.
+        details: Counts, digests, words; no file names. Who published the snapshot is added.
         claims: Fields of its statement's body other than verdict, snapshot and times.
     """
     return Attestation(
@@ -305,8 +313,16 @@ def attestation_of(
         finished=to_rfc3339(repository.clock()),
         tool=tool,
         claims=dict(claims or {}),
-        details=dict(details),
+        details={**_published(repository.ledger, snapshot), **details},
     )
+
+
+def _published(ledger: Ledger, snapshot: Record | None) -> dict[str, Any]:
+    """Whose key signed the snapshot that is attested, if it is one."""
+    if snapshot is None or not isinstance(snapshot.body, SnapshotBody):
+        return {}
+    who = publisher(ledger, snapshot)
+    return {"publisher": {"host": who.host, "key": who.key_id}}
 
 
 def keep(state: Path, data: bytes) -> Path:

@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from vault.errors import ConfigError
+from vault.errors import ConfigError, FormatError
 from vault.ledger.chain import Ledger
-from vault.ledger.records import WriterInfo
+from vault.ledger.records import Record, WriterInfo
 from vault.ledger.statements import SnapshotBody, WriterBody
 
 ID_DIGITS: Final = 16  # of a key id on a command line, at least: 8 are ground in hours
@@ -136,6 +136,42 @@ def lineage(ledger: Ledger, key_id: str) -> list[WriterInfo]:
         found.append(writer)
         key_id = writer.replaces
     return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Publisher:
+    """Whose key signed a snapshot, and whether that is the one as before."""
+
+    host: str  # by name
+    key_id: str
+    before: Record | None = None  # the dataset's snapshot before, if another key signed that one
+    before_host: str = ""  # by name
+    rotated_at: int | None = None  # seq at which this key replaced that one, where it did
+
+
+def publisher(ledger: Ledger, record: Record) -> Publisher:
+    """Who published a snapshot that counts.
+
+    Raises:
+        FormatError: The record is no snapshot.
+        SignatureError: No writer signed it.
+    """
+    if not isinstance(record.body, SnapshotBody):
+        raise FormatError(f"ledger {record.seq} is not a snapshot", found=record.type)
+    writer = ledger.writer_for(record)
+    earlier = [each for each in ledger.snapshots(record.body.dataset) if each.seq < record.seq]
+    if not earlier or earlier[-1].key_id == record.key_id:
+        return Publisher(host=writer.name, key_id=record.key_id)
+    before = earlier[-1]
+    line = lineage(ledger, record.key_id)
+    follows = any(each.key.id == before.key_id for each in line[1:])
+    return Publisher(
+        host=writer.name,
+        key_id=record.key_id,
+        before=before,
+        before_host=ledger.writer_for(before).name,
+        rotated_at=line[0].added if follows else None,
+    )
 
 
 def published(ledger: Ledger, writer: WriterInfo) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from cli.options import Options
-from cli.passphrase import slips
+from cli.passphrase import require_strong, slips
 from cli.session import Invocation
 from vault.errors import ConfigError, WrongKeyError
 
@@ -75,6 +75,90 @@ def test_a_new_passphrase_must_be_typed_twice_alike(monkeypatch: pytest.MonkeyPa
     answers(monkeypatch, "")
     with pytest.raises(WrongKeyError, match="empty"):
         invocation().passphrase("keys", confirm=True)
+
+
+@pytest.mark.parametrize(
+    "weak",
+    [
+        "",
+        "x",
+        "elevenchars",
+        "a b c",
+        "one one one",
+        "  two  spaced  ",
+        "x" + " " * 40,
+        "äöüäöüäöüäö",
+    ],
+)
+def test_a_short_passphrase_is_refused_unless_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, weak: str
+) -> None:
+    """12 characters or 4 different words; blanks at the ends count for nothing."""
+    with pytest.raises(ConfigError, match="too short"):
+        require_strong(weak.encode())
+    if weak:
+        answers(monkeypatch, weak, weak, weak, weak)
+        with pytest.raises(ConfigError, match="too short"):
+            invocation().new_passphrase("keys", weak=False)
+        assert invocation().new_passphrase("keys", weak=True) == weak.encode()
+
+
+@pytest.mark.parametrize("strong", ["twelve-chars", "ab it me us", "äöüäöüäöüäöü", "correct horse"])
+def test_a_long_passphrase_is_taken(strong: str) -> None:
+    """Characters are counted, not bytes."""
+    require_strong(strong.encode())
+
+
+def test_a_slip_in_a_new_passphrase_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be part of it for ever."""
+    answers(monkeypatch, "correct horse ", "correct horse ")
+    assert invocation().new_passphrase("keys", weak=False) == b"correct horse "
+    assert "the new passphrase ends with a blank" in capsys.readouterr().err
+
+
+# --- by a command ---
+
+
+@pytest.mark.parametrize(
+    ("command", "secret"),
+    [
+        ("echo one; echo two", b"one"),
+        ("printf 'one two'", b"one two"),
+        ("printf ' one\\r\\n'", b" one"),
+        ("printf '%s\\n' \"$HOME\" | sed s/.*/one/; yes | head -n 100000", b"one"),
+    ],
+)
+def test_the_first_line_that_a_command_prints_is_the_passphrase(
+    command: str, secret: bytes
+) -> None:
+    """Whatever it prints behind it."""
+    assert invocation(VAULT_PASSPHRASE_COMMAND=command).passphrase("recovery.key") == secret
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "true",
+        "echo",
+        "false",
+        "echo one; exit 3",
+        "no-such-program",
+        "yes x | tr -d '\\n' | head -c 5000",
+    ],
+)
+def test_a_command_that_gives_none_is_refused(command: str) -> None:
+    """It fails, prints nothing, an empty line, or one without an end."""
+    with pytest.raises(WrongKeyError, match="VAULT_PASSPHRASE_COMMAND"):
+        invocation(VAULT_PASSPHRASE_COMMAND=command).passphrase("recovery.key")
+
+
+def test_a_file_and_a_command_together_are_refused(tmp_path: Path) -> None:
+    """Which of the two is meant can't be told."""
+    both = invocation(VAULT_PASSPHRASE_FILE=str(tmp_path / "x"), VAULT_PASSPHRASE_COMMAND="echo x")
+    with pytest.raises(ConfigError, match="both"):
+        both.passphrase("recovery.key")
 
 
 @pytest.mark.parametrize(
