@@ -1,9 +1,8 @@
 """A stolen key is revoked while its thief appends faster than the one who revokes it."""
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from tests.support.lab import Lab, MakeRepository
 from vault.errors import LedgerMovedError
 from vault.ledger.statements import HeartbeatBody
 from vault.model import Digest, LockMode
@@ -14,12 +13,9 @@ from vault.repository.log import Draft
 from vault.repository.repository import Repository
 from vault.storage.memory import FaultPoint
 
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository
-
 
 @pytest.fixture
-def lab(make_repository: "MakeRepository") -> "Lab":
+def lab(make_repository: MakeRepository) -> Lab:
     """A repository whose host's key is stolen, store credentials and all."""
     made: Lab = make_repository(LockMode.GOVERNANCE)
     return made
@@ -28,7 +24,7 @@ def lab(make_repository: "MakeRepository") -> "Lab":
 class Thief:
     """Appends just before each statement of another, so many times; by signing beforehand."""
 
-    def __init__(self, lab: "Lab", wins: int) -> None:
+    def __init__(self, lab: Lab, wins: int) -> None:
         self._lab = lab
         self._repository = lab.open()
         self.wins = wins
@@ -52,7 +48,7 @@ def never(_: float) -> None:
     pytest.fail("paused between attempts")
 
 
-def revoke(lab: "Lab", lost: list[int]) -> None:
+def revoke(lab: Lab, lost: list[int]) -> None:
     """What the operator does."""
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, pause=never)
     revoke_writer(
@@ -66,7 +62,7 @@ def revoke(lab: "Lab", lost: list[int]) -> None:
     )
 
 
-def test_a_revocation_outlasts_a_thief_who_wins_99_numbers_of_100(lab: "Lab") -> None:
+def test_a_revocation_outlasts_a_thief_who_wins_99_numbers_of_100(lab: Lab) -> None:
     """It says how often it lost, and in the end the key signs nothing and is not believed."""
     lab.store.fault = Thief(lab, 99)
     lost: list[int] = []
@@ -79,7 +75,7 @@ def test_a_revocation_outlasts_a_thief_who_wins_99_numbers_of_100(lab: "Lab") ->
     assert len(ledger.records) == 2 + 99 + 1
 
 
-def test_without_insisting_the_thief_wins(lab: "Lab") -> None:
+def test_without_insisting_the_thief_wins(lab: Lab) -> None:
     """The control: what other statements try is not enough against him."""
     lab.store.fault = Thief(lab, 99)
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, pause=lambda _: None)
@@ -91,7 +87,7 @@ def test_without_insisting_the_thief_wins(lab: "Lab") -> None:
 
 
 def test_a_thief_who_wins_every_number_is_told_of(
-    lab: "Lab", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An end, after so many attempts: his store credentials have to go first."""
     monkeypatch.setattr(log, "INSISTING", 50)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.invariants import check_store
+from tests.support.invariants import assert_invariants
 from tests.support.lab import Lab, MakeRepository
 from tests.support.trees import MakeSource
 from vault.model import Digest
@@ -71,7 +71,7 @@ def test_a_rotation_killed_anywhere_leaves_one_key_that_writes(
         rotated = there.with_host(dataclasses.replace(lab.host, key=new))
         rotated.snapshot(source)
         assert set(live_writers(there.open().ledger)) == {new_id}
-        check_store(store, Digest.parse(lab.root_key.repository.root))
+        assert_invariants(store, Digest.parse(lab.root_key.repository.root))
         if not is_killed:
             break
         at += 1
