@@ -55,7 +55,7 @@ from vault.repository.enrolment import (
     ROOT_FILE,
     WRITER_FILE,
 )
-from vault.repository.hosts import ID_DIGITS, Publisher, live_writers
+from vault.repository.hosts import ID_DIGITS, PublishedBy, live_writers
 from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectStore
@@ -506,12 +506,12 @@ def wall_clock() -> datetime:
     return datetime.now(UTC)
 
 
-def publisher_text(who: Publisher) -> str:
+def publisher_text(who: PublishedBy) -> str:
     """Host and key of a snapshot, for people."""
     return f"{who.host} {who.key_id[:ID_DIGITS]}"
 
 
-def publisher_fields(who: Publisher) -> dict[str, object]:
+def publisher_fields(who: PublishedBy) -> dict[str, object]:
     """The same for programs, and the snapshot before where another key signed that one."""
     before = who.before
     return {

@@ -21,7 +21,7 @@ from vault.ledger.records import Record
 from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
 from vault.patterns import matcher
-from vault.repository.hosts import ID_DIGITS, Publisher, publisher
+from vault.repository.hosts import ID_DIGITS, PublishedBy, published_by
 from vault.repository.repository import NO_SNAPSHOT_MENDS, Repository, snapshot_body
 from vault.repository.snapshotspec import select_snapshot
 from vault.restore import (
@@ -136,7 +136,7 @@ def restore(
         shared_parent=shared_parent,
         protected=_protected(invocation, repository),
     )
-    who = publisher(repository.ledger, request.record)
+    who = published_by(repository.ledger, request.record)
     _say_what(invocation, repository, request.record, who)
     course = Course()
     with _explaining(invocation, request, course):
@@ -186,7 +186,7 @@ def _protected(invocation: Invocation, repository: Repository) -> list[Path]:
 
 
 def _say_what(
-    invocation: Invocation, repository: Repository, record: Record, who: Publisher
+    invocation: Invocation, repository: Repository, record: Record, who: PublishedBy
 ) -> None:
     """Note which snapshot "latest" means, and that no remembered head proves it the newest."""
     body = snapshot_body(record)
@@ -206,7 +206,7 @@ def _say_what(
         )
 
 
-def _warn_of_another_key(invocation: Invocation, record: Record, who: Publisher) -> None:
+def _warn_of_another_key(invocation: Invocation, record: Record, who: PublishedBy) -> None:
     """A stolen key of a host that shares the dataset can't pass for the one before."""
     if who.before is None:
         return
@@ -411,7 +411,7 @@ def _exchange_lines(exchange: Exchange) -> list[str]:
     return lines
 
 
-def _fields(who: Publisher, record: Record, report: RestoreReport) -> dict[str, object]:
+def _fields(who: PublishedBy, record: Record, report: RestoreReport) -> dict[str, object]:
     return {
         "outcome": report.outcome.value,
         "target": render.printable(report.target),
@@ -447,7 +447,7 @@ def _proof_fields(proof: ProofReport) -> dict[str, object]:
     }
 
 
-def _text(who: Publisher, record: Record, report: RestoreReport) -> str:
+def _text(who: PublishedBy, record: Record, report: RestoreReport) -> str:
     facts = {
         "outcome": report.outcome.value,
         "snapshot": f"{record.seq} of {snapshot_body(record).dataset}",

@@ -41,7 +41,7 @@ from vault.ledger.trust import parse_trust
 from vault.machine import durable
 from vault.machine.privacy import make_private
 from vault.model import Body, Digest, body_from_json, body_to_json
-from vault.repository.hosts import publisher
+from vault.repository.hosts import published_by
 from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
@@ -321,7 +321,7 @@ def _published(ledger: Ledger, snapshot: Record | None) -> dict[str, Any]:
     """Whose key signed the snapshot that is attested, if it is one."""
     if snapshot is None or not isinstance(snapshot.body, SnapshotBody):
         return {}
-    who = publisher(ledger, snapshot)
+    who = published_by(ledger, snapshot)
     return {"publisher": {"host": who.host, "key": who.key_id}}
 
 

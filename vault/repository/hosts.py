@@ -139,7 +139,7 @@ def lineage(ledger: Ledger, key_id: str) -> list[WriterInfo]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Publisher:
+class PublishedBy:
     """Whose key signed a snapshot, and whether that is the one as before."""
 
     host: str  # by name
@@ -149,7 +149,7 @@ class Publisher:
     rotated_at: int | None = None  # seq at which this key replaced that one, where it did
 
 
-def publisher(ledger: Ledger, record: Record) -> Publisher:
+def published_by(ledger: Ledger, record: Record) -> PublishedBy:
     """Who published a snapshot that counts.
 
     Raises:
@@ -161,11 +161,11 @@ def publisher(ledger: Ledger, record: Record) -> Publisher:
     writer = ledger.writer_for(record)
     earlier = [each for each in ledger.snapshots(record.body.dataset) if each.seq < record.seq]
     if not earlier or earlier[-1].key_id == record.key_id:
-        return Publisher(host=writer.name, key_id=record.key_id)
+        return PublishedBy(host=writer.name, key_id=record.key_id)
     before = earlier[-1]
     line = lineage(ledger, record.key_id)
     follows = any(each.key.id == before.key_id for each in line[1:])
-    return Publisher(
+    return PublishedBy(
         host=writer.name,
         key_id=record.key_id,
         before=before,
