@@ -103,10 +103,11 @@ def new(source: Path, record: Record) -> State:
     return read_tree(source)
 
 
-def check_either(lab: Lab, record: Record, room: Room, new: State, *, forward: bool) -> None:
+def check_either(lab: Lab, room: Room, new: State, *, forward: bool) -> bool:
     """TARGET is one of both states; going on or back leads to it, and leaves nothing else.
 
-    After that a plain restore works.
+    Returns:
+        Whether the other way was open, too.
     """
     found = read_tree(room.target)
     assert found in (room.before, new)
@@ -122,6 +123,7 @@ def check_either(lab: Lab, record: Record, room: Room, new: State, *, forward: b
             assert read_tree(room.target) == room.before
         assert read_tree(room.target) == room.before
     assert room.beside == []
+    return can_go_on and not no_way_back
 
 
 def sweep(call: Callable[[int], bool], *, step: int = 1) -> int:
@@ -130,6 +132,23 @@ def sweep(call: Callable[[int], bool], *, step: int = 1) -> int:
         if not call(at):
             return count
     raise AssertionError("no end")
+
+
+def sweep_both_ways(call: Callable[[int, bool], tuple[bool, bool]], *, step: int = 1) -> int:
+    """As `sweep`: with the way on, and where both ways were open once more with the way back."""
+    forks = 0
+
+    def each(at: int) -> bool:
+        nonlocal forks
+        goes_on, is_fork = call(at, True)
+        if is_fork:
+            forks += 1
+            call(at, False)
+        return goes_on
+
+    count = sweep(each, step=step)
+    assert 0 < forks < count
+    return count
 
 
 def failing(lab: Lab, record: Record, room: Room, fs: Fs) -> RestoreReport | VaultError:
@@ -141,19 +160,16 @@ def failing(lab: Lab, record: Record, room: Room, fs: Fs) -> RestoreReport | Vau
     return report
 
 
-@pytest.mark.parametrize("forward", [True, False], ids=["finalize", "undo"])
 def test_one_failing_call(
     lab: Lab,
     record: Record,
     make_room: Callable[[], Room],
     new: State,
     former: str,
-    *,
-    forward: bool,
 ) -> None:
     """The call fails once. Before the exchange: cleaned up, as before, attested as inconclusive."""
 
-    def once(at: int) -> bool:
+    def once(at: int, forward: bool) -> tuple[bool, bool]:  # noqa: FBT001 - see sweep_both_ways
         own = lab.with_store(lab.store.copy())
         room = make_room()
         fs = Faulty(at)
@@ -171,59 +187,52 @@ def test_one_failing_call(
             assert own.verdicts() == [
                 "passed" if outcome.outcome is RestoreOutcome.RECOVERED else "partial"
             ]
-        check_either(own, record, room, new, forward=forward)
+        is_fork = check_either(own, room, new, forward=forward)
         if at % 10 == 0:
             run(own, record, room)
             assert read_tree(room.target) == new
-        return fs.calls >= at
+        return fs.calls >= at, is_fork
 
-    assert sweep(once) > 60
+    assert sweep_both_ways(once) > 60
 
 
-@pytest.mark.parametrize("forward", [True, False], ids=["finalize", "undo"])
 def test_a_disk_that_dies(
     lab: Lab,
     record: Record,
     make_room: Callable[[], Room],
     new: State,
-    *,
-    forward: bool,
 ) -> None:
     """Every call from the n-th on fails, so nothing can be cleaned up; later it can."""
 
-    def dying(at: int) -> bool:
+    def dying(at: int, forward: bool) -> tuple[bool, bool]:  # noqa: FBT001 - see sweep_both_ways
         own = lab.with_store(lab.store.copy())
         room = make_room()
         fs = Faulty(at, how="from then on")
         failing(own, record, room, fs)
-        check_either(own, record, room, new, forward=forward)
-        return fs.calls >= at
+        return fs.calls >= at, check_either(own, room, new, forward=forward)
 
-    assert sweep(dying, step=3) > 20
+    assert sweep_both_ways(dying, step=3) > 20
 
 
-@pytest.mark.parametrize("forward", [True, False], ids=["finalize", "undo"])
 def test_killed(
     lab: Lab,
     record: Record,
     make_room: Callable[[], Room],
     new: State,
-    *,
-    forward: bool,
 ) -> None:
     """The process ends at the call; who comes after goes on, or back, and can restore."""
 
-    def killed(at: int) -> bool:
+    def killed(at: int, forward: bool) -> tuple[bool, bool]:  # noqa: FBT001 - see sweep_both_ways
         own = lab.with_store(lab.store.copy())
         room = make_room()
         struck = is_killed(lambda: run(own, record, room, Faulty(at, how="kill")))
         journal = unfinished(room.target, state=lab.host.state)
-        check_either(own, record, room, new, forward=forward)
+        is_fork = check_either(own, room, new, forward=forward)
         if forward and journal is not None and journal.state in {"proven", "exchanged"}:
             assert own.verdicts() == ["passed"]  # nobody else had attested it
-        return struck
+        return struck, is_fork
 
-    assert sweep(killed, step=2) > 30
+    assert sweep_both_ways(killed, step=2) > 30
 
 
 def test_no_space_at_any_write(
@@ -238,7 +247,7 @@ def test_no_space_at_any_write(
         outcome = failing(own, record, room, fs)
         if isinstance(outcome, VaultError):
             assert os.strerror(errno.ENOSPC) in str(outcome)
-        check_either(own, record, room, new, forward=True)
+        check_either(own, room, new, forward=True)
         return fs.calls >= at
 
     assert sweep(full) > 6

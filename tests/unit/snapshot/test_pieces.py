@@ -179,7 +179,7 @@ def test_buffers_serve_the_next_file(
     assert sorted(map(len, buffers)) == [0, *[SIZES.max + 4_096] * 3]
 
 
-@pytest.mark.parametrize("turn", range(20))
+@pytest.mark.parametrize("turn", range(10))
 def test_a_silent_stream_that_nobody_wants_any_more(reader: FileReader, turn: int) -> None:
     """It may be silent for hours, when the store has failed meanwhile; who waits is told."""
     source, sink = os.pipe()
