@@ -191,12 +191,12 @@ def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reaso
     often others came first. What the key wrote before stays, unless --distrust-from says that it
     is not to be believed.
     """
-    repository = invocation.open(afresh=True)
-    found = find_writer(repository.ledger, writer)
     invocation.warn(
-        f"if the key was stolen, first take away the store credentials of {found.name}:"
+        f"if the key was stolen, first take away the store credentials of {writer}:"
         " a thief who has them can append faster than this command"
     )
+    repository = invocation.open(afresh=True)
+    found = find_writer(repository.ledger, writer)
     lost = _Lost(invocation)
     record = revoke_writer(
         repository,

@@ -133,7 +133,7 @@ def _rows(
             record.seq,
             render.moment(own if copied else view.stored),
             record.type,
-            statement.signer_text(view.signer),
+            statement.signer_text(view.signers),
             statement.effect_text(view, cited, opened=opened),
             "; ".join(filter(None, _parts(view, cited, doomed.get(record.seq, 0), copied=copied))),
         )

@@ -18,6 +18,7 @@ from vault.repository.chronicle import (
     Chronicle,
     CitedEvidence,
     Effect,
+    SignedBy,
     StatementView,
     doomed_needs,
     later_about,
@@ -83,9 +84,7 @@ def _signed(repository: Repository, record: Record) -> Mapping[str, Any]:
 def _facts(
     view: StatementView, cited: CitedEvidence | None, signed: Mapping[str, Any], doomed: int | None
 ) -> dict[str, str]:
-    record, signer = view.record, view.signer
-    roles = f", role {' '.join(signer.roles)}" if signer.roles else ""
-    revoked = f", revoked or replaced at {signer.revoked}" if signer.revoked is not None else ""
+    record = view.record
     off = ", far from the store's time" if view.is_skewed else ""
     facts = {
         "statement": str(record.head),
@@ -93,8 +92,8 @@ def _facts(
         "outcome": statement.effect_text(view, cited, opened=True),
         "reason": record.reason,
         "what": statement.deed(record.body),
-        "signed by": f"{signer.name or 'a key that is not listed'}{roles}{revoked}",
-        "key": signer.key,
+        "signed by": "; ".join(map(_signer, view.signers)),
+        "key": " ".join(each.key for each in view.signers),
         "signed at": f"{_time(record)} by the signer's clock{off}",
         "stored at": f"{to_rfc3339(view.stored)} by the store's clock, at the latest",
         "tool": str(signed.get("tool", "")),
@@ -103,6 +102,12 @@ def _facts(
         "doomed": statement.doom_text(doomed),
     }
     return {name: text for name, text in facts.items() if text}
+
+
+def _signer(signer: SignedBy) -> str:
+    roles = f", role {' '.join(signer.roles)}" if signer.roles else ""
+    revoked = f", revoked or replaced at {signer.revoked}" if signer.revoked is not None else ""
+    return f"{signer.name or 'a key that is not listed'}{roles}{revoked}"
 
 
 def _time(record: Record) -> str:

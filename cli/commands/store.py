@@ -137,10 +137,20 @@ def iam(
     read_data: bool,
     extend: bool | None,
 ) -> None:
-    """Print least-privilege JSON for the bucket at URL."""
+    """Print least-privilege JSON for the bucket at URL.
+
+    Give every host credentials of its own: of a stolen key they are what you take away first, as
+    a thief near the store can append faster than 'vault key revoke'.
+    """
     bucket, prefix = parse_s3(url)
     if whole == (role is not None):
         raise ConfigError("give either --role or --bucket-policy")
+    if whole or role == AccessRole.WRITER:
+        render.message(
+            "",
+            "give every host credentials of its own: those of a stolen key are what you take away"
+            " first, then 'vault key revoke'",
+        )
     extends = Dialect(dialect) is not Dialect.CEPH if extend is None else extend
     if role is not None:
         policy = role_policy(AccessRole(role), bucket, prefix, read_data=read_data, extend=extends)

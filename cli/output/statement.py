@@ -110,9 +110,11 @@ def _with_reason(said: str, reason: str) -> str:
     return f"{said}: {reason}" if reason else said
 
 
-def signer_text(signer: SignedBy, *, digits: int = ID_DIGITS) -> str:
-    """The name of the host or key, and enough of its id to use in a command."""
-    return f"{signer.name or 'not listed'} {signer.key[:digits]}"
+def signer_text(signers: Sequence[SignedBy]) -> str:
+    """The name of the host or key, enough of its id to use in a command, how many signed too."""
+    first, *others = signers
+    more = f" and {render.plural(len(others), 'more key')}" if others else ""
+    return f"{first.name or 'not listed'} {first.key[:ID_DIGITS]}{more}"
 
 
 def effect_text(view: StatementView, cited: CitedEvidence | None, *, opened: bool) -> str:
@@ -189,12 +191,15 @@ def view_fields(view: StatementView, cited: CitedEvidence | None) -> dict[str, A
         "effect": view.effect.value,
         "reason": record.reason or None,
         "distrusted_by": record.distrusted_by,
-        "signer": {
-            "name": view.signer.name,
-            "key": view.signer.key,
-            "roles": list(view.signer.roles),
-            "revoked": view.signer.revoked,
-        },
+        "signers": [
+            {
+                "name": each.name,
+                "key": each.key,
+                "roles": list(each.roles),
+                "revoked": each.revoked,
+            }
+            for each in view.signers
+        ],
         "signed": to_rfc3339(record.time) if record.time is not None else None,
         "stored": to_rfc3339(view.stored),
         "datasets": list(view.datasets),

@@ -259,3 +259,24 @@ def test_another_key_than_before_is_told(
     assert f"the key of pair was rotated at {added['seq']}" in err
     before = json.loads(out)["restore"]["publisher"]["before"]
     assert (before["host"], before["key"], before["rotated_at"]) == ("pair", pair, added["seq"])
+
+
+# --- incidents ---
+
+
+def test_a_revocation_begins_with_the_credentials_of_the_store(
+    vault: Vault, repository: Path
+) -> None:
+    """In its first line, before anything is asked or opened."""
+    code, _, err = vault("key", "revoke", "first")
+    assert code == 0
+    assert "first take away the store credentials of first" in err.splitlines()[0]
+
+
+def test_a_hosts_credentials_are_its_own(vault: Vault, home: Path) -> None:
+    """Else they can't be taken away from one host alone; what is printed stays plain JSON."""
+    for role, told in (("writer", True), ("auditor", False)):
+        code, out, err = vault("store", "iam", "s3://bucket/prefix", "--role", role)
+        assert code == 0
+        assert json.loads(out)["Statement"]
+        assert ("credentials of its own" in err) is told

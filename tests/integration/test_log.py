@@ -48,7 +48,7 @@ def test_programs_get_one_object_a_statement(vault: Vault, told: Path) -> None:
     found = lines(out)
     assert [each["seq"] for each in found] == [1, 2, 4]
     assert found[1]["body"]["dataset"] == "data"
-    assert found[1]["signer"]["name"] == "first"
+    assert found[1]["signers"][0]["name"] == "first"
     assert found[2]["cites"]["borne_out"] is True
     assert [each["effect"] for each in found] == ["valid"] * 3
 

@@ -24,6 +24,7 @@ from vault.ledger.statements import (
     EventBody,
     HoldBody,
     PruneBody,
+    PublicKey,
     RootBody,
     SnapshotBody,
     StatementType,
@@ -60,7 +61,7 @@ class StatementView:
 
     record: Record
     effect: Effect
-    signer: SignedBy
+    signers: tuple[SignedBy, ...]  # the one that it counts for comes first
     stored: datetime  # by the store's clock
     is_skewed: bool  # its own time is far from the store's
     datasets: tuple[str, ...]  # those concerned, sorted; for an enrolment, those that match
@@ -75,6 +76,7 @@ class Chronicle:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._listed: dict[int, dict[str, PublicKey]] = {}  # keys by id, of a root by its object
         self._taken: dict[str, list[int]] = {}  # by dataset: seqs of its snapshots, void ones too
         for record in ledger.records:
             if isinstance(record.body, SnapshotBody):
@@ -86,11 +88,30 @@ class Chronicle:
         return StatementView(
             record=record,
             effect=_effect(record),
-            signer=signed_by(self._ledger, record),
+            signers=tuple(
+                self._signer(record, key_id)
+                for key_id in dict.fromkeys((record.key_id, *record.by))
+            ),
             stored=stored,
             is_skewed=record.time is not None and abs(record.time - stored) > MAX_CLAIM_SKEW,
             datasets=tuple(name for name in sorted(self._taken) if self._concerns(record, name)),
         )
+
+    def _signer(self, record: Record, key_id: str) -> SignedBy:
+        """As listed by the root that judged the statement, by the one it brings, or enrolled."""
+        roots = [self._ledger.authority_at(record.seq).body]
+        if isinstance(record.body, RootBody):
+            roots.append(record.body)
+        for root in roots:
+            if id(root) not in self._listed:
+                self._listed[id(root)] = _by_id(root)
+            listed = self._listed[id(root)].get(key_id)
+            if listed is not None:
+                return SignedBy(name=listed.name, key=key_id, roles=tuple(map(str, listed.roles)))
+        writer = self._ledger.writers.get(key_id)
+        if writer is None:
+            return SignedBy(name="", key=key_id, roles=())
+        return SignedBy(name=writer.name, key=key_id, roles=("writer",), revoked=writer.revoked)
 
     def choose(
         self,
@@ -177,19 +198,9 @@ def _effect(record: Record) -> Effect:
             return Effect.UNKNOWN
 
 
-def signed_by(ledger: Ledger, record: Record) -> SignedBy:
-    """The signer, as listed by the root that judged the statement, else by an enrolment."""
-    for listed in ledger.authority_at(record.seq).body.keys:
-        if VerifyKey.from_der(b64decode_strict(listed.public)).id == record.key_id:
-            return SignedBy(
-                name=listed.name, key=record.key_id, roles=tuple(map(str, listed.roles))
-            )
-    writer = ledger.writers.get(record.key_id)
-    if writer is not None:
-        return SignedBy(
-            name=writer.name, key=record.key_id, roles=("writer",), revoked=writer.revoked
-        )
-    return SignedBy(name="", key=record.key_id, roles=())
+def _by_id(root: RootBody) -> dict[str, PublicKey]:
+    """The keys of a root by their ids."""
+    return {VerifyKey.from_der(b64decode_strict(each.public)).id: each for each in root.keys}
 
 
 # --- what came of it ---

@@ -57,7 +57,9 @@ def test_who_signed_is_named_as_listed(lab: Lab) -> None:
     """Keys of the root by their name there, hosts by theirs, each with id and role."""
     ledger = lab.open().ledger
     told = Chronicle(ledger)
-    signers = [told.view(each).signer for each in ledger.records]
+    views = [told.view(each) for each in ledger.records]
+    assert all(len(view.signers) == 1 for view in views)
+    signers = [view.signers[0] for view in views]
     assert [(each.name, each.roles) for each in signers] == [
         ("root", ("root",)),
         ("enroller", ("enroller",)),
@@ -86,7 +88,7 @@ def test_a_statement_stands_as_later_ones_left_it(lab: Lab) -> None:
     effects = [told.view(each).effect for each in ledger.records]
     assert effects[2:] == [Effect.VALID, Effect.DISTRUSTED, Effect.DISTRUSTED, Effect.VALID]
     assert ledger.records[3].distrusted_by == 5
-    assert told.view(ledger.records[2]).signer.revoked == 5
+    assert told.view(ledger.records[2]).signers[0].revoked == 5
     assert [each.seq for each in later_about(ledger, ledger.records[3])] == [5]
     assert [each.seq for each in later_about(ledger, ledger.records[beat.seq])] == [5]
     assert later_about(ledger, ledger.records[2]) == []
