@@ -5,30 +5,24 @@ staging, read back from the disk, compared, and attested; only then does TARGET 
 step, and only then is the attestation recorded.
 """
 
-import array
 import contextlib
 import dataclasses
 import logging
 import os
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from vault.crypto.keyfiles import RecoveryKey
 from vault.errors import (
     ConfigError,
-    DigestMismatchError,
-    FormatError,
     IntegrityError,
-    MissingObjectError,
     VaultError,
 )
 from vault.format.content_root import commitment
-from vault.format.entry import Entry, hole_size, replace_entry
-from vault.format.tree import Flaws
+from vault.format.entry import Entry, replace_entry
 from vault.format.treefile import Spool
-from vault.ledger.statements import COUNTED, Counts, Verdict
+from vault.ledger.statements import Counts, Verdict
 from vault.machine import metadata
 from vault.machine.workers import Workers
 from vault.model import EntryType, replace_body
@@ -41,28 +35,24 @@ from vault.restore.attesting import Attester, ProofFailedError, proof_details
 from vault.restore.capabilities import Capabilities, probe
 from vault.restore.changed_since_proof import Stillness
 from vault.restore.damage import Course, look_for_damage
-from vault.restore.fetch import Fetcher, FetchPlan
-from vault.restore.included import NAMES, Selection, Wanted, nameable, select_entries
+from vault.restore.fetch import Fetcher
+from vault.restore.included import NAMES, Selection
 from vault.restore.journal import Journals, Local, Subject
 from vault.restore.promote import Promotion
 from vault.restore.prove import ProofReport, prove
+from vault.restore.restore_plan import RestorePlan
 from vault.restore.restore_report import (
-    BadEntriesError,
     RestoreOutcome,
     RestoreReport,
     RestoreRequest,
 )
 from vault.restore.stage import Stager, Staging
-from vault.restore.syscalls import MAX_PART, Fs, is_nameable
+from vault.restore.syscalls import Fs
 from vault.restore.target import (
-    Space,
     Target,
     TargetState,
-    check_space,
     new_id,
-    open_space,
 )
-from vault.storage.names import PACKS, is_pack
 
 ENOUGH_FILES = 1_000  # for a process of its own to be worth its start
 
@@ -112,20 +102,7 @@ class Run:
             )
             stack.callback(self._reader.close)
             self._stack = stack.pop_all()
-        self._plan = FetchPlan(self._reader)
-        self._directories = array.array("Q")  # places in the spool
-        self._empty = array.array("Q")
-        self._giants = array.array("Q")
-        self._vast = array.array("Q")  # those with a tree hash
-        self._others = array.array("Q")
-        self._kinds: set[EntryType] = set()
-        self._flaws = Flaws()
-        self._unnameable = 0
-        self._copied: dict[bytes, tuple[int, Entry]] = {}  # files restored at another path
-        self._size = 0
-        self._tally: Counter[str] = Counter()
-        self._selection: Selection | None = None
-        self._missing: Collection[str] = ()
+        self._plan = RestorePlan(repository, self._reader, self._spool, request, target)
 
     def __enter__(self) -> Self:
         return self
@@ -150,19 +127,20 @@ class Run:
                 self._reader,
                 self._wanted_entries(),
                 self._repository,
-                missing=self._missing,
+                missing=self._plan.missing,
             )
             raise
 
     def _wanted_entries(self) -> Iterator[Entry]:
-        if self._selection is not None:
+        if self._plan.selection is not None:
             for _, entry, _ in self._spool.places():
-                if self._selection.takes(entry):
+                if self._plan.selection.takes(entry):
                     yield entry
 
     def run(self, attester: Attester) -> RestoreReport:
         """Run the attempt: prepare, stage, prove, promote; each step only after the one before."""
-        selection = self._prepare()
+        self._tools.progress.stage("planning")
+        selection = self._plan.prepare()
         if self._tools.journals is None:
             return self._report(RestoreOutcome.PLANNED)
         with self._open_staging(self._tools.journals) as staging:
@@ -255,162 +233,12 @@ class Run:
             }
         return place
 
-    # --- before the target is touched ---
-
-    def _prepare(self) -> Selection:
-        """Plan the restore; check that every chunk is stored and that the target has room."""
-        self._tools.progress.stage("planning")
-        self._missing = missing = self._missing_packs()
-        self._reader.load_packs(missing=missing)
-        space = open_space(self._target)
-        try:
-            self._flaws = self._spool.sift(self._tree)
-            self._check_flaws()
-            self._selection = selection = select_entries(self._spool, self._wanted())
-            self._make_plan(selection, space)
-        except MissingObjectError as error:
-            raise self._explained(error, missing) from error
-        if selection.is_partial and space.inodes <= 1:
-            raise self._nothing_matches()
-        check_space(self._target, space)
-        return selection
-
-    def _tree(
-        self, flaws: Flaws, kept: Iterator[bool] | None
-    ) -> Iterator[tuple[Entry | None, bytes]]:
-        """Entries of the tree; counts wanted ones whose names are too long for the target."""
-        self._unnameable = 0
-        wanted = self._request.wanted
-        for entry, canonical in self._reader.tree(flaws, kept):
-            if entry is not None and not is_nameable(entry.path):
-                is_directory = entry.type is EntryType.DIRECTORY
-                self._unnameable += wanted is None or wanted(entry.path, is_directory)
-            yield entry, canonical
-
-    def _wanted(self) -> Wanted | None:
-        """The caller's selection, without entries whose names are too long for the target."""
-        if not self._unnameable:
-            return self._request.wanted
-        _log.warning(
-            "left out: %d names with a part of over %d bytes, which the target can't have;"
-            " 'vault cat' gives what is in such files",
-            self._unnameable,
-            MAX_PART,
-        )
-        return nameable(self._request.wanted)
-
-    def _check_flaws(self) -> None:
-        """Allow bad entries to be skipped only in a restore of a selection.
-
-        Raises:
-            BadEntriesError: The whole snapshot was asked for.
-            IntegrityError: The tree can't be read to its end, so that nothing in it is proven.
-        """
-        seq = self._request.record.seq
-        end = self._flaws.end
-        if end is not None:
-            raise DigestMismatchError(
-                f"the tree of snapshot {seq} can't be read to its end, so no restore of it can"
-                f" be proven; TARGET is as it was: {end.error}",
-                hint=f"'vault list' shows other snapshots; 'vault ls {seq}', 'vault cat' and"
-                " 'vault mount' give what lies before the damage",
-            ) from end.error
-        if self._flaws and self._request.wanted is None:
-            raise BadEntriesError(self._request.record, self._flaws)
-
-    def _nothing_matches(self) -> VaultError:
-        """Why nothing would be restored: no entry matches, or the matching entries are bad."""
-        seq, wanted = self._request.record.seq, self._request.wanted
-        if self._unnameable:
-            kind = FormatError if wanted is None else ConfigError  # a snapshot of nothing else
-            return kind(
-                f"nothing that is wanted of snapshot {seq} can have its name in the target",
-                expected=f"names of at most {MAX_PART} bytes",
-                hint="'vault cat' gives what is in such files",
-            )
-        assert wanted is not None
-        for path, bad in self._flaws.paths.items():
-            if wanted(path, False):
-                shown = os.fsdecode(path[:200])
-                return FormatError(
-                    f"{shown!r} of snapshot {seq} can't be restored: its entry {bad.text};"
-                    " TARGET is as it was",
-                    hint="'vault find' shows it in other snapshots",
-                )
-        return ConfigError(
-            f"nothing in snapshot {seq} matches what is to be included",
-            found=f"{self._flaws.count} entries that can't be read" if self._flaws else None,
-            hint="'vault ls' shows the paths, which patterns are relative to",
-        )
-
-    def _explained(self, error: VaultError, missing: Collection[str]) -> VaultError:
-        """The error to raise for a chunk that can't be found.
-
-        It names the missing packs, if there are any, else an unreadable pack, else it is `error`.
-        """
-        lost = sorted(self._reader.unreadable.keys() & set(missing))
-        if lost:
-            return MissingObjectError(
-                f"{len(lost)} of {len(self._reader.inventory.objects)} objects that snapshot"
-                f" {self._request.record.seq} needs are missing or cut short, and not all that"
-                " they held lies elsewhere",
-                found=lost[0],
-                hint="run 'vault verify' for all of them",
-            )
-        return next(iter(self._reader.unreadable.values()), error)
-
-    def _missing_packs(self) -> set[str]:
-        """Needed packs of which the store lists no version of the expected size."""
-        packs = (r for r in self._reader.inventory.objects if is_pack(r.name))
-        sizes = {ref.name: ref.size for ref in packs}
-        found = {
-            version.name
-            for version in self._repository.store.versions(PACKS)
-            if not version.marker and version.size == sizes.get(version.name)
-        }
-        return sizes.keys() - found
-
-    def _make_plan(self, selection: Selection, space: Space) -> None:
-        """Sort entries into directories, content and the rest; add up the space they need."""
-        for place, entry, _ in self._spool.places():
-            if not selection.takes(entry):
-                if entry.path in selection.files:
-                    self._copied[entry.path] = (place, entry)
-                continue
-            self._kinds.add(entry.type)
-            self._tally.update((COUNTED[entry.type],))
-            if entry.type is EntryType.DIRECTORY:
-                self._directories.append(place)
-                space.add(0, directory=True)
-            elif entry.type is EntryType.FILE:
-                self._plan_file(place, entry, space)
-            elif selection.files.get(entry.link or b"") == entry.path:
-                self._plan_file(*self._copied[entry.link or b""], space)
-            else:
-                self._others.append(place)
-                if entry.type is not EntryType.HARD_LINK:
-                    space.add(0)
-        self._plan.end()
-
-    def _plan_file(self, place: int, entry: Entry, space: Space) -> None:
-        self._tally["size"] += entry.size
-        if entry.tree_hash is not None:
-            self._vast.append(place)
-        data = entry.size - hole_size(entry)
-        space.add(data)
-        self._size += data
-        if entry.chunk_list is not None or entry.hole_list is not None:
-            self._plan.check(entry)
-            self._giants.append(place)
-        elif data:
-            self._plan.add(place, entry)
-        else:
-            self._empty.append(place)
-
     def _check_capabilities(self, capabilities: Capabilities) -> None:
         """Refuse a file system that can't hold the tree's links."""
         needed = {EntryType.SYMLINK: "symlinks", EntryType.HARD_LINK: "hard links"}
-        missing = {needed[kind] for kind in self._kinds & needed.keys()} & capabilities.cannot_hold
+        missing = {
+            needed[kind] for kind in self._plan.kinds & needed.keys()
+        } & capabilities.cannot_hold
         if missing:
             raise ConfigError(
                 "the target's file system can't hold this snapshot",
@@ -427,20 +255,20 @@ class Run:
     ) -> dict[str, int]:
         """Build the tree; returns attributes and objects that were left out, with their counts."""
         self._tools.progress.stage("restoring")
-        self._tools.progress.expect(files=self._files, size=self._size)
+        self._tools.progress.expect(files=self._files, size=self._plan.size)
         drop = self._request.drop_privileges
         stager = Stager(staging.fd, self._tools.fs, drop_privileges=drop)
-        if self._unnameable:
-            stager.add_left_out({NAMES: self._unnameable})
+        if self._plan.unnameable:
+            stager.add_left_out({NAMES: self._plan.unnameable})
         try:
-            for place in self._directories:
+            for place in self._plan.directories:
                 stager.mkdir(self._spool.at(place).path)
-            renamed = {path: selection.files[path] for path in self._copied}
-            for entry in map(self._spool.at, self._empty):
+            renamed = {path: selection.files[path] for path in self._plan.copied}
+            for entry in map(self._spool.at, self._plan.empty):
                 fd = stager.create_file(renamed.get(entry.path, entry.path))
                 stager.finish_file(fd, entry)
             Fetcher(
-                self._plan,
+                self._plan.fetch,
                 self._spool,
                 stager,
                 renamed=renamed,
@@ -448,11 +276,11 @@ class Run:
                 processes=self._processes,
                 progress=self._tools.progress,
             ).run()
-            for place in self._giants:
+            for place in self._plan.giants:
                 self._stage_giant(stager, place, renamed)
-            for place in self._others:
+            for place in self._plan.others:
                 stager.make(self._as_restored(self._spool.at(place), selection))
-            stager.finish_directories(map(self._spool.at, self._directories))
+            stager.finish_directories(map(self._spool.at, self._plan.directories))
         finally:
             stager.close()
         return stager.left_out
@@ -462,7 +290,7 @@ class Run:
         entry = self._spool.at(place)
         path = renamed.get(entry.path, entry.path)
         stager.close_file(stager.create_file(path))
-        for plan in self._plan.parts(place, entry):
+        for plan in self._plan.fetch.parts(place, entry):
             Fetcher(
                 plan,
                 self._spool,
@@ -476,7 +304,7 @@ class Run:
 
     def _path(self, entry: Entry, selection: Selection) -> bytes:
         """Where a file is restored: at another name if its own was not asked for."""
-        return selection.files[entry.path] if entry.path in self._copied else entry.path
+        return selection.files[entry.path] if entry.path in self._plan.copied else entry.path
 
     def _as_restored(self, entry: Entry, selection: Selection) -> Entry:
         """The entry at its path, where a hard link lost its file to ``--include``."""
@@ -484,7 +312,7 @@ class Run:
         if entry.type is not EntryType.HARD_LINK or first is None:
             return entry
         if first == entry.path:
-            return replace_entry(self._copied[entry.link or b""][1], path=entry.path)
+            return replace_entry(self._plan.copied[entry.link or b""][1], path=entry.path)
         return replace_entry(entry, link=first)
 
     # --- proof ---
@@ -502,7 +330,7 @@ class Run:
             ProofFailedError: The disk differs from the signed tree.
         """
         self._tools.progress.stage("proving")
-        self._tools.progress.expect(files=self._files, size=self._size)
+        self._tools.progress.expect(files=self._files, size=self._plan.size)
         proof = prove(
             staging.fd,
             self._expected(selection),
@@ -512,7 +340,7 @@ class Run:
             fs=self._tools.fs,
             progress=self._tools.progress,
             processes=self._processes,
-            vast={self._path(entry, selection) for entry in map(self._spool.at, self._vast)},
+            vast={self._path(entry, selection) for entry in map(self._spool.at, self._plan.vast)},
             still=still,
         )
         if proof.verdict is Verdict.FAILED:
@@ -522,7 +350,7 @@ class Run:
     @property
     def _files(self) -> int:
         """Number of files with content."""
-        return len(self._plan.places) + len(self._giants)
+        return len(self._plan.fetch.places) + len(self._plan.giants)
 
     @property
     def _processes(self) -> int:
@@ -547,10 +375,10 @@ class Run:
         """Counts and digests for the attestation; it contains no file names."""
         details: dict[str, Any] = {
             "files": self._files,
-            "size": self._size,
+            "size": self._plan.size,
             "left_out": left_out,
             "findings": len(self._repository.findings),
-            **({"stepped_over": self._flaws.count} if self._flaws else {}),
+            **({"stepped_over": self._plan.flaws.count} if self._plan.flaws else {}),
         }
         if proof is None:
             return {**details, "proof": "none"}
@@ -566,7 +394,7 @@ class Run:
             return RestoreOutcome.UNPROVEN
         if proof.verdict is Verdict.PASSED:
             return RestoreOutcome.RECOVERED
-        if self._flaws or left_out.keys() - {metadata.OWNER}:
+        if self._plan.flaws or left_out.keys() - {metadata.OWNER}:
             return RestoreOutcome.PARTIAL
         if left_out:
             return RestoreOutcome.WITHOUT_OWNERS
@@ -578,11 +406,11 @@ class Run:
         return RestoreReport(
             outcome=outcome,
             target=Path(os.fsdecode(self._target.path)),
-            counts=replace_body(Counts(), **self._tally),
+            counts=replace_body(Counts(), **self._plan.tally),
             files=self._files,
-            size=self._size,
+            size=self._plan.size,
             bad_packs=tuple(sorted(self._reader.replaced)),
-            flaws=self._flaws,
+            flaws=self._plan.flaws,
             **details,
         )
 
