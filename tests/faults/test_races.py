@@ -106,7 +106,8 @@ _WRITER = """
 import sys
 from pathlib import Path
 from vault.crypto.keyfiles import load_writer
-from vault.model import Digest, utc_now
+from vault.clock import utc_now
+from vault.model import Digest
 from vault.repository.repository import Repository
 from vault.snapshot import SnapshotRequest, take_snapshot
 from vault.storage.local import LocalStore

@@ -460,7 +460,7 @@ def test_a_target_that_changed_meanwhile_is_not_replaced(
 
     with pytest.raises(ConfigError, match="changed"):
         restore()
-    assert read(target) == {"theirs": "theirs"}
+    assert read(target) == {"theirs": b"theirs"}
     assert beside(target) == []
 
 
