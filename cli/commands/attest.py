@@ -26,7 +26,7 @@ def attest() -> None:
 def push(invocation: Invocation, file: Path) -> None:
     """Record the attestation in FILE in the ledger. Needs recovery.key.
 
-    For restores from a store that could not be written. FILE stays.
+    For a restore whose store could not be written at the time. FILE is kept.
     """
     data = _read(file)
     repository = invocation.open(afresh=True)

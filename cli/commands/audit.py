@@ -74,8 +74,8 @@ def audit(
     """Check the whole repository: chain, signatures, bytes, locks, hidden versions.
 
     Changes nothing and needs no key, only the pinned root: from a key file, or
-    --trust 0:DIGEST. Only snapshots that are still to be kept, or held, are owed;
-    their packs are read as far as --read-data says, everything else always. Exit 4:
+    --trust 0:DIGEST. It checks the needs of snapshots that are still to be kept, or held. It
+    reads as much of their packs as --read-data says, and always everything else. Exit 4:
     something is missing, wrong or was planted; 5: a lock ends too early or is too weak;
     13: the store refuses to show something. "passed" says how much of the packs was read.
     """

@@ -35,7 +35,7 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
     match the whole path, as in 'vault ls', else the name. Snapshots that are no longer
     to be kept are left out. Exit 2: nothing matches; 3: entries that break a rule
     were stepped over; 4: a snapshot is damaged, and was not searched to its end; 13: the store
-    did not give one, 12: this key does not open it. Each is reported, and the others are searched.
+    did not give one; 12: this key does not open one. Each is reported, and the others are searched.
     Needs recovery.key.
     """
     matches = path_matcher(os.fsencode(pattern))

@@ -25,19 +25,21 @@ _HEADINGS = ("action", "version", "of", "object")
 
 
 @click.command()
-@click.option("--execute", "is_execution", is_flag=True, help="Do it; else it is only shown.")
+@click.option(
+    "--execute", "is_execution", is_flag=True, help="Do it; without this it is only shown."
+)
 @click.option("--no-key", is_flag=True, help="Don't use recovery.key; record nothing.")
 @pass_invocation
 def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
     """Show, and with --execute remove, what hides needed objects from plain reads.
 
-    Delete markers and junk versions over needed objects, and junk beside statements of
-    the ledger, are removed where no lock keeps them; else the right bytes are stored
-    again on top, with the lock they have. Never removed: what an inventory names, and
-    bytes that are needed. With recovery.key what was done is attested in the ledger.
-    vault itself never needs this: it reads the signed versions. Lost is said of what the store
-    answered twice that it does not have. Exit 4: something is in the way, stays hidden, is lost,
-    or is left that 'vault audit' calls an error; 13: the store refused to show something.
+    It removes delete markers and junk versions over needed objects, and junk beside statements
+    of the ledger. If a lock keeps one of them, it stores the right bytes again on top, with
+    their lock. It never removes a version that an inventory names, or bytes that are needed. With
+    recovery.key the result is attested in the ledger. vault itself never needs this, as it
+    reads the signed versions. An object is called lost if the store answered twice that it is not
+    there. Exit 4: something is in the way, stays hidden, is lost, or is left although 'vault
+    audit' calls it an error; 13: the store refused to show something.
     """
     repository = invocation.open(afresh=True)
     started = invocation.clock()

@@ -23,8 +23,8 @@ def index() -> None:
 def rebuild(invocation: Invocation, *, from_packs: bool) -> None:
     """Make the chunk map anew from the repository's index objects.
 
-    With --from-packs nothing but the packs is needed; the next snapshot on this
-    host then writes index objects for them.
+    With --from-packs the packs alone are enough; the next snapshot on this host then writes
+    index objects for them.
     """
     repository = invocation.open(afresh=True)
     recovery = invocation.recovery_key(repository) if from_packs else None

@@ -58,10 +58,10 @@ def log(
 ) -> None:
     """List the statements of the ledger, from SEQ on: who did what, when, how it ended.
 
-    Needs no key. The time is the store's, or in a copied store the signers' own. What a
-    restore, drill, verification or prune plan cites is opened and compared with it, of the newest
-    200 listed. A void statement has no effect; a distrusted one had some, until a later one took
-    it back. 'vault show SEQ' shows all of one.
+    Needs no key. The time is the store's, or in a copied store the signers' own. The evidence of
+    restores, drills, verifications and prune plans is opened and compared with them, for the
+    newest 200 listed. A void statement has no effect; a distrusted one had one, until a later
+    statement took it back. 'vault show SEQ' shows all of one.
     """
     repository = invocation.open()
     now = invocation.clock()

@@ -36,9 +36,9 @@ _SHOWN = 20  # later statements
 def show(invocation: Invocation, *, seq: int) -> int:
     """Show all of the statement SEQ of the ledger: 'vault log' and warnings name numbers.
 
-    Needs no key. Says what it amounts to, whose key signed it, both clocks' times, what was signed
-    word by word, what it cites as opened and checked, and which later statements are about it.
-    Exit 4: what it cites is missing, or says something else.
+    Needs no key. Shows its effect, the key that signed it, the times of both clocks, the signed
+    text, the evidence that it cites, opened and checked, and later statements about it. Exit 4:
+    the evidence is missing, or says something else.
     """
     repository = invocation.open()
     record = statement_at(repository.ledger, seq)

@@ -48,7 +48,9 @@ _STRICT = {"changed", "attributes"}  # problems that --strict makes an exit code
 
 @click.command()
 @click.argument("paths", metavar="[PATH... | -- COMMAND...]", nargs=-1)
-@click.option("--name", "dataset", metavar="DATASET", required=True, help="What it is called.")
+@click.option(
+    "--name", "dataset", metavar="DATASET", required=True, help="The dataset that it belongs to."
+)
 @source_options
 @click.option(
     "--retain",

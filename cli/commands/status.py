@@ -68,10 +68,10 @@ EXITS = {
 def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedelta | None) -> int:
     """Show how every dataset stands: newest snapshot, last proof.
 
-    Needs no key. Verified and restored (or drilled) are about the newest complete snapshot, or name
-    the one they are about. A failure stays until the same snapshot passes; what only looked at a
-    part replaces no whole check. Warns of incomplete snapshots, of what should not be in the
-    ledger, of events whose attestation does not bear them out, and while recovery.key or root.key
+    Needs no key. The columns verified and restored (or drilled) are about the newest complete
+    snapshot, or name an older one. A failure stays until the same snapshot passes; a check of a
+    part does not replace a whole one. Warns of incomplete snapshots, of what should not be in the
+    ledger, of events that their attestation does not support, and while recovery.key or root.key
     lie beside writer.key. With --locks, exit 5: a lock ends before a snapshot that needs it does.
     With --check, the gravest of 4: a check of a newest snapshot failed; 5; 6: one is older than
     --max-age, or there is none; 3: the newest is incomplete.

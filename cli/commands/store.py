@@ -36,7 +36,7 @@ def store() -> None:
 def check(invocation: Invocation, *, url: str, lock: str) -> int:
     """Try out what the vault needs of the bucket at URL, on objects locked for a minute.
 
-    Nothing that is there is touched; small objects are left under probe/. Exit 5: the
+    Existing objects are not touched; small objects are left under probe/. Exit 5: the
     store can't keep what a repository of that lock mode promises; 13: these credentials may
     not try all of it.
     """
@@ -101,16 +101,18 @@ def check(invocation: Invocation, *, url: str, lock: str) -> int:
     type=click.Choice([dialect.value for dialect in Dialect]),
     default=Dialect.AWS.value,
     show_default=True,
-    help="Whose policy language.",
+    help="The server whose policy language to use.",
 )
 @click.option(
     "--principal",
     "principals",
     metavar="ROLE=ARN",
     multiple=True,
-    help="With --bucket-policy: who holds a role. Repeatable.",
+    help="With --bucket-policy: a user who holds a role. Repeatable.",
 )
-@click.option("--administrator", metavar="ARN", default="", help="Who may change the bucket.")
+@click.option(
+    "--administrator", metavar="ARN", default="", help="The user who may change the bucket."
+)
 @click.option(
     "--lock",
     type=click.Choice([mode.value for mode in LockMode]),
