@@ -33,7 +33,7 @@ def cat(invocation: Invocation, *, spec: str, path: str) -> int:
     if not wanted:
         raise click.UsageError("PATH is missing: which file?")
     repository = invocation.open()
-    record = select_snapshot(repository.ledger, spec)
+    record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
     recovery = invocation.recovery_key(repository)
     with looking.view(invocation, repository, recovery, record) as view:
         entry = _file(view, wanted)

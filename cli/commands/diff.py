@@ -35,7 +35,9 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
     (exit 4). Needs recovery.key.
     """
     repository = invocation.open()
-    records = [select_snapshot(repository.ledger, spec) for spec in (old, new)]
+    records = [
+        select_snapshot(repository.ledger, spec, beyond=repository.beyond) for spec in (old, new)
+    ]
     recovery = invocation.recovery_key(repository)
     with (
         looking.view(invocation, repository, recovery, records[0]) as before,

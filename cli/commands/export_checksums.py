@@ -31,7 +31,7 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
     before the damage is printed.
     """
     repository = invocation.open(afresh=True)
-    record = select_snapshot(repository.ledger, spec)
+    record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
     recovery = invocation.recovery_key(repository)
     with looking.view(invocation, repository, recovery, record) as view:
         vast = _Vast()

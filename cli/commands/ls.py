@@ -32,7 +32,7 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
     """
     spec, wanted = looking.snapshot_and_path(spec, path)
     repository = invocation.open()
-    record = select_snapshot(repository.ledger, spec)
+    record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
     recovery = invocation.recovery_key(repository)
     with looking.view(invocation, repository, recovery, record) as view:
         number = looking.number_at(view, wanted)

@@ -30,7 +30,7 @@ def mount(invocation: Invocation, *, spec: str, directory: Path, allow_other: bo
     load_fuse()
     check_mount_point(directory)
     repository = invocation.open()
-    record = select_snapshot(repository.ledger, spec)
+    record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
     recovery = invocation.recovery_key(repository)
     with View(repository, recovery, record, scratch=invocation.scratch, random_access=True) as view:
         code = report_flaws(invocation, record.seq, view.flaws)

@@ -125,7 +125,7 @@ def restore(
     spec, target = _exactly(arguments, 2, "SNAPSHOT and TARGET")
     repository = invocation.open(afresh=True)
     request = RestoreRequest(
-        record=select_snapshot(repository.ledger, spec),
+        record=select_snapshot(repository.ledger, spec, beyond=repository.beyond),
         target=Path(target),
         tool=TOOL,
         verify=verify,

@@ -41,7 +41,7 @@ def stats(invocation: Invocation, *, spec: str | None) -> int:
     """
     repository = invocation.open()
     if spec is not None:
-        record = select_snapshot(repository.ledger, spec)
+        record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
         groups = {snapshot_body(record).dataset: [record]}
     else:
         records = owed(repository.ledger, repository.ledger.snapshots(), invocation.clock())

@@ -74,7 +74,7 @@ def verify(
     """
     repository = invocation.open(afresh=True)
     records = (
-        [select_snapshot(repository.ledger, spec)]
+        [select_snapshot(repository.ledger, spec, beyond=repository.beyond)]
         if spec
         else owed(repository.ledger, repository.ledger.snapshots(), invocation.clock())
     )

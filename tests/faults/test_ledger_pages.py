@@ -2,18 +2,25 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.lab import Lab, MakeRepository
+from tests.support.lab import Clock, Lab, MakeRepository
 from vault.clock import from_rfc3339
-from vault.errors import RollbackError
+from vault.crypto.keys import SigningKey
 from vault.ledger import pages
+from vault.ledger.chain import Ledger
 from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
-from vault.ledger.statements import EventBody, HeartbeatBody
+from vault.ledger.statements import EventBody, HeartbeatBody, PolicyBody
 from vault.model import Digest
+from vault.repository import history, ledgerobjects
 from vault.repository.log import Draft
+from vault.storage.base import ObjectVersion
+from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name, page_name
 
@@ -130,67 +137,130 @@ def test_a_page_cut_short_or_of_another_place_is_not_used(lab: Lab) -> None:
         assert lab.open().head == expected
 
 
-@pytest.mark.parametrize("planted_first", [False, True])
-def test_a_forked_page_of_a_thief_is_not_believed(lab: Lab, *, planted_first: bool) -> None:
-    """A thief with a writer key signs another history, page and all, and plants it.
-
-    Even where the real one is not that long yet: nobody but the thief builds on his.
-    """
-    thief = lab.enrol("thief")
+def _fork(lab: Lab, signer: SigningKey) -> list[bytes]:
+    """Another history from statement 3 on, one longer than a page."""
     fork = lab.open()
     envelopes = [record.envelope for record in fork.ledger.records]
-    about = Digest.of(fork.id)
     while len(envelopes) <= LENGTH:
         payload = build_statement(
-            type="heartbeat",
+            type="policy",
             repository=fork.ledger.repository_id,
             seq=len(envelopes),
             prev=fork.head,
             time=lab.clock(),
             tool="thief",
-            subject=[("repository", about)],
-            body=HeartbeatBody(note="nothing else happened"),
-            by=[thief.key.signing.public.id],
+            subject=[("repository", Digest.of(fork.id))],
+            body=PolicyBody(sha256="ab" * 32, reason="nothing else happened"),
+            by=[signer.public.id],
         )
-        envelopes.append(seal_envelope(payload, [thief.key.signing]))
+        envelopes.append(seal_envelope(payload, [signer]))
         fork.ledger.link(envelopes[-1], version="planted", modified=lab.clock())
+    return envelopes
 
-    def plant() -> None:
-        for name, data in (
-            (page_name(0), pages.encode_page(envelopes[:LENGTH])),
-            (ledger_name(LENGTH - 1), envelopes[LENGTH - 1]),
-            (ledger_name(LENGTH), envelopes[LENGTH]),
-        ):
-            lab.store.put(name, data, sha256=Digest.of(data))
 
-    if planted_first:
-        plant()
-        with pytest.raises(RollbackError):  # as without pages: a known key signed beyond a gap
-            lab.open()
-        return
+ROLES = ["host", "root", "enroller", "policy", "pruner", "restorer"]
+
+
+def _key_of(lab: Lab, role: str) -> SigningKey:
+    if role == "host":
+        return lab.enrol("thief").key.signing
+    return lab.recovery.restorer if role == "restorer" else getattr(lab.root_key, role)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_forked_page_is_not_believed_whoever_signed_it(lab: Lab, role: str) -> None:
+    """A thief with any single key signs another history, page and all, and plants it first."""
+    signer = _key_of(lab, role)
+    envelopes = _fork(lab, signer)
+    data = pages.encode_page(envelopes[:LENGTH])
+    lab.store.put(page_name(0), data, sha256=Digest.of(data))
     _beat(lab, LENGTH)
-    plant()
+    _vouch(lab)
     real = lab.open()
-    digests = {parse_envelope(envelope).digest for envelope in envelopes[3:]}
-    assert not digests & {record.digest for record in real.ledger.records}
+    assert not {parse_envelope(each).digest for each in envelopes[-LENGTH // 2 :]} & {
+        record.digest for record in real.ledger.records
+    }
+    assert real.ledger.policy() is None
+    lab.store.put(ledger_name(LENGTH), envelopes[LENGTH], sha256=Digest.of(envelopes[LENGTH]))
+    assert lab.open().head == real.head
 
 
-def test_pages_wait_for_a_second_key(lab: Lab) -> None:
-    """Until somebody else signs after them, the statements themselves are read."""
-    _beat(lab, 3 * LENGTH)
-    assert _requests(lab)["get"] > 3 * LENGTH
-    _vouch(lab)
-    assert _requests(lab)["get"] < 3 * LENGTH
-
-
-def test_a_page_that_is_too_young_does_not_spoil_the_others(lab: Lab) -> None:
-    """What follows the page before it vouches for that one."""
-    _beat(lab, 3 * LENGTH)
-    _vouch(lab)
+def test_a_line_stands_for_an_object_only_by_its_md5(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: where the list's ETags are ignored, the fork in the page is taken."""
+    envelopes = _fork(lab, lab.enrol("thief").key.signing)
+    data = pages.encode_page(envelopes[:LENGTH])
+    lab.store.put(page_name(0), data, sha256=Digest.of(data))
     _beat(lab, LENGTH)
-    asked = _requests(lab)["get"]
-    assert asked < 4 * LENGTH
-    assert lab.open().head.seq == 4 * LENGTH + 2
+    forked = parse_envelope(envelopes[4]).digest
+
+    def taken() -> set[Digest]:
+        lines = ledgerobjects.PageLines(lab.store)
+        read = history.StoredLedger(lab.store, Ledger(lab.root), lines=lines)
+        read.refresh()
+        return {record.digest for record in read.ledger.records}
+
+    assert forked not in taken()
+    monkeypatch.setattr(history, "stands_for", lambda *_: True)
+    assert forked in taken()
+    assert forked not in {record.digest for record in lab.open().ledger.records}, "it ends in a gap"
+
+
+def test_two_statements_of_one_md5_fool_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page shows the one, the object is the other: what follows does not chain, and tells."""
+    thief = lab.enrol("thief").key.signing
+    envelopes = _fork(lab, thief)
+    twin = envelopes[4]  # signed by the thief, and never stored
+    _beat(lab, 2 * LENGTH)
+    _vouch(lab)
+    expected = lab.open().head
+    name, version = _page(lab, 0)
+    lines = lab.store.get(name, version).split(b"\n")
+    lines[4] = twin
+    lab.store.corrupt(name, version, b"\n".join(lines))
+    real = ledgerobjects.stands_for
+    monkeypatch.setattr(
+        history, "stands_for", lambda line, listed: line == twin or real(line, listed)
+    )
+    assert lab.open().head == expected
+
+
+@pytest.mark.parametrize("etag", ["", "9e107d9d372bb6826bd81d3542a419d6", "9e107d9d-2"])
+def test_where_etags_are_no_md5_the_objects_are_read(lab: Lab, etag: str) -> None:
+    """As under a key of the service: pages cost a little, and are of no use."""
+    _beat(lab, 2 * LENGTH)
+    expected = lab.open().head
+
+    class Encrypted:
+        """The store, whose list has other ETags."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(lab.store, name)
+
+        def versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
+            for each in lab.store.versions(prefix, after=after):
+                yield dataclasses.replace(each, etag=etag)
+
+    store: Any = Encrypted()
+    assert lab.with_store(store).open().head == expected
+
+
+def test_a_directory_writes_and_reads_no_pages(
+    make_repository: MakeRepository, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its list has no MD5, and its files are near."""
+    monkeypatch.setattr(pages, "PAGE_LENGTH", LENGTH)
+    lab = make_repository("none", store=LocalStore.create(tmp_path / "directory", clock=clock))
+    _beat(lab, 2 * LENGTH)
+    assert list(lab.store.versions("ledger-page/")) == []
+    assert lab.open().head.seq > LENGTH
+
+
+def test_a_page_needs_nobody_to_vouch_for_it(lab: Lab) -> None:
+    """One host's own statements are read by page, too."""
+    _beat(lab, 3 * LENGTH)
+    assert _requests(lab)["get"] < 2 * LENGTH
 
 
 # --- times ---

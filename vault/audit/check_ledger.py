@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from vault.audit.claims import check_modes, check_times
 from vault.clock import check_skew
 from vault.custody.findings import Findings
-from vault.custody.needs import when
 from vault.errors import ConfigError, RollbackError, StorageError, StorageUnavailableError
 from vault.ledger.envelope import Head
-from vault.ledger.records import Record, Status
+from vault.ledger.records import Record
 from vault.ledger.trust import check_floor
 from vault.model import Code
 from vault.repository.repository import Repository
@@ -20,9 +19,8 @@ def check_ledger(
 ) -> None:
     """Report void statements, heads that are missing, and clocks that differ."""
     ledger = repository.ledger
-    for record in ledger.records:
-        if record.status is not Status.VALID:
-            _add_statement(record, findings)
+    for each in ledger.findings:
+        findings.add(Code(each.code), each.subject, each.problem, found=each.found)
     check_times(ledger, findings)
     check_modes(ledger, owed, findings)
     for claim in ledger.overclaims():
@@ -59,14 +57,3 @@ def _check_store(store: ObjectStore, findings: Findings) -> None:
         return
     for hazard in hazards:
         findings.add(Code.BUCKET_RULE, store.url, hazard)
-
-
-def _add_statement(record: Record, findings: Findings) -> None:
-    void = record.status is Status.VOID
-    code = Code.VOID if record.distrusted_by is None else Code.DISTRUSTED
-    findings.add(
-        code if void else Code.NOT_UNDERSTOOD,
-        f"ledger {record.seq}",
-        f"{record.type} statement is void: {record.reason}" if void else record.reason,
-        found=f"key {record.key_id} at {when(record.modified)}",
-    )

@@ -31,7 +31,7 @@ from vault.ledger.envelope import parse_envelope
 from vault.machine.workers import Workers, in_order
 from vault.model import Digest, ObjectRef
 from vault.repository.datasets import owed
-from vault.repository.history import MAX_ENVELOPE
+from vault.repository.ledgerobjects import MAX_ENVELOPE
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion

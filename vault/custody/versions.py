@@ -29,7 +29,7 @@ from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Envelope, Statement, parse_envelope, parse_statement
 from vault.ledger.statements import RootBody, StatementType
 from vault.model import Digest
-from vault.repository.history import MAX_ENVELOPE, may_be_statement
+from vault.repository.ledgerobjects import MAX_ENVELOPE, may_be_statement
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectStore, ObjectVersion
@@ -265,11 +265,15 @@ class Inspector:
 
     def _is_page(self, number: int, data: bytes) -> bool:
         """Whether these are the statements of that page, as the chain has them."""
+        lines = pages.split_page(data)
+        start = number * pages.PAGE_LENGTH
         try:
-            paged = pages.parse_page(data, number)
+            return lines is not None and all(
+                parse_envelope(line).digest == self._ledger.digest_at(seq)
+                for seq, line in enumerate(lines, start)
+            )
         except IntegrityError:
             return False
-        return all(item.digest == self._ledger.digest_at(item.statement.seq) for item in paged)
 
     def _judge_page(self, number: int, version: ObjectVersion) -> Judged:
         if version.marker:

@@ -20,6 +20,7 @@ from vault.ledger.keyring import Keyring
 from vault.ledger.kinds import KINDS, parse_body, parse_writer_key
 from vault.ledger.linking import UPGRADE, Candidate, Position, check_link, find_signed
 from vault.ledger.records import Record, Status, WriterInfo
+from vault.ledger.remarks import remarks
 from vault.ledger.statements import (
     ATTESTED,
     MAX_RANGES,
@@ -33,7 +34,7 @@ from vault.ledger.statements import (
     WriterBody,
 )
 from vault.ledger.times import Times
-from vault.model import FORMAT_VERSION, Body, Code, Digest, Finding, Severity, body_to_json
+from vault.model import FORMAT_VERSION, Body, Digest, Finding, body_to_json
 
 _GOVERNING: Final = {StatementType.ROOT, StatementType.WRITER}  # can always be appended
 
@@ -48,7 +49,7 @@ class Ledger:
 
     def __init__(self, root_digest: Digest | None) -> None:
         self.records: list[Record] = []
-        self.findings: list[Finding] = []
+        self.left_beyond: Mapping[str, int] = {}  # statements of distrusted keys beyond a hole
         self._root_digest = root_digest
         self._repository_id = ""
         self._keyring = Keyring()
@@ -203,8 +204,6 @@ class Ledger:
         self._times.add(record)
         if record.status is Status.VALID:
             self._take_effect(record)
-        else:
-            self._report(record)
 
     def require_role(self, key_ids: str | Collection[str], type: str, body: Body) -> None:  # noqa: A002  # the word of docs/format.md 2.3
         """Pass if a statement of that type and body, signed by these keys, would count now.
@@ -231,9 +230,24 @@ class Ledger:
 
         Where it does not link, something before it was taken away, or a key was stolen.
         """
-        return find_signed(envelope, seq, self._repository_id, self._keyring)
+        return find_signed(envelope, seq, self._repository_id, self.keys)
+
+    def distrusted_signer(self, envelope: bytes, seq: int) -> str | None:
+        """The distrusted key that signed an envelope as number ``seq`` of this ledger, if any."""
+        keys = {
+            key_id: writer.key
+            for key_id, writer in self.writers.items()
+            if writer.distrust_from is not None
+        }
+        found = find_signed(envelope, seq, self._repository_id, keys) if keys else None
+        return found.signers[0] if found is not None else None
 
     # --- questions ---
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What there is to say of statements that do not count, by seq."""
+        return list(remarks(self.records, self.writers, self.left_beyond))
 
     def valid(self, *types: str) -> Iterator[Record]:
         """Records that count, of these types (all if none is given), by seq."""
@@ -383,24 +397,6 @@ class Ledger:
                     reason=f"its writer is distrusted by statement {by}",
                     distrusted_by=by,
                 )
-                self._report(self.records[seq])
-
-    def _report(self, record: Record) -> None:
-        known = record.status is Status.VOID
-        void = Code.VOID if record.distrusted_by is None else Code.DISTRUSTED
-        self.findings.append(
-            Finding(
-                severity=Severity.ERROR
-                if known and record.distrusted_by is None
-                else Severity.WARNING,
-                code=void if known else Code.NOT_UNDERSTOOD,
-                subject=f"ledger {record.seq}",
-                problem=f"{record.type} statement is void: {record.reason}"
-                if known
-                else f"statement is not understood: {record.reason}",
-                found=f"key {record.key_id}",
-            )
-        )
 
 
 def _is_writers(record: Record) -> bool:

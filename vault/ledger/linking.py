@@ -79,12 +79,14 @@ def check_link(data: bytes, position: Position, keyring: Keyring) -> Candidate:
     if position.seq == 0:
         _check_first(candidate)
     else:
-        _check_signed(candidate, keyring)
+        _check_signed(candidate, keyring.listed)
     return candidate
 
 
-def find_signed(data: bytes, seq: int, repository: str, keyring: Keyring) -> Candidate | None:
-    """The statement that an envelope holds, if listed keys signed it for that number at all.
+def find_signed(
+    data: bytes, seq: int, repository: str, keys: Mapping[str, VerifyKey]
+) -> Candidate | None:
+    """The statement that an envelope holds, if keys of these signed it for that number at all.
 
     Where it stands in no chain, it says that one was taken away, or that a key was stolen.
 
@@ -92,13 +94,13 @@ def find_signed(data: bytes, seq: int, repository: str, keyring: Keyring) -> Can
         data: The envelope as stored, untrusted.
         seq: The one in the object's name.
         repository: 32 hex digits.
-        keyring: Who may sign.
+        keys: Who may sign, by id; one of them must.
     """
     try:
         candidate = _parse(data)
         if candidate.statement.seq != seq or candidate.statement.repository != repository:
             return None
-        _check_signed(candidate, keyring)
+        _check_signed(candidate, keys)
     except VaultError:
         return None
     return candidate
@@ -131,9 +133,9 @@ def _check_position(statement: Statement, position: Position) -> None:
         )
 
 
-def _check_signed(candidate: Candidate, keyring: Keyring) -> None:
+def _check_signed(candidate: Candidate, listed: Mapping[str, VerifyKey]) -> None:
     """All keys that it names signed it; each may, and one of them is listed."""
-    statement, listed = candidate.statement, keyring.listed
+    statement = candidate.statement
     if listed.keys().isdisjoint(statement.by):
         raise SignatureError(f"ledger statement {statement.seq} is not signed by a listed key")
     _check_exactly(candidate, {**_keys_brought(statement), **listed})

@@ -1,38 +1,14 @@
 """Ledger pages: a thousand statements in one object, for cold reads (docs/format.md 2.5).
 
-A page is a copy, signed by nobody: what is in it is checked like any statement. But which
-of several statements owns a name is decided by the store's order, which a copy can't
-show: a thief with a writer key could copy a history of his own. Nobody else would
-ever build on that one. So pages are believed only if statements that follow them,
-read from their own objects, are signed by at least two keys.
+A page is a copy of bytes, and nobody's word: every key that could vouch for one can be stolen. A
+line stands for an object only where the store's own list says that the object has those bytes.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
-from vault.errors import FormatError
-from vault.ledger.envelope import (
-    MAX_ROOT_PAE,
-    Statement,
-    max_envelope,
-    parse_envelope,
-    parse_statement,
-)
-from vault.model import Digest
-
 PAGE_LENGTH: Final = 1_000  # statements
-MIN_VOUCHERS: Final = 2  # keys that signed what follows the pages
 MAX_PAGE: Final = 16 << 20  # bytes as stored
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PagedStatement:
-    """One line of a page, parsed and not verified."""
-
-    envelope: bytes
-    digest: Digest
-    statement: Statement
 
 
 def pages_due(head: int) -> int:
@@ -46,29 +22,8 @@ def encode_page(envelopes: Sequence[bytes]) -> bytes:
     return b"".join(envelope + b"\n" for envelope in envelopes)
 
 
-def parse_page(data: bytes, number: int) -> list[PagedStatement]:
-    """The statements of a page: whole, in order, each linked to the one before by digest.
-
-    Raises:
-        FormatError: They are not.
-    """
-    if len(data) > MAX_PAGE:
-        raise FormatError("ledger page is too large", expected=MAX_PAGE, found=len(data))
-    lines = data.splitlines()
-    if len(lines) != PAGE_LENGTH:
-        raise FormatError("ledger page is not whole", expected=PAGE_LENGTH, found=len(lines))
-    paged = list(map(_parse, lines))
-    for place, item in enumerate(paged):
-        before = paged[place - 1].digest if place else item.statement.prev
-        if item.statement.seq != number * PAGE_LENGTH + place or item.statement.prev != before:
-            raise FormatError(f"ledger page {number} does not chain", found=f"line {place + 1}")
-    return paged
-
-
-def _parse(line: bytes) -> PagedStatement:
-    if len(line) > max_envelope(MAX_ROOT_PAE):
-        raise FormatError("ledger page has too long a line", found=len(line))
-    envelope = parse_envelope(line, limit=MAX_ROOT_PAE)
-    return PagedStatement(
-        envelope=line, digest=envelope.digest, statement=parse_statement(envelope.payload)
-    )
+def split_page(data: bytes) -> list[bytes] | None:
+    """The lines of a page, unverified; None if it has not the right number of them."""
+    lines = data.split(b"\n")
+    is_whole = len(data) <= MAX_PAGE and len(lines) == PAGE_LENGTH + 1 and not lines[-1]
+    return lines[:-1] if is_whole else None

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,9 +33,6 @@ class LinkedHistory(Protocol):
 
     def digest_at(self, seq: int) -> Digest | None:
         """The digest of a linked statement, None beyond the head."""
-
-    def signed_for(self, envelope: bytes, seq: int) -> object | None:
-        """The statement in it, if listed keys signed it as number ``seq`` of this ledger."""
 
 
 def parse_trust(text: str) -> Head:
@@ -71,28 +68,6 @@ def check_floor(ledger: LinkedHistory, floor: Head) -> None:
         hint="find out who changed the store; --accept-head SEQ:DIGEST goes on regardless"
         " and is recorded",
     )
-
-
-def check_gap(ledger: LinkedHistory, beyond: Iterable[tuple[int, bytes]]) -> None:
-    """Refuse a ledger with a hole: statements after the head that our keys signed.
-
-    Args:
-        ledger: All that links.
-        beyond: Seq (of the object's name) and envelope of the objects after the head
-            that did not link. Junk there is anybody's; a statement that a listed
-            key signed proves that something before it was taken away or swapped.
-
-    Raises:
-        RollbackError: There is such a statement.
-    """
-    for seq, envelope in beyond:
-        if ledger.signed_for(envelope, seq) is not None:
-            raise RollbackError(
-                f"ledger statement {seq} is signed by a known key but does not follow the head",
-                expected=f"every statement after {ledger.head or 'none'}",
-                found=f"statement {seq} beyond a gap",
-                hint="statements are missing from the store or were replaced",
-            )
 
 
 class HeadMemory:

@@ -1,44 +1,51 @@
-"""The statements in a store, read and linked: what they mean is decided by `vault.ledger`.
+"""The statements in a store, read and linked: `vault.ledger` decides what they mean.
 
 `read_ledger` gives the `StoredLedger` of a repository. A name belongs to its oldest link-valid
-version (I4); what else stands there is a finding. Statements are appended by `log`.
+version (I4); what else stands there is a finding. So are signed statements beyond a hole, after a
+second look: no thief with one key keeps others from reading. Statements are appended by `log`.
 """
 
-import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
+from datetime import UTC, datetime
+from typing import Final
 
 from vault.errors import (
     FormatError,
     IntegrityError,
     MissingObjectError,
-    ObjectNotFoundError,
     RepositoryNotFoundError,
     RollbackError,
     SignatureError,
 )
 from vault.ledger import pages
+from vault.ledger.beyond import Beyond, findings_of, require_no_word
 from vault.ledger.chain import Ledger
-from vault.ledger.envelope import (
-    MAX_ROOT_PAE,
-    Head,
-    max_envelope,
-    parse_envelope,
-)
+from vault.ledger.envelope import Head, parse_envelope, parse_statement
 from vault.ledger.records import Record
 from vault.ledger.remembered import Remembered
-from vault.ledger.statements import StatementType
-from vault.ledger.trust import check_gap
 from vault.model import Code, Digest, Finding, Severity
+from vault.repository.ledgerobjects import (
+    AT_ONCE,
+    PageLines,
+    batches,
+    by_name,
+    fetch,
+    plausible,
+    stands_for,
+)
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.double_check import ask_twice
-from vault.storage.names import LEDGER, PAGES, ledger_name, page_name, parse_ledger_name
+from vault.storage.names import LEDGER, ledger_name, parse_ledger_name
 
 _log = logging.getLogger(__name__)
 
-MAX_ENVELOPE = max_envelope(MAX_ROOT_PAE)  # bytes; docs/format.md 2.1
-_MIN_ENVELOPE = 200  # bytes: what the frozen grammar demands, in base64, takes more
+MAX_BEYOND: Final = 1_000  # names beyond the head that are looked at; the rest are counted
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
+MAX_JUNK_TOLD: Final = 100  # versions of junk that get a finding each
+
+_Group = tuple[str, list[ObjectVersion]]
 
 
 class StoredLedger:
@@ -47,9 +54,9 @@ class StoredLedger:
     Args:
         store: Where they are.
         ledger: Verified from its root as far as it was read; `refresh` links what follows.
-        tolerant: Goes on with what links where the chain has a hole, for an audit to
-            tell of.
+        tolerant: For an audit: everything beyond the head is looked at, and nothing appended.
         findings: What was seen beside the statements that were read before.
+        lines: Lines of pages that may stand for objects.
     """
 
     def __init__(
@@ -59,11 +66,21 @@ class StoredLedger:
         *,
         tolerant: bool = False,
         findings: Sequence[Finding] = (),
+        lines: PageLines | None = None,
     ) -> None:
         self.ledger = ledger
         self.tolerant = tolerant
-        self.findings = list(findings)
+        self.beyond: tuple[Beyond, ...] = ()  # signed, and in no chain
+        self.by_line: int | None = None  # seq of the first statement that only a page still has
+        self.knows_head = False  # a head that the ledger has is remembered here, or was given
+        self.chosen: Head | None = None  # the history was chosen by this head, against the order
         self._store = store
+        self._lines = lines or PageLines(store, 0)
+        self._paged = False  # whether a line was taken
+        self._settled = list(findings)  # beside statements that are linked
+        self._open: list[Finding] = []  # after the head
+        self._left: Counter[str] = Counter()  # statements there, by the distrusted key
+        self._named: set[Digest] = set()  # predecessors that the number behind a hole names
 
     @property
     def head(self) -> Head:
@@ -71,154 +88,250 @@ class StoredLedger:
         assert self.ledger.head is not None
         return self.ledger.head
 
+    @property
+    def findings(self) -> list[Finding]:
+        """What stands beside the statements in the store and should not."""
+        return [*self._settled, *self._open]
+
+    @property
+    def used_pages(self) -> bool:
+        """Whether lines of pages stand for objects in it."""
+        return self._paged
+
     def on(self, store: ObjectStore) -> "StoredLedger":
         """The same history, read on from another view of the same store."""
-        return StoredLedger(store, self.ledger, tolerant=self.tolerant, findings=self.findings)
+        other = StoredLedger(store, self.ledger, tolerant=self.tolerant, findings=self._settled)
+        other._open = self._open
+        other.beyond, other.by_line = self.beyond, self.by_line
+        other.knows_head, other.chosen = self.knows_head, self.chosen
+        return other
 
-    def read_pages(self, most: int | None) -> int:
-        """Link whole pages from the start, at most so many; returns how many."""
-        used = 0
-        if most == 0:
-            return used
-        listed = _Listed(_by_name(self._store.versions(LEDGER)))
-        for name, versions in _by_name(self._store.versions(PAGES)):
-            if name != page_name(used):
-                continue
-            if not any(self._link_page(used, version, listed) for version in versions):
-                break
-            used += 1
-            if used == most:
-                break
-        return used
+    def require_appending(self, kind: str) -> None:
+        """Pass if a statement of that type may be appended to this history.
 
-    def _link_page(self, number: int, version: ObjectVersion, listed: "_Listed") -> bool:
-        """Link the statements of one version of a page; False if it can't be believed."""
-        if version.marker or version.size > pages.MAX_PAGE:
-            return False
-        try:
-            data = self._store.get(version.name, version.version, length=pages.MAX_PAGE)
-            paged = pages.parse_page(data, number)
-        except (ObjectNotFoundError, IntegrityError) as error:
-            _log.debug("%s is not used: %s", version.name, error)
-            return False
-        if paged[0].statement.prev != (self.ledger.head.digest if self.ledger.head else None):
-            return False
-        last = paged[-1]
-        return all(self._link_paged(item, version, listed, is_last=item is last) for item in paged)
-
-    def _link_paged(
-        self, item: pages.PagedStatement, page: ObjectVersion, listed: "_Listed", *, is_last: bool
-    ) -> bool:
-        """Link one statement of a page; version and time are those that the store lists.
-
-        It is read from its own object where the list leaves a doubt which version that is.
+        Raises:
+            RollbackError: A hole, or a history that was chosen, forbids it.
         """
-        name = ledger_name(item.statement.seq)
-        versions = listed.take(name)
-        is_plain = len(versions) == 1 and versions[0].size == len(item.envelope)
-        if item.statement.type == StatementType.ROOT or is_last or (versions and not is_plain):
-            return self._link_oldest(name, versions)
-        shown = versions[0] if versions else dataclasses.replace(page, name=name)
-        return self._link(item.envelope, shown)
+        if self.chosen is not None:
+            raise RollbackError(
+                "nothing is appended to a history that --trust chose against the store's order",
+                expected=self.chosen,
+                hint="restore what you need from it; another history goes on at the store",
+            )
+        require_no_word(
+            self.ledger, self.beyond, kind, knows_head=self.knows_head, by_line=self.by_line
+        )
 
     def refresh(self) -> None:
         """Read and verify every statement that follows the head.
 
         A name belongs to its oldest link-valid version (I4); anything else at it
         is junk or a lost race, and reported. What looks like a hole, or no ledger at
-        all, is looked at twice.
+        all, is looked at twice; then a page is asked for what is missing.
 
         Raises:
-            RollbackError: A statement signed by a known key stands beyond a gap.
+            ConfigError: A statement about keys is not understood.
         """
-        known = len(self.findings)
+        known = len(self._settled)
 
-        def follow() -> RollbackError | None:
-            del self.findings[known:]
-            return self._follow()
+        def follow() -> bool:
+            if self.ledger.head is None:
+                del self._settled[known:]
+            self.beyond = tuple(self._follow())
+            return not self.beyond and not self._named and self.ledger.head is not None
 
-        def is_right(gap: RollbackError | None) -> bool:
-            return gap is None and self.ledger.head is not None
+        ask_twice("ledger", follow, bool, is_list=True)
+        while self._cross_hole():
+            self.beyond = tuple(self._follow())
+        self.ledger.left_beyond = dict(self._left)
+        self._open += findings_of(self.ledger, self.beyond)
 
-        gap = ask_twice("ledger", follow, is_right, is_list=True)
-        if gap is not None and not self.tolerant:
-            raise gap
+    # --- following the head ---
 
-    def _follow(self) -> RollbackError | None:
-        """Link what the store lists after the head; what proves a gap, if anything does."""
+    def _follow(self) -> Iterator[Beyond]:
+        """Link what the store lists after the head; then, what is signed and does not link."""
+        self._open = []
+        self._left.clear()
+        self._named.clear()
         head = self.ledger.head
-        start = ledger_name(head.seq) if head else ""
-        gap: RollbackError | None = None
-        for name, versions in _by_name(self._store.versions(LEDGER, after=start)):
-            expected = ledger_name(self._next_seq())
-            if name == expected and self._link_oldest(name, versions):
-                continue
-            gap = gap or self._gap_at(name, versions)
-            if gap is not None and not self.tolerant:
-                break
-        return gap
+        listed = self._store.versions(LEDGER, after=ledger_name(head.seq) if head else "")
+        looked_at = uncounted = size = 0
+        for batch in batches(by_name(listed), AT_ONCE):
+            first = self._fetch_first(batch) if looked_at < MAX_BEYOND or self.tolerant else {}
+            for name, versions in batch:
+                if name == ledger_name(self._next_seq()) and self._link_oldest(
+                    name, versions, first.get(name)
+                ):
+                    continue
+                looked_at += 1
+                if looked_at > MAX_BEYOND and not self.tolerant:
+                    uncounted += 1
+                    size += sum(version.size for version in versions)
+                    continue
+                yield from self._look_beyond(name, versions, first.get(name))
+        if uncounted:
+            self._open.append(
+                _junk("ledger", f"{uncounted} more names beyond the head", f"{size} bytes")
+            )
 
     def _next_seq(self) -> int:
         return self.ledger.head.seq + 1 if self.ledger.head else 0
 
-    def _link_oldest(self, name: str, versions: Sequence[ObjectVersion]) -> bool:
-        """Link the oldest link-valid version; False if there is none."""
-        for version in versions:
-            if ask_twice(name, partial(self._link_version, version), bool):
-                return True
-            self._note(
-                Severity.WARNING,
-                name,
-                "junk version at a ledger name",
-                version.version,
-                Code.JUNK_STATEMENT,
-            )
+    def _fetch_first(self, batch: Sequence[_Group]) -> dict[str, bytes | None]:
+        """The oldest version of each name that may be a statement, by name.
+
+        A page's line stands for it where the list says that the bytes are the same; never the
+        last one of a page, so that each page's end is read from an object.
+        """
+        found: dict[str, bytes | None] = {}
+        wanted: list[ObjectVersion] = []
+        expected = self._next_seq()
+        for name, versions in batch:
+            oldest = next(iter(plausible(versions)), None)
+            if oldest is None:
+                continue
+            line = self._line(expected) if name == ledger_name(expected) else None
+            expected += 1
+            if line is not None and stands_for(line, oldest):
+                found[name] = line
+                self._paged = True
+            else:
+                wanted.append(oldest)
+        read = fetch(self._store, wanted)
+        return found | {each.name: data for each, data in zip(wanted, read, strict=True)}
+
+    def _line(self, seq: int) -> bytes | None:
+        is_last = (seq + 1) % pages.PAGE_LENGTH == 0
+        return None if is_last else self._lines.line(seq)
+
+    def _link_oldest(
+        self, name: str, versions: Sequence[ObjectVersion], first: bytes | None
+    ) -> bool:
+        """Link the oldest link-valid version; False if there is none.
+
+        Args:
+            name: The next one of the ledger.
+            versions: Of that name, oldest first.
+            first: The bytes of the oldest one that may be a statement.
+        """
+        readable = plausible(versions)
+        for batch in batches(iter(readable), AT_ONCE):
+            data = [first] if batch[0] is readable[0] else []
+            again: list[bytes | None] | None = None  # a bit may flip on the way
+            for place, version in enumerate(batch):
+                if place >= len(data):
+                    data += fetch(self._store, batch[len(data) :])
+                if self._link(data[place], version):
+                    self._tell_passed(name, versions, version)
+                    return True
+                again = again or fetch(self._store, batch)
+                if again[place] != data[place] and self._link(again[place], version):
+                    self._tell_passed(name, versions, version)
+                    return True
         return False
 
-    def _link_version(self, version: ObjectVersion) -> bool:
-        envelope = self._read_envelope(version)
-        return envelope is not None and self._link(envelope, version)
-
-    def _read_envelope(self, version: ObjectVersion) -> bytes | None:
-        if version.marker or not may_be_statement(version.size):
-            return None
-        try:
-            return self._store.get(version.name, version.version, length=MAX_ENVELOPE)
-        except ObjectNotFoundError:
-            return None
-
-    def _link(self, envelope: bytes, version: ObjectVersion) -> bool:
+    def _link(self, envelope: bytes | None, version: ObjectVersion) -> bool:
         """Link the next statement; False if this is none."""
+        if envelope is None:
+            return False
         try:
+            self.take(self._next_seq(), envelope, version)
+        except IntegrityError as error:
+            _log.debug("%s is not link-valid: %s", version.name, error)
+            return False
+        return True
+
+    def _tell_passed(
+        self, name: str, versions: Sequence[ObjectVersion], linked: ObjectVersion
+    ) -> None:
+        """Report the versions before the one that owns the name."""
+        passed = versions[: versions.index(linked)]
+        self._settled += _junk_findings(name, "junk version at a ledger name", passed)
+
+    # --- holes ---
+
+    def _look_beyond(
+        self, name: str, versions: Sequence[ObjectVersion], first: bytes | None
+    ) -> Iterator[Beyond]:
+        """What of an unlinked name is signed; the rest is reported as junk."""
+        seq = parse_ledger_name(name)
+        readable = plausible(versions)
+        signed: list[ObjectVersion] = []
+        # any version at the next name may show that something before it was replaced, and any one
+        # behind a hole what is missing
+        is_near = seq is not None and seq <= self._next_seq() + 1
+        count = len(readable) if self.tolerant or is_near else 1
+        for batch in batches(iter(readable[:count]), AT_ONCE):
+            data = [first] if batch == readable[:1] else fetch(self._store, batch)
+            for version, envelope in zip(batch, data, strict=True):
+                if seq is None or envelope is None:
+                    continue
+                if seq == self._next_seq() + 1:
+                    self._named |= _predecessors(envelope)
+                candidate = self.ledger.signed_for(envelope, seq)
+                if candidate is None:
+                    distrusted = self.ledger.distrusted_signer(envelope, seq)
+                    if distrusted is not None:
+                        signed.append(version)
+                        self._left[distrusted] += 1
+                else:
+                    signed.append(version)
+                    yield Beyond(
+                        name=name,
+                        version=version.version,
+                        modified=version.modified,
+                        candidate=candidate,
+                    )
+        rest = [version for version in versions if version not in signed]
+        self._open += _junk_findings(name, "junk at a ledger name", rest)
+
+    def _cross_hole(self) -> bool:
+        """Link the page's line of the missing number, if the statement after it names its digest.
+
+        That a line stands in a page says nothing: it must link, and be named. Who signed the
+        statement behind the hole may have been enrolled by the missing one.
+        """
+        seq = self._next_seq()
+        line = PageLines(self._store).line(seq) if self._named else None
+        if line is None or digest_of(line) not in self._named:
+            return False
+        try:
+            self.take(seq, line, None)
+        except IntegrityError as error:
+            _log.debug("the line of statement %d does not link: %s", seq, error)
+            return False
+        return True
+
+    def take(self, seq: int, envelope: bytes, version: ObjectVersion | None) -> None:
+        """Link the next statement from what is known to be its bytes.
+
+        Args:
+            seq: The next one.
+            envelope: Its bytes.
+            version: Where they are; None where only a page has them.
+
+        Raises:
+            IntegrityError: It does not link.
+        """
+        if version is not None:
             self.ledger.link(
                 envelope,
                 version=version.version,
                 modified=version.modified,
                 is_dated=not version.in_parts,
             )
-        except IntegrityError as error:
-            _log.debug("%s is not link-valid: %s", version.name, error)
-            return False
-        return True
-
-    def _gap_at(self, name: str, versions: Sequence[ObjectVersion]) -> RollbackError | None:
-        """Report what stands beside the chain; a signed statement there is a broken chain."""
-        seq = parse_ledger_name(name)
-        for version in versions:
-            envelope = self._read_envelope(version)
-            self._note(
-                Severity.WARNING,
-                name,
-                "junk at a ledger name",
-                version.version,
-                Code.JUNK_STATEMENT,
+            return
+        # what follows it says when it was stored at the latest
+        self.ledger.link(envelope, version="", modified=_LATEST, is_dated=False)
+        self.by_line = seq if self.by_line is None else self.by_line
+        self._settled.append(
+            Finding(
+                severity=Severity.ERROR,
+                subject=ledger_name(seq),
+                problem="the statement is missing from the store; a page still has it",
+                code=Code.MISSING,
             )
-            if seq is not None and envelope is not None:
-                try:
-                    check_gap(self.ledger, [(seq, envelope)])
-                except RollbackError as error:
-                    return error
-        return None
+        )
 
     def find_statement(self, record: Record) -> tuple[str, bytes]:
         """Where a statement is in this store, and its envelope there.
@@ -229,21 +342,16 @@ class StoredLedger:
         name = ledger_name(record.seq)
 
         def ask() -> tuple[str, bytes] | None:
-            for version in self._store.versions_of(name):
-                envelope = self._read_envelope(version)
-                if envelope is not None and _digest_of(envelope) == record.digest:
-                    return version.version, envelope
+            for batch in batches(iter(plausible(self._store.versions_of(name))), AT_ONCE):
+                for version, envelope in zip(batch, fetch(self._store, batch), strict=True):
+                    if envelope is not None and digest_of(envelope) == record.digest:
+                        return version.version, envelope
             return None
 
         found = ask_twice(name, ask, bool)
         if found is None:
             raise MissingObjectError(f"{name} is missing", expected=f"version {record.version}")
         return found
-
-    def _note(self, severity: Severity, subject: str, problem: str, found: str, code: Code) -> None:
-        self.findings.append(
-            Finding(severity=severity, subject=subject, problem=problem, found=found, code=code)
-        )
 
 
 def read_ledger(
@@ -260,7 +368,7 @@ def read_ledger(
         root_digest: The pinned digest of statement 0.
         remembered: The ledger as it was verified here before: only what is new is read,
             if the store still has all of it.
-        tolerant: As for `StoredLedger`.
+        tolerant: As for `StoredLedger`; every statement is then read from its own object.
 
     Raises:
         RepositoryNotFoundError: The store holds no ledger.
@@ -295,10 +403,11 @@ def _resume(
     try:
         remembered.replay(history.ledger)
         history.refresh()
-        if history.ledger.digest_at(head.seq) == head.digest and _has_version(history, head):
-            return history
     except IntegrityError as error:
         _log.info("the remembered ledger is not used: %s", error)
+        return None
+    if history.ledger.digest_at(head.seq) == head.digest and _has_version(history, head):
+        return history
     return None
 
 
@@ -319,26 +428,21 @@ def _has_statements(store: ObjectStore, last: int) -> bool:
 
 
 def _read_all(store: ObjectStore, root_digest: Digest, *, tolerant: bool) -> StoredLedger:
-    """All statements; pages are used as far as what follows vouches for them."""
-    most = None if not tolerant else 0  # an audit looks at every statement's object
+    """All statements, by pages where the list says that these have the objects' bytes.
+
+    Two statements of one signer may have one MD5, so that a page shows the one and the object is
+    the other: then the next line does not follow, and that page is not used.
+    """
+    most = 0 if tolerant else None  # an audit looks at every statement's object
     while True:
-        history = StoredLedger(store, Ledger(root_digest), tolerant=tolerant)
-        used = history.read_pages(most)
-        try:
-            history.refresh()
-        except RollbackError:
-            if not used:
-                raise
-        else:
-            if not used or _are_vouched_for(history.ledger, used * pages.PAGE_LENGTH):
-                return history
-        most = used - 1 if most is None else 0  # the last page may just be too young
-
-
-def _are_vouched_for(ledger: Ledger, seq: int) -> bool:
-    """Whether several keys signed statements from ``seq`` on."""
-    keys = {record.key_id for record in ledger.records[seq:] if record.key_id}
-    return len(keys) >= pages.MIN_VOUCHERS
+        ledger = Ledger(root_digest)
+        history = StoredLedger(store, ledger, tolerant=tolerant, lines=PageLines(store, most))
+        history.refresh()
+        is_whole = not history.beyond and history.by_line is None
+        if is_whole or not history.used_pages:
+            return history
+        ends = history.by_line if history.by_line is not None else len(ledger.records)
+        most = max(ends - 1, 0) // pages.PAGE_LENGTH if most is None else 0
 
 
 def _no_root(store: ObjectStore, root_digest: Digest) -> Exception:
@@ -353,40 +457,36 @@ def _no_root(store: ObjectStore, root_digest: Digest) -> Exception:
     )
 
 
-def may_be_statement(size: int) -> bool:
-    """Whether an object of so many bytes is worth reading as one: anybody may plant thousands."""
-    return _MIN_ENVELOPE <= size <= MAX_ENVELOPE
+def _junk_findings(name: str, problem: str, versions: Sequence[ObjectVersion]) -> Iterator[Finding]:
+    """One for each of the first versions, one for all the others."""
+    for version in versions[:MAX_JUNK_TOLD]:
+        yield _junk(name, problem, version.version)
+    rest = versions[MAX_JUNK_TOLD:]
+    if rest:
+        size = sum(version.size for version in rest)
+        yield _junk(name, f"{problem}: {len(rest)} more versions", f"{size} bytes")
 
 
-def _by_name(
-    versions: Iterator[ObjectVersion],
-) -> Iterator[tuple[str, list[ObjectVersion]]]:
-    """Group a listing by name, oldest version first."""
-    group: list[ObjectVersion] = []
-    for version in versions:
-        if group and group[0].name != version.name:
-            yield group[0].name, group
-            group = []
-        group.append(version)
-    if group:
-        yield group[0].name, group
+def _junk(subject: str, problem: str, found: str) -> Finding:
+    return Finding(
+        severity=Severity.WARNING,
+        subject=subject,
+        problem=problem,
+        found=found,
+        code=Code.JUNK_STATEMENT,
+    )
 
 
-class _Listed:
-    """Versions of names that are asked for in the order of the list."""
-
-    def __init__(self, groups: Iterator[tuple[str, list[ObjectVersion]]]) -> None:
-        self._groups = groups
-        self._next: tuple[str, list[ObjectVersion]] | None = ("", [])
-
-    def take(self, name: str) -> list[ObjectVersion]:
-        """Of that name, oldest first; none of names before it can be had any more."""
-        while self._next is not None and self._next[0] < name:
-            self._next = next(self._groups, None)
-        return self._next[1] if self._next is not None and self._next[0] == name else []
+def _predecessors(envelope: bytes) -> set[Digest]:
+    """The digest that a statement names as that of the one before it, if this is a statement."""
+    try:
+        prev = parse_statement(parse_envelope(envelope).payload).prev
+    except FormatError:
+        return set()
+    return set() if prev is None else {prev}
 
 
-def _digest_of(envelope: bytes) -> Digest | None:
+def digest_of(envelope: bytes) -> Digest | None:
     """The identity of a statement; None of what is none."""
     try:
         return parse_envelope(envelope).digest

@@ -66,6 +66,8 @@ class Log:
         self._objects = objects
         self._pause = pause
         self._store = objects.store
+        self._judged_head: Digest | None = None  # whose word on its predecessor was checked
+        self._locks_lack = False
 
     @property
     def ledger(self) -> Ledger:
@@ -76,6 +78,11 @@ class Log:
     def head(self) -> Head:
         """The newest statement."""
         return self._history.head
+
+    @property
+    def history(self) -> StoredLedger:
+        """How its statements were read, and what stands beyond them."""
+        return self._history
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -134,6 +141,7 @@ class Log:
         head = self.head
         seq = head.seq + 1
         by = [key.public.id for key in signers]
+        self._history.require_appending(draft.type)
         self.ledger.may_write(draft.type)
         self.ledger.require_role(by, draft.type, draft.body)
         payload = build_statement(
@@ -149,6 +157,7 @@ class Log:
         )
         envelope = seal_envelope(payload, signers)
         digest = self.ledger.check(envelope).digest
+        self.put_back()
         self._extend_predecessors()
         try:
             self._put_statement(seq, envelope)
@@ -161,6 +170,25 @@ class Log:
             raise
         owner = self.ledger.records[seq] if len(self.ledger.records) > seq else None
         return owner if owner is not None and owner.digest == digest else None
+
+    def put_back(self) -> list[Record]:
+        """Store again what only a page still has, so that nobody else can take its number.
+
+        Returns:
+            The statements that were missing.
+
+        Raises:
+            LedgerMovedError: Another version has taken a number meanwhile.
+        """
+        missing = [record for record in self.ledger.records if not record.version]
+        for record in missing:
+            name = ledger_name(record.seq)
+            self._objects.put(name, record.envelope, self._objects.ledger_need())
+            version, _ = self._history.find_statement(record)
+            if self._store.versions_of(name)[0].version != version:
+                raise LedgerMovedError(f"{name} was taken meanwhile", hint="try again")
+            self.ledger.records[record.seq] = dataclasses.replace(record, version=version)
+        return missing
 
     def _put_statement(self, seq: int, envelope: bytes) -> None:
         """Store a statement, unless its number is owned where a list can't settle that (I4)."""
@@ -187,7 +215,7 @@ class Log:
     def write_pages(self, head: int) -> None:
         """Store pages that are whole and not there: this run's, or one that a killed run owes."""
         due = pages.pages_due(head)
-        if not due:
+        if not due or not self._store.traits.lists_md5:  # where no reader could use them
             return
         known = {version.name for version in self._store.versions(PAGES)}
         for number in range(due):
@@ -211,7 +239,7 @@ class Log:
         term = self._objects.parameters.ledger_span
         now = self._objects.clock()
         *older, head = self.ledger.records
-        is_copied = bool(older) and _predecessor(head) != older[-1].version
+        is_copied = bool(older) and self._is_copied(head, older[-1], now + term / 2)
         for record in older:
             extended = self.ledger.records[record.seq + 1].modified
             quarter = (now - extended) // (term / 4)
@@ -220,6 +248,22 @@ class Log:
                 self._lock_again(record, self._objects.ledger_need())
         if self._objects.parameters.extend or is_copied:
             self._lock_again(head, self._objects.ledger_need())
+
+    def _is_copied(self, head: Record, before: Record, half: datetime) -> bool:
+        """Whether the statements were copied here, and may lack their locks.
+
+        The head names the version of its predecessor that its author saw. Where the list names
+        another, one lock tells: a head that lies costs one request, once.
+        """
+        if _predecessor(head) == before.version:
+            return False
+        if self._judged_head != head.digest:
+            self._judged_head = head.digest
+            lock = self._store.status(ledger_name(before.seq), before.version).retention
+            self._locks_lack = lock is None or lock.until < half
+            if not self._locks_lack:
+                _log.warning("ledger %d names a version that its predecessor has not", head.seq)
+        return self._locks_lack
 
     def _lock_again(self, record: Record, need: datetime) -> None:
         name = ledger_name(record.seq)
@@ -230,7 +274,7 @@ class Log:
             return
         try:
             self._store.extend(name, record.version, retention)
-        except ObjectNotFoundError:  # a page of a copied bucket tells the first one's versions
+        except ObjectNotFoundError:  # the version is gone, and another has the same bytes
             self._store.extend(name, self._history.find_statement(record)[0], retention)
 
     def envelope_of(self, record: Record) -> bytes:

@@ -79,22 +79,43 @@ def open_repository(
         StorageError: The store failed.
         LocalError: What is remembered can't be read, or the accepted head can't be written.
     """
-    afresh = afresh or acceptance is not None
+    named = max((each for each in floors if each.seq), key=lambda each: each.seq, default=None)
+    afresh = afresh or acceptance is not None or named is not None
     remembered = None if afresh or state is None else LedgerMemory(state).recall(root)
-    if acceptance is None:
-        floors = known_heads(root, state=state, floors=floors)
-    known = iter((remembered, None))
+    known = known_heads(root, state=state) if acceptance is None else ()
+    knows_head = acceptance is not None or bool(known) or named is not None
+    tries = iter((remembered, None))
     repository = _read_twice(
-        lambda: Repository.open(store, root, clock=clock, remembered=next(known)), floors
+        lambda: Repository.open(
+            store, root, clock=clock, remembered=next(tries), toward=named, knows_head=knows_head
+        ),
+        (*floors, *known),
     )
     for floor in floors:
         check_floor(repository.ledger, floor)
+    _check_known(repository, known, warn=warn)
     if acceptance is not None:
         _accept(repository, acceptance, state=state, warn=warn)
-    remember_head(repository, state=state, warn=warn)
-    if state is not None:
-        _remember_ledger(repository, remembered, LedgerMemory(state))
+    if repository.log.history.chosen is None:
+        remember_head(repository, state=state, warn=warn)
+        if state is not None:
+            _remember_ledger(repository, remembered, LedgerMemory(state))
     return repository
+
+
+def _check_known(repository: Repository, known: Sequence[Head], *, warn: Warn) -> None:
+    """Compare the ledger with what this machine remembers.
+
+    Raises:
+        RollbackError: It lacks that head, and no person has chosen another history.
+    """
+    for floor in known:
+        try:
+            check_floor(repository.ledger, floor)
+        except RollbackError as error:
+            if repository.log.history.chosen is None:
+                raise
+            warn(f"the history that was chosen is another than the one known here: {error}")
 
 
 def open_to_audit(
@@ -165,6 +186,9 @@ def remember_head(repository: Repository, *, state: Path | None, warn: Warn = _l
 def settled_head(repository: Repository, now: datetime) -> Head:
     """The newest head that no lost race can take back (docs/design.md "Trust")."""
     records = repository.ledger.records
+    by_line = repository.log.history.by_line
+    if by_line is not None:  # a thief's page must not make a reader refuse the honest successor
+        return records[by_line - 1].head
     ordered = repository.store.traits.orders_versions_by_commit
     if ordered or len(records) == 1 or records[-1].modified + SETTLED <= now:
         return repository.head

@@ -22,6 +22,7 @@ from vault.errors import (
 )
 from vault.format import inventory
 from vault.format.inventory import Inventory
+from vault.ledger.beyond import Beyond
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head
 from vault.ledger.records import Record, Status
@@ -29,6 +30,7 @@ from vault.ledger.remembered import Remembered
 from vault.ledger.statements import DomainRef, PruneBody, SnapshotBody
 from vault.model import Buffer, Code, Digest, Finding, ObjectRef, Severity
 from vault.parameters import Parameters
+from vault.repository.chosen import choose_history
 from vault.repository.history import StoredLedger, read_ledger
 from vault.repository.log import Draft, Log
 from vault.repository.objects import Objects, Sightings, Stored
@@ -85,6 +87,8 @@ class Repository:
         pause: Callable[[float], None] = time.sleep,
         remembered: Remembered | None = None,
         tolerant: bool = False,
+        toward: Head | None = None,
+        knows_head: bool = False,
         sightings: Sightings | None = None,
     ) -> Self:
         """The repository in a store, its ledger read up to the head and verified.
@@ -98,6 +102,9 @@ class Repository:
                 if the store still has all of it.
             tolerant: Go on after a hole in the chain, with statements that link, so that an
                 audit can report it; such a repository never appends.
+            toward: A head that a person named: if the history by the store's order has not that
+                one, the history that leads to it is read, and takes no statements.
+            knows_head: Whether a head of this ledger was known before it was read.
             sightings: Collects what reads find wrong beside the right bytes; a new one if not
                 given.
 
@@ -106,6 +113,9 @@ class Repository:
             IntegrityError: The ledger does not chain from the pinned root.
         """
         history = read_ledger(store, root_digest, remembered=remembered, tolerant=tolerant)
+        if toward is not None and history.ledger.digest_at(toward.seq) != toward.digest:
+            history = choose_history(store, history, toward) or history
+        history.knows_head = knows_head
         observed = observing(store, history.ledger.root.parameters)
         return cls(
             observed,
@@ -129,6 +139,11 @@ class Repository:
     def head(self) -> Head:
         """The newest statement."""
         return self.log.head
+
+    @property
+    def beyond(self) -> Sequence[Beyond]:
+        """Statements that listed keys signed, and that stand beyond a hole in the ledger."""
+        return self.log.history.beyond
 
     @property
     def findings(self) -> list[Finding]:

@@ -5,9 +5,11 @@ See docs/design.md "The command line".
 
 import difflib
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from vault.errors import ConfigError, SignatureError
+from vault.ledger.beyond import Beyond, refuse_older
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record, Status
 from vault.ledger.statements import SnapshotBody, StatementType
@@ -26,7 +28,9 @@ def split_path(spec: str) -> tuple[str, str | None]:
     return (snapshot, f"/{directory}") if found else (spec, None)
 
 
-def select_snapshot(ledger: Ledger, spec: str, *, zone: tzinfo | None = None) -> Record:
+def select_snapshot(
+    ledger: Ledger, spec: str, *, beyond: Sequence[Beyond] = (), zone: tzinfo | None = None
+) -> Record:
     """The snapshot that a SNAPSHOT argument names.
 
     Args:
@@ -34,10 +38,12 @@ def select_snapshot(ledger: Ledger, spec: str, *, zone: tzinfo | None = None) ->
         spec: ``DATASET``, ``DATASET@latest``, ``DATASET@TIME`` or a ledger number.
             TIME is ISO 8601; a date means the end of that day. ``latest`` alone means
             that of the only dataset.
+        beyond: What stands beyond a hole in the ledger.
         zone: The zone of a TIME without one; None is the zone of this machine.
 
     Raises:
-        ConfigError: No such snapshot, or the newest is incomplete and an older one is not.
+        ConfigError: No such snapshot, or the newest is incomplete and an older one is not, or
+            a newer one of the dataset stands beyond a hole.
         SignatureError: The ledger number is that of a void snapshot.
     """
     if _NUMBER.fullmatch(spec):
@@ -53,6 +59,8 @@ def select_snapshot(ledger: Ledger, spec: str, *, zone: tzinfo | None = None) ->
     if spec == LATEST:
         dataset, at, moment = _only_dataset(ledger), "@", LATEST
     snapshots = ledger.snapshots(dataset)
+    if not at:
+        refuse_older(beyond, dataset, snapshots[-1].seq if snapshots else None)
     if not snapshots:
         raise _unknown_dataset(ledger, dataset)
     if not at:

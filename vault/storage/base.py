@@ -21,6 +21,7 @@ class StoreTraits:
     """Properties of a store: those it promises, or those that ``store check`` saw."""
 
     orders_versions_by_commit: bool  # the list of versions of one name is in commit order
+    lists_md5: bool  # the ETag of an object in a list is its MD5, unless the server encrypts it
     enforces_retention: bool  # by something that the writer does not control
 
 
@@ -33,7 +34,15 @@ class ObjectVersion:
     size: int  # bytes as stored
     modified: datetime  # aware, UTC; the store's clock
     marker: bool = False  # a delete marker: no bytes, hides older versions from plain reads
-    in_parts: bool = False  # uploaded in parts: `modified` may be its start
+    etag: str = ""  # as listed: on most servers the MD5 of the bytes, in lower-case hex
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it was uploaded in parts: `modified` may be the start of that.
+
+        Every server marks such an ETag with a dash.
+        """
+        return "-" in self.etag
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

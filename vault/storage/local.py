@@ -143,7 +143,9 @@ class LocalStore:
     @property
     def traits(self) -> StoreTraits:
         """Versions are in commit order; locks bind only users of this program."""
-        return StoreTraits(orders_versions_by_commit=True, enforces_retention=False)
+        return StoreTraits(
+            orders_versions_by_commit=True, lists_md5=False, enforces_retention=False
+        )
 
     def now(self) -> datetime:
         """This machine's clock, or the one given."""

@@ -85,7 +85,9 @@ class MemoryStore:
     @property
     def traits(self) -> StoreTraits:
         """Locks hold; the order is as constructed."""
-        return StoreTraits(orders_versions_by_commit=self._by_commit, enforces_retention=True)
+        return StoreTraits(
+            orders_versions_by_commit=self._by_commit, lists_md5=True, enforces_retention=True
+        )
 
     def copy(self, *, fault: Callable[[FaultPoint], None] | None = None) -> "MemoryStore":
         """An independent store with the same content, clock and order; shares only bytes."""
@@ -299,4 +301,5 @@ def _public(name: str, version: _Version) -> ObjectVersion:
         size=len(version.data),
         modified=version.modified,
         marker=version.marker,
+        etag="" if version.marker else hashlib.md5(version.data, usedforsecurity=False).hexdigest(),
     )

@@ -121,6 +121,7 @@ class S3Store:
         """
         return StoreTraits(
             orders_versions_by_commit=self._observed.orders_versions_by_commit,
+            lists_md5=True,
             enforces_retention=self._bucket_has_lock(),
         )
 

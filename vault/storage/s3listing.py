@@ -52,5 +52,5 @@ def _listed(item: dict[str, Any], base: str, *, marker: bool) -> ObjectVersion:
         size=item.get("Size", 0),
         modified=item["LastModified"].astimezone(UTC),
         marker=marker,
-        in_parts="-" in str(item.get("ETag", "")),  # every server marks uploads in parts so
+        etag=str(item.get("ETag", "")).strip('"').lower(),
     )

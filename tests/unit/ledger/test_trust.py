@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vault.errors import ConfigError, IntegrityError, LocalError, RollbackError, VaultError
 from vault.ledger.envelope import Head
-from vault.ledger.trust import HeadMemory, check_floor, check_gap, parse_trust
+from vault.ledger.trust import HeadMemory, check_floor, parse_trust
 from vault.model import Digest
 
 ROOT = Digest(b"\xab" * 32)
@@ -45,10 +45,6 @@ class FakeHistory:
     def digest_at(self, seq: int) -> Digest | None:
         """Each has its number as digest."""
         return digest(seq) if seq < self.length else None
-
-    def signed_for(self, envelope: bytes, seq: int) -> bytes | None:
-        """Only what is listed so."""
-        return envelope if envelope == b"%d" % seq and envelope in self.signed else None
 
 
 def test_trust_is_read_as_it_is_printed() -> None:
@@ -89,18 +85,6 @@ def test_empty_history_is_a_rollback() -> None:
     """Something was known and nothing is left."""
     with pytest.raises(RollbackError, match="no statement"):
         check_floor(FakeHistory(0), head(0))
-
-
-def test_statement_of_a_known_key_beyond_a_gap_is_a_rollback() -> None:
-    """What stood between was taken away."""
-    history = FakeHistory(5, signed={b"7"})
-    with pytest.raises(RollbackError, match="statement 7"):
-        check_gap(history, [(6, b"junk"), (7, b"7")])
-
-
-def test_junk_beyond_the_head_is_anybodys() -> None:
-    """Without a known key's signature, or copied from another place, it proves nothing."""
-    check_gap(FakeHistory(5, signed={b"4"}), [(6, b"junk"), (9, b"4")])
 
 
 def test_nothing_is_remembered_of_a_repository_never_seen(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def ledger(*ages: timedelta, ordered: bool) -> Any:
         store=SimpleNamespace(traits=traits),
         ledger=SimpleNamespace(records=records),
         head=records[-1].head,
+        log=SimpleNamespace(history=SimpleNamespace(by_line=None)),
     )
 
 
