@@ -72,10 +72,10 @@ def require_strong(passphrase: bytes) -> None:
     words = len(set(text.split()))
     if len(text) < _LEAST and words < _WORDS:
         raise ConfigError(
-            "the passphrase is too short: who steals the key file would guess it",
+            "the passphrase is too short: a thief of the key file would guess it",
             expected=f"{_LEAST} characters or {_WORDS} words",
             found=f"{len(text)} characters",
-            hint="--weak-passphrase takes it all the same",
+            hint="--weak-passphrase accepts it all the same",
         )
 
 

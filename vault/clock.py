@@ -1,4 +1,4 @@
-"""Clocks and times: the one at hand, how far it may be off the store's, how times are written."""
+"""Clocks and times: this machine's clock, how far it may differ, how times are written."""
 
 import re
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from vault.errors import ConfigError, FormatError
 
 Clock = Callable[[], datetime]  # aware; time enters the library by such an argument
 
-MAX_SKEW = timedelta(minutes=5)  # between this machine's clock and the store's (I9)
-MAX_CLAIM_SKEW = MAX_SKEW + timedelta(minutes=10)  # of a signed time: a PUT may have been retried
+MAX_SKEW = timedelta(minutes=5)  # tolerance between this machine's clock and the store's (I9)
+MAX_CLAIM_SKEW = MAX_SKEW + timedelta(minutes=10)  # for a signed time: its PUT may be a retry
 
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
@@ -20,7 +20,7 @@ def utc_now() -> datetime:
 
 
 def to_rfc3339(moment: datetime) -> str:
-    """UTC with whole seconds and a Z."""
+    """The time in UTC, with whole seconds and a Z."""
     return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 

@@ -117,7 +117,7 @@ def _row(each: _Listed) -> tuple[object, ...]:
     metavar="PATTERN",
     multiple=True,
     required=True,
-    help="What it may write from now on. Repeatable.",
+    help="Datasets that it may write from now on. Repeatable.",
 )
 @click.option(
     "--share-datasets",
@@ -137,8 +137,8 @@ def limit(
 ) -> None:
     """Say which datasets a host may write from now on. Needs root.key.
 
-    What it published stays. With --share-datasets patterns that it has not yet may overlap with
-    those of that host; else they must not.
+    What it has published stays valid. New patterns must not overlap with those of another host,
+    unless --share-datasets names that host.
     """
     repository = invocation.open(afresh=True)
     found = find_writer(repository.ledger, host)
@@ -186,10 +186,10 @@ def limit(
 def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reason: str) -> None:
     """Take a host's key off the list. Needs root.key.
 
-    Of a stolen key, first take away the host's credentials of the store: with them a thief near
-    the store can append faster than you. It is tried 10,000 times without a pause, and says how
-    often others came first. What the key wrote before stays, unless --distrust-from says that it
-    is not to be believed.
+    If the key was stolen, first take away the host's credentials of the store: with them a thief
+    near the store can append faster than you. The command tries 10,000 times without a pause, and
+    says how often others came first. What the key wrote before stays valid, unless --distrust-from
+    SEQ voids it from SEQ on.
     """
     invocation.warn(
         f"if the key was stolen, first take away the store credentials of {writer}:"
@@ -223,7 +223,7 @@ def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reaso
 
 
 class _Lost:
-    """Counts the attempts that others won, and says so at 1, 10, 100 and so on."""
+    """Counts the attempts that others won, and reports the count at 1, 10, 100 and so on."""
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation

@@ -1,4 +1,4 @@
-"""`vault key add`: what a host asks for is shown, agreed to, and then signed."""
+"""`vault key add`: shows what a host asks for, asks for agreement, and then signs."""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -45,7 +45,7 @@ from vault.repository.repository import Repository
     "datasets",
     metavar="PATTERN",
     multiple=True,
-    help="Narrower than what the host asks for. Repeatable.",
+    help="Datasets that it may write, fewer than it asks for. Repeatable.",
 )
 @click.option(
     "--share-datasets",
@@ -70,9 +70,9 @@ def add(
 ) -> None:
     """Enrol the host that made a request FILE. Needs root.key.
 
-    Shows what the host would get, and signs nothing before you agreed: compare the key with the
-    one that the host printed. Where its datasets overlap with another host's, either both may
-    write them (--share-datasets), or the other is limited first to what it has published.
+    Shows what the host would get, and signs nothing before you agree: compare the key with the
+    one that the host printed. If its datasets overlap with those of another host, either both may
+    write them (--share-datasets), or the other is first limited to what it has published.
     """
     if not file.exists():
         raise ConfigError(f"there is no file {file}")
@@ -128,21 +128,21 @@ def add(
 
 
 def place_fields(record: Record) -> dict[str, object]:
-    """Where a statement stands, for programs."""
+    """The place of a statement in the ledger, for programs."""
     return {"seq": record.seq, "head": str(record.head)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """What is about to be signed."""
+    """The statements that are about to be signed."""
 
     wanted: KeyRequest
     key_id: str
     datasets: tuple[str, ...]
     old: WriterInfo | None  # the key that it replaces
-    shared: Sequence[Overlapping]  # agreed to beforehand
-    overlaps: Sequence[Overlapping]  # not agreed to
-    limits: Sequence[tuple[WriterInfo, tuple[str, ...]]]  # that end them, if people agree
+    shared: Sequence[Overlapping]  # overlaps agreed to beforehand
+    overlaps: Sequence[Overlapping]  # overlaps not agreed to
+    limits: Sequence[tuple[WriterInfo, tuple[str, ...]]]  # end these, if a person agrees
 
 
 def _plan(
@@ -151,10 +151,10 @@ def _plan(
     datasets: Sequence[str],
     share_datasets: Collection[str],
 ) -> _Plan:
-    """What would be signed, if it can be.
+    """The statements that would be signed.
 
     Raises:
-        ConfigError: It can't: a name is taken, or overlaps are more than a limit can end.
+        ConfigError: None can be: a name is taken, or limits can't end the overlaps.
     """
     ledger = repository.ledger
     old = check_request(repository, wanted)
@@ -174,7 +174,7 @@ def _plan(
 
 
 def _shown(repository: Repository, plan: _Plan) -> dict[str, str]:
-    """All that is about to be signed, before anything is."""
+    """The facts about to be signed, to show them first."""
     wanted = plan.wanted
     facts = {
         "host": wanted.name,
@@ -194,7 +194,7 @@ def _shown(repository: Repository, plan: _Plan) -> dict[str, str]:
 
 
 def _agree(invocation: Invocation, plan: _Plan, key_id: str | None) -> None:
-    """Pass if people agree, or a script names the key and nothing is left to agree to.
+    """Pass if a person agrees, or if a script names the key and nothing else needs agreement.
 
     Raises:
         ConfigError: They don't, or it is another key.

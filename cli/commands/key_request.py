@@ -29,13 +29,13 @@ from vault.repository.repository import Repository
 
 
 @click.command()
-@click.option("--name", help="Of this host.")
+@click.option("--name", help="The name of this host.")
 @click.option(
     "--dataset",
     "datasets",
     metavar="PATTERN",
     multiple=True,
-    help="What it wants to write, for example 'web-*'. Repeatable.",
+    help="Datasets that it wants to write, for example 'web-*'. Repeatable.",
 )
 @click.option("--domain", help="Existing domain to share; default: one of its own.")
 @click.option("--rotate", is_flag=True, help="Ask for a new key in the place of this host's.")
@@ -144,7 +144,7 @@ def _is_same(found: KeyRequest, wanted: KeyRequest) -> bool:
 
 
 def wanted_fields(wanted: KeyRequest) -> dict[str, Any]:
-    """What a request asks for, for programs."""
+    """The fields of a request, for programs."""
     return {
         "name": wanted.name,
         "key": VerifyKey.from_der(wanted.public).id,

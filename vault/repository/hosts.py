@@ -1,7 +1,7 @@
-"""Hosts and their datasets: whose patterns overlap, which names are taken, who follows whom. Pure.
+"""Hosts and their datasets: overlapping patterns, names taken, keys that replaced others. Pure.
 
-See docs/guide.md "Second host". What is refused here was not signed yet: none of it makes a
-statement void.
+See docs/guide.md "Second host". Refusals here come before a statement is signed; none of these
+rules makes a statement void.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from vault.ledger.chain import Ledger
 from vault.ledger.records import Record, WriterInfo
 from vault.ledger.statements import SnapshotBody, WriterBody
 
-ID_DIGITS: Final = 16  # of a key id on a command line, at least: 8 are ground in hours
+ID_DIGITS: Final = 16  # the fewest of a key id on a command line; 8 are ground in hours
 _ID = re.compile(r"[0-9a-f]{16,64}")
 
 
@@ -29,7 +29,7 @@ def overlap(first: str, second: str) -> bool:
         first: A pattern of docs/format.md 2.3.
         second: Another.
     """
-    # meets[j]: some text matches both the rest of `first` looked at so far and `second[j:]`
+    # meets[j]: some text matches both the end of `first` seen so far and `second[j:]`
     meets = [all(sign == "*" for sign in second[j:]) for j in range(len(second) + 1)]
     for sign in reversed(first):
         above, meets = meets, [False] * (len(second) + 1)
@@ -45,10 +45,10 @@ def overlap(first: str, second: str) -> bool:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Whether every text that matches ``narrow`` matches ``wide``, as far as it is plain to see.
+    """Whether every text that matches ``narrow`` matches ``wide``; may miss a few such pairs.
 
-    A ``*`` of ``narrow`` counts as one sign that nothing but a ``*`` takes in. So a yes is always
-    right; ``*?`` and ``*a`` are among the few pairs where a no is not.
+    A ``*`` of ``narrow`` counts as one character that only a ``*`` matches. So True is always
+    right, and False is wrong for a few pairs, such as ``*?`` and ``*a``.
     """
     wide, narrow = _ordered(wide), _ordered(narrow)
     takes = [False] * len(narrow) + [True]
@@ -64,32 +64,32 @@ def covers(wide: str, narrow: str) -> bool:
 
 
 def _ordered(pattern: str) -> str:
-    """The same pattern with ``?`` before ``*`` in each run of both, and one ``*`` for many."""
+    """The same pattern with each run of ``*`` and ``?`` sorted: first all ``?``, then one ``*``."""
     return re.sub(r"[*?]{2,}", lambda run: "?" * run[0].count("?") + "*" * ("*" in run[0]), pattern)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Overlapping:
-    """A live host whose patterns overlap with others."""
+    """A live host with a pattern that overlaps with another one."""
 
     writer: WriterInfo
-    theirs: str  # its pattern
-    ours: str  # the one that overlaps with it
+    theirs: str  # a pattern of that host
+    ours: str  # the other pattern, which overlaps with it
 
     def __str__(self) -> str:
-        """One clause, for people."""
+        """The overlap in one clause, for people."""
         return f"'{self.ours}' and '{self.theirs}' of {self.writer.name}"
 
 
 def overlapping(
     ledger: Ledger, datasets: Iterable[str], *, besides: Collection[str] = ()
 ) -> list[Overlapping]:
-    """Live hosts whose patterns overlap with these, each once with its first such pair.
+    """Live hosts whose patterns overlap with these, each once, with the first such pair.
 
     Args:
-        ledger: As it is read.
-        datasets: Patterns.
-        besides: Names of hosts, or ids of keys, that are left out.
+        ledger: The ledger, read up to its head.
+        datasets: The patterns to compare with.
+        besides: Names of hosts, or ids of keys, to leave out.
     """
     found = []
     for key_id, writer in live_writers(ledger).items():
@@ -109,10 +109,10 @@ def live_writers(ledger: Ledger) -> dict[str, WriterInfo]:
 
 
 def find_writer(ledger: Ledger, name: str) -> WriterInfo:
-    """By host name, or by at least 16 digits of the key id.
+    """The writer with a host name, or with a key id that begins with at least 16 given digits.
 
     Raises:
-        ConfigError: None, or several.
+        ConfigError: No writer matches, or several do.
     """
     found = [
         writer
@@ -130,7 +130,7 @@ def find_writer(ledger: Ledger, name: str) -> WriterInfo:
 
 
 def lineage(ledger: Ledger, key_id: str) -> list[WriterInfo]:
-    """A host's key and those that it replaced, newest first; none where it is no writer's."""
+    """A host's key and those that it replaced, newest first; empty if it is not a writer's."""
     found = []
     while (writer := ledger.writers.get(key_id)) is not None:
         found.append(writer)
@@ -140,20 +140,20 @@ def lineage(ledger: Ledger, key_id: str) -> list[WriterInfo]:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedBy:
-    """Whose key signed a snapshot, and whether that is the one as before."""
+    """The host and key that published a snapshot, and a change of key since the one before."""
 
-    host: str  # by name
+    host: str  # name
     key_id: str
     before: Record | None = None  # the dataset's snapshot before, if another key signed that one
-    before_host: str = ""  # by name
-    rotated_at: int | None = None  # seq at which this key replaced that one, where it did
+    before_host: str = ""  # name of the host of that one
+    rotated_at: int | None = None  # seq at which this key replaced that one, if it did
 
 
 def published_by(ledger: Ledger, record: Record) -> PublishedBy:
-    """Who published a snapshot that counts.
+    """The publisher of a valid snapshot.
 
     Raises:
-        FormatError: The record is no snapshot.
+        FormatError: The record is not a snapshot.
         SignatureError: No writer signed it.
     """
     if not isinstance(record.body, SnapshotBody):
@@ -175,7 +175,7 @@ def published_by(ledger: Ledger, record: Record) -> PublishedBy:
 
 
 def published(ledger: Ledger, writer: WriterInfo) -> tuple[str, ...]:
-    """Datasets with a snapshot that counts by this key, or by one that it replaced; sorted."""
+    """Datasets with a valid snapshot by this key, or by one that it replaced; sorted."""
     keys = {each.key.id for each in lineage(ledger, writer.key.id)}
     bodies = (record.body for record in ledger.snapshots() if record.key_id in keys)
     return tuple(sorted({body.dataset for body in bodies if isinstance(body, SnapshotBody)}))
@@ -193,33 +193,33 @@ def hosts_of(ledger: Ledger, domain: str) -> list[str]:
 
 
 def is_key_id(text: str) -> bool:
-    """Whether it is enough of a key id to name the key: 16 to 64 hex digits."""
+    """Whether a text is enough of a key id to name the key: 16 to 64 hex digits."""
     return _ID.fullmatch(text) is not None
 
 
-# --- what is not signed ---
+# --- refusals before a statement is signed ---
 
 
 def require_addition(ledger: Ledger, body: WriterBody, shared: Collection[str]) -> None:
     """Pass if a host may be added to this ledger, or its key replaced.
 
     Args:
-        ledger: Whose next statement it would be.
-        body: Of that statement.
+        ledger: The ledger that the statement would extend.
+        body: The body of that statement.
         shared: Names of hosts that it may share datasets with.
 
     Raises:
-        ConfigError: A live key has the name, or patterns overlap unasked.
+        ConfigError: A live key has the name, or patterns overlap without agreement.
     """
     require_free_name(ledger, body.name, body.replaces)
     require_apart(ledger, body.datasets, besides={*shared, body.replaces})
 
 
 def require_free_name(ledger: Ledger, name: str, replaces: str) -> None:
-    """Pass if no live key but the one that is replaced has the name.
+    """Pass if no live key has the name, except the one that is replaced.
 
     Raises:
-        ConfigError: Another has.
+        ConfigError: Another live key has it.
     """
     if name in {each.name for key, each in live_writers(ledger).items() if key != replaces}:
         raise ConfigError(
@@ -233,7 +233,7 @@ def limit_for(ledger: Ledger, other: Overlapping, datasets: Sequence[str]) -> tu
     """The datasets that a host has published, to which a limit would end its overlap with these.
 
     Raises:
-        ConfigError: It has published none, or some that overlap too: people must say.
+        ConfigError: It has published none, or some that overlap too, so that a person must decide.
     """
     name, done = other.writer.name, published(ledger, other.writer)
     left = [each for each in done if any(overlap(each, pattern) for pattern in datasets)]
@@ -250,16 +250,16 @@ def limit_for(ledger: Ledger, other: Overlapping, datasets: Sequence[str]) -> tu
 def require_limit(
     ledger: Ledger, key_id: str, datasets: Sequence[str], shared: Collection[str]
 ) -> None:
-    """Pass if a host may get these patterns: fewer than it has, or none that overlap unasked.
+    """Pass if a host may get these patterns: within its own, or without overlaps not agreed to.
 
     Args:
-        ledger: Whose next statement it would be.
-        key_id: Of the host.
-        datasets: Patterns.
+        ledger: The ledger that the statement would extend.
+        key_id: The key id of the host.
+        datasets: The new patterns.
         shared: Names of hosts that it may share datasets with.
 
     Raises:
-        ConfigError: Its key is not live, or patterns overlap unasked.
+        ConfigError: Its key is not live, or patterns overlap without agreement.
     """
     writer = live_writers(ledger).get(key_id)
     if writer is None:
@@ -269,7 +269,7 @@ def require_limit(
 
 
 def require_apart(ledger: Ledger, datasets: Sequence[str], *, besides: Collection[str]) -> None:
-    """Pass if these patterns overlap with those of no live host but these.
+    """Pass if these patterns overlap with no live host, except those in ``besides``.
 
     Raises:
         ConfigError: They do.

@@ -1,6 +1,6 @@
 """Opening all blocks of one stored pack, as a task that threads, processes and other machines run.
 
-A task is a frozen value. What it gives back is one, too: the caller acts on it.
+A task and its result are frozen values; the caller acts on the result.
 """
 
 import dataclasses
@@ -26,18 +26,18 @@ from vault.verify.object_task import Place, store_at
 class PackTask:
     """One pack whose blocks are to be opened.
 
-    Two secrets are in it, and no more than this pack needs: the seed of its session and the
-    domain's key for chunk ids. The recovery key, which opens all sessions, stays where it is. So
-    a task may go to processes of the same user, who can read the memory of the caller anyway;
-    to another machine only by a way that keeps secrets. Access to an S3 service comes from the
-    worker's own environment.
+    It holds two secrets, which this pack needs: the seed of its session and the domain's key for
+    chunk ids. The recovery key, which opens all sessions, stays with the caller. So a task may go
+    to processes of the same user, which can read the memory of the caller anyway; it may go to
+    another machine only by a channel that keeps secrets. A worker gets its access to an S3
+    service from its own environment.
     """
 
-    place: Place | None  # None: the bytes are handed in
+    place: Place | None  # None: the caller hands in the bytes
     ref: ObjectRef
-    entry: IndexEntry  # what the pack is believed to hold
+    entry: IndexEntry  # the believed content of the pack
     repository_id: bytes
-    session: PackSession  # whose seed is the secret
+    session: PackSession  # its seed is secret
     id_key: bytes = dataclasses.field(repr=False)
 
 
@@ -47,10 +47,10 @@ class OpenedPack:
 
     chunks: int = 0  # right ones
     faulty: frozenset[int] = frozenset()  # numbers of the blocks that do not open
-    error: VaultError | None = None  # what is wrong with one of them
+    error: VaultError | None = None  # the problem of one of them
     given_up: VaultError | None = None  # why no version of the pack gives them; None: one may
-    versions: tuple[str, ...] = ()  # with the right bytes, other than the pinned one
-    is_of_other_session: bool = False  # nothing was opened: it takes the recovery key
+    versions: tuple[str, ...] = ()  # those with the right bytes, other than the pinned one
+    is_of_other_session: bool = False  # nothing was opened, as that needs the recovery key
 
 
 class _OtherSessionError(Exception):
@@ -58,12 +58,12 @@ class _OtherSessionError(Exception):
 
 
 def open_pack(task: PackTask, objects: PackBytes | None = None) -> OpenedPack:
-    """Open every block of a pack, also those after one that does not open.
+    """Open every block of a pack, even after one that does not open.
 
     Args:
         task: The pack.
-        objects: Gives stored bytes; None in another process: the store is then opened by the
-            task's place, once in a process.
+        objects: Gives stored bytes. None: the store is opened here, from the task's place, once
+            in each process; for workers in other processes.
 
     Raises:
         StorageError: The store failed, or can't be opened.
@@ -77,7 +77,7 @@ def open_pack(task: PackTask, objects: PackBytes | None = None) -> OpenedPack:
 
 
 def open_blocks(pack: PackReader) -> OpenedPack:
-    """Open every block of a pack with what it was given to open it.
+    """Open every block of a pack with the opener that it has.
 
     Raises:
         StorageError: The store failed.
@@ -102,7 +102,7 @@ def _open_with(opener: "_TaskOpener", task: PackTask) -> OpenedPack:
 
 
 class _TaskOpener:
-    """Opens the one pack of a task, by what the task was sent."""
+    """Opens the pack of a task with the secrets in the task."""
 
     by_digest = False
     directories: PackDirectories | None = None
@@ -114,7 +114,7 @@ class _TaskOpener:
         self._task = task
 
     def session_of(self, header: Header) -> PackSession:
-        """The task's session.
+        """The session of the task.
 
         Raises:
             _OtherSessionError: The header names another one.
@@ -124,16 +124,16 @@ class _TaskOpener:
         return self._task.session
 
     def opener_for(self, header: Header) -> Opener:
-        """What opens the blocks, if the header is of the task's session."""
+        """The opener of the blocks, if the header is of the task's session."""
         return Opener(header, self.session_of(header).seed, self._task.repository_id)
 
     def give_up(self, pack: PackReader, error: VaultError) -> None:  # noqa: ARG002 - one pack
-        """Keep for the caller that the pack can't be read: substitutes are the caller's."""
+        """Note that the pack can't be read; the caller looks for substitutes."""
         self.given_up = error
 
 
 class _StoredBytes:
-    """Bytes from a store alone, without a ledger."""
+    """Gives bytes from a store alone, without a ledger."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
