@@ -1,4 +1,4 @@
-"""The plan of a restore, made before its target is touched: what of the tree, whence, how large.
+"""The plan of a restore, made before its target is touched: entries, packs, and the room they need.
 
 Every chunk that is needed is known to lie in a pack, and the target to have room, before
 anything is written.
