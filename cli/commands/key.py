@@ -43,6 +43,7 @@ class _Listed:
     added: int  # seq
     revoked: int | None
     distrust_from: int | None
+    replaces: str | None = None  # id of the host's key before
 
 
 @key.command("list")
@@ -87,6 +88,7 @@ def _writer(writer: WriterInfo) -> _Listed:
         added=writer.added,
         revoked=writer.revoked,
         distrust_from=writer.distrust_from,
+        replaces=writer.replaces or None,
     )
 
 

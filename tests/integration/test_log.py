@@ -1,14 +1,27 @@
 """`vault log` and `vault show`: what warnings name can be looked up."""
 
 import json
+import os
 import re
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vault.clock import utc_now
+from vault.crypto.keyfiles import load_root
+from vault.format import inventory
+from vault.ledger.statements import PruneBody
+from vault.model import Digest
+from vault.repository.log import Draft
+from vault.repository.repository import Repository
+from vault.storage.choose_store import open_store
 from vault.storage.names import ledger_name
+
+PASSPHRASE = b"correct horse"  # as the conftest's file has it
 
 Vault = Callable[..., tuple[int, str, str]]
 
@@ -108,7 +121,7 @@ def test_evidence_that_is_gone_is_told(vault: Vault, told: Path) -> None:
 def test_what_a_revocation_took_back_is_told_as_that(vault: Vault, told: Path) -> None:
     """The number in the warning of `list` leads to it, and it leads to the revocation."""
     assert vault("key", "revoke", "first", "--distrust-from", "3", "--reason", "stolen")[0] == 0
-    assert "ledger 3: snapshot statement is void" in vault("list")[2]
+    assert "ledger 3: 1 statement does not count" in vault("list")[2]
     rows = vault("log")[1].splitlines()
     assert re.search(r"snapshot +first \S+ +distrusted by 6 ", rows[4])
     assert "revokes first, distrusts it from 3 on: stolen" in rows[7]
@@ -116,6 +129,44 @@ def test_what_a_revocation_took_back_is_told_as_that(vault: Vault, told: Path) -
     assert code == 0
     assert re.search(r"^outcome +distrusted by 6$", out, re.MULTILINE)
     assert re.search(r"^later +5 restore, 6 writer$", out, re.MULTILINE)
+
+
+def test_what_a_prune_plan_dooms_is_told(vault: Vault, told: Path, keys: Path) -> None:
+    """The plan says how much, and each snapshot that needs it; the control: one that does not."""
+    root_key = load_root(keys / "root.key", PASSPHRASE)
+    repository = Repository.open(
+        open_store(str(told)), Digest.parse(root_key.repository.root), clock=utc_now
+    )
+    mine = repository.inventory(repository.ledger.records[2]).objects
+    others = {ref.name for ref in repository.inventory(repository.ledger.records[3]).objects}
+    wanted = [ref for ref in mine if ref.name not in others]
+    assert wanted
+    digest = repository.put_evidence(inventory.encode(wanted))
+    body = PruneBody(phase="plan", plan=str(digest))
+    draft = Draft(type="prune", subject=[(f"evidence/{digest}", digest)], body=body)
+    repository.append(lambda _: draft, [root_key.pruner], tool="vault test")
+    rows = vault("log")[1].splitlines()
+    count = len(wanted)
+    assert f"doomed: prune plans name {count} object" in rows[3]
+    assert "doomed" not in rows[4]
+    assert f"names {count} object" in rows[7]
+    assert lines(vault("--json", "log", "2", "--type", "snapshot")[1])[0]["doomed"] == count
+    assert re.search(rf"^doomed +doomed: .* {count} object", vault("show", "2")[1], re.MULTILINE)
+    assert not re.search(r"^doomed", vault("show", "3")[1], re.MULTILINE)
+
+
+def test_a_copied_store_shows_the_signers_times(vault: Vault, told: Path) -> None:
+    """Its own are those of the copying; the heading says whose clock it is."""
+    before = vault("log")[1].splitlines()
+    assert " stored (" in before[0]
+    later = time.time() + 3 * 86_400
+    for path in (told / "ledger").iterdir():
+        subprocess.run(["chattr", "-i", str(path)], check=False, capture_output=True)
+        os.utime(path, (later, later))
+    after = vault("log")[1].splitlines()
+    assert " signed (" in after[0]
+    assert [row.split()[:3] for row in after[1:]] == [row.split()[:3] for row in before[1:]]
+    assert "its own time" not in "".join(after)
 
 
 def test_untrusted_words_steer_no_terminal(vault: Vault, told: Path) -> None:

@@ -176,8 +176,15 @@ def enrolled(repository: Repository, key: WriterKey, dataset: str | None) -> Wri
             hint="have 'vault key add' run with the request that 'vault key request' wrote",
         )
     if writer.revoked is not None:
+        is_replaced = any(
+            each.replaces == writer.key.id for each in repository.ledger.writers.values()
+        )
         raise WrongKeyError(
-            f"the writer key of {key.name} was revoked", found=f"ledger {writer.revoked}"
+            f"the writer key of {key.name} was {'replaced' if is_replaced else 'revoked'}",
+            found=f"ledger {writer.revoked}",
+            hint="the new one is in writer.next.key of the host that asked for it"
+            if is_replaced
+            else f"'vault show {writer.revoked}' says by whom and why",
         )
     if dataset is not None and not any(fnmatchcase(dataset, p) for p in writer.datasets):
         raise ConfigError(

@@ -213,7 +213,7 @@ def test_a_key_is_replaced_and_the_host_goes_on(
     lab.snapshot(source)
     new, request = request_rotation(lab.open(), lab.host.key)
     record = add(request, share_datasets=())
-    with pytest.raises(WrongKeyError, match="was revoked"):
+    with pytest.raises(WrongKeyError, match="was replaced"):
         lab.snapshot(source)
     rotated = lab.with_host(dataclasses.replace(lab.host, key=new))
     after = snapshot_body(rotated.snapshot(source).record)
