@@ -107,7 +107,7 @@ def judge(mutant: Mutant, workshop: Workshop, chosen: Chosen, cap: float) -> Res
         if _meet(workshop, chosen, PATIENCE * cap)[0] == 0:
             usual = time.monotonic() - asked
             with workshop.broken(mutant.file, content):
-                status, output = _meet(workshop, chosen, max(cap, PATIENCE * usual))
+                status, output = _meet(workshop, chosen, PATIENCE * usual)
             ended = verdict(status, output)
         else:
             ended = "not tried"

@@ -335,6 +335,8 @@ def test_an_owner_with_a_name_too_long_becomes_one_without(monkeypatch: pytest.M
     entry = _taken(made)
     assert (entry.user, entry.group, entry.uid) == ("", "g" * 255, 7)
     assert made.altered == ["its owner's name is too long to be stored"]
+    longest = replace_entry(entry, user="u" * 255, group="g" * 255)
+    assert mend(longest) == (longest, [], []), "names that fit are not called altered"
 
 
 @given(holes=any_holes, size=st.integers(0, 100))
