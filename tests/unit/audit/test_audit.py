@@ -97,6 +97,9 @@ def test_a_sound_repository_has_no_findings(
         list(lab.store.versions("index/"))
     )
     assert report.totals.read == report.totals.needed
+    listed = list(lab.store.versions(""))
+    assert report.totals.names == len({version.name for version in listed})
+    assert report.totals.versions == len(listed)
     assert report.totals.not_available == 0
     assert [each.seq for each in report.snapshots] == [2, 3]
     assert report.datasets[0].newest == record.seq

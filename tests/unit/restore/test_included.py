@@ -67,6 +67,16 @@ def test_patterns_are_told_what_is_a_directory() -> None:
     assert {path for path, is_directory in told.items() if is_directory} == {b"a", b"b", b"b/c"}
 
 
+def test_a_directory_asked_for_as_one_is_taken_and_no_file_of_its_name() -> None:
+    """Both the look for what is needed and the restore itself say of what type an entry is."""
+
+    def wanted(path: bytes, is_directory: bool) -> bool:  # noqa: FBT001 - the shape of `Wanted`
+        return is_directory and path in {b"b/c", b"a/file"}
+
+    assert _taken(select_entries(_tree(), wanted)) == [b"", b"b", b"b/c"]
+    assert _taken(Selection(wanted=wanted)) == [b"", b"b/c"]
+
+
 def test_nothing_wanted_leaves_the_top() -> None:
     """TARGET itself always has attributes."""
     assert _taken(select_entries(_tree(), lambda *_: False)) == [b""]

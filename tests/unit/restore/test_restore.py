@@ -476,6 +476,16 @@ def test_plain_user(lab: Lab, source: Path, target: Path) -> None:
         assert (target / "a/one").read_bytes() == b"one"
 
     as_nobody(restore)
+    target.rename(target.with_name("first"))
+    os.chown(lab.base, 65534, 65534)
+
+    def replace_and_finalize() -> None:
+        target.mkdir()
+        (target / "mine").write_text("mine")
+        assert run(lab, record, target, replace=True).outcome is RestoreOutcome.WITHOUT_OWNERS
+        assert lab.finalize(target, again=True).verdict == "partial"
+
+    as_nobody(replace_and_finalize)
 
 
 def test_read_only_store(lab: Lab, record: Record, source: Path, target: Path) -> None:

@@ -311,6 +311,19 @@ def test_frames_behind_a_damaged_one_do_not_come_back(tmp_path: Path) -> None:
     assert _journal(path) == [_record(b"a", 1), _record(b"b", 2)]
 
 
+def test_a_frame_of_an_earlier_run_behind_a_later_one_ends_the_journal(tmp_path: Path) -> None:
+    """A kernel that died may leave old frames behind new ones; whole as they are, they are past."""
+    path = tmp_path / "journal"
+    _append(path)
+    head = len(path.read_bytes())
+    _append(path, _record(b"b", 1))
+    first = len(path.read_bytes())
+    _append(path, _record(b"a", 2))
+    good = path.read_bytes()
+    path.write_bytes(good[:head] + good[first:] + good[head:first])
+    assert _journal(path) == [_record(b"a", 2)]
+
+
 def test_a_damaged_frame_ends_the_journal(tmp_path: Path) -> None:
     """Every byte of a frame is under its CRC, the run's number too."""
     path = tmp_path / "journal"

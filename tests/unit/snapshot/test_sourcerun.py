@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.lab import Clock, Lab
 from tests.support.trees import MakeSource
-from vault.errors import BusyError, ConfigError
+from vault.errors import BusyError, ConfigError, StorageError
 from vault.format import tree
 from vault.machine import metadata
 from vault.snapshot import file_reader, safe_open, unchanged, walk_report
@@ -715,3 +715,23 @@ def test_more_paths_than_a_tree_can_name_are_refused_before_anything_is_stored(
     assert list(lab.store.versions("")) == before
     monkeypatch.undo()
     assert lab.snapshot(*paths).body.complete
+
+
+def test_a_journal_ends_with_the_run_whose_list_holds_all_of_it(
+    lab: Lab, make_source: MakeSource
+) -> None:
+    """One that stayed would be read again by every later run, and never cease to grow."""
+    source = make_source()
+
+    def fail(point: FaultPoint) -> None:
+        if point.name.startswith("inventory/"):
+            raise StorageError("no room")
+
+    lab.store.fault = fail
+    with pytest.raises(StorageError):
+        lab.snapshot(source)
+    assert [path.name for path in lab.host.state.rglob("*.journal")] == ["data.journal"]
+    lab.store.fault = None
+    lab.snapshot(source)
+    assert list(lab.host.state.rglob("*.journal")) == []
+    assert [path.name for path in lab.host.state.rglob("*.entries")] == ["data.entries"]

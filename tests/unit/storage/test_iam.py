@@ -26,6 +26,7 @@ def allows(policy: dict[str, Any], action: str, name: str) -> bool:
 
 
 READ, ADD = "s3:GetObjectVersion", "s3:PutObject"
+LIST = "s3:ListBucketVersions"
 EXTEND, SEE_LOCK, DELETE = (
     "s3:PutObjectRetention",
     "s3:GetObjectRetention",
@@ -147,6 +148,42 @@ def test_ceph_gets_grants_by_user_and_no_conditions_it_would_not_enforce() -> No
     assert read["Resource"] == ["arn:aws:s3:::bucket/packs/*"]
     (delete,) = denials(policy, DELETE)
     assert "arn:aws:iam:::user/pruner" not in delete["Principal"]["AWS"]
+
+
+def test_ceph_gets_no_condition_on_a_listing_of_a_prefix_either() -> None:
+    """As it judges a condition on a listing wrongly; on AWS the same role has it."""
+    principals = {role: [f"arn:aws:iam:::user/{role}"] for role in AccessRole}
+    policy = bucket_policy(
+        "bucket",
+        "some/prefix",
+        dialect=Dialect.CEPH,
+        parameters=PARAMETERS,
+        principals=principals,
+    )
+    for role in AccessRole:
+        (listing,) = _grants_of(role_policy(role, "bucket", "some/prefix"), LIST)
+        assert listing["Condition"] == {"StringLike": {"s3:prefix": "some/prefix/*"}}
+    listings = _grants_of(policy, LIST)
+    assert len(listings) == len(AccessRole)
+    assert not any("Condition" in each for each in listings)
+
+
+def _grants_of(policy: dict[str, Any], action: str) -> list[dict[str, Any]]:
+    return [
+        statement
+        for statement in policy["Statement"]
+        if statement["Effect"] == "Allow" and action in statement["Action"]
+    ]
+
+
+@pytest.mark.parametrize("role", AccessRole)
+def test_only_the_auditor_reads_the_rules_of_the_bucket(role: AccessRole) -> None:
+    """It must find what expires objects or lets others in; the others look for locks alone."""
+    rules = {"s3:GetBucketVersioning", "s3:GetBucketPolicy", "s3:GetLifecycleConfiguration"}
+    policy = role_policy(role, "bucket", "some/prefix")
+    granted = {action for action in rules if _grants_of(policy, action)}
+    assert granted == (rules if role is AccessRole.AUDITOR else set())
+    assert _grants_of(policy, "s3:GetBucketObjectLockConfiguration")
 
 
 @pytest.mark.parametrize("role", AccessRole)
