@@ -1,22 +1,20 @@
 """What of a domain is believed: snapshots outside the spans that a theft put in doubt."""
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from tests.support.lab import MakeRepository
+from tests.support.trees import MakeSource
 from vault.repository.domainpacks import distrusted_spans, snapshots_of
-from vault.repository.enrolment import find_writer, revoke_writer
-
-if TYPE_CHECKING:
-    from tests.conftest import Lab, MakeRepository, MakeSource
+from vault.repository.enrolment import revoke_writer
+from vault.repository.hosts import find_writer
 
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_distrust_doubts_the_domain_from_exactly_its_first_number(
-    make_repository: "MakeRepository", make_source: "MakeSource", after: int
+    make_repository: MakeRepository, make_source: MakeSource, after: int
 ) -> None:
     """What others published from there may rest on what the thief claimed; what came before not."""
-    lab: Lab = make_repository("none")
+    lab = make_repository("none")
     lab.enrol("stolen", domain="default")
     source = make_source(files=1)
     before, since = (lab.snapshot(source).record for _ in range(2))

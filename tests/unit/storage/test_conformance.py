@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto import mock_aws
@@ -69,6 +70,22 @@ def test_promises_that_are_not_kept_are_found(report: StoreReport, name: str) ->
 def test_promises_that_are_kept_are_said_to_be(report: StoreReport, name: str) -> None:
     """So that a shortfall means something."""
     assert report.outcome(name) is ProbeOutcome.KEPT
+
+
+def test_a_server_that_turns_compliance_into_nothing_weaker_keeps_that(
+    reports: Callable[..., StoreReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal is the promise kept; what moto permits is none."""
+    real = s3.S3Store.request
+
+    def refuse(self: s3.S3Store, what: str, name: str, call: str, **arguments: Any) -> Any:
+        retention = arguments.get("Retention", {})
+        if call == "put_object_retention" and retention["Mode"] == "GOVERNANCE":
+            raise DeniedError(f"{name} stays as it is")
+        return real(self, what, name, call, **arguments)
+
+    monkeypatch.setattr(s3.S3Store, "request", refuse)
+    assert reports("firm-bucket", lock=True).outcome("downgrade") is ProbeOutcome.KEPT
 
 
 def test_a_shortfall_of_locks_refuses_locks_only(report: StoreReport) -> None:
