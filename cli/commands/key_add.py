@@ -72,7 +72,8 @@ def add(
 
     Shows what the host would get, and signs nothing before you agree: compare the key with the
     one that the host printed. If its datasets overlap with those of another host, either both may
-    write them (--share-datasets), or the other is first limited to what it has published.
+    write them (--share-datasets), or the other is first limited to what it has published. On a
+    terminal it asks for what ends the overlap.
     """
     if not file.exists():
         raise ConfigError(f"there is no file {file}")
@@ -83,6 +84,7 @@ def add(
     for line in render.facts(_shown(repository, plan)).splitlines():
         render.message("", line)
     _agree(invocation, plan, key_id)
+    agreed = {*share_datasets, *(each.writer.name for each in plan.left)}
     root_key = invocation.root_key(repository)
     for other, patterns in plan.limits:
         record = limit_writer(
@@ -90,7 +92,7 @@ def add(
             root_key,
             other,
             datasets=patterns,
-            share_datasets=share_datasets,
+            share_datasets=agreed,
             reason=f"{wanted.name} joins",
             tool=TOOL,
         )
@@ -102,7 +104,7 @@ def add(
         recovery_key=lambda: invocation.recovery_key(repository),
         share=share_domain,
         datasets=datasets,
-        share_datasets=share_datasets,
+        share_datasets=agreed,
         tool=TOOL,
     )
     invocation.did(f"host {wanted.name} is enrolled, head {record.head}")
@@ -143,6 +145,7 @@ class _Plan:
     shared: Sequence[Overlapping]  # overlaps agreed to beforehand
     overlaps: Sequence[Overlapping]  # overlaps not agreed to
     limits: Sequence[tuple[WriterInfo, tuple[str, ...]]]  # end these, if a person agrees
+    left: Sequence[Overlapping]  # what no limit ends, so that both write it, if a person agrees
 
 
 def _plan(
@@ -162,6 +165,7 @@ def _plan(
     patterns = granted(wanted, datasets)
     found = overlapping(ledger, patterns, besides={wanted.replaces})
     overlaps = [each for each in found if each.writer.name not in share_datasets]
+    done_by = [limit_for(ledger, each.writer, patterns) for each in overlaps]
     return _Plan(
         wanted=wanted,
         key_id=VerifyKey.from_der(wanted.public).id,
@@ -169,7 +173,8 @@ def _plan(
         old=old,
         shared=[each for each in found if each not in overlaps],
         overlaps=overlaps,
-        limits=[(each.writer, limit_for(ledger, each, patterns)) for each in overlaps],
+        limits=[(each.writer, done) for each, done in zip(overlaps, done_by, strict=True) if done],
+        left=[each for each, done in zip(overlaps, done_by, strict=True) if not done],
     )
 
 
@@ -199,18 +204,17 @@ def _agree(invocation: Invocation, plan: _Plan, key_id: str | None) -> None:
     Raises:
         ConfigError: They don't, or it is another key.
     """
+    if plan.overlaps and key_id is not None:
+        raise ConfigError(
+            f"patterns overlap: {', '.join(map(str, plan.overlaps))}", hint=_ways(plan)
+        )
     for other, patterns in plan.limits:
-        share = f"--share-datasets {other.name} lets both write them"
-        limit = f"'vault key limit {other.name} --dataset {' --dataset '.join(patterns)}'"
-        if key_id is not None:
-            raise ConfigError(
-                f"patterns overlap: {', '.join(map(str, plan.overlaps))}",
-                hint=f"{limit} ends that; {share}",
-            )
         invocation.confirm(
             f"Limit {other.name} to what it has published ({' '.join(patterns)}) first?",
-            instead=f"{limit}, or {share}",
+            instead=_ways(plan),
         )
+    for each in plan.left:
+        invocation.confirm(f"May both write {each}?", instead=_ways(plan))
     if key_id is None:
         invocation.confirm(
             f"Is {plan.key_id} the key that {plan.wanted.name} printed? Enrol it?",
@@ -223,3 +227,14 @@ def _agree(invocation: Invocation, plan: _Plan, key_id: str | None) -> None:
             found=plan.key_id,
             hint="if the host printed that key, the request was exchanged on its way",
         )
+
+
+def _ways(plan: _Plan) -> str:
+    """The commands and options that end the overlaps, for a script."""
+    limits = [
+        f"'vault key limit {other.name} --dataset {' --dataset '.join(patterns)}'"
+        for other, patterns in plan.limits
+    ]
+    limits += [f"'vault key limit {each.writer.name} --dataset PATTERN'" for each in plan.left]
+    shared = " ".join(f"--share-datasets {each.writer.name}" for each in plan.overlaps)
+    return f"{' and '.join(limits)} ends that; {shared} lets both write them"

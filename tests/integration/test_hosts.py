@@ -130,8 +130,8 @@ def test_overlaps_are_named_and_agreed_to(
     key = ask_for("pair", "*")
     code, _, err = vault("key", "add", "pair.request", "--key", key)
     assert code == 2
-    assert "first has published data" in err
-    assert "--share-datasets first" in err
+    assert "patterns overlap: '*' and '*' of first" in err
+    assert "--share-datasets first lets both write them" in err
     code, _, err = vault("key", "add", "pair.request", "--key", key, "--dataset", "new-*")
     assert code == 2
     assert "'vault key limit first --dataset data' ends that" in err
@@ -140,16 +140,30 @@ def test_overlaps_are_named_and_agreed_to(
     assert added["key"]["limited"] == []
 
 
-def test_a_host_that_has_published_nothing_is_not_limited_to_nothing(
-    vault: Vault, repository: Path, ask_for: AskFor
+@pytest.mark.parametrize("has_published", [False, True])
+def test_where_no_limit_ends_an_overlap_people_are_asked_to_share(
+    vault: Vault,
+    vault_json: VaultJson,
+    *,
+    repository: Path,
+    source: Path,
+    ask_for: AskFor,
+    has_published: bool,
 ) -> None:
-    """People say what it writes; the control: then the other joins."""
-    key = ask_for("db", "db-*")
-    code, shown = on_a_terminal(["key", "add", "db.request"])
-    assert code == 2
-    assert "first has published nothing yet" in shown
-    assert vault("key", "limit", "first", "--dataset", "www")[0] == 0
-    assert vault("key", "add", "db.request", "--key", key)[0] == 0
+    """It has published nothing, or just what overlaps: no host is limited to nothing."""
+    if has_published:
+        assert vault("snapshot", source, "--name", "db-1")[0] == 0
+    ask_for("db", "db-*")
+    share = b"May both write 'db-*' and '*' of first? [y/N]:"
+    before = statements(repository)
+    code, shown = on_a_terminal(["key", "add", "db.request"], (share, b"n"))
+    assert (code, statements(repository)) == (2, before), shown
+    code, shown = on_a_terminal(["key", "add", "db.request"], (share, b"y"), (ENROL, b"y"))
+    assert code == 0, shown
+    listed = {each["name"]: each for each in vault_json("key", "list")["keys"]}
+    assert listed["first"]["datasets"] == ["*"]
+    assert listed["db"]["datasets"] == ["db-*"]
+    assert vault("snapshot", source, "--name", "db-2")[0] == 0
 
 
 def test_a_host_gets_a_new_key_and_never_stops(
