@@ -13,13 +13,7 @@ from vault.crypto.keyfiles import KeyRequest, load_request
 from vault.crypto.keys import VerifyKey
 from vault.errors import ConfigError
 from vault.ledger.records import Record, WriterInfo
-from vault.repository.enrolment import (
-    add_writer,
-    check_request,
-    granted,
-    limit_writer,
-    require_domain,
-)
+from vault.repository.enrolment import add_writer, limit_writer
 from vault.repository.hosts import (
     ID_DIGITS,
     Overlapping,
@@ -29,6 +23,7 @@ from vault.repository.hosts import (
     overlapping,
     require_free_name,
 )
+from vault.repository.keyrequests import check_request, granted, require_domain
 from vault.repository.repository import Repository
 
 

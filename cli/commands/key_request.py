@@ -19,12 +19,8 @@ from vault.crypto.keyfiles import (
 from vault.crypto.keys import VerifyKey
 from vault.errors import LocalError
 from vault.machine.privacy import make_private
-from vault.repository.enrolment import (
-    NEXT_WRITER_FILE,
-    WRITER_FILE,
-    request_key,
-    request_rotation,
-)
+from vault.repository.enrolment import NEXT_WRITER_FILE, WRITER_FILE
+from vault.repository.keyrequests import request_key, request_rotation
 from vault.repository.repository import Repository
 
 

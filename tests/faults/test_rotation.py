@@ -10,8 +10,9 @@ from tests.support.invariants import assert_invariants
 from tests.support.lab import Lab, MakeRepository
 from tests.support.trees import MakeSource
 from vault.model import Digest
-from vault.repository.enrolment import add_writer, request_rotation
+from vault.repository.enrolment import add_writer
 from vault.repository.hosts import live_writers
+from vault.repository.keyrequests import request_rotation
 from vault.storage.memory import FaultPoint
 
 

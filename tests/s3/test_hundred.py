@@ -14,7 +14,8 @@ from tests.support.lab import Lab, MakeRepository
 from vault.errors import LedgerMovedError
 from vault.ledger.statements import HeartbeatBody
 from vault.model import LockMode
-from vault.repository.enrolment import add_writer, request_key
+from vault.repository.enrolment import add_writer
+from vault.repository.keyrequests import request_key
 from vault.repository.log import Draft
 from vault.repository.repository import Repository
 from vault.storage import s3, s3client

@@ -29,7 +29,8 @@ from vault.model import Digest, EntryType, LockMode
 from vault.parameters import Parameters
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import attestations
-from vault.repository.enrolment import InitRequest, add_writer, create_repository, request_key
+from vault.repository.enrolment import InitRequest, add_writer, create_repository
+from vault.repository.keyrequests import request_key
 from vault.repository.reader import Reader
 from vault.repository.repository import Repository
 from vault.restore import (

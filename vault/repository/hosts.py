@@ -181,6 +181,15 @@ def published(ledger: Ledger, writer: WriterInfo) -> tuple[str, ...]:
     return tuple(sorted({body.dataset for body in bodies if isinstance(body, SnapshotBody)}))
 
 
+def domains(ledger: Ledger) -> dict[str, WriterInfo]:
+    """Each domain with a writer that knows its object; the newest wins."""
+    return {
+        writer.domain.name: writer
+        for writer in ledger.writers.values()
+        if writer.domain is not None
+    }
+
+
 def hosts_of(ledger: Ledger, domain: str) -> list[str]:
     """Names of all hosts that know a domain's secrets, revoked ones too, sorted."""
     return sorted(

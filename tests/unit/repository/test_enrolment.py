@@ -13,14 +13,9 @@ from vault.crypto.keyfiles import KeyRequest, WriterKey
 from vault.crypto.keys import RecipientKey, SigningKey
 from vault.errors import ConfigError, SignatureError, WrongKeyError
 from vault.ledger.records import Record, Status
-from vault.repository.enrolment import (
-    add_writer,
-    limit_writer,
-    request_key,
-    request_rotation,
-    revoke_writer,
-)
+from vault.repository.enrolment import add_writer, limit_writer, revoke_writer
 from vault.repository.hosts import find_writer, lineage, published
+from vault.repository.keyrequests import request_key, request_rotation
 from vault.repository.repository import Repository, snapshot_body
 
 Ask: TypeAlias = Callable[..., tuple[WriterKey, KeyRequest]]
