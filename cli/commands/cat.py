@@ -22,10 +22,9 @@ def cat(invocation: Invocation, *, spec: str, path: str) -> int:
     """Write the file PATH of SNAPSHOT to stdout.
 
     Both in one word are SNAPSHOT:/PATH. Needs recovery.key. Every byte is verified
-    before it is written. Exit 4: the rest of the file is missing or damaged, and what
-    was written is its right beginning; or the file is right, and what lies behind other
-    damage can't be had. Exit 3: the file is right, and other entries of the snapshot
-    break a rule.
+    before it is written. Exit 4: the rest of the file is missing or damaged, and only its
+    right beginning was written; or the file is right, and other parts of the snapshot are
+    damaged. Exit 3: the file is right, and other entries of the snapshot break a rule.
     """
     if invocation.options.json:
         raise click.UsageError("cat writes the file itself: there is no JSON of it")

@@ -30,9 +30,9 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
     """List what differs from SNAPSHOT_A to SNAPSHOT_B.
 
     + added, - removed, M content, T type, U metadata only. Reads only trees: the
-    content of files is compared by size and SHA-256. Nothing is said of entries that
-    break a rule in one of them (exit 3), nor of what lies behind damage of a tree
-    (exit 4). Needs recovery.key.
+    content of files is compared by size and SHA-256. Entries that break a rule in one
+    of them (exit 3), or lie behind damage in a tree (exit 4), are not compared. Needs
+    recovery.key.
     """
     repository = invocation.open()
     records = [

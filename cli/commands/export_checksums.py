@@ -26,7 +26,7 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
 
     Needs recovery.key. After a restore to DIR: cd DIR && sha256sum --check FILE. Nothing is printed
     before the whole tree was checked against its signature. A file with more than 1 GiB of holes
-    has no SHA-256 but a tree hash, which --json gives: it is left out, and said. Exit 3: such
+    has no SHA-256 but a tree hash, which --json gives; it is left out, with a message. Exit 3: such
     files, or entries that break a rule, were left out; 4: the tree is damaged, and what lies
     before the damage is printed.
     """

@@ -20,9 +20,9 @@ def mount(invocation: Invocation, *, spec: str, directory: Path, allow_other: bo
     """Mount SNAPSHOT read-only at the empty DIRECTORY.
 
     Stays in the foreground; Ctrl-C or 'umount DIRECTORY' ends it. Every byte is
-    verified as it is read: what is damaged, or breaks a rule, is an input/output
-    error, and the reason is said here. Exit 3 at the end: entries break a rule; 4:
-    the tree is damaged, and what lies behind is not there. Needs recovery.key,
+    verified as it is read. Reading something that is damaged, or breaks a rule, gives an
+    input/output error, and the reason is printed here. Exit 3 at the end: entries break a
+    rule; 4: the tree is damaged, and entries behind the damage are not there. Needs recovery.key,
     FUSE, and 'vault-backup[mount]' from pip.
     """
     if invocation.options.json:

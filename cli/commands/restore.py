@@ -109,8 +109,8 @@ def restore(
     them (exit 3), and --include "*" gives all but them.
 
     Afterwards, with --replace: 'vault restore --finalize TARGET' removes the
-    former state, 'vault restore --undo TARGET' exchanges it back. Both go by a
-    journal in the state directory of the user who restored. Where that is lost,
+    former state, 'vault restore --undo TARGET' exchanges it back. Both need the
+    journal in the state directory of the user who restored. If that is lost,
     'vault restore --undo --from NOTE' asks, and exchanges the two names as the
     note beside TARGET says; nothing is removed.
     """

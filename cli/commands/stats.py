@@ -33,11 +33,11 @@ _ALL = "(all)"
 def stats(invocation: Invocation, *, spec: str | None) -> int:
     """Show sizes, deduplication and compression by dataset.
 
-    Needs no key. Content is what restoring every snapshot would write, stored is what their
-    objects take together, each counted once; dedup is the first by the second, so
-    it includes compression, which by itself is new content by the bytes it was
-    stored as. Snapshots that are no longer to be kept are left out, and those whose
-    inventory can't be read (exit 4).
+    Needs no key. "content" is what a restore of every snapshot would write. "stored" is the size
+    of the objects that they need, each counted once. "dedup" is content divided by stored, so it
+    includes compression. "compression" is new content divided by the bytes that it was stored as.
+    Snapshots that are no longer to be kept, or whose inventory can't be read (exit 4), are left
+    out.
     """
     repository = invocation.open()
     if spec is not None:

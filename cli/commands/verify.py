@@ -66,11 +66,11 @@ def verify(
 ) -> int:
     """Check stored bytes against what was signed.
 
-    Without SNAPSHOT, every snapshot that is still to be kept. With recovery.key
-    every block is opened too, and the result is attested in the ledger; without
-    it sizes and SHA-256 are checked. Exit 4: something is missing or wrong; it is said
-    which snapshots and files that concerns, and which are whole. Exit 13: the store did
-    not give all of it, which says nothing of the bytes, and is not attested.
+    Without SNAPSHOT it checks every snapshot that is still to be kept. It compares sizes and
+    SHA-256. With recovery.key it also opens every block, and attests the result in the ledger.
+    Exit 4: something is missing or wrong; the output names the snapshots and files concerned, and
+    the snapshots that are whole. Exit 13: the store did not give all of it; that says nothing about
+    the bytes, and is not attested.
     """
     repository = invocation.open(afresh=True)
     records = (
