@@ -44,6 +44,7 @@ from vault.errors import (
     WrongKeyError,
 )
 from vault.ledger.envelope import Head
+from vault.ledger.records import Record
 from vault.ledger.trust import parse_trust
 from vault.machine import cachetag
 from vault.machine.coredumps import forbid_dumps
@@ -58,6 +59,7 @@ from vault.repository.enrolment import (
 from vault.repository.hosts import ID_DIGITS, PublishedBy, live_writers
 from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
+from vault.repository.snapshotspec import is_at_time, select_snapshot
 from vault.storage.base import ObjectStore
 from vault.storage.choose_store import open_store
 from vault.storage.urls import is_same_bucket, scheme_of
@@ -288,6 +290,27 @@ class Invocation:
     def remember(self, repository: Repository) -> None:
         """Remember on this machine the newest head that no lost race can take back."""
         remember_head(repository, state=self.places.state, warn=self.warn)
+
+    def snapshot(self, repository: Repository, spec: str) -> Record:
+        """The snapshot that a SNAPSHOT argument names; says by whose clock, where that matters.
+
+        Raises:
+            ConfigError: There is none, or it must be said which one is meant.
+            SignatureError: It is the number of a void snapshot.
+        """
+        record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
+        if is_at_time(spec) and repository.ledger.is_copy:
+            self.warn(
+                f"snapshot {record.seq} was chosen by the hosts' own clocks: this store is a copy;"
+                " the sure way is its number"
+            )
+        back = repository.ledger.dated_back(record)
+        if back is not None:
+            self.warn(
+                f"snapshot {record.seq} claims to be taken before snapshot {back.seq},"
+                " which was stored earlier"
+            )
+        return record
 
     def report_findings(self, repository: Repository) -> None:
         """Report on stderr what was found in the ledger that should not be there."""

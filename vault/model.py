@@ -163,6 +163,7 @@ class Code(StrEnum):
     NOT_SEALED_TO = "not-sealed-to"
     TIME_SKEW = "time-skew"
     TIME_ORDER = "time-order"
+    OTHER_PREVIOUS = "other-previous"
     DATED_BACK = "dated-back"
     OVERCLAIM = "overclaim"
     MODE_WEAK = "mode-weak"

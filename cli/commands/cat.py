@@ -11,7 +11,6 @@ from vault.browse import View
 from vault.errors import ConfigError
 from vault.format.entry import Entry
 from vault.model import EntryType
-from vault.repository.snapshotspec import select_snapshot
 
 
 @click.command()
@@ -32,7 +31,7 @@ def cat(invocation: Invocation, *, spec: str, path: str) -> int:
     if not wanted:
         raise click.UsageError("PATH is missing: which file?")
     repository = invocation.open()
-    record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
+    record = invocation.snapshot(repository, spec)
     recovery = invocation.recovery_key(repository)
     with looking.view(invocation, repository, recovery, record) as view:
         entry = _file(view, wanted)

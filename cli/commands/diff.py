@@ -10,7 +10,6 @@ from cli.output import entry_text, long_output, render
 from cli.session import Invocation, pass_invocation
 from vault.browse.diff import Change, ChangeKind, Summary, diff_trees
 from vault.format.entry import Entry
-from vault.repository.snapshotspec import select_snapshot
 
 _SIGNS: Final[Mapping[ChangeKind, str]] = {
     ChangeKind.ADDED: "+",
@@ -35,9 +34,7 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
     recovery.key.
     """
     repository = invocation.open()
-    records = [
-        select_snapshot(repository.ledger, spec, beyond=repository.beyond) for spec in (old, new)
-    ]
+    records = [invocation.snapshot(repository, spec) for spec in (old, new)]
     recovery = invocation.recovery_key(repository)
     with (
         looking.view(invocation, repository, recovery, records[0]) as before,

@@ -13,7 +13,6 @@ from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
 from vault.format.entry import Entry
 from vault.model import EntryType
-from vault.repository.snapshotspec import select_snapshot
 
 _SHOWN: Final = 20  # files that are listed one by one
 
@@ -31,7 +30,7 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
     before the damage is printed.
     """
     repository = invocation.open(afresh=True)
-    record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
+    record = invocation.snapshot(repository, spec)
     recovery = invocation.recovery_key(repository)
     with looking.view(invocation, repository, recovery, record) as view:
         vast = _Vast()

@@ -1,14 +1,17 @@
 """`vault list`: which snapshots there are; needs no secret."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import click
 
 from cli.output import render
 from cli.session import Invocation, pass_invocation, signer_name
+from cli.values import format_age
 from vault.clock import to_rfc3339
 from vault.errors import ConfigError
+from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.model import body_to_json
 from vault.repository.hosts import ID_DIGITS
@@ -27,6 +30,7 @@ _HEADINGS = (
     "key",
 )
 _RIGHT = {0, 1, 4, 5, 6, 7}
+_LONG_RUN = timedelta(hours=24)
 
 
 @click.command("list")
@@ -67,6 +71,8 @@ def snapshot_fields(repository: Repository, record: Record) -> dict[str, Any]:
         **body_to_json(body),
         "created": to_rfc3339(created),
         "until": to_rfc3339(until),
+        "stored": to_rfc3339(ledger.stored(record)),
+        "dated_back": back.seq if (back := ledger.dated_back(record)) else None,
         "claimed": claimed if (created, until) != (body.created, body.until) else None,
     }
 
@@ -78,12 +84,23 @@ def _text(invocation: Invocation, repository: Repository, records: Sequence[Reco
     return render.table(headings, rows, right=_RIGHT, width=render.terminal_width())
 
 
+def _taken(ledger: Ledger, record: Record) -> str:
+    """When a snapshot was taken, and what is odd about that."""
+    taken, back = ledger.when(record), ledger.dated_back(record)
+    ran = ledger.stored(record) - taken
+    if back is not None:
+        return f"{render.moment(taken)} (before {back.seq}, stored later)"
+    if ran > _LONG_RUN and not ledger.is_copy:
+        return f"{render.moment(taken)} (stored {format_age(ran)} later)"
+    return render.moment(taken)
+
+
 def _row(repository: Repository, record: Record) -> tuple[object, ...]:
     body = snapshot_body(record)
     counts = body.counts
     return (
         record.seq,
-        render.moment(repository.ledger.when(record)),
+        _taken(repository.ledger, record),
         body.dataset,
         "yes" if body.complete else "NO",
         f"{counts.files:,}",

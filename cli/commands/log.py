@@ -10,7 +10,6 @@ from cli.output import render, statement
 from cli.output.long_output import emit_table
 from cli.session import Invocation, pass_invocation
 from cli.values import parse_since
-from vault.audit.claims import is_copy
 from vault.ledger.records import Record
 from vault.ledger.statements import SnapshotBody, StatementType
 from vault.machine.workers import QUESTIONS, in_order, make_workers
@@ -81,7 +80,7 @@ def log(
             fields = statement.view_fields(view, evidence.get(seq))
             render.emit_json("vault/log/v1", statement={**fields, "doomed": doomed.get(seq, 0)})
     else:
-        copied = is_copy(repository.ledger)
+        copied = repository.ledger.is_copy
         rows = _rows(views, evidence, doomed, copied=copied)
         emit_table(_headings(now, copied=copied), rows, right=_RIGHT)
     for seq, cited in evidence.items():

@@ -10,7 +10,6 @@ from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
 from vault.format.entry import Entry
 from vault.model import EntryType
-from vault.repository.snapshotspec import select_snapshot
 
 _HEADINGS = ("mode", "owner", "size", "modified", "path")
 _RIGHT = {2, 3}
@@ -32,7 +31,7 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
     """
     spec, wanted = looking.snapshot_and_path(spec, path)
     repository = invocation.open()
-    record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
+    record = invocation.snapshot(repository, spec)
     recovery = invocation.recovery_key(repository)
     with looking.view(invocation, repository, recovery, record) as view:
         number = looking.number_at(view, wanted)

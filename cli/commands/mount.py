@@ -8,7 +8,6 @@ from cli.looking import report_flaws
 from cli.session import Invocation, pass_invocation
 from vault.browse import View
 from vault.browse.mount import check_mount_point, load_fuse, mount_snapshot
-from vault.repository.snapshotspec import select_snapshot
 
 
 @click.command()
@@ -30,7 +29,7 @@ def mount(invocation: Invocation, *, spec: str, directory: Path, allow_other: bo
     load_fuse()
     check_mount_point(directory)
     repository = invocation.open()
-    record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
+    record = invocation.snapshot(repository, spec)
     recovery = invocation.recovery_key(repository)
     with View(repository, recovery, record, scratch=invocation.scratch, random_access=True) as view:
         code = report_flaws(invocation, record.seq, view.flaws)

@@ -23,7 +23,6 @@ from vault.machine.workers import make_workers
 from vault.patterns import matcher
 from vault.repository.hosts import ID_DIGITS, PublishedBy, published_by
 from vault.repository.repository import NO_SNAPSHOT_MENDS, Repository, snapshot_body
-from vault.repository.snapshotspec import select_snapshot
 from vault.restore import (
     BadEntriesError,
     Course,
@@ -125,7 +124,7 @@ def restore(
     spec, target = _exactly(arguments, 2, "SNAPSHOT and TARGET")
     repository = invocation.open(afresh=True)
     request = RestoreRequest(
-        record=select_snapshot(repository.ledger, spec, beyond=repository.beyond),
+        record=invocation.snapshot(repository, spec),
         target=Path(target),
         tool=TOOL,
         verify=verify,

@@ -11,7 +11,6 @@ from cli.session import Invocation, pass_invocation
 from vault.ledger.records import Record
 from vault.repository.datasets import Stats, measure, owed
 from vault.repository.repository import Repository, snapshot_body
-from vault.repository.snapshotspec import select_snapshot
 
 _HEADINGS = (
     "dataset",
@@ -41,7 +40,7 @@ def stats(invocation: Invocation, *, spec: str | None) -> int:
     """
     repository = invocation.open()
     if spec is not None:
-        record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
+        record = invocation.snapshot(repository, spec)
         groups = {snapshot_body(record).dataset: [record]}
     else:
         records = owed(repository.ledger, repository.ledger.snapshots(), invocation.clock())

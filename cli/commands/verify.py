@@ -34,7 +34,6 @@ from vault.repository import attestations
 from vault.repository.badpacks import BadPackMemory
 from vault.repository.datasets import owed
 from vault.repository.repository import Repository
-from vault.repository.snapshotspec import select_snapshot
 from vault.verify import Verification, VerifyReport
 
 SIGNAL_GRACE = 5.0  # seconds that threads have to end after a signal
@@ -74,7 +73,7 @@ def verify(
     """
     repository = invocation.open(afresh=True)
     records = (
-        [select_snapshot(repository.ledger, spec, beyond=repository.beyond)]
+        [invocation.snapshot(repository, spec)]
         if spec
         else owed(repository.ledger, repository.ledger.snapshots(), invocation.clock())
     )

@@ -15,19 +15,15 @@ from vault.model import Code
 from vault.repository.repository import snapshot_body
 from vault.storage.lockrules import is_weaker
 
-_COPIED = timedelta(hours=1)  # statement 0 that much younger than it says: the store is a copy
 _LONG_RUN = timedelta(days=7)  # from the start of a snapshot to its statement
-
-
-def is_copy(ledger: Ledger) -> bool:
-    """Whether the objects were copied here: the store's times are then those of the copying."""
-    first = ledger.records[0]
-    return first.time is not None and ledger.stored(first) - first.time > _COPIED
 
 
 def check_times(ledger: Ledger, findings: Findings) -> None:
     """Report times that contradict the store's; skipped in a copy: its times are of the copying."""
-    if is_copy(ledger):
+    for dataset in ledger.datasets():
+        for record in ledger.snapshots(dataset):
+            _check_previous(ledger, record, findings)
+    if ledger.is_copy:
         return
     before: datetime | None = None  # time of the predecessor, as corrected by the store's
     for record in ledger.records:
@@ -35,10 +31,8 @@ def check_times(ledger: Ledger, findings: Findings) -> None:
             _check_time(ledger, record, before, findings)
             before = min(record.time, ledger.stored(record))
     for dataset in ledger.datasets():
-        previous: Record | None = None
         for record in ledger.snapshots(dataset):
-            _check_created(ledger, record, previous, findings)
-            previous = record
+            _check_created(ledger, record, findings)
 
 
 def _check_time(
@@ -64,12 +58,24 @@ def _check_time(
         )
 
 
-def _check_created(
-    ledger: Ledger, record: Record, previous: Record | None, findings: Findings
-) -> None:
+def _check_previous(ledger: Ledger, record: Record, findings: Findings) -> None:
+    """A publisher names the snapshot before it; a wrong name says that it did not look."""
+    body, before = snapshot_body(record), ledger.snapshot_before(record)
+    if body.previous != (before.seq if before else None):
+        findings.add(
+            Code.OTHER_PREVIOUS,
+            f"ledger {record.seq}",
+            f"snapshot {record.seq} of {body.dataset} does not name the one stored before it",
+            expected=f"snapshot {before.seq}" if before else "none",
+            found="none" if body.previous is None else f"snapshot {body.previous}",
+        )
+
+
+def _check_created(ledger: Ledger, record: Record, findings: Findings) -> None:
     created, stored = snapshot_body(record).created, ledger.stored(record)
     subject, dataset = f"ledger {record.seq}", snapshot_body(record).dataset
-    if previous is not None and created < ledger.when(previous) - 2 * MAX_SKEW:  # two clocks
+    previous = ledger.dated_back(record)
+    if previous is not None:
         findings.add(
             Code.DATED_BACK,
             subject,

@@ -7,7 +7,6 @@ can tell whether that key is the right one.
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from vault.audit.claims import is_copy
 from vault.crypto.keys import recipient_id
 from vault.crypto.sealed import Header, header_length
 from vault.encoding import b64decode_strict
@@ -36,7 +35,7 @@ class Recipients:
                 for each in record.body.recipients
             }
             self._roots.append((ledger.stored(record), listed))
-        self._is_copy = is_copy(ledger)
+        self._is_copy = ledger.is_copy
 
     def objection(self, sealed: frozenset[Id], modified: datetime) -> str:
         """Names of recipients that the object lacks; empty if it has all. Pure.

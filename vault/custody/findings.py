@@ -57,6 +57,7 @@ JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.NOT_SEALED_TO: _INTEGRITY,
     Code.TIME_SKEW: _WARNING,
     Code.TIME_ORDER: _WARNING,
+    Code.OTHER_PREVIOUS: _WARNING,
     Code.DATED_BACK: _INTEGRITY,
     Code.OVERCLAIM: _WARNING,
     Code.MODE_WEAK: _RETENTION,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
+from vault.clock import MAX_SKEW
 from vault.crypto.keys import VerifyKey
 from vault.errors import ConfigError, SignatureError
 from vault.ledger.authority import Authority
@@ -270,6 +271,15 @@ class Ledger:
         """When the store took a statement: the earliest time of it and its successors."""
         return self._times.stored(record)
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether the statements were copied to this store, with the times of the copying."""
+        return self._times.is_copy(self.records[0])
+
+    def before(self, moment: datetime) -> int:
+        """How many statements from the first were stored before a moment."""
+        return self._times.before(self.records, moment)
+
     def when(self, record: Record) -> datetime:
         """When a snapshot was taken, or an event ended: its claim, unless that lies in the future.
 
@@ -285,6 +295,28 @@ class Ledger:
             FormatError: The record is no snapshot.
         """
         return self._times.effective_until(record)
+
+    def snapshot_before(self, record: Record) -> Record | None:
+        """The snapshot of the same dataset that was the newest when one was published."""
+        if not isinstance(record.body, SnapshotBody):
+            return None
+        for seq in reversed(self._datasets.get(record.body.dataset, ())):
+            by = self.records[seq].distrusted_by
+            if seq < record.seq and (by is None or by > record.seq):
+                return self.records[seq]
+        return None
+
+    def dated_back(self, record: Record) -> Record | None:
+        """The earlier snapshot of its dataset that one claims to be older than, if it does.
+
+        Clocks of two hosts may differ by some minutes. In a copy nothing can be said.
+        """
+        if self.is_copy or not isinstance(record.body, SnapshotBody):
+            return None
+        before = [each for each in self.snapshots(record.body.dataset) if each.seq < record.seq]
+        if before and record.body.created < self.when(before[-1]) - 2 * MAX_SKEW:
+            return before[-1]
+        return None
 
     def overclaims(self) -> list[Finding]:
         """Snapshots that claim a time which does not count."""

@@ -4,7 +4,7 @@ Times in statements are claims of their signers; docs/format.md 2.6 says how far
 """
 
 import bisect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -15,6 +15,7 @@ from vault.ledger.statements import EventBody, SnapshotBody, VerificationBody
 from vault.model import Code, Finding, Severity
 from vault.retention import RUN_MARGIN
 
+_COPIED: Final = timedelta(hours=1)  # statement 0 stored that much after its time: a copy
 _MAX_SPAN: Final = 100 * 366 * 86_400  # seconds: more is for ever
 
 
@@ -40,6 +41,29 @@ class Times:
         Each of those names it, so none is older; and nobody can date one back.
         """
         return self._dates.since(record.seq) or record.modified
+
+    def is_copy(self, first: Record) -> bool:
+        """Whether the objects were copied here: the store's times are then those of the copying.
+
+        Args:
+            first: Statement 0, whose time is pinned by its digest.
+        """
+        return first.time is not None and self.stored(first) > _later(first.time, _COPIED)
+
+    def before(self, records: Sequence[Record], moment: datetime) -> int:
+        """How many statements from the first were stored before a moment.
+
+        In a copy the signers' claims count, none as earlier than its predecessor's: the store
+        knows no better there.
+        """
+        if not records or not self.is_copy(records[0]):
+            return bisect.bisect_left(records, moment, key=self.stored)
+        latest = datetime.min.replace(tzinfo=UTC)
+        for record in records:
+            latest = max(latest, record.time or latest)
+            if latest >= moment:
+                return record.seq
+        return len(records)
 
     def when(self, record: Record) -> datetime:
         """When a snapshot was taken, or an event ended: its claim, unless that lies in the future.

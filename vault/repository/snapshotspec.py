@@ -16,7 +16,8 @@ from vault.ledger.statements import SnapshotBody, StatementType
 from vault.model import LATEST
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
+_MINUTE = re.compile(r"[^T ]+[T ][0-9]{2}:?[0-9]{2}(Z|[+-][0-9:]+)?")
 
 
 def split_path(spec: str) -> tuple[str, str | None]:
@@ -36,7 +37,8 @@ def select_snapshot(
     Args:
         ledger: Where to look.
         spec: ``DATASET``, ``DATASET@latest``, ``DATASET@TIME`` or a ledger number.
-            TIME is ISO 8601; a date means the end of that day. ``latest`` alone means
+            TIME is ISO 8601, and means the end of the day, minute or second that it
+            names, by the store's clock. ``latest`` alone means
             that of the only dataset.
         beyond: What stands beyond a hole in the ledger.
         zone: The zone of a TIME without one; None is the zone of this machine.
@@ -67,21 +69,31 @@ def select_snapshot(
         return _newest_or_refuse(dataset, snapshots)
     if moment == LATEST:
         return _newest_complete(dataset, snapshots, "")
-    limit = parse_moment(moment, zone)
-    earlier = [record for record in snapshots if ledger.when(record) <= limit]
-    return _newest_complete(dataset, earlier, f" at or before {limit.isoformat()}")
+    end = end_of_moment(moment, zone)
+    stored = ledger.before(end)  # what the store got later was not there, whatever it claims
+    earlier = [each for each in snapshots if each.seq < stored and ledger.when(each) < end]
+    return _newest_complete(dataset, earlier, f" before {end.isoformat()}")
 
 
-def parse_moment(text: str, zone: tzinfo | None) -> datetime:
-    """An ISO 8601 date or time in UTC; a date means the end of that day.
+def is_at_time(spec: str) -> bool:
+    """Whether a SNAPSHOT argument names a snapshot by a time."""
+    _, at, moment = spec.partition("@")
+    return bool(at) and moment != LATEST
+
+
+def end_of_moment(text: str, zone: tzinfo | None) -> datetime:
+    """The end, in UTC, of the day, minute or second that an ISO 8601 text names.
 
     Raises:
-        ConfigError: Neither.
+        ConfigError: It names none.
     """
+    unit = timedelta(seconds=1)
+    if _DATE.fullmatch(text):
+        unit = timedelta(days=1)
+    elif _MINUTE.fullmatch(text):
+        unit = timedelta(minutes=1)
     try:
-        moment = datetime.fromisoformat(text)
-        if _DATE.fullmatch(text):
-            moment += timedelta(days=1, seconds=-1)
+        moment = datetime.fromisoformat(text) + unit
         if moment.tzinfo is None and zone is not None:
             moment = moment.replace(tzinfo=zone)
         return moment.astimezone(UTC)

@@ -375,3 +375,31 @@ def test_a_snapshot_that_promises_a_weaker_lock_than_its_root(
     report = look(lab)
     assert found(report) == [(Code.MODE_WEAK, f"ledger {seq}")]
     assert report.gravest is Concern.RETENTION
+
+
+@pytest.mark.parametrize(("previous", "is_told"), [("right", False), (None, True), (0, True)])
+def test_a_snapshot_that_names_another_before_it_is_told(
+    lab: Lab,
+    record: Record,
+    monkeypatch: pytest.MonkeyPatch,
+    make_source: MakeSource,
+    *,
+    previous: int | str | None,
+    is_told: bool,
+) -> None:
+    """What was copied from another dataset, or hides the one before."""
+    real = Repository.append
+
+    def append(self: Repository, draft: Any, *rest: Any, **options: Any) -> Any:
+        def changed(ledger: Any) -> Any:
+            made = draft(ledger)
+            if made.type != "snapshot" or previous == "right":
+                return made
+            return dataclasses.replace(made, body=replace_body(made.body, previous=previous))
+
+        return real(self, changed, *rest, **options)
+
+    monkeypatch.setattr(Repository, "append", append)
+    lab.snapshot(make_source("again", seed=8))
+    found = {each.code for each in look(lab).findings}
+    assert (Code.OTHER_PREVIOUS in found) is is_told

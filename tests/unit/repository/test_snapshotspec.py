@@ -1,5 +1,6 @@
 """SNAPSHOT arguments: the one that is meant, never one that is silently older."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -10,7 +11,7 @@ from vault.ledger.chain import Ledger
 from vault.ledger.records import Record, Status
 from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
 from vault.model import Digest, LockMode
-from vault.repository.snapshotspec import parse_moment, select_snapshot
+from vault.repository.snapshotspec import end_of_moment, select_snapshot
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 DIGEST = "cd" * 32
@@ -21,6 +22,7 @@ class History:
 
     def __init__(self) -> None:
         self.ledger = Ledger(None)
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)  # the store's clock
         self.other()
 
     def _append(self, kind: str, body: SnapshotBody | None, status: Status) -> Record:
@@ -33,8 +35,8 @@ class History:
             body=body,
             by=(),
             key_id="",
-            time=NOW,
-            modified=NOW,
+            time=self.now,
+            modified=self.now,
             version="",
             envelope=b"",
             critical=False,
@@ -49,7 +51,8 @@ class History:
     def snapshot(
         self, created: str, *, dataset: str = "web", complete: bool = True, void: bool = False
     ) -> Record:
-        """One snapshot."""
+        """One snapshot, stored when it says that it was taken, or on the tenth."""
+        self.now = max(self.now, min(from_rfc3339(created), NOW))
         body = SnapshotBody(
             dataset=dataset,
             created=from_rfc3339(created),
@@ -130,6 +133,36 @@ def test_time_is_the_newest_complete_at_or_before(history: History, time: str, s
     assert select_snapshot(history.ledger, f"web@{time}", zone=UTC).seq == seq
 
 
+def test_what_the_store_got_later_is_never_picked(history: History) -> None:
+    """Whatever it claims: a thief today can't publish a snapshot of last week."""
+    history.now = NOW
+    lure = history.snapshot("2026-01-02T12:00:00Z")
+    for moment in ("2026-01-02", "2026-01-05", "2026-01-09"):
+        assert select_snapshot(history.ledger, f"web@{moment}", zone=UTC).seq < lure.seq
+    assert select_snapshot(history.ledger, "web@2026-01-10", zone=UTC) == lure
+
+
+def test_a_time_is_before_what_is_stored_at_its_end(history: History) -> None:
+    """Of a day, a minute, a second: what came with the next one is out."""
+    assert select_snapshot(history.ledger, "web@2026-01-02T02:59", zone=UTC).seq == 1
+    assert select_snapshot(history.ledger, "web@2026-01-02T02:59:59", zone=UTC).seq == 1
+    assert select_snapshot(history.ledger, "web@2026-01-01", zone=UTC).seq == 1
+    assert select_snapshot(history.ledger, "web@20260102T0300", zone=UTC).seq == 3
+
+
+def test_in_a_copy_the_signers_clocks_count() -> None:
+    """The store got all at once; none counts as earlier than the one before it."""
+    made = History()
+    for day in ("01", "02", "03"):
+        made.snapshot(f"2026-01-{day}T03:00:00Z")
+    for seq, record in enumerate(made.ledger.records):
+        made.ledger.records[seq] = replace(record, modified=NOW)
+    assert made.ledger.is_copy
+    assert select_snapshot(made.ledger, "web@2026-01-02", zone=UTC).seq == 2
+    made.ledger.records[2] = replace(made.ledger.records[2], time=NOW - timedelta(days=6))
+    assert made.ledger.before(from_rfc3339("2026-01-03T23:00:00Z")) == 2, "nor what follows it"
+
+
 def test_time_without_zone_is_local(history: History) -> None:
     """In the zone that is given."""
     east = timezone(timedelta(hours=5))
@@ -140,7 +173,7 @@ def test_time_without_zone_is_local(history: History) -> None:
 def test_zone_of_the_machine_is_used_where_none_is_given() -> None:
     """As `datetime` knows it."""
     expected = datetime(2026, 7, 1, 12, 0).astimezone(UTC)  # local on purpose
-    assert parse_moment("2026-07-01T12:00", None) == expected
+    assert end_of_moment("2026-07-01T12:00:00", None) == expected + timedelta(seconds=1)
 
 
 def test_time_skips_incomplete_snapshots(history: History) -> None:
@@ -151,7 +184,7 @@ def test_time_skips_incomplete_snapshots(history: History) -> None:
 
 def test_time_before_the_first_snapshot_is_refused(history: History) -> None:
     """There was nothing yet."""
-    with pytest.raises(ConfigError, match="no complete snapshot at or before 2025"):
+    with pytest.raises(ConfigError, match="no complete snapshot before 2026-01-01T00"):
         select_snapshot(history.ledger, "web@2025-12-31", zone=UTC)
 
 
