@@ -290,7 +290,7 @@ END {
     else if (type == "verification") verification(p)
     else if (type == "policy") { digest(p "sha256/"); may(p "reason/", "s") }
     else if (type == "hold") { choice(p "action/", "add release"); natural(p "snapshot/"); is(p "reason/", "s"); is(p "author/", "s"); print "hold\t" val[p "action/"] "\t" val[p "snapshot/"] }
-    else if (type == "prune") { choice(p "phase/", "plan result"); digest(p "plan/"); print "evidence\t" val[p "plan/"] }
+    else if (type == "prune") { choice(p "phase/", "plan result"); digest(p "plan/"); print "evidence\t" val[p "plan/"]; may(p "spared/", "s"); if (val[p "spared/"] != "") { digest(p "spared/"); print "evidence\t" val[p "spared/"] } }
     print "well"
 }'
 

@@ -143,6 +143,7 @@ class Code(StrEnum):
     LOST_RACE = "lost-race"
     WRONG_PAGE = "wrong-page"
     UNREADABLE_PLAN = "unreadable-plan"
+    HEAVY_PLAN = "heavy-plan"
     INVENTORY = "inventory"
     MISSING = "missing"
     WRONG_SIZE = "wrong-size"

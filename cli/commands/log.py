@@ -101,7 +101,7 @@ def _opened(repository: Repository, records: Sequence[Record]) -> dict[int, Cite
 
 def _doomed(repository: Repository, records: Sequence[Record]) -> dict[int, int | None]:
     """For each snapshot that prune plans name objects of, the number of those objects."""
-    if not repository.planned_deletions():
+    if not repository.plans.doomed():
         return {}
     counts = {
         record.seq: doomed_needs(repository, record)

@@ -172,7 +172,7 @@ def _take(
             f"snapshot {report.record.seq} is published; the next run takes longer: {trouble}"
         )
     invocation.remember(repository)
-    invocation.report(repository.unreadable_plans())
+    invocation.report((*repository.plans.unreadable(), *repository.heavy_plans()))
     _report_problems(invocation, report.problems)
     _report_left_out(invocation, report.left_out)
     if report.left is not None:

@@ -82,7 +82,7 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
     cited = Cited(repository, BadPackMemory(invocation.places.state))
     states = [status_of(ledger, dataset, now, cited) for dataset in ledger.datasets()]
     invocation.report_findings(repository)
-    invocation.report(repository.unreadable_plans())
+    invocation.report((*repository.plans.unreadable(), *repository.heavy_plans()))
     invocation.report(cited.findings)
     invocation.warn_of_keys_together()
     for state in states:

@@ -1,6 +1,7 @@
 """Locks of reused packs over months, and packs that are going or gone (I2, I4, I7, I9)."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from tests.support.invariants import assert_invariants
 from tests.support.lab import Clock, Lab, MakeRepository
 from tests.support.trees import MakeSource
+from vault.encoding import dumps
 from vault.errors import (
     ConfigError,
     LedgerMovedError,
@@ -20,6 +22,7 @@ from vault.errors import (
 )
 from vault.format import inventory
 from vault.ledger.envelope import build_statement, seal_envelope
+from vault.ledger.records import Status
 from vault.ledger.statements import PruneBody
 from vault.model import Digest, LockMode, ObjectRef, Retention, Severity
 from vault.repository.domainpacks import index_objects
@@ -318,6 +321,100 @@ def test_a_plan_that_is_appended_while_the_run_goes_on_makes_it_start_again(
     assert assert_invariants(lab.store, lab.root) == 2
 
 
+@pytest.mark.parametrize("lock", [LockMode.NONE, LockMode.GOVERNANCE])
+def test_a_plan_of_everything_stops_no_host(
+    make_repository: MakeRepository, make_source: MakeSource, lock: LockMode
+) -> None:
+    """A stolen pruner's key dooms packs, inventories, index and the domain's keys: all anew."""
+    lab = make_repository(lock)
+    source = make_source(files=3)
+    before = lab.snapshot(source).record
+    prefixes = ("packs/", "inventory/", "index/", "domains/")
+    everything = [each for prefix in prefixes for each in _refs(lab, prefix)]
+    for _ in range(2):
+        _plan_refs(lab, everything)
+        record = lab.snapshot(source).record
+        repository = lab.open()
+        needed = {(ref.name, ref.version) for ref in repository.inventory(record).objects}
+        assert not needed & {(ref.name, ref.version) for ref in everything}
+        assert lab.verify(record).verdict == "passed"
+        everything += [each for prefix in prefixes for each in _refs(lab, prefix)]
+    assert lab.verify(before).verdict == "passed"
+
+
+def test_a_plan_that_dooms_much_names_its_key(lab: Lab, make_source: MakeSource) -> None:
+    """An honest plan names nothing that the newest snapshot needs."""
+    lab.snapshot(make_source(files=3))
+    assert lab.open().heavy_plans() == []
+    seq = _plan_refs(lab, _refs(lab, "packs/"))
+    (finding,) = lab.open().heavy_plans()
+    assert (finding.subject, finding.severity) == (f"ledger {seq}", Severity.ERROR)
+    assert lab.root_key.pruner.public.id in finding.found
+
+
+def test_a_void_plan_of_a_pruner_dooms_too(lab: Lab, make_source: MakeSource) -> None:
+    """It permits no deletion, but its signer may have the rights; of a writer it is nothing."""
+    source = make_source(files=3)
+    lab.snapshot(source)
+    doomed = _packs(lab)
+    refs = _refs(lab, "packs/")
+    for signer, dooms in ((lab.host.key.signing, False), (lab.root_key.pruner, True)):
+        repository = lab.open()
+        digest = repository.put_evidence(inventory.encode(refs))
+        payload = build_statement(
+            type="prune",
+            repository=repository.ledger.repository_id,
+            seq=repository.head.seq + 1,
+            prev=repository.head,
+            time=lab.clock(),
+            tool="t",
+            subject=[],
+            body=PruneBody(phase="plan", plan=str(digest)),
+            by=[signer.public.id],
+        )
+        fields = json.loads(payload)
+        fields["predicate"]["warrant"] = {"seq": 1}  # which nothing judges: void
+        envelope = seal_envelope(dumps(fields), [signer])
+        name = ledger_name(repository.head.seq + 1)
+        lab.store.put(name, envelope, sha256=Digest.of(envelope))
+        assert lab.open().ledger.records[-1].status is Status.VOID
+        assert bool(lab.open().plans.doomed()) is dooms
+    lab.snapshot(source)
+    assert not set(doomed) & set(_packs(lab))
+
+
+def test_what_a_plan_spares_is_not_doomed(lab: Lab, make_source: MakeSource) -> None:
+    """A list of the same form, as evidence of its own."""
+    lab.snapshot(make_source(files=3))
+    refs = _refs(lab, "packs/")
+    spared = lab.open().put_evidence(inventory.encode(refs[:1]))
+    _plan_refs(lab, refs, spared=str(spared))
+    assert lab.open().plans.doomed() == {(ref.name, ref.version) for ref in refs[1:]}
+
+
+def _refs(lab: Lab, prefix: str) -> list[ObjectRef]:
+    """All that the store has under a prefix."""
+    return [
+        ObjectRef(
+            name=each.name,
+            sha256=Digest.of(lab.store.get(each.name, each.version)),
+            size=each.size,
+            version=each.version,
+        )
+        for each in lab.store.versions(prefix)
+    ]
+
+
+def _plan_refs(lab: Lab, refs: Sequence[ObjectRef], **more: str) -> int:
+    """The pruner announces to delete these; the number of the plan."""
+    repository = lab.open()
+    named = {ref.name: ref for ref in refs}
+    digest = repository.put_evidence(inventory.encode(sorted(named.values())))
+    body = PruneBody(phase="plan", plan=str(digest), **more)
+    draft = Draft(type="prune", subject=[(f"evidence/{digest}", digest)], body=body)
+    return repository.append(lambda _: draft, [lab.root_key.pruner], tool="vault test").seq
+
+
 # --- plans that can't be read ---
 
 
@@ -382,7 +479,7 @@ def test_a_plan_that_cannot_be_read_stops_nobody_and_is_told(
     record = lab.snapshot(source).record
     assert not set(doomed) & set(_packs(lab))
     assert lab.verify(record).verdict == "passed"
-    (finding,) = lab.open().unreadable_plans()
+    (finding,) = lab.open().plans.unreadable()
     assert finding.severity is Severity.ERROR
 
 
@@ -480,7 +577,7 @@ def test_a_void_unreadable_plan_is_nothing(lab: Lab, make_source: MakeSource) ->
     )
     envelope = seal_envelope(payload, [lab.host.key.signing])
     lab.store.put(ledger_name(repository.head.seq + 1), envelope, sha256=Digest.of(envelope))
-    assert lab.open().unreadable_plans() == []
+    assert list(lab.open().plans.unreadable()) == []
     assert _extended_packs(lab, source) == set()
 
 
@@ -515,7 +612,7 @@ def test_a_plan_that_the_store_refuses_to_give_is_unreadable(
 
     lab.store.fault = refuse
     lab.snapshot(source)
-    assert len(lab.open().unreadable_plans()) == 1
+    assert len(list(lab.open().plans.unreadable())) == 1
 
 
 def test_evidence_that_no_reader_takes_is_not_stored(lab: Lab) -> None:

@@ -85,7 +85,7 @@ SHAPES: dict[str, dict[str, Any]] = {  # docs/format.md 2.3; "?": may be absent,
             "size": "integer",
             "version": "text",
         },
-        "replaces?": "key id or nothing",
+        "replaces?": "digest or nothing",
         "distrust_from??": "integer",
         "reason?": "text",
     },
@@ -122,7 +122,7 @@ SHAPES: dict[str, dict[str, Any]] = {  # docs/format.md 2.3; "?": may be absent,
     },
     "policy": {"sha256": "digest", "reason?": "text"},
     "hold": {"action": "holding", "snapshot": "natural", "reason": "text", "author": "text"},
-    "prune": {"phase": "phase", "plan": "digest"},
+    "prune": {"phase": "phase", "plan": "digest", "spared?": "digest or nothing"},
 }
 ACTIONS = ("add", "limit", "revoke")  # of a writer statement
 SIGNS_NO_STATEMENTS = {"log", "approver"}
@@ -495,7 +495,7 @@ class Verifier:
             case "restore" | "drill" | "verification":
                 self.cited.add(body["attestation"])
             case "prune":
-                self.cited.add(body["plan"])
+                self.cited |= {body["plan"], body.get("spared") or body["plan"]}
             case _:
                 pass  # a heartbeat
 
@@ -666,7 +666,7 @@ WORDS: dict[str, tuple[type, Callable[[Any], object]]] = {
     "mode": (str, ("none", "governance", "compliance").__contains__),
     "verdict": (str, ("passed", "failed", "partial", "inconclusive").__contains__),
     "enrolment": (str, ACTIONS.__contains__),
-    "key id or nothing": (str, re.compile("([0-9a-f]{64})?").fullmatch),
+    "digest or nothing": (str, re.compile("([0-9a-f]{64})?").fullmatch),
     "holding": (str, ("add", "release").__contains__),
     "phase": (str, ("plan", "result").__contains__),
     "boolean": (bool, lambda _: True),

@@ -25,8 +25,10 @@ def check_ledger(
     check_modes(ledger, owed, findings)
     for claim in ledger.overclaims():
         findings.add(Code.OVERCLAIM, claim.subject, claim.problem, found=claim.found)
-    for plan in repository.unreadable_plans():
+    for plan in repository.plans.unreadable():
         findings.add(Code.UNREADABLE_PLAN, plan.subject, plan.problem, found=plan.found)
+    for plan in repository.heavy_plans():
+        findings.add(Code.HEAVY_PLAN, plan.subject, plan.problem, found=plan.found)
     for floor in floors:
         try:
             check_floor(ledger, floor)

@@ -36,6 +36,7 @@ JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.JUNK_STATEMENT: _INTEGRITY,
     Code.LOST_RACE: _INFO,
     Code.WRONG_PAGE: _INTEGRITY,
+    Code.HEAVY_PLAN: _INTEGRITY,
     Code.UNREADABLE_PLAN: _INTEGRITY,
     Code.INVENTORY: _INTEGRITY,
     Code.MISSING: _INTEGRITY,

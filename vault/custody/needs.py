@@ -279,8 +279,12 @@ class Collector:
                 cited = record.body.attestation
             elif isinstance(record.body, PruneBody):
                 cited = record.body.plan
-            if cited:
-                self.needs.add(evidence_name(cited), Digest.parse(cited), size=None, version="")
+                self._add_cited(record.body.spared)
+            self._add_cited(cited)
+
+    def _add_cited(self, digest: str) -> None:
+        if digest:
+            self.needs.add(evidence_name(digest), Digest.parse(digest), size=None, version="")
 
 
 def _check_sums(body: SnapshotBody, resolved: Inventory) -> None:

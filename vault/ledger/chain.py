@@ -27,6 +27,7 @@ from vault.ledger.statements import (
     MAX_RANGES,
     EventBody,
     HoldBody,
+    PruneBody,
     Role,
     RootBody,
     SnapshotBody,
@@ -326,9 +327,22 @@ class Ledger:
         """Names of datasets with a snapshot that counts, sorted."""
         return sorted(name for name in self._datasets if self.snapshots(name))
 
-    def prunes(self) -> list[Record]:
-        """Prune plans and results, by seq."""
-        return list(self.valid(StatementType.PRUNE))
+    def plans(self) -> list[Record]:
+        """Prune plans that a pruner's key signed, void ones too, by seq.
+
+        What a stolen key announced is not built upon, as it may keep its rights at the store.
+        """
+        return [
+            record
+            for record in self.records
+            if isinstance(record.body, PruneBody)
+            and record.body.phase == "plan"
+            and self._has_role(record, Role.PRUNER)
+        ]
+
+    def _has_role(self, record: Record, role: Role) -> bool:
+        roles = self.authority_at(record.seq).roles
+        return any(role in roles.get(key_id, ()) for key_id in record.by)
 
     def holds(self) -> dict[int, Record]:
         """Legal holds in force, by the seq of the held snapshot."""

@@ -231,6 +231,8 @@ def _check_hold(body: HoldBody) -> None:
 def _check_prune(body: PruneBody) -> None:
     _choice(body.phase, "phase", "plan", "result")
     Digest.parse(body.plan)
+    if body.spared:
+        Digest.parse(body.spared)
 
 
 def _check_nothing(_body: HeartbeatBody) -> None:

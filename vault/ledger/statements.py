@@ -218,6 +218,7 @@ class PruneBody(Body, frozen=True, kw_only=True):
 
     phase: str  # "plan" or "result"
     plan: str  # digest of evidence/<sha256>: inventory lines
+    spared: str = ""  # digest of further evidence: lines of the plan that stay; with "plan"
 
 
 class PolicyBody(Body, frozen=True, kw_only=True):

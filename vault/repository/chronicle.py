@@ -294,7 +294,7 @@ def look_up(repository: Repository, record: Record) -> CitedEvidence | None:
 
 def doomed_needs(repository: Repository, record: Record) -> int | None:
     """How many needs of a snapshot prune plans name; None if that is unknown."""
-    doomed = repository.planned_deletions()
+    doomed = repository.plans.doomed()
     if not doomed:
         return 0
     try:

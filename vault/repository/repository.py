@@ -6,7 +6,7 @@ opens one for a user, and compares it with what this machine remembers.
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, Self
 
@@ -16,9 +16,6 @@ from vault.errors import (
     FormatError,
     IntegrityError,
     MissingObjectError,
-    StorageError,
-    StorageUnavailableError,
-    VaultError,
 )
 from vault.format import inventory
 from vault.format.inventory import Inventory
@@ -27,13 +24,14 @@ from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head
 from vault.ledger.records import Record, Status
 from vault.ledger.remembered import Remembered
-from vault.ledger.statements import DomainRef, PruneBody, SnapshotBody
-from vault.model import Buffer, Code, Digest, Finding, ObjectRef, Severity
+from vault.ledger.statements import DomainRef, SnapshotBody
+from vault.model import Buffer, Digest, Finding, ObjectRef
 from vault.parameters import Parameters
 from vault.repository.chosen import choose_history
 from vault.repository.history import StoredLedger, read_ledger
 from vault.repository.log import Draft, Log
 from vault.repository.objects import Objects, Sightings, Stored
+from vault.repository.plans import Plans
 from vault.storage.base import ObjectStore
 from vault.storage.choose_store import observing
 from vault.storage.names import inventory_name
@@ -44,8 +42,6 @@ NO_SNAPSHOT_MENDS: Final = (
     "no snapshot stores the keys of a domain again: copy that object from a second copy of the"
     " repository"
 )
-
-Doomed = frozenset[tuple[str, str]]  # names and versions of objects to delete
 
 
 class Repository:
@@ -75,7 +71,7 @@ class Repository:
         self.log = Log(history, self.objects, pause=pause)
         self._sightings = sightings
         self._unusable: set[int] = set()  # seqs of snapshots whose inventory is
-        self._known_plans: dict[int, Doomed | VaultError] = {}  # by seq
+        self.plans = Plans(history.ledger, self.objects.read_evidence)
 
     @classmethod
     def open(
@@ -225,48 +221,18 @@ class Repository:
             version=body.inventory.version,
         )
 
-    def planned_deletions(self) -> frozenset[tuple[str, str]]:
-        """The (name, version) of every object in a readable prune plan of any age (I4)."""
-        doomed: set[tuple[str, str]] = set()
-        for plan in self._plans().values():
-            doomed |= plan if isinstance(plan, frozenset) else set()
-        return frozenset(doomed)
-
-    def unreadable_plans(self) -> list[Finding]:
-        """Prune plans that can't be read, so that the objects they would delete are unknown.
-
-        While there is one, a writer relies only on objects that it locked itself; where no
-        lock holds, on none.
-        """
-        return [
-            Finding(
-                severity=Severity.ERROR,
-                subject=f"ledger {seq}",
-                problem="the prune plan can't be read, so it permits no deletion",
-                found=str(plan),
-                code=Code.UNREADABLE_PLAN,
-            )
-            for seq, plan in self._plans().items()
-            if isinstance(plan, VaultError)
-        ]
-
-    def _plans(self) -> Mapping[int, Doomed | VaultError]:
-        """The objects in each prune plan, or why it can't be read; each is read once."""
-        for record in self.ledger.prunes():
-            assert isinstance(record.body, PruneBody)
-            if record.body.phase == "plan" and record.seq not in self._known_plans:
-                digest = Digest.parse(record.body.plan)
-                self._known_plans[record.seq] = self._read_plan(digest)
-        return self._known_plans
-
-    def _read_plan(self, digest: Digest) -> Doomed | VaultError:
-        try:
-            plan = inventory.parse_plan(self.read_evidence(digest))
-        except StorageUnavailableError:
-            raise  # the store failed; that says nothing of the plan
-        except (IntegrityError, StorageError) as error:
-            return error
-        return frozenset((ref.name, ref.version) for ref in plan)
+    def heavy_plans(self) -> list[Finding]:
+        """Prune plans that doom much of what the newest snapshot of some dataset needs."""
+        found: dict[str, Finding] = {}
+        if not self.plans.doomed():
+            return []
+        for dataset in self.ledger.datasets():
+            newest = self.ledger.snapshots(dataset)[-1]
+            listed = self.usable_inventory(newest)
+            if listed is not None:
+                needed = [self.inventory_ref(newest), *listed.bases, *listed.objects]
+                found |= {each.subject: each for each in self.plans.heavy(needed)}
+        return list(found.values())
 
 
 def domain_ref(domain: DomainRef) -> ObjectRef:

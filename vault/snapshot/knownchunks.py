@@ -105,7 +105,7 @@ def _row(entry: IndexEntry, seq: int) -> PackRow:
 
 def _untrusted_packs(repository: Repository) -> set[str]:
     """Ids of packs that a prune plan names, or that only a distrusted writer listed."""
-    doomed = {name.rpartition("/")[2] for name, _ in repository.planned_deletions()}
+    doomed = {name.rpartition("/")[2] for name, _ in repository.plans.doomed()}
     return doomed | _distrusted_packs(repository)
 
 

@@ -135,8 +135,8 @@ class Publisher:
         self._lock_packs(publication, until)
         refs = [pack.ref for pack in publication.packs]
         enrolled = self._enrolled_domain()
-        domain = domain_ref(enrolled)
         read_domain(repository, enrolled)  # restores need it; no later step would notice its loss
+        domain = self._undoomed(domain_ref(enrolled), until)
         base, base_ref = self._base(publication.body.dataset, [*refs, domain])
         in_use = self._index_in_use(publication.new_index)
         text = inventory.encode([*refs, domain], in_use, base, base_ref)
@@ -198,12 +198,18 @@ class Publisher:
 
     def _are_doomed(self, refs: Iterable[ObjectRef]) -> bool:
         """Whether a prune plan of any age names one of them (I4)."""
-        planned = self._repository.planned_deletions()
+        planned = self._repository.plans.doomed()
         return any((ref.name, ref.version) in planned for ref in refs)
+
+    def _undoomed(self, ref: ObjectRef, until: datetime) -> ObjectRef:
+        """An object that no plan names: the same bytes once more, if a plan names this version."""
+        if not self._are_doomed([ref]):
+            return ref
+        return self._repository.put(ref.name, self._repository.read(ref), until).ref
 
     def _unsure_of(self, publication: Publication) -> list[int]:
         """Packs without a lock of this run, which an unreadable prune plan may name."""
-        if not self._repository.unreadable_plans():
+        if not self._repository.plans.unsure():
             return []
         sure = publication.stored | self._extended
         return [pack.number for pack in publication.packs if pack.number not in sure]
@@ -336,7 +342,7 @@ class Publisher:
         prune plan names it or may name it (I4). The new inventory is then written in full.
         """
         previous = self._repository.ledger.snapshots(dataset)
-        if not previous or self._repository.unreadable_plans():
+        if not previous or self._repository.plans.unsure():
             return None, None
         until = self._repository.ledger.effective_until(previous[-1])
         if not locking.reusable(until, self._repository.clock()):

@@ -65,7 +65,7 @@ class Attempt:
             bad_indexes=task.bad_indexes,
         )
         is_unlocked = self._repository.parameters.lock_mode is LockMode.NONE
-        self._may_reuse = not (is_unlocked and self._repository.unreadable_plans())
+        self._may_reuse = not (is_unlocked and self._repository.plans.unsure())
         self._usable_packs: dict[int, bool] = {}
         self._data = self._packer(ObjectType.DATA)
         self._tree = self._packer(ObjectType.TREE)

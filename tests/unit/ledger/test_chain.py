@@ -688,7 +688,7 @@ def test_void_statements_have_no_effect(chain: Chain) -> None:
     ledger = chain.ledger
     assert ledger.keys == before
     assert (ledger.root.version, ledger.snapshots(), ledger.datasets()) == (1, [], [])
-    assert (ledger.prunes(), ledger.holds(), ledger.policy()) == ([], {}, None)
+    assert (ledger.plans(), ledger.holds(), ledger.policy()) == ([], {}, None)
     assert len(ledger.findings) == len(STATEMENTS)
 
 
@@ -1229,7 +1229,7 @@ def test_newest_policy_is_in_force(chain: Chain) -> None:
     newest = chain.add("policy", PolicyBody(sha256=DIGEST), "policy")
     prune = chain.add("prune", PruneBody(phase="plan", plan=DIGEST), "pruner")
     assert chain.ledger.policy() == newest
-    assert chain.ledger.prunes() == [prune]
+    assert chain.ledger.plans() == [prune]
 
 
 def test_signed_statement_out_of_place_is_recognised(chain: Chain) -> None:
