@@ -61,6 +61,18 @@ def add(lab: Lab) -> Add:
     return grant
 
 
+def test_a_key_that_is_revoked_is_not_revoked_again(lab: Lab) -> None:
+    """A wrong request, said with the number of the first; not a statement that would be void."""
+    key_id = _revoke(lab, lab.host.key.name)
+    repository = lab.open()
+    writer, head = repository.ledger.writers[key_id], repository.head
+    with pytest.raises(ConfigError, match="revoked already"):
+        revoke_writer(
+            repository, lab.root_key, writer, distrust_from=None, reason="gone", tool="vault test"
+        )
+    assert lab.open().head == head
+
+
 def test_a_name_that_was_given_again_is_that_of_the_key_in_force(
     lab: Lab, ask: Ask, add: Add
 ) -> None:

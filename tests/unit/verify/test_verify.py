@@ -684,3 +684,4 @@ def test_the_share_is_of_bytes_too(lab: Lab, tmp_path: Path) -> None:
     )
     assert lab.verify().share == 1_000_000
     assert report.claims()["share"] < 1_000_000
+    assert dataclasses.replace(report, objects=0).share == 0  # of nothing
