@@ -247,6 +247,12 @@ NOTES: dict[str, Callable[[Path], object]] = {
     "junk": lambda note: note.write_bytes(b"\xff"),
     "a list": lambda note: note.write_bytes(b"[]"),
     "another inode": _other_inode,
+    "of another version": lambda note: note.write_text(
+        json.dumps(json.loads(note.read_text()) | {"version": 2})
+    ),
+    "a text beyond its limit": lambda note: note.write_text(
+        json.dumps(json.loads(note.read_text()) | {"host": "h" * 4_097})
+    ),
     "of another id": lambda note: note.write_text(
         json.dumps(json.loads(note.read_text()) | {"id": "00000000"})
     ),
