@@ -108,20 +108,23 @@ def _passphrase_in(path: Path, warn: Callable[[str], None]) -> bytes:
 
 
 def _passphrase_of(command: str) -> bytes:
-    """The first line that a command prints; it may ask on the terminal itself."""
+    """The first line that a command prints; it may ask on the terminal itself.
+
+    It prints into memory, and not into a pipe, which an agent that it leaves behind may hold open.
+    """
     try:
-        with subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE) as running:  # noqa: S603 - the user's own command
-            assert running.stdout is not None
-            line = running.stdout.readline(_MAX_PASSPHRASE + 1)
-            running.stdout.read()  # so that it can end, whatever else it prints
+        with open(os.memfd_create("passphrase"), "w+b") as printed:  # noqa: PTH123 - a descriptor has no path
+            done = subprocess.run(["/bin/sh", "-c", command], stdout=printed, check=False)  # noqa: S603 - the user's own command
+            printed.seek(0)
+            line = printed.readline(_MAX_PASSPHRASE + 1)
     except OSError as error:
         raise WrongKeyError(
             "VAULT_PASSPHRASE_COMMAND can't be run", found=error.strerror
         ) from error
-    if running.returncode:
+    if done.returncode:
         raise WrongKeyError(
             "VAULT_PASSPHRASE_COMMAND failed",
-            found=f"exit status {running.returncode}",
+            found=f"exit status {done.returncode}",
             hint="run it in a shell to see why; its first line must be the passphrase",
         )
     return _checked(line, "what VAULT_PASSPHRASE_COMMAND prints")

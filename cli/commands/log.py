@@ -25,6 +25,7 @@ from vault.repository.chronicle import (
 from vault.repository.repository import Repository
 
 OPENED = 200  # statements whose evidence one log opens, the newest of those it lists
+RESOLVED = 50  # snapshots whose needs one log compares with prune plans, the newest it lists
 
 _Opened: TypeAlias = Mapping[int, CitedEvidence]  # by seq
 
@@ -78,7 +79,7 @@ def log(
         for view in views:
             seq = view.record.seq
             fields = statement.view_fields(view, evidence.get(seq))
-            render.emit_json("vault/log/v1", statement={**fields, "doomed": doomed.get(seq, 0)})
+            render.emit_json("vault/log/v1", statement={**fields, "doomed": doomed.get(seq)})
     else:
         copied = repository.ledger.is_copy
         rows = _rows(views, evidence, doomed, copied=copied)
@@ -100,15 +101,12 @@ def _opened(repository: Repository, records: Sequence[Record]) -> dict[int, Cite
 
 
 def _doomed(repository: Repository, records: Sequence[Record]) -> dict[int, int | None]:
-    """For each snapshot that prune plans name objects of, the number of those objects."""
+    """Of each snapshot that is looked up: how many of its objects plans name, None if unknown."""
+    snapshots = [each for each in records if isinstance(each.body, SnapshotBody)]
     if not repository.plans.doomed():
-        return {}
-    counts = {
-        record.seq: doomed_needs(repository, record)
-        for record in records
-        if isinstance(record.body, SnapshotBody) and not record.reason
-    }
-    return {seq: count for seq, count in counts.items() if count != 0}
+        return {record.seq: 0 for record in snapshots}
+    counting = [record for record in snapshots if not record.reason][-RESOLVED:]
+    return {record.seq: doomed_needs(repository, record) for record in counting}
 
 
 def _headings(now: datetime, *, copied: bool) -> Sequence[str]:

@@ -46,9 +46,8 @@ def show(invocation: Invocation, *, seq: int) -> int:
     cited = look_up(repository, record)
     signed = _signed(repository, record)
     later = later_about(repository.ledger, record)
-    doomed: int | None = 0
-    if isinstance(record.body, SnapshotBody) and view.effect is Effect.VALID:
-        doomed = doomed_needs(repository, record)
+    is_snapshot = isinstance(record.body, SnapshotBody) and view.effect is Effect.VALID
+    doomed = doomed_needs(repository, record) if is_snapshot else None
     fields = {
         "statement": {
             **statement.view_fields(view, cited),
@@ -63,7 +62,7 @@ def show(invocation: Invocation, *, seq: int) -> int:
         else None,
         "later": [{"seq": each.seq, "type": each.type} for each in later],
     }
-    facts = _facts(view, cited, signed, doomed)
+    facts = _facts(view, cited, signed, statement.doom_text(doomed) if is_snapshot else "")
     if later:
         facts["later"] = ", ".join(f"{each.seq} {each.type}" for each in later[:_SHOWN])
         facts["later"] += f", {len(later) - _SHOWN} more" if len(later) > _SHOWN else ""
@@ -82,7 +81,7 @@ def _signed(repository: Repository, record: Record) -> Mapping[str, Any]:
 
 
 def _facts(
-    view: StatementView, cited: CitedEvidence | None, signed: Mapping[str, Any], doomed: int | None
+    view: StatementView, cited: CitedEvidence | None, signed: Mapping[str, Any], doom: str
 ) -> dict[str, str]:
     record = view.record
     off = ", far from the store's time" if view.is_skewed else ""
@@ -99,7 +98,7 @@ def _facts(
         "tool": str(signed.get("tool", "")),
         "datasets": " ".join(view.datasets),
         "evidence": _evidence(cited),
-        "doomed": statement.doom_text(doomed),
+        "doomed": doom,
     }
     return {name: text for name, text in facts.items() if text}
 

@@ -1,5 +1,6 @@
 """Passphrases, from a file and from the terminal, and slips in them."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -135,6 +136,15 @@ def test_the_first_line_that_a_command_prints_is_the_passphrase(
 ) -> None:
     """Whatever it prints behind it."""
     assert invocation(VAULT_PASSPHRASE_COMMAND=command).passphrase("recovery.key") == secret
+
+
+def test_an_agent_that_a_command_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
+    """It holds the command's output open for as long as it runs; here until the test ends it."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    found = invocation(VAULT_PASSPHRASE_COMMAND=f"echo one; cat {gate} &").passphrase("keys")
+    gate.open("wb").close()  # waits for the agent, which then ends
+    assert found == b"one"
 
 
 @pytest.mark.parametrize(
