@@ -30,7 +30,7 @@ from vault.repository.enrolment import (
 from vault.repository.repository import Repository
 from vault.retention import fits_default
 from vault.storage.base import is_on_server
-from vault.storage.choose_store import open_store
+from vault.storage.choose_store import new_store, open_store
 from vault.storage.conformance import check_store, require
 from vault.storage.urls import normalized, scheme_of
 
@@ -167,8 +167,8 @@ def _create(invocation: Invocation, wish: _Wish, *, confirmed: bool) -> Reposito
         tool=TOOL,
         cost=COST,
     )
-    store = open_store(wish.url, endpoint=wish.endpoint, create=True)
-    return create_repository(store, request, clock=invocation.clock)
+    with new_store(wish.url, endpoint=wish.endpoint) as store:
+        return create_repository(store, request, clock=invocation.clock)
 
 
 def _observe(invocation: Invocation, wish: _Wish, parameters: Parameters) -> Parameters:

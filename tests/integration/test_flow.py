@@ -416,6 +416,25 @@ def test_an_init_that_fails_can_be_repeated(
     assert len(list(keys.iterdir())) == 4
 
 
+@pytest.mark.parametrize("why", ["a key file is there", "no label", "keys can't be made"])
+def test_a_refused_init_leaves_no_directory(vault: Vault, home: Path, keys: Path, why: str) -> None:
+    """Neither its own nor parents that it made; one that was there before stays."""
+    keys.mkdir(parents=True)
+    if why == "a key file is there":
+        (keys / "recovery.key").write_text("another's")
+    elif why == "keys can't be made":
+        keys.rmdir()
+        keys.write_text("in the way")
+    host = "No Label" if why == "no label" else "first"
+    (home / "mine").mkdir()
+    for place, left in ((home / "made/deep/repository", home / "made"), (home / "mine", None)):
+        code, _, err = vault("init", place, "--host", host)
+        assert code in {2, 14}, err
+        if left is not None:
+            assert not left.exists()
+    assert list((home / "mine").iterdir()) == []
+
+
 def test_an_init_whose_root_is_there_keeps_its_keys(
     vault: Vault, home: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """Opens the store that a URL names; a further kind of store is added here, by its scheme."""
 
+import contextlib
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from vault.errors import ConfigError, RepositoryNotFoundError, StorageError
 from vault.parameters import Parameters
@@ -32,6 +33,25 @@ def open_store(url: str, *, endpoint: str = "", create: bool = False) -> ObjectS
             found=repr(url[:200]),
         )
     return opener(url, endpoint, create)
+
+
+@contextlib.contextmanager
+def new_store(url: str, *, endpoint: str = "") -> Iterator[ObjectStore]:
+    """The store at ``url``, for a repository to be made in it; a missing directory is made.
+
+    After an error the directory is gone again, if nothing was put into it.
+
+    Raises:
+        ConfigError: As `open_store`.
+        StorageError: As `open_store`.
+    """
+    store = open_store(url, endpoint=endpoint, create=True)
+    try:
+        yield store
+    except BaseException:
+        if isinstance(store, LocalStore):
+            store.discard_if_empty()
+        raise
 
 
 def observing(store: ObjectStore, parameters: Parameters) -> ObjectStore:

@@ -104,6 +104,7 @@ class LocalStore:
         self._swept = False
         self._mutex = threading.Lock()
         self._disk = DiskCheck()
+        self._made: list[Path] = []  # directories that `create` made, outer ones first
 
     @classmethod
     def create(cls, root: Path, *, clock: Callable[[], datetime] = utc_now) -> "LocalStore":
@@ -115,14 +116,11 @@ class LocalStore:
             StorageError: The directory can't be made.
         """
         store = cls(root, clock=clock)
-        made: list[Path] = []
         try:
-            make_directories(store._root, made)
+            make_directories(store._root, store._made)
             store._try_out()
         except OSError as error:
-            for path in [store._root / ".tmp", *reversed(made)]:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
+            store.discard_if_empty()
             if isinstance(error, FileExistsError | NotADirectoryError):
                 raise ConfigError(f"{root} is not a directory") from error
             if error.errno in LACKING:
@@ -134,6 +132,13 @@ class LocalStore:
                 ) from error
             raise storage_error("make", str(root), error) from error
         return store
+
+    def discard_if_empty(self) -> None:
+        """Remove the directories that `create` made, if nothing was put into the store since."""
+        working = [self._root / name for name in (".tmp", ".lock", ".retention", "ledger")]
+        for path in [*working, *reversed(self._made)]:
+            with contextlib.suppress(OSError):  # it is not empty, or is not there
+                path.rmdir()
 
     @property
     def url(self) -> str:
