@@ -145,7 +145,7 @@ def _parts(
     if view.effect in (Effect.VOID, Effect.UNKNOWN):
         yield record.reason
     if cited is not None and cited.objects is not None:
-        yield f"names {render.plural(cited.objects, 'object')}"
+        yield statement.plan_text(cited.objects, dooms=view.dooms)
     yield statement.doom_text(doomed)
     if view.is_skewed and not copied and record.time is not None:
         yield f"its own time is {render.moment(record.time)}"

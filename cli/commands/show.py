@@ -97,7 +97,7 @@ def _facts(
         "stored at": f"{to_rfc3339(view.stored)} by the store's clock, at the latest",
         "tool": str(signed.get("tool", "")),
         "datasets": " ".join(view.datasets),
-        "evidence": _evidence(cited),
+        "evidence": _evidence(view, cited),
         "doomed": doom,
     }
     return {name: text for name, text in facts.items() if text}
@@ -113,12 +113,16 @@ def _time(record: Record) -> str:
     return to_rfc3339(record.time) if record.time is not None else "no time"
 
 
-def _evidence(cited: CitedEvidence | None) -> str:
+def _evidence(view: StatementView, cited: CitedEvidence | None) -> str:
     if cited is None:
         return ""
     if cited.problem:
         return f"{cited.digest}: does not bear it out: {cited.problem}"
-    what = "says the same" if cited.objects is None else f"names {cited.objects:,} objects"
+    what = (
+        "says the same"
+        if cited.objects is None
+        else statement.plan_text(cited.objects, dooms=view.dooms)
+    )
     return f"{cited.digest}: opened, {what}"
 
 

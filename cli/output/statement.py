@@ -136,6 +136,12 @@ def effect_text(view: StatementView, cited: CitedEvidence | None, *, opened: boo
     return "NOT BELIEVED" if cited.problem else "valid, evidence checked"
 
 
+def plan_text(objects: int, *, dooms: bool) -> str:
+    """What follows from the objects that a prune plan names, valid or void."""
+    named = f"names {render.plural(objects, 'object')}"
+    return f"{named}: doomed, writers do not build on them" if dooms else f"{named}, dooms none"
+
+
 def doom_text(doomed: int | None) -> str:
     """The effect of prune plans on a snapshot; empty if they name nothing of it."""
     if doomed is None:
@@ -203,6 +209,7 @@ def view_fields(view: StatementView, cited: CitedEvidence | None) -> dict[str, A
         "signed": to_rfc3339(record.time) if record.time is not None else None,
         "stored": to_rfc3339(view.stored),
         "datasets": list(view.datasets),
+        "dooms": view.dooms,
         "body": body_to_json(record.body) if record.body is not None else None,
         "cites": _cites_fields(cited),
     }

@@ -64,6 +64,7 @@ class StatementView:
     signers: tuple[SignedBy, ...]  # the one that it counts for comes first
     stored: datetime  # by the store's clock
     is_skewed: bool  # its own time is far from the store's
+    dooms: bool  # a prune plan, void or not, whose objects writers do not build on
     datasets: tuple[str, ...]  # those concerned, sorted; for an enrolment, those that match
 
 
@@ -77,6 +78,7 @@ class Chronicle:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._listed: dict[int, dict[str, PublicKey]] = {}  # keys by id, of a root by its object
+        self._dooming = {record.seq for record in ledger.plans()}
         self._taken: dict[str, list[int]] = {}  # by dataset: seqs of its snapshots, void ones too
         for record in ledger.records:
             if isinstance(record.body, SnapshotBody):
@@ -94,6 +96,7 @@ class Chronicle:
             ),
             stored=stored,
             is_skewed=record.time is not None and abs(record.time - stored) > MAX_CLAIM_SKEW,
+            dooms=record.seq in self._dooming,
             datasets=tuple(name for name in sorted(self._taken) if self._concerns(record, name)),
         )
 

@@ -192,3 +192,20 @@ def test_what_a_prune_plan_dooms_is_counted(lab: Lab) -> None:
     cited = look_up(lab.open(), bogus)
     assert cited is not None
     assert "missing" in cited.problem
+
+
+def test_a_plan_dooms_by_the_word_of_a_pruner_alone(lab: Lab) -> None:
+    """A writer's plan is void and dooms nothing; a result names what is gone already."""
+    repository = lab.open()
+    digest = repository.put_evidence(inventory.encode(repository.inventory(record(lab, 2)).objects))
+    plan = append(lab, "prune", PruneBody(phase="plan", plan=str(digest)), lab.root_key.pruner)
+    result = append(lab, "prune", PruneBody(phase="result", plan=str(digest)), lab.root_key.pruner)
+    forger = lab.open()
+    forger.ledger.require_role = lambda *_: None  # type: ignore[method-assign]  # as a thief's does
+    body = PruneBody(phase="plan", plan=str(digest))
+    draft = Draft(type="prune", subject=[("x", Digest(bytes(32)))], body=body)
+    void = forger.append(lambda _: draft, [lab.host.key.signing], tool="thief")
+    ledger = lab.open().ledger
+    views = [Chronicle(ledger).view(ledger.records[each.seq]) for each in (plan, result, void)]
+    assert [view.dooms for view in views] == [True, False, False]
+    assert [view.effect for view in views] == [Effect.VALID, Effect.VALID, Effect.VOID]

@@ -94,6 +94,15 @@ def test_what_is_doomed_is_said(doomed: int | None, said: str) -> None:
     assert statement.doom_text(doomed) == said
 
 
+def test_what_a_plan_means_for_writers_is_said() -> None:
+    """Also of a void one: a stolen pruner's key may keep its rights at the store for a while."""
+    assert (
+        statement.plan_text(2, dooms=True)
+        == "names 2 objects: doomed, writers do not build on them"
+    )
+    assert statement.plan_text(1, dooms=False) == "names 1 object, dooms none"
+
+
 def test_every_signed_value_is_told_with_its_place() -> None:
     """Members of members, of lists, and what is nothing."""
     body = {
