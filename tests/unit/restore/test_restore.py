@@ -384,6 +384,30 @@ def test_empty_mount_point(lab: Lab, record: Record, source: Path, mounted: Path
     assert beside(mounted) == []
 
 
+class NoNote(Fs):
+    """A directory around TARGET in which nothing more can be made."""
+
+    def create(self, directory: int, name: bytes) -> int:
+        """Full, for a note."""
+        if name.endswith(b".note"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().create(directory, name)
+
+
+def test_a_restore_without_its_note_makes_nothing(lab: Lab, record: Record, target: Path) -> None:
+    """What is beside TARGET would be unexplained where the journal is lost."""
+    with pytest.raises(LocalError, match="leave a note"):
+        run(lab, record, target, fs=NoNote())
+    assert list(target.parent.iterdir()) == []
+
+
+@needs_root
+def test_a_mount_point_needs_no_note(lab: Lab, record: Record, source: Path, mounted: Path) -> None:
+    """It was empty: there is no former state, and often no right to write around it."""
+    assert run(lab, record, mounted, fs=NoNote()).outcome is RestoreOutcome.RECOVERED
+    assert look(mounted) == look(source)
+
+
 @pytest.fixture
 def mounted(target: Path) -> Iterator[Path]:
     """An empty file system of its own."""
