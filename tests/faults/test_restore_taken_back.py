@@ -247,6 +247,9 @@ NOTES: dict[str, Callable[[Path], object]] = {
     "junk": lambda note: note.write_bytes(b"\xff"),
     "a list": lambda note: note.write_bytes(b"[]"),
     "another inode": _other_inode,
+    "an inode number that is none": lambda note: note.write_text(
+        json.dumps(json.loads(note.read_text()) | {"new": "x"})
+    ),
     "of another version": lambda note: note.write_text(
         json.dumps(json.loads(note.read_text()) | {"version": 2})
     ),

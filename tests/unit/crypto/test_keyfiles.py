@@ -30,6 +30,7 @@ from vault.crypto.keyfiles import (
     save_request,
     save_root,
     save_writer,
+    take_over,
 )
 from vault.crypto.keys import RecipientKey, SigningKey
 from vault.errors import (
@@ -491,3 +492,22 @@ def test_secrets_do_not_show_in_repr() -> None:
     ):
         assert secret.hex() not in text
         assert repr(secret)[2:-1] not in text
+
+
+def test_a_key_that_takes_over_is_in_its_place_before_the_directory_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is synced: after a power cut the host has the key that the ledger lists."""
+    fresh, path = tmp_path / "writer.key.new", tmp_path / "writer.key"
+    fresh.write_bytes(b"new")
+    path.write_bytes(b"old")
+    synced: list[bytes] = []
+
+    def fsync(fd: int) -> None:
+        if os.path.samestat(os.fstat(fd), tmp_path.stat()):
+            synced.append(path.read_bytes())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    take_over(fresh, path)
+    assert synced == [b"new"]
+    assert list(tmp_path.iterdir()) == [path]
