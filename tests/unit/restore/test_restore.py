@@ -588,7 +588,8 @@ def test_threads_end_before_staging_is_removed(lab: Lab, source: Path, target: P
 
     def hold(point: FaultPoint) -> None:
         """The first thread to read a pack is held until staging goes; the others wait for it."""
-        if point.operation != "get" or threading.current_thread() is caller:
+        is_pack = point.operation == "get" and point.name.startswith("packs/")
+        if not is_pack or threading.current_thread() is caller:
             return
         if second.acquire(blocking=False):
             reading.set()
