@@ -44,7 +44,7 @@ from vault.errors import (
     WrongKeyError,
 )
 from vault.ledger.envelope import Head
-from vault.ledger.records import Record
+from vault.ledger.records import Record, Status
 from vault.ledger.trust import parse_trust
 from vault.machine import cachetag
 from vault.machine.coredumps import forbid_dumps
@@ -291,14 +291,16 @@ class Invocation:
         """Remember on this machine the newest head that no lost race can take back."""
         remember_head(repository, state=self.places.state, warn=self.warn)
 
-    def snapshot(self, repository: Repository, spec: str) -> Record:
+    def snapshot(self, repository: Repository, spec: str, *, void: bool = False) -> Record:
         """The snapshot that a SNAPSHOT argument names; says by whose clock, where that matters.
 
         Raises:
             ConfigError: There is none, or it must be said which one is meant.
             SignatureError: It is the number of a void snapshot.
         """
-        record = select_snapshot(repository.ledger, spec, beyond=repository.beyond)
+        record = select_snapshot(repository.ledger, spec, beyond=repository.beyond, void=void)
+        if record.status is not Status.VALID:
+            self.warn(f"snapshot {record.seq} does not count: {record.reason}")
         if is_at_time(spec) and repository.ledger.is_copy:
             self.warn(
                 f"snapshot {record.seq} was chosen by the hosts' own clocks: this store is a copy;"

@@ -258,6 +258,8 @@ END {
             if (val[q "public/"] in seen) bad("a key is listed twice"); seen[val[q "public/"]] = 1
             print "key\t" val[q "public/"] "\t" roles
         }
+        if ((p "distrust/") in kind) n = list(p "distrust/", "o"); else n = 0
+        for (k = 0; k < n; k++) { q = p "distrust/" k "/"; is(q "public/", "s"); natural(q "from/"); print "distrusts\t" val[q "public/"] "\t" val[q "from/"] }
         print "version\t" ((p "version/") in kind ? val[p "version/"] : 1)
     } else if (type == "writer") {
         choice(p "action/", "add limit revoke"); is(p "name/", "s"); is(p "public/", "s"); may(p "recipient/", "s"); may(p "reason/", "s")
@@ -388,9 +390,13 @@ read_body() {
 }
 
 read_root() { # keys and thresholds of the body, into $w/new
-    rm -rf "$w/new"; mkdir "$w/new"; : > "$w/new/root"
+    rm -rf "$w/new"; mkdir "$w/new"; : > "$w/new/root"; : > "$w/new/distrusts"
     while IFS=$tab read -r word text rest; do
         case $word in
+            distrusts)
+                take_key "$text" && ! grep -q "^$kid" "$w/new/distrusts" || return 1
+                echo "$kid $rest" >> "$w/new/distrusts"
+                ;;
             key) take_key "$text" || return 1; echo "$kid$rest" >> "$w/new/root" ;;
             threshold) echo "$text $rest" ;;
         esac
@@ -458,22 +464,15 @@ may_write() { # the signer is a writer, not revoked, and may write this dataset
     done < "$w/patterns/$key"
 }
 
-take_effect() {
+take_effect() { # acts keeps what a distrust may still make void: SEQ TYPE SIGNERS, and what it says
     case $type in
-        root) change_root ;;
-        writer) change_writer ;;
-        snapshot) sed -n "s/^snapshot$tab/$seq$tab$key$tab/p" "$w/body" >> "$w/snapshots" ;;
-        heartbeat) echo "$seq $key" >> "$w/heartbeats" ;;
-        hold)
-            number=$(sed -n "s/^hold$tab[a-z]*$tab//p" "$w/body")
-            grep -vxF -e "$number" "$w/held" > "$w/x"
-            ! grep -q "^hold${tab}add" "$w/body" || echo "$number" >> "$w/x"
-            mv "$w/x" "$w/held"
-            ;;
-        restore | drill | verification | prune)
-            sed -n "s|^evidence$tab\(.*\)|evidence/\1|p" "$w/body" >> "$w/cited"
-            ;;
+        root) change_root; return ;;
+        writer) change_writer; return ;;
+        snapshot | hold) says=$(sed -n "s/^$type$tab//p" "$w/body") ;;
+        restore | drill | verification | prune) says=$(sed -n "s/^evidence$tab//p" "$w/body" | tr '\n' "$tab") ;;
+        *) says= ;;
     esac
+    printf '%s\t%s\t%s\t%s\n' "$seq" "$type" "$(tr '\n' ' ' < "$w/signers")" "$says" >> "$w/acts"
 }
 
 change_root() {
@@ -482,9 +481,10 @@ change_root() {
         problem=$(shortfall root "$w/new")
         [ -z "$problem" ] || return
     fi
-    root_version=$version_of_root upgrade=''
+    root_version=$version_of_root root_at=$seq upgrade=''
     mv "$w/new/root" "$w/root"
     mv "$w/new/thresholds" "$w/thresholds"
+    mv "$w/new/distrusts" "$w/distrusts"
     relist
 }
 
@@ -511,7 +511,7 @@ EOT
     else
         among "$kid" "$w/writers" || { problem="no such writer"; return; }
         if among "$kid" "$w/revoked"; then
-            known=$(awk -v id="$kid" '$1 == id { at = $2 } END { print at }' "$w/distrusted" 2> /dev/null)
+            known=$(spoken | awk -v id="$kid" '$1 == id { print $2 }')
             [ -n "$from" ] && { [ -z "$known" ] || [ "$from" -lt "$known" ]; } || { problem="the key is revoked already"; return; }
         fi
         among "$kid" "$w/revoked" || echo "$kid" >> "$w/revoked"
@@ -520,17 +520,38 @@ EOT
     relist
 }
 
-distrust() { # what the key $kid wrote from statement $from on is void
-    echo "$kid $from" >> "$w/distrusted"
-    for file in snapshots heartbeats; do
-        [ -f "$w/$file" ] || continue
-        awk -v id="$kid" -v from="$from" '$2 == id && $1 >= from + 0 { print $1 }' "$w/$file" > "$w/x"
-        while read -r number; do
-            echo "$number distrusted by statement $seq"
-            valid=$((valid - 1)) voided=$((voided + 1))
-        done < "$w/x"
-        awk -v id="$kid" -v from="$from" '!($2 == id && $1 >= from + 0)' "$w/$file" > "$w/x" && mv "$w/x" "$w/$file"
-    done
+distrust() { # what the key $kid wrote from statement $from on is void, unless a root lifts it
+    echo "$seq $kid $from $(tr '\n' ' ' < "$w/signers")" >> "$w/spoken"
+}
+
+# Distrust of writers that holds: KEY FROM BY, of each key the one that reaches furthest. One that a
+# key spoke which the root in force distrusts from there on is lifted.
+spoken() {
+    awk -v root="$w/distrusts" 'BEGIN { while ((getline line < root) > 0) { split(line, f, " "); start[f[1]] = f[2] + 0 } }
+        { for (k = 4; k <= NF; k++) if (($k in start) && $1 + 0 >= start[$k]) next
+          if (!($2 in from) || $3 + 0 < from[$2]) { from[$2] = $3 + 0; by[$2] = $1 } }
+        END { for (k in from) print k, from[k], by[k] }' "$w/spoken"
+}
+
+settle() { # void what is distrusted in the end; what counts goes into snapshots, held and cited
+    spoken > "$w/x"
+    awk -v writers="$w/x" -v distrusts="$w/distrusts" -v root="$root_at" -v voided="$w/void" -v snapshots="$w/snapshots" -v held="$w/held" -v cited="$w/cited" '
+    BEGIN { FS = "\t"
+        while ((getline line < writers) > 0) { split(line, f, " "); from[f[1]] = f[2]; by[f[1]] = f[3] }
+        while ((getline line < distrusts) > 0) { split(line, f, " "); start[f[1]] = f[2] + 0 } }
+    { n = split($3, key, " "); why = ""
+      if ($2 == "snapshot" || $2 == "heartbeat") {
+          if ((key[1] in from) && $1 + 0 >= from[key[1]] + 0 && $1 + 0 < by[key[1]] + 0) why = by[key[1]]
+      } else for (k = 1; k <= n; k++) if ((key[k] in start) && $1 + 0 >= start[key[k]]) why = root
+      if (why != "") { print $1 " distrusted by statement " why; print $1 > voided; next }
+      said = $0; sub(/^[^\t]*\t[^\t]*\t[^\t]*\t/, "", said)
+      if ($2 == "snapshot") print $1 "\t" key[1] "\t" said > snapshots
+      else if ($2 == "hold") hold[$5] = $4
+      else for (k = 4; k <= NF; k++) if ($k != "") print "evidence/" $k > cited
+    }
+    END { for (k in hold) if (hold[k] == "add") print k > held }' "$w/acts"
+    n=$(wc -l < "$w/void")
+    valid=$((valid - n)) voided=$((voided + n))
 }
 
 # --- versions of a name: NAME, NAME~2, NAME~3 … oldest first ---
@@ -544,8 +565,8 @@ versions() { # NAME
 
 # --- the chain ---
 
-: > "$w/cited"
-: > "$w/distrusted"
+for f in cited spoken distrusts acts; do : > "$w/$f"; done
+root_at=0
 while :; do
     name=ledger/$(printf %016d "$seq")
     linked=
@@ -567,6 +588,8 @@ while :; do
 done
 [ -z "$upgrade" ] || fault "upgrade ledger $upgrade"
 [ "$seq" -gt 0 ] || [ -n "$upgrade" ] || fault "no-root ledger 0"
+
+settle
 
 # What stands beyond the head must not be signed by a key that is listed.
 end=$seq

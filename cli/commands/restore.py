@@ -70,6 +70,7 @@ _MAX_NAMED = 5  # directories beside TARGET that are listed
     is_flag=True,
     help="Others can write the directory around TARGET: compare who owns what, and attest it.",
 )
+@click.option("--void", is_flag=True, help="SNAPSHOT is the number of one that does not count.")
 @click.option("--dry-run", is_flag=True, help="Check and plan; make nothing.")
 @click.option("--finalize", is_flag=True, help="Go on with a restore, or remove the former state.")
 @click.option("--prove", is_flag=True, help="With --finalize: read TARGET back again first.")
@@ -91,6 +92,7 @@ def restore(
     includes: tuple[str, ...],
     drop_privileges: bool,
     shared_parent: bool,
+    void: bool,
     dry_run: bool,
     finalize: bool,
     prove: bool,
@@ -124,7 +126,7 @@ def restore(
     spec, target = _exactly(arguments, 2, "SNAPSHOT and TARGET")
     repository = invocation.open(afresh=True)
     request = RestoreRequest(
-        record=invocation.snapshot(repository, spec),
+        record=invocation.snapshot(repository, spec, void=void),
         target=Path(target),
         tool=TOOL,
         verify=verify,

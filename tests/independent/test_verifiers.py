@@ -26,6 +26,7 @@ import pytest
 from vault.audit import audit_repository
 from vault.custody.sampling import WHOLE
 from vault.errors import ConfigError, VaultError
+from vault.ledger import statements
 from vault.machine.workers import make_workers
 from vault.model import Digest, Severity
 from vault.repository.repository import Repository
@@ -284,6 +285,42 @@ def test_a_statement_about_keys_that_is_not_understood_ends_reading(store: Path,
     with pytest.raises(ConfigError) as failure:
         Repository.open(LocalStore(store), Digest.parse(EXPECTED["root"]), clock=lambda: NOW)
     assert "upgrade" in str(failure.value.hint)
+
+
+def _distrusting(generator: ModuleType, *names: str, start: int) -> Any:
+    entries = [
+        statements.DistrustedKey(public=generator._public(name), start=start) for name in names
+    ]
+    return generator.replace_body(generator._root(3, "root-a", "root-b"), distrust=tuple(entries))
+
+
+def test_a_root_distrusts_by_type_and_lifts_what_an_enroller_spoke(
+    generator: ModuleType, written: Any
+) -> None:
+    """Of three judges: events become void, the writers that the enroller distrusted count again."""
+    revoked = generator.WriterBody(
+        action="revoke", name="alpha", public=generator._public("alpha"), distrust_from=2
+    )
+    events = sum(
+        each["type"] in ("restore", "drill", "verification") for each in EXPECTED["statements"]
+    )
+    of_alpha = {2, 3, 4}
+    valid = STATUS.count("valid")
+    written.append("writer", revoked, "enroller")
+    seq = len(written.envelopes) - 1
+
+    def counts() -> set[tuple[int, int, int]]:
+        store = Path(written.store)
+        return {judge(store, _root(store)).counts for judge in JUDGES}
+
+    ((found, void, unknown),) = counts()
+    assert (found, void, unknown) == (valid + 1 - len(of_alpha), len(of_alpha), 1)
+    root = _distrusting(generator, "enroller", "restorer", start=5)
+    written.append("root", root, "root-a", "root-b")
+    assert counts() == {(valid + 2 - events, events, 1)}, "alpha's count again, the events do not"
+    later = generator.replace_body(_distrusting(generator, "enroller", start=seq + 1), version=4)
+    written.append("root", later, "root-a", "root-b")
+    assert counts() == {(valid + 3 - len(of_alpha), len(of_alpha), 1)}, "the list is the whole list"
 
 
 def test_another_root_is_no_root(store: Path) -> None:

@@ -69,6 +69,7 @@ SHAPES: dict[str, dict[str, Any]] = {  # docs/format.md 2.3; "?": may be absent,
         "keys": [{"name": "text", "public": "key", "roles": ["text"]}],
         "thresholds": "counts",
         "recipients": [{"name": "text", "public": "base64"}],
+        "distrust?": [{"public": "key", "from": "natural"}],
         "min_reader?": "integer",
         "min_writer?": "integer",
     },
@@ -317,11 +318,13 @@ class Verifier:
         self.junk = 0  # versions passed over
         self.root: Json = {}
         self.writers: dict[str, Json] = {}  # base64 public key -> body of its enrolment
-        self.revoked: dict[str, int | None] = {}  # -> distrusted from
+        self.revoked: set[str] = set()
         self.upgrade = False  # a statement about keys is not understood
         self.prev = ""
         self.repository = ""
-        self.written: dict[int, str] = {}  # seq of a valid snapshot or heartbeat -> public key
+        self.acts: dict[int, tuple[str, list[str], Json]] = {}  # valid but for distrust, by seq
+        self.spoken: list[tuple[int, str, int, list[str]]] = []  # seq, writer, from, who spoke
+        self.root_at = 0
         self.snapshots: dict[int, Json] = {}  # seq -> body
         self.held: set[int] = set()
         self.cited: set[str] = set()  # digests of evidence
@@ -338,6 +341,7 @@ class Verifier:
         except UpgradeError as error:
             self.upgrade = True
             self.fault("upgrade", f"ledger {len(self.status)}", str(error))
+        self.settle()
         for digest in sorted(self.cited):
             self.check_object(f"evidence/{digest}", digest)
         needed: dict[str, str] = {}
@@ -409,7 +413,7 @@ class Verifier:
         """Public keys that may sign statements, in base64."""
         return {
             key["public"] for key in self.root["keys"] if set(key["roles"]) - SIGNS_NO_STATEMENTS
-        } | (set(self.writers) - set(self.revoked))
+        } | (set(self.writers) - self.revoked)
 
     def open(self, envelope: bytes, seq: int) -> tuple[bytes, Json, list[str]]:
         """PAE, statement and the public keys whose signatures hold: all but its place."""
@@ -479,25 +483,56 @@ class Verifier:
         check_body(kind, statement, seq)
         body = statement["predicate"]["body"]
         if role == "writer":
-            self.written[seq] = self.writer_of(kind, body, signers)
+            self.writer_of(kind, body, signers)
         elif seq:
             self.require_role(role, signers, self.root)
-        match kind:
-            case "root":
-                self.change_root(seq, body, signers)
-            case "writer":
-                self.change_writer(seq, body)
-            case "snapshot":
+        if kind == "root":
+            self.change_root(seq, body, signers)
+        elif kind == "writer":
+            self.change_writer(seq, body, signers)
+        else:
+            self.acts[seq] = (kind, signers, body)
+
+    def distrusted(self) -> dict[str, int]:
+        """Keys that the root in force distrusts, and from where."""
+        return {entry["public"]: entry["from"] for entry in self.root.get("distrust", ())}
+
+    def is_of_distrusted(self, signers: list[str], seq: int) -> bool:
+        """Whether the root distrusts one of these keys at that number."""
+        starts = self.distrusted()
+        return any(key in starts and seq >= starts[key] for key in signers)
+
+    def distrusted_writers(self) -> dict[str, tuple[int, int]]:
+        """Writers whose distrust holds: from where, and the revocation that reaches furthest."""
+        found: dict[str, tuple[int, int]] = {}
+        for seq, public, start, signers in self.spoken:
+            reach = found.get(public, (start + 1, 0))[0]
+            if start < reach and not self.is_of_distrusted(signers, seq):
+                found[public] = (start, seq)
+        return found
+
+    def settle(self) -> None:
+        """Void what is distrusted in the end; what counts is held, cited and needed."""
+        writers = self.distrusted_writers()
+        for seq, (kind, signers, body) in self.acts.items():
+            if kind in ("snapshot", "heartbeat"):
+                start, by = writers.get(signers[0], (seq + 1, 0))
+                why = by if start <= seq < by else None
+            else:
+                why = self.root_at if self.is_of_distrusted(signers, seq) else None
+            if why is not None:
+                self.status[seq] = "void"
+                self.notes.append(f"{seq} distrusted by statement {why}")
+                continue
+            if kind == "snapshot":
                 self.snapshots[seq] = body
-            case "hold":
+            elif kind == "hold":
                 change = self.held.add if body["action"] == "add" else self.held.discard
                 change(body["snapshot"])
-            case "restore" | "drill" | "verification":
+            elif kind in ("restore", "drill", "verification"):
                 self.cited.add(body["attestation"])
-            case "prune":
+            elif kind == "prune":
                 self.cited |= {body["plan"], body.get("spared") or body["plan"]}
-            case _:
-                pass  # a heartbeat
 
     def note_unknown(self, kind: str, seq: int, signers: list[str]) -> None:
         """Who is listed can't be known after a writer statement that is not understood."""
@@ -526,12 +561,12 @@ class Verifier:
             before = self.root.get("version", 1)
             require(body.get("version", 1) == before + 1, "root version skipped")
             self.require_role("root", signers, body)
-        self.root = body
+        self.root, self.root_at = body, seq
         if self.upgrade:  # a root that is understood follows what is not
             self.upgrade = False
             self.faults = {f: why for f, why in self.faults.items() if not f.startswith("upgrade")}
 
-    def change_writer(self, seq: int, body: Json) -> None:
+    def change_writer(self, seq: int, body: Json, signers: list[str]) -> None:
         """Enrol, limit or revoke one writer key."""
         public = body["public"]
         if body["action"] == "add":
@@ -539,7 +574,7 @@ class Verifier:
             listed = {key["public"] for key in self.root["keys"]}
             require(public not in listed, "the key is listed already")
             if wanted := body.get("replaces"):
-                self.revoked[self.replaced(wanted, body)] = None
+                self.revoked.add(self.replaced(wanted, body))
             self.writers[public] = body
             return
         require(public in self.writers, "no such writer")
@@ -549,17 +584,12 @@ class Verifier:
             return
         start = body.get("distrust_from")
         if public in self.revoked:
-            known = self.revoked[public]
-            is_more = start is not None and (known is None or start < known)
+            known = self.distrusted_writers().get(public)
+            is_more = start is not None and (known is None or start < known[0])
             require(is_more, "the key is revoked already")
-        self.revoked[public] = start
-        if start is None:
-            return
-        for number in [n for n, key in self.written.items() if key == public and n >= start]:
-            del self.written[number]
-            self.snapshots.pop(number, None)
-            self.status[number] = "void"
-            self.notes.append(f"{number} distrusted by statement {seq}")
+        self.revoked.add(public)
+        if start is not None:
+            self.spoken.append((seq, public, start, signers))
 
     def replaced(self, wanted: str, body: Json) -> str:
         """The live key that a rotation retires: of the same host, in the same domain."""
@@ -725,6 +755,8 @@ def check_root(body: Json) -> None:
     """A root can satisfy itself."""
     keys = [key["public"] for key in body["keys"]]
     require(len(keys) == len(set(keys)), "root lists a key twice")
+    distrusts = [entry["public"] for entry in body.get("distrust", ())]
+    require(len(distrusts) == len(set(distrusts)), "root distrusts a key twice")
     require(1 <= len(body["recipients"]) <= 16, "not 1 to 16 recipients")
     able = sum("root" in key["roles"] for key in body["keys"])
     require(able >= body["thresholds"].get("root", 1), "fewer root keys than the threshold")

@@ -341,6 +341,22 @@ def test_distrust_voids_what_a_stolen_key_wrote(
     assert f"ledger {number}" in err
 
 
+def test_a_void_snapshot_is_restored_by_its_number_and_the_attestation_says_so(
+    vault: Vault, vault_json: VaultJson, taken: Path, tmp_path: Path
+) -> None:
+    """What a distrusted host published may be all there is; nobody gets it unasked."""
+    number = vault_json("list")["snapshots"][0]["seq"]
+    assert vault("key", "revoke", "first", "--distrust-from", number)[0] == 0
+    target = str(tmp_path / "back")
+    code, _, err = vault("restore", str(number), target)
+    assert (code, "--void" in err, Path(target).exists()) == (4, True, False)
+    assert vault("restore", "--void", "data", target)[0] == 2, "never by its dataset"
+    code, _, err = vault("restore", "--void", str(number), target)
+    assert (code, "does not count" in err) == (0, True), err
+    shown = vault_json("show", str(vault_json("list")["head"].partition(":")[0]))
+    assert "distrusted" in shown["attestation"]["details"]["void"]
+
+
 def test_sharing_a_domain_must_be_agreed_to(
     vault: Vault, vault_json: VaultJson, taken: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,21 @@ from vault.errors import FormatError
 from vault.ledger.statements import Role, RootBody
 
 
+def distrusted_keys(body: RootBody) -> dict[str, int]:
+    """The keys that a root distrusts, by id, and from which number on.
+
+    Raises:
+        FormatError: One is no key, or is listed twice.
+    """
+    found: dict[str, int] = {}
+    for entry in body.distrust:
+        key_id = VerifyKey.from_der(b64decode_strict(entry.public)).id
+        if entry.start < 0 or key_id in found:
+            raise FormatError("root distrusts a key twice, or from below 0", found=key_id)
+        found[key_id] = entry.start
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
     """What a root says about keys, decoded once."""

@@ -14,11 +14,12 @@ from typing import Final
 from vault.clock import MAX_SKEW
 from vault.crypto.keys import VerifyKey
 from vault.errors import ConfigError, SignatureError
-from vault.ledger.authority import Authority
+from vault.ledger.authority import Authority, distrusted_keys
+from vault.ledger.distrust import OF_ROLES, Distrust, Spoken, is_valid_but_for_distrust
 from vault.ledger.envelope import Head
 from vault.ledger.judging import about_later, judge
 from vault.ledger.keyring import Keyring
-from vault.ledger.kinds import KINDS, parse_body, parse_writer_key
+from vault.ledger.kinds import parse_body, parse_writer_key
 from vault.ledger.linking import UPGRADE, Candidate, Position, check_link, find_signed
 from vault.ledger.records import Record, Status, WriterInfo
 from vault.ledger.remarks import remarks
@@ -56,6 +57,7 @@ class Ledger:
         self._repository_id = ""
         self._keyring = Keyring()
         self._times = Times()
+        self._distrust = Distrust()
         self._datasets: dict[str, list[int]] = {}
         self._too_new: int | None = None  # seq of a statement about keys that is not understood
 
@@ -195,13 +197,15 @@ class Ledger:
         self.relink(record)
         if judgement.ends_reading:
             self._too_new = record.seq
-        return record
+        return self.records[-1]
 
     def relink(self, record: Record) -> None:
         """Append a statement as it was judged when it was linked before.
 
         It must be of this ledger's next seq, and from a place that is trusted as a signature is.
         """
+        if record.status is Status.VALID and record.type in OF_ROLES:
+            record = self._distrusted(record, {})
         self.records.append(record)
         self._times.add(record)
         if record.status is Status.VALID:
@@ -423,30 +427,43 @@ class Ledger:
                 self._keyring.take_root(record.seq, body)
                 self._times.allow(record.seq, body.parameters.max_retention)
                 self._too_new = None  # who governs has answered what was not understood
+                if self._distrust.govern(record.seq, distrusted_keys(body)):
+                    self._apply_distrust()
             case WriterBody() as body:
                 self._keyring.take_writer(record.seq, body)
                 if body.action == "revoke" and body.distrust_from is not None:
-                    self._distrust(parse_writer_key(body).id, body.distrust_from, record.seq)
+                    self._distrust.speak(
+                        Spoken(
+                            seq=record.seq,
+                            key_id=parse_writer_key(body).id,
+                            start=body.distrust_from,
+                            by=record.by,
+                        )
+                    )
+                    self._apply_distrust()
             case SnapshotBody() as body:
                 self._datasets.setdefault(body.dataset, []).append(record.seq)
             case _:
                 pass
 
-    def _distrust(self, key_id: str, start: int, by: int) -> None:
-        """Void what a stolen key linked; only writers' statements, so nothing else changes."""
-        for seq in range(start, by):
-            record = self.records[seq]
-            if record.key_id == key_id and record.status is Status.VALID and _is_writers(record):
-                self.records[seq] = dataclasses.replace(
-                    record,
-                    status=Status.VOID,
-                    reason=f"its writer is distrusted by statement {by}",
-                    distrusted_by=by,
-                )
+    def _apply_distrust(self) -> None:
+        """Void what is distrusted now; what no longer is counts again."""
+        writers = self._distrust.writers
+        self._keyring.note_distrust({key_id: each.start for key_id, each in writers.items()})
+        for seq, record in enumerate(self.records):
+            if is_valid_but_for_distrust(record):
+                self.records[seq] = self._distrusted(record, writers)
 
-
-def _is_writers(record: Record) -> bool:
-    return record.type in KINDS and KINDS[record.type].role is Role.WRITER
+    def _distrusted(self, record: Record, writers: Mapping[str, Spoken]) -> Record:
+        """A record that is valid but for distrust, as it stands now."""
+        why = self._distrust.why(record, writers)
+        if why is not None:
+            return dataclasses.replace(
+                record, status=Status.VOID, reason=why[1], distrusted_by=why[0]
+            )
+        if record.distrusted_by is None:
+            return record
+        return dataclasses.replace(record, status=Status.VALID, reason="", distrusted_by=None)
 
 
 def _not_understood(record: Record) -> ConfigError:

@@ -80,7 +80,7 @@ class Keyring:
                 limited = dataclasses.replace(self.writers[key.id], datasets=body.datasets)
                 self.writers[key.id] = limited
             case _:
-                self._unlist(seq, key.id, distrust_from=body.distrust_from)
+                self._unlist(seq, key.id)
         self._relist()
 
     def _enrol(self, seq: int, key: VerifyKey, body: WriterBody) -> None:
@@ -96,13 +96,17 @@ class Keyring:
             replaces=body.replaces,
         )
 
-    def _unlist(self, seq: int, key_id: str, *, distrust_from: int | None = None) -> None:
+    def _unlist(self, seq: int, key_id: str) -> None:
         writer = self.writers[key_id]
-        self.writers[key_id] = dataclasses.replace(
-            writer,
-            revoked=seq if writer.revoked is None else writer.revoked,
-            distrust_from=distrust_from,
-        )
+        revoked = seq if writer.revoked is None else writer.revoked
+        self.writers[key_id] = dataclasses.replace(writer, revoked=revoked)
+
+    def note_distrust(self, starts: Mapping[str, int]) -> None:
+        """From where each distrusted writer is; the others are trusted."""
+        for key_id, writer in self.writers.items():
+            if writer.distrust_from != starts.get(key_id):
+                changed = dataclasses.replace(writer, distrust_from=starts.get(key_id))
+                self.writers[key_id] = changed
 
     def _relist(self) -> None:
         authority = self.authority

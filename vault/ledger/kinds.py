@@ -14,7 +14,7 @@ from vault.clock import from_rfc3339
 from vault.crypto.keys import VerifyKey
 from vault.encoding import b64decode_strict
 from vault.errors import FormatError
-from vault.ledger.authority import Authority
+from vault.ledger.authority import Authority, distrusted_keys
 from vault.ledger.statements import (
     MAX_BAD_PACKS,
     MAX_NAMED_PACKS,
@@ -100,6 +100,7 @@ def parse_writer_key(body: WriterBody) -> VerifyKey:
 
 def _check_root(body: RootBody) -> None:
     Authority.of(body)
+    distrusted_keys(body)
     if not 1 <= len(body.recipients) <= _MAX_RECIPIENTS:
         raise FormatError("root must have 1 to 16 recipients", found=len(body.recipients))
     _check_parameters(body.parameters)

@@ -42,6 +42,8 @@ class StatementType(StrEnum):
     POLICY = "policy"
     HOLD = "hold"
     PRUNE = "prune"
+    WARRANT = "warrant"
+    RESEAL = "reseal"
 
 
 EVENTS: Final = (StatementType.RESTORE, StatementType.DRILL)
@@ -75,6 +77,13 @@ class Recipient(Body, frozen=True, kw_only=True):
     public: str  # base64 of the raw HPKE public key
 
 
+class DistrustedKey(Body, frozen=True, kw_only=True, rename={"start": "from"}):
+    """A key whose statements do not count while this root is in force."""
+
+    public: str  # base64 of the DER SubjectPublicKeyInfo
+    start: int  # seq
+
+
 class RootBody(Body, frozen=True, kw_only=True):
     """Who may do what; statement 0 is pinned by digest."""
 
@@ -83,6 +92,7 @@ class RootBody(Body, frozen=True, kw_only=True):
     keys: tuple[PublicKey, ...]
     thresholds: dict[str, int]  # role -> unique keys needed; 1 where absent
     recipients: tuple[Recipient, ...]
+    distrust: tuple[DistrustedKey, ...] = ()  # all that holds while this root is in force
     min_reader: int = FORMAT_VERSION
     min_writer: int = FORMAT_VERSION
 

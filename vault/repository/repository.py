@@ -22,7 +22,7 @@ from vault.format.inventory import Inventory
 from vault.ledger.beyond import Beyond
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head
-from vault.ledger.records import Record, Status
+from vault.ledger.records import Record
 from vault.ledger.remembered import Remembered
 from vault.ledger.statements import DomainRef, SnapshotBody
 from vault.model import Buffer, Digest, Finding, ObjectRef
@@ -261,11 +261,11 @@ def read_domain(repository: Repository, domain: DomainRef) -> bytes:
 
 
 def snapshot_body(record: Record) -> SnapshotBody:
-    """The manifest in a record.
+    """The manifest in a record; whether it counts is for its caller to ask.
 
     Raises:
-        FormatError: The record is no valid snapshot.
+        FormatError: The record is no well-formed snapshot.
     """
-    if record.status is not Status.VALID or not isinstance(record.body, SnapshotBody):
-        raise FormatError(f"ledger {record.seq} is not a valid snapshot", found=record.type)
+    if not isinstance(record.body, SnapshotBody):
+        raise FormatError(f"ledger {record.seq} is not a snapshot", found=record.type)
     return record.body

@@ -30,7 +30,12 @@ def split_path(spec: str) -> tuple[str, str | None]:
 
 
 def select_snapshot(
-    ledger: Ledger, spec: str, *, beyond: Sequence[Beyond] = (), zone: tzinfo | None = None
+    ledger: Ledger,
+    spec: str,
+    *,
+    beyond: Sequence[Beyond] = (),
+    zone: tzinfo | None = None,
+    void: bool = False,
 ) -> Record:
     """The snapshot that a SNAPSHOT argument names.
 
@@ -40,6 +45,7 @@ def select_snapshot(
             TIME is ISO 8601, and means the end of the day, minute or second that it
             names, by the store's clock. ``latest`` alone means
             that of the only dataset.
+        void: Whether a number may be that of a void snapshot.
         beyond: What stands beyond a hole in the ledger.
         zone: The zone of a TIME without one; None is the zone of this machine.
 
@@ -49,7 +55,7 @@ def select_snapshot(
         SignatureError: The ledger number is that of a void snapshot.
     """
     if _NUMBER.fullmatch(spec):
-        return _by_number(ledger, int(spec))
+        return _by_number(ledger, int(spec), void=void)
     if split_path(spec)[1] is not None:
         raise ConfigError(
             "this takes a whole snapshot",
@@ -121,7 +127,7 @@ def _only_dataset(ledger: Ledger) -> str:
     )
 
 
-def _by_number(ledger: Ledger, seq: int) -> Record:
+def _by_number(ledger: Ledger, seq: int, *, void: bool) -> Record:
     record = ledger.records[seq] if seq < len(ledger.records) else None
     if record is None or record.type != StatementType.SNAPSHOT:
         raise ConfigError(
@@ -129,8 +135,12 @@ def _by_number(ledger: Ledger, seq: int) -> Record:
             found=record.type if record else f"a ledger of {len(ledger.records)} statements",
             hint="'vault list' shows the numbers",
         )
-    if record.status is not Status.VALID:
-        raise SignatureError(f"snapshot {seq} does not count: {record.reason}")
+    is_taken = void and record.status is Status.VOID and record.body is not None
+    if record.status is not Status.VALID and not is_taken:
+        raise SignatureError(
+            f"snapshot {seq} does not count: {record.reason}",
+            hint="'vault restore --void' reads it all the same" if record.body else None,
+        )
     return record
 
 

@@ -21,7 +21,7 @@ from vault.errors import ConfigError, DigestMismatchError, VaultError
 from vault.format.content_root import commitment
 from vault.format.entry import Entry
 from vault.ledger.kinds import name_packs
-from vault.ledger.records import Record
+from vault.ledger.records import Record, Status
 from vault.ledger.statements import StatementType, Verdict
 from vault.machine.workers import Workers
 from vault.repository import attestations
@@ -83,6 +83,7 @@ class Attester:
             details={
                 "seconds": round(seconds),
                 "bad_packs": self._bad_ids[:MAX_TOLD],
+                **void_details(self._snapshot),
                 **details,
             },
             claims=name_packs(self._bad_ids, ()),
@@ -115,6 +116,11 @@ class Attester:
         if isinstance(error, ProofFailedError):
             details |= proof_details(error.proof)
         self.record(self.sign(attestations.verdict_of(error), details))
+
+
+def void_details(snapshot: Record) -> dict[str, Any]:
+    """Why a snapshot that was restored all the same does not count; nothing of one that does."""
+    return {} if snapshot.status is Status.VALID else {"void": snapshot.reason}
 
 
 def proof_details(proof: ProofReport) -> dict[str, Any]:

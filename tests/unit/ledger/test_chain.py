@@ -34,6 +34,7 @@ from vault.ledger.statements import (
     MAX_RANGES,
     MAX_SLICES,
     Counts,
+    DistrustedKey,
     DomainRef,
     EventBody,
     HeartbeatBody,
@@ -1275,6 +1276,96 @@ def test_a_root_with_a_role_of_the_future_is_understood_as_far_as_known() -> Non
     listed = PublicKey(name="x", public="", roles=("auditor-of-2030",))
     fields = body_to_json(listed)
     assert body_from_json(fields, PublicKey) == listed
+
+
+# --- distrust by a root ---
+
+
+def distrusting(version: int, *names: str, start: int = 0) -> RootBody:
+    """A root that distrusts these keys."""
+    entries = tuple(DistrustedKey(public=public(name), start=start) for name in names)
+    return root_body(version, distrust=entries)
+
+
+ROLES_OF = {
+    "restore": "restorer",
+    "drill": "restorer",
+    "verification": "restorer",
+    "policy": "policy",
+    "hold": "policy",
+    "prune": "pruner",
+}
+
+
+@pytest.mark.parametrize("kind", ROLES_OF)
+def test_a_root_voids_what_a_key_said_of_its_role(chain: Chain, kind: str) -> None:
+    """From a number on, for as long as that root is in force; before and after alike."""
+    body, signer = STATEMENTS[kind]
+    early = chain.add(kind, body, signer).seq
+    late = chain.add(kind, body, signer).seq
+    root = chain.add("root", distrusting(2, signer, start=late), "root").seq
+    after = chain.add(kind, body, signer).seq
+    records = chain.ledger.records
+    assert [records[seq].status for seq in (early, late, after)] == [
+        Status.VALID,
+        Status.VOID,
+        Status.VOID,
+    ]
+    assert records[late].distrusted_by == records[after].distrusted_by == root
+    chain.add("root", root_body(3), "root")
+    assert {records[seq].status for seq in (early, late, after)} == {Status.VALID}
+
+
+def test_a_root_voids_nothing_that_says_who_may_sign(chain: Chain) -> None:
+    """Root and writer statements stay, and so do snapshots: who was listed when never changes."""
+    before = chain.add("snapshot", snapshot(), "alpha")
+    chain.add("writer", enrol("beta"), "enroller")
+    chain.add("root", distrusting(2, "enroller", "root", "alpha"), "root")
+    assert {each.status for each in chain.ledger.records} == {Status.VALID}
+    assert chain.ledger.snapshots() == [before]
+    assert chain.add("snapshot", snapshot(), "beta").status is Status.VALID
+
+
+def test_a_distrusted_plan_stays_doomed(chain: Chain) -> None:
+    """It permits nothing, and writers still do not build on it."""
+    plan = chain.add("prune", PruneBody(phase="plan", plan=DIGEST), "pruner").seq
+    chain.add("root", distrusting(2, "pruner"), "root")
+    (doomed,) = chain.ledger.plans()
+    assert (doomed.seq, doomed.status) == (plan, Status.VOID)
+
+
+def test_a_stolen_enroller_voids_no_backup_for_ever(chain: Chain) -> None:
+    """It distrusts every host; a root that distrusts it from there on lifts that, and no more."""
+    kept = [chain.add("snapshot", snapshot(), "alpha").seq for _ in range(2)]
+    revoked = chain.add("writer", revoke(distrust_from=2), "enroller").seq
+    ledger = chain.ledger
+    assert ledger.snapshots() == []
+    chain.add("root", distrusting(2, "enroller", start=revoked), "root")
+    assert [each.seq for each in ledger.snapshots()] == kept
+    writer = ledger.writers[KEY["alpha"].public.id]
+    assert (writer.revoked, writer.distrust_from) == (revoked, None)
+    with pytest.raises(SignatureError):
+        chain.link(beat(chain))
+    assert chain.add("writer", revoke(distrust_from=kept[1]), "enroller").status is Status.VALID
+    assert [each.seq for each in ledger.snapshots()] == kept, "that one is distrusted as well"
+    chain.add("root", root_body(3), "root")
+    assert ledger.snapshots() == []
+
+
+def test_what_was_distrusted_before_the_theft_stays_so(chain: Chain) -> None:
+    """The entry says from where on the enroller's word is not believed."""
+    chain.add("snapshot", snapshot(), "alpha")
+    seq = chain.add("writer", revoke(distrust_from=2), "enroller").seq
+    chain.add("root", distrusting(2, "enroller", start=seq + 1), "root")
+    assert chain.ledger.snapshots() == []
+
+
+@pytest.mark.parametrize("twice", [True, False])
+def test_a_root_distrusts_a_key_once(chain: Chain, *, twice: bool) -> None:
+    """And from no number below 0."""
+    names = ("policy", "policy") if twice else ("policy",)
+    body = distrusting(2, *names, start=0 if twice else -1)
+    assert chain.add("root", body, "root").status is Status.VOID
 
 
 # --- times ---
