@@ -216,6 +216,10 @@ function packs(p,    n, k, names, f, total, named, id) {  # bad, bad_count, clea
     if ((p "bad_count/") in kind) is(p "bad_count/", "n")
     if (val[p "bad_count/"] + 0 < named) bad("bad_count is too small")
 }
+function versionid(path,    t) {
+    is(path, "s"); t = val[path]; if (t ~ /\\x[89a-f]/) bad("impossible version id")
+    gsub(/\\x5c/, "/", t); if (t == "" || length(t) > 1024 || t ~ / /) bad("impossible version id")
+}
 function before(path) { natural(path); if (val[path] + 0 >= seq + 0) bad("about statement " val[path] ", which does not precede it") }
 function event(p) {
     choice(p "verdict/", "passed failed partial inconclusive"); time(p "started/"); time(p "finished/"); digest(p "attestation/"); packs(p)
@@ -283,14 +287,23 @@ END {
         is(p "counts/", "o"); n = split("files directories symlinks others size added_size added_bytes unreadable changed vanished sockets", names, " ")
         for (k = 1; k <= n; k++) if ((p "counts/" names[k] "/") in kind) natural(p "counts/" names[k] "/")
         is(p "tree/", "o"); digest(p "tree/id/"); digest(p "tree/commitment/"); natural(p "tree/level/"); if (val[p "tree/level/"] + 0 > 8) bad("impossible tree level")
-        q = p "inventory/"; is(q, "o"); digest(q "sha256/"); natural(q "size/"); natural(q "objects/"); natural(q "bytes/"); is(q "version/", "s")
-        t = val[q "version/"]; if (t ~ /\\x[89a-f]/) bad("impossible version id")
-        gsub(/\\x5c/, "/", t); if (t == "" || length(t) > 1024 || t ~ / /) bad("impossible version id")
+        q = p "inventory/"; is(q, "o"); digest(q "sha256/"); natural(q "size/"); natural(q "objects/"); natural(q "bytes/"); versionid(q "version/")
         print "snapshot\t" val[p "dataset/"] "\t" val[p "until/"] "\t" val[q "sha256/"] "\t" val[q "objects/"] "\t" val[q "bytes/"]
     } else if (type == "heartbeat") { is(p "note/", "s"); may(p "accepted/", "s") }
     else if (type == "restore" || type == "drill") { if ((p "snapshot/") in kind && kind[p "snapshot/"] != "z") before(p "snapshot/"); event(p) }
     else if (type == "verification") verification(p)
-    else if (type == "policy") { digest(p "sha256/"); may(p "reason/", "s") }
+    else if (type == "warrant") {
+        is(p "payload/", "s"); print "base64\t" val[p "payload/"]
+        n = list(p "signatures/", "o"); if (n < 1 || n > 16) bad("not 1 to 16 signatures")
+        for (k = 0; k < n; k++) { is(p "signatures/" k "/keyid/", "s"); is(p "signatures/" k "/sig/", "s"); print "base64\t" val[p "signatures/" k "/sig/"] }
+    } else if (type == "reseal") {
+        digest(p "recipient/"); natural(p "sessions/"); before(p "through/")
+        n = list(p "objects/", "o"); if (n < 1 || n > 8) bad("not 1 to 8 objects")
+        for (k = 0; k < n; k++) {
+            q = p "objects/" k "/"; is(q "name/", "s"); digest(q "sha256/"); natural(q "size/"); versionid(q "version/")
+            if (val[q "name/"] != "seeds/" val[p "recipient/"] "/" val[q "sha256/"]) bad("impossible object")
+        }
+    } else if (type == "policy") { digest(p "sha256/"); may(p "reason/", "s") }
     else if (type == "hold") { choice(p "action/", "add release"); natural(p "snapshot/"); is(p "reason/", "s"); is(p "author/", "s"); print "hold\t" val[p "action/"] "\t" val[p "snapshot/"] }
     else if (type == "prune") { choice(p "phase/", "plan result"); digest(p "plan/"); print "evidence\t" val[p "plan/"]; may(p "spared/", "s"); if (val[p "spared/"] != "") { digest(p "spared/"); print "evidence\t" val[p "spared/"] } }
     print "well"
@@ -425,7 +438,9 @@ judge() { # sets verdict and, where it is void, problem; takes effect where it i
     problem='' verdict=valid key=$(head -n 1 "$w/signers")
     case "$type $version" in
         'snapshot 1' | 'heartbeat 1') role=writer ;;
-        'restore 1' | 'drill 1' | 'verification 1') role=restorer ;;
+        'restore 1' | 'drill 1' | 'reseal 1') role=restorer ;;
+        'verification 1') role='restorer verifier' ;;
+        'warrant 1') role= ;;
         'policy 1' | 'hold 1') role=policy ;;
         'root 1') role=root ;;
         'writer 1') role=enroller ;;
@@ -440,7 +455,9 @@ judge() { # sets verdict and, where it is void, problem; takes effect where it i
         return
     fi
     if read_body; then
-        if [ $role = writer ]; then may_write; elif [ "$seq" -gt 0 ]; then problem=$(shortfall $role "$w"); fi
+        if [ "$role" = writer ]; then may_write; elif [ "$seq" -gt 0 ]; then
+            for each in $role; do problem=$(shortfall "$each" "$w"); [ -n "$problem" ] || break; done
+        fi
     fi
     [ -n "$problem" ] || take_effect
     if [ -z "$problem" ]; then
@@ -542,7 +559,7 @@ settle() { # void what is distrusted in the end; what counts goes into snapshots
     { n = split($3, key, " "); why = ""
       if ($2 == "snapshot" || $2 == "heartbeat") {
           if ((key[1] in from) && $1 + 0 >= from[key[1]] + 0 && $1 + 0 < by[key[1]] + 0) why = by[key[1]]
-      } else for (k = 1; k <= n; k++) if ((key[k] in start) && $1 + 0 >= start[key[k]]) why = root
+      } else if ($2 != "warrant") for (k = 1; k <= n; k++) if ((key[k] in start) && $1 + 0 >= start[key[k]]) why = root
       if (why != "") { print $1 " distrusted by statement " why; print $1 > voided; next }
       said = $0; sub(/^[^\t]*\t[^\t]*\t[^\t]*\t/, "", said)
       if ($2 == "snapshot") print $1 "\t" key[1] "\t" said > snapshots

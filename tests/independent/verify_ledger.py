@@ -32,7 +32,9 @@ ROLE_OF = {
     "heartbeat": "writer",
     "restore": "restorer",
     "drill": "restorer",
-    "verification": "restorer",
+    "verification": "restorer verifier",
+    "reseal": "restorer",
+    "warrant": "",
     "policy": "policy",
     "hold": "policy",
     "prune": "pruner",
@@ -119,6 +121,15 @@ SHAPES: dict[str, dict[str, Any]] = {  # docs/format.md 2.3; "?": may be absent,
         "nonce?": "nonce",
         "opened": "boolean",
         "read": "natural",
+        "through": "natural",
+    },
+    "warrant": {"payload": "base64", "signatures": [{"keyid": "text", "sig": "base64"}]},
+    "reseal": {
+        "recipient": "digest",
+        "objects": [
+            {"name": "text", "sha256": "digest", "size": "natural", "version": "version id"}
+        ],
+        "sessions": "natural",
         "through": "natural",
     },
     "policy": {"sha256": "digest", "reason?": "text"},
@@ -472,10 +483,19 @@ class Verifier:
         needed = root["thresholds"].get(role, 1)
         require(len(able & set(signers)) >= needed, f"{role} needs {needed} signatures")
 
+    def require_one_of(self, roles: list[str], signers: list[str]) -> None:
+        """The threshold of one of the roles is met."""
+        for role in roles[:-1]:
+            try:
+                return self.require_role(role, signers, self.root)
+            except BadError:
+                continue
+        return self.require_role(roles[-1], signers, self.root)
+
     def take_effect(self, seq: int, statement: Json, signers: list[str]) -> None:
         """What a linked statement changes; `BadError` when it is void."""
         kind, version = type_of(statement)
-        role = ROLE_OF.get(kind) if version == 1 else None
+        role = ROLE_OF.get(kind) if version == 1 else None  # any of these; none: whoever is listed
         if role is None or is_unknown_action(kind, statement):
             self.status[seq] = "unknown"
             self.note_unknown(kind, seq, signers)
@@ -484,8 +504,8 @@ class Verifier:
         body = statement["predicate"]["body"]
         if role == "writer":
             self.writer_of(kind, body, signers)
-        elif seq:
-            self.require_role(role, signers, self.root)
+        elif seq and role:
+            self.require_one_of(role.split(), signers)
         if kind == "root":
             self.change_root(seq, body, signers)
         elif kind == "writer":
@@ -519,7 +539,8 @@ class Verifier:
                 start, by = writers.get(signers[0], (seq + 1, 0))
                 why = by if start <= seq < by else None
             else:
-                why = self.root_at if self.is_of_distrusted(signers, seq) else None
+                is_void = kind != "warrant" and self.is_of_distrusted(signers, seq)
+                why = self.root_at if is_void else None
             if why is not None:
                 self.status[seq] = "void"
                 self.notes.append(f"{seq} distrusted by statement {why}")
@@ -747,6 +768,10 @@ def check_body(kind: str, statement: Json, seq: int) -> None:
         check_root(body)
     elif kind == "writer":
         check_writer(body)
+    elif kind == "warrant":
+        require(1 <= len(body["signatures"]) <= 16, "not 1 to 16 signatures")
+    elif kind == "reseal":
+        check_reseal(body, seq)
     elif "attestation" in body and kind in ("restore", "drill", "verification"):
         check_event(kind, body, seq)
 
@@ -781,6 +806,15 @@ def host_of(body: Json) -> tuple[str, str, str]:
     """What a rotation can't change: name, HPKE key and domain."""
     domain = (body.get("domain") or {}).get("name", "")
     return body["name"], body.get("recipient", ""), domain
+
+
+def check_reseal(body: Json, seq: int) -> None:
+    """Objects of that recipient, made from what precedes it."""
+    require(1 <= len(body["objects"]) <= 8, "not 1 to 8 objects")
+    require(body["through"] < seq, "about a statement that does not precede it")
+    for each in body["objects"]:
+        wanted = f"seeds/{body['recipient']}/{each['sha256']}"
+        require(each["name"] == wanted, "impossible object")
 
 
 def check_event(kind: str, body: Json, seq: int) -> None:

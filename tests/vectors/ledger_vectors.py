@@ -38,11 +38,15 @@ from vault.ledger.statements import (
     PolicyBody,
     PublicKey,
     Recipient,
+    ResealBody,
     Role,
     RootBody,
+    SeedTable,
     SnapshotBody,
     TreeRef,
     VerificationBody,
+    WarrantBody,
+    WarrantSignature,
     WriterBody,
 )
 from vault.model import Body, Digest, LockMode, ObjectRef, replace_body
@@ -55,7 +59,7 @@ UNTIL = "2099-01-01T00:00:00Z"
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
 KEYS = (
     *("root-a", "root-b", "enroller", "policy", "pruner", "restorer"),
-    *("alpha", "beta", "stranger", "gamma", "delta", "logger", "later"),
+    *("alpha", "beta", "stranger", "gamma", "delta", "logger", "later", "verifier"),
 )
 
 
@@ -118,6 +122,7 @@ def _root(version: int, *root_keys: str) -> RootBody:
     for role in (Role.ENROLLER, Role.POLICY, Role.PRUNER, Role.RESTORER):
         roles[role.value] = (role,)
     roles["logger"] = (Role.LOG, Role.APPROVER)
+    roles["verifier"] = (Role.VERIFIER,)
     return RootBody(
         version=version,
         parameters=Parameters(lock_mode=LockMode.NONE),
@@ -471,6 +476,19 @@ def _signers(writer: _Writer, says: Callable[..., bytes]) -> dict[str, tuple[int
             says("writer", replace_body(gamma, public=_public("logger")), "enroller"),
             "void",
         ),
+        "verification-by-a-verifier": (says("verification", _seen(), "verifier"), "valid"),
+        "restore-by-a-verifier": (says("restore", _restored(), "verifier"), "void"),
+        "warrant-by-a-host": (says("warrant", _warrant(1), "alpha"), "valid"),
+        "warrant-of-nobody": (says("warrant", _warrant(0), "alpha"), "void"),
+        "warrant-of-17": (says("warrant", _warrant(17), "alpha"), "void"),
+        "reseal": (says("reseal", _reseal(), "restorer"), "valid"),
+        "reseal-by-another-role": (says("reseal", _reseal(), "verifier"), "void"),
+        "reseal-of-nothing": (says("reseal", _reseal(objects=()), "restorer"), "void"),
+        "reseal-of-a-head-to-come": (says("reseal", _reseal(through=end), "restorer"), "void"),
+        "reseal-of-another-recipient": (
+            says("reseal", _reseal(recipient="cd" * 32), "restorer"),
+            "void",
+        ),
         "act-with-a-warrant": (edited("policy", policy, "policy", warrant={"seq": 1}), "void"),
         "warrant-of-nothing": (edited("policy", policy, "policy", warrant=None), "valid"),
     }
@@ -509,12 +527,38 @@ def _signers(writer: _Writer, says: Callable[..., bytes]) -> dict[str, tuple[int
             ),
             "SignatureError",
         ),
+        "warrant-by-a-log-key": (says("warrant", _warrant(1), "logger"), "SignatureError"),
         "root-by-a-new-key-alone": (says("root", brings, "stranger"), "SignatureError"),
     }
     return {
         **{name: (end, data, "upgrade") for name, data in later.items()},
         **{name: (end, data, expect) for name, (data, expect) in (fine | junk).items()},
     }
+
+
+def _seen() -> VerificationBody:
+    return _verification(attestation=str(_sha(b"attestation")))
+
+
+def _restored() -> EventBody:
+    return EventBody(
+        verdict="passed",
+        snapshot=2,
+        started=from_rfc3339("2026-01-01T08:00:00Z"),
+        finished=from_rfc3339("2026-01-01T08:01:00Z"),
+        attestation=str(_sha(b"attestation")),
+    )
+
+
+def _warrant(signatures: int) -> WarrantBody:
+    one = WarrantSignature(keyid="", sig=b64encode(b"signature"))
+    return WarrantBody(payload=b64encode(b"request"), signatures=(one,) * signatures)
+
+
+def _reseal(**changes: Any) -> ResealBody:
+    table = SeedTable(name=f"seeds/{'ab' * 32}/{'ef' * 32}", sha256="ef" * 32, size=7, version="1")
+    body = ResealBody(recipient="ab" * 32, objects=(table,), sessions=1, through=3)
+    return replace_body(body, **changes)
 
 
 def _hold() -> HoldBody:

@@ -341,10 +341,11 @@ class Ledger:
             for record in self.records
             if isinstance(record.body, PruneBody)
             and record.body.phase == "plan"
-            and self._has_role(record, Role.PRUNER)
+            and self.has_role(record, Role.PRUNER)
         ]
 
-    def _has_role(self, record: Record, role: Role) -> bool:
+    def has_role(self, record: Record, role: Role) -> bool:
+        """Whether a key that signed a statement had that role then."""
         roles = self.authority_at(record.seq).roles
         return any(role in roles.get(key_id, ()) for key_id in record.by)
 
@@ -363,15 +364,22 @@ class Ledger:
         """Packs whose latest word says that they are wrong: hex id to the seq of that word.
 
         Args:
-            named: Those that a statement calls bad; by default the ones that it names itself.
+            named: Those that a restorer's statement calls bad; by default, and of a verifier's
+                statement, the ones that it names itself.
         """
         bad: dict[str, int] = {}
         for record in self.valid(*ATTESTED):
             assert isinstance(record.body, EventBody | VerificationBody)
-            wrong = record.body.bad if named is None else named(record)
+            by_restorer = self.has_role(record, Role.RESTORER)
+            all_named = named is not None and by_restorer
+            wrong = named(record) if all_named and named is not None else record.body.bad
             bad.update(dict.fromkeys(wrong, record.seq))
             for each in record.body.cleared:
-                bad.pop(each, None)
+                word = bad.get(each)
+                if word is not None and (
+                    by_restorer or not self.has_role(self.records[word], Role.RESTORER)
+                ):
+                    del bad[each]
         return bad
 
     def ranges(self, seqs: Collection[int]) -> tuple[tuple[int, int], ...]:

@@ -17,7 +17,7 @@ from vault.clock import from_rfc3339, to_rfc3339
 from vault.crypto.keys import SigningKey, VerifyKey
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_canonical
 from vault.errors import ConfigError, FormatError
-from vault.ledger.statements import StatementType
+from vault.ledger.statements import MAX_SIGNATURES, StatementType
 from vault.model import Body, Digest, body_to_json
 
 _T = TypeVar("_T")
@@ -26,7 +26,6 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 MAX_PAE = 4096  # bytes; what a KMS signs in one call
 MAX_ROOT_PAE = 65_536  # bytes
-MAX_SIGNATURES = 16
 
 _ENVELOPE = frozenset({"payload", "payloadType", "signatures"})
 _SIGNATURE = frozenset({"keyid", "sig"})

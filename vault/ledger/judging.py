@@ -15,6 +15,7 @@ from vault.ledger.records import Status
 from vault.ledger.statements import (
     WRITER_ACTIONS,
     EventBody,
+    ResealBody,
     Role,
     StatementType,
     VerificationBody,
@@ -99,9 +100,9 @@ def _warrant_objection(statement: Statement) -> str:
 
 def about_later(body: Body, seq: int) -> str:
     """Why a statement of that seq would be void: nobody has read what does not exist yet."""
-    if not isinstance(body, EventBody | VerificationBody):
+    if not isinstance(body, EventBody | VerificationBody | ResealBody):
         return ""
-    read = body.through if isinstance(body, VerificationBody) else body.snapshot
+    read = body.snapshot if isinstance(body, EventBody) else body.through
     if read is None or read < seq:
         return ""
     return f"it is about statement {read}, which does not precede it"

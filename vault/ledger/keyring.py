@@ -130,10 +130,14 @@ class Keyring:
         Returns:
             A reason, empty where there is none; a key id, empty where none of them has the role.
         """
-        role = KINDS[kind].role
-        if role is Role.WRITER:
+        roles = KINDS[kind].roles
+        if Role.WRITER in roles:
             return self._writers_objection(body, signers)
-        reason = self.authority.shortfall(role, signers)
+        if not roles:
+            return "", ""
+        short = {role: self.authority.shortfall(role, signers) for role in roles}
+        role = next((role for role in roles if not short[role]), roles[0])
+        reason = short[role]
         if not reason and isinstance(body, RootBody):
             reason = self._root_objection(body, signers)
         if not reason and isinstance(body, WriterBody):

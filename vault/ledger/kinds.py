@@ -19,6 +19,7 @@ from vault.ledger.statements import (
     MAX_BAD_PACKS,
     MAX_NAMED_PACKS,
     MAX_RANGES,
+    MAX_SIGNATURES,
     MAX_SLICES,
     WHOLE_SHARE,
     WRITER_ACTIONS,
@@ -27,12 +28,14 @@ from vault.ledger.statements import (
     HoldBody,
     PolicyBody,
     PruneBody,
+    ResealBody,
     Role,
     RootBody,
     SnapshotBody,
     StatementType,
     Verdict,
     VerificationBody,
+    WarrantBody,
     WriterBody,
 )
 from vault.model import (
@@ -50,6 +53,7 @@ from vault.storage.names import domain_object_name
 
 _MAX_TREE_LEVEL: Final = 8
 _MAX_RECIPIENTS: Final = 16
+_MAX_SEED_TABLES: Final = 8
 _NONCE: Final = re.compile(r"([0-9a-f]{32})?")
 _VERSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 
@@ -58,7 +62,7 @@ _VERSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 class Kind:
     """One statement type."""
 
-    role: Role
+    roles: tuple[Role, ...]  # one of them must suffice; none: whatever key is listed
     shape: type[Body]
     check: Callable[[Any], None]  # raises a VaultError for what the shape can't say
     times: tuple[str, ...] = ()  # fields of its shape that are times
@@ -220,6 +224,29 @@ def name_packs(bad: Iterable[str], cleared: Iterable[str]) -> dict[str, Any]:
     return {"bad": named, "bad_count": len(wrong), "cleared": tuple(rights)}
 
 
+def _check_warrant(body: WarrantBody) -> None:
+    b64decode_strict(body.payload)
+    if not 1 <= len(body.signatures) <= MAX_SIGNATURES:
+        raise FormatError(f"warrant must have 1 to {MAX_SIGNATURES} signatures")
+    for each in body.signatures:
+        b64decode_strict(each.sig)
+
+
+def _check_reseal(body: ResealBody) -> None:
+    Digest.parse(body.recipient)
+    if not 1 <= len(body.objects) <= _MAX_SEED_TABLES:
+        raise FormatError(f"reseal must name 1 to {_MAX_SEED_TABLES} objects")
+    for each in body.objects:
+        Digest.parse(each.sha256)
+        _at_least_zero(each.size, "size")
+        if each.name != f"seeds/{body.recipient}/{each.sha256}":
+            raise FormatError("reseal has an impossible object", found=each.name[:160])
+        if not _VERSION_ID.fullmatch(each.version):
+            raise FormatError("reseal has an impossible version id")
+    _at_least_zero(body.sessions, "sessions")
+    _at_least_zero(body.through, "through")
+
+
 def _check_policy(body: PolicyBody) -> None:
     Digest.parse(body.sha256)
 
@@ -253,21 +280,26 @@ def _at_least_zero(value: int, what: str) -> None:
 
 
 _SPAN = ("started", "finished")
-_EVENT = Kind(role=Role.RESTORER, shape=EventBody, check=_check_event, times=_SPAN)
+_EVENT = Kind(roles=(Role.RESTORER,), shape=EventBody, check=_check_event, times=_SPAN)
 
 KINDS: Mapping[str, Kind] = {
-    StatementType.ROOT: Kind(role=Role.ROOT, shape=RootBody, check=_check_root),
-    StatementType.WRITER: Kind(role=Role.ENROLLER, shape=WriterBody, check=_check_writer),
+    StatementType.ROOT: Kind(roles=(Role.ROOT,), shape=RootBody, check=_check_root),
+    StatementType.WRITER: Kind(roles=(Role.ENROLLER,), shape=WriterBody, check=_check_writer),
     StatementType.SNAPSHOT: Kind(
-        role=Role.WRITER, shape=SnapshotBody, check=_check_snapshot, times=("created", "until")
+        roles=(Role.WRITER,), shape=SnapshotBody, check=_check_snapshot, times=("created", "until")
     ),
-    StatementType.HEARTBEAT: Kind(role=Role.WRITER, shape=HeartbeatBody, check=_check_nothing),
+    StatementType.HEARTBEAT: Kind(roles=(Role.WRITER,), shape=HeartbeatBody, check=_check_nothing),
     StatementType.RESTORE: _EVENT,
     StatementType.DRILL: _EVENT,
     StatementType.VERIFICATION: Kind(
-        role=Role.RESTORER, shape=VerificationBody, check=_check_verification, times=_SPAN
+        roles=(Role.RESTORER, Role.VERIFIER),
+        shape=VerificationBody,
+        check=_check_verification,
+        times=_SPAN,
     ),
-    StatementType.POLICY: Kind(role=Role.POLICY, shape=PolicyBody, check=_check_policy),
-    StatementType.HOLD: Kind(role=Role.POLICY, shape=HoldBody, check=_check_hold),
-    StatementType.PRUNE: Kind(role=Role.PRUNER, shape=PruneBody, check=_check_prune),
+    StatementType.POLICY: Kind(roles=(Role.POLICY,), shape=PolicyBody, check=_check_policy),
+    StatementType.HOLD: Kind(roles=(Role.POLICY,), shape=HoldBody, check=_check_hold),
+    StatementType.WARRANT: Kind(roles=(), shape=WarrantBody, check=_check_warrant),
+    StatementType.RESEAL: Kind(roles=(Role.RESTORER,), shape=ResealBody, check=_check_reseal),
+    StatementType.PRUNE: Kind(roles=(Role.PRUNER,), shape=PruneBody, check=_check_prune),
 }

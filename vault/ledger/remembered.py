@@ -36,7 +36,7 @@ _DIGEST: Final = 32  # bytes, of all that follows
 _MAX_FILE: Final = 1 << 30  # bytes; a million statements
 _NOTHING: Final = msgspec.msgpack.encode(None)
 # who may sign and who may read is verified anew
-_PROOF: Final = frozenset({StatementType.ROOT, StatementType.WRITER})
+_PROOF: Final = frozenset({StatementType.ROOT, StatementType.WRITER, StatementType.WARRANT})
 
 _log = logging.getLogger(__name__)
 

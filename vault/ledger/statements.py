@@ -11,6 +11,7 @@ from vault.parameters import Parameters
 MAX_BAD_PACKS: Final = 24  # pack ids in `bad`, and in `cleared`
 MAX_NAMED_PACKS: Final = 32  # in both: with all else, a PAE holds no more
 MAX_RANGES: Final = 16  # of snapshots that a verification covers
+MAX_SIGNATURES: Final = 16  # of one envelope, and of what a warrant carries
 MAX_SLICES: Final = 65_536
 WHOLE_SHARE: Final = 1_000_000  # parts per million
 
@@ -236,6 +237,38 @@ class PolicyBody(Body, frozen=True, kw_only=True):
 
     sha256: str
     reason: str = ""
+
+
+class WarrantSignature(Body, frozen=True, kw_only=True):
+    """One signature over a request."""
+
+    keyid: str  # any text; not believed
+    sig: str  # base64
+
+
+class WarrantBody(Body, frozen=True, kw_only=True):
+    """Carries a request that several people signed; it is judged by the act that names it."""
+
+    payload: str  # base64 of the request
+    signatures: tuple[WarrantSignature, ...]
+
+
+class SeedTable(Body, frozen=True, kw_only=True):
+    """An object with the seeds of sessions, sealed to a new recipient."""
+
+    name: str
+    sha256: str
+    size: int
+    version: str
+
+
+class ResealBody(Body, frozen=True, kw_only=True):
+    """Old packs can be opened by a new recipient: what is named is in nobody's needs."""
+
+    recipient: str  # its id: SHA-256 of the raw public key, hex
+    objects: tuple[SeedTable, ...]
+    sessions: int  # how many seeds they hold
+    through: int  # seq of the head when it was made
 
 
 class HoldBody(Body, frozen=True, kw_only=True):

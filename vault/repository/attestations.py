@@ -119,11 +119,13 @@ def open_attestation(data: bytes, ledger: Ledger, *, seq: int | None = None) -> 
 
 def _require_signer(kind: str, envelope: Envelope, ledger: Ledger, seq: int) -> None:
     """Judge the signer by the root in force at statement ``seq``, as keys come and go."""
-    role = KINDS[kind].role
+    roles = KINDS[kind].roles
     authority = ledger.authority_at(seq)
-    if not authority.first(role, envelope.signed_by(authority.keys)):
+    signers = envelope.signed_by(authority.keys)
+    if not any(authority.first(role, signers) for role in roles):
+        wanted = " or ".join(role.value for role in roles)
         raise SignatureError(
-            f"attestation is not signed by a {role.value} who was listed before statement {seq}"
+            f"attestation is not signed by a {wanted} who was listed before statement {seq}"
         )
 
 
