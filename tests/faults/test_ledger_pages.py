@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from vault.clock import from_rfc3339
 from vault.crypto.keys import SigningKey
 from vault.ledger import pages
 from vault.ledger.chain import Ledger
-from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
+from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
 from vault.ledger.statements import EventBody, HeartbeatBody, PolicyBody
 from vault.model import Digest
 from vault.repository import history, ledgerobjects
 from vault.repository.log import Draft
-from vault.storage.base import ObjectVersion
+from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name, page_name
@@ -261,6 +261,57 @@ def test_a_page_needs_nobody_to_vouch_for_it(lab: Lab) -> None:
     """One host's own statements are read by page, too."""
     _beat(lab, 3 * LENGTH)
     assert _requests(lab)["get"] < 2 * LENGTH
+
+
+def test_ten_thousand_statements_cost_forty_requests_in_sequence(
+    make_repository: MakeRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a reader without memory: lists of a thousand names, pages, and what is read at once."""
+    lab = make_repository("none")
+    read = lab.open()
+    envelopes = [lab.store.get(ledger_name(n)) for n in range(read.head.seq + 1)]
+    prev = read.head
+    while len(envelopes) < 10_000:
+        payload = build_statement(
+            type="heartbeat",
+            repository=read.ledger.repository_id,
+            seq=len(envelopes),
+            prev=prev,
+            time=lab.clock(),
+            tool="t",
+            subject=[],
+            body=HeartbeatBody(note="alive"),
+            by=[lab.host.key.signing.public.id],
+        )
+        envelopes.append(seal_envelope(payload, [lab.host.key.signing]))
+        prev = Head(seq=len(envelopes) - 1, digest=parse_envelope(envelopes[-1]).digest)
+        lab.store.plant(ledger_name(prev.seq), envelopes[-1])
+    for number in range(10):
+        lines = envelopes[1000 * number : 1000 * (number + 1)]
+        lab.store.plant(page_name(number), pages.encode_page(lines))
+    rounds: Counter[str] = Counter()
+    fetch = ledgerobjects.fetch
+
+    def counted(store: ObjectStore, versions: Sequence[ObjectVersion]) -> list[bytes | None]:
+        rounds["objects"] += bool(versions)
+        assert len(versions) <= ledgerobjects.AT_ONCE
+        return fetch(store, versions)
+
+    def count(point: FaultPoint) -> None:
+        if point.phase == "before" and point.operation == "get":
+            rounds["pages"] += point.name.startswith("ledger-page/")
+        elif point.phase == "before":
+            rounds["lists"] += 1
+
+    monkeypatch.setattr(history, "fetch", counted)
+    lab.store.fault = count
+    cold = lab.open()
+    lab.store.fault = None
+    assert cold.head == cold.ledger.records[-1].head
+    assert cold.head.seq == 9_999
+    names_a_list = 1_000
+    in_sequence = rounds.total() + 10_000 // names_a_list
+    assert in_sequence <= 40, rounds
 
 
 # --- times ---
