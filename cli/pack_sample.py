@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Sequence
 
-from cli.values import ReadData
+from cli.option_values import ReadData
 from vault.custody.sampling import (
     NO_PACKS,
     NONCE_SIZE,

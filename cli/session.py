@@ -22,10 +22,10 @@ from cli.options import Options
 from cli.output import render
 from cli.output.findings import finding_text
 from cli.passphrase import ask_passphrase, require_strong, slips
-from cli.places import Places, home_directory
-from cli.scratch import scratch_directory
+from cli.scratch_directory import scratch_directory
+from cli.user_places import Places, home_directory
 from vault.clock import Clock
-from vault.crypto.keyfiles import (
+from vault.crypto.key_files import (
     RecoveryKey,
     RepositoryAddress,
     RootKey,
@@ -46,7 +46,7 @@ from vault.errors import (
 from vault.ledger.envelope import Head
 from vault.ledger.records import Record, Status
 from vault.ledger.trust import parse_trust
-from vault.machine import cachetag
+from vault.machine import cache_tag
 from vault.machine.coredumps import forbid_dumps
 from vault.machine.privacy import check_unshared
 from vault.model import Digest, Finding
@@ -59,7 +59,7 @@ from vault.repository.enrolment import (
 from vault.repository.hosts import ID_DIGITS, PublishedBy, live_writers
 from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
-from vault.repository.snapshotspec import is_at_time, select_snapshot
+from vault.repository.snapshot_spec import is_at_time, select_snapshot
 from vault.storage.base import ObjectStore
 from vault.storage.choose_store import open_store
 from vault.storage.urls import is_same_bucket, scheme_of
@@ -122,7 +122,7 @@ class Invocation:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
         for place in (self.places.cache, self.places.state):
-            cachetag.tag(place)
+            cache_tag.tag(place)
 
     # --- where, and which ---
 

@@ -7,13 +7,13 @@ from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY
 from cli.output import render
 from cli.session import Invocation
 from vault.browse import View, tree_path
-from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.key_files import RecoveryKey
 from vault.errors import ConfigError, DigestMismatchError, FormatError
 from vault.format.tree import BadEntry, Flaws
 from vault.ledger.records import Record
 from vault.model import sort_key
 from vault.repository.repository import Repository, snapshot_body
-from vault.repository.snapshotspec import split_path
+from vault.repository.snapshot_spec import split_path
 
 _SHOWN: Final = 20  # bad entries that are listed one by one
 

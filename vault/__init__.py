@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # `import vault` stays cheap: a name is imported when it is f
     from vault.browse.diff import diff_trees
     from vault.browse.view import View
     from vault.clock import utc_now
-    from vault.crypto.keyfiles import load_recovery, load_root, load_writer
+    from vault.crypto.key_files import load_recovery, load_root, load_writer
     from vault.custody.heal import heal_repository
     from vault.machine.workers import make_workers
     from vault.model import Digest, LockMode
@@ -59,14 +59,14 @@ if TYPE_CHECKING:  # `import vault` stays cheap: a name is imported when it is f
     from vault.repository.enrolment import InitRequest, add_writer, create_repository, revoke_writer
     from vault.repository.opening import open_repository, open_to_audit
     from vault.repository.repository import Repository
-    from vault.repository.snapshotspec import select_snapshot
+    from vault.repository.snapshot_spec import select_snapshot
     from vault.restore.attesting import finalize_restore
     from vault.restore.journal import Local
     from vault.restore.restore import restore_snapshot
     from vault.restore.restore_report import RestoreRequest
     from vault.restore.undo_finalize import undo_restore
     from vault.snapshot.snapshot import take_snapshot
-    from vault.snapshot.task import SnapshotRequest
+    from vault.snapshot.snapshot_request import SnapshotRequest
     from vault.storage.choose_store import open_store
     from vault.verify.verify import verify_snapshots
 
@@ -109,7 +109,7 @@ _HOMES = {
     "vault.browse.diff": ("diff_trees",),
     "vault.browse.view": ("View",),
     "vault.clock": ("utc_now",),
-    "vault.crypto.keyfiles": (
+    "vault.crypto.key_files": (
         "load_recovery",
         "load_root",
         "load_writer",
@@ -133,14 +133,14 @@ _HOMES = {
         "open_to_audit",
     ),
     "vault.repository.repository": ("Repository",),
-    "vault.repository.snapshotspec": ("select_snapshot",),
+    "vault.repository.snapshot_spec": ("select_snapshot",),
     "vault.restore.attesting": ("finalize_restore",),
     "vault.restore.journal": ("Local",),
     "vault.restore.restore_report": ("RestoreRequest",),
     "vault.restore.restore": ("restore_snapshot",),
     "vault.restore.undo_finalize": ("undo_restore",),
     "vault.snapshot.snapshot": ("take_snapshot",),
-    "vault.snapshot.task": ("SnapshotRequest",),
+    "vault.snapshot.snapshot_request": ("SnapshotRequest",),
     "vault.storage.choose_store": ("open_store",),
     "vault.verify.verify": ("verify_snapshots",),
 }

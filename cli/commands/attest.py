@@ -6,7 +6,7 @@ import click
 
 from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
-from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.key_files import RecoveryKey
 from vault.errors import ConfigError, LocalError, VaultError, naming
 from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, VerificationBody

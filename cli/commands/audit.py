@@ -15,12 +15,12 @@ from cli.exits import (
     EXIT_STORAGE,
     gravest,
 )
+from cli.option_values import ReadData, format_age, parse_read_data
 from cli.output import progress, render
 from cli.output.findings import finding_text
 from cli.output.page import Section, page
-from cli.sample import sample_of
+from cli.pack_sample import sample_of
 from cli.session import Invocation, pass_invocation
-from cli.values import ReadData, format_age, parse_read_data
 from vault.audit import (
     AuditFinding,
     AuditReport,

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from cli import looking
+from cli import snapshot_views
 from cli.output import entry_text, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import View
@@ -27,19 +27,19 @@ def cat(invocation: Invocation, *, spec: str, path: str) -> int:
     """
     if invocation.options.json:
         raise click.UsageError("cat writes the file itself: there is no JSON of it")
-    spec, wanted = looking.snapshot_and_path(spec, path)
+    spec, wanted = snapshot_views.snapshot_and_path(spec, path)
     if not wanted:
         raise click.UsageError("PATH is missing: which file?")
     repository = invocation.open()
     record = invocation.snapshot(repository, spec)
     recovery = invocation.recovery_key(repository)
-    with looking.view(invocation, repository, recovery, record) as view:
+    with snapshot_views.view(invocation, repository, recovery, record) as view:
         entry = _file(view, wanted)
         with render.ignore_closed_stdout():
             for piece in view.stream(entry):
                 sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
-        return looking.report_flaws(invocation, record.seq, view.flaws)
+        return snapshot_views.report_flaws(invocation, record.seq, view.flaws)
 
 
 def _file(view: View, path: bytes) -> Entry:
@@ -48,7 +48,7 @@ def _file(view: View, path: bytes) -> Entry:
     Raises:
         ConfigError: There is none, or it is no file.
     """
-    number = view.tree.file_of(looking.number_at(view, path))
+    number = view.tree.file_of(snapshot_views.number_at(view, path))
     entry = view.tree.entry(number)
     if entry.type is not EntryType.FILE:
         target = render.path_text(entry.link) if entry.link is not None else None

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from cli import looking
+from cli import snapshot_views
 from cli.output import entry_text, long_output, render
 from cli.session import Invocation, pass_invocation
 from vault.browse.diff import Change, ChangeKind, Summary, diff_trees
@@ -37,8 +37,8 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
     records = [invocation.snapshot(repository, spec) for spec in (old, new)]
     recovery = invocation.recovery_key(repository)
     with (
-        looking.view(invocation, repository, recovery, records[0]) as before,
-        looking.view(invocation, repository, recovery, records[1]) as after,
+        snapshot_views.view(invocation, repository, recovery, records[0]) as before,
+        snapshot_views.view(invocation, repository, recovery, records[1]) as after,
     ):
         summary = Summary()
         flaws = before.flaws, after.flaws
@@ -72,7 +72,7 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
                     " added or removed may be among them"
                 )
         codes = [
-            looking.report_flaws(invocation, record.seq, each)
+            snapshot_views.report_flaws(invocation, record.seq, each)
             for record, each in zip(records, flaws, strict=True)
         ]
         return max(codes)

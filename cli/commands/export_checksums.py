@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from cli import looking
+from cli import snapshot_views
 from cli.exits import EXIT_DEGRADED
 from cli.output import entry_text, long_output, render
 from cli.session import Invocation, pass_invocation
@@ -32,7 +32,7 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
     repository = invocation.open(afresh=True)
     record = invocation.snapshot(repository, spec)
     recovery = invocation.recovery_key(repository)
-    with looking.view(invocation, repository, recovery, record) as view:
+    with snapshot_views.view(invocation, repository, recovery, record) as view:
         vast = _Vast()
         sums = vast.left_out_of(checksums(view.tree))
         if invocation.options.json:
@@ -52,7 +52,7 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
                 sys.stdout.buffer.writelines(line(entry.path, sha) for entry, sha in sums)
                 sys.stdout.buffer.flush()
         left_out = vast.report(invocation, record.seq)
-        return looking.report_flaws(invocation, record.seq, view.flaws) or left_out
+        return snapshot_views.report_flaws(invocation, record.seq, view.flaws) or left_out
 
 
 def checksums(tree: TreeIndex) -> Iterator[tuple[Entry, Entry]]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from cli import looking
+from cli import snapshot_views
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_USAGE, exit_code_of, gravest
 from cli.output import entry_text, long_output, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import path_matcher
 from vault.clock import to_rfc3339
-from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.key_files import RecoveryKey
 from vault.errors import ConfigError, IntegrityError, StorageError, WrongKeyError
 from vault.format.entry import Entry
 from vault.ledger.chain import Ledger
@@ -111,14 +111,15 @@ class _Search:
         return EXIT_DEGRADED if self.flaws else 0
 
     def _in(self, record: Record) -> Iterator[tuple[Record, Entry]]:
-        with looking.view(
+        with snapshot_views.view(
             self._invocation, self._repository, self._recovery, record, is_one_of_many=True
         ) as view:
             for entry in view.tree:
                 if entry.path and self._matches(entry.path):
                     self.matched = True
                     yield record, entry
-            if looking.report_flaws(self._invocation, record.seq, view.flaws) == EXIT_INTEGRITY:
+            code = snapshot_views.report_flaws(self._invocation, record.seq, view.flaws)
+            if code == EXIT_INTEGRITY:
                 self.failed.append(record.seq)
                 self._codes.add(EXIT_INTEGRITY)
             if view.flaws:

@@ -10,7 +10,7 @@ from cli.commands.attest import record_or_keep
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_STORAGE, gravest
 from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
-from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.key_files import RecoveryKey
 from vault.custody.heal import Done, HealPlan, HealReport, Step, heal_repository
 from vault.custody.needs import when
 from vault.ledger.records import Record

@@ -9,7 +9,7 @@ import click
 from cli.commands.key_request import wanted_fields
 from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
-from vault.crypto.keyfiles import KeyRequest, load_request
+from vault.crypto.key_files import KeyRequest, load_request
 from vault.crypto.keys import VerifyKey
 from vault.errors import ConfigError
 from vault.ledger.records import Record, WriterInfo

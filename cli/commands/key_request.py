@@ -7,7 +7,7 @@ import click
 
 from cli.output import render
 from cli.session import Invocation, pass_invocation
-from vault.crypto.keyfiles import (
+from vault.crypto.key_files import (
     KeyRequest,
     RepositoryAddress,
     WriterKey,

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from cli.option_values import format_age
 from cli.output import render
 from cli.session import Invocation, pass_invocation, signer_name
-from cli.values import format_age
 from vault.clock import to_rfc3339
 from vault.errors import ConfigError
 from vault.ledger.chain import Ledger

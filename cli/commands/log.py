@@ -6,14 +6,14 @@ from typing import TypeAlias
 
 import click
 
+from cli.option_values import parse_since
 from cli.output import render, statement
 from cli.output.long_output import emit_table
 from cli.session import Invocation, pass_invocation
-from cli.values import parse_since
 from vault.ledger.records import Record
 from vault.ledger.statements import SnapshotBody, StatementType
 from vault.machine.workers import QUESTIONS, in_order, make_workers
-from vault.repository.chronicle import (
+from vault.repository.describe_statements import (
     Chronicle,
     CitedEvidence,
     Effect,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from cli import looking
+from cli import snapshot_views
 from cli.output import entry_text, long_output, render
 from cli.session import Invocation, pass_invocation
 from vault.browse import TreeIndex
@@ -29,12 +29,12 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
     escaped; --json has them as they are. Exit 3: entries that break a rule were stepped
     over; 4: the tree is damaged, and what lies before the damage is listed.
     """
-    spec, wanted = looking.snapshot_and_path(spec, path)
+    spec, wanted = snapshot_views.snapshot_and_path(spec, path)
     repository = invocation.open()
     record = invocation.snapshot(repository, spec)
     recovery = invocation.recovery_key(repository)
-    with looking.view(invocation, repository, recovery, record) as view:
-        number = looking.number_at(view, wanted)
+    with snapshot_views.view(invocation, repository, recovery, record) as view:
+        number = snapshot_views.number_at(view, wanted)
         entries = map(view.tree.entry, _numbers(view.tree, number, recursive=recursive))
         if invocation.options.json:
             items = map(entry_text.entry_fields, entries)
@@ -49,7 +49,7 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
             long_output.emit_table(_HEADINGS, map(_row, entries), right=_RIGHT)
         else:
             long_output.emit_lines(map(entry_text.listed_path, entries))
-        return looking.report_flaws(invocation, record.seq, view.flaws)
+        return snapshot_views.report_flaws(invocation, record.seq, view.flaws)
 
 
 def _numbers(tree: TreeIndex, number: int, *, recursive: bool) -> Iterable[int]:

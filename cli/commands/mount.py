@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from cli.looking import report_flaws
 from cli.session import Invocation, pass_invocation
+from cli.snapshot_views import report_flaws
 from vault.browse import View
 from vault.browse.mount import check_mount_point, load_fuse, mount_snapshot
 

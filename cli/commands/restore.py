@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
-from cli import looking
+from cli import snapshot_views
 from cli.exits import EXIT_DEGRADED, exit_code_of, gravest
+from cli.option_values import format_age
 from cli.output import entry_text, progress, render, restore_failure
 from cli.session import TOOL, Invocation, pass_invocation, publisher_fields, publisher_text
-from cli.values import format_age
-from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.key_files import RecoveryKey
 from vault.errors import ConfigError, VaultError
 from vault.ledger.records import Record
 from vault.machine.processes import spare_processors
@@ -146,7 +146,7 @@ def restore(
     if report.outcome is not RestoreOutcome.PLANNED:
         shown = render.printable(report.target)
         invocation.did(f"{shown} is {report.outcome}, attested {_where_attested(report)}")
-    looking.report_flaws(invocation, request.record.seq, report.flaws)
+    snapshot_views.report_flaws(invocation, request.record.seq, report.flaws)
     invocation.remember(repository)
     fields = {
         **_fields(who, request.record, report),
@@ -197,7 +197,7 @@ def _say_what(
         f" {publisher_text(who)}"
     )
     _warn_of_another_key(invocation, record, who)
-    looking.warn_of_gaps(invocation, record)
+    snapshot_views.warn_of_gaps(invocation, record)
     if not _has_floor(invocation):
         age = invocation.clock() - repository.ledger.stored(repository.ledger.records[-1])
         invocation.warn(
@@ -272,7 +272,7 @@ def _explaining(invocation: Invocation, request: RestoreRequest, course: Course)
         yield
     except BaseException as error:
         if isinstance(error, BadEntriesError):
-            looking.report_flaws(invocation, request.record.seq, error.flaws)
+            snapshot_views.report_flaws(invocation, request.record.seq, error.flaws)
         if isinstance(error, VaultError) and (error.hint or "").startswith(NO_SNAPSHOT_MENDS):
             error.hint = None  # the notes have it in its place
         for note in restore_failure.notes(error, request, course):

@@ -14,7 +14,7 @@ from vault.ledger.envelope import parse_envelope
 from vault.ledger.records import Record
 from vault.ledger.statements import SnapshotBody
 from vault.model import body_to_json
-from vault.repository.chronicle import (
+from vault.repository.describe_statements import (
     Chronicle,
     CitedEvidence,
     Effect,

@@ -11,18 +11,18 @@ import click
 
 from cli.commands.list import snapshot_fields
 from cli.exits import EXIT_DEGRADED
+from cli.option_values import parse_duration
 from cli.output import progress, render
 from cli.session import TOOL, Invocation, pass_invocation, signer_name
 from cli.sources import read_paths, read_rules, source_options
-from cli.values import parse_duration
 from vault.clock import to_rfc3339
-from vault.crypto.keyfiles import WriterKey
+from vault.crypto.key_files import WriterKey
 from vault.errors import ConfigError, StorageError
 from vault.ledger.records import Record
 from vault.ledger.statements import Counts
 from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
-from vault.repository.badpacks import Word
+from vault.repository.bad_packs import Word
 from vault.repository.dataset_status import Check, Cited, failed_check
 from vault.repository.repository import Repository, snapshot_body
 from vault.snapshot import (
@@ -38,7 +38,7 @@ from vault.snapshot import (
     preview_snapshot,
     take_snapshot,
 )
-from vault.snapshot.task import MANY
+from vault.snapshot.snapshot_request import MANY
 from vault.snapshot.walk import LeftOut
 
 _SHOWN = 100  # problems on stderr; --json lists them all

@@ -8,16 +8,16 @@ import click
 
 from cli.commands.audit import protection_cells, protection_fields
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION, gravest
+from cli.option_values import format_age, parse_duration
 from cli.output import render
 from cli.session import Invocation, pass_invocation, signer_name
-from cli.values import format_age, parse_duration
 from vault.clock import to_rfc3339
 from vault.custody.protection import Protection, protections
 from vault.custody.sampling import Coverage, coverage
 from vault.ledger.records import Record
 from vault.ledger.statements import WHOLE_SHARE, Verdict
 from vault.machine.workers import QUESTIONS, make_workers
-from vault.repository.badpacks import BadPackMemory
+from vault.repository.bad_packs import BadPackMemory
 from vault.repository.dataset_status import Check, Cited, DatasetStatus, Trouble, status_of
 from vault.repository.datasets import owed
 from vault.repository.repository import Repository, snapshot_body

@@ -18,20 +18,20 @@ from cli.exits import (
     EXIT_STORAGE,
     EXIT_TERMINATED,
 )
+from cli.option_values import ReadData, parse_read_data
 from cli.output import progress, render
 from cli.output import verification as verified
 from cli.output.findings import finding_text
-from cli.sample import sample_of
+from cli.pack_sample import sample_of
 from cli.session import TOOL, Invocation, pass_invocation
-from cli.values import ReadData, parse_read_data
-from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.key_files import RecoveryKey
 from vault.custody.sampling import Sample
 from vault.errors import IntegrityError, LocalError, StorageError
 from vault.ledger.records import Record
 from vault.ledger.statements import StatementType
 from vault.machine.workers import make_workers
 from vault.repository import attestations
-from vault.repository.badpacks import BadPackMemory
+from vault.repository.bad_packs import BadPackMemory
 from vault.repository.datasets import owed
 from vault.repository.repository import Repository
 from vault.verify import Verification, VerifyReport

@@ -18,7 +18,7 @@ from vault.ledger.statements import (
     WriterBody,
 )
 from vault.model import Body, body_to_json
-from vault.repository.chronicle import CitedEvidence, Effect, SignedBy, StatementView
+from vault.repository.describe_statements import CitedEvidence, Effect, SignedBy, StatementView
 from vault.repository.hosts import ID_DIGITS
 
 _SHOWN_ITEMS = 8  # shown of a list in a signed body or an attestation

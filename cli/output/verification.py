@@ -5,7 +5,7 @@ from typing import Any
 
 from cli.output import render
 from cli.output.findings import finding_fields
-from cli.sample import sample_text
+from cli.pack_sample import sample_text
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.statements import Verdict

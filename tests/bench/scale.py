@@ -272,7 +272,7 @@ def _look(series: Series, machine: Machine, tree: Path, size: float) -> None:
 
 def chunks(place: Path, *, full: bool) -> Series:
     """Chunks in the map of a host that takes a snapshot of 200 new files."""
-    from vault.machine.chunkcache import Cache
+    from vault.machine.chunk_cache import Cache
 
     series: Series = {}
     for count in (100_000, 1_000_000, *((20_000_000,) if full else ())):

@@ -12,9 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from vault.clock import to_rfc3339
-from vault.crypto.keyfiles import WriterKey, load_writer
+from vault.crypto.key_files import WriterKey, load_writer
 from vault.ledger.envelope import build_statement, seal_envelope
-from vault.machine.chunkcache import Cache, PackRow
+from vault.machine.chunk_cache import Cache, PackRow
 from vault.machine.workers import make_workers
 from vault.model import Digest, ObjectType, PackId, replace_body
 from vault.repository.repository import Repository, snapshot_body

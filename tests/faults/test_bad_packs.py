@@ -18,8 +18,8 @@ from vault.errors import IntegrityError
 from vault.ledger.records import Record
 from vault.machine.workers import make_workers
 from vault.model import LockMode, ObjectRef, ObjectType
-from vault.repository import attestations, badpacks
-from vault.repository.badpacks import BadPackMemory
+from vault.repository import attestations, bad_packs
+from vault.repository.bad_packs import BadPackMemory
 from vault.restore import RestoreOutcome, RestoreReport, RestoreRequest, restore_snapshot
 from vault.snapshot import (
     NamedStream,
@@ -356,12 +356,12 @@ def test_an_own_look_is_taken_back_by_another_and_by_a_restorer(
     spoil(lab, [ref])
     look(lab)
     lab.store.corrupt(ref.name, ref.version, right)
-    assert badpacks.words(lab.open(), BadPackMemory(lab.host.state))
+    assert bad_packs.words(lab.open(), BadPackMemory(lab.host.state))
     signed = lab.fork(tmp_path / "fork")
     look(lab)
-    assert not badpacks.words(lab.open(), BadPackMemory(lab.host.state))
+    assert not bad_packs.words(lab.open(), BadPackMemory(lab.host.state))
     attested(signed, signed.verify())
-    assert not badpacks.words(signed.open(), BadPackMemory(signed.host.state))
+    assert not bad_packs.words(signed.open(), BadPackMemory(signed.host.state))
 
 
 def test_statements_that_name_all_take_no_room_of_those_that_do_not(
@@ -373,10 +373,10 @@ def test_statements_that_name_all_take_no_room_of_those_that_do_not(
     say(lab, bad=many)
     for number in range(3):
         say(lab, bad=[f"{number:064x}"])
-    monkeypatch.setattr(badpacks, "MAX_READ", 1)
-    assert set(badpacks.words(lab.open())) == set(many)
+    monkeypatch.setattr(bad_packs, "MAX_READ", 1)
+    assert set(bad_packs.words(lab.open())) == set(many)
     say(lab, bad=[f"{number:064x}" for number in range(100, 130)])
-    assert len(badpacks.words(lab.open())) < 60  # the control: there is room for one
+    assert len(bad_packs.words(lab.open())) < 60  # the control: there is room for one
 
 
 def test_more_than_a_statement_names_count_by_its_attestation(lab: Lab, source: Path) -> None:
@@ -388,12 +388,12 @@ def test_more_than_a_statement_names_count_by_its_attestation(lab: Lab, source: 
     assert len(refs) > 30
     bad = [ref.sha256.hex() for ref in refs]
     statement = say(lab, bad)
-    assert set(badpacks.words(lab.open())) == set(bad)
+    assert set(bad_packs.words(lab.open())) == set(bad)
     assert is_free_of(lab, lab.snapshot(source), bad)
     evidence = f"evidence/{statement.body.attestation}"  # type: ignore[union-attr]
     (version,) = (item.version for item in lab.store.versions(evidence))
     lab.store.corrupt(evidence, version, bit(lab.store.get(evidence)))
-    assert len(badpacks.words(lab.open())) == 24
+    assert len(bad_packs.words(lab.open())) == 24
 
 
 def test_many_at_once_are_left_and_it_is_said_by_whom(lab: Lab, source: Path) -> None:
@@ -432,9 +432,9 @@ def test_a_malformed_memory_says_nothing_and_is_written_anew(
     repository = lab.open()
     path = lab.host.state / repository.ledger.repository_id / "bad-packs.json"
     path.write_bytes(content.replace(b"REPOSITORY", repository.ledger.repository_id.encode()))
-    assert not badpacks.words(repository, BadPackMemory(lab.host.state))
+    assert not bad_packs.words(repository, BadPackMemory(lab.host.state))
     look(lab)
-    assert list(badpacks.words(repository, BadPackMemory(lab.host.state))) == bad
+    assert list(bad_packs.words(repository, BadPackMemory(lab.host.state))) == bad
 
 
 def test_a_memory_is_on_the_disk_before_it_has_its_name(
@@ -475,7 +475,7 @@ def test_a_memory_that_others_could_have_written_says_nothing(
     look(lab)
     memory = BadPackMemory(lab.host.state)
     path = lab.host.state / lab.open().ledger.repository_id / "bad-packs.json"
-    assert badpacks.words(lab.open(), memory)
+    assert bad_packs.words(lab.open(), memory)
     assert path.stat().st_mode & 0o777 == 0o600
     if how.startswith("writable"):
         path.chmod(0o660 if "group" in how else 0o606)
@@ -485,12 +485,12 @@ def test_a_memory_that_others_could_have_written_says_nothing(
             path.symlink_to(tmp_path / "elsewhere")
         else:
             os.mkfifo(path)
-    assert not badpacks.words(lab.open(), memory)
+    assert not bad_packs.words(lab.open(), memory)
 
 
 def test_the_memory_is_bounded(lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more packs than it holds, those that were seen last."""
-    monkeypatch.setattr(badpacks, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(bad_packs, "MAX_REMEMBERED", 2)
     first = lab.snapshot(source)
     spoil(lab, packs_of(lab, first.record, DATA)[:4])
     look(lab)

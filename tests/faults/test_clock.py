@@ -23,7 +23,7 @@ from vault.ledger.statements import HeartbeatBody
 from vault.machine.workers import make_workers
 from vault.model import LAST_LOCK, Digest, LockMode, ObjectRef, Retention
 from vault.progress import Progress
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository, domain_ref, snapshot_body
 from vault.retention import prunable, reusable
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot

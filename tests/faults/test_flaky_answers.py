@@ -17,7 +17,7 @@ from vault.ledger import pages
 from vault.ledger.statements import HeartbeatBody
 from vault.machine.workers import make_workers
 from vault.model import Digest, LockMode
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.names import ledger_name

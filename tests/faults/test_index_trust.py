@@ -12,15 +12,15 @@ import pytest
 from tests.support.lab import Lab, MakeRepository
 from tests.support.trees import MakeSource
 from vault.crypto.keys import chunk_id
-from vault.format import packindex
+from vault.format import pack_index
 from vault.format.pack import Block, Directory
-from vault.machine.chunkcache import Cache
+from vault.machine.chunk_cache import Cache
 from vault.machine.workers import make_workers
 from vault.model import ObjectType
-from vault.repository.domainpacks import index_objects
+from vault.repository.domain_packs import index_objects
 from vault.repository.enrolment import revoke_writer
 from vault.repository.hosts import find_writer
-from vault.snapshot import knownchunks, publish, rebuild_index
+from vault.snapshot import known_chunks, publish, rebuild_index
 from vault.storage.memory import FaultPoint
 
 WANTED = b"what the honest host will want to store tomorrow " * 40
@@ -49,13 +49,13 @@ def _poison(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = [
         entry
         for item in listed
-        for entry in packindex.open_index(
+        for entry in pack_index.open_index(
             repository.read(item.ref), secrets.index_key, repository.id
         )
     ]
-    real = packindex.seal_index
+    real = pack_index.seal_index
 
-    def falsify(entry: packindex.IndexEntry) -> packindex.IndexEntry:
+    def falsify(entry: pack_index.IndexEntry) -> pack_index.IndexEntry:
         block = Block(entry.header_length, 64, len(WANTED), 1, 0)
         false = Directory([block], array.array("I", [len(WANTED)]), bytes(name))
         return dataclasses.replace(entry, directory=false)
@@ -67,7 +67,7 @@ def _poison(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
             if hashlib.sha256(data).digest() < lowest:
                 return data
 
-    monkeypatch.setattr("vault.format.packindex.seal_index", seal)
+    monkeypatch.setattr("vault.format.pack_index.seal_index", seal)
 
 
 def _distrust(lab: Lab, name: str) -> None:
@@ -94,7 +94,7 @@ def test_false_rows_of_a_stolen_writer_are_not_believed_after_the_distrust(
 ) -> None:
     """Not even where an honest host merged them into an index object of its own (I10)."""
     if merged:
-        monkeypatch.setattr(packindex, "MERGE_COUNT", 2)
+        monkeypatch.setattr(pack_index, "MERGE_COUNT", 2)
     lab.snapshot(make_source())
     thief = lab.with_host(lab.enrol("thief", domain="default"))
     with monkeypatch.context() as patch:
@@ -159,7 +159,7 @@ def _indexed(lab: Lab) -> set[str]:
     key = lab.host.key.domain.index_key
     names = set()
     for listed in index_objects(repository, "default"):
-        for entry in packindex.open_index(repository.read(listed.ref), key, repository.id):
+        for entry in pack_index.open_index(repository.read(listed.ref), key, repository.id):
             names.add(f"packs/{str(entry.pack_id)[:2]}/{entry.pack_id}")
     return names
 
@@ -203,4 +203,4 @@ def test_the_chunk_map_is_rebuilt_from_index_objects(lab: Lab, make_source: Make
     assert _rebuild(lab, from_packs=False) == first.packs
     path = lab.host.cache / lab.open().ledger.repository_id / "default"
     with Cache.open(path, repository_id=lab.open().id, domain="default") as cache:
-        assert not list(knownchunks.unindexed(cache))
+        assert not list(known_chunks.unindexed(cache))

@@ -16,17 +16,17 @@ _RUN = """
 import os, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
-from vault.crypto.keyfiles import load_writer
+from vault.crypto.key_files import load_writer
 from vault.model import Digest
 from vault.repository.repository import Repository
-from vault.snapshot import SnapshotRequest, file_reader, sourcerun, take_snapshot
+from vault.snapshot import SnapshotRequest, file_reader, source_run, take_snapshot
 from vault.storage.local import LocalStore
 from vault.machine.workers import make_workers
 root, keys, base, source, stall, now = sys.argv[1:]
 begin = time.monotonic()
 def clock():
     return datetime.fromtimestamp(float(now) + time.monotonic() - begin, UTC)
-sourcerun.BATCH_SIZE = sourcerun.JOURNAL_SIZE = 16_384
+source_run.BATCH_SIZE = source_run.JOURNAL_SIZE = 16_384
 read, put = file_reader.FileReader.read_batch, LocalStore.put
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())

@@ -21,12 +21,12 @@ from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_en
 from vault.ledger.records import Record, Status
 from vault.ledger.statements import HeartbeatBody, PolicyBody, WriterBody
 from vault.model import Body, Code, Digest, Severity
-from vault.repository import history
+from vault.repository import read_statements
+from vault.repository.append_statements import Draft
 from vault.repository.enrolment import revoke_writer
-from vault.repository.log import Draft
 from vault.repository.opening import open_repository
 from vault.repository.repository import Repository
-from vault.repository.snapshotspec import select_snapshot
+from vault.repository.snapshot_spec import select_snapshot
 from vault.storage.names import ledger_name
 
 FAR = 1_000_000
@@ -386,7 +386,7 @@ def test_many_versions_of_an_old_name_change_nothing(lab: Lab, source: Path) -> 
     appended = beat(opened(lab, state), lab)
     assert opened(lab).head.digest == opened(lab, state).head.digest == appended.digest
     told = [each for each in opened(lab).findings if each.subject == following]
-    assert len(told) == history.MAX_JUNK_TOLD + 1
+    assert len(told) == read_statements.MAX_JUNK_TOLD + 1
     assert "150 more versions" in told[-1].problem
 
 
@@ -394,7 +394,7 @@ def test_thousands_of_names_beyond_the_head_are_counted(
     lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The nearest are looked at, the rest said; nothing stops."""
-    monkeypatch.setattr(history, "MAX_BEYOND", 100)
+    monkeypatch.setattr(read_statements, "MAX_BEYOND", 100)
     lab.snapshot(source)
     head = opened(lab).head.seq
     for number in range(300):

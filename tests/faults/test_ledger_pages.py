@@ -17,8 +17,8 @@ from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
 from vault.ledger.statements import EventBody, HeartbeatBody, PolicyBody
 from vault.model import Digest
-from vault.repository import history, ledgerobjects
-from vault.repository.log import Draft
+from vault.repository import read_statements, ledgerobjects
+from vault.repository.append_statements import Draft
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint
@@ -197,12 +197,12 @@ def test_a_line_stands_for_an_object_only_by_its_md5(
 
     def taken() -> set[Digest]:
         lines = ledgerobjects.PageLines(lab.store)
-        read = history.StoredLedger(lab.store, Ledger(lab.root), lines=lines)
+        read = read_statements.StoredLedger(lab.store, Ledger(lab.root), lines=lines)
         read.refresh()
         return {record.digest for record in read.ledger.records}
 
     assert forked not in taken()
-    monkeypatch.setattr(history, "stands_for", lambda *_: True)
+    monkeypatch.setattr(read_statements, "stands_for", lambda *_: True)
     assert forked in taken()
     assert forked not in {record.digest for record in lab.open().ledger.records}, "it ends in a gap"
 
@@ -221,7 +221,7 @@ def test_two_statements_of_one_md5_fool_nobody(lab: Lab, monkeypatch: pytest.Mon
     lab.store.corrupt(name, version, b"\n".join(lines))
     real = ledgerobjects.stands_for
     monkeypatch.setattr(
-        history, "stands_for", lambda line, listed: line == twin or real(line, listed)
+        read_statements, "stands_for", lambda line, listed: line == twin or real(line, listed)
     )
     assert lab.open().head == expected
 
@@ -303,7 +303,7 @@ def test_ten_thousand_statements_cost_forty_requests_in_sequence(
         elif point.phase == "before":
             rounds["lists"] += 1
 
-    monkeypatch.setattr(history, "fetch", counted)
+    monkeypatch.setattr(read_statements, "fetch", counted)
     lab.store.fault = count
     cold = lab.open()
     lab.store.fault = None

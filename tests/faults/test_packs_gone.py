@@ -7,7 +7,7 @@ import pytest
 from tests.support.lab import Lab
 from tests.support.trees import MakeSource, files_of
 from vault.errors import LedgerMovedError
-from vault.machine.chunkcache import Cache
+from vault.machine.chunk_cache import Cache
 from vault.progress import Progress
 
 

@@ -10,10 +10,10 @@ from tests.support.trees import MakeSource
 from vault.errors import LocalError, StorageError, StorageUnavailableError, VaultError
 from vault.ledger import pages
 from vault.ledger.records import Record
-from vault.machine.chunkcache import Cache, DamagedCacheError
+from vault.machine.chunk_cache import Cache, DamagedCacheError
 from vault.machine.workers import make_workers
 from vault.snapshot import SnapshotReport, SnapshotRequest, take_snapshot
-from vault.snapshot.lastrun import EntryListWriter
+from vault.snapshot.last_run import EntryListWriter
 from vault.snapshot.run_journal import ListJournal
 from vault.storage.memory import FaultPoint
 

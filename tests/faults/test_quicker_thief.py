@@ -6,10 +6,10 @@ from tests.support.lab import Lab, MakeRepository
 from vault.errors import LedgerMovedError
 from vault.ledger.statements import HeartbeatBody
 from vault.model import Digest, LockMode
-from vault.repository import log
+from vault.repository import append_statements
+from vault.repository.append_statements import Draft
 from vault.repository.enrolment import revoke_writer
 from vault.repository.hosts import find_writer, live_writers
-from vault.repository.log import Draft
 from vault.repository.repository import Repository
 from vault.storage.memory import FaultPoint
 
@@ -90,7 +90,7 @@ def test_a_thief_who_wins_every_number_is_told_of(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An end, after so many attempts: his store credentials have to go first."""
-    monkeypatch.setattr(log, "INSISTING", 50)
+    monkeypatch.setattr(append_statements, "INSISTING", 50)
     lab.store.fault = Thief(lab, 10**6)
     lost: list[int] = []
     with pytest.raises(LedgerMovedError, match="moved on 50 times"):

@@ -19,7 +19,7 @@ from tests.support.trees import MakeSource
 from vault.errors import NameContestedError
 from vault.ledger.statements import HeartbeatBody
 from vault.model import Buffer, LockMode
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.local import LocalStore
@@ -105,7 +105,7 @@ def test_twenty_racing_snapshots_make_one_chain_and_all_are_right(
 _WRITER = """
 import sys
 from pathlib import Path
-from vault.crypto.keyfiles import load_writer
+from vault.crypto.key_files import load_writer
 from vault.clock import utc_now
 from vault.model import Digest
 from vault.repository.repository import Repository

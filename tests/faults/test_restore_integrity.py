@@ -22,9 +22,9 @@ from vault.errors import (
     MissingObjectError,
     WrongKeyError,
 )
-from vault.format import packindex
+from vault.format import pack_index
 from vault.format.pack import PackWriter
-from vault.format.packindex import IndexEntry
+from vault.format.pack_index import IndexEntry
 from vault.ledger.envelope import parse_envelope
 from vault.ledger.records import Record
 from vault.ledger.statements import EventBody
@@ -318,9 +318,9 @@ def test_poisoned_index(
     lab: Lab, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, poison: str
 ) -> None:
     """An index with a valid seal that lies costs time, never the restore (I10)."""
-    seal = packindex.seal_index
+    seal = pack_index.seal_index
     monkeypatch.setattr(
-        packindex,
+        pack_index,
         "seal_index",
         lambda key, repo, entries: seal(key, repo, POISONS[poison](entries)),
     )
@@ -339,14 +339,14 @@ def test_index_that_swaps_chunks_of_one_length(
     top.mkdir()
     for number in range(8):
         (top / f"file{number}").write_bytes(os.urandom(900))
-    seal = packindex.seal_index
+    seal = pack_index.seal_index
 
     def lying(key: bytes, repository_id: bytes, entries: Sequence[IndexEntry]) -> bytes:
         return seal(key, repository_id, [
             _reverse_ids(entry) if entry.type is ObjectType.DATA else entry for entry in entries
         ])  # fmt: skip
 
-    monkeypatch.setattr(packindex, "seal_index", lying)
+    monkeypatch.setattr(pack_index, "seal_index", lying)
     report = run(lab, lab.snapshot(top).record, target)
     assert report.outcome is RestoreOutcome.RECOVERED
     assert_restored(target, top)

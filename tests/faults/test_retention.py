@@ -25,10 +25,10 @@ from vault.ledger.envelope import build_statement, seal_envelope
 from vault.ledger.records import Status
 from vault.ledger.statements import PruneBody
 from vault.model import Digest, LockMode, ObjectRef, Retention, Severity
-from vault.repository.domainpacks import index_objects
+from vault.repository.append_statements import Draft
+from vault.repository.domain_packs import index_objects
 from vault.repository.enrolment import revoke_writer
 from vault.repository.hosts import find_writer
-from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import snapshot_body
 from vault.storage.memory import FaultPoint

@@ -15,7 +15,7 @@ from vault.errors import LocalError
 from vault.ledger.records import Record
 from vault.machine.workers import make_workers
 from vault.repository.reader import Reader
-from vault.snapshot import SnapshotReport, file_reader, reading_processes, safe_open, sourcerun
+from vault.snapshot import SnapshotReport, file_reader, reading_processes, safe_open, source_run
 
 FILES = 900
 Act = Callable[[Path], object]
@@ -112,7 +112,7 @@ def test_a_file_that_grew_is_read_in_pieces(
 ) -> None:
     """It finds no room where the others of its batch leave theirs."""
     monkeypatch.setattr(reading_processes, "ROOM", 70_000)
-    monkeypatch.setattr(sourcerun, "BATCH_SIZE", 20_000)
+    monkeypatch.setattr(source_run, "BATCH_SIZE", 20_000)
 
     def grow(path: Path) -> None:
         if path.stat().st_size < 100_000:

@@ -10,7 +10,7 @@ from vault.ledger.chain import Ledger
 from vault.ledger.statements import DistrustedKey, RootBody
 from vault.model import Digest, replace_body
 from vault.repository.enrolment import revoke_writer
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 
 
 def append_root(lab: Lab, **changes: object) -> None:

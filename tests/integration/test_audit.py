@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from vault.crypto.keyfiles import load_recovery
+from vault.crypto.key_files import load_recovery
 from vault.errors import StorageError
 from vault.ledger.statements import EventBody
 from vault.model import Digest, LockMode, Retention
+from vault.repository.append_statements import Draft
 from vault.repository.enrolment import existing_root
-from vault.repository.log import Draft
 from vault.repository.repository import Repository
 from vault.storage.local import LocalStore
 

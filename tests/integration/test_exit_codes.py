@@ -15,10 +15,10 @@ from cli.exits import EXIT_CODES
 from cli.main import TerminatedError
 from vault import errors
 from vault.clock import utc_now
-from vault.crypto.keyfiles import load_writer
+from vault.crypto.key_files import load_writer
 from vault.ledger.statements import HeartbeatBody
 from vault.model import Buffer, Digest
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.choose_store import open_store
@@ -203,7 +203,7 @@ def test_11_the_ledger_moved_on(
             other.append(lambda _: draft, [key.signing], tool="another")
         return put(store, name, data, **options)
 
-    monkeypatch.setattr("vault.repository.log.APPEND_ATTEMPTS", 3)
+    monkeypatch.setattr("vault.repository.append_statements.APPEND_ATTEMPTS", 3)
     monkeypatch.setattr(LocalStore, "put", overtaken)
     assert vault("snapshot", source, "--name", "data")[0] == 11
     assert other.head.seq == 4, "three attempts were lost"

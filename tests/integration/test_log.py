@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from vault.clock import utc_now
-from vault.crypto.keyfiles import load_root
+from vault.crypto.key_files import load_root
 from vault.format import inventory
 from vault.ledger.statements import PruneBody
 from vault.model import Digest
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository
 from vault.storage.choose_store import open_store
 from vault.storage.names import ledger_name

@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.forgery import forge_snapshot
 from tests.support.forgery import forged_entry as entry
-from vault.crypto.keyfiles import load_writer
+from vault.crypto.key_files import load_writer
 from vault.model import Digest, EntryType
 from vault.repository.repository import Repository
 from vault.storage.choose_store import open_store

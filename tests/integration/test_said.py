@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from vault.crypto.keyfiles import load_request
+from vault.crypto.key_files import load_request
 from vault.crypto.keys import VerifyKey
 from vault.errors import LocalError
-from vault.machine.chunkcache import Cache
-from vault.snapshot.lastrun import EntryListWriter
+from vault.machine.chunk_cache import Cache
+from vault.snapshot.last_run import EntryListWriter
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import pytest
 
-from vault.crypto.keyfiles import load_recovery, load_root, load_writer
+from vault.crypto.key_files import load_recovery, load_root, load_writer
 from vault.crypto.sealed import MAX_HEADER, Header, Opener, open_seed
 from vault.encoding import loads_strict
 from vault.errors import DigestMismatchError, WrongKeyError

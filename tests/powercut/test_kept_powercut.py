@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.powercut import Disk, Recorder
-from vault.crypto.keyfiles import RepositoryAddress, WriterKey, save_writer
+from vault.crypto.key_files import RepositoryAddress, WriterKey, save_writer
 from vault.crypto.keys import RecipientKey, SigningKey
 from vault.errors import ConfigError
 from vault.ledger.envelope import Head
 from vault.ledger.trust import HeadMemory
 from vault.model import Digest, LockMode, Retention
 from vault.repository import attestations
-from vault.snapshot.lastrun import EntryListWriter
+from vault.snapshot.last_run import EntryListWriter
 from vault.snapshot.list_records import ListHead, ListRecord
 from vault.storage.local import LocalStore
 

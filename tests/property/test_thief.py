@@ -24,11 +24,11 @@ from vault.ledger.keyring import Keyring
 from vault.ledger.records import Record, Status
 from vault.ledger.statements import HeartbeatBody
 from vault.model import Digest, LockMode
-from vault.repository import history
+from vault.repository import read_statements
 from vault.repository.enrolment import revoke_writer
-from vault.repository.history import StoredLedger
+from vault.repository.read_statements import StoredLedger
 from vault.repository.ledgerobjects import plausible
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.opening import open_repository
 from vault.repository.repository import Repository
 from vault.storage.memory import FaultPoint
@@ -264,7 +264,7 @@ def test_no_thief_of_writer_keys_stops_or_fools_anybody(
 GUARDS: dict[str, tuple[object, str, object]] = {
     "critical counts from anybody": (Keyring, "governs", lambda *_: True),
     "a hole stops reading": (StoredLedger, "_look_beyond", _stop),
-    "the newest version owns a name": (history, "plausible", lambda each: plausible(each)[::-1]),
+    "the newest version owns a name": (read_statements, "plausible", lambda each: plausible(each)[::-1]),
 }
 
 

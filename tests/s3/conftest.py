@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from vault.model import LockMode, Retention
-from vault.storage import s3, s3client
+from vault.storage import s3, s3_client
 from vault.storage.conformance import ProbeOutcome, check_store
 from vault.storage.urls import parse_s3
 
@@ -31,7 +31,7 @@ PASSPHRASE = "correct horse"
 @functools.cache
 def _connected(endpoint: str) -> Any:
     """One client, as in a real run; to make one takes longer than most tests."""
-    return s3client.connect(endpoint)
+    return s3_client.connect(endpoint)
 
 
 @pytest.fixture

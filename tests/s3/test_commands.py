@@ -24,7 +24,7 @@ from cli import main
 from vault.errors import RetentionError
 from vault.model import Digest
 from vault.repository.repository import Repository
-from vault.storage import s3, s3client
+from vault.storage import s3, s3_client
 from vault.storage.urls import parse_s3
 
 pytestmark = [
@@ -322,13 +322,13 @@ def test_the_pruner_deletes_what_is_no_longer_locked(
     office.writer.json("snapshot", office.source, "--name", "data")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "vault-pruner")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "vault-pruner-secret")
-    pruner = s3.S3Store(s3client.connect(endpoint), office.bucket, "repository")
+    pruner = s3.S3Store(s3_client.connect(endpoint), office.bucket, "repository")
     pack = next(pruner.versions("packs/"))
     with pytest.raises(RetentionError):
         pruner.delete(pack.name, pack.version)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "vault")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "vault-secret")
-    owner = s3.S3Store(s3client.connect(endpoint), office.bucket, "repository")
+    owner = s3.S3Store(s3_client.connect(endpoint), office.bucket, "repository")
     digest = hashlib.sha256(b"orphan").digest()
     orphan = owner.put("packs/ab/orphan", b"orphan", sha256=digest)
     pruner.delete(orphan.name, orphan.version)
@@ -337,7 +337,7 @@ def test_the_pruner_deletes_what_is_no_longer_locked(
 
 def _statements(office: Office) -> list[Any]:
     """What the ledger says, as the library reads it with the owner's credentials."""
-    store = s3.S3Store(s3client.connect(office.auditor.endpoint), office.bucket, "repository")
+    store = s3.S3Store(s3_client.connect(office.auditor.endpoint), office.bucket, "repository")
     root = Digest.parse(office.root.partition(":")[2])
     records = Repository.open(store, root, clock=lambda: datetime.now(UTC)).ledger.records
     return [{"seq": record.seq, "type": record.type} for record in records]

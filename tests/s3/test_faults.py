@@ -26,7 +26,7 @@ from tests.support.lab import Lab, MakeRepository
 from tests.support.trees import MakeSource
 from vault.errors import StorageError
 from vault.model import LockMode
-from vault.storage import s3, s3client
+from vault.storage import s3, s3_client
 
 pytestmark = pytest.mark.s3
 
@@ -221,7 +221,7 @@ def through(proxy: Proxy, lab: Lab) -> Callable[[int], Lab]:
     """The same repository behind the proxy, with so many attempts per request."""
 
     def make(attempts: int) -> Lab:
-        client = s3client.connect(proxy.url, attempts=attempts)
+        client = s3_client.connect(proxy.url, attempts=attempts)
         store = s3.S3Store(client, lab.store.bucket, lab.store.prefix.rstrip("/"))
         return lab.with_store(store)
 
@@ -261,7 +261,7 @@ def test_what_breaks_now_and_then_is_done_again(
     operation: str,
 ) -> None:
     """Every second request breaks; two snapshots and a proof succeed nevertheless."""
-    troubled = through(s3client.ATTEMPTS)
+    troubled = through(s3_client.ATTEMPTS)
     proxy.play(sometimes(fault, Operation(operation)))
     first = troubled.snapshot(source).record
     (source / "new").write_bytes(os.urandom(20_000))

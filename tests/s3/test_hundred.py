@@ -14,11 +14,11 @@ from tests.support.lab import Lab, MakeRepository
 from vault.errors import LedgerMovedError
 from vault.ledger.statements import HeartbeatBody
 from vault.model import LockMode
+from vault.repository.append_statements import Draft
 from vault.repository.enrolment import add_writer
 from vault.repository.keyrequests import request_key
-from vault.repository.log import Draft
 from vault.repository.repository import Repository
-from vault.storage import s3, s3client
+from vault.storage import s3, s3_client
 
 pytestmark = pytest.mark.s3
 
@@ -69,7 +69,7 @@ def test_a_hundred_writers_race_for_one_chain(
     lab = make_repository(LockMode.NONE, store=racing_store, versions_ordered=True)
     signers = enrol(lab, WRITERS)
     first = lab.open().head.seq + 1
-    client = s3client.connect(endpoint)
+    client = s3_client.connect(endpoint)
     store = make_store(racing_store.prefix.rstrip("/"), client=client)
     ready = threading.Barrier(WRITERS)
     again = Counter[int]()

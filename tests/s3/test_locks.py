@@ -15,7 +15,7 @@ from vault.errors import (
     StorageUnavailableError,
 )
 from vault.model import LockMode, Retention
-from vault.storage import s3, s3client
+from vault.storage import s3, s3_client
 
 pytestmark = pytest.mark.s3
 
@@ -115,10 +115,10 @@ def test_wrong_credentials_and_buckets_say_so(
     """Each with an error of its own, which never shows a secret."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
     with pytest.raises(StorageError) as caught:
-        make_store(client=s3client.connect(endpoint)).get(NAME)
+        make_store(client=s3_client.connect(endpoint)).get(NAME)
     assert "not-the-secret" not in str(caught.value)
     monkeypatch.undo()
-    absent = s3.S3Store(s3client.connect(endpoint), "vault-test-no-such-bucket", "p")
+    absent = s3.S3Store(s3_client.connect(endpoint), "vault-test-no-such-bucket", "p")
     for call in (lambda: absent.get(NAME), lambda: list(absent.versions(""))):
         with pytest.raises(RepositoryNotFoundError):
             call()
@@ -127,7 +127,7 @@ def test_wrong_credentials_and_buckets_say_so(
 def test_no_server_is_unavailable() -> None:
     """And worth a retry."""
     with pytest.raises(StorageUnavailableError):
-        s3.S3Store(s3client.connect("http://127.0.0.1:1", attempts=1), "bucket").now()
+        s3.S3Store(s3_client.connect("http://127.0.0.1:1", attempts=1), "bucket").now()
 
 
 def test_a_version_of_another_name_is_not_found(store: s3.S3Store) -> None:

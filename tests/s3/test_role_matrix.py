@@ -26,7 +26,7 @@ import pytest
 
 import cli.commands.init
 from cli import main
-from vault.crypto.keyfiles import Argon2Cost, load_request
+from vault.crypto.key_files import Argon2Cost, load_request
 from vault.crypto.keys import VerifyKey
 from vault.model import LockMode
 from vault.parameters import Parameters

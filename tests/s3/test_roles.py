@@ -21,7 +21,7 @@ from vault.machine.workers import make_workers
 from vault.model import LockMode
 from vault.parameters import Parameters
 from vault.restore import RestoreOutcome, RestoreRequest, restore_snapshot
-from vault.storage import s3, s3client
+from vault.storage import s3, s3_client
 from vault.storage.base import DeniedError, ObjectVersion
 from vault.storage.iam import AccessRole, Dialect, bucket_policy
 
@@ -53,7 +53,7 @@ def store_of(endpoint: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> Sto
         with monkeypatch.context() as patch:
             patch.setenv("AWS_ACCESS_KEY_ID", user)
             patch.setenv("AWS_SECRET_ACCESS_KEY", f"{user}-secret")
-            return s3.S3Store(s3client.connect(endpoint), bucket, "repository")
+            return s3.S3Store(s3_client.connect(endpoint), bucket, "repository")
 
     return store_of
 

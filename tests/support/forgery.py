@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from vault.crypto.keyfiles import WriterKey
+from vault.crypto.key_files import WriterKey
 from vault.crypto.keys import chunk_id
 from vault.crypto.sealed import Sealer, Session
 from vault.format import inventory
@@ -23,7 +23,7 @@ from vault.format.tree import TreeHeader, encode_header
 from vault.ledger.records import Record
 from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
 from vault.model import Digest, EntryType, LockMode, ObjectRef, ObjectType
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository, domain_ref
 
 Fields: TypeAlias = tuple[Any, ...]

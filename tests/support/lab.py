@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vault.crypto.keyfiles import (
+from vault.crypto.key_files import (
     Argon2Cost,
     RecoveryKey,
     RootKey,

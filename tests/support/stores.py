@@ -26,7 +26,7 @@ import pytest
 from moto import mock_aws
 
 from vault.model import Retention
-from vault.storage import s3, s3client
+from vault.storage import s3, s3_client
 from vault.storage.base import ObjectStore
 from vault.storage.local import LocalStore
 from vault.storage.memory import MemoryStore
@@ -172,9 +172,9 @@ def _at(endpoint: str) -> StoreUnderTest:
 
 
 @functools.cache
-def _connected(endpoint: str, attempts: int = s3client.ATTEMPTS) -> Any:
+def _connected(endpoint: str, attempts: int = s3_client.ATTEMPTS) -> Any:
     """One client, as in a real run; to make one takes longer than most tests."""
-    return s3client.connect(endpoint, attempts=attempts)
+    return s3_client.connect(endpoint, attempts=attempts)
 
 
 def _s3_under_test(store: s3.S3Store, client: Any) -> StoreUnderTest:

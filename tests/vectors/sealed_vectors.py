@@ -19,7 +19,7 @@ from typing import Any
 import zstandard
 
 from vault.crypto.compression import compress
-from vault.crypto.keyfiles import (
+from vault.crypto.key_files import (
     Argon2Cost,
     DomainSecrets,
     RecoveryKey,
@@ -28,9 +28,9 @@ from vault.crypto.keyfiles import (
 )
 from vault.crypto.keys import RecipientKey, SigningKey, chunk_id
 from vault.crypto.sealed import Sealer, Session, seal_whole
-from vault.format.domainsecrets import encode_secrets
+from vault.format.domain_secrets import encode_secrets
 from vault.format.pack import DIRECTORY_COUNTER, Directory, PackWriter
-from vault.format.packindex import IndexEntry, seal_index_with
+from vault.format.pack_index import IndexEntry, seal_index_with
 from vault.model import Id, ObjectType, PackId
 
 HERE = Path(__file__).parent / "sealed"

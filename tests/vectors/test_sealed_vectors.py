@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import pytest
 import zstandard
 
-from vault.crypto.keyfiles import DomainSecrets, load_recovery
+from vault.crypto.key_files import DomainSecrets, load_recovery
 from vault.crypto.keys import RecipientKey, SigningKey
 from vault.crypto.sealed import Header, Opener, open_seed
 from vault.errors import FormatError, IntegrityError, WrongKeyError
-from vault.format.domainsecrets import open_domain
+from vault.format.domain_secrets import open_domain
 from vault.format.pack import open_block, read_directory
-from vault.format.packindex import open_index
+from vault.format.pack_index import open_index
 
 SEALED = Path(__file__).parent / "sealed"
 Json = dict[str, Any]

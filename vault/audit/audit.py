@@ -23,13 +23,13 @@ from vault.ledger.statements import EventBody, VerificationBody
 from vault.machine.workers import Workers, in_order
 from vault.model import Code, LockMode, ObjectRef
 from vault.progress import NO_PROGRESS, Progress
-from vault.repository.badpacks import words
+from vault.repository.bad_packs import words
 from vault.repository.dataset_status import Check, Cited, called_bad
 from vault.repository.datasets import newest_complete, owed
 from vault.repository.repository import Repository, snapshot_body
 from vault.storage.base import ObjectStatus, ObjectVersion
 from vault.storage.double_check import ask_twice
-from vault.storage.lockrules import is_weaker
+from vault.storage.lock_rules import is_weaker
 from vault.storage.names import LEDGER, PAGES, ledger_name, parse_ledger_name
 
 _T = TypeVar("_T")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vault.audit.claims import check_modes, check_times
+from vault.audit.claimed_times import check_modes, check_times
 from vault.clock import check_skew
 from vault.custody.findings import Findings
 from vault.errors import ConfigError, RollbackError, StorageError, StorageUnavailableError

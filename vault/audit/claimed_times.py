@@ -13,7 +13,7 @@ from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.model import Code
 from vault.repository.repository import snapshot_body
-from vault.storage.lockrules import is_weaker
+from vault.storage.lock_rules import is_weaker
 
 _LONG_RUN = timedelta(days=7)  # from the start of a snapshot to its statement
 

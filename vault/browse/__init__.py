@@ -6,7 +6,7 @@ of `vault.verify`.
 """
 
 from vault.browse.files import MAX_CACHED, FileContent
-from vault.browse.treeindex import TreeIndex, path_matcher, tree_path
+from vault.browse.tree_index import TreeIndex, path_matcher, tree_path
 from vault.browse.view import OpenFile, View, open_reader
 
 __all__ = [

@@ -13,7 +13,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from vault.browse.spilled import Items, SpilledNumbers
+from vault.browse.spilled_lists import Items, SpilledNumbers
 from vault.encoding import shown_path
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
 from vault.format.entry import ID_SIZE, Entry, ListRef, hole_size

@@ -16,7 +16,7 @@ from vault.encoding import shown_path
 from vault.errors import ConfigError, FormatError
 from vault.format.entry import Entry
 from vault.format.tree import Flaws
-from vault.format.treefile import Spool, Tree
+from vault.format.tree_file import Spool, Tree
 from vault.model import EntryType, sort_key
 
 _MAX_KEYS: Final = 16_384  # sort keys kept: the first steps of every search are the same

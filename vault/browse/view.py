@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from vault.browse.files import MAX_CACHED, Blocks, FileContent
-from vault.browse.treeindex import TreeIndex
-from vault.crypto.keyfiles import RecoveryKey
+from vault.browse.tree_index import TreeIndex
+from vault.crypto.key_files import RecoveryKey
 from vault.encoding import shown_path
 from vault.errors import DigestMismatchError
 from vault.format.entry import Entry
 from vault.format.tree import Flaws
-from vault.format.treehash import TreeHash
+from vault.format.tree_hash import TreeHash
 from vault.ledger.records import Record
 from vault.repository.pack_reader import StaleIndexError
 from vault.repository.reader import Reader

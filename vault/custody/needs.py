@@ -20,7 +20,7 @@ from vault.machine.lru import Recent
 from vault.model import Code, Digest, LockMode, ObjectRef
 from vault.repository.repository import Repository, domain_ref, snapshot_body
 from vault.storage import names
-from vault.storage.lockrules import is_weaker
+from vault.storage.lock_rules import is_weaker
 from vault.storage.names import DOMAINS, EVIDENCE, LEDGER, PACKS, PAGES, evidence_name, ledger_name
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # before any lock's end

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from vault.crypto.keyfiles import DomainSecrets
+from vault.crypto.key_files import DomainSecrets
 from vault.crypto.keys import TAG_SIZE, RecipientKey
 from vault.crypto.sealed import (
     MAX_HEADER,

@@ -5,7 +5,7 @@ chunk's row carries a check over chunk id, pack id and length, so that damage is
 row costs a look-up. A pack number that came to mean another pack would corrupt snapshots; so
 numbers are written to disk before use and never reused. An older copy of the files would hand
 them out again: so each reservation leaves a random mark, and code that keeps numbers elsewhere
-(`vault.snapshot.lastrun`) keeps the newest mark with them.
+(`vault.snapshot.last_run`) keeps the newest mark with them.
 
 Files: ``chunks`` chunk id (first 16 bytes) -> u32 pack number, u32 length, u16
 check; ``packs`` number -> row; ``ids`` pack id -> number; ``indexes`` names loaded;
@@ -534,7 +534,7 @@ def _survives_scan(path: Path) -> bool:
     if not (path / "data.mdb").exists():
         return True
     # -I: don't import modules from the working directory
-    command = [sys.executable, "-I", "-m", "vault.machine.chunkcache", os.fspath(path)]
+    command = [sys.executable, "-I", "-m", "vault.machine.chunk_cache", os.fspath(path)]
     done = subprocess.run(command, check=False, capture_output=True)  # noqa: S603 - our own program
     if done.returncode:
         _log.warning("cache %s is damaged and made again", path)

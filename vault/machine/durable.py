@@ -1,8 +1,8 @@
 """Files of this host that a crash leaves whole: the old one or the new one, never a part.
 
-A restore writes its own small files by `vault.restore.private`: relative to an open directory and
-through its recorded system calls, which the tests of power cuts replay. Objects of a local store
-are `vault.storage.local`'s: they are linked, never put in place of others.
+A restore writes its own small files by `vault.restore.private_files`: relative to an open
+directory and through its recorded system calls, which the tests of power cuts replay. Objects of
+a local store are `vault.storage.local`'s: they are linked, never put in place of others.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
 """The ledger of a repository, to append to: statements are signed, stored in order, kept locked.
 
-How the store's statements are read and linked is in `history`; other objects are in `objects`.
+How the store's statements are read and linked is in `read_statements`; other objects are in
+`objects`.
 """
 
 import dataclasses
@@ -30,8 +31,8 @@ from vault.ledger.envelope import (
 )
 from vault.ledger.records import Record
 from vault.model import Body, Digest, Finding, LockMode
-from vault.repository.history import StoredLedger
 from vault.repository.objects import Objects
+from vault.repository.read_statements import StoredLedger
 from vault.storage.names import PAGES, ledger_name, page_name
 
 _log = logging.getLogger(__name__)

@@ -41,8 +41,8 @@ from vault.ledger.trust import parse_trust
 from vault.machine import durable
 from vault.machine.privacy import make_private
 from vault.model import Body, Digest, body_from_json, body_to_json
+from vault.repository.append_statements import Draft
 from vault.repository.hosts import published_by
-from vault.repository.log import Draft
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
 from vault.storage.names import evidence_name

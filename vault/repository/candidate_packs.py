@@ -6,14 +6,14 @@ Nothing here is believed: each chunk's id is checked as its block is opened.
 import logging
 from collections.abc import Collection, Iterator
 
-from vault.crypto.keyfiles import DomainSecrets
+from vault.crypto.key_files import DomainSecrets
 from vault.errors import IntegrityError
-from vault.format import packindex
+from vault.format import pack_index
 from vault.format.inventory import Inventory, Resolver
-from vault.format.packindex import IndexEntry
+from vault.format.pack_index import IndexEntry
 from vault.ledger.records import Record
 from vault.model import Digest, ObjectRef
-from vault.repository.domainpacks import indexed_packs, snapshots_of
+from vault.repository.domain_packs import indexed_packs, snapshots_of
 from vault.repository.pack_reader import UNREADABLE, PackOpener, PackReader
 from vault.repository.repository import Repository
 from vault.storage.names import is_pack, pack_name
@@ -28,7 +28,7 @@ def index_entries(
     for ref in inventory.index:
         try:
             data = repository.read(ref)
-            entries = packindex.open_index(data, index_key, repository.id)
+            entries = pack_index.open_index(data, index_key, repository.id)
         except IntegrityError as error:
             _log.warning("%s is ignored: %s", ref.name, error)
             continue

@@ -10,8 +10,8 @@ from vault.errors import IntegrityError
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head, parse_envelope, parse_statement
 from vault.model import Digest
-from vault.repository.history import StoredLedger, digest_of
 from vault.repository.ledgerobjects import AT_ONCE, PageLines, batches, fetch, plausible
+from vault.repository.read_statements import StoredLedger, digest_of
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.names import ledger_name
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from vault.format.pack import Directory
-from vault.machine.chunkcache import Cache, PackRow
+from vault.machine.chunk_cache import Cache, PackRow
 from vault.model import ObjectRef, ObjectType, PackId
 
 _log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from vault.ledger.statements import (
 )
 from vault.model import Code, Digest, Finding, Severity
 from vault.repository.attestations import Attestation, objections, open_attestation
-from vault.repository.badpacks import BadPackMemory, Word, words
+from vault.repository.bad_packs import BadPackMemory, Word, words
 from vault.repository.datasets import newest_complete, owed
 from vault.repository.repository import Repository
 from vault.storage.names import is_pack, pack_digits
@@ -126,7 +126,7 @@ def called_bad(ledger: Ledger, snapshots: Iterable[Record], facts: Facts) -> dic
     """Snapshots that a check found wrong and no later whole check found right.
 
     A restore, a drill, and a verification that opens what it reads each cancel an earlier failure
-    of any of them, as a restorer signs all three. Packs called bad are left to `badpacks.words`.
+    of any of them, as a restorer signs all three. Packs called bad are left to `bad_packs.words`.
     """
     failed = [record.body for record in ledger.valid(*ATTESTED) if _has_failed(record)]
     found = {}

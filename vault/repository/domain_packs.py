@@ -9,10 +9,10 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 
-from vault.crypto.keyfiles import DomainSecrets
+from vault.crypto.key_files import DomainSecrets
 from vault.errors import IntegrityError
-from vault.format import packindex
-from vault.format.packindex import IndexEntry
+from vault.format import pack_index
+from vault.format.pack_index import IndexEntry
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.statements import StatementType, WriterBody
@@ -81,7 +81,7 @@ def indexed_packs(repository: Repository, secrets: DomainSecrets) -> Iterator[In
     for listed in index_objects(repository, secrets.name):
         try:
             data = repository.read(listed.ref)
-            entries = packindex.open_index(data, secrets.index_key, repository.id)
+            entries = pack_index.open_index(data, secrets.index_key, repository.id)
         except IntegrityError as error:
             _log.warning("%s is ignored: %s", listed.ref.name, error)
             continue

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from vault.clock import Clock
-from vault.crypto.keyfiles import (
+from vault.crypto.key_files import (
     DEFAULT_COST,
     Argon2Cost,
     DomainSecrets,
@@ -31,7 +31,7 @@ from vault.errors import (
     FormatError,
     VaultError,
 )
-from vault.format.domainsecrets import open_domain, seal_domain
+from vault.format.domain_secrets import open_domain, seal_domain
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
 from vault.ledger.records import Record, WriterInfo
@@ -54,6 +54,7 @@ from vault.model import (
     validate_pattern,
 )
 from vault.parameters import Parameters
+from vault.repository.append_statements import Draft
 from vault.repository.hosts import (
     domains,
     live_writers,
@@ -61,7 +62,6 @@ from vault.repository.hosts import (
     require_limit,
 )
 from vault.repository.keyrequests import check_request, granted, require_domain
-from vault.repository.log import Draft
 from vault.repository.repository import Repository, read_domain
 from vault.retention import ledger_until, lock_target
 from vault.storage.base import ObjectStore

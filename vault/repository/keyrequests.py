@@ -7,12 +7,12 @@ import dataclasses
 import itertools
 from collections.abc import Collection, Sequence
 
-from vault.crypto.keyfiles import DomainSecrets, KeyRequest, RepositoryAddress, WriterKey
+from vault.crypto.key_files import DomainSecrets, KeyRequest, RepositoryAddress, WriterKey
 from vault.crypto.keys import RecipientKey, SigningKey, VerifyKey, recipient_id
 from vault.crypto.sealed import Header
 from vault.encoding import b64encode
 from vault.errors import ConfigError, IntegrityError, SignatureError
-from vault.format.domainsecrets import seal_domain
+from vault.format.domain_secrets import seal_domain
 from vault.ledger.records import WriterInfo
 from vault.model import validate_label, validate_pattern
 from vault.repository.hosts import covers, domains, hosts_of, live_writers

@@ -25,7 +25,7 @@ from vault.model import Buffer, Code, Digest, Finding, LockMode, ObjectRef, Rete
 from vault.parameters import Parameters
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.double_check import ask_twice
-from vault.storage.lockrules import is_weaker
+from vault.storage.lock_rules import is_weaker
 from vault.storage.names import evidence_name
 
 MAX_EVIDENCE = 4 * 1_048_576  # bytes; docs/format.md 2.4

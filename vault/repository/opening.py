@@ -18,7 +18,7 @@ from vault.ledger.remembered import WORTHWHILE, LedgerMemory, Remembered
 from vault.ledger.statements import HeartbeatBody, StatementType
 from vault.ledger.trust import HeadMemory, check_floor
 from vault.model import Digest
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectStore
 from vault.storage.double_check import ask_twice

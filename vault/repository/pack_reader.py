@@ -20,7 +20,7 @@ from vault.errors import (
     WrongKeyError,
 )
 from vault.format.pack import Directory, open_block, read_directory
-from vault.format.packindex import IndexEntry
+from vault.format.pack_index import IndexEntry
 from vault.machine.lru import Recent
 from vault.model import Buffer, ObjectRef, PackId
 

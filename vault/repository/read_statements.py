@@ -2,7 +2,8 @@
 
 `read_ledger` gives the `StoredLedger` of a repository. A name belongs to its oldest link-valid
 version (I4); what else stands there is a finding. So are signed statements beyond a hole, after a
-second look: no thief with one key keeps others from reading. Statements are appended by `log`.
+second look: no thief with one key keeps others from reading. Statements are appended by
+`append_statements`.
 """
 
 import logging

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar, overload
 
-from vault.crypto.keyfiles import DomainSecrets
+from vault.crypto.key_files import DomainSecrets
 from vault.crypto.keys import RecipientKey, chunk_id
 from vault.crypto.sealed import Header, Opener, open_seed
 from vault.errors import (
@@ -25,17 +25,18 @@ from vault.errors import (
 )
 from vault.format import extents
 from vault.format.content_root import ContentRoot, commitment
-from vault.format.domainsecrets import open_domain
+from vault.format.domain_secrets import open_domain
 from vault.format.entry import Entry, is_sparse
 from vault.format.inventory import Inventory
 from vault.format.tree import Flaws, TreeHeader, TreeParser
 from vault.format.tree_levels import expand_levels, split_ids
 from vault.ledger.records import Record
 from vault.ledger.statements import SnapshotBody
-from vault.machine.chunkcache import Cache, ChunkPlace
+from vault.machine.chunk_cache import Cache, ChunkPlace
 from vault.machine.lru import Recent
 from vault.model import ObjectRef, ObjectType, PackId
 from vault.repository.candidate_packs import index_entries, other_packs
+from vault.repository.chunk_fallbacks import Substitutes, row_of
 from vault.repository.pack_reader import (
     RECENT_PACKS,
     UNREADABLE,
@@ -45,7 +46,6 @@ from vault.repository.pack_reader import (
     StaleIndexError,
 )
 from vault.repository.repository import Repository, read_domain, snapshot_body
-from vault.repository.substitutes import Substitutes, row_of
 from vault.repository.tree_blocks import TreeBlocks
 from vault.storage.names import is_pack
 

@@ -27,11 +27,11 @@ from vault.ledger.remembered import Remembered
 from vault.ledger.statements import DomainRef, SnapshotBody
 from vault.model import Buffer, Digest, Finding, ObjectRef
 from vault.parameters import Parameters
+from vault.repository.append_statements import Draft, Log
 from vault.repository.chosen import choose_history
-from vault.repository.history import StoredLedger, read_ledger
-from vault.repository.log import Draft, Log
 from vault.repository.objects import Objects, Sightings, Stored
 from vault.repository.plans import Plans
+from vault.repository.read_statements import StoredLedger, read_ledger
 from vault.storage.base import ObjectStore
 from vault.storage.choose_store import observing
 from vault.storage.names import inventory_name

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.key_files import RecoveryKey
 from vault.crypto.keys import SigningKey
 from vault.encoding import shown_path
 from vault.errors import ConfigError, DigestMismatchError, VaultError

@@ -23,8 +23,8 @@ from vault.errors import (
 )
 from vault.format.entry import Entry
 from vault.format.extents import runs_between
+from vault.format.tree_file import Spool
 from vault.format.tree_levels import split_ids
-from vault.format.treefile import Spool
 from vault.machine.processes import Helper, start
 from vault.machine.workers import Workers, streamed
 from vault.model import ObjectType

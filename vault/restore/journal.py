@@ -1,6 +1,6 @@
 """The journal of a restore: its steps so far, so that it can go on or go back (ADR 0009).
 
-Journals lie in the state directory of the user who restores (`vault.restore.private`), one
+Journals lie in the state directory of the user who restores (`vault.restore.private_files`), one
 file each, and are replaced whole: after a crash the file is the journal before or after the
 step. Journals are checked here before they are used. An attestation never rests on a journal
 alone.
@@ -19,7 +19,7 @@ from vault.encoding import dumps, loads_strict
 from vault.errors import BusyError, FormatError, LocalError, naming
 from vault.machine import metadata
 from vault.model import Body, body_from_json, body_to_json, replace_body
-from vault.restore.private import PrivateDirectory
+from vault.restore.private_files import PrivateDirectory
 from vault.restore.syscalls import Fs
 
 _VERSION: Final = 1

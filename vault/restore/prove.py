@@ -2,7 +2,7 @@
 
 See docs/design.md "Restore".
 
-Flush, read everything back (`vault.restore.readback`), and compare each canonical entry with
+Flush, read everything back (`vault.restore.read_back`), and compare each canonical entry with
 the expected one and all of them with the signed content root.
 """
 
@@ -21,7 +21,7 @@ from vault.machine import metadata
 from vault.model import EntryType, sort_key
 from vault.progress import NO_PROGRESS, Progress
 from vault.restore.changed_since_proof import Stillness
-from vault.restore.readback import Disk, Evidence, OnDisk, entry_of
+from vault.restore.read_back import Disk, Evidence, OnDisk, entry_of
 from vault.restore.stage import DEVICES, may_be_omitted
 from vault.restore.syscalls import Fs, local_error
 

@@ -22,10 +22,10 @@ from typing import Final, NamedTuple, TypeAlias
 
 from vault.format.entry import ENTRY_TYPES, Entry
 from vault.format.entry_encoding import canonical_of
-from vault.format.treehash import TreeHash
+from vault.format.tree_hash import TreeHash
 from vault.machine import metadata
 from vault.machine.mounts import in_memory
-from vault.machine.pagecache import DIRECT_PIECE, evict, set_direct
+from vault.machine.page_cache import DIRECT_PIECE, evict, set_direct
 from vault.machine.processes import Helper, start
 from vault.model import EntryType
 from vault.progress import Progress

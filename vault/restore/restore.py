@@ -12,7 +12,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.key_files import RecoveryKey
 from vault.errors import ConfigError, IntegrityError, VaultError
 from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.key_files import RecoveryKey
 from vault.errors import (
     ConfigError,
     IntegrityError,
@@ -21,7 +21,7 @@ from vault.errors import (
 )
 from vault.format.content_root import commitment
 from vault.format.entry import Entry, replace_entry
-from vault.format.treefile import Spool
+from vault.format.tree_file import Spool
 from vault.ledger.statements import Counts, Verdict
 from vault.machine import metadata
 from vault.machine.workers import Workers
@@ -36,7 +36,7 @@ from vault.restore.capabilities import Capabilities, probe
 from vault.restore.changed_since_proof import Stillness
 from vault.restore.damage import Course, look_for_damage
 from vault.restore.fetch import Fetcher
-from vault.restore.included import NAMES, Selection
+from vault.restore.include_filter import NAMES, Selection
 from vault.restore.journal import Journals, Local, Subject
 from vault.restore.promote import Promotion
 from vault.restore.prove import ProofReport, prove

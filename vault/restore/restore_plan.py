@@ -19,13 +19,13 @@ from vault.errors import (
 )
 from vault.format.entry import Entry, hole_size
 from vault.format.tree import Flaws
-from vault.format.treefile import Spool
+from vault.format.tree_file import Spool
 from vault.ledger.statements import COUNTED
 from vault.model import EntryType
 from vault.repository.reader import Reader
 from vault.repository.repository import Repository
 from vault.restore.fetch import FetchPlan
-from vault.restore.included import Selection, Wanted, nameable, select_entries
+from vault.restore.include_filter import Selection, Wanted, nameable, select_entries
 from vault.restore.restore_report import BadEntriesError, RestoreRequest
 from vault.restore.syscalls import MAX_PART, is_nameable
 from vault.restore.target import Space, Target, check_space, open_space

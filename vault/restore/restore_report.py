@@ -10,7 +10,7 @@ from vault.errors import FormatError, VaultError
 from vault.format.tree import Flaws
 from vault.ledger.records import Record
 from vault.ledger.statements import Counts
-from vault.restore.included import Wanted
+from vault.restore.include_filter import Wanted
 from vault.restore.prove import ProofReport
 
 

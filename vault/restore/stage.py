@@ -18,7 +18,6 @@ from vault.format.entry import FILE_TYPES, Entry, is_sparse, replace_entry
 from vault.machine import metadata
 from vault.model import EntryType
 from vault.restore.journal import Journal, Journals, KeptMeta, Local, MountPoint, State, Subject
-from vault.restore.note import Note, remove_note, write_note
 from vault.restore.syscalls import (
     Fs,
     OpenDirectories,
@@ -31,6 +30,7 @@ from vault.restore.syscalls import (
     remove_tree,
 )
 from vault.restore.target import TREE, Target, staging_name
+from vault.restore.target_note import Note, remove_note, write_note
 
 _T = TypeVar("_T")
 

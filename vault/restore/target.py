@@ -14,7 +14,7 @@ from typing import Final
 from vault.errors import ConfigError, LocalError
 from vault.machine.mounts import mounts
 from vault.restore import syscalls as _fs
-from vault.restore.sharedparent import shared_because
+from vault.restore.shared_parent import shared_because
 
 _ID_LENGTH: Final = 8  # hex digits
 NOTE_SUFFIX: Final = b".note"

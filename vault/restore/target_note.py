@@ -23,7 +23,7 @@ from vault.errors import ConfigError, FormatError, VaultError, naming
 from vault.model import Body, body_from_json, body_to_json
 from vault.restore import target as _target
 from vault.restore.journal import is_id, is_number
-from vault.restore.private import write_new
+from vault.restore.private_files import write_new
 from vault.restore.syscalls import Fs, local_error
 
 _VERSION: Final = 1

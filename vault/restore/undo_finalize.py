@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Final, Self
 
 from vault.errors import ConfigError
-from vault.restore import note as _note
 from vault.restore import target as _target
+from vault.restore import target_note as _note
 from vault.restore.changed_since_proof import walk_target
 from vault.restore.journal import EXCHANGED, Journal, Journals, State, peek_journals
-from vault.restore.note import LeftBeside as BesideTarget
-from vault.restore.note import Note
-from vault.restore.sharedparent import shared_because
+from vault.restore.shared_parent import shared_because
 from vault.restore.swap import BesideSite, open_parent, site_of
 from vault.restore.syscalls import Fs, local_error
+from vault.restore.target_note import LeftBeside as BesideTarget
+from vault.restore.target_note import Note
 
 _MAX_NAMED: Final = 5  # directories beside TARGET that a message lists
 

@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Self
 
-from vault.crypto.keyfiles import DomainSecrets
+from vault.crypto.key_files import DomainSecrets
 from vault.errors import IntegrityError
 from vault.format.inventory import Resolver
-from vault.machine.chunkcache import Cache
-from vault.repository.domainpacks import indexed_packs, snapshots_of
+from vault.machine.chunk_cache import Cache
+from vault.repository.domain_packs import indexed_packs, snapshots_of
 from vault.repository.repository import Repository
 
 _LOOKED_UP: Final = 4_096  # chunks in one look-up

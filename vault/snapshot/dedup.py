@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from vault.crypto.keys import chunk_id
 from vault.format.chunker import Chunker, ChunkSizes
 from vault.format.tree_levels import fold_levels
-from vault.machine.chunkcache import Cache, ChunkPlace
+from vault.machine.chunk_cache import Cache, ChunkPlace
 from vault.model import Buffer, ObjectType
 from vault.snapshot.packer import Packer
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 from vault.crypto.keys import chunk_id
 from vault.format.chunker import Chunker, ChunkSizes
 from vault.format.entry import MAX_INLINE, MAX_ZEROS
-from vault.format.treehash import TreeHash
+from vault.format.tree_hash import TreeHash
 from vault.machine import metadata
 from vault.model import Buffer, ObjectType
 from vault.snapshot import safe_open

@@ -1,7 +1,7 @@
 """Which rows a host may have in its chunk map, and how it gets them (I7, I10, docs/invariants.md).
 
 The host believes its own PUTs. It believes an index object if a valid snapshot of a trusted
-writer of the domain lists it (`vault.repository.domainpacks`).
+writer of the domain lists it (`vault.repository.domain_packs`).
 """
 
 import contextlib
@@ -11,17 +11,17 @@ import struct
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from vault.crypto.keyfiles import DomainSecrets
+from vault.crypto.key_files import DomainSecrets
 from vault.crypto.keys import RecipientKey
 from vault.errors import IntegrityError
-from vault.format import packindex
+from vault.format import pack_index
 from vault.format.pack import Directory
-from vault.format.packindex import IndexEntry
+from vault.format.pack_index import IndexEntry
 from vault.ledger.records import Record, Status
 from vault.ledger.statements import SnapshotBody
-from vault.machine.chunkcache import Cache, PackRow
+from vault.machine.chunk_cache import Cache, PackRow
 from vault.model import ObjectRef
-from vault.repository.domainpacks import Listed, distrusted_spans, index_objects
+from vault.repository.domain_packs import Listed, distrusted_spans, index_objects
 from vault.repository.pack_reader import PackReader
 from vault.repository.reader import Reader
 from vault.repository.repository import Repository
@@ -75,7 +75,7 @@ def _load(
     """
     try:
         data = repository.read(listed.ref)
-        entries = packindex.open_index(data, secrets.index_key, repository.id)
+        entries = pack_index.open_index(data, secrets.index_key, repository.id)
     except IntegrityError as error:
         _log.warning("%s is ignored: %s", listed.ref.name, error)
         return False

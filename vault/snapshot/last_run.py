@@ -3,7 +3,7 @@
 With it the next run skips what did not change; losing it costs time only. A list is believed as
 a whole or not at all. What an unfinished walk has stored is in `run_journal`.
 
-Records name packs by the cache's numbers. A mark of the cache (`vault.machine.chunkcache`), 16
+Records name packs by the cache's numbers. A mark of the cache (`vault.machine.chunk_cache`), 16
 bytes, goes with them: if the cache does not know the mark, the numbers mean nothing.
 
 List: head (one JSON line) ‖ frame* ‖ grounds ‖ u64 where the grounds begin,

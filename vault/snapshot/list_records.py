@@ -18,7 +18,7 @@ import msgspec
 from vault.crypto.compression import compress, decompress
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
 from vault.errors import FormatError, LocalError
-from vault.machine.chunkcache import MARK
+from vault.machine.chunk_cache import MARK
 from vault.machine.filesystems import FileSystem
 from vault.model import sort_key
 
@@ -33,7 +33,7 @@ _NO_DIGEST = "0" * 64
 
 
 class NumberGiver(Protocol):
-    """Issues pack numbers: `vault.machine.chunkcache.Cache`."""
+    """Issues pack numbers: `vault.machine.chunk_cache.Cache`."""
 
     def mark(self) -> bytes:
         """A mark for all numbers issued so far; 16 bytes."""

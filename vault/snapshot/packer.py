@@ -15,13 +15,13 @@ from datetime import datetime
 
 from vault.crypto.sealed import Sealer, Session
 from vault.format.pack import MAX_BLOCK_CHUNKS, PackWriter, SealedBlock
-from vault.format.packindex import IndexEntry
-from vault.machine.chunkcache import Cache, PackRow
+from vault.format.pack_index import IndexEntry
+from vault.machine.chunk_cache import Cache, PackRow
 from vault.machine.workers import Workers
 from vault.model import Buffer, Digest, ObjectType
 from vault.parameters import Parameters
 from vault.repository.repository import Repository
-from vault.snapshot.knownchunks import keep_unindexed
+from vault.snapshot.known_chunks import keep_unindexed
 from vault.storage.names import pack_name
 
 MAX_PENDING_BLOCKS = 8  # blocks sealed before they enter their pack; bounds memory

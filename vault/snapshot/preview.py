@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vault.model import EntryType
 from vault.snapshot import safe_open, walk
-from vault.snapshot.lastrun import Joiner
+from vault.snapshot.last_run import Joiner
 from vault.snapshot.list_records import ListRecord
 from vault.snapshot.packer import numbers_in
 from vault.snapshot.unchanged import Grounds, is_unchanged

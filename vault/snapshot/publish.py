@@ -9,24 +9,24 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from vault import retention as locking
-from vault.crypto.keyfiles import DomainSecrets, WriterKey
+from vault.crypto.key_files import DomainSecrets, WriterKey
 from vault.errors import (
     IntegrityError,
     MissingObjectError,
     ObjectNotFoundError,
     RetentionError,
 )
-from vault.format import inventory, packindex
+from vault.format import inventory, pack_index
 from vault.format.inventory import Inventory
-from vault.format.packindex import IndexEntry
+from vault.format.pack_index import IndexEntry
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.statements import DomainRef, InventoryRef, SnapshotBody, StatementType
-from vault.machine.chunkcache import Cache, PackRow
+from vault.machine.chunk_cache import Cache, PackRow
 from vault.machine.workers import Workers
 from vault.model import Digest, LockMode, ObjectRef, replace_body
-from vault.repository.domainpacks import distrusted_spans, index_objects
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
+from vault.repository.domain_packs import distrusted_spans, index_objects
 from vault.repository.repository import Repository, domain_ref, read_domain
 from vault.snapshot.bad_pack_substitutes import Mending
 from vault.storage.names import PACKS, index_name, inventory_name, pack_name
@@ -101,11 +101,11 @@ class Publisher:
 
     def store_index(self, entries: Iterable[IndexEntry]) -> list[ObjectRef]:
         """Store index objects for new packs, with the shortest lock, as they are only a cache."""
-        parts = packindex.partition(entries, packs=INDEX_PACKS, limit=INDEX_SIZE)
+        parts = pack_index.partition(entries, packs=INDEX_PACKS, limit=INDEX_SIZE)
         return [self._store_index_object(part) for part in parts]
 
     def _store_index_object(self, entries: Sequence[IndexEntry]) -> ObjectRef:
-        data = packindex.seal_index(self._domain.index_key, self._repository.id, entries)
+        data = pack_index.seal_index(self._domain.index_key, self._repository.id, entries)
         digest = Digest.of(data)
         need = self._repository.clock() + timedelta(
             seconds=self._repository.parameters.min_retention
@@ -364,7 +364,7 @@ class Publisher:
             item.ref.name: item.ref for item in listed if item.ref.name not in self._bad_indexes
         }
         in_use.update((ref.name, ref) for ref in new)
-        for group in packindex.plan_merge(in_use.values()):
+        for group in pack_index.plan_merge(in_use.values()):
             entries = [entry for ref in group for entry in self._open_index(ref)]
             for ref in group:
                 del in_use[ref.name]
@@ -376,7 +376,7 @@ class Publisher:
         """The entries of an index object to merge; none if it is damaged (I10)."""
         try:
             data = self._repository.read(ref)
-            return packindex.open_index(data, self._domain.index_key, self._repository.id)
+            return pack_index.open_index(data, self._domain.index_key, self._repository.id)
         except IntegrityError as error:
             _log.warning("index object is left out: %s", error)
             return []

@@ -1,7 +1,7 @@
 """The journal of an unfinished walk, from which a run after a kill goes on.
 
 Every frame can be read alone, so that a kill or a crash costs only the torn tail. A mark of the
-cache (`vault.machine.chunkcache`), 16 bytes, goes with each: if the cache does not know the mark,
+cache (`vault.machine.chunk_cache`), 16 bytes, goes with each: if the cache does not know the mark,
 the pack numbers in the frame mean nothing.
 
 Journal: head ‖ frame*, frame = u32 run ‖ u32 length ‖ mark ‖ u32 CRC-32 of all else ‖ zstd(…);
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from vault.errors import VaultError
-from vault.machine.chunkcache import MARK
+from vault.machine.chunk_cache import MARK
 from vault.machine.privacy import make_private
 from vault.model import sort_key
 from vault.snapshot.list_records import (

@@ -9,23 +9,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vault.crypto.keyfiles import WriterKey
+from vault.crypto.key_files import WriterKey
 from vault.crypto.keys import RecipientKey
 from vault.errors import BusyError, LedgerMovedError, LocalError
 from vault.ledger.records import Record
-from vault.machine.chunkcache import Cache, DamagedCacheError
+from vault.machine.chunk_cache import Cache, DamagedCacheError
 from vault.machine.privacy import make_private, open_lock
 from vault.machine.workers import Workers, make_workers
 from vault.model import validate_dataset
 from vault.progress import NO_PROGRESS, Progress
-from vault.repository import badpacks
-from vault.repository.badpacks import BadPackMemory
+from vault.repository import bad_packs
+from vault.repository.bad_packs import BadPackMemory
 from vault.repository.repository import Repository
-from vault.snapshot import knownchunks
+from vault.snapshot import known_chunks
 from vault.snapshot.preview import Planned
 from vault.snapshot.publish import PacksGoneError
 from vault.snapshot.snapshot_attempt import Attempt
-from vault.snapshot.task import SnapshotReport, SnapshotRequest, Task, enrolled
+from vault.snapshot.snapshot_request import SnapshotReport, SnapshotRequest, Task, enrolled
 from vault.storage.urls import parse_local, scheme_of
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _run(task: Task, cache_dir: Path, lists_dir: Path) -> None:
         for attempt in (1, 2) if task.request.stream is None else (1,):
             try:
                 task.look_for_bad_packs()
-                task.bad_indexes = knownchunks.refresh(
+                task.bad_indexes = known_chunks.refresh(
                     task.repository, task.secrets, cache, task.bad_packs
                 )
                 Attempt(task, cache, lists_dir).run()
@@ -167,13 +167,13 @@ def rebuild_index(
     writer = enrolled(repository, key, None)
     request = SnapshotRequest(paths=(), dataset="rebuild", tool=tool)
     task = Task(repository, key, writer, request, workers=workers)
-    bad = badpacks.words(repository, BadPackMemory(state_dir))
+    bad = bad_packs.words(repository, BadPackMemory(state_dir))
     Cache.discard(task.cache_path(cache_dir))
     with task.open_cache(cache_dir) as cache:
-        knownchunks.refresh(repository, task.secrets, cache, bad)
+        known_chunks.refresh(repository, task.secrets, cache, bad)
         if recipient is not None:
             with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
-                knownchunks.learn_from_packs(
+                known_chunks.learn_from_packs(
                     repository, task.secrets, cache, recipient, bad=bad, scratch=Path(scratch)
                 )
         return len(cache.pack_numbers())

@@ -18,25 +18,25 @@ from vault.errors import ConfigError
 from vault.format.chunker import ChunkSizes
 from vault.format.content_root import commitment
 from vault.format.entry_encoding import frame
-from vault.format.packindex import IndexEntry
+from vault.format.pack_index import IndexEntry
 from vault.format.tree import TreeHeader, encode_header
 from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
-from vault.machine.chunkcache import Cache, PackRow
+from vault.machine.chunk_cache import Cache, PackRow
 from vault.model import LockMode, ObjectType, replace_body
 from vault.repository.repository import snapshot_body
-from vault.snapshot import knownchunks, unchanged
+from vault.snapshot import known_chunks, unchanged
 from vault.snapshot.bad_pack_substitutes import Mender
 from vault.snapshot.dedup import ChunkStore, TreeBuilder
 from vault.snapshot.file_reader import FileReader
-from vault.snapshot.lastrun import EntryListReader, EntryListWriter, Joiner
+from vault.snapshot.last_run import EntryListReader, EntryListWriter, Joiner
 from vault.snapshot.list_records import ListHead, Top
 from vault.snapshot.packer import Packer
 from vault.snapshot.preview import Planned, preview
 from vault.snapshot.publish import NeededPack, PacksGoneError, Publication, Publisher
 from vault.snapshot.run_journal import ListJournal, merge
-from vault.snapshot.sourcerun import SourceRun
+from vault.snapshot.snapshot_request import SnapshotReport, Task
+from vault.snapshot.source_run import SourceRun
 from vault.snapshot.stream import NamedStream, StreamFile, check_not_empty
-from vault.snapshot.task import SnapshotReport, Task
 from vault.snapshot.unchanged import Grounds
 
 _log = logging.getLogger(__name__)
@@ -350,7 +350,7 @@ class Attempt:
 
     def _unindexed(self, numbers: list[int]) -> Iterator[IndexEntry]:
         """Packs that no index object names yet; their numbers are appended to ``numbers``."""
-        for number, entry in knownchunks.unindexed(self._cache):
+        for number, entry in known_chunks.unindexed(self._cache):
             numbers.append(number)
             yield entry
 

@@ -9,17 +9,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from vault import retention as locking
-from vault.crypto.keyfiles import DomainSecrets, WriterKey
+from vault.crypto.key_files import DomainSecrets, WriterKey
 from vault.errors import ConfigError, FormatError, VaultError, WrongKeyError
-from vault.format.domainsecrets import open_domain
+from vault.format.domain_secrets import open_domain
 from vault.format.tree import MAX_TREE_HEADER, TreeHeader, encode_header
 from vault.ledger.records import Record, WriterInfo
 from vault.ledger.statements import SnapshotBody
-from vault.machine.chunkcache import Cache
+from vault.machine.chunk_cache import Cache
 from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
-from vault.repository import badpacks
-from vault.repository.badpacks import BadPackMemory, Word
+from vault.repository import bad_packs
+from vault.repository.bad_packs import BadPackMemory, Word
 from vault.repository.repository import Repository, read_domain
 from vault.snapshot import walk
 from vault.snapshot.stream import NamedStream
@@ -130,7 +130,7 @@ class Task:
 
     def look_for_bad_packs(self) -> None:
         """Learn which packs the ledger and this host now call bad."""
-        self.bad_packs = badpacks.words(self.repository, self._memory)
+        self.bad_packs = bad_packs.words(self.repository, self._memory)
         previous = self.repository.ledger.snapshots(self.request.dataset)
         if self.bad_packs and previous:
             self.left = _left_of(self.repository, previous[-1], self.bad_packs)

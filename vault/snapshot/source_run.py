@@ -36,7 +36,7 @@ from vault.snapshot.file_reader import (
     failed,
 )
 from vault.snapshot.item_attributes import read_attributes
-from vault.snapshot.lastrun import EntryListWriter, Joiner
+from vault.snapshot.last_run import EntryListWriter, Joiner
 from vault.snapshot.links import First, Links, contents_of, state_of
 from vault.snapshot.list_records import ListRecord
 from vault.snapshot.packer import numbers_in, pack_numbers

@@ -18,7 +18,7 @@ from typing import IO, Protocol, Self
 
 from vault.errors import ConfigError, LocalError, SourceCommandError
 from vault.format.chunker import ChunkSizes
-from vault.machine.commands import Family
+from vault.machine.child_processes import Family
 from vault.snapshot.file_reader import FileReader
 from vault.snapshot.pieces import PIECE, Part, Pieces
 

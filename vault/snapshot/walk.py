@@ -24,7 +24,7 @@ from typing import NamedTuple, Self, TypeAlias
 from vault import patterns
 from vault.errors import ConfigError
 from vault.format.entry import ENTRY_TYPES
-from vault.machine import cachetag
+from vault.machine import cache_tag
 from vault.model import MAX_PATH, EntryType, sort_key
 from vault.snapshot import safe_open
 
@@ -230,10 +230,10 @@ class _Chooser:
 
     def members(self, path: bytes, fd: int, names: list[bytes]) -> list[bytes]:
         """The names in a directory that are walked; with a marker file, only its own name."""
-        if self._caches and cachetag.NAME in names and _is_cache_tag(fd):
+        if self._caches and cache_tag.NAME in names and _is_cache_tag(fd):
             detail = "its members: it is a cache (CACHEDIR.TAG)"
             self._skipped(LeftOut(path, Reason.CACHE, detail))
-            return [cachetag.NAME]
+            return [cache_tag.NAME]
         for marker in self._if_present:
             if marker in names:
                 detail = f"its members: it holds {_show(marker)}"
@@ -262,12 +262,12 @@ def _ignore(_: object) -> None:
 
 def _is_cache_tag(fd: int) -> bool:
     try:
-        tag = os.open(cachetag.NAME, safe_open.FILE, dir_fd=fd)
+        tag = os.open(cache_tag.NAME, safe_open.FILE, dir_fd=fd)
     except OSError:
         return False
     try:
         is_file = stat.S_ISREG(os.fstat(tag).st_mode)
-        return is_file and os.read(tag, len(cachetag.SIGNATURE)) == cachetag.SIGNATURE
+        return is_file and os.read(tag, len(cache_tag.SIGNATURE)) == cache_tag.SIGNATURE
     except OSError:
         return False
     finally:

@@ -87,10 +87,10 @@ def _open_local(url: str, endpoint: str, create: bool) -> ObjectStore:  # noqa: 
 
 
 def _open_s3(url: str, endpoint: str, create: bool) -> ObjectStore:  # noqa: ARG001, FBT001 - as above
-    from vault.storage import s3, s3client  # noqa: PLC0415 - boto3 takes 0.3 s to import; only when used
+    from vault.storage import s3, s3_client  # noqa: PLC0415 - boto3 takes 0.3 s to import; only when used
 
     bucket, prefix = parse_s3(url)
-    return s3.S3Store(s3client.connect(endpoint), bucket, prefix)
+    return s3.S3Store(s3_client.connect(endpoint), bucket, prefix)
 
 
 _OPENERS: dict[str, Callable[[str, str, bool], ObjectStore]] = {

@@ -76,7 +76,7 @@ from vault.storage.local_versions import (
     walk_versions,
     writable_parts,
 )
-from vault.storage.lockrules import UNLOCKED, Lock, check_sha256
+from vault.storage.lock_rules import UNLOCKED, Lock, check_sha256
 
 _STRIPES = 64
 _LEFTOVER_AGE = timedelta(days=1)

@@ -10,7 +10,7 @@ from vault.errors import (
     FormatError,
 )
 from vault.model import LockMode, Retention
-from vault.storage.lockrules import Lock
+from vault.storage.lock_rules import Lock
 
 MAX_LOCK_FILE = 4096  # bytes; those of the vault have about 80
 

@@ -6,7 +6,7 @@ import os
 import threading
 
 from vault.errors import StorageError
-from vault.machine.pagecache import DIRECT_PIECE, evict, set_direct
+from vault.machine.page_cache import DIRECT_PIECE, evict, set_direct
 from vault.storage.local_calls import READ_FLAGS
 
 

@@ -18,7 +18,7 @@ from vault.clock import utc_now
 from vault.errors import NameTakenError, ObjectNotFoundError
 from vault.model import Buffer, Retention
 from vault.storage.base import ObjectStatus, ObjectVersion, StoreTraits, names_of
-from vault.storage.lockrules import UNLOCKED, Lock, check_sha256
+from vault.storage.lock_rules import UNLOCKED, Lock, check_sha256
 from vault.storage.names import validate_name
 
 _Read: TypeAlias = Literal["now", "get", "status", "versions", "versions_of"]

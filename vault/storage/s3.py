@@ -1,4 +1,4 @@
-"""S3 with Object Lock as a store (docs/design.md "Stores"); its client is `s3client`'s.
+"""S3 with Object Lock as a store (docs/design.md "Stores"); its client is `s3_client`'s.
 
 Every object is one single-part PUT that carries its SHA-256 and its lock. Versions are
 always named by their id: a writer may also hide a name behind newer versions and
@@ -48,10 +48,10 @@ from vault.storage.base import (
     StoreTraits,
     names_of,
 )
-from vault.storage.lockrules import check_future, check_lock, check_sha256, is_weaker
+from vault.storage.lock_rules import check_future, check_lock, check_sha256, is_weaker
 from vault.storage.names import validate_name
-from vault.storage.s3client import READ_ATTEMPTS
-from vault.storage.s3errors import (
+from vault.storage.s3_client import READ_ATTEMPTS
+from vault.storage.s3_errors import (
     BrokenOffError,
     NoLifecycleError,
     NoLockError,
@@ -60,8 +60,8 @@ from vault.storage.s3errors import (
     server_text,
     unanswered,
 )
-from vault.storage.s3listing import list_versions
-from vault.storage.s3stalled import stalled_body
+from vault.storage.s3_listing import list_versions
+from vault.storage.s3_stalled_put import stalled_body
 
 MAX_KEY = 1024  # bytes, of all servers
 

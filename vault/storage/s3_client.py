@@ -20,7 +20,7 @@ from vault.storage.base import (
     UNSEEN,
     Observed,
 )
-from vault.storage.s3errors import (
+from vault.storage.s3_errors import (
     server_text,
 )
 

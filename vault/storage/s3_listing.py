@@ -10,7 +10,7 @@ from typing import Any
 
 from vault.errors import StorageError
 from vault.storage.base import ObjectVersion
-from vault.storage.s3client import versions_in_order
+from vault.storage.s3_client import versions_in_order
 
 
 def list_versions(

@@ -7,7 +7,7 @@ import dataclasses
 
 from vault.crypto.sealed import Header, Opener
 from vault.errors import VaultError
-from vault.format.packindex import IndexEntry
+from vault.format.pack_index import IndexEntry
 from vault.machine.lru import Recent
 from vault.model import ObjectRef
 from vault.repository.objects import read_range, right_version

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.key_files import RecoveryKey
 from vault.custody.sampling import WHOLE, Sample
 from vault.ledger.records import Record
 from vault.machine.workers import Workers

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from vault.crypto.keyfiles import RecoveryKey
+from vault.crypto.key_files import RecoveryKey
 from vault.encoding import b64encode
 from vault.errors import (
     DigestMismatchError,
@@ -28,7 +28,7 @@ from vault.format.tree import Flaws
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.statements import RootBody, StatementType
-from vault.machine.chunkcache import ChunkPlace
+from vault.machine.chunk_cache import ChunkPlace
 from vault.machine.workers import Workers, in_order
 from vault.model import EntryType, LockMode, ObjectRef, ObjectType, Severity
 from vault.progress import Progress

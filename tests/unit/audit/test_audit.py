@@ -23,9 +23,9 @@ from vault.ledger.records import Record
 from vault.ledger.statements import HeartbeatBody, HoldBody, InventoryRef, PruneBody
 from vault.machine.workers import make_workers
 from vault.model import Digest, LockMode, ObjectRef, Retention, Severity
+from vault.repository.append_statements import Draft
 from vault.repository.enrolment import revoke_writer
 from vault.repository.hosts import find_writer
-from vault.repository.log import Draft
 from vault.repository.repository import Repository, snapshot_body
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint

@@ -22,7 +22,7 @@ from vault.ledger.statements import EventBody, HeartbeatBody, Recipient
 from vault.machine.workers import make_workers
 from vault.model import Digest, LockMode, replace_body
 from vault.repository import attestations
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name

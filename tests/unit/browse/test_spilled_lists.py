@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vault.browse.spilled import Items, SpilledNumbers
+from vault.browse.spilled_lists import Items, SpilledNumbers
 from vault.errors import LocalError
 
 

@@ -13,7 +13,7 @@ from tests.support.trees import MakeSource
 from vault.browse import OpenFile, TreeIndex, View, path_matcher
 from vault.browse.files import Blocks, FileContent
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
-from vault.format import packindex
+from vault.format import pack_index
 from vault.format.entry import Entry
 from vault.format.entry_encoding import encode_canonical
 from vault.model import EntryType, ObjectRef
@@ -351,9 +351,9 @@ def test_a_wrong_index_is_believed_no_more(
     lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its lengths are shifted by one between two chunks; the file still reads right."""
-    real = packindex.open_index
+    real = pack_index.open_index
 
-    def lying(*arguments: bytes) -> list[packindex.IndexEntry]:
+    def lying(*arguments: bytes) -> list[pack_index.IndexEntry]:
         entries = real(*arguments)
         for entry in entries:
             lengths = entry.directory.lengths
@@ -362,7 +362,7 @@ def test_a_wrong_index_is_believed_no_more(
                 lengths[1] -= 1
         return entries
 
-    monkeypatch.setattr("vault.repository.candidate_packs.packindex.open_index", lying)
+    monkeypatch.setattr("vault.repository.candidate_packs.pack_index.open_index", lying)
     with caplog.at_level(logging.WARNING), _view(lab) as view:
         content = view.open(_at(view, b"big"))
         assert content.read(0, BIG) == (source / "big").read_bytes()
@@ -378,7 +378,7 @@ def test_lengths_at_random_are_not_those_of_an_unproven_directory(
     Two lies that cancel out would move all chunks between them.
     """
     # no index is left
-    monkeypatch.setattr("vault.repository.candidate_packs.packindex.open_index", lambda *_: [])
+    monkeypatch.setattr("vault.repository.candidate_packs.pack_index.open_index", lambda *_: [])
     expected = (source / "big").read_bytes()
     real = __import__("vault.repository.pack_reader", fromlist=["x"]).read_directory
     first, *_, last = _data_packs(lab)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cli.values import format_age, format_duration, parse_duration, parse_share, parse_since
+from cli.option_values import format_age, format_duration, parse_duration, parse_share, parse_since
 from vault.errors import ConfigError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.scratch import scratch_directory
+from cli.scratch_directory import scratch_directory
 from vault.errors import LocalError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.places import Places, home_directory
+from cli.user_places import Places, home_directory
 from vault.errors import ConfigError
 
 HOME = Path("/home/ann")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from vault.crypto.keyfiles import (
+from vault.crypto.key_files import (
     MAX_FILE,
     Argon2Cost,
     DomainSecrets,

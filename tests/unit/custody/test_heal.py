@@ -22,7 +22,7 @@ from vault.ledger.records import Record, Status
 from vault.ledger.statements import EventBody, PruneBody, VerificationBody
 from vault.machine.workers import make_workers
 from vault.model import Digest, LockMode, ObjectRef, Retention
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion

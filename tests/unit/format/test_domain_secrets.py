@@ -2,7 +2,7 @@
 
 import pytest
 
-from vault.crypto.keyfiles import DomainSecrets
+from vault.crypto.key_files import DomainSecrets
 from vault.crypto.keys import RecipientKey
 from vault.crypto.sealed import Sealer, Session, seal_whole
 from vault.errors import (
@@ -13,7 +13,7 @@ from vault.errors import (
     VaultError,
     WrongKeyError,
 )
-from vault.format.domainsecrets import MAX_DOMAIN, open_domain, seal_domain
+from vault.format.domain_secrets import MAX_DOMAIN, open_domain, seal_domain
 from vault.model import ObjectType
 
 REPOSITORY = bytes(range(16))

@@ -11,7 +11,7 @@ from vault.crypto.compression import compress
 from vault.crypto.sealed import Sealer, seal_whole
 from vault.errors import DigestMismatchError, FormatError, IntegrityError, VaultError
 from vault.format.pack import MAX_PACK, Block, Directory
-from vault.format.packindex import (
+from vault.format.pack_index import (
     MAX_MERGED,
     IndexEntry,
     open_index,
@@ -52,9 +52,9 @@ def test_index_round_trips() -> None:
 def test_what_is_over_the_stored_limit_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte more is refused before any of it is opened; exactly the limit is read."""
     data = seal_index(KEY, REPOSITORY, [entry()])
-    monkeypatch.setattr("vault.format.packindex.MAX_STORED_INDEX", len(data))
+    monkeypatch.setattr("vault.format.pack_index.MAX_STORED_INDEX", len(data))
     assert open_index(data, KEY, REPOSITORY) == [entry()]
-    monkeypatch.setattr("vault.format.packindex.MAX_STORED_INDEX", len(data) - 1)
+    monkeypatch.setattr("vault.format.pack_index.MAX_STORED_INDEX", len(data) - 1)
     with pytest.raises(FormatError, match="too large"):
         open_index(data, KEY, REPOSITORY)
 
@@ -68,13 +68,13 @@ def test_an_index_may_have_all_of_its_limit(monkeypatch: pytest.MonkeyPatch) -> 
         return compress(raw)
 
     with monkeypatch.context() as patch:
-        patch.setattr("vault.format.packindex.compress", measured)
+        patch.setattr("vault.format.pack_index.compress", measured)
         seal_index(KEY, REPOSITORY, [entry()])
     (raw,) = sizes
-    monkeypatch.setattr("vault.format.packindex.MAX_INDEX", raw)
+    monkeypatch.setattr("vault.format.pack_index.MAX_INDEX", raw)
     assert open_index(seal_index(KEY, REPOSITORY, [entry()]), KEY, REPOSITORY) == [entry()]
     assert list(partition([entry(), entry()], packs=9, limit=raw)) == [[entry()], [entry()]]
-    monkeypatch.setattr("vault.format.packindex.MAX_INDEX", raw - 1)
+    monkeypatch.setattr("vault.format.pack_index.MAX_INDEX", raw - 1)
     with pytest.raises(VaultError, match="over its limit"):
         seal_index(KEY, REPOSITORY, [entry()])
 

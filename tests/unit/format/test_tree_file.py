@@ -15,7 +15,7 @@ from vault.errors import LocalError
 from vault.format.entry import Entry
 from vault.format.entry_encoding import encode_canonical, encode_extra, frame
 from vault.format.tree import Flaws, TreeHeader, TreeParser, encode_header
-from vault.format.treefile import Spool, Tree
+from vault.format.tree_file import Spool, Tree
 from vault.model import EntryType
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault.format import treehash
-from vault.format.treehash import TreeHash
+from vault.format import tree_hash
+from vault.format.tree_hash import TreeHash
 
 BLOCK = 64
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -42,9 +42,9 @@ def test_it_is_the_hash_of_the_bytes_wherever_holes_are(
     dice = random.Random(seed)
     data, found = b"", TreeHash()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(treehash, "BLOCK", BLOCK)
-        patch.setattr(treehash, "_ZEROS", memoryview(bytes(BLOCK)))
-        treehash._zero_subtree.cache_clear()
+        patch.setattr(tree_hash, "BLOCK", BLOCK)
+        patch.setattr(tree_hash, "_ZEROS", memoryview(bytes(BLOCK)))
+        tree_hash._zero_subtree.cache_clear()
         for is_hole, size in parts:
             some = bytes(size) if is_hole else dice.randbytes(size)
             data += some
@@ -53,7 +53,7 @@ def test_it_is_the_hash_of_the_bytes_wherever_holes_are(
             else:
                 found.update(some)
         digest = found.digest()
-    treehash._zero_subtree.cache_clear()
+    tree_hash._zero_subtree.cache_clear()
     assert digest == _reference(data, BLOCK)
 
 

@@ -21,8 +21,8 @@ from vault.ledger.records import Status
 from vault.ledger.remembered import LedgerMemory, Remembered
 from vault.ledger.statements import HeartbeatBody, InventoryRef, SnapshotBody
 from vault.model import Digest, Finding, Severity
+from vault.repository.append_statements import Draft
 from vault.repository.enrolment import revoke_writer
-from vault.repository.log import Draft
 from vault.repository.repository import Repository
 from vault.storage.local import LocalStore
 from vault.storage.memory import FaultPoint

@@ -15,8 +15,8 @@ import lmdb
 import pytest
 
 from vault.errors import FormatError, LocalError
-from vault.machine import chunkcache as cache_module
-from vault.machine.chunkcache import Cache, ChunkPlace, DamagedCacheError, PackRow
+from vault.machine import chunk_cache as cache_module
+from vault.machine.chunk_cache import Cache, ChunkPlace, DamagedCacheError, PackRow
 from vault.model import ObjectType, PackId
 
 REPOSITORY = bytes(range(16))
@@ -299,7 +299,7 @@ def test_a_directory_that_can_t_be_made_is_a_local_error(tmp_path: Path) -> None
 _CHILD = """
 import sys
 from pathlib import Path
-from vault.machine.chunkcache import Cache
+from vault.machine.chunk_cache import Cache
 identity = {"repository_id": bytes(range(16)), "domain": "default"}
 with Cache.open(Path(sys.argv[1]), **identity, map_size=1 << 20) as cache:
     while True:
@@ -491,9 +491,9 @@ def test_no_code_of_the_current_directory_runs(
     ran = tmp_path / "ran"
     (planted / "__init__.py").write_text(f"open({str(ran)!r}, 'w')\n")
     (planted / "machine").mkdir()
-    (planted / "machine/chunkcache.py").write_text("")
+    (planted / "machine/chunk_cache.py").write_text("")
     monkeypatch.chdir(tmp_path)
-    subprocess.run([sys.executable, "-m", "vault.machine.chunkcache"], check=True)
+    subprocess.run([sys.executable, "-m", "vault.machine.chunk_cache"], check=True)
     assert ran.exists()  # so it would without -I
     ran.unlink()
     _open(tmp_path / "cache").close()
@@ -506,7 +506,7 @@ def test_no_code_of_the_current_directory_runs(
 _ON_A_FULL_DISK = """
 import os, sys
 from pathlib import Path
-from vault.machine.chunkcache import Cache
+from vault.machine.chunk_cache import Cache
 from vault.errors import LocalError
 place = Path(sys.argv[1])
 with (place / "filler").open("wb", buffering=0) as file:

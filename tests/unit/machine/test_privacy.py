@@ -15,7 +15,7 @@ from cli.session import Invocation
 from vault.errors import ConfigError
 from vault.ledger.envelope import Head
 from vault.ledger.trust import HeadMemory
-from vault.machine.chunkcache import Cache
+from vault.machine.chunk_cache import Cache
 from vault.machine.privacy import check_unshared, make_private, open_lock
 from vault.model import Digest
 

@@ -15,7 +15,7 @@ from vault.ledger.records import Record
 from vault.ledger.statements import EventBody, PublicKey, RootBody, VerificationBody
 from vault.model import Digest, replace_body
 from vault.repository import attestations
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
 

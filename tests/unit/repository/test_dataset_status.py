@@ -21,6 +21,7 @@ from vault.ledger.records import Record
 from vault.ledger.statements import VerificationBody
 from vault.model import Digest, replace_body
 from vault.repository import attestations
+from vault.repository.append_statements import Draft
 from vault.repository.dataset_status import (
     Cited,
     DatasetStatus,
@@ -30,7 +31,6 @@ from vault.repository.dataset_status import (
     status_of,
 )
 from vault.repository.datasets import owed
-from vault.repository.log import Draft
 from vault.repository.repository import Repository, snapshot_body
 
 

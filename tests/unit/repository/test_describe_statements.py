@@ -12,7 +12,8 @@ from vault.format import inventory
 from vault.ledger.records import Record
 from vault.ledger.statements import HeartbeatBody, HoldBody, PruneBody
 from vault.model import Digest
-from vault.repository.chronicle import (
+from vault.repository.append_statements import Draft
+from vault.repository.describe_statements import (
     Chronicle,
     Effect,
     cited_digest,
@@ -23,7 +24,6 @@ from vault.repository.chronicle import (
 )
 from vault.repository.enrolment import revoke_writer
 from vault.repository.hosts import find_writer
-from vault.repository.log import Draft
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.lab import MakeRepository
 from tests.support.trees import MakeSource
-from vault.repository.domainpacks import distrusted_spans, snapshots_of
+from vault.repository.domain_packs import distrusted_spans, snapshots_of
 from vault.repository.enrolment import revoke_writer
 from vault.repository.hosts import find_writer
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.lab import Lab
 from tests.support.trees import MakeSource
-from vault.crypto.keyfiles import KeyRequest, WriterKey
+from vault.crypto.key_files import KeyRequest, WriterKey
 from vault.crypto.keys import RecipientKey, SigningKey
 from vault.errors import ConfigError, SignatureError, WrongKeyError
 from vault.ledger.records import Record, Status

@@ -14,7 +14,7 @@ from vault.errors import RollbackError, WrongKeyError
 from vault.ledger.envelope import Head
 from vault.ledger.statements import HeartbeatBody, StatementType
 from vault.model import Digest
-from vault.repository.log import Draft
+from vault.repository.append_statements import Draft
 from vault.repository.opening import (
     Acceptance,
     known_heads,

@@ -11,8 +11,8 @@ import pytest
 from tests.support.lab import Lab
 from vault.errors import DigestMismatchError, MissingObjectError
 from vault.model import Code, ObjectRef
-from vault.repository.history import read_ledger
 from vault.repository.objects import Sightings
+from vault.repository.read_statements import read_ledger
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
 from vault.storage.names import ledger_name

@@ -11,7 +11,7 @@ from vault.ledger.chain import Ledger
 from vault.ledger.records import Record, Status
 from vault.ledger.statements import Counts, InventoryRef, SnapshotBody, TreeRef
 from vault.model import Digest, LockMode
-from vault.repository.snapshotspec import end_of_moment, select_snapshot
+from vault.repository.snapshot_spec import end_of_moment, select_snapshot
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 DIGEST = "cd" * 32

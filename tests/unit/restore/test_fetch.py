@@ -8,7 +8,7 @@ import pytest
 from vault.errors import DigestMismatchError, FormatError, IntegrityError
 from vault.format.entry import Entry
 from vault.format.tree_levels import split_ids
-from vault.machine.chunkcache import ChunkPlace
+from vault.machine.chunk_cache import ChunkPlace
 from vault.model import EntryType, ObjectType
 from vault.repository.reader import Located
 from vault.restore import fetch

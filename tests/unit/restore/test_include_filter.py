@@ -5,7 +5,7 @@ import hashlib
 from vault.format.entry import Entry
 from vault.format.entry_encoding import encode_canonical
 from vault.model import EntryType
-from vault.restore.included import Selection, nameable, select_entries
+from vault.restore.include_filter import Selection, nameable, select_entries
 
 _SHA = hashlib.sha256(b"x").digest()
 

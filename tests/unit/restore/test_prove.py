@@ -21,9 +21,9 @@ from vault.ledger.statements import Verdict
 from vault.machine.workers import InlineExecutor
 from vault.model import EntryType
 from vault.progress import NO_PROGRESS
-from vault.restore import readback as disk_module
+from vault.restore import read_back as disk_module
 from vault.restore.prove import ProofReport, prove, read_back
-from vault.restore.readback import Disk, Evidence
+from vault.restore.read_back import Disk, Evidence
 from vault.restore.stage import Staging
 from vault.restore.syscalls import Fs
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vault.format.treehash import TreeHash
-from vault.restore.readback import Evidence, _ContentReader
+from vault.format.tree_hash import TreeHash
+from vault.restore.read_back import Evidence, _ContentReader
 
 MIB = 1 << 20
 

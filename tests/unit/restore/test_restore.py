@@ -26,7 +26,7 @@ from vault.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from vault.format import treefile
+from vault.format import tree_file
 from vault.format.entry import Entry, replace_entry
 from vault.format.entry_encoding import encode_canonical
 from vault.ledger.records import Record
@@ -284,8 +284,8 @@ def test_the_disk_is_compared_with_the_signed_root(
         entry = replace_entry(entry, mode=0o4777)
         return entry, encode_canonical(entry)
 
-    decode = treefile._decode
-    monkeypatch.setattr(treefile, "_decode", changed)
+    decode = tree_file._decode
+    monkeypatch.setattr(tree_file, "_decode", changed)
     with pytest.raises(ProofFailedError) as caught:
         run(lab, record, target)
     assert not caught.value.proof.root_matches

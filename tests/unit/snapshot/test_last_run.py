@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vault.errors import LocalError
 from vault.model import sort_key
-from vault.snapshot.lastrun import EntryListReader, EntryListWriter, Joiner
+from vault.snapshot.last_run import EntryListReader, EntryListWriter, Joiner
 from vault.snapshot.list_records import ListHead, ListRecord
 from vault.snapshot.run_journal import ListJournal, merge
 
@@ -219,7 +219,7 @@ def test_a_link_made_in_the_last_moment_is_not_written_through(
     """Between the removal of what stood at the temporary name and the making of the file."""
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "web.new").symlink_to("victim")
-    monkeypatch.setattr("vault.snapshot.lastrun.Path.unlink", lambda *_args, **_named: None)
+    monkeypatch.setattr("vault.snapshot.last_run.Path.unlink", lambda *_args, **_named: None)
     with pytest.raises(LocalError):
         EntryListWriter(tmp_path / "web", HEAD)
     assert (tmp_path / "victim").read_text() == "precious"
@@ -232,7 +232,7 @@ def test_a_full_disk_is_a_local_error(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     _write(tmp_path / "web", [_record(b"former")])
-    monkeypatch.setattr("vault.snapshot.lastrun.os.fsync", fail)
+    monkeypatch.setattr("vault.snapshot.last_run.os.fsync", fail)
     with pytest.raises(LocalError, match="No space"):
         _write(tmp_path / "web", [_record(b"new")])
     assert _read(tmp_path / "web") == [_record(b"former")]

@@ -14,7 +14,7 @@ from vault.ledger.records import Record
 from vault.machine import mounts
 from vault.model import EntryType
 from vault.repository.reader import Reader
-from vault.snapshot import file_reader, safe_open, sourcerun, unchanged
+from vault.snapshot import file_reader, safe_open, source_run, unchanged
 from vault.snapshot import walk as walking
 from vault.snapshot.links import Links, state_of
 from vault.snapshot.walk import SourceItem
@@ -97,11 +97,11 @@ def test_an_inode_number_that_is_given_out_again_makes_no_link(
 
     _when_met(monkeypatch, {b"m290": deliver})
     if not is_guarded:
-        for module in sourcerun, file_reader:
+        for module in source_run, file_reader:
             monkeypatch.setattr(module, "state_of", lambda stat: b"%d" % stat.st_ino)
         monkeypatch.setattr("vault.snapshot.links._TICK_NS", -(10**20))
         monkeypatch.setattr(
-            sourcerun, "read_attributes", lambda item, problems, state=b"": (item, None)
+            source_run, "read_attributes", lambda item, problems, state=b"": (item, None)
         )
     report = lab.snapshot(top)
     assert _held(lab, report.record)["z"] == (NEW if is_guarded else OLD)
@@ -205,7 +205,7 @@ def test_an_unchanged_link_whose_first_name_can_not_be_stored_any_more(
     lab.snapshot(top)
     real = unchanged.is_unchanged
     monkeypatch.setattr(
-        sourcerun,
+        source_run,
         "is_unchanged",
         lambda stat, record, fs: record.path != b"a" and real(stat, record, fs),
     )
@@ -231,7 +231,7 @@ def test_a_link_that_lost_its_other_names(
     clock.advance(days=20_000)
     lab.snapshot(top)
     (top / "a").unlink()
-    monkeypatch.setattr(sourcerun, "is_unchanged", lambda stat, record, fs: True)
+    monkeypatch.setattr(source_run, "is_unchanged", lambda stat, record, fs: True)
     report = lab.snapshot(top)
     assert lab.contents(report.record) == {"b": OLD}
 

@@ -244,7 +244,7 @@ def test_a_file_that_changed_without_its_times_is_read_again_for_a_minute(
 
 def _only_record(lab: Lab) -> Any:
     """The entry list's record of the file at the top."""
-    from vault.snapshot.lastrun import EntryListReader, _end_of_records
+    from vault.snapshot.last_run import EntryListReader, _end_of_records
     from vault.snapshot.list_records import read_head
 
     (path,) = lab.host.state.rglob("data.entries")

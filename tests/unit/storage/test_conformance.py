@@ -11,7 +11,7 @@ from moto import mock_aws
 
 from vault.errors import RepositoryNotFoundError, RetentionError
 from vault.model import LockMode, Retention
-from vault.storage import s3, s3client
+from vault.storage import s3, s3_client
 from vault.storage.base import DeniedError, ObjectVersion, is_on_server
 from vault.storage.conformance import Probe, ProbeOutcome, StoreReport, check_store, require
 from vault.storage.conformance_probes import Barred
@@ -40,7 +40,7 @@ def reports() -> Iterator[Callable[..., StoreReport]]:
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = s3client.connect(attempts=1)
+        client = s3_client.connect(attempts=1)
 
         def make(bucket: str, *, lock: bool, ahead: timedelta = timedelta(0)) -> StoreReport:
             client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=lock)

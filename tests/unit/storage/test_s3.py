@@ -31,7 +31,7 @@ from vault.errors import (
     VaultError,
 )
 from vault.model import LockMode, Retention
-from vault.storage import s3, s3client
+from vault.storage import s3, s3_client
 from vault.storage.base import UNSEEN, DeniedError, Observed
 from vault.storage.choose_store import open_store
 
@@ -261,7 +261,7 @@ def test_a_body_that_broke_off_is_asked_for_again() -> None:
     server = Server(get_object=body(DATA, BROKEN))
     with pytest.raises(StorageUnavailableError):
         store_on(server).get(NAME, "1")
-    assert len(server.calls) == s3client.READ_ATTEMPTS
+    assert len(server.calls) == s3_client.READ_ATTEMPTS
 
 
 def test_more_than_asked_is_not_read() -> None:
@@ -496,7 +496,7 @@ def test_what_is_no_bucket_is_refused(url: str) -> None:
 def test_endpoints_are_addresses_without_credentials(endpoint: str) -> None:
     """Which would end up in key files and messages."""
     with pytest.raises(ConfigError) as caught:
-        s3client.connect(endpoint)
+        s3_client.connect(endpoint)
     assert "secret" not in str(caught.value)
 
 
@@ -508,6 +508,6 @@ def test_the_body_is_signed_unless_tls_and_the_server_check_it() -> None:
         ("http://host", seen, True),
         ("https://host", seen, False),
     ):
-        config = s3client.connect(endpoint, observed=observed).meta.config
+        config = s3_client.connect(endpoint, observed=observed).meta.config
         assert config.s3["payload_signing_enabled"] is signs
         assert config.request_checksum_calculation == "when_required"

@@ -32,8 +32,8 @@ from vault.ledger.statements import Recipient
 from vault.machine.workers import make_workers
 from vault.model import Digest, ObjectRef, ObjectType, PackId, Severity, replace_body
 from vault.repository import attestations
+from vault.repository.append_statements import Draft
 from vault.repository.enrolment import revoke_writer
-from vault.repository.log import Draft
 from vault.repository.reader import Reader
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
