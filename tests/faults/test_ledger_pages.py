@@ -17,7 +17,7 @@ from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
 from vault.ledger.statements import EventBody, HeartbeatBody, PolicyBody
 from vault.model import Digest
-from vault.repository import read_statements, ledgerobjects
+from vault.repository import ledgerobjects, read_statements
 from vault.repository.append_statements import Draft
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.local import LocalStore

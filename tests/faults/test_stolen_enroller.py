@@ -9,8 +9,8 @@ from vault.errors import SignatureError, WrongKeyError
 from vault.ledger.chain import Ledger
 from vault.ledger.statements import DistrustedKey, RootBody
 from vault.model import Digest, replace_body
-from vault.repository.enrolment import revoke_writer
 from vault.repository.append_statements import Draft
+from vault.repository.enrolment import revoke_writer
 
 
 def append_root(lab: Lab, **changes: object) -> None:

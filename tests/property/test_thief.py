@@ -25,11 +25,11 @@ from vault.ledger.records import Record, Status
 from vault.ledger.statements import HeartbeatBody
 from vault.model import Digest, LockMode
 from vault.repository import read_statements
-from vault.repository.enrolment import revoke_writer
-from vault.repository.read_statements import StoredLedger
-from vault.repository.ledgerobjects import plausible
 from vault.repository.append_statements import Draft
+from vault.repository.enrolment import revoke_writer
+from vault.repository.ledgerobjects import plausible
 from vault.repository.opening import open_repository
+from vault.repository.read_statements import StoredLedger
 from vault.repository.repository import Repository
 from vault.storage.memory import FaultPoint
 from vault.storage.names import ledger_name, page_name
@@ -264,7 +264,11 @@ def test_no_thief_of_writer_keys_stops_or_fools_anybody(
 GUARDS: dict[str, tuple[object, str, object]] = {
     "critical counts from anybody": (Keyring, "governs", lambda *_: True),
     "a hole stops reading": (StoredLedger, "_look_beyond", _stop),
-    "the newest version owns a name": (read_statements, "plausible", lambda each: plausible(each)[::-1]),
+    "the newest version owns a name": (
+        read_statements,
+        "plausible",
+        lambda each: plausible(each)[::-1],
+    ),
 }
 
 
