@@ -45,6 +45,7 @@ from vault.errors import (
 )
 from vault.ledger.envelope import Head
 from vault.ledger.records import Record, Status
+from vault.ledger.succession import dated_back
 from vault.ledger.trust import parse_trust
 from vault.machine import cache_tag
 from vault.machine.coredumps import forbid_dumps
@@ -306,7 +307,7 @@ class Invocation:
                 f"snapshot {record.seq} was chosen by the hosts' own clocks: this store is a copy;"
                 " the sure way is its number"
             )
-        back = repository.ledger.dated_back(record)
+        back = dated_back(repository.ledger, record)
         if back is not None:
             self.warn(
                 f"snapshot {record.seq} claims to be taken before snapshot {back.seq},"

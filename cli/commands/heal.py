@@ -15,6 +15,7 @@ from vault.custody.heal import Done, HealPlan, HealReport, Step, heal_repository
 from vault.custody.needs import when
 from vault.ledger.records import Record
 from vault.ledger.statements import StatementType, Verdict
+from vault.ledger.succession import snapshot_ranges
 from vault.machine.workers import QUESTIONS, make_workers
 from vault.repository import attestations
 from vault.repository.datasets import owed
@@ -47,7 +48,9 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
     if is_execution and invocation.has_recovery_key() and not no_key:
         recovery = invocation.recovery_key(repository)
     ledger = repository.ledger
-    covered = ledger.ranges({r.seq for r in owed(ledger, ledger.snapshots(), started)})
+    covered = snapshot_ranges(
+        ledger.records, {r.seq for r in owed(ledger, ledger.snapshots(), started)}
+    )
     with make_workers(1, transfers=QUESTIONS) as workers:
         plan, report = heal_repository(repository, workers=workers, execute=is_execution)
     if report is not None:

@@ -13,6 +13,7 @@ from vault.clock import to_rfc3339
 from vault.errors import ConfigError
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
+from vault.ledger.succession import dated_back
 from vault.model import body_to_json
 from vault.repository.hosts import ID_DIGITS
 from vault.repository.repository import Repository, snapshot_body
@@ -72,7 +73,7 @@ def snapshot_fields(repository: Repository, record: Record) -> dict[str, Any]:
         "created": to_rfc3339(created),
         "until": to_rfc3339(until),
         "stored": to_rfc3339(ledger.stored(record)),
-        "dated_back": back.seq if (back := ledger.dated_back(record)) else None,
+        "dated_back": back.seq if (back := dated_back(ledger, record)) else None,
         "claimed": claimed if (created, until) != (body.created, body.until) else None,
     }
 
@@ -86,7 +87,7 @@ def _text(invocation: Invocation, repository: Repository, records: Sequence[Reco
 
 def _taken(ledger: Ledger, record: Record) -> str:
     """When a snapshot was taken, and what is odd about that."""
-    taken, back = ledger.when(record), ledger.dated_back(record)
+    taken, back = ledger.when(record), dated_back(ledger, record)
     ran = ledger.stored(record) - taken
     if back is not None:
         return f"{render.moment(taken)} (before {back.seq}, stored later)"

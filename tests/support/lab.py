@@ -24,6 +24,7 @@ from vault.ledger.kinds import name_packs
 from vault.ledger.records import Record
 from vault.ledger.remembered import LedgerMemory
 from vault.ledger.statements import EventBody
+from vault.ledger.succession import snapshot_ranges
 from vault.machine.workers import Workers, make_workers
 from vault.model import Digest, EntryType, LockMode
 from vault.parameters import Parameters
@@ -268,7 +269,7 @@ class Lab:
         more: dict[str, Any] = dict(name_packs(bad, cleared))
         if kind == "verification":
             more |= {"share": 1_000_000, "opened": True, "read": 1, "through": repository.head.seq}
-            more |= {"snapshots": ledger.ranges(covered), **claims}
+            more |= {"snapshots": snapshot_ranges(ledger.records, covered), **claims}
         attestation = attestations.attestation_of(
             repository,
             kind=kind,

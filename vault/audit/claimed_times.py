@@ -11,6 +11,7 @@ from vault.custody.findings import Findings
 from vault.custody.needs import when
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
+from vault.ledger.succession import dated_back, snapshot_before
 from vault.model import Code
 from vault.repository.repository import snapshot_body
 from vault.storage.lock_rules import is_weaker
@@ -60,7 +61,7 @@ def _check_time(
 
 def _check_previous(ledger: Ledger, record: Record, findings: Findings) -> None:
     """A publisher names the snapshot before it; a wrong name says that it did not look."""
-    body, before = snapshot_body(record), ledger.snapshot_before(record)
+    body, before = snapshot_body(record), snapshot_before(ledger, record)
     if body.previous != (before.seq if before else None):
         findings.add(
             Code.OTHER_PREVIOUS,
@@ -74,7 +75,7 @@ def _check_previous(ledger: Ledger, record: Record, findings: Findings) -> None:
 def _check_created(ledger: Ledger, record: Record, findings: Findings) -> None:
     created, stored = snapshot_body(record).created, ledger.stored(record)
     subject, dataset = f"ledger {record.seq}", snapshot_body(record).dataset
-    previous = ledger.dated_back(record)
+    previous = dated_back(ledger, record)
     if previous is not None:
         findings.add(
             Code.DATED_BACK,

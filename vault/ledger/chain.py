@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
-from vault.clock import MAX_SKEW
 from vault.crypto.keys import VerifyKey
 from vault.errors import ConfigError, SignatureError
 from vault.ledger.authority import Authority, distrusted_keys
@@ -25,7 +24,6 @@ from vault.ledger.records import Record, Status, WriterInfo
 from vault.ledger.remarks import remarks
 from vault.ledger.statements import (
     ATTESTED,
-    MAX_RANGES,
     EventBody,
     HoldBody,
     PruneBody,
@@ -301,28 +299,6 @@ class Ledger:
         """
         return self._times.effective_until(record)
 
-    def snapshot_before(self, record: Record) -> Record | None:
-        """The snapshot of the same dataset that was the newest when one was published."""
-        if not isinstance(record.body, SnapshotBody):
-            return None
-        for seq in reversed(self._datasets.get(record.body.dataset, ())):
-            by = self.records[seq].distrusted_by
-            if seq < record.seq and (by is None or by > record.seq):
-                return self.records[seq]
-        return None
-
-    def dated_back(self, record: Record) -> Record | None:
-        """The earlier snapshot of its dataset that one claims to be older than, if it does.
-
-        Clocks of two hosts may differ by some minutes. In a copy nothing can be said.
-        """
-        if self.is_copy or not isinstance(record.body, SnapshotBody):
-            return None
-        before = [each for each in self.snapshots(record.body.dataset) if each.seq < record.seq]
-        if before and record.body.created < self.when(before[-1]) - 2 * MAX_SKEW:
-            return before[-1]
-        return None
-
     def overclaims(self) -> list[Finding]:
         """Snapshots that claim a time which does not count."""
         return list(self._times.overclaims(self.snapshots()))
@@ -382,23 +358,6 @@ class Ledger:
                     del bad[each]
         return bad
 
-    def ranges(self, seqs: Collection[int]) -> tuple[tuple[int, int], ...]:
-        """These snapshots as ranges of seqs that hold no other snapshot; the newest, if too many.
-
-        Args:
-            seqs: Of snapshots.
-        """
-        found: list[tuple[int, int]] = []
-        is_open = False  # whether the last range may go on
-        for record in self.records:
-            if record.type != StatementType.SNAPSHOT:
-                continue
-            if record.seq in seqs:
-                first = found.pop()[0] if is_open else record.seq
-                found.append((first, record.seq))
-            is_open = record.seq in seqs
-        return tuple(found[-MAX_RANGES:])
-
     def policy(self) -> Record | None:
         """The statement that put the policy in force, if any."""
         return max(self.valid(StatementType.POLICY), key=lambda record: record.seq, default=None)
@@ -413,6 +372,10 @@ class Ledger:
         if writer is None:
             raise SignatureError(f"ledger statement {record.seq} was not signed by a writer")
         return writer
+
+    def published(self, dataset: str) -> list[Record]:
+        """Snapshots of a dataset that counted when they were published, by seq."""
+        return [self.records[seq] for seq in self._datasets.get(dataset, ())]
 
     def domain_writers(self, domain: str) -> set[str]:
         """Ids of writer keys of a domain, revoked ones too, unless distrusted altogether.

@@ -7,6 +7,7 @@ from pathlib import Path
 from vault.crypto.key_files import RecoveryKey
 from vault.custody.sampling import WHOLE, Sample
 from vault.ledger.records import Record
+from vault.ledger.succession import snapshot_ranges
 from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository.repository import Repository
@@ -141,7 +142,7 @@ class Verification:
             opened=self._contents is not None and bool(opened or self._contents.entries),
             sample=self._sample,
             through=self._through,
-            ranges=ledger.ranges(set(seqs)),
+            ranges=snapshot_ranges(ledger.records, set(seqs)),
             bad=tuple(sorted(self._bad_packs())),
             cleared=tuple(sorted(right & ledger.bad_packs().keys())),
             wrong=len(found.wrong),

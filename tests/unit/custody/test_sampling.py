@@ -33,6 +33,7 @@ from vault.ledger.statements import (
     TreeRef,
     VerificationBody,
 )
+from vault.ledger.succession import snapshot_ranges
 from vault.model import Body, Digest, LockMode, replace_body
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -101,7 +102,7 @@ class History:
         """A verification of these snapshots, now."""
         body = VerificationBody(
             verdict=verdict,
-            snapshots=self.ledger.ranges({record.seq for record in records}),
+            snapshots=snapshot_ranges(self.ledger.records, {record.seq for record in records}),
             started=self.now,
             finished=self.now,
             attestation="00" * 32,

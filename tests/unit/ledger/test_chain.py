@@ -51,6 +51,7 @@ from vault.ledger.statements import (
     VerificationBody,
     WriterBody,
 )
+from vault.ledger.succession import snapshot_ranges
 from vault.model import Body, Digest, LockMode, Severity, body_from_json, body_to_json, replace_body
 from vault.parameters import Parameters
 
@@ -673,10 +674,13 @@ def test_ranges_hold_no_snapshot_that_was_not_covered(chain: Chain) -> None:
         seqs.append(chain.add("snapshot", snapshot(), "alpha").seq)
         chain.link(beat(chain))
     ledger = chain.ledger
-    assert ledger.ranges(seqs) == ((seqs[0], seqs[-1]),)
-    assert ledger.ranges([]) == ()
-    assert ledger.ranges([*seqs[:3], *seqs[7:9]]) == ((seqs[0], seqs[2]), (seqs[7], seqs[8]))
-    every_other = ledger.ranges(seqs[::2])
+    assert snapshot_ranges(ledger.records, seqs) == ((seqs[0], seqs[-1]),)
+    assert snapshot_ranges(ledger.records, []) == ()
+    assert snapshot_ranges(ledger.records, [*seqs[:3], *seqs[7:9]]) == (
+        (seqs[0], seqs[2]),
+        (seqs[7], seqs[8]),
+    )
+    every_other = snapshot_ranges(ledger.records, seqs[::2])
     assert len(every_other) == MAX_RANGES
     assert every_other[-1] == (seqs[48], seqs[48])
 
