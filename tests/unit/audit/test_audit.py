@@ -127,6 +127,18 @@ def test_a_directory_says_that_its_locks_are_advisory(
     assert report.gravest is Concern.NONE
 
 
+def test_a_repository_without_locks_is_called_that(
+    make_repository: MakeRepository, make_source: MakeSource, clock: Clock, tmp_path: Path
+) -> None:
+    """Locks that only this program keeps are another thing than none, and each is told as it is."""
+    store = LocalStore.create(tmp_path / "store", clock=clock)
+    advisory = make_repository(LockMode.GOVERNANCE, store=store)
+    none = make_repository(LockMode.NONE, name="none")
+    for lab, said in ((none, "has no locks"), (advisory, "only this program keeps the locks")):
+        lab.snapshot(make_source(said))
+        assert [said in finding.problem for finding in look(lab).findings] == [True]
+
+
 def test_expired_snapshots_are_not_owed(lab: Lab, make_source: MakeSource) -> None:
     """What they needed may be gone."""
     record = lab.snapshot(make_source(), retention=timedelta(days=7)).record

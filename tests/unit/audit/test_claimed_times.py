@@ -323,6 +323,23 @@ def test_a_copied_store_says_nothing_of_times(lab: Lab, record: Record) -> None:
     assert Code.NOT_SEALED_TO not in codes
 
 
+def date_back(lab: Lab, monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
+    """From now on snapshots claim to be taken that long ago."""
+    real = Repository.append
+
+    def append(self: Repository, draft: Any, *rest: Any, **options: Any) -> Any:
+        def changed(ledger: Any) -> Any:
+            made = draft(ledger)
+            if made.type != "snapshot":
+                return made
+            created = to_rfc3339(lab.clock() - by)
+            return dataclasses.replace(made, body=replace_body(made.body, created=created))
+
+        return real(self, changed, *rest, **options)
+
+    monkeypatch.setattr(Repository, "append", append)
+
+
 @pytest.mark.parametrize(("back", "is_told"), [(0, False), (5, False), (60, True)])
 def test_a_snapshot_dated_back_before_the_one_it_follows(
     lab: Lab,
@@ -334,23 +351,26 @@ def test_a_snapshot_dated_back_before_the_one_it_follows(
     is_told: bool,
 ) -> None:
     """Else DATASET@TIME could be made to restore it; clocks may differ by some minutes."""
-    real = Repository.append
-
-    def append(self: Repository, draft: Any, *rest: Any, **options: Any) -> Any:
-        def changed(ledger: Any) -> Any:
-            made = draft(ledger)
-            if made.type != "snapshot":
-                return made
-            created = to_rfc3339(lab.clock() - timedelta(minutes=back))
-            return dataclasses.replace(made, body=replace_body(made.body, created=created))
-
-        return real(self, changed, *rest, **options)
-
-    monkeypatch.setattr(Repository, "append", append)
+    date_back(lab, monkeypatch, timedelta(minutes=back))
     seq = lab.snapshot(make_source("again", seed=8)).record.seq
     report = look(lab)
     assert found(report) == ([(Code.DATED_BACK, f"ledger {seq}")] if is_told else [])
     assert report.gravest is (Concern.INTEGRITY if is_told else Concern.NONE)
+
+
+@pytest.mark.parametrize(("days", "is_told"), [(6, False), (8, True)])
+def test_a_snapshot_that_claims_to_be_much_older_than_its_statement(
+    lab: Lab,
+    monkeypatch: pytest.MonkeyPatch,
+    make_source: MakeSource,
+    *,
+    days: int,
+    is_told: bool,
+) -> None:
+    """The first of its dataset has none before it to compare with; a run may take a week."""
+    date_back(lab, monkeypatch, timedelta(days=days))
+    seq = lab.snapshot(make_source()).record.seq
+    assert found(look(lab)) == ([(Code.TIME_SKEW, f"ledger {seq}")] if is_told else [])
 
 
 # --- locks that are promised ---

@@ -1,5 +1,6 @@
 """Patterns of hosts: which overlap, which lie within others; names and who follows whom."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -8,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault.repository.hosts import covers, is_key_id, overlap
+from tests.support.lab import Lab
+from vault.ledger.chain import Ledger
+from vault.repository.hosts import covers, hosts_of, is_key_id, overlap
 
 SIGNS = "ab*?"
 SHORT = ["".join(signs) for n in range(1, 4) for signs in itertools.product(SIGNS, repeat=n)]
@@ -119,3 +122,13 @@ def test_a_pattern_lies_within_another(wide: str, narrow: str, within: bool) -> 
 def test_a_key_is_named_by_sixteen_digits_or_more(text: str, is_one: bool) -> None:  # noqa: FBT001 - a column of the table
     """Eight are found by trying keys for some hours."""
     assert is_key_id(text) is is_one
+
+
+def test_a_writer_without_a_domain_is_in_none(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger may hold one: those that are in a domain are named as before."""
+    lab.enrol("web", domain="default")
+    ledger = lab.open().ledger
+    web = next(writer for writer in ledger.writers.values() if writer.name == "web")
+    bare = dataclasses.replace(web, name="bare", domain=None)
+    monkeypatch.setattr(Ledger, "writers", {**ledger.writers, "bare": bare})
+    assert hosts_of(ledger, "default") == ["first", "web"]
