@@ -135,6 +135,7 @@ def restore(
         dry_run=dry_run,
         wanted=matcher(includes) if includes else None,
         shared_parent=shared_parent,
+        void=void,
         protected=_protected(invocation, repository),
     )
     who = published_by(repository.ledger, request.record)

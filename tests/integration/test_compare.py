@@ -19,7 +19,7 @@ from vault.format import inventory
 from vault.format.entry import Entry
 from vault.ledger.records import Record
 from vault.machine.workers import make_workers
-from vault.model import EntryType, LockMode
+from vault.model import EntryType, LockMode, Severity
 from vault.repository.enrolment import revoke_writer
 from vault.repository.hosts import find_writer
 from vault.repository.reader import Reader
@@ -215,6 +215,15 @@ def test_independent_verifier_finds_nothing(
     assert findings(directory, str(lived_in.root)) == []
 
 
+def _assert_told(lab: Lab) -> None:
+    """Opening refuses the ledger, or reads up to the hole and says that there is one."""
+    try:
+        repository = lab.open()
+    except IntegrityError:
+        return
+    assert any(each.severity is Severity.ERROR for each in repository.findings)
+
+
 def test_independent_verifier_finds_tampering(
     lived_in: Lab, directory: Path, tmp_path: Path, findings: Callable[[Path, str], list[str]]
 ) -> None:
@@ -226,8 +235,7 @@ def test_independent_verifier_finds_tampering(
             _harm(files[len(files) // 2], harm)
             assert findings(copy, str(lived_in.root)) != [], (kind, harm)
             if kind == "ledger":
-                with pytest.raises(IntegrityError):
-                    lived_in.with_store(LocalStore(copy, clock=lived_in.clock)).open()
+                _assert_told(lived_in.with_store(LocalStore(copy, clock=lived_in.clock)))
 
 
 def _harm(path: Path, harm: str) -> None:

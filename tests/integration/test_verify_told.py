@@ -244,10 +244,12 @@ import cli.main, cli.commands.verify
 from vault.storage.local import LocalStore
 
 get = LocalStore.get
+where = sys.argv[1]
 
-def hang(self, *args, **options):
-    if threading.current_thread() is threading.main_thread():
-        return get(self, *args, **options)
+def hang(self, name, *args, **options):
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main or not name.startswith(where):
+        return get(self, name, *args, **options)
     os.write(1, b"asked\n")  # whole: two threads may ask
     threading.Event().wait()
 
@@ -258,16 +260,23 @@ cli.main.main()
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
-)
+ENDS = {
+    signal.SIGINT: (130, "interrupted"),
+    signal.SIGTERM: (143, "terminated"),
+    signal.SIGHUP: (143, "terminated"),
+}
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize("where", ["packs/", "ledger/"])
+@pytest.mark.parametrize("number", ENDS)
 def test_a_store_that_hangs_holds_up_no_signal(
-    two: Path, repository: Path, keys: Path, number: int, code: int
+    repository: Path, keys: Path, number: signal.Signals, where: str
 ) -> None:
     """What is said is said at once, and the process ends although a thread still waits."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here
     with subprocess.Popen(
-        [sys.executable, "-c", _HANGS],
+        [sys.executable, "-c", _HANGS, where],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -281,8 +290,9 @@ def test_a_store_that_hangs_holds_up_no_signal(
             _, err = running.communicate(timeout=120)
         finally:
             running.kill()
+    code, said = ENDS[number]
     assert running.returncode == code
-    assert "nothing is attested" in err
+    assert ("nothing is attested" if where == "packs/" else said) in err
 
 
 @pytest.mark.usefixtures("two")

@@ -9,8 +9,8 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
@@ -98,6 +98,33 @@ def make_process_workers(processes: int, *, in_flight: int | None = None) -> Ite
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=tune_process) as pool:
         yield Workers(compute=pool, transfer=pool, in_flight=in_flight or 2 * processes)
+
+
+def all_at_once(work: Callable[[_U], _T], items: Sequence[_U]) -> list[_T]:
+    """Results in the order of ``items``, each made in a thread of its own.
+
+    For a few calls that wait for a server. The threads have ended when it returns or raises what
+    ``work`` raised. A signal is not held up by a server that hangs: neither here nor at the end
+    of the process is a thread waited for then.
+    """
+    futures: list[Future[_T]] = [Future() for _ in items]
+
+    def run(item: _U, future: Future[_T]) -> None:
+        try:
+            future.set_result(work(item))
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is taken
+            future.set_exception(error)
+
+    threads = [
+        threading.Thread(target=run, args=pair, name="at-once", daemon=True)
+        for pair in zip(items, futures, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    wait(futures)
+    for thread in threads:  # a process may be forked only beside threads that hold no lock
+        thread.join()
+    return [future.result() for future in futures]
 
 
 def in_order(

@@ -6,12 +6,12 @@ What they mean is for `history` and `vault.ledger` to say.
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from vault.errors import ObjectNotFoundError
 from vault.ledger import pages
 from vault.ledger.envelope import MAX_ROOT_PAE, max_envelope
+from vault.machine.workers import all_at_once
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.names import PAGES, page_name
 
@@ -49,8 +49,7 @@ def fetch(store: ObjectStore, versions: Sequence[ObjectVersion]) -> list[bytes |
 
     if len(versions) < 2:
         return [get(version) for version in versions]
-    with ThreadPoolExecutor(len(versions), thread_name_prefix="ledger") as pool:
-        return list(pool.map(get, versions))
+    return all_at_once(get, versions)
 
 
 def by_name(versions: Iterator[ObjectVersion]) -> Iterator[tuple[str, list[ObjectVersion]]]:

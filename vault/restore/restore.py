@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 from vault.crypto.key_files import RecoveryKey
-from vault.errors import ConfigError, IntegrityError, VaultError
+from vault.errors import ConfigError, IntegrityError, SignatureError, VaultError
+from vault.ledger.records import Status
 from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository.pack_reader import StaleIndexError
@@ -60,8 +61,13 @@ def restore_snapshot(
         ConfigError: TARGET can't be used; nothing was written.
         IntegrityError: Stored data or the restored tree differs from what was signed.
         LocalError: The disk is full or failed.
+        SignatureError: The snapshot does not count, and the request does not say that it may.
         StorageError: The store failed.
     """
+    if request.record.status is not Status.VALID and not request.void:
+        raise SignatureError(
+            f"snapshot {request.record.seq} does not count: {request.record.reason}"
+        )
     calls = fs or Fs()
     refuse_unfinished(local.state, locate_target(request.target), calls)
     target = inspect(

@@ -38,6 +38,7 @@ class RestoreRequest:
     wanted: Wanted | None = None  # None: everything
     drop_privileges: bool = False  # set-uid, set-gid and capabilities of files
     shared_parent: bool = False  # others may be able to swap TARGET or staging
+    void: bool = False  # the snapshot may be one that does not count
     protected: Sequence[Path] = ()  # places of the vault's own
 
 

@@ -60,7 +60,7 @@ from vault.storage.s3_errors import (
     server_text,
     unanswered,
 )
-from vault.storage.s3_listing import list_versions
+from vault.storage.s3_listing import etag_of, list_versions
 from vault.storage.s3_stalled_put import stalled_body
 
 MAX_KEY = 1024  # bytes, of all servers
@@ -162,7 +162,11 @@ class S3Store:
         if retention:
             self._prove("put", name, version, retention)
         return ObjectVersion(
-            name=name, version=version, size=len(data), modified=self._estimated_now()
+            name=name,
+            version=version,
+            size=len(data),
+            modified=self._estimated_now(),
+            etag=etag_of(answer),
         )
 
     def get(

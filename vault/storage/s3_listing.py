@@ -4,7 +4,7 @@ boto3 puts versions and delete markers into two lists; here they are merged in t
 server.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
 from typing import Any
 
@@ -42,6 +42,11 @@ def list_versions(
             raise StorageError(f"the listing of {prefix or 'the store'} does not move on")
 
 
+def etag_of(answer: Mapping[str, Any]) -> str:
+    """The ETag in an answer, without quotes and in lower case; "" if there is none."""
+    return str(answer.get("ETag", "")).strip('"').lower()
+
+
 def _listed(item: dict[str, Any], base: str, *, marker: bool) -> ObjectVersion:
     key = item["Key"]
     if not key.startswith(base):
@@ -52,5 +57,5 @@ def _listed(item: dict[str, Any], base: str, *, marker: bool) -> ObjectVersion:
         size=item.get("Size", 0),
         modified=item["LastModified"].astimezone(UTC),
         marker=marker,
-        etag=str(item.get("ETag", "")).strip('"').lower(),
+        etag=etag_of(item),
     )

@@ -7,7 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
-from vault.machine.workers import InlineExecutor, streamed
+from vault.machine.workers import InlineExecutor, all_at_once, streamed
 
 
 @pytest.fixture(params=["inline", "threads"])
@@ -62,3 +62,32 @@ def test_who_stops_taking_waits_for_the_producers(executor: Executor) -> None:
     open_files[0] = False
     assert len(working) < 9000
     assert not any(used_closed)
+
+
+def test_calls_at_once_come_in_order_and_leave_no_thread() -> None:
+    """The first waits for the last, which shows that they run at the same time."""
+    before = set(threading.enumerate())
+    last = threading.Event()
+
+    def work(number: int) -> int:
+        if number == 2:
+            last.set()
+        assert last.wait(60)
+        return number * 10
+
+    assert all_at_once(work, range(3)) == [0, 10, 20]
+    assert set(threading.enumerate()) == before
+
+
+def test_an_error_of_a_call_at_once_is_raised_when_all_have_ended() -> None:
+    """None goes on behind the caller's back."""
+    ended = []
+
+    def work(number: int) -> None:
+        if number == 0:
+            raise ValueError("first")
+        ended.append(number)
+
+    with pytest.raises(ValueError, match="first"):
+        all_at_once(work, range(3))
+    assert sorted(ended) == [1, 2]
