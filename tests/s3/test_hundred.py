@@ -32,7 +32,11 @@ def enrol(lab: Lab, count: int) -> list[Any]:
     signers = []
     for number in range(count):
         key, request = request_key(
-            repository, lab.root_key.repository, name=f"h{number}", datasets=["*"], domain=None
+            repository,
+            lab.root_key.repository,
+            name=f"h{number}",
+            datasets=[f"d{number}"],
+            domain=None,
         )
         add_writer(
             repository,
@@ -41,6 +45,7 @@ def enrol(lab: Lab, count: int) -> list[Any]:
             recovery_key=lambda: lab.recovery,
             share=None,
             tool="vault test",
+            share_datasets=[lab.host.key.name],  # it writes all
         )
         signers.append(key.signing)
     return signers
