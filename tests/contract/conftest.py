@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,14 +10,23 @@ from tests.support.stores import FACTORIES, SERVERS, StoreUnderTest, gap_of_moto
 from vault.storage.base import ObjectStore
 
 
-@pytest.fixture(
-    params=[
-        *("local", "memory", "moto"),
-        *(pytest.param(name, marks=pytest.mark.s3) for name in SERVERS),
-    ],
-)
+def _params(*here: str) -> list[Any]:
+    return [*here, *(pytest.param(name, marks=pytest.mark.s3) for name in SERVERS)]
+
+
+@pytest.fixture(params=_params("local", "memory", "moto"))
 def under_test(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
     """Each store in turn."""
+    yield from _opened(request, tmp_path)
+
+
+@pytest.fixture(params=_params("memory", "moto"))
+def with_markers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
+    """Each store that has delete markers; a directory has none."""
+    yield from _opened(request, tmp_path)
+
+
+def _opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
     gap = gap_of_moto(request.node.name) if request.param == "moto" else None
     if gap:
         request.applymarker(pytest.mark.xfail(strict=True, reason=f"moto {gap}"))

@@ -313,7 +313,7 @@ def test_statements_that_pages_of_a_copied_bucket_tell_of_are_locked_where_they_
     monkeypatch: pytest.MonkeyPatch,
     clock: Clock,
 ) -> None:
-    """The list tells them; nobody appends after one that is gone without a word."""
+    """The list shows them, and a host refuses to append after one that is gone."""
     monkeypatch.setattr(pages, "PAGE_LENGTH", 4)
     lab = make_repository(LockMode.GOVERNANCE)
     source = make_source()

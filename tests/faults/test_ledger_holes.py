@@ -97,7 +97,7 @@ def revoke(lab: Lab, key: SigningKey, distrust_from: int | None = None) -> Recor
     )
 
 
-# --- a statement beyond a hole stops nobody ---
+# --- all go on before a statement beyond a hole ---
 
 
 @pytest.mark.parametrize("beyond", [1, 2, 3, FAR])
@@ -122,7 +122,7 @@ def test_a_thief_beyond_a_hole_is_a_finding(lab: Lab, source: Path, beyond: int)
 def test_the_old_rule_stopped_everybody(
     lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: were what is beyond no finding, the same statement would be seen by nobody."""
+    """The control: an opening that does not look beyond the hole says nothing of the statement."""
     thief = lab.enrol("thief").key.signing
     lab.snapshot(source)
     plant(lab, thief)

@@ -229,7 +229,7 @@ def test_killed(
         journal = unfinished(room.target, state=lab.host.state)
         is_fork = check_either(own, room, new, forward=forward)
         if forward and journal is not None and journal.state in {"proven", "exchanged"}:
-            assert own.verdicts() == ["passed"]  # nobody else had attested it
+            assert own.verdicts() == ["passed"]  # the killed run had not attested it
         return struck, is_fork
 
     assert sweep_both_ways(killed, step=2) > 30

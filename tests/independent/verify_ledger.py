@@ -495,7 +495,7 @@ class Verifier:
     def take_effect(self, seq: int, statement: Json, signers: list[str]) -> None:
         """What a linked statement changes; `BadError` when it is void."""
         kind, version = type_of(statement)
-        role = ROLE_OF.get(kind) if version == 1 else None  # any of these; none: whoever is listed
+        role = ROLE_OF.get(kind) if version == 1 else None  # any of these; none: every listed key
         if role is None or is_unknown_action(kind, statement):
             self.status[seq] = "unknown"
             self.note_unknown(kind, seq, signers)

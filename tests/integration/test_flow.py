@@ -344,7 +344,7 @@ def test_distrust_voids_what_a_stolen_key_wrote(
 def test_a_void_snapshot_is_restored_by_its_number_and_the_attestation_says_so(
     vault: Vault, vault_json: VaultJson, taken: Path, tmp_path: Path
 ) -> None:
-    """What a distrusted host published may be all there is; nobody gets it unasked."""
+    """A distrusted host's snapshot may be the only one; a restore takes it only with --void."""
     number = vault_json("list")["snapshots"][0]["seq"]
     assert vault("key", "revoke", "first", "--distrust-from", number)[0] == 0
     target = str(tmp_path / "back")

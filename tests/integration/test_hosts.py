@@ -125,7 +125,7 @@ def test_a_script_names_the_key(vault: Vault, repository: Path, ask_for: AskFor)
 def test_overlaps_are_named_and_agreed_to(
     vault: Vault, vault_json: VaultJson, repository: Path, source: Path, ask_for: AskFor
 ) -> None:
-    """With a key named nobody is asked, so nothing is limited; a failover pair says so."""
+    """A command with --key asks no question, so it limits no host; a failover pair says so."""
     assert vault("snapshot", source, "--name", "data")[0] == 0
     key = ask_for("pair", "*")
     code, _, err = vault("key", "add", "pair.request", "--key", key)
@@ -289,8 +289,8 @@ def test_a_revocation_begins_with_the_credentials_of_the_store(
 
 def test_a_hosts_credentials_are_its_own(vault: Vault, home: Path) -> None:
     """Else they can't be taken away from one host alone; what is printed stays plain JSON."""
-    for role, told in (("writer", True), ("auditor", False)):
+    for role, is_first in (("writer", True), ("auditor", False)):
         code, out, err = vault("store", "iam", "s3://bucket/prefix", "--role", role)
         assert code == 0
         assert json.loads(out)["Statement"]
-        assert ("credentials of its own" in err) is told
+        assert ("credentials of its own" in err) is is_first

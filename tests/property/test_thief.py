@@ -1,7 +1,7 @@
 """A thief with one or two writer keys, who acts between any two calls of the store.
 
 Whatever is planted: every reader has what honest hosts published, a host that remembers a head goes
-on, the keys are revoked, and nobody who knows a head takes another history.
+on, the keys are revoked, and a reader that knows a head takes no other history.
 """
 
 import random

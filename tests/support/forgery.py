@@ -64,7 +64,7 @@ def forged_entry(
 
 
 class Forger:
-    """Publishes whatever it is told.
+    """Publishes what a test asks for, right or wrong.
 
     Args:
         repository: Read up to its head.

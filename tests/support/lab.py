@@ -58,7 +58,7 @@ MakeRepository: TypeAlias = Callable[..., "Lab"]
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self, now: datetime = START) -> None:
         self.now = now

@@ -42,8 +42,8 @@ class StoreUnderTest:
 
     store: ObjectStore
     advance: Callable[[timedelta], None]  # move the store's clock
-    put_marker: Callable[[str], object] | None = None  # as an attacker would
-    plant: Callable[[str, bytes], object] | None = None  # under a name the vault never writes
+    plant: Callable[[str, bytes], object]  # under a name the vault never writes
+    put_marker: Callable[[str], object] | None = None  # as an attacker would; a directory has none
 
 
 @dataclasses.dataclass

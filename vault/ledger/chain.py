@@ -116,7 +116,7 @@ class Ledger:
     def may_write(self, kind: str) -> None:
         """Pass if nothing in the ledger keeps this version of the program from writing.
 
-        Whoever governs can always do so, so that no statement ends that for ever.
+        Holders of root and enroller keys can always write, so that they can end what stops hosts.
 
         Args:
             kind: The type of what is to be appended.

@@ -3,7 +3,8 @@
 Envelope and payload are canonical JSON: whatever is spelled otherwise is no statement. A
 statement's identity is still the SHA-256 of its PAE, never of its envelope: the second form of
 an ECDSA signature changes the envelope of what is the same statement. Who signs is signed, in
-``by``, so nobody can add a signature or take one away. This grammar decides who owns a seq.
+``by``: a signature that is added or taken away breaks the link. This grammar decides who owns
+a seq.
 """
 
 import hashlib
@@ -75,7 +76,7 @@ class Envelope:
 
         Args:
             by: Ids of keys, in their order.
-            keys: By their ids; whoever is not among them can't have signed.
+            keys: Those that may have signed, by their ids.
         """
         return len(by) == len(self.signatures) and all(
             key_id in keys and keys[key_id].verify(signature.sig, self.pae)

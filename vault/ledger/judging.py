@@ -99,7 +99,7 @@ def _warrant_objection(statement: Statement) -> str:
 
 
 def about_later(body: Body, seq: int) -> str:
-    """Why a statement of that seq would be void: nobody has read what does not exist yet."""
+    """Why a statement of that seq would be void: its signer can't have read a later one."""
     if not isinstance(body, EventBody | VerificationBody | ResealBody):
         return ""
     read = body.snapshot if isinstance(body, EventBody) else body.through

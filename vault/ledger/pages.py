@@ -1,7 +1,7 @@
 """Ledger pages: a thousand statements in one object, for cold reads (docs/format.md 2.5).
 
-A page is a copy of bytes, and nobody's word: every key that could vouch for one can be stolen. A
-line stands for an object only where the store's own list says that the object has those bytes.
+A page is a copy of bytes and proves nothing: a key that vouched for pages could be stolen. A line
+stands for an object only where the store's own list says that the object has those bytes.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The ledger as this machine verified it, so that a start reads only what is new (ADR 0010).
 
 One file a repository, beside the remembered head and trusted as that is. It costs nothing but
-time to lose, and decides nothing alone: whoever uses it looks whether the store still has every
+time to lose, and decides nothing alone: its reader looks whether the store still has every
 statement and reads the newest one again (`vault.repository.repository`). Statements about keys
 are kept as they were signed and verified again at every start.
 """

@@ -263,7 +263,7 @@ class SeedTable(Body, frozen=True, kw_only=True):
 
 
 class ResealBody(Body, frozen=True, kw_only=True):
-    """Old packs can be opened by a new recipient: what is named is in nobody's needs."""
+    """Old packs can be opened by a new recipient; no snapshot needs the objects that it names."""
 
     recipient: str  # its id: SHA-256 of the raw public key, hex
     objects: tuple[SeedTable, ...]

@@ -38,7 +38,7 @@ class Times:
     def stored(self, record: Record) -> datetime:
         """When the store took a statement: the earliest time of it and its successors.
 
-        Each of those names it, so none is older; and nobody can date one back.
+        Each of those names it, so none is older, and a writer can't date them back.
         """
         return self._dates.since(record.seq) or record.modified
 

@@ -1,4 +1,4 @@
-"""What a client remembers, so that nobody can show it an older ledger (docs/design.md "Trust").
+"""What a client remembers, to notice that a store shows an older ledger (docs/design.md "Trust").
 
 A signed history can be cut short without breaking a signature. Three things tell: the pinned
 root, the highest head ever seen here, and the head an operator names with ``--trust``.

@@ -85,8 +85,8 @@ def make_workers(
 def make_process_workers(processes: int, *, in_flight: int | None = None) -> Iterator[Workers]:
     """Executors that are one pool of new processes, for tasks that are values.
 
-    A verification that is told a place runs on them (`vault.verify`). Each process is started
-    afresh, so that it inherits no thread and no lock, and is tuned as a program is.
+    A verification that knows its store by URL runs on them (`vault.verify`). Each process is
+    started afresh, so that it inherits no thread and no lock, and is tuned as a program is.
 
     Args:
         processes: How many.

@@ -109,7 +109,7 @@ class Log:
                 attempt extends; re-checks there what must still hold (I4).
             signers: Who sign.
             tool: Goes into the statement.
-            insist: For what somebody may want to prevent: 10,000 attempts without a pause.
+            insist: For what a thief may want to prevent: 10,000 attempts without a pause.
                 Called after each that was lost, with how many were.
 
         Raises:
@@ -173,7 +173,7 @@ class Log:
         return owner if owner is not None and owner.digest == digest else None
 
     def put_back(self) -> list[Record]:
-        """Store again what only a page still has, so that nobody else can take its number.
+        """Store again what only a page still has, so that a thief can't take its number.
 
         Returns:
             The statements that were missing.
@@ -198,7 +198,7 @@ class Log:
             try:
                 self._objects.put(name, envelope, need, exclusive=True)
             except NameContestedError:
-                return  # whoever it is can't be seen yet, and would be listed before us
+                return  # the other statement can't be seen yet, and would be listed before ours
             except NameTakenError:
                 self.refresh()
                 if self.head.seq < seq:  # junk holds the name, and must not stop the chain
@@ -230,7 +230,7 @@ class Log:
         """Lock the head for the full term, older statements from half the term on (I2).
 
         Before its successor is stored, which needs them all: a run killed after that leaves
-        nothing undone. Older ones once a quarter of the term, by whoever appends first in it;
+        nothing undone. Older ones once a quarter of the term, by the first run that appends in it;
         all of them at once where the head was copied here, perhaps without locks. Where locks
         are never extended the head keeps the one of its PUT, and an older statement is stored
         once more: the same bytes under a new lock.
@@ -288,7 +288,7 @@ class Log:
 
 
 def _predecessor(record: Record) -> str:
-    """The version id that whoever appended a statement saw, and locked, of the one before it."""
+    """The version id of the statement before it, which its writer saw and locked."""
     return parse_statement(parse_envelope(record.envelope).payload).prev_version
 
 

@@ -1,7 +1,7 @@
 """Sizes, deduplication and what is owed, from public data alone.
 
-Manifests and inventories are signed and readable without a key, so whoever looks
-after backups needs none (docs/design.md "Objects").
+Manifests and inventories are signed and readable without a key, so a person who
+watches backups needs none (docs/design.md "Objects").
 """
 
 import dataclasses

@@ -349,7 +349,7 @@ def revoke_writer(
 ) -> Record:
     """Take a writer's key off the list; with ``distrust_from``, void what it wrote from there.
 
-    Tried 10,000 times without a pause, since whoever has the key may append without one.
+    Tried 10,000 times without a pause, because a thief who has the key may append without one.
 
     Args:
         repository: Where.

@@ -79,9 +79,9 @@ def batches(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
 class PageLines:
     """Lines of pages by the number of their statement; a page is fetched when it is first asked.
 
-    A line is a copy of bytes, and nobody's word: it stands for an object only where the store's
-    list says that the object has the same bytes (`stands_for`), or where the statement after it
-    names its digest.
+    A line is a copy of bytes and proves nothing by itself: it stands for an object only where
+    the store's list says that the object has the same bytes (`stands_for`), or where the
+    statement after it names its digest.
 
     Args:
         store: Whose list has the MD5 of objects.

@@ -130,7 +130,7 @@ def test_a_directory_says_that_its_locks_are_advisory(
 def test_a_repository_without_locks_is_called_that(
     make_repository: MakeRepository, make_source: MakeSource, clock: Clock, tmp_path: Path
 ) -> None:
-    """Locks that only this program keeps are another thing than none, and each is told as it is."""
+    """The report calls locks that only this program keeps advisory, and none none."""
     store = LocalStore.create(tmp_path / "store", clock=clock)
     advisory = make_repository(LockMode.GOVERNANCE, store=store)
     none = make_repository(LockMode.NONE, name="none")

@@ -224,7 +224,7 @@ def test_who_may_not_read_packs_sees_no_headers(lab: Lab, record: Record) -> Non
 
 
 def test_a_pack_without_a_header(lab: Lab, record: Record) -> None:
-    """What names no recipient opens for nobody."""
+    """A header without a recipient is a finding, because no key opens the object."""
     ref = next(ref for ref in lab.open().inventory(record).objects if ref.name.startswith("packs/"))
     data = lab.store.get(ref.name, ref.version)
     lab.store.corrupt(ref.name, ref.version, b"X" + data[1:])

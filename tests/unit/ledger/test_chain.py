@@ -453,7 +453,7 @@ def test_a_statement_has_exactly_the_signatures_it_names(chain: Chain) -> None:
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("other", ["live", "retired"])
 def test_a_signature_that_is_added_revives_nothing(chain: Chain, other: str, order: int) -> None:
-    """What a distrusted host wrote stays void, whoever else signs it, before or after."""
+    """A distrusted host's statement stays void when another key signs it, before or after."""
     chain.add("writer", enrol("beta"), "enroller")
     seq = chain.add("snapshot", snapshot(), "beta").seq
     chain.add("writer", revoke("beta", distrust_from=seq), "enroller")
@@ -1091,7 +1091,7 @@ SHARD = {"predicateType": "urn:vault:shard:v1", "critical": True}
 
 
 def test_a_critical_statement_of_the_root_forbids_writing(chain: Chain) -> None:
-    """Reading goes on, and so does whoever governs: else nobody could ever end it."""
+    """Readers and governing keys go on, because a governing key must be able to end it."""
     chain.link(chain.edited("heartbeat", HeartbeatBody(note="x"), "root", **SHARD))
     chain.ledger.may_read()
     for kind in ("snapshot", "heartbeat", "restore", "prune"):
@@ -1103,7 +1103,7 @@ def test_a_critical_statement_of_the_root_forbids_writing(chain: Chain) -> None:
 
 @pytest.mark.parametrize("signer", ["alpha", "enroller", "policy", "pruner", "restorer"])
 def test_critical_counts_from_nobody_else(chain: Chain, signer: str) -> None:
-    """One stolen key stops nobody; that it tried is told."""
+    """The mark of one stolen key stops no host, and the ledger reports it."""
     chain.link(chain.edited("heartbeat", HeartbeatBody(note="x"), signer, **SHARD))
     chain.ledger.may_write("snapshot")
     (finding,) = chain.ledger.findings

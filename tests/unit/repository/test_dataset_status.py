@@ -332,7 +332,7 @@ def _called_bad(lab: Lab) -> dict[int, tuple[int, str]]:
 def test_a_snapshot_that_a_check_found_wrong_is_so_until_all_of_it_was_opened_and_is_right(
     lab: Lab, *, kind: str, later: tuple[str, str, dict[str, Any]], stands: bool
 ) -> None:
-    """Whoever read it: restorers sign restores, drills and verifications. Control: one before."""
+    """By a restore, a drill or a verification: restorers sign them all. Control: one before."""
     new = seqs(lab)[-1]
     of, verdict, claims = later
     say(lab, of, new, verdict, **claims)

@@ -177,7 +177,7 @@ def test_overlaps_and_names_are_checked_on_the_ledger_that_is_extended(
 
 
 def test_a_host_is_limited(lab: Lab, ask: Ask, add: Add, make_source: MakeSource) -> None:
-    """To fewer patterns unasked; to more only where they are nobody else's, or agreed to."""
+    """To fewer patterns unasked; to more only where no other host has them, or a person agreed."""
     source = make_source()
     before = lab.snapshot(source, dataset="data")
     add(ask("db", "db-*")[1])
