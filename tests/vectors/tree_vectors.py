@@ -266,6 +266,7 @@ def _negatives() -> dict[str, tuple[bytes, str]]:
         ),
         "tree-hash-short": (_in_top(b"b", 2, sha256=b"\x01" * 32 + b"x" * 2), "no SHA-256"),
         "tree-hash-kind": (_in_top(b"b", 2, sha256=b"\x02" * 33), "no SHA-256"),
+        "digest-of-a-fifo": (_in_top(b"b", 5, sha256=b"\x01" * 32), "is no file"),
         "tree-hash-of-a-fifo": (_in_top(b"b", 5, sha256=b"\x01" * 33), "is no file"),
         "tree-hash-gives-no-chunk": (
             _in_top(b"b", 2, size=9, sha256=b"\x01" * 33),

@@ -263,6 +263,29 @@ def test_recipients_of_a_later_root_are_asked_of_later_packs_only(lab: Lab, reco
         assert bool(objection) is bool(missing), (modified, objection)
 
 
+def test_recipients_of_a_root_between_two_others_are_asked_while_it_is_in_force(lab: Lab) -> None:
+    """Each root ends with the one right after it, not with the first or the last."""
+    first = frozenset(map(recipient_id, lab.open().ledger.recipients))
+    sealed, starts = [first], [lab.clock()]
+    for version in (2, 3):
+        lab.clock.advance(days=30)
+        repository = lab.open()
+        old, key = repository.ledger.root, RecipientKey.generate()
+        added = Recipient(name=f"of-{version}", public=b64encode(key.public_raw))
+        body = replace_body(old, version=version, recipients=(*old.recipients, added))
+        draft = Draft(type="root", subject=[("repository", lab.root)], body=body)
+
+        def made(_: object, draft: Draft = draft) -> Draft:
+            return draft
+
+        starts.append(repository.append(made, [lab.root_key.root], tool="test").modified)
+        sealed.append(sealed[-1] | {recipient_id(key.public_raw)})
+    recipients = Recipients(lab.open().ledger)
+    for number, start in enumerate(starts):
+        told = [bool(recipients.objection(each, start + timedelta(days=8))) for each in sealed]
+        assert told == [at < number for at in range(3)], number
+
+
 # --- times ---
 
 
