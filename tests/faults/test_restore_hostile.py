@@ -226,6 +226,24 @@ def test_bad_chunk_lists(lab: Lab, forger: Forger, jail: Jail, case: str) -> Non
     assert not jail.target.exists()
 
 
+@pytest.mark.parametrize("kind", [ObjectType.DATA, ObjectType.TREE])
+def test_verify_fails_where_file_content_lies_in_a_pack_of_another_type(
+    lab: Lab, forger: Forger, kind: ObjectType
+) -> None:
+    """Every chunk is there, sound, and as long as the file says; no restore reads it as content."""
+    chunks = [b"first", b"second"]
+    forger.store(kind, chunks)
+    listed = file(b"a", b"".join(chunks), chunks=_several(forger, *chunks, kind=kind))
+    record = forger.publish_entries([TOP, listed])
+    report = lab.verify(record)
+    if kind is ObjectType.DATA:
+        assert (report.verdict, report.findings) == ("passed", ())
+    else:
+        assert report.verdict == "failed"
+        assert [each.subject for each in report.findings] == [f"ledger {record.seq}"]
+        assert "a pack of another type" in report.findings[0].problem
+
+
 def test_bad_streams(lab: Lab, jail: Jail) -> None:
     """Junk, cut short, longer than said, another commitment."""
     header = encode_header(TreeHeader(key=KEY, relative=True, sources=()))

@@ -207,6 +207,35 @@ def test_undo_from_a_note_exchanges_and_removes_nothing(bench: Bench) -> None:
     assert files_of(bench.target) == OLD
 
 
+def test_undo_from_a_note_shows_mode_and_owner_of_what_comes_back(bench: Bench) -> None:
+    """Others may have forged the note: by these the user sees whose directory it would be."""
+    bench.target.chmod(0o2751)
+    bench.restore()
+    shown: list[tuple[int | None, int | None]] = []
+
+    def agree(exchange: Exchange) -> None:
+        assert exchange.other is not None
+        assert files_of(exchange.other) == OLD
+        shown.append((exchange.other_mode, exchange.other_owner))
+
+    undo_restore_from(bench.note, state=bench.local.state, agree=agree)
+    assert shown == [(0o2751, ME)]
+    assert files_of(bench.target) == OLD
+
+
+def test_undo_from_a_note_where_target_was_missing_shows_no_other_directory(bench: Bench) -> None:
+    """There is none, so it has no mode and no owner; TARGET is missing again."""
+    shutil.rmtree(bench.target)
+    _killed_at(bench, "exchanged")
+    assert files_of(bench.target) == NEW
+    asked: list[Exchange] = []
+    undo_restore_from(bench.note, state=bench.local.state, agree=asked.append)
+    (exchange,) = asked
+    assert (exchange.other, exchange.other_mode, exchange.other_owner) == (None, None, None)
+    assert not bench.target.exists()
+    assert NEW in bench.trees()
+
+
 def test_undo_from_a_note_beside_its_journal_keeps_both_in_step(bench: Bench) -> None:
     """The journal knows afterwards, so that finalize and undo go on from there."""
     bench.restore()
@@ -652,6 +681,15 @@ def test_finalize_prove_reads_the_target_again(bench: Bench) -> None:
     final = bench.finalize(again=True)
     assert final.verdict == "passed"
     assert [details["promoted"] for _, details in bench.said()] == ["pending", "done"]
+
+
+def test_a_restore_without_proof_passes_once_finalize_proves_it_whole(bench: Bench) -> None:
+    """The proof decides, not what the restore could say before it."""
+    bench.restore(verify=False)
+    final = bench.finalize(again=True)
+    assert final.verdict == "passed"
+    said = [(verdict, details["proof"]) for verdict, details in bench.said()]
+    assert said == [("partial", "none"), ("passed", "passed")]
 
 
 def test_finalize_of_a_recorded_restore_needs_no_key(bench: Bench) -> None:

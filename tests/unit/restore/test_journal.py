@@ -87,6 +87,31 @@ def test_a_journal_that_would_be_too_long_is_not_written(tmp_path: Path) -> None
         assert journals.load() == [_journal()]
 
 
+def test_what_was_left_of_a_journal_goes_with_the_next_restore_to_that_target(
+    tmp_path: Path,
+) -> None:
+    """A run that is killed leaves what it had written; what is of another TARGET stays."""
+
+    class Cut(Fs):
+        def rename(self, source: int, old: bytes, directory: int, new: bytes) -> None:
+            raise OSError(5, "Input/output error")
+
+    tmp_path.chmod(0o700)
+    room = tmp_path / "restores"
+    left: list[Path] = []
+    for target in (TARGET, b"/srv/other"):
+        with Journals(tmp_path, target, Cut()) as journals, pytest.raises(LocalError):
+            journals.save(_journal(target=target.decode()))
+        (fresh,) = set(room.glob("*.json.new")).difference(left)
+        left.append(fresh)
+    mine, others = left
+    assert mine.exists()
+    with Journals(tmp_path, TARGET, Fs()) as journals:
+        assert not mine.exists()
+        assert others.exists()
+        assert journals.load() == []
+
+
 def test_journals_leak_no_descriptor(tmp_path: Path) -> None:
     """Neither those that are written nor those that can't be."""
 

@@ -108,6 +108,20 @@ def test_an_inode_number_that_is_given_out_again_makes_no_link(
     monkeypatch.undo()
 
 
+def _show_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files have one inode number, one time, and two names."""
+    real = os.stat_result
+
+    def one(found: os.stat_result) -> os.stat_result:
+        times = {"st_mtime_ns": 10**18, "st_ctime_ns": 10**18, "st_blocks": 8, "st_rdev": 0}
+        values = [*found[:1], 7, found[2], 2, *found[4:10]]
+        return real(values, times) if found.st_mode & 0o170000 == 0o100000 else found
+
+    stat, fstat = os.stat, os.fstat
+    monkeypatch.setattr(os, "stat", lambda *a, **k: one(stat(*a, **k)))
+    monkeypatch.setattr(os, "fstat", lambda fd: one(fstat(fd)))
+
+
 @pytest.mark.parametrize("is_guarded", [True, False])
 @pytest.mark.usefixtures("much_later")
 def test_a_file_system_that_shows_one_number_for_two_files(
@@ -119,22 +133,55 @@ def test_a_file_system_that_shows_one_number_for_two_files(
     (top / "same").write_bytes(OLD)
     for path in top.iterdir():
         os.utime(path, ns=(0, 10**18))
-    real = os.stat_result
-
-    def one(found: os.stat_result) -> os.stat_result:
-        times = {"st_mtime_ns": 10**18, "st_ctime_ns": 10**18, "st_blocks": 8, "st_rdev": 0}
-        values = [*found[:1], 7, found[2], 2, *found[4:10]]
-        return real(values, times) if found.st_mode & 0o170000 == 0o100000 else found
-
-    stat, fstat = os.stat, os.fstat
-    monkeypatch.setattr(os, "stat", lambda *a, **k: one(stat(*a, **k)))
-    monkeypatch.setattr(os, "fstat", lambda fd: one(fstat(fd)))
+    _show_one_number(monkeypatch)
     monkeypatch.setattr(mounts, "invents_inodes", lambda device: is_guarded)
     report = lab.snapshot(top)
     monkeypatch.undo()
     held = _held(lab, report.record)
     assert held == {"a": OLD, "same": OLD, "z": NEW if is_guarded else OLD}
     assert _links(lab, report.record).get("same") == "a"
+
+
+@pytest.mark.parametrize("is_swapped", [True, False])
+@pytest.mark.usefixtures("much_later")
+def test_a_second_name_that_was_another_file_while_it_was_read_is_no_link(
+    lab: Lab, top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_swapped: bool
+) -> None:
+    """One number for two files, and the directory of the second is another until it was read.
+
+    What was read has the content of the first and other metadata, so it shows nothing of the file
+    that is there before and after: with the metadata of the first, that one has other content.
+    """
+    inner, other, aside = top / "d", tmp_path / "other", tmp_path / "aside"
+    inner.mkdir()
+    other.mkdir()
+    (top / "a").write_bytes(OLD)
+    (inner / "z").write_bytes(NEW)
+    (other / "z").write_bytes(OLD)
+    (other / "z").chmod(0o600)
+    opened, described = safe_open.open_source, safe_open.open_described
+
+    def open_source(full: bytes, expected: Any) -> tuple[int, os.stat_result]:
+        if is_swapped and full == bytes(inner / "z"):
+            inner.rename(aside)
+            other.rename(inner)
+        return opened(full, expected)
+
+    def open_described(full: bytes, expected: os.stat_result) -> tuple[int, os.stat_result]:
+        if full == bytes(inner / "z") and aside.exists():
+            inner.rename(other)
+            aside.rename(inner)
+        return described(full, expected)
+
+    _show_one_number(monkeypatch)
+    monkeypatch.setattr(mounts, "invents_inodes", lambda device: True)
+    monkeypatch.setattr(safe_open, "open_source", open_source)
+    monkeypatch.setattr(safe_open, "open_described", open_described)
+    report = lab.snapshot(top)
+    monkeypatch.undo()
+    assert _links(lab, report.record) == {}
+    assert lab.contents(report.record) == {"a": OLD, "d/z": OLD if is_swapped else NEW}
+    assert (lab.entries(report.record)["d/z"].mode == 0o600) is is_swapped
 
 
 @pytest.mark.parametrize("what", ["gone", "unreadable", "growing", "replaced"])

@@ -88,6 +88,37 @@ def test_a_server_that_turns_compliance_into_nothing_weaker_keeps_that(
     assert reports("firm-bucket", lock=True).outcome("downgrade") is ProbeOutcome.KEPT
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_server_whose_lock_dates_wrap_around_is_found(
+    reports: Callable[..., StoreReport], monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    """It refuses to shorten a lock, yet one that is set to a far date ends in the past."""
+    real = s3.S3Store.request
+
+    def wrap(self: s3.S3Store, what: str, name: str, call: str, **arguments: Any) -> Any:
+        if call == "put_object_retention":
+            given = arguments["Retention"]
+            held = self.status(name, arguments["VersionId"]).retention
+            if held is not None and given["RetainUntilDate"] < held.until:
+                raise DeniedError(f"{name} stays as it is")
+            seconds = int(given["RetainUntilDate"].timestamp()) % 2**bits
+            kept = datetime.fromtimestamp(seconds, UTC)
+            arguments["Retention"] = given | {"RetainUntilDate": kept}
+        return real(self, what, name, call, **arguments)
+
+    monkeypatch.setattr(s3.S3Store, "request", wrap)
+    report = reports(f"bucket-of-{bits}-bits", lock=True)
+    (probe,) = (each for each in report.probes if each.row.name == "shorten")
+    if bits == 64:
+        assert probe.outcome is ProbeOutcome.KEPT
+        assert report.keeps_locks_from_extenders
+        return
+    assert probe.outcome is ProbeOutcome.SHORTFALL
+    assert "setting it to 2106-02-07T06:28:16Z: it became compliance until 1970" in probe.found
+    assert "no right to change a lock" in probe.row.remedy
+    assert not report.keeps_locks_from_extenders
+
+
 def test_a_shortfall_of_locks_refuses_locks_only(report: StoreReport) -> None:
     """Exit 5, and the first shortfall by name."""
     only_locks = dataclasses.replace(
