@@ -1,6 +1,7 @@
 """Cold reads by pages: fewer requests, and never another history than the statements tell."""
 
 import dataclasses
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from vault.ledger import pages
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
 from vault.ledger.statements import EventBody, HeartbeatBody, PolicyBody
+from vault.machine.workers import AtOnce
 from vault.model import Digest
 from vault.repository import ledgerobjects, read_statements
 from vault.repository.append_statements import Draft
@@ -292,10 +294,12 @@ def test_ten_thousand_statements_cost_forty_requests_in_sequence(
     rounds: Counter[str] = Counter()
     fetch = ledgerobjects.fetch
 
-    def counted(store: ObjectStore, versions: Sequence[ObjectVersion]) -> list[bytes | None]:
+    def counted(
+        store: ObjectStore, versions: Sequence[ObjectVersion], threads: AtOnce
+    ) -> list[bytes | None]:
         rounds["objects"] += bool(versions)
         assert len(versions) <= ledgerobjects.AT_ONCE
-        return fetch(store, versions)
+        return fetch(store, versions, threads)
 
     def count(point: FaultPoint) -> None:
         if point.phase == "before" and point.operation == "get":
@@ -312,6 +316,26 @@ def test_ten_thousand_statements_cost_forty_requests_in_sequence(
     names_a_list = 1_000
     in_sequence = rounds.total() + 10_000 // names_a_list
     assert in_sequence <= 40, rounds
+
+
+def test_a_reading_starts_no_more_threads_than_it_asks_at_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one for each statement: starting ten thousand took longer than what they asked."""
+    _beat(lab, 3 * ledgerobjects.AT_ONCE)
+    for version in list(lab.store.versions("ledger-page/")):
+        lab.store.remove(version.name, version.version)
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def counted(thread: threading.Thread) -> None:
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", counted)
+    lab.open()
+    assert 1 < len(started) <= ledgerobjects.AT_ONCE
+    assert not any(thread.is_alive() for thread in started)
 
 
 # --- times ---

@@ -5,6 +5,7 @@ n-th call" means the same in every run of a test.
 """
 
 import dataclasses
+import functools
 import itertools
 import queue
 import threading
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
 from vault.machine.processes import declare_quiet
 from vault.machine.tuning import tune_process
@@ -100,31 +101,72 @@ def make_process_workers(processes: int, *, in_flight: int | None = None) -> Ite
         yield Workers(compute=pool, transfer=pool, in_flight=in_flight or 2 * processes)
 
 
-def all_at_once(work: Callable[[_U], _T], items: Sequence[_U]) -> list[_T]:
-    """Results in the order of ``items``, each made in a thread of its own.
+class AtOnce:
+    """Calls that wait for a server, many at the same time. Use as a context manager.
 
-    For a few calls that wait for a server. The threads have ended when it returns or raises what
-    ``work`` raised. A signal is not held up by a server that hangs: neither here nor at the end
-    of the process is a thread waited for then.
+    Threads are started when they are first needed and serve every call of the block: a cold
+    reader of ten thousand statements needs 32 of them, not ten thousand. They have ended when the
+    block ends. A signal is not held up by a server that hangs: neither here nor at the
+    end of the process is a thread waited for then.
+
+    Args:
+        most: So many threads.
     """
-    futures: list[Future[_T]] = [Future() for _ in items]
 
-    def run(item: _U, future: Future[_T]) -> None:
-        try:
-            future.set_result(work(item))
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is taken
-            future.set_exception(error)
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._threads: list[threading.Thread] = []
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._waits = False
 
-    threads = [
-        threading.Thread(target=run, args=pair, name="at-once", daemon=True)
-        for pair in zip(items, futures, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    wait(futures)
-    for thread in threads:  # a process may be forked only beside threads that hold no lock
-        thread.join()
-    return [future.result() for future in futures]
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the threads; those that still wait for a server end by themselves."""
+        threads, self._threads = self._threads, []
+        for each in threads:
+            self._calls.put(None)
+        if not self._waits:  # a process may be forked only beside threads that hold no lock
+            for each in threads:
+                each.join()
+        self._calls = queue.SimpleQueue()
+        self._waits = False
+
+    def map(self, work: Callable[[_U], _T], items: Sequence[_U]) -> list[_T]:
+        """Results in the order of ``items``, when all calls have ended.
+
+        Raises what ``work`` raised for the first of the items for which it failed.
+        """
+        futures: list[Future[_T]] = [Future() for _ in items]
+
+        def call(item: _U, future: Future[_T]) -> None:
+            try:
+                future.set_result(work(item))
+            except BaseException as error:  # noqa: BLE001 - raised again where the result is taken
+                future.set_exception(error)
+
+        for pair in zip(items, futures, strict=True):
+            self._calls.put(functools.partial(call, *pair))
+        self._start(min(self._most, len(items)))
+        self._waits = True
+        wait(futures)
+        self._waits = False
+        return [future.result() for future in futures]
+
+    def _start(self, count: int) -> None:
+        while len(self._threads) < count:
+            thread = threading.Thread(
+                target=_serve, args=[self._calls], name="at-once", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+
+def _serve(calls: "queue.SimpleQueue[Callable[[], None] | None]") -> None:
+    """Do calls until there is None."""
+    while (call := calls.get()) is not None:
+        call()
 
 
 def in_order(

@@ -10,7 +10,7 @@ from vault.errors import IntegrityError
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head, parse_envelope, parse_statement
 from vault.model import Digest
-from vault.repository.ledgerobjects import AT_ONCE, PageLines, batches, fetch, plausible
+from vault.repository.ledgerobjects import AT_ONCE, PageLines, at_once, batches, fetch, plausible
 from vault.repository.read_statements import StoredLedger, digest_of
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.names import ledger_name
@@ -64,7 +64,9 @@ def choose_history(store: ObjectStore, read: StoredLedger, head: Head) -> Stored
 def _step(store: ObjectStore, seq: int, digest: Digest) -> _Step | None:
     """The statement of that number and digest: of any version, else of a page."""
     for batch in batches(iter(plausible(store.versions_of(ledger_name(seq)))), AT_ONCE):
-        for version, envelope in zip(batch, fetch(store, batch), strict=True):
+        with at_once() as threads:
+            read = fetch(store, batch, threads)
+        for version, envelope in zip(batch, read, strict=True):
             if envelope is not None and digest_of(envelope) == digest:
                 return _Step(envelope=envelope, version=version)
     line = PageLines(store).line(seq)

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from vault.errors import ObjectNotFoundError
 from vault.ledger import pages
 from vault.ledger.envelope import MAX_ROOT_PAE, max_envelope
-from vault.machine.workers import all_at_once
+from vault.machine.workers import AtOnce
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.names import PAGES, page_name
 
@@ -34,8 +34,20 @@ def plausible(versions: Sequence[ObjectVersion]) -> list[ObjectVersion]:
     return [each for each in versions if not each.marker and may_be_statement(each.size)]
 
 
-def fetch(store: ObjectStore, versions: Sequence[ObjectVersion]) -> list[bytes | None]:
-    """The bytes of at most `AT_ONCE` versions, asked for at the same time; None where one is gone.
+def at_once() -> AtOnce:
+    """Threads for `fetch`; they serve a whole reading."""
+    return AtOnce(AT_ONCE)
+
+
+def fetch(
+    store: ObjectStore, versions: Sequence[ObjectVersion], threads: AtOnce
+) -> list[bytes | None]:
+    """The bytes of versions, asked for at the same time; None where one is gone.
+
+    Args:
+        store: Where they are.
+        versions: At most `AT_ONCE`.
+        threads: From `at_once`.
 
     Raises:
         StorageError: The store did not answer.
@@ -49,7 +61,7 @@ def fetch(store: ObjectStore, versions: Sequence[ObjectVersion]) -> list[bytes |
 
     if len(versions) < 2:
         return [get(version) for version in versions]
-    return all_at_once(get, versions)
+    return threads.map(get, versions)
 
 
 def by_name(versions: Iterator[ObjectVersion]) -> Iterator[tuple[str, list[ObjectVersion]]]:

@@ -30,6 +30,7 @@ from vault.model import Code, Digest, Finding, Severity
 from vault.repository.ledgerobjects import (
     AT_ONCE,
     PageLines,
+    at_once,
     batches,
     by_name,
     fetch,
@@ -77,6 +78,7 @@ class StoredLedger:
         self.chosen: Head | None = None  # the history was chosen by this head, against the order
         self._store = store
         self._lines = lines or PageLines(store, 0)
+        self._threads = at_once()
         self._paged = False  # whether a line was taken
         self._settled = list(findings)  # beside statements that are linked
         self._open: list[Finding] = []  # after the head
@@ -141,9 +143,10 @@ class StoredLedger:
             self.beyond = tuple(self._follow())
             return not self.beyond and not self._named and self.ledger.head is not None
 
-        ask_twice("ledger", follow, bool, is_list=True)
-        while self._cross_hole():
-            self.beyond = tuple(self._follow())
+        with self._threads:
+            ask_twice("ledger", follow, bool, is_list=True)
+            while self._cross_hole():
+                self.beyond = tuple(self._follow())
         self.ledger.left_beyond = dict(self._left)
         self._open += findings_of(self.ledger, self.beyond)
 
@@ -198,7 +201,7 @@ class StoredLedger:
                 self._paged = True
             else:
                 wanted.append(oldest)
-        read = fetch(self._store, wanted)
+        read = fetch(self._store, wanted, self._threads)
         return found | {each.name: data for each, data in zip(wanted, read, strict=True)}
 
     def _line(self, seq: int) -> bytes | None:
@@ -221,11 +224,11 @@ class StoredLedger:
             again: list[bytes | None] | None = None  # a bit may flip on the way
             for place, version in enumerate(batch):
                 if place >= len(data):
-                    data += fetch(self._store, batch[len(data) :])
+                    data += fetch(self._store, batch[len(data) :], self._threads)
                 if self._link(data[place], version):
                     self._tell_passed(name, versions, version)
                     return True
-                again = again or fetch(self._store, batch)
+                again = again or fetch(self._store, batch, self._threads)
                 if again[place] != data[place] and self._link(again[place], version):
                     self._tell_passed(name, versions, version)
                     return True
@@ -263,7 +266,7 @@ class StoredLedger:
         is_near = seq is not None and seq <= self._next_seq() + 1
         count = len(readable) if self.tolerant or is_near else 1
         for batch in batches(iter(readable[:count]), AT_ONCE):
-            data = [first] if batch == readable[:1] else fetch(self._store, batch)
+            data = [first] if batch == readable[:1] else fetch(self._store, batch, self._threads)
             for version, envelope in zip(batch, data, strict=True):
                 if seq is None or envelope is None:
                     continue
@@ -344,12 +347,14 @@ class StoredLedger:
 
         def ask() -> tuple[str, bytes] | None:
             for batch in batches(iter(plausible(self._store.versions_of(name))), AT_ONCE):
-                for version, envelope in zip(batch, fetch(self._store, batch), strict=True):
+                read = fetch(self._store, batch, self._threads)
+                for version, envelope in zip(batch, read, strict=True):
                     if envelope is not None and digest_of(envelope) == record.digest:
                         return version.version, envelope
             return None
 
-        found = ask_twice(name, ask, bool)
+        with self._threads:
+            found = ask_twice(name, ask, bool)
         if found is None:
             raise MissingObjectError(f"{name} is missing", expected=f"version {record.version}")
         return found

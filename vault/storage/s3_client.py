@@ -24,7 +24,7 @@ from vault.storage.s3_errors import (
     server_text,
 )
 
-CONNECTIONS = 20  # kept open: transfer threads of a run, and four to spare
+CONNECTIONS = 36  # kept open: as many as a reader of statements asks at once, and four to spare
 ATTEMPTS = 8  # per request; boto3 waits longer after each
 READ_ATTEMPTS = 4  # for a body that broke off: boto3 repeats requests, not bodies
 CONNECT_TIMEOUT, READ_TIMEOUT = 5, 60  # seconds

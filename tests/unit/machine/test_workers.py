@@ -7,7 +7,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
-from vault.machine.workers import InlineExecutor, all_at_once, streamed
+from vault.machine import workers
+from vault.machine.workers import AtOnce, InlineExecutor, streamed
 
 
 @pytest.fixture(params=["inline", "threads"])
@@ -75,8 +76,47 @@ def test_calls_at_once_come_in_order_and_leave_no_thread() -> None:
         assert last.wait(60)
         return number * 10
 
-    assert all_at_once(work, range(3)) == [0, 10, 20]
+    with AtOnce(3) as threads:
+        assert threads.map(work, range(3)) == [0, 10, 20]
     assert set(threading.enumerate()) == before
+
+
+def test_threads_for_calls_at_once_serve_the_whole_block() -> None:
+    """As few are started as calls wait, and no more than allowed, however many calls there are."""
+    seen: set[int] = set()
+
+    def work(number: int) -> int:
+        seen.add(threading.get_ident())
+        return number
+
+    with AtOnce(4) as threads:
+        for _ in range(50):
+            assert threads.map(work, range(10)) == list(range(10))
+    with threads:  # a second block begins anew
+        assert threads.map(work, [7]) == [7]
+    assert len(seen) <= 5
+
+
+def test_a_signal_does_not_wait_for_calls_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block ends while the server still says nothing; what hangs ends by itself."""
+    answers = threading.Event()
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    def hung() -> list[threading.Thread]:
+        return [each for each in threading.enumerate() if each.name == "at-once"]
+
+    monkeypatch.setattr(workers, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt), AtOnce(2) as threads:
+        threads.map(lambda _: answers.wait(60), range(2))
+    left = hung()
+    assert left
+    assert all(thread.daemon for thread in left)
+    answers.set()
+    for thread in left:
+        thread.join(60)
+    assert not hung()
 
 
 def test_an_error_of_a_call_at_once_is_raised_when_all_have_ended() -> None:
@@ -88,6 +128,6 @@ def test_an_error_of_a_call_at_once_is_raised_when_all_have_ended() -> None:
             raise ValueError("first")
         ended.append(number)
 
-    with pytest.raises(ValueError, match="first"):
-        all_at_once(work, range(3))
+    with pytest.raises(ValueError, match="first"), AtOnce(3) as threads:
+        threads.map(work, range(3))
     assert sorted(ended) == [1, 2]
