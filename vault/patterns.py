@@ -11,9 +11,6 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple, TypeAlias
 
-from pathspec import GitIgnoreSpec
-from pathspec.patterns.gitignore import GitIgnorePatternError
-
 from vault.errors import ConfigError
 
 Matches: TypeAlias = Callable[[bytes, bool], bool]  # path in the tree, whether it is a directory
@@ -46,6 +43,10 @@ def matcher(patterns: Sequence[str]) -> Matches:
     Raises:
         ConfigError: A pattern is malformed.
     """
+    # 26 modules, a thirtieth of the time that a command takes to start; few runs leave anything out
+    from pathspec import GitIgnoreSpec  # noqa: PLC0415
+    from pathspec.patterns.gitignore import GitIgnorePatternError  # noqa: PLC0415
+
     try:
         spec = GitIgnoreSpec.from_lines(patterns)
     except (GitIgnorePatternError, ValueError) as error:

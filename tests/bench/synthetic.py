@@ -13,13 +13,15 @@ from pathlib import Path
 
 from vault.clock import to_rfc3339
 from vault.crypto.key_files import WriterKey, load_writer
-from vault.ledger.envelope import build_statement, seal_envelope
+from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
+from vault.ledger.statements import HeartbeatBody
 from vault.machine.chunk_cache import Cache, PackRow
 from vault.machine.workers import make_workers
 from vault.model import Digest, ObjectType, PackId, replace_body
 from vault.repository.repository import Repository, snapshot_body
 from vault.snapshot import SnapshotRequest, take_snapshot
 from vault.storage.local import LocalStore
+from vault.storage.memory import MemoryStore
 from vault.storage.names import ledger_name
 
 CHUNKS_A_PACK = 32  # 32 MiB packs of chunks of 1 MiB on average
@@ -136,3 +138,33 @@ def writer_of(keys: Path) -> tuple[WriterKey, Digest]:
     """The writer key in a directory of key files, and the pinned root."""
     key = load_writer(keys / "writer.key")
     return key, Digest.parse(key.repository.root)
+
+
+def heartbeats(store: MemoryStore, root: Digest, key: WriterKey, count: int) -> list[bytes]:
+    """Give the ledger of a store in memory ``count`` statements, of heartbeats; gives all of them.
+
+    Args:
+        store: Of a repository.
+        root: Digest of statement 0.
+        key: Of a writer of it.
+        count: Statements afterwards.
+    """
+    read = Repository.open(store, root, clock=store.now)
+    envelopes = [store.get(ledger_name(seq)) for seq in range(read.head.seq + 1)]
+    prev = read.head
+    while len(envelopes) < count:
+        payload = build_statement(
+            type="heartbeat",
+            repository=read.ledger.repository_id,
+            seq=len(envelopes),
+            prev=prev,
+            time=store.now(),
+            tool="bench",
+            subject=[],
+            body=HeartbeatBody(note="alive"),
+            by=[key.signing.public.id],
+        )
+        envelopes.append(seal_envelope(payload, [key.signing]))
+        prev = Head(seq=len(envelopes) - 1, digest=parse_envelope(envelopes[-1]).digest)
+        store.plant(ledger_name(prev.seq), envelopes[-1])
+    return envelopes

@@ -15,11 +15,12 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
 from vault.errors import LocalError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
@@ -80,6 +81,8 @@ class Helper(Generic[_Request, _Answer]):
         *,
         room: int,
     ) -> None:
+        from multiprocessing import Pipe  # noqa: PLC0415 - takes 10 ms, and few runs need a helper
+
         self._room = room
         self._free = list(range(_SLOTS))
         self._exit_code: int | None = None
@@ -193,7 +196,7 @@ class Helper(Generic[_Request, _Answer]):
 
     def _serve(
         self,
-        connection: Connection,
+        connection: "Connection",
         work: Callable[[_Request, memoryview], _Answer],
         finish: Callable[[], Any],
     ) -> NoReturn:
@@ -209,7 +212,7 @@ class Helper(Generic[_Request, _Answer]):
 
     def _answer_all(
         self,
-        connection: Connection,
+        connection: "Connection",
         work: Callable[[_Request, memoryview], _Answer],
         finish: Callable[[], Any],
     ) -> None:

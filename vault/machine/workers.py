@@ -122,14 +122,14 @@ class AtOnce:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         """End the threads; those that still wait for a server end by themselves."""
         threads, self._threads = self._threads, []
-        for each in threads:
+        for _ in range(len(threads)):
             self._calls.put(None)
         if not self._waits:  # a process may be forked only beside threads that hold no lock
-            for each in threads:
-                each.join()
+            for thread in threads:
+                thread.join()
         self._calls = queue.SimpleQueue()
         self._waits = False
 
