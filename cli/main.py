@@ -125,6 +125,12 @@ class LazyGroup(click.Group):
     metavar="SEQ:DIGEST",
     help="Accept this head although a newer or another one was seen here; recorded.",
 )
+@click.option(
+    "--signer",
+    metavar="ROLE=URI",
+    multiple=True,
+    help="Sign as ROLE with this key: file:PATH#ROLE or pkcs11:…; else VAULT_SIGNERS. Repeatable.",
+)
 @click.option("--json", is_flag=True, help="Print one JSON object (docs/json.md).")
 @click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Log to stderr; show tracebacks.")
@@ -137,6 +143,7 @@ def app(
     endpoint_url: str | None,
     trust: tuple[str, ...],
     accept_head: str | None,
+    signer: tuple[str, ...],
     json: bool,
     quiet: bool,
     verbose: bool,
@@ -173,6 +180,7 @@ def app(
         endpoint_url=endpoint_url,
         trust=trust,
         accept_head=accept_head,
+        signer=signer,
         json=json,
         quiet=quiet,
         verbose=verbose,

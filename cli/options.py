@@ -11,6 +11,7 @@ class Options:
     endpoint_url: str | None = None
     trust: tuple[str, ...] = ()  # SEQ:DIGEST each
     accept_head: str | None = None  # SEQ:DIGEST
+    signer: tuple[str, ...] = ()  # ROLE=URI each
     json: bool = False
     quiet: bool = False
     verbose: bool = False

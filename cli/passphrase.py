@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from vault.crypto.token_uri import TokenUri
 from vault.errors import ConfigError, WrongKeyError
 
 _MAX_PASSPHRASE: Final = 4096  # bytes
@@ -45,7 +46,7 @@ def ask_passphrase(
             "both VAULT_PASSPHRASE_FILE and VAULT_PASSPHRASE_COMMAND are set", hint="unset one"
         )
     if file:
-        return _passphrase_in(Path(file), warn)
+        return _first_line_of(Path(file), "passphrase file", warn)
     if command:
         return _passphrase_of(command)
     if not sys.stdin.isatty():
@@ -59,6 +60,29 @@ def ask_passphrase(
         raise WrongKeyError(f"the passphrase for {what} is empty")
     if confirm and _ask("the same again: ") != secret:
         raise ConfigError("the two passphrases differ")
+    return os.fsencode(secret)
+
+
+def ask_pin(uri: TokenUri, *, warn: Callable[[str], None]) -> bytes:
+    """The PIN of a token: the first line of the URI's ``pin-source``, else from the terminal.
+
+    Args:
+        uri: The key in the token.
+        warn: Receives a warning if others may read the file.
+
+    Raises:
+        WrongKeyError: Neither gives one.
+    """
+    if uri.pin_file is not None:
+        return _first_line_of(uri.pin_file, "PIN file", warn)
+    if not sys.stdin.isatty():
+        raise WrongKeyError(
+            f"no PIN for {uri}: there is no terminal to ask on",
+            hint="pin-source=file:/path in the URI names a file whose first line is the PIN",
+        )
+    secret = _ask(f"PIN for {uri}: ")
+    if not secret:
+        raise WrongKeyError(f"the PIN for {uri} is empty")
     return os.fsencode(secret)
 
 
@@ -93,18 +117,16 @@ def slips(passphrase: bytes) -> list[str]:
     return found
 
 
-def _passphrase_in(path: Path, warn: Callable[[str], None]) -> bytes:
+def _first_line_of(path: Path, kind: str, warn: Callable[[str], None]) -> bytes:
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             line = file.readline(_MAX_PASSPHRASE + 1)
     except OSError as error:
-        raise WrongKeyError(
-            f"the passphrase file {path} can't be read", found=error.strerror
-        ) from error
+        raise WrongKeyError(f"the {kind} {path} can't be read", found=error.strerror) from error
     if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        warn(f"others may read the passphrase file {path}: chmod 600 {path}")
-    return _checked(line, f"the passphrase file {path}")
+        warn(f"others may read the {kind} {path}: chmod 600 {path}")
+    return _checked(line, f"the {kind} {path}")
 
 
 def _passphrase_of(command: str) -> bytes:

@@ -21,21 +21,24 @@ from cli.exits import EXIT_LOCAL, gravest
 from cli.options import Options
 from cli.output import render
 from cli.output.findings import finding_text
-from cli.passphrase import ask_passphrase, require_strong, slips
+from cli.passphrase import ask_passphrase, ask_pin, require_strong, slips
 from cli.scratch_directory import scratch_directory
+from cli.signer_choice import SIGNERS_VARIABLE, chosen_signers
 from cli.user_places import Places, home_directory
 from vault.clock import Clock
 from vault.crypto.key_files import (
     RecoveryKey,
     RepositoryAddress,
-    RootKey,
     WriterKey,
     load_recovery,
-    load_root,
     load_writer,
     peek,
     take_over,
 )
+from vault.crypto.keys import Signer
+from vault.crypto.signers import FileUri, SignerUri, open_signer
+from vault.crypto.token_uri import TokenUri
+from vault.crypto.tokens import TokenKey, open_token_key
 from vault.errors import (
     ConfigError,
     FormatError,
@@ -45,6 +48,7 @@ from vault.errors import (
 )
 from vault.ledger.envelope import Head
 from vault.ledger.records import Record, Status
+from vault.ledger.statements import Role
 from vault.ledger.succession import dated_back
 from vault.ledger.trust import parse_trust
 from vault.machine import cache_tag
@@ -57,7 +61,7 @@ from vault.repository.enrolment import (
     ROOT_FILE,
     WRITER_FILE,
 )
-from vault.repository.hosts import ID_DIGITS, PublishedBy, live_writers
+from vault.repository.hosts import ID_DIGITS, PublishedBy, live_writers, may_sign_as
 from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
 from vault.repository.snapshot_spec import is_at_time, select_snapshot
@@ -69,6 +73,15 @@ from vault.version import __version__
 TOOL = f"vault {__version__}"
 
 _KEY_FILES = (WRITER_FILE, RECOVERY_FILE, ROOT_FILE)
+
+_FILE_OF = {
+    Role.ROOT: ROOT_FILE,
+    Role.ENROLLER: ROOT_FILE,
+    Role.POLICY: ROOT_FILE,
+    Role.PRUNER: ROOT_FILE,
+    Role.RESTORER: RECOVERY_FILE,
+    Role.WRITER: WRITER_FILE,
+}
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -104,6 +117,7 @@ class Invocation:
         self._environment = environment
         self._stack = contextlib.ExitStack()
         self._done: list[str] = []
+        self._pins: dict[str, bytes] = {}  # by URI
         self.unprinted = False  # the result could not be printed
 
     def __enter__(self) -> Self:
@@ -334,7 +348,9 @@ class Invocation:
             WrongKeyError: There is none, or it is of another repository.
         """
         forbid_dumps()
-        key = self._next_writer(repository) or load_writer(self.places.keys / WRITER_FILE)
+        key = self._next_writer(repository) or load_writer(
+            self.places.keys / WRITER_FILE, pin=self.pin_of, signing=self._chosen_writer(repository)
+        )
         self.check_key(key.repository, repository)
         return key
 
@@ -346,7 +362,7 @@ class Invocation:
         path = self.places.keys / NEXT_WRITER_FILE
         if not path.exists():
             return None
-        key = load_writer(path)
+        key = load_writer(path, pin=self.pin_of)
         if key.signing.public.id not in live_writers(repository.ledger):
             return None
         take_over(path, self.places.keys / WRITER_FILE)
@@ -360,12 +376,69 @@ class Invocation:
         self.check_key(address, repository)
         return self._open_sealed(load_recovery, path)
 
-    def root_key(self, repository: Repository) -> RootKey:
-        """The key that governs, after asking for its passphrase; as `writer_key`."""
-        path = self.places.keys / ROOT_FILE
-        _, address = peek(path)
-        self.check_key(address, repository)
-        return self._open_sealed(load_root, path)
+    def attesting_key(self, repository: Repository) -> RecoveryKey:
+        """As `recovery_key`, for a command that signs too; another restorer may be chosen."""
+        key = self.recovery_key(repository)
+        if Role.RESTORER not in self._signers:
+            return key
+        return dataclasses.replace(key, restorer=self.signer(repository, Role.RESTORER))
+
+    def signer(self, repository: Repository, role: Role) -> Signer:
+        """The key that signs as a role: the chosen one, else that of the usual key file.
+
+        Raises:
+            WrongKeyError: There is none, it is of another repository, or it does not open.
+            ConfigError: The token's module can't be used.
+        """
+        uri = self._signers.get(role)
+        if uri is None:
+            return self.open_signer(repository, FileUri(self.places.keys / _FILE_OF[role], role))
+        key = self.open_signer(repository, uri)
+        if not may_sign_as(repository.ledger, key.public.id, role):
+            raise WrongKeyError(
+                f"the chosen key may not sign as {role}",
+                found=f"{uri}, key {key.public.id[:ID_DIGITS]}",
+                hint="'vault key list' shows which keys may",
+            )
+        return key
+
+    def _chosen_writer(self, repository: Repository) -> Signer | None:
+        return self.signer(repository, Role.WRITER) if Role.WRITER in self._signers else None
+
+    def open_signer(self, repository: Repository, uri: SignerUri) -> Signer:
+        """The key that a URI names, after asking for its passphrase or PIN; as `signer`."""
+        forbid_dumps()
+        if isinstance(uri, FileUri):
+            _, address = peek(uri.path)
+            self.check_key(address, repository)
+        return open_signer(uri, passphrase=self._passphrase_of, pin=self.pin_of)
+
+    def token_key(self, uri: str) -> TokenKey:
+        """A key in a token, after asking for its PIN.
+
+        Raises:
+            ConfigError: It is no PKCS#11 URI, or its module can't be used.
+            WrongKeyError: No such token or key, or a wrong PIN.
+        """
+        return open_token_key(TokenUri.parse(uri), self.pin_of)
+
+    @functools.cached_property
+    def _signers(self) -> Mapping[Role, SignerUri]:
+        return chosen_signers(self.options.signer, self._environment.get(SIGNERS_VARIABLE, ""))
+
+    def _passphrase_of(self, path: Path) -> bytes:
+        return self.passphrase(path.name)
+
+    def pin_of(self, uri: TokenUri) -> bytes:
+        """The PIN for a token's key; asked for once in a run.
+
+        Raises:
+            WrongKeyError: None is given.
+        """
+        if uri.text not in self._pins:
+            forbid_dumps()
+            self._pins[uri.text] = ask_pin(uri, warn=self.warn)
+        return self._pins[uri.text]
 
     def has_recovery_key(self) -> bool:
         """Whether the key file is here."""

@@ -13,6 +13,7 @@ import lmdb
 import pytest
 
 from tests.support.lab import Clock, Lab, MakeRepository, make_lab
+from tests.support.tokens import SoftToken, has_softhsm, make_token
 from tests.support.trees import MakeSource, make_tree
 from vault.ledger.records import Record
 from vault.model import LockMode
@@ -52,6 +53,14 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flushing this machine's whole file system is not what is tested."""
     monkeypatch.setattr(Fs, "syncfs", lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def token(tmp_path_factory: pytest.TempPathFactory) -> SoftToken:
+    """A token of SoftHSM with a key for each role."""
+    if not has_softhsm():
+        pytest.skip("no SoftHSM here")
+    return make_token(tmp_path_factory.mktemp("token"))
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
     started = invocation.clock()
     recovery = None
     if is_execution and invocation.has_recovery_key() and not no_key:
-        recovery = invocation.recovery_key(repository)
+        recovery = invocation.attesting_key(repository)
     ledger = repository.ledger
     covered = snapshot_ranges(
         ledger.records, {r.seq for r in owed(ledger, ledger.snapshots(), started)}

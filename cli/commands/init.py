@@ -252,7 +252,7 @@ def _finish_killed_init(invocation: Invocation, wish: _Wish, found: Digest) -> R
     if writer.signing.public.id in repository.ledger.writers:
         raise exists
     root = load_root(wish.keys / ROOT_FILE, invocation.passphrase(ROOT_FILE))
-    enrol_own_writer(repository, root, writer, tool=TOOL)
+    enrol_own_writer(repository, root.enroller, writer, tool=TOOL)
     invocation.note("finished the init that was interrupted")
     return repository
 

@@ -146,7 +146,7 @@ def limit(
     found = find_writer(repository.ledger, host)
     record = limit_writer(
         repository,
-        invocation.root_key(repository),
+        invocation.signer(repository, Role.ENROLLER),
         found,
         datasets=datasets,
         share_datasets=share_datasets,
@@ -202,7 +202,7 @@ def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reaso
     lost = _Lost(invocation)
     record = revoke_writer(
         repository,
-        invocation.root_key(repository),
+        invocation.signer(repository, Role.ENROLLER),
         found,
         distrust_from=distrust_from,
         reason=reason,

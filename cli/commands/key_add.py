@@ -13,6 +13,7 @@ from vault.crypto.key_files import KeyRequest, load_request
 from vault.crypto.keys import VerifyKey
 from vault.errors import ConfigError
 from vault.ledger.records import Record, WriterInfo
+from vault.ledger.statements import Role
 from vault.repository.enrolment import add_writer, limit_writer
 from vault.repository.hosts import (
     ID_DIGITS,
@@ -80,11 +81,11 @@ def add(
         render.message("", line)
     _agree(invocation, plan, key_id)
     agreed = {*share_datasets, *(each.writer.name for each in plan.left)}
-    root_key = invocation.root_key(repository)
+    enroller = invocation.signer(repository, Role.ENROLLER)
     for other, patterns in plan.limits:
         record = limit_writer(
             repository,
-            root_key,
+            enroller,
             other,
             datasets=patterns,
             share_datasets=agreed,
@@ -95,7 +96,7 @@ def add(
     record = add_writer(
         repository,
         wanted,
-        root_key,
+        enroller,
         recovery_key=lambda: invocation.recovery_key(repository),
         share=share_domain,
         datasets=datasets,

@@ -36,6 +36,11 @@ from vault.repository.repository import Repository
 @click.option("--domain", help="Existing domain to share; default: one of its own.")
 @click.option("--rotate", is_flag=True, help="Ask for a new key in the place of this host's.")
 @click.option(
+    "--token",
+    metavar="URI",
+    help="The new key lies in a token: pkcs11:… names it, and it stays there.",
+)
+@click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
@@ -49,6 +54,7 @@ def request(
     datasets: tuple[str, ...],
     domain: str | None,
     rotate: bool,
+    token: str | None,
     out: Path,
 ) -> None:
     """Make keys for this host, and the request to have them enrolled.
@@ -63,10 +69,13 @@ def request(
     if not rotate and not (name and datasets):
         raise click.UsageError("--name and --dataset, or --rotate")
     repository = invocation.open(afresh=True)
+    key_in_token = None if token is None else invocation.token_key(token)
     if rotate:
         path = invocation.places.keys / NEXT_WRITER_FILE
         old = invocation.writer_key(repository)
-        writer, wanted = request_rotation(repository, old, datasets=datasets, begun=_begun(path))
+        writer, wanted = request_rotation(
+            repository, old, datasets=datasets, begun=_begun(invocation, path), signing=key_in_token
+        )
     else:
         assert name is not None
         path = invocation.places.keys / WRITER_FILE
@@ -76,7 +85,8 @@ def request(
             name=name,
             datasets=datasets,
             domain=domain,
-            begun=_begun(path),
+            begun=_begun(invocation, path),
+            signing=key_in_token,
         )
     _save_both(path, writer, out, wanted)
     invocation.did(f"the key of this host is made, {path}, and the request {out}")
@@ -105,9 +115,9 @@ def _address(invocation: Invocation, repository: Repository) -> RepositoryAddres
     )
 
 
-def _begun(path: Path) -> WriterKey | None:
+def _begun(invocation: Invocation, path: Path) -> WriterKey | None:
     """The key of a request that was killed: written first, so that no request lacks its key."""
-    return load_writer(path) if path.exists() else None
+    return load_writer(path, pin=invocation.pin_of) if path.exists() else None
 
 
 def _save_both(path: Path, writer: WriterKey, out: Path, wanted: KeyRequest) -> None:

@@ -80,7 +80,7 @@ def verify(
     has_key = bool(records) and invocation.has_recovery_key() and not no_key
     sample = sample_of(read_data, seed, repository.ledger, records, is_recorded=has_key)
     started = invocation.clock()
-    recovery = invocation.recovery_key(repository) if has_key else None
+    recovery = invocation.attesting_key(repository) if has_key else None
     report = _run(invocation, repository, records, sample, recovery)
     statement = None
     is_recorded = recovery is not None and seed is None and report.verdict != "unfinished"

@@ -75,7 +75,7 @@ def _distrust(lab: Lab, name: str) -> None:
     writer = find_writer(repository.ledger, name)
     revoke_writer(
         repository,
-        lab.root_key,
+        lab.root_key.enroller,
         writer,
         distrust_from=writer.added + 1,
         reason="stolen",

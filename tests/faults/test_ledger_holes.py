@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.lab import Lab, MakeRepository
 from tests.support.trees import MakeSource
-from vault.crypto.keys import SigningKey
+from vault.crypto.keys import Signer, SigningKey
 from vault.encoding import b64encode
 from vault.errors import ConfigError, RollbackError
 from vault.ledger import pages
@@ -40,7 +40,7 @@ def source(make_source: MakeSource) -> Path:
 
 def signed(
     lab: Lab,
-    key: SigningKey,
+    key: Signer,
     at: int,
     *,
     kind: str = "heartbeat",
@@ -62,7 +62,7 @@ def signed(
     return seal_envelope(payload, [key])
 
 
-def plant(lab: Lab, key: SigningKey, beyond: int = 2, **what: Any) -> int:
+def plant(lab: Lab, key: Signer, beyond: int = 2, **what: Any) -> int:
     """Such a statement so many beyond the head; its number."""
     seq = lab.open().head.seq + beyond
     lab.store.plant(ledger_name(seq), signed(lab, key, seq, **what))
@@ -84,12 +84,12 @@ def beat(repository: Repository, lab: Lab) -> Record:
     return repository.append(lambda _: draft, [lab.host.key.signing], tool="t")
 
 
-def revoke(lab: Lab, key: SigningKey, distrust_from: int | None = None) -> Record:
+def revoke(lab: Lab, key: Signer, distrust_from: int | None = None) -> Record:
     """As the enroller does, on a machine that remembers nothing."""
     repository = opened(lab)
     return revoke_writer(
         repository,
-        lab.root_key,
+        lab.root_key.enroller,
         repository.ledger.writers[key.public.id],
         distrust_from=distrust_from,
         reason="stolen",
@@ -183,7 +183,7 @@ def test_who_keeps_the_list_of_keys_stops_hosts_until_they_speak(
     lab: Lab, source: Path, who: str
 ) -> None:
     """A revocation may be missing: hosts wait for a root or writer statement, with memory too."""
-    stolen: SigningKey = getattr(lab.root_key, who)
+    stolen: Signer = getattr(lab.root_key, who)
     other = lab.enrol("other").key.signing
     lab.snapshot(source)
     state = lab.base / "state"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.lab import Clock, Lab, MakeRepository
 from vault.clock import from_rfc3339
-from vault.crypto.keys import SigningKey
+from vault.crypto.keys import Signer
 from vault.ledger import pages
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
@@ -139,7 +139,7 @@ def test_a_page_cut_short_or_of_another_place_is_not_used(lab: Lab) -> None:
         assert lab.open().head == expected
 
 
-def _fork(lab: Lab, signer: SigningKey) -> list[bytes]:
+def _fork(lab: Lab, signer: Signer) -> list[bytes]:
     """Another history from statement 3 on, one longer than a page."""
     fork = lab.open()
     envelopes = [record.envelope for record in fork.ledger.records]
@@ -163,7 +163,7 @@ def _fork(lab: Lab, signer: SigningKey) -> list[bytes]:
 ROLES = ["host", "root", "enroller", "policy", "pruner", "restorer"]
 
 
-def _key_of(lab: Lab, role: str) -> SigningKey:
+def _key_of(lab: Lab, role: str) -> Signer:
     if role == "host":
         return lab.enrol("thief").key.signing
     return lab.recovery.restorer if role == "restorer" else getattr(lab.root_key, role)

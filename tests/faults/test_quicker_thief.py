@@ -53,7 +53,7 @@ def revoke(lab: Lab, lost: list[int]) -> None:
     repository = Repository.open(lab.store, lab.root, clock=lab.clock, pause=never)
     revoke_writer(
         repository,
-        lab.root_key,
+        lab.root_key.enroller,
         find_writer(repository.ledger, "first"),
         distrust_from=2,
         reason="stolen",

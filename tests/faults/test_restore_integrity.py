@@ -411,7 +411,12 @@ def test_void_snapshot_is_not_restored(lab: Lab, source: Path, target: Path) -> 
     repository = lab.open()
     writer = repository.ledger.writer_for(record)
     revoke_writer(
-        repository, lab.root_key, writer, distrust_from=record.seq, reason="stolen", tool="t"
+        repository,
+        lab.root_key.enroller,
+        writer,
+        distrust_from=record.seq,
+        reason="stolen",
+        tool="t",
     )
     with pytest.raises(IntegrityError):
         run(lab, lab.open().ledger.records[record.seq], target)

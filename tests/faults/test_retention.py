@@ -732,7 +732,12 @@ def test_a_writer_that_is_revoked_while_it_runs_publishes_nothing(
         repository = lab.open()
         (writer,) = repository.ledger.writers.values()
         revoke_writer(
-            repository, lab.root_key, writer, distrust_from=None, reason="", tool="vault test"
+            repository,
+            lab.root_key.enroller,
+            writer,
+            distrust_from=None,
+            reason="",
+            tool="vault test",
         )
 
     lab.store.fault = _append_before_manifest(lab, revoke)
@@ -759,7 +764,12 @@ def test_packs_of_a_distrusted_writer_are_not_reused(
     repository = lab.open()
     writer = find_writer(repository.ledger, "stolen")
     revoke_writer(
-        repository, lab.root_key, writer, distrust_from=start, reason="theft", tool="vault test"
+        repository,
+        lab.root_key.enroller,
+        writer,
+        distrust_from=start,
+        reason="theft",
+        tool="vault test",
     )
     report = lab.snapshot(source)
     assert report.reused_packs == 0
@@ -781,7 +791,7 @@ def test_index_objects_count_only_from_trusted_writers_of_the_domain(
     writer = find_writer(repository.ledger, "stolen")
     revoke_writer(
         repository,
-        lab.root_key,
+        lab.root_key.enroller,
         writer,
         distrust_from=writer.added + 1,
         reason="theft",

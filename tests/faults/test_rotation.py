@@ -46,7 +46,7 @@ def test_a_rotation_killed_anywhere_leaves_one_key_that_writes(
         add_writer(
             there.open(),
             request,
-            lab.root_key,
+            lab.root_key.enroller,
             recovery_key=lambda: pytest.fail("no recovery key is needed"),
             share=None,
             tool="vault test",

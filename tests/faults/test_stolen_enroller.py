@@ -37,7 +37,12 @@ def test_a_root_brings_back_what_a_stolen_enroller_distrusted(
     first = repository.head.seq + 1
     for writer in writers:
         revoke_writer(
-            lab.open(), lab.root_key, writer, distrust_from=writer.added + 1, reason="x", tool="t"
+            lab.open(),
+            lab.root_key.enroller,
+            writer,
+            distrust_from=writer.added + 1,
+            reason="x",
+            tool="t",
         )
     assert lab.open().ledger.snapshots() == warm.open().ledger.snapshots() == []
     with pytest.raises(WrongKeyError):
@@ -58,4 +63,6 @@ def test_a_root_without_the_key_ends_its_reach(lab: Lab, make_source: MakeSource
     append_root(lab, keys=tuple(each for each in root.keys if each.public != stolen))
     (writer,) = lab.open().ledger.writers.values()
     with pytest.raises(SignatureError):
-        revoke_writer(lab.open(), lab.root_key, writer, distrust_from=None, reason="x", tool="t")
+        revoke_writer(
+            lab.open(), lab.root_key.enroller, writer, distrust_from=None, reason="x", tool="t"
+        )

@@ -177,7 +177,9 @@ def test_an_init_killed_at_any_call_can_be_repeated_or_finished(
         writer = load_writer(keys / "writer.key")
         assert str(found) == writer.repository.root
         repository = Repository.open(store, found, clock=clock)
-        enrol_own_writer(repository, load_root(keys / "root.key", b"x"), writer, tool="vault test")
+        enrol_own_writer(
+            repository, load_root(keys / "root.key", b"x").enroller, writer, tool="vault test"
+        )
         assert writer.signing.public.id in repository.ledger.writers
         assert assert_invariants(store, found) == 0
     assert count > 6

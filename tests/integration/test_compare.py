@@ -201,7 +201,12 @@ def lived_in(
     repository = lab.open()
     writer = find_writer(repository.ledger, "third")
     revoke_writer(
-        repository, lab.root_key, writer, distrust_from=None, reason="gone", tool="vault test"
+        repository,
+        lab.root_key.enroller,
+        writer,
+        distrust_from=None,
+        reason="gone",
+        tool="vault test",
     )
     lab.snapshot(top, retention=timedelta(days=60))
     assert run(lab, second.record, tmp_path / "out").outcome is RestoreOutcome.RECOVERED

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import pytest
 
 from vault.crypto.key_files import load_recovery, load_root, load_writer
+from vault.crypto.keys import SigningKey
 from vault.crypto.sealed import MAX_HEADER, Header, Opener, open_seed
 from vault.encoding import loads_strict
 from vault.errors import DigestMismatchError, WrongKeyError
@@ -22,6 +23,8 @@ def _secrets(keys: Path) -> list[bytes]:
     recovery = load_recovery(keys / "recovery.key", PASSPHRASE)
     root = load_root(keys / "root.key", PASSPHRASE)
     assert writer.domain is not None
+    assert isinstance(writer.signing, SigningKey)
+    assert isinstance(recovery.restorer, SigningKey)
     signing = (writer.signing, recovery.restorer, root.root, root.enroller, root.policy)
     return [
         PASSPHRASE,

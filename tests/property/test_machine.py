@@ -128,7 +128,12 @@ class Machine(RuleBasedStateMachine):
         if distrust is not None:
             start = writer.added + 1 + distrust % (repository.head.seq + 1 - writer.added)
         revoke_writer(
-            repository, self.lab.root_key, writer, distrust_from=start, reason="test", tool="t"
+            repository,
+            self.lab.root_key.enroller,
+            writer,
+            distrust_from=start,
+            reason="test",
+            tool="t",
         )
         self.revoked[name] = self.hosts.pop(name)
         for saved in self.saved.values():

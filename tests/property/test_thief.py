@@ -105,7 +105,7 @@ class Thief(RuleBasedStateMachine):
             writer = repository.ledger.writers[host.key.signing.public.id]
             record = revoke_writer(
                 repository,
-                self.lab.root_key,
+                self.lab.root_key.enroller,
                 writer,
                 distrust_from=writer.added + 1,
                 reason="stolen",

@@ -41,7 +41,7 @@ def enrol(lab: Lab, count: int) -> list[Any]:
         add_writer(
             repository,
             request,
-            lab.root_key,
+            lab.root_key.enroller,
             recovery_key=lambda: lab.recovery,
             share=None,
             tool="vault test",

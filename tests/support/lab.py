@@ -184,7 +184,7 @@ class Lab:
         add_writer(
             repository,
             request,
-            self.root_key,
+            self.root_key.enroller,
             recovery_key=lambda: self.recovery,
             share=domain,
             share_datasets=[each.name for each in repository.ledger.writers.values()],

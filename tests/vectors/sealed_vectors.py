@@ -92,6 +92,7 @@ def generate_fixed(directory: Path) -> None:
         },
         {"name": "cut short", "text": text[:-1], "expect": "format"},
     ]
+    assert isinstance(key.restorer, SigningKey)
     secrets = {"recipient": recipient.raw().hex(), "restorer": key.restorer.pkcs8().hex()}
     _write(
         directory / "keyfile.json", {"passphrase": "passphrase", "holds": secrets, "cases": cases}

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Self, TypeAlias, TypeVar
 from vault.crypto.keys import (
     RECIPIENT_PUBLIC_SIZE,
     RecipientKey,
+    Signer,
     SigningKey,
     VerifyKey,
     aes_gcm_open,
@@ -24,6 +25,8 @@ from vault.crypto.keys import (
     argon2id,
     random_bytes,
 )
+from vault.crypto.token_uri import SCHEME, TokenUri
+from vault.crypto.tokens import AskPin, TokenKey, open_token_key
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
 from vault.errors import (
     ConfigError,
@@ -93,7 +96,7 @@ class WriterKey:
 
     repository: RepositoryAddress
     name: str
-    signing: SigningKey
+    signing: Signer
     recipient: RecipientKey
     domain: DomainSecrets | None  # None until the host was enrolled into its domain
 
@@ -104,7 +107,7 @@ class RecoveryKey:
 
     repository: RepositoryAddress
     recipient: RecipientKey
-    restorer: SigningKey
+    restorer: Signer
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +144,7 @@ class KeyRequest:
         datasets: tuple[str, ...],
         domain: str,
         domain_object: bytes | None,
-        old: SigningKey | None = None,
+        old: Signer | None = None,
     ) -> Self:
         """The request of the holder of ``key``, signed with it, and with the ``old`` to replace."""
         request = cls(
@@ -185,6 +188,7 @@ def save_recovery(
     path: Path, key: RecoveryKey, passphrase: bytes, *, cost: Argon2Cost = DEFAULT_COST
 ) -> None:
     """Create the file, sealed under the passphrase; else as `save_writer`."""
+    assert isinstance(key.restorer, SigningKey)
     secrets = {
         "recipient": b64encode(key.recipient.raw()),
         "restorer": b64encode(key.restorer.pkcs8()),
@@ -239,6 +243,11 @@ def _naming_the_file(
     return wrapper
 
 
+def _no_pin(uri: TokenUri) -> bytes:
+    """Where the caller gave no way to ask."""
+    raise WrongKeyError(f"no PIN for {uri}")
+
+
 @_naming_the_file
 def peek(path: Path) -> tuple[str, RepositoryAddress]:
     """Kind and repository of a key file, without its secrets.
@@ -253,12 +262,17 @@ def peek(path: Path) -> tuple[str, RepositoryAddress]:
 
 
 @_naming_the_file
-def load_writer(path: Path) -> WriterKey:
+def load_writer(path: Path, *, pin: AskPin = _no_pin, signing: Signer | None = None) -> WriterKey:
     """The inverse of `save_writer`.
+
+    Args:
+        path: The file.
+        pin: Gives the PIN, where the file names a key in a token.
+        signing: Signs in place of the key that the file holds or names.
 
     Raises:
         ConfigError: Others than its owner may read or write it.
-        WrongKeyError: No such file, or one of another kind.
+        WrongKeyError: No such file, one of another kind, or no such token, key or PIN.
         FormatError: Not a key file.
         LocalError: It can't be read.
     """
@@ -268,7 +282,7 @@ def load_writer(path: Path) -> WriterKey:
     return WriterKey(
         repository=_address(members),
         name=_label(secret, "name"),
-        signing=_signing(secret, "signing"),
+        signing=signing or _signing_or_token(secret, pin),
         recipient=RecipientKey.from_raw(_binary(secret, "recipient")),
         domain=None if domain is None else _domain(_member(secret, "domain", dict)),
     )
@@ -351,7 +365,7 @@ def _writer_members(key: WriterKey) -> _Json:
     }
     secret = {
         "name": key.name,
-        "signing": b64encode(key.signing.pkcs8()),
+        "signing": _signing_text(key.signing),
         "recipient": b64encode(key.recipient.raw()),
         "domain": domain,
     }
@@ -415,6 +429,21 @@ def _binary(members: _Json, name: str, size: int | None = None) -> bytes:
 
 def _signing(members: _Json, name: str) -> SigningKey:
     return SigningKey.from_pkcs8(_binary(members, name))
+
+
+def _signing_text(key: Signer) -> str:
+    """The secret itself, or where it stays."""
+    if isinstance(key, TokenKey):
+        return key.uri.text
+    assert isinstance(key, SigningKey)
+    return b64encode(key.pkcs8())
+
+
+def _signing_or_token(members: _Json, pin: AskPin) -> SigningKey | TokenKey:
+    text = _text(members, "signing")
+    if not text.startswith(SCHEME):
+        return _signing(members, "signing")
+    return open_token_key(TokenUri.parse(text), pin)
 
 
 def _domain(members: _Json) -> DomainSecrets:

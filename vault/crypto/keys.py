@@ -9,11 +9,12 @@ import functools
 import hashlib
 import os
 import struct
-from typing import Self
+from typing import Protocol, Self
 
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, hpke, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -23,6 +24,8 @@ from vault.model import Buffer, Digest, Id, ObjectType
 
 TAG_SIZE = 16  # bytes that AES-GCM appends
 _SPKI_SIZE = 91  # bytes of a P-256 SubjectPublicKeyInfo with an uncompressed point
+_POINT_SIZE = 65  # bytes of an uncompressed point of P-256
+_RAW_SIZE = 64  # bytes of a P-256 signature as r ‖ s
 _MAX_PKCS8 = 512  # bytes; a P-256 PKCS#8 document has about 138
 _MLKEM_SEED, _MLKEM_PUBLIC, _X25519 = 64, 1184, 32  # bytes
 RECIPIENT_PUBLIC_SIZE = _MLKEM_PUBLIC + _X25519
@@ -95,6 +98,21 @@ class VerifyKey:
             raise FormatError("public key is not in canonical DER")
         return cls(der, key)
 
+    @classmethod
+    def from_point(cls, point: bytes) -> Self:
+        """From an uncompressed point of P-256 (SEC 1, 2.3.3), as tokens give it.
+
+        Raises:
+            FormatError: Not one.
+        """
+        if len(point) != _POINT_SIZE:
+            raise FormatError("public key is not P-256", expected="65 bytes", found=len(point))
+        try:
+            key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+        except ValueError as error:
+            raise FormatError("public key is no point of P-256") from error
+        return cls.from_der(_public_der(key))
+
     @property
     def id(self) -> str:
         """SHA-256 of the DER form, in hex: a DSSE ``keyid``."""
@@ -107,6 +125,34 @@ class VerifyKey:
         except InvalidSignature:
             return False
         return True
+
+
+class Signer(Protocol):
+    """Signs as a key does: a private key in memory, or one that never leaves a token.
+
+    Signatures of the same message may differ at each try; each is right.
+    """
+
+    @property
+    def public(self) -> VerifyKey:
+        """The key that its signatures are checked with."""
+
+    def sign(self, message: Buffer) -> bytes:
+        """A DER signature over the SHA-256 of the message."""
+
+
+def signature_from_raw(raw: bytes) -> bytes:
+    """The DER form of a P-256 signature that a token gave as r ‖ s (docs/format.md 2.1).
+
+    Raises:
+        FormatError: Not 64 bytes.
+    """
+    if len(raw) != _RAW_SIZE:
+        raise FormatError("signature is not P-256", expected=f"{_RAW_SIZE} bytes", found=len(raw))
+    half = _RAW_SIZE // 2
+    return encode_dss_signature(
+        int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big")
+    )
 
 
 class SigningKey:

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from vault.clock import from_rfc3339, to_rfc3339
-from vault.crypto.keys import SigningKey, VerifyKey
+from vault.crypto.keys import Signer, VerifyKey
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_canonical
 from vault.errors import ConfigError, FormatError
 from vault.ledger.statements import MAX_SIGNATURES, StatementType
@@ -207,7 +207,7 @@ def _parse_signature(fields: dict[str, Any]) -> Signature:
     )
 
 
-def seal_envelope(payload: bytes, keys: Sequence[SigningKey], *, limit: int | None = None) -> bytes:
+def seal_envelope(payload: bytes, keys: Sequence[Signer], *, limit: int | None = None) -> bytes:
     """Sign a payload with every key, in the order of their ids, as ``by`` lists them.
 
     Args:
@@ -225,7 +225,7 @@ def seal_envelope(payload: bytes, keys: Sequence[SigningKey], *, limit: int | No
     return _encode_envelope(payload, [_sign(unique[key_id], message) for key_id in sorted(unique)])
 
 
-def _sign(key: SigningKey, message: bytes) -> Signature:
+def _sign(key: Signer, message: bytes) -> Signature:
     return Signature(keyid=key.public.id, sig=key.sign(message))
 
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from vault.crypto.keys import SigningKey
+from vault.crypto.keys import Signer
 from vault.errors import (
     ConfigError,
     LedgerMovedError,
@@ -97,7 +97,7 @@ class Log:
     def append(
         self,
         draft: Callable[[Ledger], Draft],
-        signers: Sequence[SigningKey],
+        signers: Sequence[Signer],
         *,
         tool: str,
         insist: Callable[[int], None] | None = None,
@@ -136,9 +136,7 @@ class Log:
             f"the ledger moved on {attempts} times while appending", hint=f"{thief}try again"
         )
 
-    def _try_append(
-        self, draft: Draft, signers: Sequence[SigningKey], *, tool: str
-    ) -> Record | None:
+    def _try_append(self, draft: Draft, signers: Sequence[Signer], *, tool: str) -> Record | None:
         head = self.head
         seq = head.seq + 1
         by = [key.public.id for key in signers]

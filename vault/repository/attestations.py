@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from vault.clock import to_rfc3339
-from vault.crypto.keys import SigningKey
+from vault.crypto.keys import Signer
 from vault.encoding import dumps, loads_strict
 from vault.errors import (
     ConfigError,
@@ -67,7 +67,7 @@ class Attestation(Body, frozen=True, kw_only=True):
     details: dict[str, Any]  # counts, digests, words; no file names
 
 
-def sign(attestation: Attestation, key: SigningKey) -> bytes:
+def sign(attestation: Attestation, key: Signer) -> bytes:
     """The envelope: DSSE over an in-toto statement (docs/format.md 2.4)."""
     about = attestation.manifest or str(Digest.of(bytes.fromhex(attestation.repository)))
     name = "manifest" if attestation.manifest else "repository"
@@ -243,9 +243,7 @@ def body_of(attestation: Attestation, digest: Digest) -> EventBody | Verificatio
     return body
 
 
-def record_attestation(
-    repository: Repository, data: bytes, key: SigningKey, *, tool: str
-) -> Record:
+def record_attestation(repository: Repository, data: bytes, key: Signer, *, tool: str) -> Record:
     """Store an attestation and append the statement that cites it.
 
     Raises:

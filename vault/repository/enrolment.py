@@ -24,7 +24,7 @@ from vault.crypto.key_files import (
     save_root,
     save_writer,
 )
-from vault.crypto.keys import RecipientKey, SigningKey, random_bytes
+from vault.crypto.keys import RecipientKey, Signer, SigningKey, random_bytes
 from vault.encoding import b64decode_strict, b64encode
 from vault.errors import (
     ConfigError,
@@ -115,7 +115,7 @@ def create_repository(store: ObjectStore, request: InitRequest, *, clock: Clock)
         )
     root_key, writer_key = _make_keys(store, request, clock)
     repository = Repository.open(store, Digest.parse(root_key.repository.root), clock=clock)
-    enrol_own_writer(repository, root_key, writer_key, tool=request.tool)
+    enrol_own_writer(repository, root_key.enroller, writer_key, tool=request.tool)
     return repository
 
 
@@ -227,7 +227,7 @@ def _refuse_overwriting(keys: Path) -> None:
 
 
 def enrol_own_writer(
-    repository: Repository, root_key: RootKey, writer_key: WriterKey, *, tool: str
+    repository: Repository, enroller: Signer, writer_key: WriterKey, *, tool: str
 ) -> Record | None:
     """Enrol the writer that `create_repository` made; None if that was done already.
 
@@ -240,7 +240,7 @@ def enrol_own_writer(
     data = seal_domain(writer_key.domain, repository.id, recipients)
     return _append(
         repository,
-        root_key.enroller,
+        enroller,
         WriterBody(
             action="add",
             name=writer_key.name,
@@ -259,7 +259,7 @@ def enrol_own_writer(
 def add_writer(
     repository: Repository,
     request: KeyRequest,
-    root_key: RootKey,
+    enroller: Signer,
     *,
     recovery_key: Callable[[], RecoveryKey],
     share: str | None,
@@ -272,7 +272,7 @@ def add_writer(
     Args:
         repository: Where.
         request: What the host asked for; its proof of possession was checked.
-        root_key: Holds the enroller's key.
+        enroller: Signs.
         recovery_key: Called only for an existing domain, whose secrets it opens.
         share: The existing domain that the operator agrees to share.
         tool: Goes into the statement.
@@ -301,7 +301,7 @@ def add_writer(
     def check(ledger: Ledger) -> None:
         require_addition(ledger, body, share_datasets)
 
-    return _append(repository, root_key.enroller, body, tool=tool, check=check)
+    return _append(repository, enroller, body, tool=tool, check=check)
 
 
 def _domain_of(
@@ -339,7 +339,7 @@ def _shared_domain_object(
 
 def revoke_writer(
     repository: Repository,
-    root_key: RootKey,
+    enroller: Signer,
     writer: WriterInfo,
     *,
     distrust_from: int | None,
@@ -353,7 +353,7 @@ def revoke_writer(
 
     Args:
         repository: Where.
-        root_key: Holds the enroller's key.
+        enroller: Signs.
         writer: Whose key it is.
         distrust_from: Seq from which on what it wrote becomes void; None leaves all of it.
         reason: Goes into the statement.
@@ -380,12 +380,12 @@ def revoke_writer(
         distrust_from=distrust_from,
         reason=reason,
     )
-    return _append(repository, root_key.enroller, body, tool=tool, insist=insist)
+    return _append(repository, enroller, body, tool=tool, insist=insist)
 
 
 def limit_writer(
     repository: Repository,
-    root_key: RootKey,
+    enroller: Signer,
     writer: WriterInfo,
     *,
     datasets: Sequence[str],
@@ -397,7 +397,7 @@ def limit_writer(
 
     Args:
         repository: Where.
-        root_key: Holds the enroller's key.
+        enroller: Signs.
         writer: A live key of the host.
         datasets: The patterns that it has from here on.
         share_datasets: Names of hosts whose datasets it may write too.
@@ -421,12 +421,12 @@ def limit_writer(
         require_limit(ledger, writer.key.id, datasets, share_datasets)
 
     check(repository.ledger)
-    return _append(repository, root_key.enroller, body, tool=tool, check=check)
+    return _append(repository, enroller, body, tool=tool, check=check)
 
 
 def _append(
     repository: Repository,
-    enroller: SigningKey,
+    enroller: Signer,
     body: WriterBody,
     *,
     tool: str,

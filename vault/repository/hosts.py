@@ -13,7 +13,7 @@ from typing import Final
 from vault.errors import ConfigError, FormatError
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record, WriterInfo
-from vault.ledger.statements import SnapshotBody, WriterBody
+from vault.ledger.statements import Role, SnapshotBody, WriterBody
 
 ID_DIGITS: Final = 16  # the fewest of a key id on a command line; 8 are ground in hours
 _ID = re.compile(r"[0-9a-f]{16,64}")
@@ -106,6 +106,14 @@ def overlapping(
 def live_writers(ledger: Ledger) -> dict[str, WriterInfo]:
     """Writer keys that are not revoked or replaced, by id."""
     return {key_id: writer for key_id, writer in ledger.writers.items() if writer.revoked is None}
+
+
+def may_sign_as(ledger: Ledger, key_id: str, role: Role) -> bool:
+    """Whether a key has that role in what is appended next."""
+    if role is Role.WRITER:
+        return key_id in live_writers(ledger)
+    roles = ledger.authority_at(len(ledger.records)).roles
+    return role in roles.get(key_id, frozenset())
 
 
 def find_writer(ledger: Ledger, name: str) -> WriterInfo:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from vault.crypto.key_files import DomainSecrets, KeyRequest, RepositoryAddress, WriterKey
 from vault.crypto.keys import RecipientKey, SigningKey, VerifyKey, recipient_id
 from vault.crypto.sealed import Header
+from vault.crypto.tokens import TokenKey
 from vault.encoding import b64encode
 from vault.errors import ConfigError, IntegrityError, SignatureError
 from vault.format.domain_secrets import seal_domain
@@ -29,6 +30,7 @@ def request_key(
     datasets: Sequence[str],
     domain: str | None,
     begun: WriterKey | None = None,
+    signing: TokenKey | None = None,
 ) -> tuple[WriterKey, KeyRequest]:
     """Keys for this host, and the request to have them enrolled.
 
@@ -40,12 +42,15 @@ def request_key(
         domain: An existing domain to share; None for one of its own, named as the host, or
             NAME-2 and so on where an earlier host left one of that name.
         begun: The key of a request that was killed before it was written; it is used again.
+        signing: The host's key, where it lies in a token; None for a new one.
 
     Raises:
         ConfigError: A live host has the name, a pattern is not allowed, or no such domain exists;
             or the key that was begun is for something else, or enrolled.
     """
-    if begun is not None and not _is_begun(begun, repository, address, name, domain):
+    if begun is not None and not (
+        _is_begun(begun, repository, address, name, domain) and _is_by(begun, signing)
+    ):
         raise ConfigError(
             "this host has a key already",
             hint="'vault key request --rotate' replaces it; if it is lost, move writer.key away",
@@ -66,7 +71,7 @@ def request_key(
     key = begun or WriterKey(
         repository=address,
         name=name,
-        signing=SigningKey.generate(),
+        signing=signing or SigningKey.generate(),
         recipient=RecipientKey.generate(),
         domain=secrets,
     )
@@ -107,6 +112,7 @@ def request_rotation(
     *,
     datasets: Sequence[str] = (),
     begun: WriterKey | None = None,
+    signing: TokenKey | None = None,
 ) -> tuple[WriterKey, KeyRequest]:
     """A new signing key for this host, and the request to have it replace the old one.
 
@@ -117,9 +123,11 @@ def request_rotation(
         old: The host's key; it signs the request too.
         datasets: Patterns; those that it has now if none is given.
         begun: The new key of a request that was killed before it was written, or is not granted.
+        signing: The new key, where it lies in a token; None for a new one.
 
     Raises:
-        ConfigError: The old key is not enrolled or was revoked, or a pattern is not allowed.
+        ConfigError: The old key is not enrolled or was revoked, a pattern is not allowed, or the
+            key that was begun is not such a one.
     """
     writer = live_writers(repository.ledger).get(old.signing.public.id)
     if writer is None or writer.domain is None:
@@ -129,9 +137,13 @@ def request_rotation(
         )
     for pattern in datasets:
         validate_pattern(pattern)
-    key = dataclasses.replace(old, signing=SigningKey.generate())
-    if begun is not None and _is_next(begun, old):
-        key = begun
+    if begun is not None and not (_is_next(begun, old) and _is_by(begun, signing)):
+        raise ConfigError(
+            "another key waits already to replace the key of this host",
+            found=f"key {begun.signing.public.id}",
+            hint="move writer.next.key away if its request is not wanted any more",
+        )
+    key = begun or dataclasses.replace(old, signing=signing or SigningKey.generate())
     request = KeyRequest.signed(
         key,
         datasets=tuple(datasets) or writer.datasets,
@@ -140,6 +152,13 @@ def request_rotation(
         old=old.signing,
     )
     return key, request
+
+
+def _is_by(key: WriterKey, signing: TokenKey | None) -> bool:
+    """Whether a key that was begun is the one in that token, or one that was made for the file."""
+    if signing is None:
+        return not isinstance(key.signing, TokenKey)
+    return key.signing.public == signing.public
 
 
 def _is_next(key: WriterKey, old: WriterKey) -> bool:

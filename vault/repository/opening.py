@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from vault.clock import Clock
-from vault.crypto.keys import SigningKey
+from vault.crypto.keys import Signer
 from vault.errors import RollbackError, VaultError
 from vault.ledger.envelope import Head
 from vault.ledger.remembered import WORTHWHILE, LedgerMemory, Remembered
@@ -42,7 +42,7 @@ class Acceptance:
     """
 
     head: Head
-    writer: Callable[[Repository], SigningKey]
+    writer: Callable[[Repository], Signer]
     tool: str
     done: Callable[[], None] = lambda: None
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, Self
 
 from vault.clock import Clock
-from vault.crypto.keys import SigningKey
+from vault.crypto.keys import Signer
 from vault.errors import (
     FormatError,
     IntegrityError,
@@ -155,7 +155,7 @@ class Repository:
     def append(
         self,
         draft: Callable[[Ledger], Draft],
-        signers: Sequence[SigningKey],
+        signers: Sequence[Signer],
         *,
         tool: str,
         insist: Callable[[int], None] | None = None,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vault.crypto.key_files import RecoveryKey
-from vault.crypto.keys import SigningKey
+from vault.crypto.keys import Signer
 from vault.encoding import shown_path
 from vault.errors import ConfigError, DigestMismatchError, VaultError
 from vault.format.content_root import commitment
@@ -59,9 +59,7 @@ class ProofFailedError(DigestMismatchError):
 class Attester:
     """Signs the result of this run, and records it in the ledger or in a file."""
 
-    def __init__(
-        self, repository: Repository, key: SigningKey, snapshot: Record, *, tool: str
-    ) -> None:
+    def __init__(self, repository: Repository, key: Signer, snapshot: Record, *, tool: str) -> None:
         self._repository = repository
         self._key = key
         self._snapshot = snapshot

@@ -11,7 +11,7 @@ import pytest
 from tests.support.lab import Clock, Lab, MakeRepository
 from tests.support.trees import MakeSource
 from vault.audit import AuditReport, Code, Concern, audit_repository, protection
-from vault.crypto.keys import SigningKey
+from vault.crypto.keys import Signer, SigningKey
 from vault.custody.findings import LIMIT, Findings
 from vault.custody.needs import Collector
 from vault.custody.protection import Protection
@@ -473,7 +473,7 @@ def test_thousands_of_junk_versions_at_the_next_ledger_name(lab: Lab, record: Re
     assert report.gravest is Concern.INTEGRITY
 
 
-def heartbeat(lab: Lab, key: SigningKey, *, after: Record, seq: int | None = None) -> bytes:
+def heartbeat(lab: Lab, key: Signer, *, after: Record, seq: int | None = None) -> bytes:
     """A valid-looking envelope that follows a statement."""
     payload = build_statement(
         type="heartbeat",
@@ -523,7 +523,9 @@ def test_a_lost_race_of_a_writer_that_was_revoked_since_is_one_still(
     key_id = lab.host.key.signing.public.id
     repository = lab.open()
     writer = repository.ledger.writers[key_id]
-    revoke_writer(repository, lab.root_key, writer, distrust_from=None, reason="gone", tool="test")
+    revoke_writer(
+        repository, lab.root_key.enroller, writer, distrust_from=None, reason="gone", tool="test"
+    )
     assert codes(look(lab)) == {Code.LOST_RACE}
     assert known_keys(lab.open().ledger).keys() >= {key_id}
 
@@ -533,7 +535,7 @@ def test_a_statement_that_came_first_by_a_key_not_listed_then(lab: Lab, record: 
     repository = lab.open()
     writer = repository.ledger.writers[lab.host.key.signing.public.id]
     revoked = revoke_writer(
-        repository, lab.root_key, writer, distrust_from=None, reason="theft", tool="test"
+        repository, lab.root_key.enroller, writer, distrust_from=None, reason="theft", tool="test"
     )
     name = ledger_name(revoked.seq + 1)
     lab.store.plant(name, heartbeat(lab, lab.host.key.signing, after=revoked))
@@ -964,7 +966,7 @@ def test_statements_that_were_distrusted_are_a_warning(lab: Lab, record: Record)
     writer = find_writer(repository.ledger, lab.host.key.name)
     revoke_writer(
         repository,
-        lab.root_key,
+        lab.root_key.enroller,
         writer,
         distrust_from=writer.added + 1,
         reason="theft",

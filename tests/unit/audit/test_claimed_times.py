@@ -12,7 +12,7 @@ from tests.support.trees import MakeSource
 from vault.audit import AuditReport, Code, Concern, audit_repository
 from vault.audit.sealing import Recipients, sealed_to
 from vault.clock import to_rfc3339
-from vault.crypto.keys import RecipientKey, SigningKey, recipient_id
+from vault.crypto.keys import RecipientKey, Signer, SigningKey, recipient_id
 from vault.custody.sampling import NO_PACKS, WHOLE, Sample
 from vault.encoding import b64encode
 from vault.errors import FormatError, StorageError
@@ -55,7 +55,7 @@ def found(report: AuditReport) -> list[tuple[Code, str]]:
 # --- attestations ---
 
 
-def attested(lab: Lab, record: Record, key: SigningKey | None = None, **changes: Any) -> bytes:
+def attested(lab: Lab, record: Record, key: Signer | None = None, **changes: Any) -> bytes:
     """An attestation of a restore of that snapshot, with some things otherwise."""
     repository = lab.open()
     honest = attestations.attestation_of(

@@ -113,6 +113,7 @@ def test_request_round_trips(tmp_path: Path) -> None:
     save_request(tmp_path / "request", request)
     assert load_request(tmp_path / "request") == request
     text = (tmp_path / "request").read_text()
+    assert isinstance(WRITER.signing, SigningKey)
     for secret in (WRITER.signing.pkcs8(), WRITER.recipient.raw()):
         assert base64.b64encode(secret).decode() not in text
 
@@ -482,6 +483,7 @@ def test_secrets_do_not_show_in_repr() -> None:
     """Of any key."""
     text = repr(WRITER) + repr(RECOVERY) + repr(ROOT)
     assert WRITER.domain is not None
+    assert isinstance(WRITER.signing, SigningKey)
     for secret in (
         WRITER.signing.pkcs8(),
         WRITER.recipient.raw(),

@@ -48,7 +48,12 @@ def _revoke(lab: Lab, name: str, distrust_from: int) -> None:
     repository = lab.open()
     (writer,) = (each for each in repository.ledger.writers.values() if each.name == name)
     revoke_writer(
-        repository, lab.root_key, writer, distrust_from=distrust_from, reason="stolen", tool="t"
+        repository,
+        lab.root_key.enroller,
+        writer,
+        distrust_from=distrust_from,
+        reason="stolen",
+        tool="t",
     )
 
 

@@ -77,7 +77,7 @@ def test_a_statement_stands_as_later_ones_left_it(lab: Lab) -> None:
     repository = lab.open()
     revoke_writer(
         repository,
-        lab.root_key,
+        lab.root_key.enroller,
         find_writer(repository.ledger, "first"),
         distrust_from=3,
         reason="stolen",

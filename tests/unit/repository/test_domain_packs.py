@@ -22,7 +22,7 @@ def test_a_distrust_doubts_the_domain_from_exactly_its_first_number(
     repository = lab.open()
     revocation = revoke_writer(
         repository,
-        lab.root_key,
+        lab.root_key.enroller,
         find_writer(repository.ledger, "stolen"),
         distrust_from=first,
         reason="theft",

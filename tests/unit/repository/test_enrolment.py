@@ -26,7 +26,12 @@ def _revoke(lab: Lab, name: str) -> str:
     repository = lab.open()
     writer = find_writer(repository.ledger, name)
     revoke_writer(
-        repository, lab.root_key, writer, distrust_from=None, reason="gone", tool="vault test"
+        repository,
+        lab.root_key.enroller,
+        writer,
+        distrust_from=None,
+        reason="gone",
+        tool="vault test",
     )
     return writer.key.id
 
@@ -52,7 +57,7 @@ def add(lab: Lab) -> Add:
         return add_writer(
             lab.open(),
             request,
-            lab.root_key,
+            lab.root_key.enroller,
             recovery_key=lambda: lab.recovery,
             tool="vault test",
             **agreed,
@@ -68,7 +73,12 @@ def test_a_key_that_is_revoked_is_not_revoked_again(lab: Lab) -> None:
     writer, head = repository.ledger.writers[key_id], repository.head
     with pytest.raises(ConfigError, match="revoked already"):
         revoke_writer(
-            repository, lab.root_key, writer, distrust_from=None, reason="gone", tool="vault test"
+            repository,
+            lab.root_key.enroller,
+            writer,
+            distrust_from=None,
+            reason="gone",
+            tool="vault test",
         )
     assert lab.open().head == head
 
@@ -162,7 +172,7 @@ def test_overlaps_and_names_are_checked_on_the_ledger_that_is_extended(
         return add_writer(
             repository,
             request,
-            lab.root_key,
+            lab.root_key.enroller,
             recovery_key=lambda: lab.recovery,
             share=None,
             share_datasets=["first"],
@@ -186,7 +196,7 @@ def test_a_host_is_limited(lab: Lab, ask: Ask, add: Add, make_source: MakeSource
         repository = lab.open()
         return limit_writer(
             repository,
-            lab.root_key,
+            lab.root_key.enroller,
             find_writer(repository.ledger, "first"),
             datasets=datasets,
             share_datasets=shared,
@@ -271,13 +281,14 @@ def test_only_the_old_key_lets_itself_be_replaced(lab: Lab, ask: Ask, add: Add) 
 
 
 def test_a_request_to_replace_is_repeated_with_the_same_key(lab: Lab) -> None:
-    """One that was killed, or is not granted yet; of another host's key nothing is taken."""
+    """One that was killed, or is not granted yet; where another key waits, none is asked for."""
     repository = lab.open()
     new, first = request_rotation(repository, lab.host.key)
     again, second = request_rotation(repository, lab.host.key, begun=new)
     assert (again, first.public) == (new, second.public)
     other = dataclasses.replace(new, recipient=RecipientKey.generate())
-    assert request_rotation(repository, lab.host.key, begun=other)[0] != other
+    with pytest.raises(ConfigError, match="another key waits already"):
+        request_rotation(repository, lab.host.key, begun=other)
     _revoke(lab, "first")
     with pytest.raises(ConfigError, match="not live, so none can replace it"):
         request_rotation(lab.open(), lab.host.key)
@@ -295,7 +306,7 @@ def test_who_shares_a_domain_already_is_named_where_sharing_was_not_agreed_to(la
         add_writer(
             repository,
             request,
-            lab.root_key,
+            lab.root_key.enroller,
             recovery_key=lambda: lab.recovery,
             share=None,
             share_datasets=["first", "web", "mail"],

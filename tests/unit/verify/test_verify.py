@@ -92,7 +92,9 @@ def test_what_a_thief_wrote_fails_no_verification_once_it_is_distrusted(
     first = lab.with_host(thief).snapshot(make_source("other"), dataset="other").record.seq
     repository = lab.open()
     (writer,) = (each for each in repository.ledger.writers.values() if each.name == "stolen")
-    revoke_writer(repository, lab.root_key, writer, distrust_from=first, reason="stolen", tool="t")
+    revoke_writer(
+        repository, lab.root_key.enroller, writer, distrust_from=first, reason="stolen", tool="t"
+    )
     repository = lab.open()
     assert [(f.subject, f.severity) for f in repository.ledger.findings] == [
         (f"ledger {first}", Severity.WARNING)
