@@ -68,9 +68,10 @@ vectors: $(STAMP) ## write the golden vectors again; git diff must stay empty
 	$(BIN)/python tests/vectors/sealed_vectors.py
 	rm -r tests/vectors/tree && $(BIN)/python tests/vectors/tree_vectors.py tests/vectors/tree
 
-docs: $(STAMP) ## write again what is made from the program: docs/cli.md, docs/vault.1, docs/api.md, the map of rooms
+docs: $(STAMP) ## write again what is made from the program: docs/cli.md, docs/vault.1, docs/api.md, docs/policy.schema.json, the map of rooms
 	$(BIN)/python -m docs.reference docs
 	$(BIN)/python -m docs.api docs
+	$(BIN)/python -m docs.policy_schema docs
 	$(BIN)/python -m docs.rooms CONTRIBUTING.md
 
 clean: ## remove what make created

@@ -75,6 +75,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first l
         "Look after the chunk map of this host, which is a cache.",
     ),
     "store": ("cli.commands.store:store", "Look at a bucket, and say who may do what in it."),
+    "policy": (
+        "cli.commands.policy:policy",
+        "Check policy files: schedule, retention, objectives and recovery checks of datasets.",
+    ),
     "completion": ("cli.commands.completion:completion", "Print the completion script of a shell."),
 }
 

@@ -4,29 +4,10 @@ import dataclasses
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
+from vault.durations import is_duration, parse_duration
 from vault.errors import ConfigError
 
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
-_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w|y)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
-_LONGEST = 100 * 365 * 86_400  # seconds; no lock lasts longer
-
-
-def parse_duration(text: str) -> timedelta:
-    """Read ``90s``, ``15m``, ``12h``, ``30d``, ``4w`` or ``7y`` (of 365 days).
-
-    Raises:
-        ConfigError: Anything else, nothing at all, or over a hundred years.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
-    if not 0 < seconds <= _LONGEST:
-        raise ConfigError(
-            "not a duration",
-            expected="a number and one of s, m, h, d, w, y, for example 30d",
-            found=repr(text[:40]),
-        )
-    return timedelta(seconds=seconds)
 
 
 def parse_since(text: str, now: datetime, *, zone: tzinfo | None = None) -> datetime:
@@ -41,7 +22,7 @@ def parse_since(text: str, now: datetime, *, zone: tzinfo | None = None) -> date
         ConfigError: None of these.
     """
     try:
-        if _DURATION.fullmatch(text.strip()):
+        if is_duration(text):
             return now - parse_duration(text)
         moment = datetime.fromisoformat(text.strip())
         if moment.tzinfo is None and zone is not None:
@@ -53,15 +34,6 @@ def parse_since(text: str, now: datetime, *, zone: tzinfo | None = None) -> date
             expected="for example 2026-01-31, '2026-01-31 06:30', or 7d",
             found=repr(text[:40]),
         ) from error
-
-
-def format_duration(span: timedelta) -> str:
-    """The shortest exact form that `parse_duration` reads, in days at most."""
-    seconds = int(span.total_seconds())
-    for unit in ("d", "h", "m"):
-        if seconds % _SECONDS[unit] == 0:
-            return f"{seconds // _SECONDS[unit]}{unit}"
-    return f"{seconds}s"
 
 
 def parse_share(text: str) -> float:

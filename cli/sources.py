@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cli.option_values import parse_duration
+from vault.durations import parse_duration
 from vault.errors import ConfigError
 from vault.snapshot.walk import Rules
 

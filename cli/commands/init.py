@@ -10,11 +10,11 @@ from typing import Final
 
 import click
 
-from cli.option_values import format_duration, parse_duration
 from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
 from vault.clock import to_rfc3339
 from vault.crypto.key_files import DEFAULT_COST, load_root, load_writer, peek
+from vault.durations import format_duration, parse_duration
 from vault.errors import ConfigError, RepositoryNotFoundError, WrongKeyError
 from vault.model import NAME_PATTERN, Digest, LockMode, replace_body
 from vault.parameters import Parameters

@@ -11,12 +11,12 @@ import click
 
 from cli.commands.list import snapshot_fields
 from cli.exits import EXIT_DEGRADED
-from cli.option_values import parse_duration
 from cli.output import progress, render
 from cli.session import TOOL, Invocation, pass_invocation, signer_name
 from cli.sources import read_paths, read_rules, source_options
 from vault.clock import to_rfc3339
 from vault.crypto.key_files import WriterKey
+from vault.durations import parse_duration
 from vault.errors import ConfigError, StorageError
 from vault.ledger.records import Record
 from vault.ledger.statements import Counts

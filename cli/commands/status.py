@@ -8,12 +8,13 @@ import click
 
 from cli.commands.audit import protection_cells, protection_fields
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION, gravest
-from cli.option_values import format_age, parse_duration
+from cli.option_values import format_age
 from cli.output import render
 from cli.session import Invocation, pass_invocation, signer_name
 from vault.clock import to_rfc3339
 from vault.custody.protection import Protection, protections
 from vault.custody.sampling import Coverage, coverage
+from vault.durations import parse_duration
 from vault.ledger.records import Record
 from vault.ledger.statements import WHOLE_SHARE, Verdict
 from vault.machine.workers import QUESTIONS, make_workers

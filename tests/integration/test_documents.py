@@ -161,6 +161,9 @@ def printed(  # noqa: PLR0915 - a command for each document
             pack.unlink()
     documents.append(vault_json("verify", code=4))
     documents.append(_store_check(vault_json, monkeypatch))
+    paths = '[[dataset]]\nname = "a"\npaths = ["/a", "/a/b"]\n'
+    (home / "a.toml").write_text(f'policy = 1\nname = "a"\n{paths}')
+    documents.append(vault_json("policy", "validate", "a.toml", code=2))
     return {document["schema"]: document for document in documents}
 
 

@@ -1,36 +1,11 @@
-"""Durations and shares as people write them."""
+"""Ages, times and shares as people write them."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cli.option_values import format_age, format_duration, parse_duration, parse_share, parse_since
+from cli.option_values import format_age, parse_share, parse_since
 from vault.errors import ConfigError
-
-
-@pytest.mark.parametrize(
-    ("text", "span"),
-    [
-        ("90s", timedelta(seconds=90)),
-        ("15m", timedelta(minutes=15)),
-        ("12h", timedelta(hours=12)),
-        ("30d", timedelta(days=30)),
-        ("4w", timedelta(weeks=4)),
-        ("7y", timedelta(days=7 * 365)),
-    ],
-)
-def test_a_duration_has_one_unit(text: str, span: timedelta) -> None:
-    """Weeks are seven days, years 365."""
-    assert parse_duration(text) == span
-
-
-@pytest.mark.parametrize(
-    "text", ["", "30", "d", "-1d", "0d", "1.5d", "1d12h", "101y", "30 d", "٣d"]
-)
-def test_anything_else_is_no_duration(text: str) -> None:
-    """Nothing is guessed, nothing lasts over a hundred years."""
-    with pytest.raises(ConfigError, match="not a duration"):
-        parse_duration(text)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +29,6 @@ def test_anything_else_is_no_time(text: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(ConfigError, match=r"not a time since when|not a duration"):
         parse_since(text, datetime(2026, 3, 1, tzinfo=UTC))
-
-
-@pytest.mark.parametrize("text", ["30d", "12h", "90m", "61s"])
-def test_durations_are_written_as_they_are_read(text: str) -> None:
-    """In the largest unit that is exact."""
-    assert format_duration(parse_duration(text)) == text
 
 
 @pytest.mark.parametrize(("text", "share"), [("all", 1.0), ("5%", 0.05), ("0.5 %", 0.005)])
