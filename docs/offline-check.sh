@@ -127,6 +127,12 @@ function may(path, type) { if ((path in kind) && kind[path] != type) bad(path " 
 function hex(t, n) { return length(t) == n && t !~ /[^0-9a-f]/ }
 function digest(path) { is(path, "s"); if (!hex(val[path], 64)) bad(path " is no digest") }
 function label(path) { is(path, "s"); if (length(val[path]) > 63 || val[path] !~ /^[a-z][a-z0-9._-]*$/) bad(path " is no label") }
+function maynatural(path) { if ((path in kind) && kind[path] != "z") natural(path) }
+function maydigest(path) { may(path, "s"); if (val[path] != "") digest(path) }
+function short(path, most,    t) { is(path, "s"); t = val[path]; gsub(/\\x[0-9a-f][0-9a-f]/, "x", t); if (length(t) > most) bad(path " is over " most " bytes") }
+function mayshort(path, most) { if (path in kind) short(path, most) }
+function span(path) { is(path, "n"); if (val[path] + 0 < 1 || val[path] + 0 > 3155760000) bad(path " is no length of time") }
+function mayspan(path) { if ((path in kind) && kind[path] != "z") span(path) }
 function natural(path) { is(path, "n"); if (val[path] ~ /^-/) bad(path " is negative") }
 function positive(path) { natural(path); if (val[path] == "0") bad(path " is below 1") }
 function choice(path, list) { is(path, "s"); if (index(" " list " ", " " val[path] " ") == 0 || val[path] == "" || val[path] ~ / /) bad(path " is none of " list) }
@@ -220,10 +226,48 @@ function versionid(path,    t) {
     is(path, "s"); t = val[path]; if (t ~ /\\x[89a-f]/) bad("impossible version id")
     gsub(/\\x5c/, "/", t); if (t == "" || length(t) > 1024 || t ~ / /) bad("impossible version id")
 }
+function maybefore(path) { if ((path in kind) && kind[path] != "z") before(path) }
+function cites(path) { if (val[path] != "") print "evidence\t" val[path] }
 function before(path) { natural(path); if (val[path] + 0 >= seq + 0) bad("about statement " val[path] ", which does not precede it") }
 function event(p) {
     choice(p "verdict/", "passed failed partial inconclusive"); time(p "started/"); time(p "finished/"); digest(p "attestation/"); packs(p)
     print "evidence\t" val[p "attestation/"]
+}
+function terms(p,    q, n, k, at, names, place) {  # of a snapshot
+    maydigest(p "policy/"); maydigest(p "scope/"); maydigest(p "notes/"); may(p "label/", "s"); may(p "purpose/", "s"); may(p "barrier/", "s")
+    if (val[p "label/"] != "" && (length(val[p "label/"]) > 40 || val[p "label/"] !~ /^[a-z0-9][a-z0-9._-]*$/)) bad("impossible label")
+    if (val[p "purpose/"] != "" && val[p "purpose/"] != "safety") bad("impossible purpose")
+    if (val[p "barrier/"] != "" && !hex(val[p "barrier/"], 16)) bad("impossible barrier")
+    q = p "retention/"; if (!(q in kind) || kind[q] == "z") return
+    is(q, "o"); span(q "keep/"); if (!((q "tiers/") in kind)) return
+    n = split("hourly daily weekly monthly quarterly yearly", names, " "); for (k = 1; k <= n; k++) place[names[k]] = k
+    n = list(q "tiers/", "s"); at = 0
+    for (k = 0; k < n; k++) { if (!(val[q "tiers/" k "/"] in place) || place[val[q "tiers/" k "/"]] <= at) bad("impossible tiers"); at = place[val[q "tiers/" k "/"]] }
+}
+function policy(p,    n, k, weakens, act) {
+    choice(p "action/", "apply withdraw retire"); act = val[p "action/"]; label(p "name/"); maydigest(p "sha256/"); maybefore(p "previous/")
+    may(p "weakens/", "b"); mayshort(p "reason/", 200); weakens = val[p "weakens/"] == "true"
+    n = (p "weaker/") in kind ? list(p "weaker/", "s") : 0; if (n > 8) bad("weaker is too long")
+    for (k = 0; k < n; k++) { short(p "weaker/" k "/", 100); if (val[p "weaker/" k "/"] == "") bad("weaker has an empty text") }
+    if (!weakens && (n || act != "apply")) bad("weakens and does not say so")
+    if ((val[p "sha256/"] == "") != (act == "retire")) bad("other terms than the action has")
+    cites(p "sha256/")
+}
+function hold(p,    named, act) {
+    choice(p "action/", "add release"); act = val[p "action/"]; before(p "snapshot/"); maybefore(p "hold/"); may(p "dataset/", "s")
+    if (val[p "dataset/"] != "") label(p "dataset/")
+    if ((p "until/") in kind && kind[p "until/"] != "z") time(p "until/")
+    mayshort(p "case/", 60); short(p "reason/", 300); short(p "author/", 100)
+    named = (p "hold/") in kind && kind[p "hold/"] != "z"; if (named != (act == "release")) bad("names another hold")
+    if (act == "release" && (val[p "dataset/"] != "" || val[p "until/"] != "" || val[p "case/"] != "")) bad("a release says more")
+    print "hold\t" act "\t" val[p "snapshot/"] "\t" val[p "hold/"]
+}
+function prune(p,    n, k, names, one, two) {
+    choice(p "phase/", "plan result"); digest(p "plan/"); maydigest(p "spared/"); maydigest(p "details/"); maybefore(p "head/"); maybefore(p "of/"); may(p "complete/", "b")
+    one = (p "part/") in kind ? val[p "part/"] + 0 : 1; two = (p "parts/") in kind ? val[p "parts/"] + 0 : 1; may(p "part/", "n"); may(p "parts/", "n")
+    if (one < 1 || one > two || two > 10000) bad("impossible part")
+    n = split("objects bytes deleted gone locked refused", names, " "); for (k = 1; k <= n; k++) if ((p names[k] "/") in kind) natural(p names[k] "/")
+    cites(p "plan/"); cites(p "spared/"); cites(p "details/")
 }
 function verification(p,    n, k, f, last) {
     is(p "opened/", "b"); natural(p "read/"); natural(p "share/"); before(p "through/")
@@ -282,15 +326,19 @@ END {
         } else if (from ~ /^-/) bad("distrust_from is negative")
         print val[p "action/"] "\t" val[p "public/"] "\t" has "\t" from
     } else if (type == "snapshot") {
-        label(p "dataset/"); time(p "created/"); time(p "until/"); is(p "complete/", "b"); choice(p "mode/", "none governance compliance"); may(p "policy/", "s")
-        if ((p "previous/") in kind && kind[p "previous/"] != "z") is(p "previous/", "n")
+        label(p "dataset/"); time(p "created/"); time(p "until/"); is(p "complete/", "b"); choice(p "mode/", "none governance compliance")
+        maynatural(p "previous/"); terms(p)
         is(p "counts/", "o"); n = split("files directories symlinks others size added_size added_bytes unreadable changed vanished sockets", names, " ")
         for (k = 1; k <= n; k++) if ((p "counts/" names[k] "/") in kind) natural(p "counts/" names[k] "/")
         is(p "tree/", "o"); digest(p "tree/id/"); digest(p "tree/commitment/"); natural(p "tree/level/"); if (val[p "tree/level/"] + 0 > 8) bad("impossible tree level")
         q = p "inventory/"; is(q, "o"); digest(q "sha256/"); natural(q "size/"); natural(q "objects/"); natural(q "bytes/"); versionid(q "version/")
         print "snapshot\t" val[p "dataset/"] "\t" val[p "until/"] "\t" val[q "sha256/"] "\t" val[q "objects/"] "\t" val[q "bytes/"]
-    } else if (type == "heartbeat") { is(p "note/", "s"); may(p "accepted/", "s") }
-    else if (type == "restore" || type == "drill") { if ((p "snapshot/") in kind && kind[p "snapshot/"] != "z") before(p "snapshot/"); event(p) }
+    } else if (type == "heartbeat") { is(p "note/", "s"); may(p "accepted/", "s"); if ((p "next_by/") in kind && kind[p "next_by/"] != "z") time(p "next_by/") }
+    else if (type == "restore" || type == "drill") {
+        maybefore(p "snapshot/"); mayspan(p "rto/"); mayspan(p "objective/"); may(p "replaced/", "b")
+        if (type == "drill" && val[p "replaced/"] == "true") bad("a drill replaces nothing")
+        event(p)
+    }
     else if (type == "verification") verification(p)
     else if (type == "warrant") {
         is(p "payload/", "s"); print "base64\t" val[p "payload/"]
@@ -303,9 +351,9 @@ END {
             q = p "objects/" k "/"; is(q "name/", "s"); digest(q "sha256/"); natural(q "size/"); versionid(q "version/")
             if (val[q "name/"] != "seeds/" val[p "recipient/"] "/" val[q "sha256/"]) bad("impossible object")
         }
-    } else if (type == "policy") { digest(p "sha256/"); may(p "reason/", "s") }
-    else if (type == "hold") { choice(p "action/", "add release"); natural(p "snapshot/"); is(p "reason/", "s"); is(p "author/", "s"); print "hold\t" val[p "action/"] "\t" val[p "snapshot/"] }
-    else if (type == "prune") { choice(p "phase/", "plan result"); digest(p "plan/"); print "evidence\t" val[p "plan/"]; may(p "spared/", "s"); if (val[p "spared/"] != "") { digest(p "spared/"); print "evidence\t" val[p "spared/"] } }
+    } else if (type == "policy") policy(p)
+    else if (type == "hold") hold(p)
+    else if (type == "prune") prune(p)
     print "well"
 }'
 
@@ -459,6 +507,7 @@ judge() { # sets verdict and, where it is void, problem; takes effect where it i
             for each in $role; do problem=$(shortfall "$each" "$w"); [ -n "$problem" ] || break; done
         fi
     fi
+    [ "$type" != hold ] || [ -n "$problem" ] || may_release
     [ -n "$problem" ] || take_effect
     if [ -z "$problem" ]; then
         valid=$((valid + 1))
@@ -481,12 +530,26 @@ may_write() { # the signer is a writer, not revoked, and may write this dataset
     done < "$w/patterns/$key"
 }
 
+in_force() { # the holds in force, SEQ TAB SNAPSHOT a line
+    awk -v distrusts="$w/distrusts" 'BEGIN { FS = "\t"; while ((getline line < distrusts) > 0) { split(line, f, " "); start[f[1]] = f[2] + 0 } }
+        $2 == "hold" { n = split($3, key, " "); for (k = 1; k <= n; k++) if ((key[k] in start) && $1 + 0 >= start[key[k]]) next
+                       if ($4 == "add") held[$1] = $5; else delete held[$6] }
+        END { for (k in held) print k "\t" held[k] }' "$w/acts"
+}
+
+may_release() { # a release names a hold in force, and its snapshot
+    IFS=$tab read -r _ action held hold <<EOT
+$(grep "^hold$tab" "$w/body")
+EOT
+    [ "$action" = add ] || in_force | grep -qx "$hold$tab$held" || problem="releases no hold in force of that snapshot"
+}
+
 take_effect() { # acts keeps what a distrust may still make void: SEQ TYPE SIGNERS, and what it says
     case $type in
         root) change_root; return ;;
         writer) change_writer; return ;;
         snapshot | hold) says=$(sed -n "s/^$type$tab//p" "$w/body") ;;
-        restore | drill | verification | prune) says=$(sed -n "s/^evidence$tab//p" "$w/body" | tr '\n' "$tab") ;;
+        restore | drill | verification | policy | prune) says=$(sed -n "s/^evidence$tab//p" "$w/body" | tr '\n' "$tab") ;;
         *) says= ;;
     esac
     printf '%s\t%s\t%s\t%s\n' "$seq" "$type" "$(tr '\n' ' ' < "$w/signers")" "$says" >> "$w/acts"
@@ -552,7 +615,7 @@ spoken() {
 
 settle() { # void what is distrusted in the end; what counts goes into snapshots, held and cited
     spoken > "$w/x"
-    awk -v writers="$w/x" -v distrusts="$w/distrusts" -v root="$root_at" -v voided="$w/void" -v snapshots="$w/snapshots" -v held="$w/held" -v cited="$w/cited" '
+    awk -v writers="$w/x" -v distrusts="$w/distrusts" -v root="$root_at" -v voided="$w/void" -v snapshots="$w/snapshots" -v cited="$w/cited" '
     BEGIN { FS = "\t"
         while ((getline line < writers) > 0) { split(line, f, " "); from[f[1]] = f[2]; by[f[1]] = f[3] }
         while ((getline line < distrusts) > 0) { split(line, f, " "); start[f[1]] = f[2] + 0 } }
@@ -563,10 +626,10 @@ settle() { # void what is distrusted in the end; what counts goes into snapshots
       if (why != "") { print $1 " distrusted by statement " why; print $1 > voided; next }
       said = $0; sub(/^[^\t]*\t[^\t]*\t[^\t]*\t/, "", said)
       if ($2 == "snapshot") print $1 "\t" key[1] "\t" said > snapshots
-      else if ($2 == "hold") hold[$5] = $4
-      else for (k = 4; k <= NF; k++) if ($k != "") print "evidence/" $k > cited
+      else if ($2 != "hold") for (k = 4; k <= NF; k++) if ($k != "") print "evidence/" $k > cited
     }
-    END { for (k in hold) if (hold[k] == "add") print k > held }' "$w/acts"
+    ' "$w/acts"
+    in_force | cut -f 2 | sort -u > "$w/held"
     n=$(wc -l < "$w/void")
     valid=$((valid - n)) voided=$((voided + n))
 }

@@ -41,16 +41,16 @@ def deed(body: Body | None) -> str:
             said = _verification(body)
         case EventBody():
             of = f": snapshot {body.snapshot}" if body.snapshot is not None else ""
-            said = f"{body.verdict}{of}{_bad(body)}"
+            said = f"{body.verdict}{of}{_bad(body)}{_recovery(body)}"
         case HeartbeatBody():
             said = body.note + (f", accepts {body.accepted}" if body.accepted else "")
+            said += f", next by {render.moment(body.next_by)}" if body.next_by is not None else ""
         case PolicyBody():
-            said = _with_reason(f"policy {body.sha256[:ID_DIGITS]}", body.reason)
+            said = _policy(body)
         case HoldBody():
-            done = "holds" if body.action == "add" else "releases"
-            said = _with_reason(f"{body.author} {done} snapshot {body.snapshot}", body.reason)
+            said = _hold(body)
         case PruneBody():
-            said = f"{body.phase}, {body.plan[:ID_DIGITS]}"
+            said = _prune(body)
         case _:
             said = ""
     return said
@@ -59,7 +59,12 @@ def deed(body: Body | None) -> str:
 def _snapshot(body: SnapshotBody) -> str:
     whole = "complete" if body.complete else "INCOMPLETE"
     until = render.moment(body.until)
-    return f"{body.dataset}, {whole}, {render.contents(body.counts)}, until {until}"
+    called = f" {body.label!r}" if body.label else ""
+    purpose = f" for {body.purpose}" if body.purpose else ""
+    tiers = body.retention.tiers if body.retention is not None else ()
+    first = f", first {' '.join(tiers)}" if tiers else ""
+    said = f"{body.dataset}{called}{purpose}, {whole}, {render.contents(body.counts)}"
+    return f"{said}, until {until}{first}"
 
 
 def _root(body: RootBody) -> str:
@@ -100,6 +105,51 @@ def _verification(body: VerificationBody) -> str:
         part = ""
     opened = "" if body.opened else ", not opened"
     return f"{body.verdict}: snapshots {ranges}{part}{opened}{_bad(body)}"
+
+
+def _recovery(body: EventBody) -> str:
+    """How long it took, against how long it may, and whether it replaced what was there."""
+    took = f", ready after {body.rto:,} s" if body.rto is not None else ""
+    allowed = f" of {body.objective:,} s" if took and body.objective is not None else ""
+    return f"{took}{allowed}{', replaced what was there' if body.replaced else ''}"
+
+
+def _policy(body: PolicyBody) -> str:
+    if body.action == "retire":
+        said = f"gives up dataset {body.name}"
+    else:
+        done = "applies" if body.action == "apply" else "withdraws"
+        said = f"{done} policy {body.name} {body.sha256[:ID_DIGITS]}"
+    if body.action == "apply" and body.weakens:
+        said += f", weaker: {'; '.join(body.weaker)}" if body.weaker else ", weaker"
+    return _with_reason(said, body.reason)
+
+
+def _hold(body: HoldBody) -> str:
+    if body.action == "release":
+        said = f"{body.author} releases snapshot {body.snapshot}, held by {body.hold}"
+        return _with_reason(said, body.reason)
+    whole = f" and all of dataset {body.dataset}" if body.dataset else ""
+    until = f" until {render.moment(body.until)}" if body.until is not None else ""
+    case = f", case {body.case}" if body.case else ""
+    said = f"{body.author} holds snapshot {body.snapshot}{whole}{until}{case}"
+    return _with_reason(said, body.reason)
+
+
+def _prune(body: PruneBody) -> str:
+    said = f"{body.phase}, {body.plan[:ID_DIGITS]}"
+    if body.parts > 1:
+        said += f", part {body.part} of {body.parts}"
+    if body.phase == "plan":
+        return said + (f", {render.plural(body.objects, 'object')}" if body.objects else "")
+    counts = {
+        "deleted": body.deleted,
+        "already gone": body.gone,
+        "locked": body.locked,
+        "refused": body.refused,
+    }
+    said += "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+    return said + (", complete" if body.complete else "")
 
 
 def _bad(body: EventBody | VerificationBody) -> str:

@@ -189,7 +189,7 @@ def test_who_keeps_the_list_of_keys_stops_hosts_until_they_speak(
     state = lab.base / "state"
     opened(lab, state)
     lab.clock.advance(minutes=1)
-    plant(lab, stolen, kind="policy", body=PolicyBody(sha256="ab" * 32))
+    plant(lab, stolen, kind="policy", body=PolicyBody(action="apply", name="web", sha256="ab" * 32))
     with pytest.raises(RollbackError, match="does not follow") as failure:
         beat(opened(lab, state), lab)
     assert "revocation may be missing" in str(failure.value.hint)
@@ -205,7 +205,7 @@ def test_no_other_role_stops_a_host_that_remembers(lab: Lab, source: Path, who: 
     lab.snapshot(source)
     state = lab.base / "state"
     opened(lab, state)
-    plant(lab, key, kind="policy", body=PolicyBody(sha256="ab" * 32))
+    plant(lab, key, kind="policy", body=PolicyBody(action="apply", name="web", sha256="ab" * 32))
     assert beat(opened(lab, state), lab).status is Status.VALID
 
 

@@ -152,7 +152,9 @@ def _fork(lab: Lab, signer: Signer) -> list[bytes]:
             time=lab.clock(),
             tool="thief",
             subject=[("repository", Digest.of(fork.id))],
-            body=PolicyBody(sha256="ab" * 32, reason="nothing else happened"),
+            body=PolicyBody(
+                action="apply", name="web", sha256="ab" * 32, reason="nothing else happened"
+            ),
             by=[signer.public.id],
         )
         envelopes.append(seal_envelope(payload, [signer]))
@@ -182,7 +184,7 @@ def test_a_forked_page_is_not_believed_whoever_signed_it(lab: Lab, role: str) ->
     assert not {parse_envelope(each).digest for each in envelopes[-LENGTH // 2 :]} & {
         record.digest for record in real.ledger.records
     }
-    assert real.ledger.policy() is None
+    assert real.ledger.policies() == {}
     lab.store.put(ledger_name(LENGTH), envelopes[LENGTH], sha256=Digest.of(envelopes[LENGTH]))
     assert lab.open().head == real.head
 

@@ -405,12 +405,12 @@ def _refs(lab: Lab, prefix: str) -> list[ObjectRef]:
     ]
 
 
-def _plan_refs(lab: Lab, refs: Sequence[ObjectRef], **more: str) -> int:
+def _plan_refs(lab: Lab, refs: Sequence[ObjectRef], spared: str = "") -> int:
     """The pruner announces to delete these; the number of the plan."""
     repository = lab.open()
     named = {ref.name: ref for ref in refs}
     digest = repository.put_evidence(inventory.encode(sorted(named.values())))
-    body = PruneBody(phase="plan", plan=str(digest), **more)
+    body = PruneBody(phase="plan", plan=str(digest), spared=spared)
     draft = Draft(type="prune", subject=[(f"evidence/{digest}", digest)], body=body)
     return repository.append(lambda _: draft, [lab.root_key.pruner], tool="vault test").seq
 

@@ -99,7 +99,12 @@ def test_every_role_signs_through_a_token(
     hold = HoldBody(action="add", snapshot=record.seq, reason="r", author="a")
     signed = {
         "snapshot": record.seq,
-        "policy": append(lab, "policy", PolicyBody(sha256="ab" * 32), keys[Role.POLICY]),
+        "policy": append(
+            lab,
+            "policy",
+            PolicyBody(action="apply", name="web", sha256="ab" * 32),
+            keys[Role.POLICY],
+        ),
         "hold": append(lab, "hold", hold, keys[Role.POLICY]),
         "heartbeat": append(lab, "heartbeat", HeartbeatBody(note="here"), keys[Role.WRITER]),
     }
@@ -142,7 +147,9 @@ def test_every_role_signs_through_a_token(
 def test_a_statement_stored_twice_is_one_entry(lab: Lab, token: SoftToken) -> None:
     """Its signatures differ, its PAE does not: whichever version is older owns the number."""
     keys = with_token(lab, token)
-    append(lab, "policy", PolicyBody(sha256="ab" * 32), keys[Role.POLICY])
+    append(
+        lab, "policy", PolicyBody(action="apply", name="web", sha256="ab" * 32), keys[Role.POLICY]
+    )
     head = lab.open().head
     name = ledger_name(head.seq)
     (first,) = lab.store.versions_of(name)
@@ -155,7 +162,9 @@ def test_a_statement_stored_twice_is_one_entry(lab: Lab, token: SoftToken) -> No
         repository = each.open()
         assert repository.head == head
         assert not repository.findings
-    append(lab, "policy", PolicyBody(sha256="cd" * 32), keys[Role.POLICY])
+    append(
+        lab, "policy", PolicyBody(action="apply", name="web", sha256="cd" * 32), keys[Role.POLICY]
+    )
     lab.store.remove(name, first.version)  # the other version is the same statement
     assert lab.open().head.seq == head.seq + 1
     assert lab.open().ledger.records[head.seq].digest == head.digest

@@ -222,6 +222,22 @@ def test_a_statement_that_links_is_judged_the_same(store: Path, name: str) -> No
     )
 
 
+def test_bodies_are_judged_the_same() -> None:
+    """What keeps, holds and deletes, each rule kept and broken, in one ledger."""
+    bodies = json.loads((VECTORS / "bodies.json").read_text())
+    store = VECTORS / "bodies" / "store"
+    envelope = (store / f"ledger/{bodies[-1]['seq']:016d}").read_bytes()
+    counts = Counter([*STATUS, *(each["status"] for each in bodies)])
+    wanted = Verdict(
+        head=f"{bodies[-1]['seq']}:{_digest(envelope)}",
+        counts=(counts["valid"], counts["void"], counts["unknown"]),
+        faults=frozenset(
+            f"void-statement ledger {each['seq']}" for each in bodies if each["status"] == "void"
+        ),
+    )
+    require_verdict(store, wanted)
+
+
 def _refused(after: int) -> dict[str, bytes]:
     return {
         name: base64.b64decode(vector["envelope"])

@@ -63,7 +63,9 @@ EVENT = {
     "bad_count?": "integer",
     "cleared?": "packs",
 }
+RECOVERY = {"rto??": "span", "objective??": "span", "replaced?": "boolean"}
 COUNTS = "files directories symlinks others size added_size added_bytes unreadable changed vanished"
+OUTCOMES = "objects bytes deleted gone locked refused"
 SHAPES: dict[str, dict[str, Any]] = {  # docs/format.md 2.3; "?": may be absent, "??": or null
     "root": {
         "version?": "integer",
@@ -107,12 +109,18 @@ SHAPES: dict[str, dict[str, Any]] = {  # docs/format.md 2.3; "?": may be absent,
         },
         "mode": "mode",
         "until": "time",
-        "policy?": "text",
-        "previous??": "integer",
+        "previous??": "natural",
+        "retention??": {"keep": "span", "tiers?": "tiers"},
+        "policy?": "digest or nothing",
+        "scope?": "digest or nothing",
+        "label?": "name or nothing",
+        "purpose?": "purpose",
+        "barrier?": "barrier",
+        "notes?": "digest or nothing",
     },
-    "heartbeat": {"note": "text", "accepted?": "text"},
-    "restore": {**EVENT, "snapshot??": "natural"},
-    "drill": {**EVENT, "snapshot??": "natural"},
+    "heartbeat": {"note": "text", "accepted?": "text", "next_by??": "time"},
+    "restore": {**EVENT, **RECOVERY, "snapshot??": "natural"},
+    "drill": {**EVENT, **RECOVERY, "snapshot??": "natural"},
     "verification": {
         **EVENT,
         "snapshots": [["integer"]],
@@ -132,10 +140,47 @@ SHAPES: dict[str, dict[str, Any]] = {  # docs/format.md 2.3; "?": may be absent,
         "sessions": "natural",
         "through": "natural",
     },
-    "policy": {"sha256": "digest", "reason?": "text"},
-    "hold": {"action": "holding", "snapshot": "natural", "reason": "text", "author": "text"},
-    "prune": {"phase": "phase", "plan": "digest", "spared?": "digest or nothing"},
+    "policy": {
+        "action": "ruling",
+        "name": "label",
+        "sha256?": "digest or nothing",
+        "previous??": "natural",
+        "weaker?": ["text"],
+        "weakens?": "boolean",
+        "reason?": "200 bytes",
+    },
+    "hold": {
+        "action": "holding",
+        "snapshot": "natural",
+        "hold??": "natural",
+        "dataset?": "label or nothing",
+        "until??": "time",
+        "case?": "60 bytes",
+        "reason": "300 bytes",
+        "author": "100 bytes",
+    },
+    "prune": {
+        "phase": "phase",
+        "plan": "digest",
+        "spared?": "digest or nothing",
+        "details?": "digest or nothing",
+        "head??": "natural",
+        "part?": "positive",
+        "parts?": "positive",
+        "of??": "natural",
+        "complete?": "boolean",
+        **{f"{name}?": "natural" for name in OUTCOMES.split()},
+    },
 }
+TIERS = ("hourly", "daily", "weekly", "monthly", "quarterly", "yearly")
+CITED = {  # members of a body that are digests of evidence
+    "restore": ("attestation",),
+    "drill": ("attestation",),
+    "verification": ("attestation",),
+    "policy": ("sha256",),
+    "prune": ("plan", "spared", "details"),
+}
+ABOUT = {"hold": ("snapshot", "hold"), "policy": ("previous",), "prune": ("head", "of")}
 ACTIONS = ("add", "limit", "revoke")  # of a writer statement
 SIGNS_NO_STATEMENTS = {"log", "approver"}
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError)
@@ -511,7 +556,22 @@ class Verifier:
         elif kind == "writer":
             self.change_writer(seq, body, signers)
         else:
+            if kind == "hold" and body["action"] == "release":
+                held = self.holds().get(body["hold"])
+                require(held == body["snapshot"], "releases no hold in force of that snapshot")
             self.acts[seq] = (kind, signers, body)
+
+    def holds(self) -> dict[int, int]:
+        """The holds in force, by their seq: what they hold."""
+        found: dict[int, int] = {}
+        for seq, (kind, signers, body) in self.acts.items():
+            if kind != "hold" or self.is_of_distrusted(signers, seq):
+                continue
+            if body["action"] == "add":
+                found[seq] = body["snapshot"]
+            else:
+                found.pop(body["hold"], None)
+        return found
 
     def distrusted(self) -> dict[str, int]:
         """Keys that the root in force distrusts, and from where."""
@@ -547,13 +607,8 @@ class Verifier:
                 continue
             if kind == "snapshot":
                 self.snapshots[seq] = body
-            elif kind == "hold":
-                change = self.held.add if body["action"] == "add" else self.held.discard
-                change(body["snapshot"])
-            elif kind in ("restore", "drill", "verification"):
-                self.cited.add(body["attestation"])
-            elif kind == "prune":
-                self.cited |= {body["plan"], body.get("spared") or body["plan"]}
+            self.cited |= {body.get(name, "") for name in CITED.get(kind, ())} - {""}
+        self.held = set(self.holds().values())
 
     def note_unknown(self, kind: str, seq: int, signers: list[str]) -> None:
         """Who is listed can't be known after a writer statement that is not understood."""
@@ -718,7 +773,18 @@ WORDS: dict[str, tuple[type, Callable[[Any], object]]] = {
     "verdict": (str, ("passed", "failed", "partial", "inconclusive").__contains__),
     "enrolment": (str, ACTIONS.__contains__),
     "digest or nothing": (str, re.compile("([0-9a-f]{64})?").fullmatch),
+    "label or nothing": (str, lambda text: not text or LABEL.fullmatch(text)),
+    "name or nothing": (str, re.compile("([a-z0-9][a-z0-9._-]{0,39})?").fullmatch),
+    "barrier": (str, re.compile("([0-9a-f]{16})?").fullmatch),
+    "purpose": (str, ("", "safety").__contains__),
+    "ruling": (str, ("apply", "withdraw", "retire").__contains__),
     "holding": (str, ("add", "release").__contains__),
+    "60 bytes": (str, lambda text: len(text.encode()) <= 60),
+    "100 bytes": (str, lambda text: len(text.encode()) <= 100),
+    "200 bytes": (str, lambda text: len(text.encode()) <= 200),
+    "300 bytes": (str, lambda text: len(text.encode()) <= 300),
+    "tiers": (list, lambda names: names == [tier for tier in TIERS if tier in names]),
+    "span": (int, lambda seconds: 1 <= seconds <= 3_155_760_000),
     "phase": (str, ("plan", "result").__contains__),
     "boolean": (bool, lambda _: True),
     "integer": (int, lambda _: True),
@@ -772,8 +838,12 @@ def check_body(kind: str, statement: Json, seq: int) -> None:
         require(1 <= len(body["signatures"]) <= 16, "not 1 to 16 signatures")
     elif kind == "reseal":
         check_reseal(body, seq)
+    elif kind in ("policy", "hold", "prune"):
+        check_governed(kind, body)
     elif "attestation" in body and kind in ("restore", "drill", "verification"):
         check_event(kind, body, seq)
+    for name in ABOUT.get(kind, ()):
+        require((body.get(name) or 0) < seq, "about a statement that does not precede it")
 
 
 def check_root(body: Json) -> None:
@@ -817,6 +887,24 @@ def check_reseal(body: Json, seq: int) -> None:
         require(each["name"] == wanted, "impossible object")
 
 
+def check_governed(kind: str, body: Json) -> None:
+    """What a policy, a hold or a prune must say together."""
+    action = body.get("action")
+    if kind == "prune":
+        require(body.get("part", 1) <= body.get("parts", 1) <= 10_000, "impossible part")
+    elif kind == "policy":
+        weaker = body.get("weaker", [])
+        require(len(weaker) <= 8, "weaker is too long")
+        require(all(1 <= len(text.encode()) <= 100 for text in weaker), "weaker is malformed")
+        weakens = body.get("weakens", False)
+        require(weakens or (action == "apply" and not weaker), "weakens and does not say so")
+        require(bool(body.get("sha256")) == (action != "retire"), "other terms than the action has")
+    else:
+        require((body.get("hold") is None) == (action == "add"), "names another hold")
+        extra = body.get("dataset") or body.get("until") or body.get("case")
+        require(action == "add" or not extra, "a release says more")
+
+
 def check_event(kind: str, body: Json, seq: int) -> None:
     """What a restore, drill or verification says is of what precedes it, and adds up."""
     about = check_ranges(body) if kind == "verification" else body.get("snapshot")
@@ -824,6 +912,7 @@ def check_event(kind: str, body: Json, seq: int) -> None:
     bad, cleared = body.get("bad", []), body.get("cleared", [])
     require(len(bad) + len(cleared) <= 32 and not set(bad) & set(cleared), "too many ids")
     require(body.get("bad_count", 0) >= len(bad), "bad_count is too small")
+    require(kind == "restore" or not body.get("replaced"), "a drill replaces nothing")
 
 
 def check_ranges(body: Json) -> int:

@@ -1,6 +1,7 @@
 """Generator of the ledger vectors: a small repository with fixed keys, and what must be refused.
 
 ``store/`` is a directory store. ``ledger.json`` says what every statement amounts to.
+``bodies/store/`` goes on with bodies of every kind; ``bodies.json`` says what each amounts to.
 Each file in ``negative/`` holds an envelope, after how many statements of the store it
 is offered, and ``expect``: the error it must raise, the status it must link with, or "upgrade"
 where it ends reading.
@@ -29,6 +30,7 @@ from vault.format import inventory
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import PAYLOAD_TYPE, Head, build_statement, pae, seal_envelope
 from vault.ledger.statements import (
+    TIERS,
     Counts,
     DomainRef,
     EventBody,
@@ -36,9 +38,11 @@ from vault.ledger.statements import (
     HoldBody,
     InventoryRef,
     PolicyBody,
+    PruneBody,
     PublicKey,
     Recipient,
     ResealBody,
+    RetentionTerms,
     Role,
     RootBody,
     SeedTable,
@@ -56,6 +60,10 @@ from vault.storage.names import ledger_name
 REPOSITORY = "00112233445566778899aabbccddeeff"
 START = datetime(2026, 1, 1, 3, 0, 0, tzinfo=UTC)
 UNTIL = "2099-01-01T00:00:00Z"
+NOTHING = inventory.encode([])  # as a plan
+TERMS = b'{"name":"web"}'  # of a policy; nothing opens them
+HELD = 17  # seq of a hold among the bodies
+LATER = 10_000  # a seq to come
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
 KEYS = (
     *("root-a", "root-b", "enroller", "policy", "pruner", "restorer"),
@@ -242,7 +250,28 @@ def _build_store(directory: Path) -> _Writer:
     writer.append("snapshot", _snapshot("db-1", whole, first), "gamma")
     rotated = replace_body(enrolled, public=_public("delta"), replaces=_id("gamma"))
     writer.append("writer", rotated, "enroller")
+    for data in (TERMS, NOTHING):
+        writer.put(f"evidence/{_sha(data)}", data)
     return writer
+
+
+def _build_bodies(directory: Path) -> list[dict[str, Any]]:
+    """A store with bodies of every kind, right and wrong; what each statement must amount to."""
+    writer = _build_store(directory)
+    snapshot = _snapshot("web", ObjectRef(name="x", sha256=_sha(b""), size=0, version="1"), [])
+    past = replace_body(snapshot, until=START + timedelta(days=1))  # it needs nothing any more
+    first: dict[str, tuple[str, Body, str, str]] = {
+        "policy": ("policy", _policy(), "policy", "valid"),
+        "hold": ("hold", _hold(), "policy", "valid"),
+        "hold-of-another": ("hold", replace_body(_hold(), snapshot=3), "policy", "valid"),
+        "release-of-another": ("hold", _release(snapshot=3, hold=HELD + 1), "policy", "valid"),
+    }
+    listed = []
+    for name, (kind, body, signer, status) in (first | _governed() | _measured(past)).items():
+        seq = len(writer.envelopes)
+        writer.append(kind, body, signer)
+        listed.append({"name": name, "seq": seq, "type": kind, "status": status})
+    return listed
 
 
 def _id(name: str) -> str:
@@ -416,7 +445,7 @@ def _enrolments(domain: ObjectRef) -> dict[str, tuple[WriterBody, str]]:
 def _signers(writer: _Writer, says: Callable[..., bytes]) -> dict[str, tuple[int, bytes, str]]:
     """Who signs is signed (docs/format.md 2.2): each rule, kept and broken."""
     end = len(writer.envelopes)
-    policy = PolicyBody(sha256="ab" * 32)
+    policy = _policy()
     one, two = sorted(("policy", "pruner"), key=lambda name: _key(name).public.id)
     both = says("policy", policy, one, two)
     payload = base64.b64decode(json.loads(both)["payload"])
@@ -563,6 +592,182 @@ def _reseal(**changes: Any) -> ResealBody:
 
 def _hold() -> HoldBody:
     return HoldBody(action="add", snapshot=2, reason="case 7", author="ann")
+
+
+def _release(**changes: Any) -> HoldBody:
+    body = HoldBody(action="release", snapshot=2, hold=HELD, reason="over", author="ann")
+    return replace_body(body, **changes)
+
+
+def _policy(**changes: Any) -> PolicyBody:
+    return replace_body(PolicyBody(action="apply", name="web", sha256=str(_sha(TERMS))), **changes)
+
+
+def _governed() -> dict[str, tuple[str, Body, str, str]]:
+    """Name to type, body, signer and status: of policies, holds and prunes, each rule both ways."""
+    policy: dict[str, tuple[dict[str, Any], str]] = {
+        "weaker": ({"weaker": ("é" * 50,) + ("x",) * 7, "weakens": True}, "valid"),
+        "weaker-too-long": ({"weaker": ("é" * 50 + "x",), "weakens": True}, "void"),
+        "weaker-too-many": ({"weaker": ("x",) * 9, "weakens": True}, "void"),
+        "weaker-of-nothing": ({"weaker": ("",), "weakens": True}, "void"),
+        "weaker-unsaid": ({"weaker": ("x",)}, "void"),
+        "weakens-without-a-list": ({"weakens": True}, "valid"),
+        "reason": ({"reason": "\\" * 100 + '"' * 98 + "é"}, "valid"),
+        "reason-too-long": ({"reason": "\\" * 100 + '"' * 99 + "é"}, "void"),
+        "follows": ({"previous": 16}, "valid"),
+        "follows-one-to-come": ({"previous": LATER}, "void"),
+        "follows-nothing": ({"previous": -1}, "void"),
+        "withdrawn": ({"action": "withdraw", "weakens": True}, "valid"),
+        "withdrawn-unsaid": ({"action": "withdraw"}, "void"),
+        "withdrawn-without-terms": (
+            {"action": "withdraw", "weakens": True, "sha256": ""},
+            "void",
+        ),
+        "retires": ({"action": "retire", "weakens": True, "sha256": ""}, "valid"),
+        "retires-unsaid": ({"action": "retire", "sha256": ""}, "void"),
+        "retires-with-terms": ({"action": "retire", "weakens": True}, "void"),
+        "of-no-action": ({"action": "renew"}, "void"),
+        "of-no-terms": ({"sha256": ""}, "void"),
+        "of-no-name": ({"name": ""}, "void"),
+        "of-a-path": ({"name": "../web"}, "void"),
+    }
+    hold: dict[str, tuple[dict[str, Any], str]] = {
+        "of-a-dataset": (
+            {"dataset": "web", "until": from_rfc3339(UNTIL), "case": "é" * 30},
+            "valid",
+        ),
+        "of-no-dataset": ({"dataset": "Web"}, "void"),
+        "case-too-long": ({"case": "é" * 30 + "x"}, "void"),
+        "until-some-day": ({"until": "tomorrow"}, "void"),
+        "reason-too-long": ({"reason": "x" * 301}, "void"),
+        "reason-long": ({"reason": "x" * 300, "author": "x" * 100}, "valid"),
+        "author-too-long": ({"author": "x" * 101}, "void"),
+        "of-what-is-to-come": ({"snapshot": LATER}, "void"),
+        "that-names-one": ({"hold": HELD}, "void"),
+    }
+    release: dict[str, tuple[dict[str, Any], str]] = {
+        "-of-nothing": ({"hold": None}, "void"),
+        "-of-what-is-to-come": ({"hold": LATER}, "void"),
+        "-of-another-snapshot": ({"snapshot": 3}, "void"),
+        "-of-what-is-released": ({"snapshot": 3, "hold": HELD + 1}, "void"),
+        "-of-a-release": ({"snapshot": 3, "hold": HELD + 2}, "void"),
+        "-of-a-policy": ({"hold": HELD - 1}, "void"),
+        "-with-a-dataset": ({"dataset": "web"}, "void"),
+        "-with-a-time": ({"until": from_rfc3339(UNTIL)}, "void"),
+        "-with-a-case": ({"case": "7"}, "void"),
+        "": ({}, "valid"),
+        "-once-more": ({}, "void"),
+    }
+    listed = str(_sha(NOTHING))
+    plan = PruneBody(phase="plan", plan=listed)
+    prune: dict[str, tuple[dict[str, Any], str]] = {
+        "plan": (
+            {
+                "details": str(_sha(TERMS)),
+                "spared": listed,
+                "head": 3,
+                "part": 2,
+                "parts": 2,
+                "objects": 7,
+                "bytes": 9,
+            },
+            "valid",
+        ),
+        "plan-at-a-head-to-come": ({"head": LATER}, "void"),
+        "part-0": ({"part": 0}, "void"),
+        "part-2-of-1": ({"part": 2}, "void"),
+        "parts-too-many": ({"parts": 10_001}, "void"),
+        "details-of-nothing": ({"details": "x"}, "void"),
+        "result": (
+            {
+                "phase": "result",
+                "of": 4,
+                "deleted": 1,
+                "gone": 2,
+                "locked": 3,
+                "refused": 4,
+                "complete": True,
+            },
+            "valid",
+        ),
+        "result-of-what-is-to-come": ({"phase": "result", "of": LATER}, "void"),
+        **{
+            f"{each}-negative": ({each: -1}, "void")
+            for each in ("objects", "bytes", "deleted", "gone", "locked", "refused")
+        },
+    }
+    tables: tuple[tuple[str, str, Body, str, dict[str, tuple[dict[str, Any], str]]], ...] = (
+        ("policy-", "policy", _policy(), "policy", policy),
+        ("hold-", "hold", _hold(), "policy", hold),
+        ("release", "hold", _release(), "policy", release),
+        ("prune-", "prune", plan, "pruner", prune),
+    )
+    return {
+        f"{before}{name}": (kind, replace_body(body, **changes), signer, expect)
+        for before, kind, body, signer, table in tables
+        for name, (changes, expect) in table.items()
+    }
+
+
+def _measured(snapshot: SnapshotBody) -> dict[str, tuple[str, Body, str, str]]:
+    """The same of snapshots, heartbeats, restores and drills."""
+    event = _restored()
+    taken: dict[str, tuple[dict[str, Any], str]] = {
+        "terms": (
+            {
+                "retention": RetentionTerms(keep=3_155_760_000, tiers=TIERS),
+                "policy": "ab" * 32,
+                "scope": "cd" * 32,
+                "label": "9-before.update_",
+                "purpose": "safety",
+                "barrier": "0011223344556677",
+                "notes": "ef" * 32,
+            },
+            "valid",
+        ),
+        "keep-0": ({"retention": RetentionTerms(keep=0)}, "void"),
+        "keep-too-long": ({"retention": RetentionTerms(keep=3_155_760_001)}, "void"),
+        "tiers-descend": ({"retention": RetentionTerms(keep=1, tiers=TIERS[1::-1])}, "void"),
+        "tier-twice": ({"retention": RetentionTerms(keep=1, tiers=TIERS[:1] * 2)}, "void"),
+        "tier-unknown": ({"retention": RetentionTerms(keep=1, tiers=("minutely",))}, "void"),
+        "policy-of-no-digest": ({"policy": "web"}, "void"),
+        "scope-of-no-digest": ({"scope": "cd" * 31}, "void"),
+        "label-of-40": ({"label": "a" * 40}, "valid"),
+        "label-of-41": ({"label": "a" * 41}, "void"),
+        "label-with-a-dot-first": ({"label": ".a"}, "void"),
+        "label-in-upper-case": ({"label": "A"}, "void"),
+        "label-not-ascii": ({"label": "é"}, "void"),
+        "purpose-unknown": ({"purpose": "fun"}, "void"),
+        "barrier-short": ({"barrier": "00112233"}, "void"),
+        "notes-of-no-chunk": ({"notes": "x"}, "void"),
+        "previous-negative": ({"previous": -1}, "void"),
+    }
+    ended: dict[str, tuple[dict[str, Any], str]] = {
+        "measured": ({"rto": 1, "objective": 3_155_760_000, "replaced": True}, "valid"),
+        "rto-0": ({"rto": 0}, "void"),
+        "rto-too-long": ({"rto": 3_155_760_001}, "void"),
+        "objective-negative": ({"objective": -1}, "void"),
+    }
+    beats: dict[str, tuple[dict[str, Any], str]] = {
+        "next": ({"next_by": from_rfc3339(UNTIL)}, "valid"),
+        "next-some-day": ({"next_by": "tomorrow"}, "void"),
+        "next-without-z": ({"next_by": "2099-01-01T00:00:00+00:00"}, "void"),
+    }
+    drills: dict[str, tuple[dict[str, Any], str]] = {
+        "measured": ({"rto": 1}, "valid"),
+        "that-replaces": ({"replaced": True}, "void"),
+    }
+    tables: tuple[tuple[str, Body, str, dict[str, tuple[dict[str, Any], str]]], ...] = (
+        ("snapshot", snapshot, "alpha", taken),
+        ("heartbeat", HeartbeatBody(note="x"), "alpha", beats),
+        ("restore", event, "restorer", ended),
+        ("drill", event, "restorer", drills),
+    )
+    return {
+        f"{kind}-{name}": (kind, replace_body(body, **changes), signer, expect)
+        for kind, body, signer, table in tables
+        for name, (changes, expect) in table.items()
+    }
 
 
 def _spellings(
@@ -734,6 +939,7 @@ def generate_ledger(directory: Path) -> None:
     """Write all ledger vectors below ``directory``."""
     writer = _build_store(directory)
     _write_json(directory / "ledger.json", _describe(writer))
+    _write_json(directory / "bodies.json", _build_bodies(directory / "bodies"))
     for name, (after, envelope, expect) in _negatives(writer).items():
         fields = {"after": after, "envelope": b64encode(envelope), "expect": expect}
         _write_json(directory / "negative" / f"{name}.json", fields)

@@ -16,6 +16,8 @@ from vault.storage.names import ledger_name
 HERE = Path(__file__).parent
 VECTORS = HERE / "ledger"
 EXPECTED = json.loads((VECTORS / "ledger.json").read_text())
+BODIES = json.loads((VECTORS / "bodies.json").read_text())
+IN_FORCE = ("hold-of-a-dataset", "hold-reason-long")  # of the bodies, in the end
 NEGATIVE = sorted((VECTORS / "negative").glob("*.json"))
 MODIFIED = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -28,10 +30,10 @@ def _files(directory: Path) -> dict[str, bytes]:
     }
 
 
-def _linked(count: int) -> Ledger:
+def _linked(count: int, directory: Path = VECTORS) -> Ledger:
     ledger = Ledger(Digest.parse(EXPECTED["root"]))
     for seq in range(count):
-        envelope = (VECTORS / "store" / ledger_name(seq)).read_bytes()
+        envelope = (directory / "store" / ledger_name(seq)).read_bytes()
         ledger.link(envelope, version="1", modified=MODIFIED)
     return ledger
 
@@ -60,6 +62,16 @@ def test_every_statement_links_with_its_digest_and_status() -> None:
         for r in ledger.records
     ]
     assert found == EXPECTED["statements"]
+
+
+def test_bodies_amount_to_what_is_written_beside_them() -> None:
+    """Each rule of docs/format.md 2.3 for what keeps, holds and deletes: kept once, broken once."""
+    ledger = _linked(BODIES[-1]["seq"] + 1, VECTORS / "bodies")
+    assert len(BODIES) > 70
+    found = [{**each, "status": ledger.records[each["seq"]].status.value} for each in BODIES]
+    assert found == BODIES
+    left = {each["seq"] for each in BODIES if each["name"] in IN_FORCE}
+    assert (set(ledger.holds()), ledger.held()) == (left, {2})
 
 
 @pytest.mark.parametrize("path", NEGATIVE, ids=lambda path: path.stem)

@@ -98,7 +98,7 @@ class _Audit:
         self._now = min(repository.clock(), repository.store.now())
         self.owed = owed(self._ledger, self._ledger.snapshots(), self._now)
         self._collector = Collector(repository, self.findings)
-        self._held = self._ledger.holds()
+        self._held = self._ledger.held()
         self._sound: set[int] = set()
         self._called_bad: dict[int, Check] = {}  # by seq of the snapshot
 

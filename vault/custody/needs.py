@@ -15,7 +15,13 @@ from vault.errors import IntegrityError
 from vault.format.inventory import Inventory, Resolver
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
-from vault.ledger.statements import EventBody, PruneBody, SnapshotBody, VerificationBody
+from vault.ledger.statements import (
+    EventBody,
+    PolicyBody,
+    PruneBody,
+    SnapshotBody,
+    VerificationBody,
+)
 from vault.machine.lru import Recent
 from vault.model import Code, Digest, LockMode, ObjectRef
 from vault.repository.repository import Repository, domain_ref, snapshot_body
@@ -155,7 +161,7 @@ class Collector:
         self._resolver = Resolver(self._fetch)
         self._cache: Recent[str, bytes] = Recent(room, weigh=len)
         self._hashed: set[tuple[str, str]] = set()  # pinned versions that were read and are right
-        self._held = repository.ledger.holds()
+        self._held = repository.ledger.held()
 
     def add_snapshots(self, records: Iterable[Record]) -> list[Record]:
         """Add all that these snapshots need, except the ledger.
@@ -272,18 +278,20 @@ class Collector:
             )
 
     def add_evidence(self) -> None:
-        """Add the objects that statements cite: attestations and prune plans."""
+        """Add the objects that statements cite: attestations, prune plans, terms of policies."""
         for record in self._repository.ledger.valid():
-            cited = ""
-            if isinstance(record.body, EventBody | VerificationBody):
-                cited = record.body.attestation
-            elif isinstance(record.body, PruneBody):
-                cited = record.body.plan
-                self._add_cited(record.body.spared)
-            self._add_cited(cited)
+            match record.body:
+                case EventBody() | VerificationBody() as body:
+                    self._add_cited(body.attestation)
+                case PruneBody() as body:
+                    self._add_cited(body.plan, body.spared, body.details)
+                case PolicyBody() as body:
+                    self._add_cited(body.sha256)
+                case _:
+                    pass
 
-    def _add_cited(self, digest: str) -> None:
-        if digest:
+    def _add_cited(self, *digests: str) -> None:
+        for digest in filter(None, digests):
             self.needs.add(evidence_name(digest), Digest.parse(digest), size=None, version="")
 
 

@@ -16,7 +16,7 @@ from vault.errors import ConfigError, SignatureError
 from vault.ledger.authority import Authority, distrusted_keys
 from vault.ledger.distrust import OF_ROLES, Distrust, Spoken, is_valid_but_for_distrust
 from vault.ledger.envelope import Head
-from vault.ledger.judging import about_later, judge
+from vault.ledger.judging import about_others, judge
 from vault.ledger.keyring import Keyring
 from vault.ledger.kinds import parse_body, parse_writer_key
 from vault.ledger.linking import UPGRADE, Candidate, Position, check_link, find_signed
@@ -26,6 +26,7 @@ from vault.ledger.statements import (
     ATTESTED,
     EventBody,
     HoldBody,
+    PolicyBody,
     PruneBody,
     Role,
     RootBody,
@@ -57,6 +58,7 @@ class Ledger:
         self._times = Times()
         self._distrust = Distrust()
         self._datasets: dict[str, list[int]] = {}
+        self._holds: list[int] = []  # seqs of holds and releases, void ones too
         self._too_new: int | None = None  # seq of a statement about keys that is not understood
 
     # --- what is in force ---
@@ -173,7 +175,7 @@ class Ledger:
         candidate = self.check(envelope)
         statement = candidate.statement
         self._repository_id = self._repository_id or statement.repository
-        judgement = judge(statement, self._keyring)
+        judgement = judge(statement, self._keyring, self.holds)
         record = Record(
             seq=statement.seq,
             digest=candidate.digest,
@@ -206,6 +208,8 @@ class Ledger:
             record = self._distrusted(record, {})
         self.records.append(record)
         self._times.add(record)
+        if record.type == StatementType.HOLD:
+            self._holds.append(record.seq)
         if record.status is Status.VALID:
             self._take_effect(record)
 
@@ -221,7 +225,7 @@ class Ledger:
             raise SignatureError(f"{type} statement would not link: the key is not listed")
         parse_body(type, body_to_json(body))
         reason, _ = self._keyring.objection(type, body, signers)
-        reason = reason or about_later(body, len(self.records))
+        reason = reason or about_others(body, len(self.records), self.holds)
         if reason:
             raise SignatureError(f"{type} statement would be void: {reason}")
 
@@ -325,16 +329,20 @@ class Ledger:
         roles = self.authority_at(record.seq).roles
         return any(role in roles.get(key_id, ()) for key_id in record.by)
 
-    def holds(self) -> dict[int, Record]:
-        """Legal holds in force, by the seq of the held snapshot."""
-        held: dict[int, Record] = {}
-        for record in self.valid(StatementType.HOLD):
-            assert isinstance(record.body, HoldBody)
-            if record.body.action == "add":
-                held[record.body.snapshot] = record
-            else:
-                held.pop(record.body.snapshot, None)
-        return held
+    def holds(self) -> dict[int, HoldBody]:
+        """Legal holds in force, by the seq of the statement that holds."""
+        found: dict[int, HoldBody] = {}
+        for record in (self.records[seq] for seq in self._holds):
+            if record.status is Status.VALID and isinstance(record.body, HoldBody):
+                if record.body.hold is None:
+                    found[record.seq] = record.body
+                else:
+                    found.pop(record.body.hold, None)
+        return found
+
+    def held(self) -> set[int]:
+        """Snapshots under a legal hold, by seq."""
+        return {hold.snapshot for hold in self.holds().values()}
 
     def bad_packs(self, named: Callable[[Record], Iterable[str]] | None = None) -> dict[str, int]:
         """Packs whose latest word says that they are wrong: hex id to the seq of that word.
@@ -358,9 +366,16 @@ class Ledger:
                     del bad[each]
         return bad
 
-    def policy(self) -> Record | None:
-        """The statement that put the policy in force, if any."""
-        return max(self.valid(StatementType.POLICY), key=lambda record: record.seq, default=None)
+    def policies(self) -> dict[str, Record]:
+        """The statements that put policies in force, by the policy's name."""
+        found: dict[str, Record] = {}
+        for record in self.valid(StatementType.POLICY):
+            assert isinstance(record.body, PolicyBody)
+            if record.body.action == "apply":
+                found[record.body.name] = record
+            elif record.body.action == "withdraw":
+                found.pop(record.body.name, None)
+        return found
 
     def writer_for(self, record: Record) -> WriterInfo:
         """Who wrote a snapshot or heartbeat.

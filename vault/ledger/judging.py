@@ -4,8 +4,9 @@ A statement that may not say what it says stays in the chain, is void, and is a 
 it would make two versions of this program disagree on who owns the next seq.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from vault.errors import VaultError
 from vault.ledger.envelope import Statement
@@ -15,12 +16,17 @@ from vault.ledger.records import Status
 from vault.ledger.statements import (
     WRITER_ACTIONS,
     EventBody,
+    HoldBody,
+    PolicyBody,
+    PruneBody,
     ResealBody,
     Role,
     StatementType,
     VerificationBody,
 )
 from vault.model import Body
+
+Holds: TypeAlias = Mapping[int, HoldBody]  # by the seq of the statement that holds
 
 _GOVERNING: Final = {StatementType.ROOT: Role.ROOT, StatementType.WRITER: Role.ENROLLER}
 
@@ -37,12 +43,13 @@ class Judgement:
     ends_reading: bool = False  # it changes who may sign, in a way that is not understood
 
 
-def judge(statement: Statement, keyring: Keyring) -> Judgement:
+def judge(statement: Statement, keyring: Keyring, holds: Callable[[], Holds]) -> Judgement:
     """Judge a statement that links next, by what was said before it.
 
     Args:
         statement: Its signatures hold.
         keyring: Who may sign, without what it says itself.
+        holds: Gives the holds in force, without what it says itself.
     """
     signers = statement.by
     fallback = next((key for key in signers if key in keyring.listed), signers[0])
@@ -66,7 +73,8 @@ def judge(statement: Statement, keyring: Keyring) -> Judgement:
     if statement.seq == 0:
         return Judgement(status=Status.VALID, key_id=fallback, body=body)
     reason, key_id = keyring.objection(statement.type, body, signers)
-    reason = reason or _warrant_objection(statement) or about_later(body, statement.seq)
+    reason = reason or _warrant_objection(statement)
+    reason = reason or about_others(body, statement.seq, holds)
     status = Status.VOID if reason else Status.VALID
     return Judgement(status=status, reason=reason, key_id=key_id or fallback, body=body)
 
@@ -98,11 +106,41 @@ def _warrant_objection(statement: Statement) -> str:
     return f"warrant {statement.warrant}: this program does not judge warrants"
 
 
-def about_later(body: Body, seq: int) -> str:
-    """Why a statement of that seq would be void: its signer can't have read a later one."""
-    if not isinstance(body, EventBody | VerificationBody | ResealBody):
-        return ""
-    read = body.snapshot if isinstance(body, EventBody) else body.through
-    if read is None or read < seq:
-        return ""
-    return f"it is about statement {read}, which does not precede it"
+def about_others(body: Body, seq: int, holds: Callable[[], Holds]) -> str:
+    """Why a statement of that seq would be void for what it says of other statements.
+
+    Args:
+        body: Of its type.
+        seq: Its own.
+        holds: Gives the holds in force before it.
+
+    Returns:
+        A reason; empty where there is none.
+    """
+    later = next((read for read in _read(body) if read is not None and read >= seq), None)
+    if later is not None:
+        return f"it is about statement {later}, which does not precede it"
+    if isinstance(body, HoldBody) and body.hold is not None:
+        held = holds().get(body.hold)
+        if held is None:
+            return f"it releases statement {body.hold}, which is no hold in force"
+        if held.snapshot != body.snapshot:
+            return f"it releases a hold of snapshot {held.snapshot}, not of {body.snapshot}"
+    return ""
+
+
+def _read(body: Body) -> tuple[int | None, ...]:
+    """The statements that the signer of one must have read."""
+    match body:
+        case EventBody():
+            return (body.snapshot,)
+        case VerificationBody() | ResealBody():
+            return (body.through,)
+        case HoldBody():
+            return (body.snapshot, body.hold)
+        case PolicyBody():
+            return (body.previous,)
+        case PruneBody():
+            return (body.head, body.of)
+        case _:
+            return ()

@@ -15,6 +15,16 @@ from vault.crypto.keys import VerifyKey
 from vault.encoding import b64decode_strict
 from vault.errors import FormatError
 from vault.ledger.authority import Authority, distrusted_keys
+from vault.ledger.body_rules import (
+    check_drill,
+    check_hold,
+    check_policy,
+    check_prune,
+    check_recovery_time,
+    check_snapshot_terms,
+    require_choice,
+    require_natural,
+)
 from vault.ledger.statements import (
     MAX_BAD_PACKS,
     MAX_NAMED_PACKS,
@@ -120,13 +130,12 @@ def _check_parameters(parameters: Parameters) -> None:
 
 
 def _check_writer(body: WriterBody) -> None:
-    _choice(body.action, "action", *sorted(WRITER_ACTIONS))
+    require_choice(body.action, "action", *sorted(WRITER_ACTIONS))
     parse_writer_key(body)
     if body.replaces:
         Id.parse(body.replaces)
     if body.action == "revoke":
-        if body.distrust_from is not None:
-            _at_least_zero(body.distrust_from, "distrust_from")
+        require_natural(body.distrust_from, "distrust_from")
         return
     validate_label(body.name, "host")
     for pattern in body.datasets:
@@ -149,22 +158,29 @@ def _check_snapshot(body: SnapshotBody) -> None:
     inventory = body.inventory
     Digest.parse(inventory.sha256)
     for value in (inventory.size, inventory.objects, inventory.bytes):
-        _at_least_zero(value, "inventory")
+        require_natural(value, "inventory")
     if not _VERSION_ID.fullmatch(inventory.version):
         raise FormatError("snapshot has an impossible version id")
     for name, value in msgspec.structs.asdict(body.counts).items():
-        _at_least_zero(value, name)
+        require_natural(value, name)
+    require_natural(body.previous, "previous")
+    check_snapshot_terms(body)
 
 
 def _check_event(body: EventBody) -> None:
-    if body.snapshot is not None:
-        _at_least_zero(body.snapshot, "snapshot")
+    require_natural(body.snapshot, "snapshot")
+    check_recovery_time(body)
     _check_findings(body)
+
+
+def _check_drill(body: EventBody) -> None:
+    check_drill(body)
+    _check_event(body)
 
 
 def _check_verification(body: VerificationBody) -> None:
     _check_ranges(body.snapshots, body.through)
-    _at_least_zero(body.read, "read")
+    require_natural(body.read, "read")
     if not 0 <= body.share <= WHOLE_SHARE:
         raise FormatError(
             "share is not one", expected=f"0 to {WHOLE_SHARE} parts per million", found=body.share
@@ -191,7 +207,7 @@ def _check_ranges(ranges: tuple[tuple[int, int], ...], through: int) -> None:
 
 def _check_findings(body: EventBody | VerificationBody) -> None:
     """What every kind of event says of its time and of packs."""
-    _choice(
+    require_choice(
         body.verdict,
         "verdict",
         Verdict.PASSED,
@@ -238,49 +254,22 @@ def _check_reseal(body: ResealBody) -> None:
         raise FormatError(f"reseal must name 1 to {_MAX_SEED_TABLES} objects")
     for each in body.objects:
         Digest.parse(each.sha256)
-        _at_least_zero(each.size, "size")
+        require_natural(each.size, "size")
         if each.name != f"seeds/{body.recipient}/{each.sha256}":
             raise FormatError("reseal has an impossible object", found=each.name[:160])
         if not _VERSION_ID.fullmatch(each.version):
             raise FormatError("reseal has an impossible version id")
-    _at_least_zero(body.sessions, "sessions")
-    _at_least_zero(body.through, "through")
-
-
-def _check_policy(body: PolicyBody) -> None:
-    Digest.parse(body.sha256)
-
-
-def _check_hold(body: HoldBody) -> None:
-    _choice(body.action, "action", "add", "release")
-    _at_least_zero(body.snapshot, "snapshot")
-
-
-def _check_prune(body: PruneBody) -> None:
-    _choice(body.phase, "phase", "plan", "result")
-    Digest.parse(body.plan)
-    if body.spared:
-        Digest.parse(body.spared)
+    require_natural(body.sessions, "sessions")
+    require_natural(body.through, "through")
 
 
 def _check_nothing(_body: HeartbeatBody) -> None:
     """A heartbeat says nothing that others act on."""
 
 
-def _choice(text: str, what: str, *choices: str) -> None:
-    if text not in choices:
-        raise FormatError(
-            f"{what} is not one of its values", expected=" or ".join(choices), found=repr(text[:40])
-        )
-
-
-def _at_least_zero(value: int, what: str) -> None:
-    if value < 0:
-        raise FormatError(f"{what} must not be negative", found=value)
-
-
 _SPAN = ("started", "finished")
-_EVENT = Kind(roles=(Role.RESTORER,), shape=EventBody, check=_check_event, times=_SPAN)
+_RESTORE = Kind(roles=(Role.RESTORER,), shape=EventBody, check=_check_event, times=_SPAN)
+_DRILL = Kind(roles=(Role.RESTORER,), shape=EventBody, check=_check_drill, times=_SPAN)
 
 KINDS: Mapping[str, Kind] = {
     StatementType.ROOT: Kind(roles=(Role.ROOT,), shape=RootBody, check=_check_root),
@@ -288,18 +277,22 @@ KINDS: Mapping[str, Kind] = {
     StatementType.SNAPSHOT: Kind(
         roles=(Role.WRITER,), shape=SnapshotBody, check=_check_snapshot, times=("created", "until")
     ),
-    StatementType.HEARTBEAT: Kind(roles=(Role.WRITER,), shape=HeartbeatBody, check=_check_nothing),
-    StatementType.RESTORE: _EVENT,
-    StatementType.DRILL: _EVENT,
+    StatementType.HEARTBEAT: Kind(
+        roles=(Role.WRITER,), shape=HeartbeatBody, check=_check_nothing, times=("next_by",)
+    ),
+    StatementType.RESTORE: _RESTORE,
+    StatementType.DRILL: _DRILL,
     StatementType.VERIFICATION: Kind(
         roles=(Role.RESTORER, Role.VERIFIER),
         shape=VerificationBody,
         check=_check_verification,
         times=_SPAN,
     ),
-    StatementType.POLICY: Kind(roles=(Role.POLICY,), shape=PolicyBody, check=_check_policy),
-    StatementType.HOLD: Kind(roles=(Role.POLICY,), shape=HoldBody, check=_check_hold),
+    StatementType.POLICY: Kind(roles=(Role.POLICY,), shape=PolicyBody, check=check_policy),
+    StatementType.HOLD: Kind(
+        roles=(Role.POLICY,), shape=HoldBody, check=check_hold, times=("until",)
+    ),
     StatementType.WARRANT: Kind(roles=(), shape=WarrantBody, check=_check_warrant),
     StatementType.RESEAL: Kind(roles=(Role.RESTORER,), shape=ResealBody, check=_check_reseal),
-    StatementType.PRUNE: Kind(roles=(Role.PRUNER,), shape=PruneBody, check=_check_prune),
+    StatementType.PRUNE: Kind(roles=(Role.PRUNER,), shape=PruneBody, check=check_prune),
 }

@@ -14,6 +14,7 @@ MAX_RANGES: Final = 16  # of snapshots that a verification covers
 MAX_SIGNATURES: Final = 16  # of one envelope, and of what a warrant carries
 MAX_SLICES: Final = 65_536
 WHOLE_SHARE: Final = 1_000_000  # parts per million
+TIERS: Final = ("hourly", "daily", "weekly", "monthly", "quarterly", "yearly")  # in this order
 
 
 class Role(StrEnum):
@@ -170,6 +171,13 @@ COUNTED: Mapping[EntryType, str] = {  # the field of `Counts` that an entry adds
 }
 
 
+class RetentionTerms(Body, frozen=True, kw_only=True):
+    """Why a snapshot is kept as long as it is."""
+
+    keep: int  # seconds
+    tiers: tuple[str, ...] = ()  # of `TIERS`: those that it is the first of its period for
+
+
 class SnapshotBody(Body, frozen=True, kw_only=True):
     """The manifest: publishes the state of one dataset at one time."""
 
@@ -181,8 +189,14 @@ class SnapshotBody(Body, frozen=True, kw_only=True):
     inventory: InventoryRef
     mode: LockMode
     until: datetime
-    policy: str = ""  # digest of the policy file in force
     previous: int | None = None  # seq of the dataset's snapshot before
+    retention: RetentionTerms | None = None
+    policy: str = ""  # digest of the terms that were used
+    scope: str = ""  # HMAC-SHA-256 of sources and excludes, hex: shows that they changed
+    label: str = ""  # public
+    purpose: str = ""  # "safety": taken before something that may destroy the data
+    barrier: str = ""  # 16 hex digits: of snapshots that were taken at one moment
+    notes: str = ""  # chunk id, hex
 
 
 class HeartbeatBody(Body, frozen=True, kw_only=True):
@@ -190,6 +204,7 @@ class HeartbeatBody(Body, frozen=True, kw_only=True):
 
     note: str
     accepted: str = ""  # SEQ:DIGEST after --accept-head
+    next_by: datetime | None = None  # by then the host will have signed again
 
 
 class EventBody(Body, frozen=True, kw_only=True):
@@ -203,6 +218,9 @@ class EventBody(Body, frozen=True, kw_only=True):
     bad: tuple[str, ...] = ()  # ids of packs found wrong, sorted; the first of them
     bad_count: int = 0  # of all
     cleared: tuple[str, ...] = ()  # ids of packs once named bad, now read right; sorted
+    rto: int | None = None  # seconds from the start until the data was ready
+    objective: int | None = None  # seconds that the terms in force allow
+    replaced: bool = False  # a restore exchanged what TARGET had
 
 
 class VerificationBody(Body, frozen=True, kw_only=True):
@@ -230,12 +248,29 @@ class PruneBody(Body, frozen=True, kw_only=True):
     phase: str  # "plan" or "result"
     plan: str  # digest of evidence/<sha256>: inventory lines
     spared: str = ""  # digest of further evidence: lines of the plan that stay; with "plan"
+    details: str = ""  # digest of evidence for people
+    head: int | None = None  # seq that the plan was made at
+    part: int = 1
+    parts: int = 1
+    objects: int = 0  # that the plan names
+    bytes: int = 0  # of those; of a result, of those deleted
+    of: int | None = None  # seq of the plan; with "result"
+    deleted: int = 0
+    gone: int = 0  # were not there
+    locked: int = 0
+    refused: int = 0
+    complete: bool = False  # nothing is left to do
 
 
 class PolicyBody(Body, frozen=True, kw_only=True):
-    """A policy file came into force."""
+    """A policy came into force or ended, or a dataset was given up."""
 
-    sha256: str
+    action: str  # "apply", "withdraw" or "retire"
+    name: str  # of the policy; with "retire", of the dataset
+    sha256: str = ""  # digest of evidence/<sha256>: the terms
+    previous: int | None = None  # seq of the statement of that name before
+    weaker: tuple[str, ...] = ()  # what keeps or demands less than before; the first of it
+    weakens: bool = False  # the signer's word
     reason: str = ""
 
 
@@ -276,5 +311,9 @@ class HoldBody(Body, frozen=True, kw_only=True):
 
     action: str  # "add" or "release"
     snapshot: int  # seq
+    hold: int | None = None  # seq of the "add"; with "release"
+    dataset: str = ""  # all of it is meant
+    until: datetime | None = None  # None: until it is released
+    case: str = ""
     reason: str
     author: str

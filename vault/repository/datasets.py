@@ -72,7 +72,7 @@ def measure(repository: Repository, records: Sequence[Record]) -> Stats:
 
 def owed(ledger: Ledger, records: Iterable[Record], now: datetime) -> list[Record]:
     """Those that are still to be kept, or held; the others may be gone."""
-    held = ledger.holds()
+    held = ledger.held()
     return [
         record for record in records if record.seq in held or ledger.effective_until(record) > now
     ]

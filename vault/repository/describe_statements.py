@@ -23,6 +23,7 @@ from vault.ledger.records import Record, Status
 from vault.ledger.statements import (
     EventBody,
     HoldBody,
+    PolicyBody,
     PruneBody,
     PublicKey,
     RootBody,
@@ -153,20 +154,25 @@ class Chronicle:
     def _concerns(self, record: Record, dataset: str) -> bool:
         match record.body:
             case SnapshotBody() as body:
-                return body.dataset == dataset
+                concerns = body.dataset == dataset
             case WriterBody() as body:
                 patterns = body.datasets or self._patterns_of(body)
-                return any(fnmatchcase(dataset, pattern) for pattern in patterns)
+                concerns = any(fnmatchcase(dataset, pattern) for pattern in patterns)
             case VerificationBody() as body:
                 taken = self._taken[dataset]
-                return any(
+                concerns = any(
                     bisect_left(taken, first) < bisect_right(taken, min(last, record.seq))
                     for first, last in body.snapshots
                 )
-            case EventBody() | HoldBody() as body:
-                return body.snapshot in self._taken[dataset]
+            case EventBody() as body:
+                concerns = body.snapshot in self._taken[dataset]
+            case HoldBody() as body:
+                concerns = body.dataset == dataset or body.snapshot in self._taken[dataset]
+            case PolicyBody() as body:
+                concerns = body.action == "retire" and body.name == dataset
             case _:
-                return False
+                concerns = False
+        return concerns
 
     def _patterns_of(self, body: WriterBody) -> Sequence[str]:
         """The patterns of the key that a revocation is about."""
@@ -219,15 +225,20 @@ def _is_about(later: Record, record: Record) -> bool:
         return True
     match record.body:
         case SnapshotBody():
-            return _covers_snapshot(later, record.seq)
+            is_about = _covers_snapshot(later, record.seq)
         case WriterBody() as body:
-            return isinstance(later.body, WriterBody) and _names_key(later.body, body)
+            is_about = isinstance(later.body, WriterBody) and _names_key(later.body, body)
         case PruneBody() as body:
-            return isinstance(later.body, PruneBody) and later.body.plan == body.plan
+            is_about = isinstance(later.body, PruneBody) and later.body.plan == body.plan
+        case HoldBody():
+            is_about = isinstance(later.body, HoldBody) and later.body.hold == record.seq
+        case PolicyBody():
+            is_about = isinstance(later.body, PolicyBody) and later.body.previous == record.seq
         case RootBody():
-            return later.type == StatementType.ROOT
+            is_about = later.type == StatementType.ROOT
         case _:
-            return False
+            is_about = False
+    return is_about
 
 
 def _covers_snapshot(later: Record, seq: int) -> bool:
@@ -269,6 +280,8 @@ def cited_digest(record: Record) -> str:
             return body.attestation
         case PruneBody() as body:
             return body.plan
+        case PolicyBody() as body:
+            return body.sha256
         case _:
             return ""
 
@@ -286,6 +299,8 @@ def look_up(repository: Repository, record: Record) -> CitedEvidence | None:
         data = repository.read_evidence(Digest.parse(digest))
         if isinstance(record.body, PruneBody):
             return CitedEvidence(digest=digest, objects=sum(1 for _ in parse_plan(data)))
+        if isinstance(record.body, PolicyBody):
+            return CitedEvidence(digest=digest)
         problems = objections(data, record, repository.ledger)
         if problems:
             return CitedEvidence(digest=digest, problem=str(problems[0]))

@@ -20,7 +20,13 @@ from vault.custody.versions import known_keys
 from vault.errors import ConfigError, IntegrityError, StorageError, StorageUnavailableError
 from vault.ledger.envelope import Head, build_statement, seal_envelope
 from vault.ledger.records import Record
-from vault.ledger.statements import HeartbeatBody, HoldBody, InventoryRef, PruneBody
+from vault.ledger.statements import (
+    HeartbeatBody,
+    HoldBody,
+    InventoryRef,
+    PolicyBody,
+    PruneBody,
+)
 from vault.machine.workers import make_workers
 from vault.model import Digest, LockMode, ObjectRef, Retention, Severity
 from vault.repository.append_statements import Draft
@@ -539,9 +545,8 @@ def test_a_statement_that_came_first_by_a_key_not_listed_then(lab: Lab, record: 
     )
     name = ledger_name(revoked.seq + 1)
     lab.store.plant(name, heartbeat(lab, lab.host.key.signing, after=revoked))
-    body = HoldBody(action="release", snapshot=record.seq, reason="none", author="court")
-    subject = [(ledger_name(record.seq), record.digest)]
-    draft = Draft(type="hold", subject=subject, body=body)
+    body = PolicyBody(action="retire", name="www", weakens=True)
+    draft = Draft(type="policy", subject=[("policy", Digest.of(b"www"))], body=body)
     Repository.open(lab.store, lab.root, clock=lab.clock).append(
         lambda _: draft, [lab.root_key.policy], tool="test"
     )

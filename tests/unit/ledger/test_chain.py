@@ -500,7 +500,11 @@ def test_two_hosts_do_not_sign_one_snapshot(chain: Chain) -> None:
         chain.sealed("snapshot", snapshot(), *names)
     by = [KEY[name].public.id for name in names]
     two = chain.edited(
-        "policy", PolicyBody(sha256=DIGEST), *names, by=by, predicateType="urn:vault:snapshot:v2"
+        "policy",
+        PolicyBody(action="apply", name="web", sha256=DIGEST),
+        *names,
+        by=by,
+        predicateType="urn:vault:snapshot:v2",
     )
     with pytest.raises(FormatError, match="by must"):
         chain.link(two)
@@ -510,13 +514,19 @@ def test_seventeen_keys_are_too_many(chain: Chain) -> None:
     """Sixteen may sign."""
     ids = sorted(f"{number:064x}" for number in range(17))
     with pytest.raises(FormatError, match="by must"):
-        chain.link(chain.edited("policy", PolicyBody(sha256=DIGEST), "policy", by=ids))
+        chain.link(
+            chain.edited(
+                "policy", PolicyBody(action="apply", name="web", sha256=DIGEST), "policy", by=ids
+            )
+        )
 
 
 def test_a_key_that_is_not_listed_signs_along_with_nobody(chain: Chain) -> None:
     """Only a root brings keys along; beside a listed key, a stranger makes junk of the rest."""
     for other in ("stranger", "beta", "root2"):
-        both = chain.sealed("policy", PolicyBody(sha256=DIGEST), "policy", other)
+        both = chain.sealed(
+            "policy", PolicyBody(action="apply", name="web", sha256=DIGEST), "policy", other
+        )
         with pytest.raises(SignatureError):
             chain.link(both)
 
@@ -545,7 +555,9 @@ def test_keys_that_sign_no_statements_do_not_link(role: Role) -> None:
     with pytest.raises(SignatureError, match="not signed by a listed key"):
         chain.add("heartbeat", HeartbeatBody(note="x"), "restorer")
     with pytest.raises(SignatureError, match="has not the signatures"):
-        chain.add("policy", PolicyBody(sha256=DIGEST), "restorer", "root")
+        chain.add(
+            "policy", PolicyBody(action="apply", name="web", sha256=DIGEST), "restorer", "root"
+        )
     body = replace_body(
         root_body(2, keys),
         keys=(
@@ -593,8 +605,8 @@ STATEMENTS: dict[str, tuple[Body, str]] = {
     "restore": (EVENT, "restorer"),
     "drill": (EVENT, "restorer"),
     "verification": (VERIFICATION, "restorer"),
-    "policy": (PolicyBody(sha256=DIGEST), "policy"),
-    "hold": (HoldBody(action="add", snapshot=2, reason="case", author="x"), "policy"),
+    "policy": (PolicyBody(action="apply", name="web", sha256=DIGEST), "policy"),
+    "hold": (HoldBody(action="add", snapshot=1, reason="case", author="x"), "policy"),
     "prune": (PruneBody(phase="plan", plan=DIGEST), "pruner"),
 }
 LISTED = ["root", "enroller", "policy", "pruner", "restorer", "alpha"]
@@ -685,6 +697,58 @@ def test_ranges_hold_no_snapshot_that_was_not_covered(chain: Chain) -> None:
     assert every_other[-1] == (seqs[48], seqs[48])
 
 
+def test_a_hold_stands_until_its_own_release(chain: Chain) -> None:
+    """Two holds of one snapshot are two; neither is released twice, nor by what is no release."""
+    chain.add("snapshot", snapshot(), "alpha")
+    add = HoldBody(action="add", snapshot=2, reason="case 7", author="ann")
+    first, second = (chain.add("hold", add, "policy") for _ in range(2))
+    release = replace_body(add, action="release", hold=first.seq)
+    assert chain.add("hold", release, "policy").status is Status.VALID
+    assert (set(chain.ledger.holds()), chain.ledger.held()) == ({second.seq}, {2})
+    for wrong in (
+        release,
+        replace_body(release, hold=2),
+        replace_body(release, hold=second.seq, snapshot=1),
+        replace_body(release, hold=second.seq + 100),
+    ):
+        assert chain.add("hold", wrong, "policy").status is Status.VOID
+    assert chain.ledger.held() == {2}
+    assert chain.add("hold", replace_body(release, hold=second.seq), "policy").status is (
+        Status.VALID
+    )
+    assert chain.ledger.held() == set()
+
+
+def test_a_distrusted_release_releases_nothing(chain: Chain) -> None:
+    """The hold stands again, and its honest release counts, though the thief's came first."""
+    chain.add("snapshot", snapshot(), "alpha")
+    add = HoldBody(action="add", snapshot=2, reason="case 7", author="ann")
+    hold = chain.add("hold", add, "policy").seq
+    release = replace_body(add, action="release", hold=hold)
+    stolen = chain.add("hold", release, "policy").seq
+    with pytest.raises(SignatureError, match="no hold in force"):
+        chain.ledger.require_role(KEY["policy"].public.id, "hold", release)
+    distrusts = (DistrustedKey(public=public("policy"), start=stolen),)
+    keys = (("root", Role.ROOT), ("policy", Role.POLICY), ("stranger", Role.POLICY))
+    chain.add("root", root_body(2, keys, distrust=distrusts), "root")
+    assert chain.ledger.held() == {2}
+    assert chain.add("hold", release, "stranger").status is Status.VALID
+    assert chain.ledger.held() == set()
+
+
+def test_a_policy_is_in_force_until_it_is_withdrawn(chain: Chain) -> None:
+    """By name; giving up a dataset is no policy."""
+    apply = PolicyBody(action="apply", name="web", sha256=DIGEST)
+    chain.add("policy", apply, "policy")
+    newest = chain.add("policy", apply, "policy")
+    chain.add("policy", PolicyBody(action="retire", name="web", weakens=True), "policy")
+    assert chain.ledger.policies() == {"web": newest}
+    other = chain.add("policy", replace_body(apply, name="db"), "policy")
+    end = replace_body(apply, action="withdraw", weakens=True, previous=newest.seq)
+    chain.add("policy", end, "policy")
+    assert chain.ledger.policies() == {"db": other}
+
+
 def test_void_statements_have_no_effect(chain: Chain) -> None:
     """Linked only."""
     before = chain.ledger.keys
@@ -693,7 +757,7 @@ def test_void_statements_have_no_effect(chain: Chain) -> None:
     ledger = chain.ledger
     assert ledger.keys == before
     assert (ledger.root.version, ledger.snapshots(), ledger.datasets()) == (1, [], [])
-    assert (ledger.plans(), ledger.holds(), ledger.policy()) == ([], {}, None)
+    assert (ledger.plans(), ledger.holds(), ledger.policies()) == ([], {}, {})
     assert len(ledger.findings) == len(STATEMENTS)
 
 
@@ -986,7 +1050,7 @@ def test_snapshot_of_a_writer_without_domain_object_is_void(chain: Chain) -> Non
 
 def test_statement_of_no_writer_has_no_writer(chain: Chain) -> None:
     """The question is an error."""
-    record = chain.add("policy", PolicyBody(sha256=DIGEST), "policy")
+    record = chain.add("policy", PolicyBody(action="apply", name="web", sha256=DIGEST), "policy")
     with pytest.raises(SignatureError, match="writer"):
         chain.ledger.writer_for(record)
 
@@ -1037,7 +1101,7 @@ BAD_BODIES: dict[str, tuple[str, Body, str]] = {
     "verdict": ("restore", replace_body(EVENT, verdict="fine"), "restorer"),
     "attestation": ("drill", replace_body(EVENT, attestation="x"), "restorer"),
     "started": ("verification", replace_body(EVENT, started="x"), "restorer"),
-    "policy": ("policy", PolicyBody(sha256="x"), "policy"),
+    "policy": ("policy", PolicyBody(action="apply", name="web", sha256="x"), "policy"),
     "hold": ("hold", HoldBody(action="keep", snapshot=1, reason="", author=""), "policy"),
     "held": ("hold", HoldBody(action="add", snapshot=-1, reason="", author=""), "policy"),
     "phase": ("prune", PruneBody(phase="maybe", plan=DIGEST), "pruner"),
@@ -1115,7 +1179,11 @@ def test_critical_counts_from_the_whole_threshold() -> None:
     keys = (("root", Role.ROOT), ("root2", Role.ROOT))
     for signers, forbids in ((("root",), False), (("root", "root2"), True)):
         chain = Chain(root_body(keys=keys, thresholds={"root": 2}), ("root", "root2"))
-        chain.link(chain.edited("policy", PolicyBody(sha256=DIGEST), *signers, **SHARD))
+        chain.link(
+            chain.edited(
+                "policy", PolicyBody(action="apply", name="web", sha256=DIGEST), *signers, **SHARD
+            )
+        )
         with pytest.raises(ConfigError) if forbids else contextlib.nullcontext():
             chain.ledger.may_write("snapshot")
 
@@ -1123,7 +1191,9 @@ def test_critical_counts_from_the_whole_threshold() -> None:
 def test_critical_statement_that_is_understood_forbids_nothing(chain: Chain) -> None:
     """The mark is for those who don't."""
     chain.add("heartbeat", HeartbeatBody(note="x"), "alpha", critical=True)
-    chain.add("policy", PolicyBody(sha256=DIGEST), "root", critical=True)
+    chain.add(
+        "policy", PolicyBody(action="apply", name="web", sha256=DIGEST), "root", critical=True
+    )
     chain.ledger.may_write("snapshot")
 
 
@@ -1175,7 +1245,12 @@ def test_a_writer_statement_that_is_not_understood_ends_reading(chain: Chain, na
 def test_nobody_else_ends_reading(chain: Chain, signer: str, kind: str) -> None:
     """A statement about keys, of a key that may not make any."""
     record = chain.link(
-        chain.edited("policy", PolicyBody(sha256=DIGEST), signer, predicateType=kind)
+        chain.edited(
+            "policy",
+            PolicyBody(action="apply", name="web", sha256=DIGEST),
+            signer,
+            predicateType=kind,
+        )
     )
     assert record.status is Status.UNKNOWN
     chain.ledger.may_read()
@@ -1184,7 +1259,7 @@ def test_nobody_else_ends_reading(chain: Chain, signer: str, kind: str) -> None:
 
 def test_an_act_that_names_a_warrant_is_void(chain: Chain) -> None:
     """What several people have to agree to is not judged by this program, so it does not count."""
-    body = PolicyBody(sha256=DIGEST)
+    body = PolicyBody(action="apply", name="web", sha256=DIGEST)
     for warrant, status in (({"seq": 1}, Status.VOID), ([], Status.VOID), (None, Status.VALID)):
         record = chain.link(chain.edited("policy", body, "policy", warrant=warrant))
         assert record.status is status
@@ -1223,17 +1298,18 @@ def test_holds_last_until_they_are_released(chain: Chain) -> None:
     chain.add("snapshot", snapshot(), "alpha")
     add = HoldBody(action="add", snapshot=2, reason="case 7", author="ann")
     held = chain.add("hold", add, "policy")
-    assert chain.ledger.holds() == {2: held}
-    chain.add("hold", replace_body(add, action="release"), "policy")
+    assert chain.ledger.holds() == {held.seq: add}
+    assert chain.ledger.held() == {2}
+    chain.add("hold", replace_body(add, action="release", hold=held.seq), "policy")
     assert chain.ledger.holds() == {}
 
 
 def test_newest_policy_is_in_force(chain: Chain) -> None:
     """And prunes are listed."""
-    chain.add("policy", PolicyBody(sha256="00" * 32), "policy")
-    newest = chain.add("policy", PolicyBody(sha256=DIGEST), "policy")
+    chain.add("policy", PolicyBody(action="apply", name="web", sha256="00" * 32), "policy")
+    newest = chain.add("policy", PolicyBody(action="apply", name="web", sha256=DIGEST), "policy")
     prune = chain.add("prune", PruneBody(phase="plan", plan=DIGEST), "pruner")
-    assert chain.ledger.policy() == newest
+    assert chain.ledger.policies() == {"web": newest}
     assert chain.ledger.plans() == [prune]
 
 

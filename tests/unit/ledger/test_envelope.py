@@ -85,7 +85,7 @@ def test_statement_round_trips() -> None:
         NOW,
         "vault 0.1.0",
     )
-    assert statement.body == {"note": "x", "accepted": ""}
+    assert statement.body == {"note": "x", "accepted": "", "next_by": None}
     assert statement.subject == (("repository", Digest(bytes(32))),)
     assert (statement.flaw, statement.critical) == ("", False)
 

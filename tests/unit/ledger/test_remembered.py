@@ -174,7 +174,7 @@ def test_a_program_that_understands_more_judges_anew(
 class _Wider(HeartbeatBody, frozen=True, kw_only=True):
     """A heartbeat as a later program knows it."""
 
-    next_by: str = ""
+    also: str = ""
 
 
 class _WiderInventory(InventoryRef, frozen=True, kw_only=True):

@@ -5,20 +5,26 @@ from typing import Any
 
 import pytest
 
-from cli.output import statement
+from cli.output import render, statement
 from vault.ledger.statements import (
+    Counts,
     DomainRef,
     EventBody,
     HeartbeatBody,
     HoldBody,
+    InventoryRef,
     PolicyBody,
     PruneBody,
+    RetentionTerms,
+    SnapshotBody,
+    TreeRef,
     VerificationBody,
     WriterBody,
 )
-from vault.model import Body
+from vault.model import Body, LockMode
 
 DIGEST = "ab" * 32
+WHEN = render.moment(datetime(2026, 1, 2, tzinfo=UTC))
 SPAN = {"started": datetime(2026, 1, 1, tzinfo=UTC), "finished": datetime(2026, 1, 2, tzinfo=UTC)}
 EVENT: dict[str, Any] = {"verdict": "failed", "attestation": DIGEST, "bad_count": 3, **SPAN}
 VERIFICATION: dict[str, Any] = {
@@ -62,16 +68,85 @@ DOMAIN = DomainRef(name="d", object="domains/d/x", sha256="x", size=1, version="
         ),
         (HeartbeatBody(note="alive"), "alive"),
         (HeartbeatBody(note="went on", accepted=f"3:{DIGEST}"), f"went on, accepts 3:{DIGEST}"),
-        (PolicyBody(sha256=DIGEST, reason="less"), f"policy {DIGEST[:16]}: less"),
         (
-            HoldBody(action="add", snapshot=2, reason="case 7", author="legal"),
-            "legal holds snapshot 2: case 7",
+            PolicyBody(action="apply", name="web", sha256=DIGEST, reason="less"),
+            f"applies policy web {DIGEST[:16]}: less",
         ),
         (
-            HoldBody(action="release", snapshot=2, reason="", author="legal"),
-            "legal releases snapshot 2",
+            PolicyBody(
+                action="apply", name="web", sha256=DIGEST, weaker=("daily", "rpo"), weakens=True
+            ),
+            f"applies policy web {DIGEST[:16]}, weaker: daily; rpo",
+        ),
+        (
+            PolicyBody(action="apply", name="web", sha256=DIGEST, weakens=True),
+            f"applies policy web {DIGEST[:16]}, weaker",
+        ),
+        (
+            PolicyBody(action="withdraw", name="web", sha256=DIGEST, weakens=True),
+            f"withdraws policy web {DIGEST[:16]}",
+        ),
+        (
+            PolicyBody(action="retire", name="db", weakens=True, reason="moved"),
+            "gives up dataset db: moved",
+        ),
+        (
+            HoldBody(action="add", snapshot=2, reason="court", author="legal"),
+            "legal holds snapshot 2: court",
+        ),
+        (
+            HoldBody(
+                action="add",
+                snapshot=2,
+                dataset="web",
+                until=datetime(2026, 1, 2, tzinfo=UTC),
+                case="7",
+                reason="",
+                author="legal",
+            ),
+            f"legal holds snapshot 2 and all of dataset web until {WHEN}, case 7",
+        ),
+        (
+            HoldBody(action="release", snapshot=2, hold=5, reason="", author="legal"),
+            "legal releases snapshot 2, held by 5",
         ),
         (PruneBody(phase="plan", plan=DIGEST), f"plan, {DIGEST[:16]}"),
+        (
+            PruneBody(phase="plan", plan=DIGEST, part=2, parts=3, objects=1),
+            f"plan, {DIGEST[:16]}, part 2 of 3, 1 object",
+        ),
+        (
+            PruneBody(phase="result", plan=DIGEST, deleted=4000, gone=1, refused=2, complete=True),
+            f"result, {DIGEST[:16]}, 4,000 deleted, 1 already gone, 2 refused, complete",
+        ),
+        (
+            HeartbeatBody(note="alive", next_by=datetime(2026, 1, 2, tzinfo=UTC)),
+            f"alive, next by {WHEN}",
+        ),
+        (
+            EventBody(**{**EVENT, "bad_count": 0}, rto=90, objective=3600, replaced=True),
+            "failed, ready after 90 s of 3,600 s, replaced what was there",
+        ),
+        (EventBody(**{**EVENT, "bad_count": 0}, objective=3600), "failed"),
+        (
+            SnapshotBody(
+                dataset="web",
+                created=datetime(2026, 1, 1, tzinfo=UTC),
+                complete=True,
+                counts=Counts(files=1),
+                tree=TreeRef(id=DIGEST, level=0, commitment=DIGEST),
+                inventory=InventoryRef(sha256=DIGEST, size=1, version="1", objects=1, bytes=1),
+                mode=LockMode.NONE,
+                until=datetime(2026, 1, 2, tzinfo=UTC),
+                retention=RetentionTerms(keep=1, tiers=("daily", "monthly")),
+                label="before",
+                purpose="safety",
+            ),
+            (
+                "web 'before' for safety, complete, 1 file, 0 directories, 0 B,"
+                f" until {WHEN}, first daily monthly"
+            ),
+        ),
         (None, ""),
     ],
 )
