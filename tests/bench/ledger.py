@@ -163,7 +163,7 @@ class Side:
         self.run(("-q", "snapshot", str(place / "source"), "--name", "bench"))
         arguments = [str(place / "store"), str(place / "keys"), str(statements)]
         subprocess.run(
-            [sys.executable, "-c", GROW, *arguments], check=True, env=self.env, cwd=checkout
+            [sys.executable, "-P", "-c", GROW, *arguments], check=True, env=self.env, cwd=checkout
         )
         self.run(("status",))  # remembers the ledger
 
@@ -175,8 +175,8 @@ class Side:
             "NEWEST": str(self.newest),
         }
         words = [names.get(each, each) for each in arguments]
-        program = "from cli.main import main; main()"
-        command = Command((sys.executable, "-c", program, *words), good=(0, 2, 3, 4))
+        program = "from cli.main import main; main()"  # of the checkout that PYTHONPATH names
+        command = Command((sys.executable, "-P", "-c", program, *words), good=(0, 2, 3, 4))
         return measure(command, self.env)
 
     def end(self) -> None:

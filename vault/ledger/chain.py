@@ -6,6 +6,7 @@ See docs/design.md "The ledger", docs/format.md 2.
 the keys and `times` the times. This module puts them together and answers questions.
 """
 
+import bisect
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -388,9 +389,11 @@ class Ledger:
             raise SignatureError(f"ledger statement {record.seq} was not signed by a writer")
         return writer
 
-    def published(self, dataset: str) -> list[Record]:
-        """Snapshots of a dataset that counted when they were published, by seq."""
-        return [self.records[seq] for seq in self._datasets.get(dataset, ())]
+    def published_before(self, dataset: str, seq: int) -> Iterator[Record]:
+        """Snapshots of a dataset that counted when they were published, from ``seq`` back."""
+        listed = self._datasets.get(dataset, [])
+        for place in range(bisect.bisect_left(listed, seq) - 1, -1, -1):
+            yield self.records[listed[place]]
 
     def domain_writers(self, domain: str) -> set[str]:
         """Ids of writer keys of a domain, revoked ones too, unless distrusted altogether.

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from vault.clock import MAX_SKEW
 from vault.ledger.chain import Ledger
-from vault.ledger.records import Record
+from vault.ledger.records import Record, Status
 from vault.ledger.statements import MAX_RANGES, SnapshotBody, StatementType
 
 
@@ -32,11 +32,17 @@ def snapshot_ranges(
 def snapshot_before(ledger: Ledger, record: Record) -> Record | None:
     """The snapshot of the same dataset that was the newest when one was published."""
     assert isinstance(record.body, SnapshotBody)
-    for each in reversed(ledger.published(record.body.dataset)):
-        by = each.distrusted_by
-        if each.seq < record.seq and (by is None or by > record.seq):
+    for each in ledger.published_before(record.body.dataset, record.seq):
+        if each.distrusted_by is None or each.distrusted_by > record.seq:
             return each
     return None
+
+
+def valid_before(ledger: Ledger, record: Record) -> Record | None:
+    """The newest snapshot of the same dataset before one that counts now."""
+    assert isinstance(record.body, SnapshotBody)
+    earlier = ledger.published_before(record.body.dataset, record.seq)
+    return next((each for each in earlier if each.status is Status.VALID), None)
 
 
 def dated_back(ledger: Ledger, record: Record) -> Record | None:
@@ -47,6 +53,6 @@ def dated_back(ledger: Ledger, record: Record) -> Record | None:
     assert isinstance(record.body, SnapshotBody)
     if ledger.is_copy:
         return None
-    before = [each for each in ledger.snapshots(record.body.dataset) if each.seq < record.seq]
-    is_back = before and record.body.created < ledger.when(before[-1]) - 2 * MAX_SKEW
-    return before[-1] if is_back else None
+    before = valid_before(ledger, record)
+    is_back = before and record.body.created < ledger.when(before) - 2 * MAX_SKEW
+    return before if is_back else None

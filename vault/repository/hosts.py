@@ -14,6 +14,7 @@ from vault.errors import ConfigError, FormatError
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record, WriterInfo
 from vault.ledger.statements import Role, SnapshotBody, WriterBody
+from vault.ledger.succession import valid_before
 
 ID_DIGITS: Final = 16  # the fewest of a key id on a command line; 8 are ground in hours
 _ID = re.compile(r"[0-9a-f]{16,64}")
@@ -167,10 +168,9 @@ def published_by(ledger: Ledger, record: Record) -> PublishedBy:
     if not isinstance(record.body, SnapshotBody):
         raise FormatError(f"ledger {record.seq} is not a snapshot", found=record.type)
     writer = ledger.writer_for(record)
-    earlier = [each for each in ledger.snapshots(record.body.dataset) if each.seq < record.seq]
-    if not earlier or earlier[-1].key_id == record.key_id:
+    before = valid_before(ledger, record)
+    if before is None or before.key_id == record.key_id:
         return PublishedBy(host=writer.name, key_id=record.key_id)
-    before = earlier[-1]
     line = lineage(ledger, record.key_id)
     follows = any(each.key.id == before.key_id for each in line[1:])
     return PublishedBy(
