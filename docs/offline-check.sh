@@ -228,6 +228,24 @@ function versionid(path,    t) {
 }
 function maybefore(path) { if ((path in kind) && kind[path] != "z") before(path) }
 function cites(path) { if (val[path] != "") print "evidence\t" val[path] }
+function age(path) { positive(path); if (val[path] + 0 > 315360000) bad(path " is over 10 years") }
+function agreement(p,    k, t, n, q, acts) {  # approvals and witnesses of a root
+    acts = " root recipient.remove writer.add writer.limit writer.revoke hold.add hold.release policy.apply policy.weaken prune restore.replace rollback reseal "
+    if ((p "approvals/") in kind) table(p "approvals/", "o")
+    for (k in kind) if (index(k, p "approvals/") == 1 && k != p "approvals/" && kind[k] == "o") {
+        t = substr(k, length(p "approvals/") + 1); if (index(t, "/") < length(t)) continue
+        t = substr(t, 1, length(t) - 1); if (index(acts, " " t " ") == 0) bad(t " is no act")
+        several = 1; choice(k "role/", "root enroller policy pruner restorer verifier"); positive(k "threshold/"); if ((k "max_age/") in kind) age(k "max_age/")
+    }
+    if ((p "checkpoint_age/") in kind) age(p "checkpoint_age/")
+    n = (p "witnesses/") in kind ? list(p "witnesses/", "o") : 0; if (n > 16) bad("over 16 witnesses")
+    for (k = 0; k < n; k++) {
+        q = p "witnesses/" k "/"; label(q "name/"); is(q "vkey/", "s"); t = val[q "vkey/"]
+        if (val[q "name/"] in witness) bad("a witness is listed twice"); witness[val[q "name/"]] = 1
+        if (length(t) > 202 || t !~ "^[A-Za-z0-9._/:@~-]+[+][0-9a-f]+[+][A-Za-z0-9+/=]+$") bad("no verifier key"); print "vkey\t" t
+    }
+    if ((p "quorum/") in kind) { positive(p "quorum/"); if (val[p "quorum/"] + 0 > (n ? n : 1)) bad("quorum is over the witnesses") }
+}
 function before(path) { natural(path); if (val[path] + 0 >= seq + 0) bad("about statement " val[path] ", which does not precede it") }
 function event(p) {
     choice(p "verdict/", "passed failed partial inconclusive"); time(p "started/"); time(p "finished/"); digest(p "attestation/"); packs(p)
@@ -296,13 +314,17 @@ END {
         may(p "version/", "n"); may(p "min_reader/", "n"); may(p "min_writer/", "n")
         parameters(p "parameters/")
         table(p "thresholds/", "n")
-        for (k in kind) if (index(k, p "thresholds/") == 1 && k != p "thresholds/") { positive(k); t = substr(k, length(p "thresholds/") + 1); print "threshold\t" substr(t, 1, length(t) - 1) "\t" val[k] }
+        for (k in kind) if (index(k, p "thresholds/") == 1 && k != p "thresholds/") { positive(k); t = substr(k, length(p "thresholds/") + 1); print "threshold\t" substr(t, 1, length(t) - 1) "\t" val[k]; if (val[k] + 0 > 1) several = 1 }
         n = list(p "recipients/", "o"); if (n < 1 || n > 16) bad("not 1 to 16 recipients")
         for (k = 0; k < n; k++) { is(p "recipients/" k "/name/", "s"); is(p "recipients/" k "/public/", "s"); print "base64\t" val[p "recipients/" k "/public/"] }
+        agreement(p)
         n = list(p "keys/", "o")
         for (k = 0; k < n; k++) {
-            q = p "keys/" k "/"; is(q "name/", "s"); is(q "public/", "s"); m = list(q "roles/", "s"); roles = ""
-            for (j = 0; j < m; j++) { t = val[q "roles/" j "/"]; gsub(/ /, "\\x20", t); roles = roles " " t }
+            q = p "keys/" k "/"; is(q "name/", "s"); is(q "public/", "s"); m = list(q "roles/", "s"); roles = ""; single = 0
+            for (j = 0; j < m; j++) { t = val[q "roles/" j "/"]; gsub(/ /, "\\x20", t); roles = roles " " t; if (t ~ /^(root|enroller|policy|pruner|restorer)$/) single = 1 }
+            may(q "person/", "s"); may(q "review/", "s"); if (val[q "person/"] != "") label(q "person/"); else if (several && single) bad("a key has no person")
+            if ((t = val[q "review/"]) != "") { kind["review"] = "s"; val["review"] = t "T00:00:00Z"; time("review") }
+            print "person\t" val[q "public/"] "\t" val[q "person/"]
             if (val[q "public/"] in seen) bad("a key is listed twice"); seen[val[q "public/"]] = 1
             print "key\t" val[q "public/"] "\t" roles
         }
@@ -381,6 +403,15 @@ take_key() { # PUBLIC: keeps the P-256 key and sets kid, its id
         { rm -f "$w/key/$kid"; return 1; }
 }
 
+take_witness() { # VKEY: a verifier key for cosignatures (C2SP), each key once
+    called=${1%%+*} raw=${1#*+}; hash=${raw%%+*}; raw=${raw#*+}
+    [ ${#called} -le 128 ] && decode "$raw" "$w/x" && [ "$(wc -c < "$w/x")" -eq 33 ] || return 1
+    [ "$(od -An -v -tx1 -N1 "$w/x" | tr -d ' ')" = 04 ] || return 1
+    { printf '%s\n' "$called"; cat "$w/x"; } > "$w/vkey"
+    [ "$(sha "$w/vkey" | cut -c 1-8)" = "$hash" ] && ! among "$raw" "$w/new/witnesses" || return 1
+    echo "$raw" >> "$w/new/witnesses"
+}
+
 among() { grep -qxF -e "$1" "$2"; }
 
 # Whether $w/pae has exactly the signatures of $w/signers, the keys that the statement names, in their
@@ -404,7 +435,7 @@ signed_by_listed() {
 }
 
 relist() { # keys that may sign: of the root, with a role beside log and approver; of live writers
-    { awk '{ for (f = 2; f <= NF; f++) if ($f != "log" && $f != "approver") { print $1; break } }' "$w/root"
+    { awk '{ for (f = 3; f <= NF; f++) if ($f != "log" && $f != "approver") { print $1; break } }' "$w/root"
       grep -vxF -f "$w/revoked" "$w/writers"; } | sort -u > "$w/listed"
 }
 
@@ -412,12 +443,15 @@ needed() { # ROLE DIRECTORY: how many keys
     awk -v role="$1" '$1 == role { n = $2 } END { print n ? n : 1 }' "$2/thresholds"
 }
 
+people() { # ROLE FILE ROOT: how many persons with the role have keys in FILE; lines of ROOT: KEY PERSON ROLE …
+    awk -v role="$1" 'NR == FNR { signed[$1] = 1; next }
+        $1 in signed { for (f = 3; f <= NF; f++) if ($f == role && !($2 in once)) { once[$2] = 1; n++ } }
+        END { print n + 0 }' "$2" "$3"
+}
+
 shortfall() { # ROLE DIRECTORY: what is missing among the signers; "root" lists keys, "thresholds" counts
-    needed=$(needed "$1" "$2")
-    found=$(awk -v role="$1" 'NR == FNR { signed[$1] = 1; next }
-        $1 in signed { for (f = 2; f <= NF; f++) if ($f == role) { n++; break } }
-        END { print n + 0 }' "$w/signers" "$2/root")
-    [ "$found" -ge "$needed" ] || echo "$1 needs $needed signatures, found $found"
+    needed=$(needed "$1" "$2") found=$(people "$1" "$w/signers" "$2/root")
+    [ "$found" -ge "$needed" ] || echo "$1 needs $needed persons, found $found"
 }
 
 # --- statements ---
@@ -451,20 +485,21 @@ read_body() {
 }
 
 read_root() { # keys and thresholds of the body, into $w/new
-    rm -rf "$w/new"; mkdir "$w/new"; : > "$w/new/root"; : > "$w/new/distrusts"
+    rm -rf "$w/new"; mkdir "$w/new"; for f in root distrusts witnesses; do : > "$w/new/$f"; done
     while IFS=$tab read -r word text rest; do
         case $word in
             distrusts)
                 take_key "$text" && ! grep -q "^$kid" "$w/new/distrusts" || return 1
                 echo "$kid $rest" >> "$w/new/distrusts"
                 ;;
-            key) take_key "$text" || return 1; echo "$kid$rest" >> "$w/new/root" ;;
+            person) take_key "$text" || return 1; person=${rest:-$kid} ;;
+            key) echo "$kid $person$rest" >> "$w/new/root" ;;
+            vkey) take_witness "$text" || return 1 ;;
             threshold) echo "$text $rest" ;;
         esac
     done < "$w/body" > "$w/new/thresholds"
     version_of_root=$(sed -n "s/^version$tab//p" "$w/body")
-    able=$(awk '{ for (f = 2; f <= NF; f++) if ($f == "root") { n++; break } } END { print n + 0 }' "$w/new/root")
-    [ "$able" -ge "$(needed root "$w/new")" ]
+    [ "$(people root "$w/new/root" "$w/new/root")" -ge "$(needed root "$w/new")" ]
 }
 
 links() { # FILE: whether it is statement $seq

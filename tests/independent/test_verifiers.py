@@ -238,6 +238,26 @@ def test_bodies_are_judged_the_same() -> None:
     require_verdict(store, wanted)
 
 
+def test_roots_of_several_people_are_judged_the_same(store: Path) -> None:
+    """One chain of roots that keep or break each rule: persons, approvals, witnesses, quorum."""
+    roots = json.loads((VECTORS / "roots.json").read_text())
+    end = len(STATUS)
+    for seq, root in enumerate(roots, start=end):
+        _offer(store, seq, base64.b64decode(root["envelope"]))
+    void = [seq for seq, root in enumerate(roots, start=end) if root["expect"] == "void"]
+    last = base64.b64decode(roots[-1]["envelope"])
+    wanted = Verdict(
+        head=f"{end + len(roots) - 1}:{_digest(last)}",
+        counts=(
+            STATUS.count("valid") + len(roots) - len(void),
+            STATUS.count("void") + len(void),
+            STATUS.count("unknown"),
+        ),
+        faults=expected(end).faults | {f"void-statement ledger {seq}" for seq in void},
+    )
+    require_verdict(store, wanted)
+
+
 def _refused(after: int) -> dict[str, bytes]:
     return {
         name: base64.b64decode(vector["envelope"])

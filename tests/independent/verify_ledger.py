@@ -70,9 +70,21 @@ SHAPES: dict[str, dict[str, Any]] = {  # docs/format.md 2.3; "?": may be absent,
     "root": {
         "version?": "integer",
         "parameters": PARAMETERS,
-        "keys": [{"name": "text", "public": "key", "roles": ["text"]}],
+        "keys": [
+            {
+                "name": "text",
+                "public": "key",
+                "roles": ["text"],
+                "person?": "label or nothing",
+                "review?": "date or nothing",
+            }
+        ],
         "thresholds": "counts",
         "recipients": [{"name": "text", "public": "base64"}],
+        "approvals?": "approvals",
+        "witnesses?": [{"name": "label", "vkey": "vkey"}],
+        "quorum?": "positive",
+        "checkpoint_age?": "age",
         "distrust?": [{"public": "key", "from": "natural"}],
         "min_reader?": "integer",
         "min_writer?": "integer",
@@ -182,12 +194,19 @@ CITED = {  # members of a body that are digests of evidence
 }
 ABOUT = {"hold": ("snapshot", "hold"), "policy": ("previous",), "prune": ("head", "of")}
 ACTIONS = ("add", "limit", "revoke")  # of a writer statement
+APPROVING = ("root", "enroller", "policy", "pruner", "restorer", "verifier")
+ACTS = (
+    *("root", "recipient.remove", "writer.add", "writer.limit", "writer.revoke"),
+    *("hold.add", "hold.release", "policy.apply", "policy.weaken"),
+    *("prune", "restore.replace", "rollback", "reseal"),
+)
 SIGNS_NO_STATEMENTS = {"log", "approver"}
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 Json = dict[str, Any]
 Objects = dict[str, tuple[str, int]]  # name -> digest, size
 TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 HEX = re.compile("[0-9a-f]{64}")
+VKEY = re.compile(r"([A-Za-z0-9._/:@~-]{1,128})\+([0-9a-f]{8})\+([A-Za-z0-9+/=]{1,64})")
 LABEL = re.compile("[a-z][a-z0-9._-]{0,62}")
 PATTERN = re.compile("[a-z0-9._*?-]{1,63}")
 PREDICATE = re.compile("urn:vault:([a-z][a-z0-9-]{0,62}):v([1-9][0-9]{0,8})")
@@ -523,10 +542,11 @@ class Verifier:
         return pae, statement, signers
 
     def require_role(self, role: str, signers: Collection[str], root: Json) -> None:
-        """Enough unique keys with the role must have signed."""
-        able = {key["public"] for key in root["keys"] if role in key["roles"]}
+        """Enough unique persons with the role must have signed; a key without one is its own."""
+        signed = [key for key in root["keys"] if key["public"] in signers]
+        people = {key.get("person") or key["public"] for key in signed if role in key["roles"]}
         needed = root["thresholds"].get(role, 1)
-        require(len(able & set(signers)) >= needed, f"{role} needs {needed} signatures")
+        require(len(people) >= needed, f"{role} needs {needed} signatures")
 
     def require_one_of(self, roles: list[str], signers: list[str]) -> None:
         """The threshold of one of the roles is met."""
@@ -760,9 +780,38 @@ def is_key(text: str) -> bool:
     return len(der) == 91 and der.startswith(SPKI) and on_curve
 
 
+def are_approvals(value: Json) -> bool:
+    """Who must agree to which act."""
+    for act, each in value.items():
+        require(act in ACTS, f"{act} is no act")
+        require(
+            type(each) is dict and each.get("role") in APPROVING, f"{act} has an impossible role"
+        )
+        check_shape(each, {"role": "text", "threshold": "positive", "max_age?": "age"}, act)
+    return True
+
+
+def key_of_vkey(vkey: str) -> bytes:
+    """The Ed25519 key of a C2SP verifier key for cosignatures."""
+    match = VKEY.fullmatch(vkey)
+    require(match, "no verifier key")
+    assert match
+    key = unbase64(match[3])
+    require(len(key) == 33 and key[0] == 4, "verifier key is not for cosignatures")
+    require(
+        sha256(match[1].encode() + b"\n" + key)[:8] == match[2], "verifier key has another hash"
+    )
+    return key[1:]
+
+
 WORDS: dict[str, tuple[type, Callable[[Any], object]]] = {
     "text": (str, lambda _: True),
     "label": (str, LABEL.fullmatch),
+    "label or nothing": (str, lambda text: not text or LABEL.fullmatch(text)),
+    "date or nothing": (str, lambda text: not text or is_time(f"{text}T00:00:00Z")),
+    "approvals": (dict, are_approvals),
+    "vkey": (str, key_of_vkey),
+    "age": (int, lambda n: 1 <= n <= 315_360_000),
     "digest": (str, HEX.fullmatch),
     "time": (str, is_time),
     "base64": (str, lambda text: unbase64(text) is not None),
@@ -773,7 +822,6 @@ WORDS: dict[str, tuple[type, Callable[[Any], object]]] = {
     "verdict": (str, ("passed", "failed", "partial", "inconclusive").__contains__),
     "enrolment": (str, ACTIONS.__contains__),
     "digest or nothing": (str, re.compile("([0-9a-f]{64})?").fullmatch),
-    "label or nothing": (str, lambda text: not text or LABEL.fullmatch(text)),
     "name or nothing": (str, re.compile("([a-z0-9][a-z0-9._-]{0,39})?").fullmatch),
     "barrier": (str, re.compile("([0-9a-f]{16})?").fullmatch),
     "purpose": (str, ("", "safety").__contains__),
@@ -853,8 +901,25 @@ def check_root(body: Json) -> None:
     distrusts = [entry["public"] for entry in body.get("distrust", ())]
     require(len(distrusts) == len(set(distrusts)), "root distrusts a key twice")
     require(1 <= len(body["recipients"]) <= 16, "not 1 to 16 recipients")
-    able = sum("root" in key["roles"] for key in body["keys"])
-    require(able >= body["thresholds"].get("root", 1), "fewer root keys than the threshold")
+    people = {key.get("person") or key["public"] for key in body["keys"] if "root" in key["roles"]}
+    require(len(people) >= body["thresholds"].get("root", 1), "fewer persons than the threshold")
+    check_people(body)
+    witnesses = body.get("witnesses", [])
+    require(len(witnesses) <= 16, "over 16 witnesses")
+    for part in (str, key_of_vkey):
+        member = "name" if part is str else "vkey"
+        once = {part(each[member]) for each in witnesses}
+        require(len(once) == len(witnesses), "root lists a witness twice")
+    require(body.get("quorum", 1) <= max(1, len(witnesses)), "quorum is over the witnesses")
+
+
+def check_people(body: Json) -> None:
+    """Where several must agree, keys say whose they are."""
+    if not body.get("approvals") and max(body["thresholds"].values(), default=1) < 2:
+        return
+    for key in body["keys"]:
+        alone = not set(key["roles"]) & {"root", "enroller", "policy", "pruner", "restorer"}
+        require(alone or key.get("person"), f"key {key['name']} has no person")
 
 
 def check_writer(body: Json) -> None:

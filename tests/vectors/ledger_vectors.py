@@ -4,7 +4,7 @@
 ``bodies/store/`` goes on with bodies of every kind; ``bodies.json`` says what each amounts to.
 Each file in ``negative/`` holds an envelope, after how many statements of the store it
 is offered, and ``expect``: the error it must raise, the status it must link with, or "upgrade"
-where it ends reading.
+where it ends reading. ``roots.json`` goes on behind the store's chain with roots of several people.
 Signatures are deterministic (RFC 6979), so the same bytes come out of every run.
 """
 
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
+from tests.support.root_cases import root_cases
 from vault.clock import from_rfc3339
 from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps
@@ -134,7 +135,9 @@ def _root(version: int, *root_keys: str) -> RootBody:
     return RootBody(
         version=version,
         parameters=Parameters(lock_mode=LockMode.NONE),
-        keys=tuple(PublicKey(name=n, public=_public(n), roles=r) for n, r in roles.items()),
+        keys=tuple(
+            PublicKey(name=n, public=_public(n), roles=r, person=n) for n, r in roles.items()
+        ),
         thresholds={"root": len(root_keys)},
         recipients=(Recipient(name="site", public=b64encode(bytes(range(256)) * 4 + bytes(192))),),
     )
@@ -272,6 +275,30 @@ def _build_bodies(directory: Path) -> list[dict[str, Any]]:
         writer.append(kind, body, signer)
         listed.append({"name": name, "seq": seq, "type": kind, "status": status})
     return listed
+
+
+def _roots(writer: _Writer) -> list[dict[str, str]]:
+    """Roots of several people, each by two keys, in one chain behind the store's."""
+    spare = PublicKey(name="new", public=_public("later"), roles=(Role.ROOT,), person="root-b")
+    two = _root(3, "root-a", "root-b")
+    three = replace_body(two, keys=(*two.keys, spare))
+    cases = [
+        *((name, *case, ("root-a", "root-b")) for name, case in root_cases(two, spare).items()),
+        ("root-with-a-spare", three, "valid", ("root-a", "root-b")),
+        ("root-by-two-keys-of-one-person", three, "void", ("root-b", "later")),
+        ("root-by-a-spare-key", three, "valid", ("root-a", "later")),
+        ("root-of-one-that-two-brought", _root(3, "root-a"), "void", ("root-b", "later")),
+    ]
+    found = []
+    seq, prev, version = len(writer.envelopes), writer.head, 3
+    for name, body, expect, names in cases:
+        wanted = replace_body(body, version=version)
+        payload = writer.statement("root", wanted, *names, seq=seq, prev=prev)
+        envelope = seal_envelope(payload, [_key(each) for each in names], limit=1 << 16)
+        found.append({"name": name, "envelope": b64encode(envelope), "expect": expect})
+        prev = Head(seq=seq, digest=_sha(pae(PAYLOAD_TYPE, payload)), version="1")
+        seq, version = seq + 1, version + (expect == "valid")
+    return found
 
 
 def _id(name: str) -> str:
@@ -461,7 +488,7 @@ def _signers(writer: _Writer, says: Callable[..., bytes]) -> dict[str, tuple[int
         _root(3, "root-a", "root-b"),
         keys=(
             *_root(3, "root-a", "root-b").keys,
-            PublicKey(name="new", public=_public("stranger"), roles=(Role.ROOT,)),
+            PublicKey(name="new", public=_public("stranger"), roles=(Role.ROOT,), person="root-b"),
         ),
     )
 
@@ -940,6 +967,7 @@ def generate_ledger(directory: Path) -> None:
     writer = _build_store(directory)
     _write_json(directory / "ledger.json", _describe(writer))
     _write_json(directory / "bodies.json", _build_bodies(directory / "bodies"))
+    _write_json(directory / "roots.json", _roots(writer))
     for name, (after, envelope, expect) in _negatives(writer).items():
         fields = {"after": after, "envelope": b64encode(envelope), "expect": expect}
         _write_json(directory / "negative" / f"{name}.json", fields)

@@ -74,6 +74,14 @@ def test_bodies_amount_to_what_is_written_beside_them() -> None:
     assert (set(ledger.holds()), ledger.held()) == (left, {2})
 
 
+def test_roots_of_several_people_count_by_their_rules() -> None:
+    """Each in its turn is valid or void."""
+    ledger = _linked(len(EXPECTED["statements"]))
+    for root in json.loads((VECTORS / "roots.json").read_text()):
+        _read_on(ledger, base64.b64decode(root["envelope"]))
+        assert (root["name"], ledger.records[-1].status.value) == (root["name"], root["expect"])
+
+
 @pytest.mark.parametrize("path", NEGATIVE, ids=lambda path: path.stem)
 def test_negative_vectors_end_as_expected(path: Path) -> None:
     """Each is refused with its error, or links with its status."""

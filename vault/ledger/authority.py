@@ -31,6 +31,7 @@ class Authority:
     body: RootBody
     keys: Mapping[str, VerifyKey]  # by key id
     roles: Mapping[str, frozenset[str]]  # by key id
+    people: Mapping[str, str]  # by key id: whose it is; the id itself where the root does not say
     recipients: tuple[bytes, ...]  # raw public keys
 
     @classmethod
@@ -45,6 +46,7 @@ class Authority:
             body=body,
             keys={key.id: key for key, _ in listed},
             roles={key.id: frozenset(entry.roles) for key, entry in listed},
+            people={key.id: entry.person or key.id for key, entry in listed},
             recipients=tuple(b64decode_strict(r.public) for r in body.recipients),
         )
         if len(authority.keys) != len(listed):
@@ -56,17 +58,28 @@ class Authority:
         if any(count < 1 for count in self.body.thresholds.values()):
             raise FormatError("root has a threshold below 1")
         if self.shortfall(Role.ROOT, self.keys):
-            raise FormatError("root has fewer root keys than its own threshold")
+            raise FormatError("root has fewer root keys or persons than its own threshold")
+
+    def people_with(self, role: Role, signers: Collection[str]) -> set[str]:
+        """Whose keys with the role are among these; a key without a person is one by itself."""
+        return {self.people[key] for key in signers if role in self.roles.get(key, ())}
 
     def shortfall(self, role: Role, signers: Collection[str]) -> str:
-        """Why these unique keys do not suffice for the role; empty if they do."""
+        """Why these keys do not suffice for the role; empty if they do.
+
+        Several keys of one person count once.
+        """
         needed = self.body.thresholds.get(role.value, 1)
-        found = sum(1 for key_id in signers if role in self.roles.get(key_id, ()))
+        found = len(self.people_with(role, signers))
         if found >= needed:
             return ""
         if needed == 1:
             return f"the key has not the role {role.value}"
-        return f"{needed} keys with the role {role.value} must sign, found {found}"
+        wanted = f"with the role {role.value} must sign, found"
+        keys = sum(1 for key in set(signers) if role in self.roles.get(key, ()))
+        if keys > found:
+            return f"{needed} people {wanted} {keys} keys of {found}"
+        return f"{needed} keys {wanted} {found}"
 
     def first(self, role: Role, signers: Collection[str]) -> str:
         """The first signer with the role, or an empty text."""

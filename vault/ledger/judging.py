@@ -4,7 +4,7 @@ A statement that may not say what it says stays in the chain, is void, and is a 
 it would make two versions of this program disagree on who owns the next seq.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -43,18 +43,26 @@ class Judgement:
     ends_reading: bool = False  # it changes who may sign, in a way that is not understood
 
 
-def judge(statement: Statement, keyring: Keyring, holds: Callable[[], Holds]) -> Judgement:
+def judge(
+    statement: Statement,
+    keyring: Keyring,
+    holds: Callable[[], Holds],
+    endorsers: Collection[str] = (),
+) -> Judgement:
     """Judge a statement that links next, by what was said before it.
 
     Args:
         statement: Its signatures hold.
         keyring: Who may sign, without what it says itself.
         holds: Gives the holds in force, without what it says itself.
+        endorsers: Ids of the keys whose signatures a fitting warrant adds: thresholds and
+            ``critical`` count them beside those that sign.
     """
     signers = statement.by
     fallback = next((key for key in signers if key in keyring.listed), signers[0])
+    all_signers = {*signers, *endorsers}
     if reason := _unknown(statement):
-        is_critical = statement.critical and keyring.governs(signers)
+        is_critical = statement.critical and keyring.governs(all_signers)
         if statement.critical and not is_critical:
             reason += "; critical counts only from the keys that may sign a root"
         return Judgement(
@@ -62,7 +70,7 @@ def judge(statement: Statement, keyring: Keyring, holds: Callable[[], Holds]) ->
             reason=reason,
             key_id=fallback,
             is_critical=is_critical,
-            ends_reading=_would_count(statement, keyring),
+            ends_reading=_would_count(statement, keyring, all_signers),
         )
     if statement.flaw:
         return Judgement(status=Status.VOID, reason=statement.flaw, key_id=fallback)
@@ -72,7 +80,7 @@ def judge(statement: Statement, keyring: Keyring, holds: Callable[[], Holds]) ->
         return Judgement(status=Status.VOID, reason=str(error), key_id=fallback)
     if statement.seq == 0:
         return Judgement(status=Status.VALID, key_id=fallback, body=body)
-    reason, key_id = keyring.objection(statement.type, body, signers)
+    reason, key_id = keyring.objection(statement.type, body, signers, endorsers)
     reason = reason or _warrant_objection(statement)
     reason = reason or about_others(body, statement.seq, holds)
     status = Status.VOID if reason else Status.VALID
@@ -90,14 +98,14 @@ def _unknown(statement: Statement) -> str:
     return ""
 
 
-def _would_count(statement: Statement, keyring: Keyring) -> bool:
+def _would_count(statement: Statement, keyring: Keyring, signers: Collection[str]) -> bool:
     """Whether a statement about keys is signed as one that counts would be.
 
     Chained over, the keys it adds would be unlisted here, and this program would append over
     what they sign.
     """
     role = _GOVERNING.get(StatementType(statement.type)) if statement.type in _GOVERNING else None
-    return role is not None and not keyring.authority.shortfall(role, statement.by)
+    return role is not None and not keyring.authority.shortfall(role, signers)
 
 
 def _warrant_objection(statement: Statement) -> str:

@@ -119,20 +119,24 @@ class Keyring:
 
     # --- what a well-formed statement would be void for ---
 
-    def objection(self, kind: str, body: Body, signers: Collection[str]) -> tuple[str, str]:
+    def objection(
+        self, kind: str, body: Body, by: Collection[str], endorsers: Collection[str] = ()
+    ) -> tuple[str, str]:
         """Why a statement by these keys would be void, and the key that it counts for.
 
         Args:
             kind: Its type, of `KINDS`.
             body: Of that type.
-            signers: Ids of the keys that sign it.
+            by: Ids of the keys that sign it.
+            endorsers: Ids of the keys that signed a warrant for it; thresholds count them too.
 
         Returns:
             A reason, empty where there is none; a key id, empty where none of them has the role.
         """
         roles = KINDS[kind].roles
         if Role.WRITER in roles:
-            return self._writers_objection(body, signers)
+            return self._writers_objection(body, by)
+        signers = (*by, *endorsers)
         if not roles:
             return "", ""
         short = {role: self.authority.shortfall(role, signers) for role in roles}
@@ -142,7 +146,7 @@ class Keyring:
             reason = self._root_objection(body, signers)
         if not reason and isinstance(body, WriterBody):
             reason = self._enrolment_objection(body)
-        return reason, self.authority.first(role, signers)
+        return reason, self.authority.first(role, by)
 
     def _root_objection(self, body: RootBody, signers: Collection[str]) -> str:
         version = self.authority.body.version + 1

@@ -14,7 +14,6 @@ from vault.clock import from_rfc3339
 from vault.crypto.keys import VerifyKey
 from vault.encoding import b64decode_strict
 from vault.errors import FormatError
-from vault.ledger.authority import Authority, distrusted_keys
 from vault.ledger.body_rules import (
     check_drill,
     check_hold,
@@ -25,6 +24,7 @@ from vault.ledger.body_rules import (
     require_choice,
     require_natural,
 )
+from vault.ledger.root_rules import check_root
 from vault.ledger.statements import (
     MAX_BAD_PACKS,
     MAX_NAMED_PACKS,
@@ -58,11 +58,9 @@ from vault.model import (
     validate_label,
     validate_pattern,
 )
-from vault.parameters import Parameters
 from vault.storage.names import domain_object_name
 
 _MAX_TREE_LEVEL: Final = 8
-_MAX_RECIPIENTS: Final = 16
 _MAX_SEED_TABLES: Final = 8
 _NONCE: Final = re.compile(r"([0-9a-f]{32})?")
 _VERSION_ID: Final = re.compile(r"[!-~]{1,1024}")
@@ -110,23 +108,6 @@ def parse_writer_key(body: WriterBody) -> VerifyKey:
 
 
 # --- what shapes can't say ---
-
-
-def _check_root(body: RootBody) -> None:
-    Authority.of(body)
-    distrusted_keys(body)
-    if not 1 <= len(body.recipients) <= _MAX_RECIPIENTS:
-        raise FormatError("root must have 1 to 16 recipients", found=len(body.recipients))
-    _check_parameters(body.parameters)
-
-
-def _check_parameters(parameters: Parameters) -> None:
-    for sizes in (parameters.data_chunk, parameters.tree_chunk):
-        if not 0 < sizes[0] <= sizes[1] <= sizes[2]:
-            raise FormatError("root has impossible chunk sizes", found=sizes)
-    spans = (parameters.min_retention, parameters.default_retention, parameters.max_retention)
-    if min(parameters.block_size, parameters.pack_size, parameters.lock_grid, *spans) < 1:
-        raise FormatError("root has a parameter below 1")
 
 
 def _check_writer(body: WriterBody) -> None:
@@ -272,7 +253,7 @@ _RESTORE = Kind(roles=(Role.RESTORER,), shape=EventBody, check=_check_event, tim
 _DRILL = Kind(roles=(Role.RESTORER,), shape=EventBody, check=_check_drill, times=_SPAN)
 
 KINDS: Mapping[str, Kind] = {
-    StatementType.ROOT: Kind(roles=(Role.ROOT,), shape=RootBody, check=_check_root),
+    StatementType.ROOT: Kind(roles=(Role.ROOT,), shape=RootBody, check=check_root),
     StatementType.WRITER: Kind(roles=(Role.ENROLLER,), shape=WriterBody, check=_check_writer),
     StatementType.SNAPSHOT: Kind(
         roles=(Role.WRITER,), shape=SnapshotBody, check=_check_snapshot, times=("created", "until")

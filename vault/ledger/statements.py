@@ -13,6 +13,8 @@ MAX_NAMED_PACKS: Final = 32  # in both: with all else, a PAE holds no more
 MAX_RANGES: Final = 16  # of snapshots that a verification covers
 MAX_SIGNATURES: Final = 16  # of one envelope, and of what a warrant carries
 MAX_SLICES: Final = 65_536
+MAX_APPROVAL_AGE: Final = 2_592_000  # seconds that a request is good for at most: 30 days
+CHECKPOINT_AGE: Final = 90_000  # seconds until a checkpoint is stale: 25 hours
 WHOLE_SHARE: Final = 1_000_000  # parts per million
 TIERS: Final = ("hourly", "daily", "weekly", "monthly", "quarterly", "yearly")  # in this order
 
@@ -48,6 +50,24 @@ class StatementType(StrEnum):
     RESEAL = "reseal"
 
 
+class Act(StrEnum):
+    """What a root may want several people to approve (docs/format.md 2.3)."""
+
+    ROOT = "root"
+    RECIPIENT_REMOVE = "recipient.remove"
+    WRITER_ADD = "writer.add"
+    WRITER_LIMIT = "writer.limit"
+    WRITER_REVOKE = "writer.revoke"
+    HOLD_ADD = "hold.add"
+    HOLD_RELEASE = "hold.release"
+    POLICY_APPLY = "policy.apply"
+    POLICY_WEAKEN = "policy.weaken"
+    PRUNE = "prune"
+    RESTORE_REPLACE = "restore.replace"
+    ROLLBACK = "rollback"  # its statement comes later
+    RESEAL = "reseal"
+
+
 EVENTS: Final = (StatementType.RESTORE, StatementType.DRILL)
 ATTESTED: Final = (*EVENTS, StatementType.VERIFICATION)  # cite what a restorer signed
 
@@ -70,6 +90,8 @@ class PublicKey(Body, frozen=True, kw_only=True):
     name: str
     public: str  # base64 of the DER SubjectPublicKeyInfo
     roles: tuple[str, ...]  # of `Role`; a newer root may know more
+    person: str = ""  # a label: whose key it is; empty where no agreement of several is wanted
+    review: str = ""  # YYYY-MM-DD: when to ask whether the key is still wanted; ends nothing
 
 
 class Recipient(Body, frozen=True, kw_only=True):
@@ -86,14 +108,33 @@ class DistrustedKey(Body, frozen=True, kw_only=True, rename={"start": "from"}):
     start: int  # seq
 
 
+class Approval(Body, frozen=True, kw_only=True):
+    """Who must agree to an act beforehand, beside those who do it."""
+
+    role: str  # of `Role`
+    threshold: int  # people with that role, other than who asks and who acts
+    max_age: int = MAX_APPROVAL_AGE  # seconds that a request is good for at most
+
+
+class Witness(Body, frozen=True, kw_only=True):
+    """A key that cosigns checkpoints."""
+
+    name: str  # a label
+    vkey: str  # C2SP: NAME+HASH+KEY
+
+
 class RootBody(Body, frozen=True, kw_only=True):
     """Who may do what; statement 0 is pinned by digest."""
 
     version: int = 1  # root N+1 follows root N exactly
     parameters: Parameters
     keys: tuple[PublicKey, ...]
-    thresholds: dict[str, int]  # role -> unique keys needed; 1 where absent
+    thresholds: dict[str, int]  # role -> unique keys and persons needed; 1 where absent
     recipients: tuple[Recipient, ...]
+    approvals: dict[str, Approval] = {}  # by `Act`  # noqa: RUF012  # each body gets its own
+    witnesses: tuple[Witness, ...] = ()
+    quorum: int = 1  # of the witnesses that must cosign a checkpoint
+    checkpoint_age: int = CHECKPOINT_AGE  # seconds until the newest checkpoint is stale
     distrust: tuple[DistrustedKey, ...] = ()  # all that holds while this root is in force
     min_reader: int = FORMAT_VERSION
     min_writer: int = FORMAT_VERSION

@@ -84,7 +84,7 @@ def root_body(
     fields: dict[str, Any] = {
         "version": version,
         "parameters": Parameters(lock_mode=LockMode.NONE),
-        "keys": tuple(PublicKey(name=n, public=public(n), roles=(r,)) for n, r in keys),
+        "keys": tuple(PublicKey(name=n, public=public(n), roles=(r,), person=n) for n, r in keys),
         "thresholds": {},
         "recipients": (Recipient(name="site", public=b64encode(RECIPIENT)),),
     }
