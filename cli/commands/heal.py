@@ -36,7 +36,8 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
 
     It removes delete markers and junk versions over needed objects, and junk beside statements
     of the ledger. If a lock keeps one of them, it stores the right bytes again on top, with
-    their lock. It never removes a version that an inventory names, or bytes that are needed. With
+    their lock. A statement that only a page of the ledger still has is stored again, locked as
+    one. It never removes a version that an inventory names, or bytes that are needed. With
     recovery.key the result is attested in the ledger. vault itself never needs this, as it
     reads the signed versions. An object is called lost if the store answered twice that it is not
     there. Exit 4: something is in the way, stays hidden, is lost, or is left although 'vault

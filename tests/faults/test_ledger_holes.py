@@ -4,6 +4,7 @@ A thief with one key can put a signed statement at any number, and a lock keeps 
 """
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import pytest
 from tests.support.lab import Lab, MakeRepository
 from tests.support.trees import MakeSource
 from vault.crypto.keys import Signer, SigningKey
-from vault.encoding import b64encode
+from vault.custody.heal import HealAction, Healer, HealPlan, HealReport
+from vault.encoding import b64encode, dumps
 from vault.errors import ConfigError, RollbackError
 from vault.ledger import pages
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
 from vault.ledger.records import Record, Status
 from vault.ledger.statements import HeartbeatBody, PolicyBody, WriterBody
+from vault.machine.workers import make_workers
 from vault.model import Body, Code, Digest, Severity
 from vault.repository import read_statements
 from vault.repository.append_statements import Draft
@@ -286,6 +289,114 @@ def test_a_host_that_remembers_no_head_does_not_append_over_a_line(paged: Lab) -
     with pytest.raises(RollbackError):
         beat(opened(paged), paged)
     assert beat(opened(paged, None, whole.head), paged).seq == whole.head.seq + 1
+
+
+def heal(lab: Lab) -> tuple[HealPlan, HealReport]:
+    """As `vault heal --execute` does, on a machine that remembers nothing."""
+    with make_workers(0) as workers:
+        healer = Healer(opened(lab), workers)
+        planned = healer.plan()
+        return planned, healer.execute(planned)
+
+
+def put_back(planned: HealPlan) -> list[str]:
+    """The statements that heal would store again."""
+    return [each.name for each in planned.steps if each.action is HealAction.PUT_BACK]
+
+
+def flip(lab: Lab, record: Record, after: bytes) -> None:
+    """One bit of a stored statement rots, behind that text."""
+    data = bytearray(record.envelope)
+    data[record.envelope.index(after) + 20] ^= 1
+    name = ledger_name(record.seq)
+    lab.store.remove(name, record.version)
+    lab.store.plant(name, bytes(data))
+
+
+@pytest.mark.parametrize("after", [b'"payload"', b'"sig":"'])
+def test_a_flipped_bit_is_healed_from_a_page(paged: Lab, after: bytes) -> None:
+    """In what is signed, or in a signature: it is stored again, locked, and owns its number."""
+    whole = paged.open()
+    record, name = whole.ledger.records[3], ledger_name(3)
+    flip(paged, record, after)
+    planned, report = heal(paged)
+    assert put_back(planned) == [name]
+    assert (planned.lost, report.hidden, report.done[0].refusal) == ((), (), "")
+    healed = opened(paged)
+    assert (healed.head, healed.log.history.by_line) == (whole.head, None)
+    version = healed.ledger.records[3].version
+    assert paged.store.get(name, version) == paged.store.get(name) == record.envelope
+    lock = paged.store.status(name, version).retention
+    assert lock is not None
+    assert lock.until >= paged.clock() + healed.parameters.ledger_span
+    assert put_back(heal(paged)[0]) == []
+
+
+def test_a_statement_that_is_gone_is_healed_from_a_page(paged: Lab) -> None:
+    """Nothing lists its name; a plan alone changes nothing."""
+    whole = paged.open()
+    paged.store.remove(ledger_name(15), whole.ledger.records[15].version)
+    with make_workers(0) as workers:
+        planned = Healer(opened(paged), workers).plan()
+    assert (put_back(planned), planned.lost) == ([ledger_name(15)], ())
+    assert paged.store.versions_of(ledger_name(15)) == []
+    _, report = heal(paged)
+    assert (len(report.done), report.hidden) == (1, ())
+    assert opened(paged).log.history.by_line is None
+
+
+def test_a_host_appends_after_a_flipped_bit(paged: Lab) -> None:
+    """It stores the statement again first, behind the damaged one, which links no more."""
+    state = paged.base / "state"
+    whole = opened(paged, state)
+    flip(paged, whole.ledger.records[15], b'"payload"')
+    assert beat(opened(paged, state), paged).seq == whole.head.seq + 1
+    cold = opened(paged)
+    assert (cold.head.seq, cold.log.history.by_line) == (whole.head.seq + 1, None)
+
+
+def test_what_nothing_names_is_not_put_back(paged: Lab) -> None:
+    """A page is a copy of bytes: of two missing statements the first stays missing."""
+    whole = paged.open()
+    for seq in (15, 16):
+        paged.store.remove(ledger_name(seq), whole.ledger.records[seq].version)
+    planned, report = heal(paged)
+    assert (put_back(planned), report.done) == ([], ())
+    assert paged.store.versions_of(ledger_name(15)) == []
+
+
+def test_a_line_that_does_not_link_is_not_put_back(paged: Lab) -> None:
+    """A page that was forged: its line has the digest that is named, and another signature."""
+    whole = paged.open()
+    record = whole.ledger.records[15]
+    fields = json.loads(record.envelope)
+    fields["signatures"][0]["sig"] = b64encode(SigningKey.generate().sign(b"x"))
+    lines = [each.envelope for each in whole.ledger.records[10:20]]
+    lines[5] = dumps(fields)
+    assert parse_envelope(lines[5]).digest == record.digest
+    (page,) = paged.store.versions_of("ledger-page/0000000001")
+    paged.store.remove(page.name, page.version)
+    paged.store.plant(page.name, pages.encode_page(lines))
+    paged.store.remove(ledger_name(15), record.version)
+    planned, report = heal(paged)
+    assert (put_back(planned), report.done) == ([], ())
+
+
+def test_a_number_that_was_taken_meanwhile_is_told(paged: Lab) -> None:
+    """Between the plan and the deed a host without memory, or a thief, was quicker."""
+    thief = paged.enrol("thief").key.signing  # listed from 21 on
+    repository = paged.open()
+    while repository.head.seq < 30:
+        beat(repository, paged)
+    before, gone = repository.ledger.records[24:26]
+    paged.store.remove(ledger_name(25), gone.version)
+    with make_workers(0) as workers:
+        healer = Healer(opened(paged), workers)
+        planned = healer.plan()
+        assert put_back(planned) == [ledger_name(25)]
+        paged.store.plant(ledger_name(25), signed(paged, thief, 25, prev=before.digest))
+        (done,) = healer.execute(planned).done
+    assert "was taken meanwhile" in done.refusal
 
 
 def test_a_line_that_nothing_names_fills_no_hole(paged: Lab) -> None:

@@ -5,7 +5,8 @@ tools, other programs and people in a console see only the newest version of a n
 the delete markers and junk versions that hide a needed object; `execute` removes them. If a lock
 keeps one, `execute` stores the right bytes again as the newest version. For statements, junk
 older than the right version is removed too, since each program that opens the repository reads
-it. A version that an inventory names, or whose bytes are needed, is never deleted.
+it. A version that an inventory names, or whose bytes are needed, is never deleted. A statement
+that only a page still has, and that the one after it names, is stored again (docs/format.md 2.5).
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from vault.errors import (
     VaultError,
 )
 from vault.ledger.envelope import parse_envelope
+from vault.ledger.records import Record
 from vault.machine.workers import Workers, in_order
 from vault.model import Digest, ObjectRef
 from vault.repository.datasets import owed
@@ -35,7 +37,7 @@ from vault.repository.ledgerobjects import MAX_ENVELOPE
 from vault.repository.objects import MAX_EVIDENCE
 from vault.repository.repository import Repository
 from vault.storage.base import ObjectVersion
-from vault.storage.names import parse_ledger_name
+from vault.storage.names import ledger_name, parse_ledger_name
 
 _IN_FLIGHT = 32  # names being looked at
 _NEVER = "has versions that heal never removes"
@@ -50,6 +52,7 @@ class HealAction(StrEnum):
     REMOVE_MARKER = "remove marker"
     REMOVE_JUNK = "remove junk"
     EXPOSE = "expose"  # store the right bytes again, as the newest version
+    PUT_BACK = "put back"  # store a statement that only a page still has
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class Step:
 
     action: HealAction
     name: str
-    version: str  # the one to remove; for EXPOSE, the one whose bytes are stored again
+    version: str  # the one to remove; for EXPOSE, the one whose bytes are stored again; or empty
     size: int  # of that version
     modified: datetime  # of that version, by the store's clock
 
@@ -70,7 +73,7 @@ class Repair:
     name: str
     is_hidden: bool  # plain reads don't find it
     steps: tuple[Step, ...]  # markers, then junk
-    right: Step  # the step that exposes it if the store refuses one of `steps`
+    right: Step  # the step that stores it, or exposes it if the store refuses one of `steps`
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +167,39 @@ def plan_repair(
     return Repair(name=view.name, is_hidden=is_hidden, steps=tuple(steps), right=expose)
 
 
+def plan_return(
+    record: Record,
+    stored: datetime,
+    view: NameView | None,
+    needs: Sequence[Need],
+    stuck: AbstractSet[str] = frozenset(),
+) -> Repair:
+    """The repair of a statement that only a page still has. Pure.
+
+    Args:
+        record: As the page's line has it.
+        stored: When it was, at the latest.
+        view: All versions of its name, none of which links; None without any.
+        needs: Its rows.
+        stuck: Versions that can't be removed.
+    """
+    name = ledger_name(record.seq)
+    put = Step(
+        action=HealAction.PUT_BACK,
+        name=name,
+        version="",
+        size=len(record.envelope),
+        modified=stored,
+    )
+    junk = _removable(view, needs) if view is not None else []
+    removed = (
+        _step(HealAction.REMOVE_JUNK, each.version)
+        for each in junk
+        if each.version.version not in stuck
+    )
+    return Repair(name=name, is_hidden=True, steps=(put, *removed), right=put)
+
+
 def _removable(view: NameView, needs: Sequence[Need]) -> list[Judged]:
     """Junk to be removed, newest first: of a statement all of it, else what is over it."""
     if not needs:
@@ -217,6 +253,7 @@ class Healer:
         Raises:
             StorageError: The store did not answer.
         """
+        missing = {ledger_name(each.seq): each for each in self._repository.log.missing()}
         pending = {need.name for need in self._needs}
         repairs: list[Repair] = []
         left: list[Left] = []
@@ -227,11 +264,19 @@ class Healer:
                 left.append(Left(name=view.name, reason=_NEVER, is_wrong=True))
             elif stuck:
                 left.append(Left(name=view.name, reason=next(iter(stuck.values()))))
+            if (record := missing.pop(view.name, None)) is not None:
+                stored = self._repository.ledger.stored(record)
+                repairs.append(plan_return(record, stored, view, needs, stuck.keys()))
+                continue
             right = view.right(needs[0].version) if needs else None
             if needs and right is None:
                 pending.add(view.name)
             elif right is not None and (repair := plan_repair(view, right, needs, stuck.keys())):
                 repairs.append(repair)
+        for name, record in missing.items():
+            pending.discard(name)
+            stored = self._repository.ledger.stored(record)
+            repairs.append(plan_return(record, stored, None, self._needs.of(name)))
         lost, refused = self._settle(sorted(pending))
         return HealPlan(
             repairs=tuple(repairs),
@@ -305,7 +350,10 @@ class Healer:
 
     def _carry_out(self, repair: Repair) -> Iterator[Done]:
         for step in repair.steps:
-            yield self._try(step)
+            done = self._try(step)
+            yield done
+            if done.refusal and step.action is HealAction.PUT_BACK:
+                return  # what else stands there may be all that is left of it
         if repair.right not in repair.steps and not self._is_exposed(repair.name):
             yield self._try(repair.right)
 
@@ -318,6 +366,8 @@ class Healer:
                     self._remove_junk(step)
                 case HealAction.EXPOSE:
                     self._expose(step)
+                case HealAction.PUT_BACK:
+                    self._put_back(step)
         except ObjectNotFoundError:
             return Done(step=step)  # another process has removed it
         except VaultError as error:
@@ -353,6 +403,11 @@ class Healer:
         if retention is not None and retention.until <= self._store.now():
             retention = None
         self._store.put(step.name, data, sha256=Digest.of(data), retention=retention)
+
+    def _put_back(self, step: Step) -> None:
+        seq = parse_ledger_name(step.name)
+        assert seq is not None
+        self._repository.log.put_back(self._repository.ledger.records[seq])
 
     def _right_bytes(self, step: Step) -> bytes:
         """The right bytes, from any version that has them, verified against the signed digest."""

@@ -234,6 +234,14 @@ class Ledger:
         """The digest of a linked statement, None beyond the head."""
         return self.records[seq].digest if 0 <= seq < len(self.records) else None
 
+    def up_to(self, seq: int) -> "Ledger":
+        """The ledger of the statements before that number, to judge what links there."""
+        older = Ledger(self._root_digest)
+        older._repository_id = self._repository_id
+        for record in self.records[:seq]:
+            older.relink(record)
+        return older
+
     def signed_for(self, envelope: bytes, seq: int) -> Candidate | None:
         """The statement in an envelope, if listed keys signed it as number ``seq`` of this ledger.
 

@@ -156,7 +156,8 @@ class Log:
         )
         envelope = seal_envelope(payload, signers)
         digest = self.ledger.check(envelope).digest
-        self.put_back()
+        for missing in self.missing():
+            self.put_back(missing)
         self._extend_predecessors()
         try:
             self._put_statement(seq, envelope)
@@ -170,24 +171,23 @@ class Log:
         owner = self.ledger.records[seq] if len(self.ledger.records) > seq else None
         return owner if owner is not None and owner.digest == digest else None
 
-    def put_back(self) -> list[Record]:
-        """Store again what only a page still has, so that a thief can't take its number.
+    def missing(self) -> list[Record]:
+        """Statements that only a page still has."""
+        return [record for record in self.ledger.records if not record.version]
 
-        Returns:
-            The statements that were missing.
+    def put_back(self, record: Record) -> None:
+        """Store a missing statement again, locked as one, so that a thief can't take its number.
 
         Raises:
-            LedgerMovedError: Another version has taken a number meanwhile.
+            LedgerMovedError: Another statement has taken the number meanwhile.
+            MissingObjectError: The store lists nothing that links there.
         """
-        missing = [record for record in self.ledger.records if not record.version]
-        for record in missing:
-            name = ledger_name(record.seq)
-            self._objects.put(name, record.envelope, self._objects.ledger_need())
-            version, _ = self._history.find_statement(record)
-            if self._store.versions_of(name)[0].version != version:
-                raise LedgerMovedError(f"{name} was taken meanwhile", hint="try again")
-            self.ledger.records[record.seq] = dataclasses.replace(record, version=version)
-        return missing
+        name = ledger_name(record.seq)
+        self._objects.put(name, record.envelope, self._objects.ledger_need())
+        owner, version = self._history.find_owner(record.seq)
+        if owner != record.digest:
+            raise LedgerMovedError(f"{name} was taken meanwhile", hint="try again")
+        self.ledger.records[record.seq] = dataclasses.replace(record, version=version)
 
     def _put_statement(self, seq: int, envelope: bytes) -> None:
         """Store a statement, unless its number is owned where a list can't settle that (I4)."""

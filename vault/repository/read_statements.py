@@ -337,6 +337,29 @@ class StoredLedger:
             )
         )
 
+    def find_owner(self, seq: int) -> tuple[Digest, str]:
+        """The statement that owns a number in this store now, and its version: the oldest to link.
+
+        Raises:
+            MissingObjectError: Nothing that the store lists links there.
+        """
+        name, before = ledger_name(seq), self.ledger.up_to(seq)
+
+        def ask() -> tuple[Digest, str] | None:
+            for batch in batches(iter(plausible(self._store.versions_of(name))), AT_ONCE):
+                read = fetch(self._store, batch, self._threads)
+                for version, envelope in zip(batch, read, strict=True):
+                    digest = _links(before, envelope)
+                    if digest is not None:
+                        return digest, version.version
+            return None
+
+        with self._threads:
+            found = ask_twice(name, ask, bool)
+        if found is None:
+            raise MissingObjectError(f"{name} is missing", expected="a statement that links")
+        return found
+
     def find_statement(self, record: Record) -> tuple[str, bytes]:
         """Where a statement is in this store, and its envelope there.
 
@@ -481,6 +504,14 @@ def _junk(subject: str, problem: str, found: str) -> Finding:
         found=found,
         code=Code.JUNK_STATEMENT,
     )
+
+
+def _links(before: Ledger, envelope: bytes | None) -> Digest | None:
+    """The digest of a statement that links next; None of anything else."""
+    try:
+        return before.check(envelope).digest if envelope is not None else None
+    except IntegrityError:
+        return None
 
 
 def _predecessors(envelope: bytes) -> set[Digest]:
