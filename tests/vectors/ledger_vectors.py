@@ -31,7 +31,7 @@ from vault.format import inventory
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import PAYLOAD_TYPE, Head, build_statement, pae, seal_envelope
 from vault.ledger.statements import (
-    TIERS,
+    TIER_NAMES,
     Counts,
     DomainRef,
     EventBody,
@@ -742,7 +742,7 @@ def _measured(snapshot: SnapshotBody) -> dict[str, tuple[str, Body, str, str]]:
     taken: dict[str, tuple[dict[str, Any], str]] = {
         "terms": (
             {
-                "retention": RetentionTerms(keep=3_155_760_000, tiers=TIERS),
+                "retention": RetentionTerms(keep=3_155_760_000, tiers=TIER_NAMES),
                 "policy": "ab" * 32,
                 "scope": "cd" * 32,
                 "label": "9-before.update_",
@@ -754,8 +754,8 @@ def _measured(snapshot: SnapshotBody) -> dict[str, tuple[str, Body, str, str]]:
         ),
         "keep-0": ({"retention": RetentionTerms(keep=0)}, "void"),
         "keep-too-long": ({"retention": RetentionTerms(keep=3_155_760_001)}, "void"),
-        "tiers-descend": ({"retention": RetentionTerms(keep=1, tiers=TIERS[1::-1])}, "void"),
-        "tier-twice": ({"retention": RetentionTerms(keep=1, tiers=TIERS[:1] * 2)}, "void"),
+        "tiers-descend": ({"retention": RetentionTerms(keep=1, tiers=TIER_NAMES[1::-1])}, "void"),
+        "tier-twice": ({"retention": RetentionTerms(keep=1, tiers=TIER_NAMES[:1] * 2)}, "void"),
         "tier-unknown": ({"retention": RetentionTerms(keep=1, tiers=("minutely",))}, "void"),
         "policy-of-no-digest": ({"policy": "web"}, "void"),
         "scope-of-no-digest": ({"scope": "cd" * 31}, "void"),

@@ -8,7 +8,7 @@ from typing import Final
 
 from vault.errors import FormatError
 from vault.ledger.statements import (
-    TIERS,
+    TIER_NAMES,
     EventBody,
     HoldBody,
     PolicyBody,
@@ -78,10 +78,10 @@ def check_snapshot_terms(body: SnapshotBody) -> None:
     if body.retention is not None:
         _require_span(body.retention.keep, "retention")
         tiers = body.retention.tiers
-        if list(tiers) != [tier for tier in TIERS if tier in tiers]:
+        if list(tiers) != [tier for tier in TIER_NAMES if tier in tiers]:
             raise FormatError(
                 "tiers are not in their order, each once",
-                expected=" ".join(TIERS),
+                expected=" ".join(TIER_NAMES),
                 found=" ".join(tiers)[:80],
             )
     if body.policy:
@@ -120,7 +120,7 @@ def check_drill(body: EventBody) -> None:
 # --- policies, holds, prunes ---
 
 
-def check_policy(body: PolicyBody) -> None:
+def check_policy_body(body: PolicyBody) -> None:
     """A policy that is applied or withdrawn, or a dataset that is given up.
 
     Raises:

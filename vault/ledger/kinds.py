@@ -17,7 +17,7 @@ from vault.errors import FormatError
 from vault.ledger.body_rules import (
     check_drill,
     check_hold,
-    check_policy,
+    check_policy_body,
     check_prune,
     check_recovery_time,
     check_snapshot_terms,
@@ -269,7 +269,7 @@ KINDS: Mapping[str, Kind] = {
         check=_check_verification,
         times=_SPAN,
     ),
-    StatementType.POLICY: Kind(roles=(Role.POLICY,), shape=PolicyBody, check=check_policy),
+    StatementType.POLICY: Kind(roles=(Role.POLICY,), shape=PolicyBody, check=check_policy_body),
     StatementType.HOLD: Kind(
         roles=(Role.POLICY,), shape=HoldBody, check=check_hold, times=("until",)
     ),

@@ -16,7 +16,7 @@ MAX_SLICES: Final = 65_536
 MAX_APPROVAL_AGE: Final = 2_592_000  # seconds that a request is good for at most: 30 days
 CHECKPOINT_AGE: Final = 90_000  # seconds until a checkpoint is stale: 25 hours
 WHOLE_SHARE: Final = 1_000_000  # parts per million
-TIERS: Final = ("hourly", "daily", "weekly", "monthly", "quarterly", "yearly")  # in this order
+TIER_NAMES: Final = ("hourly", "daily", "weekly", "monthly", "quarterly", "yearly")  # in this order
 
 
 class Role(StrEnum):
@@ -216,7 +216,7 @@ class RetentionTerms(Body, frozen=True, kw_only=True):
     """Why a snapshot is kept as long as it is."""
 
     keep: int  # seconds
-    tiers: tuple[str, ...] = ()  # of `TIERS`: those that it is the first of its period for
+    tiers: tuple[str, ...] = ()  # of `TIER_NAMES`: those that it is the first of its period for
 
 
 class SnapshotBody(Body, frozen=True, kw_only=True):
