@@ -16,7 +16,7 @@ from tests.support.trees import MakeSource
 from vault.crypto.keys import Signer, SigningKey
 from vault.custody.heal import HealAction, Healer, HealPlan, HealReport
 from vault.encoding import b64encode, dumps
-from vault.errors import ConfigError, RollbackError
+from vault.errors import ConfigError, LedgerMovedError, RollbackError
 from vault.ledger import pages
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head, build_statement, parse_envelope, seal_envelope
@@ -257,6 +257,49 @@ def test_a_line_whose_digest_the_next_statement_names_is_taken(paged: Lab, at: i
     (stored,) = paged.store.versions_of(name)
     assert paged.store.get(name, stored.version) == whole.ledger.records[at].envelope
     assert opened(paged).log.history.by_line is None
+
+
+def _older(lab: Lab, at: int, *first: bytes) -> None:
+    """Put other versions before the one of a name, which is then taken away."""
+    name = ledger_name(at)
+    (mine,) = lab.store.versions_of(name)
+    data = lab.store.get(name, mine.version)
+    lab.store.remove(name, mine.version)
+    for each in (*first, data):
+        lab.store.plant(name, each)
+    lab.store.remove(name, lab.store.versions_of(name)[-1].version)
+
+
+@pytest.mark.parametrize("what", ["bytes", "signed, and follows nothing"])
+def test_junk_that_is_older_than_what_is_put_back_stops_nobody(paged: Lab, what: str) -> None:
+    """It owns nothing: the host goes on, and a thief is revoked."""
+    thief = paged.enrol("thief").key.signing
+    state = paged.base / "state"
+    opened(paged, state)
+    junk = b"x" * 600 if what == "bytes" else signed(paged, thief, 15)
+    _older(paged, 15, junk)
+    assert revoke(paged, thief).status is Status.VALID
+    assert beat(opened(paged, state), paged).status is Status.VALID
+    assert [each.seq for each in opened(paged).ledger.records if not each.version] == []
+
+
+def test_a_number_that_was_taken_meanwhile_is_not_put_back(paged: Lab) -> None:
+    """The control: an older statement that links there owns the number."""
+    thief = paged.enrol("thief").key.signing
+    state = paged.base / "state"
+    before = opened(paged, state)
+    digest = before.ledger.records[21].digest  # the enrolment
+    beat(before, paged)
+    while before.head.seq < 31:
+        beat(before, paged)
+    opened(paged, state)
+    name = ledger_name(22)
+    (mine,) = paged.store.versions_of(name)
+    paged.store.remove(name, mine.version)
+    repository = opened(paged, state)
+    paged.store.plant(name, signed(paged, thief, 22, prev=digest))
+    with pytest.raises((LedgerMovedError, RollbackError)):
+        repository.log.put_back(repository.log.missing()[0])
 
 
 def test_a_head_over_a_line_is_not_remembered(paged: Lab) -> None:
