@@ -74,6 +74,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first l
         "cli.commands.index:index",
         "Look after the chunk map of this host, which is a cache.",
     ),
+    "checkpoint": (
+        "cli.commands.checkpoint:checkpoint",
+        "Sign the ledger as it stands, for witnesses. Needs a log's key.",
+    ),
+    "witness": (
+        "cli.commands.witness:witness",
+        "Cosign checkpoints of a ledger that only grows.",
+    ),
     "store": ("cli.commands.store:store", "Look at a bucket, and say who may do what in it."),
     "policy": (
         "cli.commands.policy:policy",
@@ -135,6 +143,16 @@ class LazyGroup(click.Group):
     multiple=True,
     help="Sign as ROLE with this key: file:PATH#ROLE or pkcs11:…; else VAULT_SIGNERS. Repeatable.",
 )
+@click.option(
+    "--witness-policy",
+    metavar="FILE",
+    help="Witnesses whose checkpoints count in place of the root's (docs/format.md 2.8).",
+)
+@click.option(
+    "--require-witnesses",
+    is_flag=True,
+    help="Refuse a ledger of which no checkpoint counts.",
+)
 @click.option("--json", is_flag=True, help="Print one JSON object (docs/json.md).")
 @click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Log to stderr; show tracebacks.")
@@ -148,6 +166,8 @@ def app(
     trust: tuple[str, ...],
     accept_head: str | None,
     signer: tuple[str, ...],
+    witness_policy: str | None,
+    require_witnesses: bool,
     json: bool,
     quiet: bool,
     verbose: bool,
@@ -185,6 +205,8 @@ def app(
         trust=trust,
         accept_head=accept_head,
         signer=signer,
+        witness_policy=witness_policy,
+        require_witnesses=require_witnesses,
         json=json,
         quiet=quiet,
         verbose=verbose,

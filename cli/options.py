@@ -12,6 +12,8 @@ class Options:
     trust: tuple[str, ...] = ()  # SEQ:DIGEST each
     accept_head: str | None = None  # SEQ:DIGEST
     signer: tuple[str, ...] = ()  # ROLE=URI each
+    witness_policy: str | None = None  # a file
+    require_witnesses: bool = False
     json: bool = False
     quiet: bool = False
     verbose: bool = False

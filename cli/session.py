@@ -24,6 +24,7 @@ from cli.output.findings import finding_text
 from cli.passphrase import ask_passphrase, ask_pin, require_strong, slips
 from cli.scratch_directory import scratch_directory
 from cli.signer_choice import SIGNERS_VARIABLE, chosen_signers
+from cli.small_files import read_file
 from cli.user_places import Places, home_directory
 from vault.clock import Clock
 from vault.crypto.key_files import (
@@ -51,11 +52,13 @@ from vault.ledger.records import Record, Status
 from vault.ledger.statements import Role
 from vault.ledger.succession import dated_back
 from vault.ledger.trust import parse_trust
+from vault.ledger.witness_policy import MAX_POLICY, parse_witness_policy
 from vault.machine import cache_tag
 from vault.machine.coredumps import forbid_dumps
 from vault.machine.privacy import check_unshared
 from vault.model import Digest, Finding
 from vault.repository.enrolment import (
+    LOG_FILE,
     NEXT_WRITER_FILE,
     RECOVERY_FILE,
     ROOT_FILE,
@@ -65,6 +68,7 @@ from vault.repository.hosts import ID_DIGITS, PublishedBy, live_writers, may_sig
 from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
 from vault.repository.snapshot_spec import is_at_time, select_snapshot
+from vault.repository.vouching import WitnessWish
 from vault.storage.base import ObjectStore
 from vault.storage.choose_store import open_store
 from vault.storage.urls import is_same_bucket, scheme_of
@@ -81,6 +85,7 @@ _FILE_OF = {
     Role.PRUNER: ROOT_FILE,
     Role.RESTORER: RECOVERY_FILE,
     Role.WRITER: WRITER_FILE,
+    Role.LOG: LOG_FILE,
 }
 
 _P = ParamSpec("_P")
@@ -164,6 +169,11 @@ class Invocation:
             found=f"neither --repo nor VAULT_REPO, and no key file in {self.places.keys}",
             hint="name it with --repo, or the directory of your key files with VAULT_KEYS",
         )
+
+    @property
+    def names_repository(self) -> bool:
+        """Whether ``--repo`` or ``VAULT_REPO`` gives an address."""
+        return bool(self.options.repo or self._environment.get("VAULT_REPO"))
 
     def endpoint_for(self, url: str) -> str:
         """The server to ask for a URL; "" leaves it to boto3.
@@ -275,6 +285,7 @@ class Invocation:
             floors=self.floors,
             afresh=afresh,
             acceptance=self._acceptance(),
+            witnesses=self.witness_wish(),
             warn=self.warn,
         )
 
@@ -289,6 +300,19 @@ class Invocation:
         assert location is not None
         root = self.pinned_root()
         return open_store(location.url, endpoint=location.endpoint), root
+
+    def witness_wish(self) -> WitnessWish:
+        """What ``--witness-policy`` and ``--require-witnesses`` ask for.
+
+        Raises:
+            ConfigError: The file is no policy.
+            LocalError: It can't be read.
+        """
+        pinned = None
+        if self.options.witness_policy is not None:
+            data = read_file(Path(self.options.witness_policy), MAX_POLICY)
+            pinned = parse_witness_policy(data.decode("utf-8", "replace"))
+        return WitnessWish(pinned=pinned, required=self.options.require_witnesses)
 
     def _acceptance(self) -> Acceptance | None:
         """The acceptance that ``--accept-head`` asks for."""
@@ -332,7 +356,8 @@ class Invocation:
     def report_findings(self, repository: Repository) -> None:
         """Report on stderr what was found in the ledger that should not be there."""
         ledger = repository.ledger
-        self.report((*ledger.findings, *ledger.overclaims(), *repository.findings))
+        witnessed = repository.witnessed.stray()
+        self.report((*ledger.findings, *ledger.overclaims(), *repository.findings, *witnessed))
 
     def report(self, findings: Iterable[Finding]) -> None:
         """Report findings on stderr."""

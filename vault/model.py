@@ -170,6 +170,12 @@ class Code(StrEnum):
     MODE_WEAK = "mode-weak"
     CALLED_BAD = "called-bad"
     BUCKET_RULE = "bucket-rule"
+    TRUNCATED = "truncated"
+    FORKED = "forked"
+    FROZEN = "frozen"
+    UNWITNESSED = "unwitnessed"
+    CHECKPOINT = "checkpoint"
+    SILENT = "silent"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

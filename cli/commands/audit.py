@@ -21,6 +21,7 @@ from cli.output.findings import finding_text
 from cli.output.page import Section, page
 from cli.pack_sample import sample_of
 from cli.session import Invocation, pass_invocation
+from cli.small_files import hand_out
 from vault.audit import (
     AuditFinding,
     AuditReport,
@@ -41,6 +42,7 @@ from vault.repository.opening import open_to_audit
 from vault.repository.repository import Repository
 
 _IN_FLIGHT = 2  # packs in memory
+_NOTES = 16  # that contradict the ledger, and are kept beside a report
 _EXITS = {
     Concern.INTEGRITY: EXIT_INTEGRITY,
     Concern.RETENTION: EXIT_RETENTION,
@@ -77,7 +79,8 @@ def audit(
     --trust 0:DIGEST. It checks the needs of snapshots that are still to be kept, or held. It
     reads as much of their packs as --read-data says, and always everything else. Exit 4:
     something is missing, wrong or was planted; 5: a lock ends too early or is too weak;
-    13: the store refuses to show something. "passed" says how much of the packs was read.
+    6: no witness saw the ledger lately; 13: the store refuses to show something. "passed" says
+    how much of the packs was read.
     """
     repository, floors = _open(invocation)
     ledger = repository.ledger
@@ -101,6 +104,7 @@ def audit(
     if report is not None:
         try:
             _write(report, _page(repository, result))
+            _keep_notes(invocation, report, repository)
         except LocalError as error:  # the findings are printed all the same
             render.message("error", str(error))
             codes.append(EXIT_LOCAL)
@@ -121,7 +125,16 @@ def _open(invocation: Invocation) -> tuple[Repository, Sequence[Head]]:
         clock=invocation.clock,
         state=invocation.places.state,
         floors=invocation.floors,
+        witnesses=invocation.witness_wish(),
     )
+
+
+def _keep_notes(invocation: Invocation, report: Path, repository: Repository) -> None:
+    """Keep what convicts a log's key beside the report: the store may not show it again."""
+    for note in repository.witnessed.against[:_NOTES]:
+        path = report.with_name(f"{report.name}.{note.size}.note")
+        hand_out(note.encode(), path)
+        invocation.did(f"a checkpoint that contradicts the ledger is kept in {path}")
 
 
 def _write(path: Path, text: str) -> None:
@@ -263,6 +276,11 @@ def _next_step(report: AuditReport, hit: Sequence[int]) -> str:
             bool(codes & HIDING),
             "'vault heal' shows what hides needed objects, --execute removes it",
         ),
+        (
+            bool(codes & {Code.TRUNCATED, Code.FORKED, Code.CHECKPOINT}),
+            "who changed the store, or stole a log's key? --report FILE keeps the checkpoints",
+        ),
+        (Code.FROZEN in codes, "have a witness cosign what 'vault checkpoint --out FILE' writes"),
         (
             report.gravest is Concern.RETENTION,
             "'vault status --locks' shows the gaps; the next snapshot extends what it needs",

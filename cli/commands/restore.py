@@ -5,16 +5,15 @@ import os
 import platform
 import pwd
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import click
 
 from cli import snapshot_views
 from cli.exits import EXIT_DEGRADED, exit_code_of, gravest
-from cli.option_values import format_age
 from cli.output import entry_text, progress, render, restore_failure
 from cli.session import TOOL, Invocation, pass_invocation, publisher_fields, publisher_text
+from cli.witnessed import vouching_of
 from vault.crypto.key_files import RecoveryKey
 from vault.errors import ConfigError, VaultError
 from vault.ledger.records import Record
@@ -139,7 +138,7 @@ def restore(
         protected=_protected(invocation, repository),
     )
     who = published_by(repository.ledger, request.record)
-    _say_what(invocation, repository, request.record, who)
+    newest_by = _say_what(invocation, repository, request.record, who)
     course = Course()
     with _explaining(invocation, request, course):
         _warn_of_leftovers(invocation, request.target)
@@ -152,7 +151,8 @@ def restore(
     fields = {
         **_fields(who, request.record, report),
         "head": str(repository.head),
-        "proven_newest": _has_floor(invocation),
+        "proven_newest": newest_by is not None,
+        "newest_by": newest_by,
     }
     invocation.emit("vault/restore/v1", {"restore": fields}, _text(who, request.record, report))
     for trouble in report.troubles:
@@ -189,8 +189,8 @@ def _protected(invocation: Invocation, repository: Repository) -> list[Path]:
 
 def _say_what(
     invocation: Invocation, repository: Repository, record: Record, who: PublishedBy
-) -> None:
-    """Note which snapshot "latest" means, and that no remembered head proves it the newest."""
+) -> str | None:
+    """Note which snapshot "latest" means; gives what vouches for it being the newest."""
     body = snapshot_body(record)
     taken = render.moment(repository.ledger.when(record))
     invocation.note(
@@ -199,13 +199,7 @@ def _say_what(
     )
     _warn_of_another_key(invocation, record, who)
     snapshot_views.warn_of_gaps(invocation, record)
-    if not _has_floor(invocation):
-        age = invocation.clock() - repository.ledger.stored(repository.ledger.records[-1])
-        invocation.warn(
-            f"not proven newest: the ledger ends with {repository.head.seq}, which is"
-            f" {format_age(max(age, timedelta()))} old; --trust SEQ:DIGEST names a later"
-            " statement that must be there"
-        )
+    return vouching_of(invocation, repository)
 
 
 def _warn_of_another_key(invocation: Invocation, record: Record, who: PublishedBy) -> None:
@@ -240,11 +234,6 @@ def _warn_of_leftovers(invocation: Invocation, target: Path) -> None:
         )
     if len(left.unknown) > _MAX_NAMED:
         invocation.warn(f"and {len(left.unknown) - _MAX_NAMED:,} more beside it")
-
-
-def _has_floor(invocation: Invocation) -> bool:
-    """Whether the operator named a head that must be there; the root alone says nothing of it."""
-    return any(floor.seq for floor in invocation.floors)
 
 
 def _run(

@@ -11,10 +11,12 @@ from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENT
 from cli.option_values import format_age
 from cli.output import render
 from cli.session import Invocation, pass_invocation, signer_name
+from cli.witnessed import witnessed_fields, witnessed_text
 from vault.clock import to_rfc3339
 from vault.custody.protection import Protection, protections
 from vault.custody.sampling import Coverage, coverage
 from vault.durations import parse_duration
+from vault.ledger.checkpoints import Standing
 from vault.ledger.records import Record
 from vault.ledger.statements import WHOLE_SHARE, Verdict
 from vault.machine.workers import QUESTIONS, make_workers
@@ -22,6 +24,7 @@ from vault.repository.bad_packs import BadPackMemory
 from vault.repository.dataset_status import Check, Cited, DatasetStatus, Trouble, status_of
 from vault.repository.datasets import owed
 from vault.repository.repository import Repository, snapshot_body
+from vault.repository.vouching import witnessed_now
 
 Protected: TypeAlias = tuple[Record, Protection | None]  # None under lock mode none
 
@@ -75,7 +78,8 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
     ledger, of events that their attestation does not support, and while recovery.key or root.key
     lie beside writer.key. With --locks, exit 5: a lock ends before a snapshot that needs it does.
     With --check, the gravest of 4: a check of a newest snapshot failed; 5; 6: one is older than
-    --max-age, or there is none; 3: the newest is incomplete.
+    --max-age, or there is none; 3: the newest is incomplete. Exit 6 also without --check: no
+    witness saw the ledger lately.
     """
     repository = invocation.open()
     now = invocation.clock()
@@ -99,7 +103,9 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
         troubles.add(Trouble.OBJECTIVE)
     records = owed(ledger, ledger.snapshots(), now)
     read_back = coverage(ledger, records, cited.believes)
-    codes = [*(EXITS[trouble] for trouble in troubles), EXIT_RETENTION if gaps else 0]
+    witnessed = witnessed_now(repository)
+    frozen = EXIT_OBJECTIVE if witnessed.standing is Standing.FROZEN else 0
+    codes = [*(EXITS[trouble] for trouble in troubles), EXIT_RETENTION if gaps else 0, frozen]
     fields = {
         "exit_code": gravest(codes),
         "repository": {
@@ -109,6 +115,7 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
             "head": str(repository.head),
             "head_age": int(head_age.total_seconds()),
         },
+        "witnessed": witnessed_fields(witnessed),
         "read_back": _coverage_fields(read_back),
         "not_believed": doubted,
         "datasets": [_fields(repository, state, max_age) for state in states],
@@ -116,12 +123,14 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
     }
     rows = [_lock_row(record, found, now) for record, found in protected if found is not None]
     facts = {**_outcome(states, max_age, doubted), **_facts(repository, head_age)}
+    if witnessed.standing is not Standing.UNASKED:
+        facts["witnessed"] = witnessed_text(witnessed)
     if records:
         facts["read back"] = _coverage_text(read_back, now - ledger.when(records[0]), now)
     invocation.emit("vault/status/v1", fields, _text(repository, states, facts, rows))
     if check or max_age is not None:
         return gravest(codes)
-    return EXIT_RETENTION if gaps else 0
+    return gravest((EXIT_RETENTION if gaps else 0, frozen))
 
 
 def _protected(repository: Repository, now: datetime) -> list[Protected]:

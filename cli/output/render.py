@@ -98,7 +98,8 @@ def plural(count: int, word: str) -> str:
     """``1 file``, ``49,863 files``."""
     if count != 1:
         is_changed = word.endswith("y") and word[-2] not in "aeiou"
-        word = word[:-1] + "ies" if is_changed else word + "s"
+        ending = "es" if word.endswith("s") else "s"
+        word = word[:-1] + "ies" if is_changed else word + ending
     return f"{count:,} {word}"
 
 

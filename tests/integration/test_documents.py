@@ -14,6 +14,7 @@ import pytest
 import cli
 from cli.main import COMMANDS, app
 from docs.reference import helps, man, reference
+from tests.support.witnesses import file_council, file_lab, govern, save_log
 from vault.storage.conformance import Probe, ProbeOutcome, StoreReport
 from vault.storage.conformance_probes import Barred, Row
 
@@ -147,6 +148,7 @@ def printed(  # noqa: PLR0915 - a command for each document
     documents.append(vault_json("key", "add", "request", *shared))
     documents.append(vault_json("key", "revoke", "web"))
     documents.append(vault_json("key", "list"))
+    documents += _witnessed(vault, vault_json, home)
     with monkeypatch.context() as patch:
         patch.setattr("vault.repository.attestations.record_attestation", _refuse)
         documents.append(vault_json("verify", code=3))
@@ -165,6 +167,22 @@ def printed(  # noqa: PLR0915 - a command for each document
     (home / "a.toml").write_text(f'policy = 1\nname = "a"\n{paths}')
     documents.append(vault_json("policy", "validate", "a.toml", code=2))
     return {document["schema"]: document for document in documents}
+
+
+def _witnessed(vault: Vault, vault_json: VaultJson, home: Path) -> list[Any]:
+    """A root with a log and a witness, a checkpoint of it, and what the witness says."""
+    lab, state = file_lab(home / "repository", home / "config/vault"), home / "witness"
+    vkey = vault_json("witness", "init", "--state", state, "--name", "auditor")["witness"]["vkey"]
+    council = file_council(lab, state)
+    govern(lab, council)
+    assert vkey in [each.vkey for each in lab.open().ledger.root.witnesses]
+    signer = save_log(council, home / "config/vault")
+    assert vault(signer, "checkpoint", "--out", home / "note")[0] == 0
+    assert vault("witness", "init", "--state", state, "--log", council.log_vkey)[0] == 0
+    ask = ("witness", "cosign", "--state", state, home / "note", "--out", home / "answer")
+    assert vault(*ask)[0] == 0
+    checkpoint = vault_json("checkpoint", "--attach", home / "answer")
+    return [checkpoint, vault_json("witness", "log", "--state", state)]
 
 
 def _store_check(vault_json: VaultJson, monkeypatch: pytest.MonkeyPatch) -> Any:

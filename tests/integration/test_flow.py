@@ -155,22 +155,25 @@ def contents(top: Path) -> dict[str, str]:
 
 
 def test_restore_says_recovered_after_it_was_attested(vault: Vault, taken: Path) -> None:
-    """The content is back, and the ledger has the restore."""
+    """The content is back, and the ledger has the restore; this machine has seen its head."""
     code, out, err = vault("restore", "data", "target")
     assert code == 0, err
     assert "recovered" in out
-    assert "not proven newest" in err
+    assert "not proven newest" not in err
     assert contents(Path("target")) == contents(taken)
 
 
-def test_a_restore_with_a_trusted_head_is_not_doubted(
-    vault: Vault, vault_json: VaultJson, taken: Path
+def test_a_cold_machine_doubts_what_no_trusted_head_vouches_for(
+    vault: Vault, vault_json: VaultJson, taken: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--trust names a head that must be there."""
+    """--trust names a head that must be there; without it that is said once."""
     head = vault_json("list")["head"]
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "cold"))
     code, _, err = vault("--trust", head, "restore", "data", "target")
-    assert code == 0
-    assert "not proven newest" not in err
+    assert (code, "not proven newest" in err) == (0, False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "colder"))
+    code, _, err = vault("restore", "data", "again")
+    assert (code, err.count("not proven newest"), "--trust" in err) == (0, 1, True)
 
 
 def test_a_full_target_needs_replace_and_can_be_undone(vault: Vault, taken: Path) -> None:

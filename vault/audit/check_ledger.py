@@ -11,13 +11,14 @@ from vault.ledger.records import Record
 from vault.ledger.trust import check_floor
 from vault.model import Code
 from vault.repository.repository import Repository
+from vault.repository.vouching import witnessed_now
 from vault.storage.base import ObjectStore
 
 
 def check_ledger(
     repository: Repository, owed: Sequence[Record], floors: Sequence[Head], findings: Findings
 ) -> None:
-    """Report void statements, heads that are missing, and clocks that differ."""
+    """Report void statements, heads that are missing, what witnesses saw, clocks that differ."""
     ledger = repository.ledger
     for each in ledger.findings:
         findings.add(Code(each.code), each.subject, each.problem, found=each.found)
@@ -29,6 +30,7 @@ def check_ledger(
         findings.add(Code.UNREADABLE_PLAN, plan.subject, plan.problem, found=plan.found)
     for plan in repository.heavy_plans():
         findings.add(Code.HEAVY_PLAN, plan.subject, plan.problem, found=plan.found)
+    _check_witnesses(repository, findings)
     for floor in floors:
         try:
             check_floor(ledger, floor)
@@ -45,6 +47,21 @@ def check_ledger(
         check_skew(repository.clock(), repository.store.now())
     except ConfigError as error:
         findings.add(Code.CLOCK, "clock", error.message, expected=error.expected, found=error.found)
+
+
+def _check_witnesses(repository: Repository, findings: Findings) -> None:
+    """Report what checkpoints say of the ledger."""
+    witnessed = witnessed_now(repository)
+    for each in witnessed.findings():
+        code = Code(each.code)
+        findings.add(
+            code,
+            each.subject,
+            each.problem,
+            expected=each.expected,
+            found=each.found,
+            harmless=code is Code.UNWITNESSED and not witnessed.required,
+        )
 
 
 def _check_store(store: ObjectStore, findings: Findings) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, hpke, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem, x25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -212,6 +212,59 @@ def _public_der(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+# --- cosignatures of witnesses: Ed25519 ---
+
+WITNESS_KEY_SIZE = 32  # bytes, of both halves
+
+
+def is_cosigned(public_raw: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether the Ed25519 key of these 32 bytes made the signature; False for malformed ones."""
+    try:
+        ed25519.Ed25519PublicKey.from_public_bytes(public_raw).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+class WitnessKey:
+    """The Ed25519 key of a witness."""
+
+    __slots__ = ("_key", "public_raw")
+
+    def __init__(self, key: ed25519.Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public_raw = key.public_key().public_bytes_raw()
+
+    @classmethod
+    def generate(cls) -> Self:
+        """A new key."""
+        return cls(ed25519.Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_raw(cls, raw: bytes) -> Self:
+        """The inverse of `raw`.
+
+        Raises:
+            FormatError: Not 32 bytes.
+        """
+        if len(raw) != WITNESS_KEY_SIZE:
+            raise FormatError(
+                "witness key has another size", expected=WITNESS_KEY_SIZE, found=len(raw)
+            )
+        return cls(ed25519.Ed25519PrivateKey.from_private_bytes(raw))
+
+    def raw(self) -> bytes:
+        """The secret itself: 32 bytes."""
+        return self._key.private_bytes_raw()
+
+    def sign(self, message: bytes) -> bytes:
+        """A signature of 64 bytes."""
+        return self._key.sign(message)
+
+    def __repr__(self) -> str:
+        return f"WitnessKey(public={self.public_raw.hex()})"
 
 
 # --- recipients: HPKE (RFC 9180), MLKEM768-X25519, HKDF-SHA-256, AES-256-GCM ---

@@ -22,6 +22,7 @@ class Concern(StrEnum):
 
 _INTEGRITY = (Severity.ERROR, Concern.INTEGRITY)
 _RETENTION = (Severity.ERROR, Concern.RETENTION)
+_OBJECTIVE = (Severity.ERROR, Concern.OBJECTIVE)
 _WARNING = (Severity.WARNING, Concern.NONE)
 _INFO = (Severity.INFO, Concern.NONE)
 
@@ -64,6 +65,12 @@ JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.MODE_WEAK: _RETENTION,
     Code.CALLED_BAD: _INTEGRITY,
     Code.BUCKET_RULE: _RETENTION,
+    Code.TRUNCATED: _INTEGRITY,
+    Code.FORKED: _INTEGRITY,
+    Code.FROZEN: _OBJECTIVE,
+    Code.UNWITNESSED: _INTEGRITY,  # a warning where no witness is required
+    Code.CHECKPOINT: _INTEGRITY,
+    Code.SILENT: _OBJECTIVE,
 }
 
 

@@ -3,14 +3,12 @@
 A root that breaks one of these rules is void (docs/format.md 2.3).
 """
 
-import hashlib
-import re
 from typing import Final
 
 from vault.clock import from_rfc3339
-from vault.encoding import b64decode_strict
 from vault.errors import FormatError
 from vault.ledger.authority import Authority, distrusted_keys
+from vault.ledger.notes import vkey_parts
 from vault.ledger.statements import Act, Approval, Role, RootBody, Witness
 from vault.model import validate_label
 from vault.parameters import Parameters
@@ -20,8 +18,6 @@ APPROVING: Final = (*PERSONAL, Role.VERIFIER)  # roles that approvals may name
 LONGEST_AGE: Final = 315_360_000  # seconds: 10 years
 _MAX_RECIPIENTS: Final = 16
 _MAX_WITNESSES: Final = 16
-_COSIGNATURE: Final = b"\x04"  # C2SP tlog-cosignature: Ed25519
-_VKEY: Final = re.compile(r"([A-Za-z0-9._/:@~-]{1,128})\+([0-9a-f]{8})\+([A-Za-z0-9+/=]{1,64})")
 
 
 def check_root(body: RootBody) -> None:
@@ -44,26 +40,6 @@ def check_root(body: RootBody) -> None:
 def needs_people(body: RootBody) -> bool:
     """Whether agreement of several is wanted anywhere, so that keys must say whose they are."""
     return bool(body.approvals) or any(count > 1 for count in body.thresholds.values())
-
-
-def vkey_parts(vkey: str) -> tuple[str, bytes]:
-    """Name and raw Ed25519 public key (32) of a cosigner's verifier key.
-
-    Raises:
-        FormatError: It is no C2SP verifier key for cosignatures.
-    """
-    match = _VKEY.fullmatch(vkey)
-    key = b64decode_strict(match[3]) if match else b""
-    if match is None or len(key) != 33 or key[:1] != _COSIGNATURE:
-        raise FormatError(
-            "witness has no verifier key for cosignatures",
-            expected="NAME+HASH+KEY of Ed25519 (C2SP)",
-            found=vkey[:200],
-        )
-    expected = hashlib.sha256(match[1].encode() + b"\n" + key).hexdigest()[:8]
-    if match[2] != expected:
-        raise FormatError("verifier key has another hash", expected=expected, found=match[2])
-    return match[1], key[1:]
 
 
 def _check_parameters(parameters: Parameters) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from vault.clock import Clock
 from vault.crypto.keys import Signer
 from vault.errors import RollbackError, VaultError
+from vault.ledger.checkpoint_memory import CheckpointMemory
 from vault.ledger.envelope import Head
 from vault.ledger.remembered import WORTHWHILE, LedgerMemory, Remembered
 from vault.ledger.statements import HeartbeatBody, StatementType
@@ -20,6 +21,13 @@ from vault.ledger.trust import HeadMemory, check_floor
 from vault.model import Digest
 from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository
+from vault.repository.vouching import (
+    NO_WISH,
+    WitnessWish,
+    ask_witnesses,
+    contradiction,
+    require_witnessed,
+)
 from vault.storage.base import ObjectStore
 from vault.storage.double_check import ask_twice
 
@@ -56,6 +64,7 @@ def open_repository(
     floors: Sequence[Head] = (),
     afresh: bool = False,
     acceptance: Acceptance | None = None,
+    witnesses: WitnessWish = NO_WISH,
     warn: Warn = _log.warning,
 ) -> Repository:
     """The repository, verified from its root and compared with the heads already known.
@@ -70,11 +79,13 @@ def open_repository(
         afresh: Read and verify every statement, for a caller who is about to prove something
             or to change who may sign. False: what was verified here before is believed.
         acceptance: The head that replaces the remembered one; every statement is then read.
+        witnesses: Whose checkpoints count, and whether one must.
         warn: Receives what could not be remembered or recorded.
 
     Raises:
         RepositoryNotFoundError: The store holds no ledger.
-        RollbackError: The store shows an older or different history.
+        RollbackError: The store shows an older or different history than the one known here, or
+            than the one that a quorum of witnesses has seen.
         IntegrityError: The ledger does not chain from the root, or what is remembered is damaged.
         StorageError: The store failed.
         LocalError: What is remembered can't be read, or the accepted head can't be written.
@@ -94,6 +105,8 @@ def open_repository(
     for floor in floors:
         check_floor(repository.ledger, floor)
     _check_known(repository, known, warn=warn)
+    repository.witnessed = ask_witnesses(repository, witnesses, state=state)
+    require_witnessed(repository, state=state, accepting=acceptance is not None, warn=warn)
     if acceptance is not None:
         _accept(repository, acceptance, state=state, warn=warn)
     if repository.log.history.chosen is None:
@@ -125,6 +138,7 @@ def open_to_audit(
     clock: Clock,
     state: Path | None = None,
     floors: Sequence[Head] = (),
+    witnesses: WitnessWish = NO_WISH,
 ) -> tuple[Repository, Sequence[Head]]:
     """The repository, even with holes in its ledger, and the heads that it must contain.
 
@@ -137,6 +151,7 @@ def open_to_audit(
         clock: The time, aware and UTC.
         state: Where this machine remembers heads.
         floors: Further heads that the ledger must contain.
+        witnesses: Whose checkpoints count; what they say is for the audit to report.
 
     Raises:
         RepositoryNotFoundError: The store holds no ledger.
@@ -148,6 +163,7 @@ def open_to_audit(
     repository = _read_twice(
         lambda: Repository.open(store, root, clock=clock, tolerant=True), floors
     )
+    repository.witnessed = ask_witnesses(repository, witnesses)
     return repository, floors
 
 
@@ -221,7 +237,7 @@ def _accept(
     repository: Repository, acceptance: Acceptance, *, state: Path | None, warn: Warn
 ) -> None:
     """Replace the remembered head by the accepted one, if the ledger contains that."""
-    head = acceptance.head
+    head, root = acceptance.head, repository.ledger.records[0].digest
     found = repository.ledger.digest_at(head.seq)
     if found != head.digest:
         raise RollbackError(
@@ -234,13 +250,22 @@ def _accept(
     except VaultError as error:
         warn(f"that {head} was accepted is not recorded in the ledger: {error}")
     acceptance.done()
-    if state is not None:
-        HeadMemory(state).replace(repository.ledger.records[0].digest, head)
+    if state is None:
+        return
+    HeadMemory(state).replace(root, head)
+    against = contradiction(repository.witnessed)
+    if against is not None:
+        CheckpointMemory(state).accept(root, against)
 
 
 def _record_acceptance(repository: Repository, acceptance: Acceptance) -> None:
-    body = HeartbeatBody(note="accepted a head of the ledger", accepted=str(acceptance.head))
+    key = acceptance.writer(repository)
+    note = "accepted a head of the ledger"
+    against = contradiction(repository.witnessed)
+    if against is not None:  # it convicts the log key, or this ledger
+        kept = repository.put_evidence(against.encode())
+        note += f"; a checkpoint of another one is evidence/{kept}"
+    body = HeartbeatBody(note=note, accepted=str(acceptance.head))
     subject = [("repository", Digest.of(repository.id))]
     draft = Draft(type=StatementType.HEARTBEAT, subject=subject, body=body)
-    key = acceptance.writer(repository)
     repository.append(lambda _: draft, [key], tool=acceptance.tool)

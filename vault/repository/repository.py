@@ -21,10 +21,12 @@ from vault.format import inventory
 from vault.format.inventory import Inventory
 from vault.ledger.beyond import Beyond
 from vault.ledger.chain import Ledger
+from vault.ledger.checkpoints import Standing
 from vault.ledger.envelope import Head
 from vault.ledger.records import Record
 from vault.ledger.remembered import Remembered
 from vault.ledger.statements import DomainRef, SnapshotBody
+from vault.ledger.witnessed import Witnessed
 from vault.model import Buffer, Digest, Finding, ObjectRef
 from vault.parameters import Parameters
 from vault.repository.append_statements import Draft, Log
@@ -72,6 +74,7 @@ class Repository:
         self._sightings = sightings
         self._unusable: set[int] = set()  # seqs of snapshots whose inventory is
         self.plans = Plans(history.ledger, self.objects.read_evidence)
+        self.witnessed = Witnessed(standing=Standing.UNASKED)  # `vouching` asks
 
     @classmethod
     def open(

@@ -17,6 +17,7 @@ PACKS: Final = "packs/"
 INDEX: Final = "index/"  # what packs of a domain hold
 INVENTORY: Final = "inventory/"  # what a snapshot needs
 DOMAINS: Final = "domains/"  # the sealed secrets of a domain
+CHECKPOINTS: Final = "checkpoint/"  # what logs and witnesses signed of the ledger
 PROBES: Final = "probe/"  # left by `store check`; ignored
 
 MAX_OBJECT_NAME: Final = 512  # bytes
@@ -27,6 +28,7 @@ _ALLOWED = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
 _STATEMENT = re.compile(rf"{LEDGER}([0-9]{{16}})")
 _PAGE = re.compile(rf"{PAGES}([0-9]{{10}})")
 _PACK = re.compile(rf"{PACKS}([0-9a-f]{{2}})/((?:\1)[0-9a-f]{{62}})")
+_CHECKPOINT = re.compile(rf"{CHECKPOINTS}([0-9]{{16}})/({_HEX})")
 _DRAWN = re.compile(rf"{PACKS}[0-9a-f]{{2}}/{_HEX}")
 _DIGEST_NAMED = re.compile(rf"(?:{EVIDENCE}|{INVENTORY}|(?:{INDEX}|{DOMAINS}){_LABEL}/)({_HEX})")
 
@@ -69,6 +71,16 @@ def domain_object_name(domain: str, digest: Digest | str) -> str:
     return f"{DOMAINS}{domain}/{digest}"
 
 
+def checkpoint_prefix(size: int) -> str:
+    """How the names of all checkpoints of that size begin; those of larger ones sort after it."""
+    return f"{CHECKPOINTS}{size:016d}"
+
+
+def checkpoint_name(size: int, digest: Digest | str) -> str:
+    """Where a checkpoint is stored; ``digest`` is that of its bytes."""
+    return f"{checkpoint_prefix(size)}/{digest}"
+
+
 def probe_prefix(token: str) -> str:
     """The prefix of all names of one run of `store check`; readers ignore them."""
     return f"{PROBES}{token}/"
@@ -100,6 +112,12 @@ def parse_page_name(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def parse_checkpoint_name(name: str) -> tuple[int, Digest] | None:
+    """Size and digest of a checkpoint's object name, or None for any other name."""
+    match = _CHECKPOINT.fullmatch(name)
+    return (int(match[1]), Digest.parse(match[2])) if match else None
+
+
 def is_pack(name: str) -> bool:
     """Whether a name begins as those of packs do, well formed or not."""
     return name.startswith(PACKS)
@@ -124,10 +142,12 @@ def claimed_digest(name: str) -> Digest | None:
         return Digest.parse(match[1])
     if match := _PACK.fullmatch(name):
         return Digest.parse(match[2])
+    if match := _CHECKPOINT.fullmatch(name):
+        return Digest.parse(match[2])
     return None
 
 
 def is_written(name: str) -> bool:
     """Whether the vault writes objects of that name, other than probes."""
-    patterns = (_STATEMENT, _PAGE, _PACK, _DIGEST_NAMED)
+    patterns = (_STATEMENT, _PAGE, _PACK, _DIGEST_NAMED, _CHECKPOINT)
     return any(pattern.fullmatch(name) for pattern in patterns)
