@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-s3 test-s3-localstack test-all lint format coverage build bench bench-scale mutants vectors docs clean
+.PHONY: help demo test test-thorough test-s3 test-s3-localstack test-all lint format coverage build bench bench-scale mutants vectors docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -22,6 +22,9 @@ demo: $(STAMP) ## snapshot, tamper check and proven restore on real files
 
 test: $(STAMP) ## every test that needs no server
 	$(BIN)/python -m pytest -n $(WORKERS) -q
+
+test-thorough: $(STAMP) ## what `make test` tries in fewer cases: every case
+	$(BIN)/python -m pytest -m thorough -n $(WORKERS) -q
 
 test-s3: $(STAMP) ## tests against VAULT_TEST_S3_URL, or a Ceph of its own
 	tests/s3/run.sh ceph $(BIN)/python -m pytest -m s3 -n $(WORKERS) -q

@@ -34,9 +34,10 @@ trap 'exit 2' HUP INT TERM
 mkdir "$w/key" "$w/patterns" "$w/host"
 for f in root writers revoked listed snapshots held void faults; do : > "$w/$f"; done
 tab=$(printf '\t')
+taken=$tab
 seq=0 previous='' repository='' valid=0 voided=0 unknown=0 junk=0 upgrade='' stopped=''
 
-sha() { sha256sum < "$1" | cut -c 1-64; }
+sha() { line=$(sha256sum < "$1"); echo "${line%% *}"; }
 fault() { echo "fault $*" | tee -a "$w/faults"; }
 
 # Canonical JSON (docs/format.md, preamble) as lines "PATH TAB TYPE TAB VALUE", read from the bytes that
@@ -389,18 +390,20 @@ decode() { # TEXT FILE: base64 in its one form: padded, no other sign, no stray 
     letters=${1%%=*}
     case $letters in *[!A-Za-z0-9+/]*) return 1 ;; esac
     case $((${#1} % 4)):${1#"$letters"}:$letters in
-        0::* | 0:=:*[AEIMQUYcgkosw048] | 0:==:*[AQgw]) printf '%s' "$1" | openssl base64 -d -A > "$2" ;;
+        0::* | 0:=:*[AEIMQUYcgkosw048] | 0:==:*[AQgw]) printf '%s' "$1" | base64 -d > "$2" ;;
         *) return 1 ;;
     esac
 }
 
 take_key() { # PUBLIC: keeps the P-256 key and sets kid, its id
+    case $taken in *"$tab$1 "*) kid=${taken#*"$tab$1 "} kid=${kid%%"$tab"*}; return ;; esac
     decode "$1" "$w/der" && [ "$(wc -c < "$w/der")" -eq 91 ] || return 1
     [ "$(od -An -v -tx1 "$w/der" | tr -d ' \n' | cut -c 1-54)" = \
         3059301306072a8648ce3d020106082a8648ce3d03010703420004 ] || return 1
     kid=$(sha "$w/der")
     [ -f "$w/key/$kid" ] || openssl pkey -pubin -inform DER -in "$w/der" -out "$w/key/$kid" 2> /dev/null ||
         { rm -f "$w/key/$kid"; return 1; }
+    taken="$taken$1 $kid$tab" # no text of JSON holds a tab
 }
 
 take_witness() { # VKEY: a verifier key for cosignatures (C2SP), each key once
@@ -417,10 +420,13 @@ among() { grep -qxF -e "$1" "$2"; }
 # Whether $w/pae has exactly the signatures of $w/signers, the keys that the statement names, in their
 # order; each key must be in the file CANDIDATES. The id in an envelope is compared with nothing.
 signed() { # CANDIDATES
-    [ "$(wc -l < "$w/signatures")" -eq "$(wc -l < "$w/signers")" ] || return 1
-    cut -f 2 "$w/signatures" | paste "$w/signers" - > "$w/pairs"
+    awk -F "$tab" -v candidates="$1" -v signatures="$w/signatures" '
+        BEGIN { while ((getline line < candidates) > 0) known[line] = 1 }
+        !($1 in known) || (getline line < signatures) < 1 { exit bad = 1 }
+        { print $1 "\t" substr(line, index(line, "\t") + 1) }
+        END { exit bad || !NR || (getline line < signatures) > 0 }' "$w/signers" > "$w/pairs" || return 1
     while IFS=$tab read -r id signature; do
-        among "$id" "$1" && decode "$signature" "$w/sig" &&
+        decode "$signature" "$w/sig" &&
             openssl dgst -sha256 -verify "$w/key/$id" -signature "$w/sig" "$w/pae" > /dev/null 2>&1 || return 1
     done < "$w/pairs"
 }
@@ -464,9 +470,11 @@ open_statement() { # FILE LOOSE
     decode "$(head -n 1 "$w/envelope")" "$w/payload" || return 1
     tail -n +2 "$w/envelope" > "$w/signatures"
     flat "$w/payload" "$w/st" || return 1
-    { printf 'DSSEv1 28 application/vnd.in-toto+json %d ' "$(wc -c < "$w/payload")"; cat "$w/payload"; } > "$w/pae"
+    length=$(wc -c < "$w/payload")
+    header="DSSEv1 28 application/vnd.in-toto+json $((length)) "
+    { printf %s "$header"; cat "$w/payload"; } > "$w/pae"
     awk -v seq="$seq" -v previous="$previous" -v repository="$repository" -v loose="$2" \
-        -v size="$(wc -c < "$w/pae")" -v stored="$size" "$grammar" "$w/st" > "$w/type" || return 1
+        -v size=$((${#header} + length)) -v stored="$size" "$grammar" "$w/st" > "$w/type" || return 1
     IFS=$tab read -r type version named < "$w/type"
     grep -x '[0-9a-f]\{64\}' "$w/type" > "$w/signers"
     grep "^brings$tab" "$w/type" > "$w/brought" || :
@@ -518,7 +526,8 @@ links() { # FILE: whether it is statement $seq
 # --- what a linked statement says ---
 
 judge() { # sets verdict and, where it is void, problem; takes effect where it is valid
-    problem='' verdict=valid key=$(head -n 1 "$w/signers")
+    problem='' verdict=valid 
+    read -r key < "$w/signers"
     case "$type $version" in
         'snapshot 1' | 'heartbeat 1') role=writer ;;
         'restore 1' | 'drill 1' | 'reseal 1') role=restorer ;;
@@ -673,7 +682,10 @@ settle() { # void what is distrusted in the end; what counts goes into snapshots
 
 versions() { # NAME
     [ ! -f "$store/$1" ] || echo "$store/$1"
-    for file in "$store/$1"~*; do
+    set -- "$store/$1~" "$store/$1"~*
+    [ "$2" != "$1*" ] || return 0
+    shift
+    for file in "$@"; do
         [ ! -f "$file" ] || echo "${file##*~} $file"
     done | awk '$1 ~ /^[1-9][0-9]*$/' | sort -n | cut -d ' ' -f 2-
 }
