@@ -17,6 +17,7 @@ class Pack:
         self._name = name
 
     def chunk_id(self, block: int, at: int) -> bytes:
+        """As the tree would name it."""
         return b"%s %02d %d" % (self._name, block, at)
 
     def _iter_chunks(self) -> Iterator[BlockPlace]:
@@ -29,9 +30,11 @@ class Pack:
 
     @property
     def directory(self) -> Any:
+        """Where the chunks lie."""
         return SimpleNamespace(iter_chunks=self._iter_chunks)
 
     def blocks(self, numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """The blocks of these numbers, opened."""
         for number in numbers:
             self.read.append(number)
             yield number, b"".join(self.chunk_id(number, at) * 4 for at in range(2))
