@@ -510,12 +510,13 @@ def _append_byte(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"x")
 
 
+ATTESTATION = f"evidence/{Digest.of(b'attestation')}"
 HARM: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "pack changed": ("packs/*/*", _append_byte, "wrong-bytes"),
     "pack missing": ("packs/*/*", Path.unlink, "missing"),
     "domain object missing": ("domains/*/*", Path.unlink, "missing"),
-    "attestation changed": ("evidence/*", _append_byte, "wrong-bytes"),
-    "attestation missing": ("evidence/*", Path.unlink, "missing"),
+    "attestation changed": (ATTESTATION, _append_byte, "wrong-bytes"),
+    "attestation missing": (ATTESTATION, Path.unlink, "missing"),
 }
 
 
