@@ -81,6 +81,7 @@ class ObjectType(IntEnum):
     TREE = 2
     INDEX = 3
     DOMAIN = 4
+    SEEDS = 5
 
 
 class EntryType(IntEnum):
@@ -176,6 +177,9 @@ class Code(StrEnum):
     UNWITNESSED = "unwitnessed"
     CHECKPOINT = "checkpoint"
     SILENT = "silent"
+    RESEAL_MISSING = "reseal-missing"
+    RESEAL_WRONG = "reseal-wrong"
+    NOT_RESEALED = "not-resealed"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

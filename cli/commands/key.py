@@ -6,6 +6,7 @@ import click
 
 from cli.commands.key_add import add, place_fields
 from cli.commands.key_request import request
+from cli.commands.key_reseal import reseal
 from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
 from vault.crypto.keys import VerifyKey
@@ -26,6 +27,7 @@ def key() -> None:
 
 key.add_command(request)
 key.add_command(add)
+key.add_command(reseal)
 
 
 # --- list ---

@@ -10,6 +10,7 @@ A case is an object's bytes (``data``, or the file's ``base`` with ``patches``, 
 """
 
 import array
+import dataclasses
 import hashlib
 import json
 import struct
@@ -31,6 +32,7 @@ from vault.crypto.sealed import Sealer, Session, seal_whole
 from vault.format.domain_secrets import encode_secrets
 from vault.format.pack import DIRECTORY_COUNTER, Directory, PackWriter
 from vault.format.pack_index import IndexEntry, seal_index_with
+from vault.format.seed_tables import encode_rows
 from vault.model import Id, ObjectType, PackId
 
 HERE = Path(__file__).parent / "sealed"
@@ -51,6 +53,7 @@ def generate_sealed(directory: Path) -> None:
     _write(directory / "pack.json", _pack_vectors(session))
     _write(directory / "index.json", _index_vectors())
     _write(directory / "domain.json", _domain_vectors(session))
+    _write(directory / "seeds.json", _seeds_vectors(session))
 
 
 def generate_fixed(directory: Path) -> None:
@@ -299,6 +302,65 @@ def _domain_vectors(session: Session) -> Json:
         "domain": secrets.name,
         "id_key": ID_KEY.hex(),
         "index_key": INDEX_KEY.hex(),
+        "base": data.hex(),
+        "cases": cases,
+    }
+
+
+# --- tables of seeds ---
+
+
+def _seeds_vectors(session: Session) -> Json:
+    ours = dataclasses.replace(session, sealed=session.sealed[-1:])
+    names = sorted(hashlib.sha256(bytes([n])).digest() for n in range(3))
+    seeds = {name: hashlib.sha256(name).digest() for name in names}
+    data = seal_whole(_sealer(ours, ObjectType.SEEDS), encode_rows(seeds))
+    header = len(data) - 16 - 4 - 3 * 64
+    row, other = (name + seeds[name] for name in names[:2])
+    hostile = {
+        "no rows": struct.pack("<I", 0),
+        "fewer rows than it says": struct.pack("<I", 2) + row,
+        "more rows than it says": struct.pack("<I", 1) + row + other,
+        "not in order": struct.pack("<I", 2) + other + row,
+        "one twice": struct.pack("<I", 2) + row + row,
+        "says four thousand million": struct.pack("<I", 2**32 - 1) + row,
+        "no count": b"",
+    }
+    cases = [
+        {"name": "as written", "expect": "success"},
+        *_header_flips(data),
+        _flip("session id", data, 16, "integrity"),
+        _flip("sealed seed", data, header - 1, "integrity"),
+        _flip("recipient id", data, header - 1202, "format"),
+        _flip("tag", data, len(data) - 1, "integrity"),
+        {"name": "cut by a byte", "keep": len(data) - 1, "expect": "integrity"},
+        {"name": "longer", "append": "00", "expect": "integrity"},
+        {"name": "header alone", "keep": header, "expect": "integrity"},
+        {"name": "empty", "keep": 0, "expect": "format"},
+        {"name": "other type", "patches": [[14, "04"]], "expect": "format"},
+        {"name": "other repository", "repository": OTHER_REPOSITORY.hex(), "expect": "integrity"},
+        {"name": "stranger's key", "stranger": True, "expect": "format"},
+        {
+            "name": "two recipients",
+            "data": seal_whole(_sealer(session, ObjectType.SEEDS), encode_rows(seeds)).hex(),
+            "expect": "format",
+        },
+        *(
+            {
+                "name": name,
+                "data": seal_whole(
+                    _sealer(ours, ObjectType.SEEDS, suffix=name.encode()), plaintext
+                ).hex(),
+                "expect": "format",
+            }
+            for name, plaintext in hostile.items()
+        ),
+    ]
+    return {
+        "repository": REPOSITORY.hex(),
+        "seed": session.seed.hex(),
+        "salt": SALT.hex(),
+        "seeds": {name.hex(): seed.hex() for name, seed in seeds.items()},
         "base": data.hex(),
         "cases": cases,
     }

@@ -17,6 +17,7 @@ from vault.errors import FormatError, IntegrityError, WrongKeyError
 from vault.format.domain_secrets import open_domain
 from vault.format.pack import open_block, read_directory
 from vault.format.pack_index import open_index
+from vault.format.seed_tables import open_rows, table_rows
 
 SEALED = Path(__file__).parent / "sealed"
 Json = dict[str, Any]
@@ -125,13 +126,32 @@ def test_domain(case: Json) -> None:
     inputs = vectors | case
     repository, name = bytes.fromhex(inputs["repository"]), inputs["domain"]
     data = OBJECT_OF(case, vectors["base"])
-    verdict, secrets = attempt(lambda: open_domain(data, repository, recipient_of(case), name))
+    key = recipient_of(case)
+    verdict, secrets = attempt(
+        lambda: open_domain(data, repository, lambda h: open_seed(h, repository, key), name)
+    )
     assert verdict == case["expect"]
     assert secrets is None or secrets == DomainSecrets(
         name="default",
         id_key=bytes.fromhex(vectors["id_key"]),
         index_key=bytes.fromhex(vectors["index_key"]),
     )
+
+
+@cases("seeds")
+def test_seeds(case: Json) -> None:
+    """Rows of the sound one, their number without a key; every other is refused as stated."""
+    vectors = load("seeds")
+    repository, key = bytes.fromhex((vectors | case)["repository"]), recipient_of(case)
+    data = OBJECT_OF(case, vectors["base"])
+    verdict, rows = attempt(lambda: open_rows(data, repository, key))
+    assert verdict == case["expect"]
+    if rows is not None:
+        assert len(rows) == len(vectors["seeds"]) == table_rows(data, key.id)
+        assert {name: rows.find(bytes.fromhex(name)) for name in vectors["seeds"]} == {
+            name: bytes.fromhex(seed) for name, seed in vectors["seeds"].items()
+        }
+        assert rows.find(bytes(32)) is None
 
 
 @cases("keyfile")

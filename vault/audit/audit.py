@@ -9,6 +9,7 @@ from typing import TypeVar
 from vault.audit.audit_report import AuditReport, DatasetAge, SnapshotAudit, Totals
 from vault.audit.check_ledger import check_ledger
 from vault.audit.read_objects import DataReading
+from vault.audit.reseals import check_reseals
 from vault.custody.findings import Findings
 from vault.custody.needs import NEVER, TERM_PREFIXES, Collector, Need, when
 from vault.custody.protection import IN_FLIGHT, Ends
@@ -77,6 +78,7 @@ def audit_repository(
     run.collect()
     run.list_store()
     run.check_rows()
+    check_reseals(repository, run.owed, run.findings)
     run.read(sample)
     return run.report()
 

@@ -35,6 +35,7 @@ _USE = {
     ObjectType.TREE: b"pack",
     ObjectType.INDEX: b"index",
     ObjectType.DOMAIN: b"domain",
+    ObjectType.SEEDS: b"seeds",
 }
 
 SealedSeeds = tuple[tuple[Id, bytes], ...]
@@ -56,6 +57,15 @@ class Header:
     def length(self) -> int:
         """Bytes as stored; the first part follows."""
         return len(self.raw)
+
+    @property
+    def session_key(self) -> bytes:
+        """Names the seed that opens the object, in tables of seeds (docs/format.md 6.1).
+
+        Both the session's id and what is sealed to each recipient count: a thief can copy an id
+        into a header with another seed.
+        """
+        return hashlib.sha256(self.session_id + self.raw[_FIXED.size :]).digest()
 
     @classmethod
     def build(
@@ -263,7 +273,7 @@ class Sealer:
 
     @classmethod
     def for_session(cls, session: Session, kind: ObjectType, repository_id: bytes) -> Self:
-        """A sealer for a pack or a domain object of a run."""
+        """A sealer for a pack, a domain object or a table of seeds."""
         return cls(
             kind=kind,
             seed=session.seed,

@@ -71,6 +71,9 @@ JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.UNWITNESSED: _INTEGRITY,  # a warning where no witness is required
     Code.CHECKPOINT: _INTEGRITY,
     Code.SILENT: _OBJECTIVE,
+    Code.RESEAL_MISSING: _INTEGRITY,
+    Code.RESEAL_WRONG: _INTEGRITY,
+    Code.NOT_RESEALED: _WARNING,
 }
 
 

@@ -1,17 +1,16 @@
 """Domain objects: a domain's secrets, sealed to recipients and hosts (docs/format.md 6)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from vault.crypto.key_files import DomainSecrets
-from vault.crypto.keys import TAG_SIZE, RecipientKey
+from vault.crypto.keys import TAG_SIZE
 from vault.crypto.sealed import (
     MAX_HEADER,
     Header,
     Opener,
     Sealer,
     Session,
-    open_seed,
     open_whole,
     seal_whole,
 )
@@ -41,12 +40,18 @@ def seal_domain(secrets: DomainSecrets, repository_id: bytes, recipients: Sequen
 
 
 def open_domain(
-    data: bytes, repository_id: bytes, recipient: RecipientKey, name: str
+    data: bytes, repository_id: bytes, seed_of: Callable[[Header], bytes], name: str
 ) -> DomainSecrets:
     """The secrets of the domain called ``name``.
 
+    Args:
+        data: The object.
+        repository_id: 16 bytes.
+        seed_of: Gives the seed that opens an object with that header, or raises WrongKeyError.
+        name: Of the domain.
+
     Raises:
-        WrongKeyError: Not sealed to ``recipient``.
+        WrongKeyError: ``seed_of`` raised it: not sealed to the key that is here.
         DigestMismatchError: Altered, or of another repository.
         FormatError: Not a domain object.
         IntegrityError: It is the object of another domain.
@@ -56,7 +61,7 @@ def open_domain(
     header = Header.parse(data)
     if header.type is not ObjectType.DOMAIN:
         raise FormatError("object is not a domain object", found=header.type.name)
-    opener = Opener(header, open_seed(header, repository_id, recipient), repository_id)
+    opener = Opener(header, seed_of(header), repository_id)
     secrets = _decode_secrets(open_whole(data, opener))
     if secrets.name != name:
         raise IntegrityError("object is of another domain", expected=name, found=secrets.name)

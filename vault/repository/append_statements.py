@@ -33,6 +33,7 @@ from vault.ledger.records import Record
 from vault.model import Body, Digest, Finding, LockMode
 from vault.repository.objects import Objects
 from vault.repository.read_statements import StoredLedger
+from vault.repository.seed_locks import lock_tables
 from vault.storage.names import PAGES, ledger_name, page_name
 
 _log = logging.getLogger(__name__)
@@ -245,6 +246,7 @@ class Log:
             is_due = quarter >= 2 and quarter > (head.modified - extended) // (term / 4)
             if is_copied or is_due:
                 self._lock_again(record, self._objects.ledger_need())
+                lock_tables(record, self.ledger, self._objects)
         if self._objects.parameters.extend or is_copied:
             self._lock_again(head, self._objects.ledger_need())
 

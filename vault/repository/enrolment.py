@@ -327,7 +327,12 @@ def _shared_domain_object(
     domain = domains(repository.ledger)[request.domain].domain
     assert domain is not None
     recipient = recovery_key().recipient
-    secrets = open_domain(read_domain(repository, domain), repository.id, recipient, request.domain)
+    secrets = open_domain(
+        read_domain(repository, domain),
+        repository.id,
+        lambda header: repository.seeds.seed_of(header, recipient),
+        request.domain,
+    )
     members = [
         b64decode_strict(other.recipient)
         for other in live_writers(repository.ledger).values()

@@ -192,6 +192,10 @@ class Objects:
                 )
             )
 
+    def tell(self, finding: Finding) -> None:
+        """Add a finding about what was read beside the bytes that were to be read."""
+        self._sightings.tell(finding)
+
     def right_version(self, ref: ObjectRef, *, pinned: bool = True) -> Right:
         """The function `right_version`, for this store."""
         return right_version(self.store, ref, pinned=pinned)

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar, overload
 
 from vault.crypto.key_files import DomainSecrets
 from vault.crypto.keys import RecipientKey, chunk_id
-from vault.crypto.sealed import Header, Opener, open_seed
+from vault.crypto.sealed import Header, Opener
 from vault.errors import (
     DigestMismatchError,
     FormatError,
@@ -140,7 +140,7 @@ class Reader:
         key = (header.session_id, header.sealed)
         session = self._sessions.get(key)
         if session is None:
-            seed = open_seed(header, self.repository.id, self._recipient)
+            seed = self.repository.seeds.seed_of(header, self._recipient)
             session = PackSession(id=header.session_id, sealed=header.sealed, seed=seed)
             self._sessions[key] = session
         return session
@@ -462,7 +462,12 @@ def _open_domain(repository: Repository, record: Record, recipient: RecipientKey
     writer = repository.ledger.writer_for(record)
     assert writer.domain is not None
     data = read_domain(repository, writer.domain)
-    return open_domain(data, repository.id, recipient, writer.domain.name)
+    return open_domain(
+        data,
+        repository.id,
+        lambda header: repository.seeds.seed_of(header, recipient),
+        writer.domain.name,
+    )
 
 
 def _require_commitment(

@@ -34,6 +34,7 @@ from vault.repository.chosen import choose_history
 from vault.repository.objects import Objects, Sightings, Stored
 from vault.repository.plans import Plans
 from vault.repository.read_statements import StoredLedger, read_ledger
+from vault.repository.seed_lookup import SeedLookup
 from vault.storage.base import ObjectStore
 from vault.storage.choose_store import observing
 from vault.storage.names import inventory_name
@@ -73,6 +74,7 @@ class Repository:
         self.log = Log(history, self.objects, pause=pause)
         self._sightings = sightings
         self._unusable: set[int] = set()  # seqs of snapshots whose inventory is
+        self.seeds = SeedLookup(history.ledger, self.objects)
         self.plans = Plans(history.ledger, self.objects.read_evidence)
         self.witnessed = Witnessed(standing=Standing.UNASKED)  # `vouching` asks
 

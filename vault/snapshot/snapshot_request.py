@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vault import retention as locking
 from vault.crypto.key_files import DomainSecrets, WriterKey
+from vault.crypto.sealed import open_seed
 from vault.errors import ConfigError, FormatError, VaultError, WrongKeyError
 from vault.format.domain_secrets import open_domain
 from vault.format.tree import MAX_TREE_HEADER, TreeHeader, encode_header
@@ -206,7 +207,12 @@ def domain_secrets(repository: Repository, key: WriterKey, writer: WriterInfo) -
     if key.domain is not None and key.domain.name == writer.domain.name:
         return key.domain
     data = read_domain(repository, writer.domain)
-    return open_domain(data, repository.id, key.recipient, writer.domain.name)
+    return open_domain(
+        data,
+        repository.id,
+        lambda header: open_seed(header, repository.id, key.recipient),
+        writer.domain.name,
+    )
 
 
 def _sources(request: SnapshotRequest) -> tuple[bytes, ...]:

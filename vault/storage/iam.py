@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from vault.model import LockMode
 from vault.parameters import Parameters
-from vault.storage.names import DOMAINS, EVIDENCE, INDEX, INVENTORY, LEDGER, PACKS, PAGES
+from vault.storage.names import DOMAINS, EVIDENCE, INDEX, INVENTORY, LEDGER, PACKS, PAGES, SEEDS
 
 Json: TypeAlias = dict[str, Any]
 
@@ -26,7 +26,8 @@ _LEDGER = (f"{LEDGER}*", f"{PAGES}*")
 _EVIDENCE = (f"{EVIDENCE}*",)
 _NEEDED = (f"{INDEX}*", f"{INVENTORY}*")
 _PRUNED = (f"{PACKS}*", *_NEEDED)
-_WRITTEN = (*_LEDGER, *_EVIDENCE, *_PRUNED, f"{DOMAINS}*")
+_SEEDS = (f"{SEEDS}*",)
+_WRITTEN = (*_LEDGER, *_EVIDENCE, *_PRUNED, f"{DOMAINS}*")  # by hosts
 _READ = ("s3:GetObject", "s3:GetObjectVersion")
 _EXTEND = "s3:PutObjectRetention"
 _ADD = ("s3:PutObject", _EXTEND)
@@ -168,12 +169,13 @@ def _grants(
     recorded = (*_LEDGER, *_EVIDENCE)
     match role:
         case AccessRole.WRITER:
-            readable = (*recorded, *_NEEDED, f"{DOMAINS}*")
-            return [*common, allow(add, _WRITTEN), allow(_READ, readable)]
+            readable = (*recorded, *_NEEDED, f"{DOMAINS}*", *_SEEDS)
+            again = allow([_EXTEND] if extend else add, _SEEDS)  # locks them, and makes none
+            return [*common, allow(add, _WRITTEN), again, allow(_READ, readable)]
         case AccessRole.RESTORER:
-            return [*common, allow(_READ, ["*"]), allow(add, recorded)]
+            return [*common, allow(_READ, ["*"]), allow(add, (*recorded, *_SEEDS))]
         case AccessRole.AUDITOR:
-            public = (*recorded, *_NEEDED, f"{DOMAINS}*")
+            public = (*recorded, *_NEEDED, f"{DOMAINS}*", *_SEEDS)
             return [*common, allow(_READ, ["*"] if read_data else public)]
         case AccessRole.PRUNER:
             return [
@@ -245,7 +247,7 @@ def _aws_statements(
     ]
     if parameters.lock_mode is LockMode.NONE:
         return statements
-    written = _objects(bucket, prefix, _WRITTEN)
+    written = _objects(bucket, prefix, (*_WRITTEN, *_SEEDS))
     mode = {"StringNotEquals": {"s3:object-lock-mode": parameters.lock_mode.upper()}}
     days = "s3:object-lock-remaining-retention-days"
     shortest = parameters.min_retention // _DAY - 1

@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from vault.errors import ConfigError
-from vault.model import NAME_PATTERN, Digest
+from vault.model import NAME_PATTERN, Digest, Id
 
 LEDGER: Final = "ledger/"  # statements, one object each
 PAGES: Final = "ledger-page/"  # a thousand statements each
@@ -18,6 +18,7 @@ INDEX: Final = "index/"  # what packs of a domain hold
 INVENTORY: Final = "inventory/"  # what a snapshot needs
 DOMAINS: Final = "domains/"  # the sealed secrets of a domain
 CHECKPOINTS: Final = "checkpoint/"  # what logs and witnesses signed of the ledger
+SEEDS: Final = "seeds/"  # seeds of older sessions, sealed to a later recipient
 PROBES: Final = "probe/"  # left by `store check`; ignored
 
 MAX_OBJECT_NAME: Final = 512  # bytes
@@ -30,7 +31,9 @@ _PAGE = re.compile(rf"{PAGES}([0-9]{{10}})")
 _PACK = re.compile(rf"{PACKS}([0-9a-f]{{2}})/((?:\1)[0-9a-f]{{62}})")
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}([0-9]{{16}})/({_HEX})")
 _DRAWN = re.compile(rf"{PACKS}[0-9a-f]{{2}}/{_HEX}")
-_DIGEST_NAMED = re.compile(rf"(?:{EVIDENCE}|{INVENTORY}|(?:{INDEX}|{DOMAINS}){_LABEL}/)({_HEX})")
+_DIGEST_NAMED = re.compile(
+    rf"(?:{EVIDENCE}|{INVENTORY}|(?:{INDEX}|{DOMAINS}){_LABEL}/|{SEEDS}{_HEX}/)({_HEX})"
+)
 
 
 # --- making ---
@@ -79,6 +82,11 @@ def checkpoint_prefix(size: int) -> str:
 def checkpoint_name(size: int, digest: Digest | str) -> str:
     """Where a checkpoint is stored; ``digest`` is that of its bytes."""
     return f"{checkpoint_prefix(size)}/{digest}"
+
+
+def seed_table_name(recipient: Id, digest: Digest) -> str:
+    """Where seeds for a later recipient are stored."""
+    return f"{SEEDS}{recipient}/{digest}"
 
 
 def probe_prefix(token: str) -> str:

@@ -74,7 +74,7 @@ def patched(raw: bytes, at: int, value: bytes) -> bytes:
         (12, b"\2", "format"),
         (13, b"\2", "suite: expected 1, found 2"),
         (14, b"\0", "type"),
-        (14, b"\5", "type"),
+        (14, b"\6", "type"),
         (14, b"\3", "number of recipients"),
         (15, b"\0", "number of recipients"),
         (15, b"\1", "bytes after"),

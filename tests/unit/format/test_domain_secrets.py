@@ -4,7 +4,7 @@ import pytest
 
 from vault.crypto.key_files import DomainSecrets
 from vault.crypto.keys import RecipientKey
-from vault.crypto.sealed import Sealer, Session, seal_whole
+from vault.crypto.sealed import Sealer, Session, open_seed, seal_whole
 from vault.errors import (
     ConfigError,
     DigestMismatchError,
@@ -21,6 +21,13 @@ KEYS = [RecipientKey.generate() for _ in range(3)]
 SECRETS = DomainSecrets.new("default")
 
 
+def opened(data: bytes, repository_id: bytes, key: RecipientKey, name: str) -> DomainSecrets:
+    """The secrets, for the holder of a key."""
+    return open_domain(
+        data, repository_id, lambda header: open_seed(header, repository_id, key), name
+    )
+
+
 @pytest.fixture(scope="module")
 def sealed() -> bytes:
     """A domain of two recipients and one host."""
@@ -30,25 +37,25 @@ def sealed() -> bytes:
 def test_every_recipient_opens_a_domain(sealed: bytes) -> None:
     """Site, escrow and host."""
     for key in KEYS:
-        assert open_domain(sealed, REPOSITORY, key, "default") == SECRETS
+        assert opened(sealed, REPOSITORY, key, "default") == SECRETS
 
 
 def test_nobody_else_opens_a_domain(sealed: bytes) -> None:
     """A key that is no recipient."""
     with pytest.raises(WrongKeyError):
-        open_domain(sealed, REPOSITORY, RecipientKey.generate(), "default")
+        opened(sealed, REPOSITORY, RecipientKey.generate(), "default")
 
 
 def test_a_domain_must_be_the_one_named(sealed: bytes) -> None:
     """An object moved to another domain's name is refused."""
     with pytest.raises(IntegrityError, match="another domain"):
-        open_domain(sealed, REPOSITORY, KEYS[0], "other")
+        opened(sealed, REPOSITORY, KEYS[0], "other")
 
 
 def test_a_domain_belongs_to_one_repository(sealed: bytes) -> None:
     """Another id does not open it."""
     with pytest.raises(DigestMismatchError):
-        open_domain(sealed, bytes(16), KEYS[0], "default")
+        opened(sealed, bytes(16), KEYS[0], "default")
 
 
 def test_every_flip_and_cut_is_detected(sealed: bytes) -> None:
@@ -59,9 +66,9 @@ def test_every_flip_and_cut_is_detected(sealed: bytes) -> None:
         damaged[at] ^= 0x41
         for bad in (bytes(damaged), sealed[:at]):
             with pytest.raises((IntegrityError, WrongKeyError)):
-                open_domain(bad, REPOSITORY, KEYS[0], "default")
+                opened(bad, REPOSITORY, KEYS[0], "default")
     with pytest.raises(DigestMismatchError):
-        open_domain(sealed + b"\0", REPOSITORY, KEYS[0], "default")
+        opened(sealed + b"\0", REPOSITORY, KEYS[0], "default")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,7 @@ def test_a_domain_needs_a_name(plaintext: bytes) -> None:
     session = Session.new(REPOSITORY, [KEYS[0].public_raw])
     data = seal_whole(Sealer.for_session(session, ObjectType.DOMAIN, REPOSITORY), plaintext)
     with pytest.raises(FormatError, match="no domain name"):
-        open_domain(data, REPOSITORY, KEYS[0], "default")
+        opened(data, REPOSITORY, KEYS[0], "default")
 
 
 def test_only_domain_objects_are_domains() -> None:
@@ -83,7 +90,7 @@ def test_only_domain_objects_are_domains() -> None:
     )
     for bad in (data, b"junk", bytes(MAX_DOMAIN + 1)):
         with pytest.raises(FormatError):
-            open_domain(bad, REPOSITORY, KEYS[0], "default")
+            opened(bad, REPOSITORY, KEYS[0], "default")
 
 
 def test_a_domain_has_recipients() -> None:

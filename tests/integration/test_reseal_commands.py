@@ -1,0 +1,85 @@
+"""`vault key reseal`, as people run it: a second recovery key, and what can't be done."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.second_holder import add_holder
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Two:
+    """A repository with one snapshot, and the key directories of its two holders."""
+
+    store: Path
+    first: Path
+    second: Path
+    id: str  # of the second recipient
+
+
+@pytest.fixture
+def two(home: Path, vault: Run, source: Path) -> Two:
+    """The root lists bob as recipient and restorer after the first snapshot."""
+    repo, first, second = home / "repo", home / "config/vault", home / "bob"
+    assert vault("--repo", repo, "init", "--host", "web", "--lock", "none")[0] == 0
+    assert vault("snapshot", source, "--name", "www")[0] == 0
+    bob = add_holder(repo, first, second)
+    return Two(repo, first, second, str(bob.recipient.id))
+
+
+def test_the_second_key_restores_and_verifies_by_itself(
+    two: Two, home: Path, vault: Run, vault_json: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a machine that has that key alone."""
+    monkeypatch.setenv("VAULT_KEYS", str(two.second))
+    code, _, err = vault("restore", "www", home / "early")
+    assert code == 12
+    assert "'vault key reseal'" in err
+    code, out, _ = vault("audit")
+    assert code == 0
+    assert "not-resealed" in out
+    monkeypatch.setenv("VAULT_KEYS", str(two.first))
+    done = vault_json("key", "reseal", "--to", "bob")["reseal"]
+    assert (done["recipient"], done["id"], done["sessions"]) == ("bob", two.id, 2)
+    assert done["unopened"] == []
+    seq = done["statements"][0]["seq"]
+    monkeypatch.setenv("VAULT_KEYS", str(two.second))
+    assert vault("restore", "www", home / "back")[0] == 0
+    assert (home / "back/readme").read_text() == "read me\n"
+    assert vault_json("verify")["verification"]["verdict"] == "passed"
+    assert "not-resealed" not in vault("audit")[1]
+    text = vault("show", str(seq))[1]
+    assert f"seeds/{two.id}/" in text
+    code, out, _ = vault("key", "reseal", "--to", "bob")
+    assert code == 2
+    monkeypatch.setenv("VAULT_KEYS", str(two.first))
+    code, out, _ = vault("key", "reseal", "--to", two.id[:16], "--from", "99")
+    assert code == 0
+    assert "nothing" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("carol", "lists no recipient carol"), ("", "lists no recipient"), ("00" * 8, "lists no")],
+)
+def test_a_recipient_that_no_root_lists_is_refused(
+    two: Two, vault: Run, name: str, text: str
+) -> None:
+    """With those that it lists."""
+    code, _, err = vault("key", "reseal", "--to", name)
+    assert (code, text in err, "bob" in err) == (2, True, True)
+
+
+def test_what_could_not_be_opened_is_said(two: Two, vault: Run) -> None:
+    """And ends with 3."""
+    pack = next((two.store / "packs").glob("*/*"))
+    pack.rename(two.store / "away")
+    code, out, err = vault("key", "reseal", "--to", "bob")
+    assert code == 3
+    assert f"{pack.name} does not open" in err.replace("\n", "")
+    assert "resealed" in out
