@@ -14,8 +14,8 @@ import pytest
 import cli
 from cli.main import COMMANDS, app
 from docs.reference import helps, man, reference
-from tests.support.witnesses import file_council, file_lab, govern, save_log
 from tests.support.second_holder import add_holder
+from tests.support.witnesses import file_council, file_lab, govern, save_log
 from vault.storage.conformance import Probe, ProbeOutcome, StoreReport
 from vault.storage.conformance_probes import Barred, Row
 
