@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cli.commands.policy_simulate import simulate
 from cli.exits import EXIT_USAGE
 from cli.output import render
 from cli.session import Invocation, pass_invocation
@@ -16,6 +17,9 @@ from vault.policy.schema import policy_schema_text
 @click.group()
 def policy() -> None:
     """Check policy files: schedule, retention, objectives and recovery checks of datasets."""
+
+
+policy.add_command(simulate)
 
 
 @policy.command()

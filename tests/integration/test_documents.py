@@ -169,6 +169,11 @@ def printed(  # noqa: PLR0915 - a command for each document
     paths = '[[dataset]]\nname = "a"\npaths = ["/a", "/a/b"]\n'
     (home / "a.toml").write_text(f'policy = 1\nname = "a"\n{paths}')
     documents.append(vault_json("policy", "validate", "a.toml", code=2))
+    daily = "[retention]\ndaily = 60\n[schedule]\ncron = '@hourly'\n"
+    (home / "a.toml").write_text(
+        f'policy = 1\nname = "a"\n{paths}{daily}'.replace('"/a/b"', '"/b"')
+    )
+    documents.append(vault_json("policy", "simulate", "a.toml", "--days", "1"))
     return {document["schema"]: document for document in documents}
 
 

@@ -53,6 +53,38 @@ def test_a_warning_leaves_a_file_valid(vault: Vault, vault_json: VaultJson, home
     assert [each["severity"] for each in file["problems"]] == ["warning"]
 
 
+def test_a_simulation_shows_what_would_be_kept(vault: Vault, vault_json: VaultJson) -> None:
+    """For each dataset by its own schedule, without a repository; compliance is said."""
+    code, out, err = vault("policy", "simulate", POLICIES / "web-postgresql.toml", "--days", "40")
+    assert (code, err) == (0, "")
+    blocks = out.split("\n\n")
+    assert [block.partition(":")[0] for block in blocks] == [
+        "www",
+        "shop-db",
+        "pg-globals",
+        "pg-base",
+    ]
+    assert blocks[0].splitlines()[3].split()[:4] == ["8", "days", "192", "192"]
+    found = vault_json("policy", "simulate", POLICIES / "sec-17a-4.toml", "--days", "40")
+    assert found["datasets"][0]["days"][-1]["snapshots"] == 40
+    out = vault("policy", "simulate", POLICIES / "sec-17a-4.toml", "--days", "40")[1]
+    assert "2,193 days from now; under compliance locks nothing removes it earlier" in out
+
+
+def test_a_simulation_needs_a_valid_policy_with_a_schedule(vault: Vault, home: Path) -> None:
+    """Exit 2, and the same lines as `validate` has."""
+    (home / "a.toml").write_text('policy = 1\nname = "b"\n[[dataset]]\nname = "A"\n')
+    code, _, err = vault("policy", "simulate", "a.toml")
+    assert code == 2
+    assert "a.toml:4: dataset[0].name: can't be 'A'" in err
+    (home / "a.toml").write_text(
+        'policy = 1\nname = "a"\n[[dataset]]\nname = "b"\npaths = ["/b"]\n'
+    )
+    code, _, err = vault("policy", "simulate", "a.toml")
+    assert code == 2
+    assert "dataset b has no schedule" in err
+
+
 @pytest.mark.parametrize("text", ['"\\u001b[2J" = 1', "name = '\x1b[2J'", "policy = 1\x1b"])
 def test_text_of_a_file_can_not_steer_the_terminal(vault: Vault, home: Path, text: str) -> None:
     """Escapes are shown as such."""

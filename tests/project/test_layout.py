@@ -131,10 +131,12 @@ def test_a_test_that_imports_a_test_is_found(tmp_path: Path) -> None:
 
 
 def test_an_oracle_imports_nothing_of_what_it_judges() -> None:
-    """The second verifier knows the format's pages, and Python, and no more."""
+    """The second verifier, and the second retention decision, know pages, Python, and no more."""
     graph = grimp.build_graph("tests", include_external_packages=True, cache_dir=None)
-    modules = graph.find_modules_directly_imported_by("tests.independent.verify_ledger")
-    assert {each.split(".")[0] for each in modules} <= sys.stdlib_module_names | {"cryptography"}
+    for oracle in ("tests.independent.verify_ledger", "tests.support.retention_reference"):
+        modules = graph.find_modules_directly_imported_by(oracle)
+        names = {each.split(".")[0] for each in modules}
+        assert names <= sys.stdlib_module_names | {"cryptography"}
 
 
 def test_each_dependency_is_imported_by_the_owners_that_its_page_names() -> None:

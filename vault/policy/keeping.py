@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final, Literal, TypeAlias
 
 _DAY: Final = timedelta(days=1)
-TIERS: Final[Mapping[str, timedelta]] = {  # what a whole number of periods stands for
+TIER_LENGTHS: Final[Mapping[str, timedelta]] = {  # what a whole number of periods stands for
     "hourly": timedelta(hours=1),
     "daily": _DAY,
     "weekly": 7 * _DAY,
@@ -29,7 +29,7 @@ class KeepRules:
     """What a policy says of one dataset, as far as the decision goes."""
 
     within: timedelta  # every snapshot
-    tiers: Mapping[str, timedelta] = dataclasses.field(default_factory=dict)  # of `TIERS`
+    tiers: Mapping[str, timedelta] = dataclasses.field(default_factory=dict)  # of `TIER_LENGTHS`
     zone: tzinfo = UTC  # whose calendar all periods but hours go by
     incomplete: Literal["stand-in", "never"] = "stand-in"
 
@@ -50,7 +50,7 @@ class KeepDecision:
     """For how long to keep a snapshot, and why."""
 
     keep: timedelta
-    tiers: tuple[str, ...]  # that it carries, in the order of `TIERS`
+    tiers: tuple[str, ...]  # that it carries, in the order of `TIER_LENGTHS`
     reasons: tuple[str, ...]  # for people: "first daily of 2026-11-27"
 
 
@@ -58,7 +58,7 @@ class PeriodCoverage:
     """Which periods the sound snapshots of one host cover, and for how long.
 
     Args:
-        tiers: Of `TIERS`: those that will be asked about.
+        tiers: Of `TIER_LENGTHS`: those that will be asked about.
         zone: Whose calendar it is.
     """
 
@@ -127,7 +127,7 @@ def decide_covered(
     keep = max(rules.within, minimum, asked or minimum)
     granted = [
         tier
-        for tier in TIERS
+        for tier in TIER_LENGTHS
         if (length := rules.tiers.get(tier))
         and (complete or rules.incomplete == "stand-in")
         and not coverage.covers(tier, created, length, complete=complete)

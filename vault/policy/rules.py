@@ -13,7 +13,7 @@ from vault.model import LATEST, Severity
 from vault.patterns import matcher
 from vault.policy.checks import check_problems
 from vault.policy.dataset_names import HOST, may_be_one
-from vault.policy.keeping import TIERS
+from vault.policy.keeping import TIER_LENGTHS
 from vault.policy.problems import PolicyProblem
 from vault.policy.schedules import CronSchedule, known_zone
 from vault.policy.settings import (
@@ -74,7 +74,7 @@ def _of_durations(policy: PolicyTable) -> Iterator[PolicyProblem]:
     for at, value in _durations(policy):
         tier = at.rpartition(".")[2]
         try:
-            if tier in TIERS:
+            if tier in TIER_LENGTHS:
                 tier_keep(tier, value)
             elif isinstance(value, str):
                 parse_duration(value)
@@ -88,7 +88,7 @@ def _durations(policy: PolicyTable) -> Iterator[tuple[str, object]]:
     tables: list[tuple[str, DatasetTable | PolicyTable]] = [("", policy)]
     tables += [(f"dataset[{index}].", each) for index, each in enumerate(policy.dataset)]
     for at, table in tables:
-        for name in ("within", *TIERS):
+        for name in ("within", *TIER_LENGTHS):
             yield f"{at}retention.{name}", getattr(table.retention, name)
         for name in _OBJECTIVES:
             yield f"{at}objectives.{name}", getattr(table.objectives, name)

@@ -3,15 +3,21 @@
 import dataclasses
 from collections.abc import Mapping
 from datetime import timedelta, tzinfo
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from vault.durations import LONGEST_DURATION, parse_duration
 from vault.errors import ConfigError
-from vault.policy.keeping import TIERS, KeepRules
-from vault.policy.tables import DatasetTable, Incomplete, LockWanted, PolicyTable
+from vault.policy.keeping import TIER_LENGTHS, KeepRules
+from vault.policy.tables import (
+    DatasetTable,
+    Incomplete,
+    LockWanted,
+    PolicyTable,
+    ScheduleTable,
+)
 
 DEFAULT_WITHIN: Final = "30d"
 DEFAULT_LAST: Final = 3
@@ -25,7 +31,9 @@ class EffectiveRetention:
     """The retention of one dataset."""
 
     within: timedelta  # every snapshot
-    tiers: Mapping[str, timedelta]  # of `TIERS`, in their order; without those that keep nothing
+    tiers: Mapping[
+        str, timedelta
+    ]  # of `TIER_LENGTHS`, in their order; without those that keep nothing
     last: int  # complete snapshots that are kept however old
     incomplete: Incomplete
     lock: LockWanted | None  # None: whatever the repository has
@@ -37,6 +45,15 @@ class EffectiveRetention:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EffectiveSchedule:
+    """When one dataset is stored."""
+
+    cron: str
+    jitter: timedelta  # by which a host may be later
+    missed: Literal["run", "skip"]
+
+
 def effective_retention(policy: PolicyTable, dataset: DatasetTable) -> EffectiveRetention:
     """The retention of a dataset.
 
@@ -44,7 +61,7 @@ def effective_retention(policy: PolicyTable, dataset: DatasetTable) -> Effective
         ConfigError: A duration is over a hundred years.
     """
     said = _inherited(dataset.retention, policy.retention)
-    tiers = {name: tier_keep(name, getattr(said, name)) for name in TIERS}
+    tiers = {name: tier_keep(name, getattr(said, name)) for name in TIER_LENGTHS}
     return EffectiveRetention(
         within=parse_duration(_or(said.within, DEFAULT_WITHIN)),
         tiers={name: keep for name, keep in tiers.items() if keep},
@@ -65,11 +82,18 @@ def effective_objectives(policy: PolicyTable, dataset: DatasetTable) -> dict[str
     return {name: parse_duration(text) for name, text in fields.items() if text is not UNSET}
 
 
-def effective_cron(policy: PolicyTable, dataset: DatasetTable) -> str | None:
-    """The cron line of a dataset; None where nothing starts it."""
+def effective_schedule(policy: PolicyTable, dataset: DatasetTable) -> EffectiveSchedule | None:
+    """When a dataset is stored; None where nothing starts it.
+
+    Raises:
+        ConfigError: A duration is over a hundred years.
+    """
+    top = None if isinstance(policy.schedule, UnsetType) else policy.schedule
     if isinstance(dataset.cron, str):
-        return dataset.cron
-    return None if isinstance(policy.schedule, UnsetType) else policy.schedule.cron
+        top = msgspec.structs.replace(top or ScheduleTable(cron=dataset.cron), cron=dataset.cron)
+    if top is None:
+        return None
+    return EffectiveSchedule(cron=top.cron, jitter=parse_duration(top.jitter), missed=top.missed)
 
 
 def tier_keep(tier: str, value: object) -> timedelta:
@@ -80,7 +104,7 @@ def tier_keep(tier: str, value: object) -> timedelta:
     """
     if isinstance(value, str):
         return parse_duration(value)
-    span = TIERS[tier] * (value if isinstance(value, int) else 0)
+    span = TIER_LENGTHS[tier] * (value if isinstance(value, int) else 0)
     if span.total_seconds() > LONGEST_DURATION:
         raise ConfigError("longer than any lock", expected="at most a hundred years", found=span)
     return span
