@@ -761,16 +761,17 @@ function check(line,    n, f, k, part) {  # one line; its name is kept in called
 }
 function ascend(line) { check(line); if (last != "" && ("x" called) <= ("x" last)) refuse(); last = called }
 function take(line, minus) {
+    if (++taken > 8000000) refuse()
     ascend(line)
     if (minus) { if (line != object[called]) refuse(); delete object[called]; count--; total -= size }
     else { if (called in object) refuse(); object[called] = line; count++; total += size }
 }
 { lines = FNR }
 FNR == 1 { if (files++) sums(); if ($0 != "# vault-inventory 1") refuse(); index_from = 0; next }
-FNR == 2 { if ($0 !~ /^# objects (0|[1-9][0-9]*)$/ || length($0) > 25) refuse(); stated = substr($0, 11); next }
+FNR == 2 { if ($0 !~ /^# objects (0|[1-9][0-9]*)$/ || length($0) > 25) refuse(); stated = substr($0, 11); if (stated + 0 > 4000000) refuse(); next }
 FNR == 3 { if ($0 !~ /^# bytes (0|[1-9][0-9]*)$/ || length($0) > 23) refuse(); sum = substr($0, 9); next }
 FNR == 4 && /^# base / { if (files == 1) refuse(); check(substr($0, 8)); next }
-index_from { ascend($0); next }
+index_from { if (FNR - index_from > 4000000) refuse(); ascend($0); next }
 $0 == "# index" { index_from = FNR; last = ""; next }
 /^-/ { if (files == 1) refuse(); hold[++held] = substr($0, 2); next }
 { if (held) refuse(); add[++adds] = $0 }

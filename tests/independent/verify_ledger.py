@@ -403,6 +403,7 @@ class Verifier:
         self.snapshots: dict[int, Json] = {}  # seq -> body
         self.held: set[int] = set()
         self.cited: set[str] = set()  # digests of evidence
+        self.lines = 0  # of an inventory and its bases
 
     def run(self) -> None:
         """Look at everything."""
@@ -703,7 +704,9 @@ class Verifier:
             return {}
         stated = body["inventory"]
         name = f"inventory/{stated['sha256']}"
+        self.lines = 0
         objects = self.resolve(name, stated["sha256"], 0)
+        require(len(objects) <= 4_000_000, f"{name} has too many objects")
         total = sum(size for _, size in objects.values())
         require(
             (len(objects), total) == (stated["objects"], stated["bytes"]),
@@ -731,8 +734,11 @@ class Verifier:
             raise BadError(f"{name} removes lines and has no base")
         if "# index" in rest:
             at = rest.index("# index")
+            require(len(rest) - at - 1 <= 4_000_000, f"{name} has too many index objects")
             check_ascending(name, [parse_line(line) for line in rest[at + 1 :]])
             rest = rest[:at]
+        self.lines += len(rest)
+        require(self.lines <= 8_000_000, f"{name} has too many lines with its bases")
         apply_lines(name, objects, rest)
         sums = (f"# objects {len(objects)}", f"# bytes {sum(s for _, s in objects.values())}")
         require((count, total) == sums, f"{name} does not add up")

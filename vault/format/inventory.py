@@ -8,7 +8,7 @@ does not upload the same list every hour.
 import itertools
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vault.errors import ConfigError, FormatError
@@ -18,12 +18,15 @@ from vault.storage.names import inventory_name, validate_name
 
 MAX_INVENTORY = 1 << 30  # bytes
 MAX_CHAIN = 16  # bases behind one inventory
+MAX_OBJECTS = 4_000_000  # resolved, those of the bases included; of index objects as many
 KEPT_LINES = 1 << 18  # references and lines that a `Resolver` keeps: some 100 MB at most
 DELTA_FROM = 100  # objects; a shorter list is cheaper than a second read and lock
 _STEP = 4  # a delta has at most a fourth of the lines of the delta that it builds on
+_PIECE = 1 << 20  # bytes of text that are split into lines at a time
 
 _MAGIC = "# vault-inventory 1"
 _INDEX = "# index"
+_INDEX_LINE = b"\n# index\n"
 _NUMBER = r"(0|[1-9][0-9]{0,14})"
 _COUNT = re.compile(rf"# objects {_NUMBER}")
 _BYTES = re.compile(rf"# bytes {_NUMBER}")
@@ -83,6 +86,8 @@ def encode(
     index: Iterable[ObjectRef] = (),
     base: Inventory | None = None,
     base_ref: ObjectRef | None = None,
+    *,
+    most: int = MAX_OBJECTS,
 ) -> bytes:
     """The text of an inventory: whole, or as a delta where that saves more than half.
 
@@ -91,12 +96,21 @@ def encode(
         index: Index objects in use; any order, each name once.
         base: An earlier inventory, resolved, to differ from.
         base_ref: The object that holds `base`.
+        most: So many objects may be needed; and as many index objects may be in use.
 
     Raises:
         FormatError: A name repeats, or a line can't be written.
+        ConfigError: There are too many, so that readers would refuse it.
     """
-    needed = _sorted(objects)
-    cache = [_INDEX, *map(format_ref, listed)] if (listed := _sorted(index)) else []
+    needed, listed = _sorted(objects), _sorted(index)
+    if max(len(needed), len(listed)) > most:
+        raise ConfigError(
+            "the snapshot needs too many objects",
+            expected=f"at most {most}",
+            found=max(len(needed), len(listed)),
+            hint="split the dataset, or make a repository with a larger pack size",
+        )
+    cache = [_INDEX, *map(format_ref, listed)] if listed else []
     lines = [format_ref(ref) for ref in needed]
     if base is not None and base_ref is not None and _may_be_delta(needed, base):
         delta = _delta_lines(needed, base, base_ref)
@@ -149,32 +163,44 @@ def _sorted(refs: Iterable[ObjectRef]) -> list[ObjectRef]:
 # --- reading ---
 
 
-def parse(data: bytes, known: dict[str, ObjectRef] | None = None) -> ParsedInventory:
+def parse(
+    data: bytes, known: dict[str, ObjectRef] | None = None, *, most: int = MAX_OBJECTS
+) -> ParsedInventory:
     """One inventory object.
 
     Args:
         data: Its bytes, verified against the digest that names them.
-        known: References by line, parsed before; new ones are added.
+        known: References by line, parsed before; new ones are added, up to `KEPT_LINES`.
+        most: So many objects it may come to, and so many lines each of its parts may have.
 
     Raises:
         FormatError: It does not follow docs/format.md 7.
     """
-    lines = _split(data)
-    if len(lines) < 3 or lines[0] != _MAGIC:
-        raise FormatError("not an inventory", expected=_MAGIC, found=repr(lines[0][:40]))
-    count, total = _header_number(lines[1], _COUNT), _header_number(lines[2], _BYTES)
-    base = _parse_base(lines[3]) if len(lines) > 3 and lines[3].startswith(_BASE) else None
-    start = 3 if base is None else 4
-    end = lines.index(_INDEX, start) if _INDEX in lines else len(lines)
+    _require_text(data)
+    (magic, count, total), start = _head(data)
+    if magic != _MAGIC:
+        raise FormatError("not an inventory", expected=_MAGIC, found=repr(magic[:40]))
+    stated, size = _header_number(count, _COUNT), _header_number(total, _BYTES)
+    _require_at_most(most, stated, "objects")
+    base = None
+    if data.startswith(_BASE.encode(), start):
+        line, start = _line(data, start)
+        base = _parse_base(line)
+    # a line's end is before each part, so a part begins behind what is looked for from there
+    cut = data.find(_INDEX_LINE, start - 1)
+    end, index = (len(data), len(data)) if cut < 0 else (cut + 1, cut + len(_INDEX_LINE))
+    turn = data.find(b"\n-", start - 1, end) + 1 or end
+    parts = ((start, turn), (turn, end), (index, len(data)))
+    for part in parts:
+        _require_at_most(most, data.count(b"\n", *part), "lines")
     known = {} if known is None else known
-    turn = next((i for i in range(start, end) if lines[i].startswith("-")), end)
     parsed = ParsedInventory(
-        count=count,
-        total=total,
+        count=stated,
+        total=size,
         base=base,
-        added=_parse_part(lines[start:turn], known),
-        removed=_parse_part([_without_minus(line) for line in lines[turn:end]], known),
-        index=_parse_part(lines[end + 1 :], known),
+        added=_parse_part(_pieces(data, *parts[0]), known),
+        removed=_parse_part(map(_without_minus, _pieces(data, *parts[1])), known),
+        index=_parse_part(_pieces(data, *parts[2]), known),
     )
     if parsed.removed and base is None:
         raise FormatError("inventory removes lines but has no base")
@@ -237,11 +263,20 @@ class Resolver:
     Args:
         fetch: Gives the bytes of an object, verified against its digest.
         keep: How many references of resolved inventories, and how many parsed lines, to keep.
+        most: So many objects an inventory may come to; with its bases it may have twice as many
+            lines. A writer's key can be stolen, and a reader's memory has an end.
     """
 
-    def __init__(self, fetch: Callable[[ObjectRef], bytes], *, keep: int = KEPT_LINES) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[ObjectRef], bytes],
+        *,
+        keep: int = KEPT_LINES,
+        most: int = MAX_OBJECTS,
+    ) -> None:
         self._fetch = fetch
         self._keep = keep
+        self._most = most
         self._lines: dict[str, ObjectRef] = {}
         self._resolved: Recent[tuple[Digest, int], Inventory] = Recent(
             keep, weigh=lambda inventory: len(inventory.objects)
@@ -252,10 +287,13 @@ class Resolver:
         chain: list[tuple[ObjectRef, ParsedInventory]] = []
         source: ObjectRef | None = ref
         known: Inventory | None = None
+        lines = 0
         while source is not None and (known := self._recall(source)) is None:
             if len(chain) > MAX_CHAIN:
                 raise _too_many_bases()
             parsed = self._parse(source)
+            lines += len(parsed.added) + len(parsed.removed)
+            _require_at_most(2 * self._most, lines, "lines with its bases")
             chain.append((source, parsed))
             source = parsed.base
         if not chain:
@@ -285,7 +323,7 @@ class Resolver:
     def _parse(self, ref: ObjectRef) -> ParsedInventory:
         if len(self._lines) > self._keep:
             self._lines.clear()
-        return parse(self._fetch(_fetchable(ref)), self._lines)
+        return parse(self._fetch(_fetchable(ref)), self._lines, most=self._most)
 
     def _recall(self, ref: ObjectRef) -> Inventory | None:
         return self._resolved.get((ref.sha256, ref.size))
@@ -328,12 +366,39 @@ def _fetchable(ref: ObjectRef) -> ObjectRef:
     return ref
 
 
-def _split(data: bytes) -> list[str]:
+def _require_text(data: bytes) -> None:
     if len(data) > MAX_INVENTORY:
         raise FormatError("inventory is too large", expected=MAX_INVENTORY, found=len(data))
     if not data.isascii() or not data.endswith(b"\n"):
         raise FormatError("inventory must be ASCII lines ended by a newline")
-    return data[:-1].decode("ascii").split("\n")
+
+
+def _require_at_most(most: int, found: int, what: str) -> None:
+    """What is counted before it is parsed can't fill the memory."""
+    if found > most:
+        raise FormatError(
+            f"inventory has too many {what}",
+            expected=f"at most {most}",
+            found=found,
+        )
+
+
+def _head(data: bytes) -> tuple[list[str], int]:
+    """The first three lines, and where the next one begins."""
+    lines: list[str] = []
+    at = 0
+    for _ in range(3):
+        if at == len(data):
+            raise FormatError("not an inventory", expected=_MAGIC, found=repr(lines[0][:40]))
+        line, at = _line(data, at)
+        lines.append(line)
+    return lines, at
+
+
+def _line(data: bytes, at: int) -> tuple[str, int]:
+    """The line that begins there, without its end; where the next one begins."""
+    end = data.index(b"\n", at)
+    return data[at:end].decode("ascii"), end + 1
 
 
 def _header_number(line: str, pattern: re.Pattern[str]) -> int:
@@ -350,19 +415,34 @@ def _parse_base(line: str) -> ObjectRef:
     return base
 
 
-def _parse_part(lines: Sequence[str], known: dict[str, ObjectRef]) -> tuple[ObjectRef, ...]:
-    for line in lines:
-        if line not in known:
-            known[line] = parse_ref(line)
-    refs = tuple(map(known.__getitem__, lines))
+def _parse_part(pieces: Iterable[list[str]], known: dict[str, ObjectRef]) -> tuple[ObjectRef, ...]:
+    refs: list[ObjectRef] = []
+    for lines in pieces:
+        if len(known) > KEPT_LINES:
+            known.clear()
+        for line in lines:
+            if line not in known:
+                known[line] = parse_ref(line)
+        refs += map(known.__getitem__, lines)
     _check_order(refs)
-    return refs
+    return tuple(refs)
 
 
-def _without_minus(line: str) -> str:
-    if not line.startswith("-"):
-        raise FormatError("inventory adds a line after a removed one", found=repr(line[:160]))
-    return line[1:]
+def _pieces(data: bytes, start: int, end: int) -> Iterator[list[str]]:
+    """The lines between two places, some at a time: all at once they would double the memory."""
+    while start < end:
+        stop = data.rfind(b"\n", start, min(start + _PIECE, end))
+        if stop < 0:
+            stop = data.index(b"\n", start)
+        yield data[start:stop].decode("ascii").split("\n")
+        start = stop + 1
+
+
+def _without_minus(lines: list[str]) -> list[str]:
+    for line in lines:
+        if not line.startswith("-"):
+            raise FormatError("inventory adds a line after a removed one", found=repr(line[:160]))
+    return [line[1:] for line in lines]
 
 
 def _check_order(refs: Sequence[ObjectRef]) -> None:

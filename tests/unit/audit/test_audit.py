@@ -18,6 +18,8 @@ from vault.custody.protection import Protection
 from vault.custody.sampling import NONCE_SIZE, draw
 from vault.custody.versions import known_keys
 from vault.errors import ConfigError, IntegrityError, StorageError, StorageUnavailableError
+from vault.format import inventory
+from vault.format.inventory import Resolver
 from vault.ledger.envelope import Head, build_statement, seal_envelope
 from vault.ledger.records import Record
 from vault.ledger.statements import (
@@ -771,6 +773,21 @@ def test_protection_of_one_snapshot_is_what_the_audit_says(
     other = make_repository(LockMode.NONE, name="other")
     record = other.snapshot(make_source("there", seed=8)).record
     assert protection(other.open(), record) is None
+
+
+def test_an_inventory_of_too_many_objects_is_its_snapshots_fault(
+    lab: Lab, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer's key can be stolen: what it lists does not stop the audit."""
+    small = {"keep": inventory.KEPT_LINES, "most": 1}
+    monkeypatch.setattr(Resolver.__init__, "__kwdefaults__", small)
+    report = look(lab)
+    (found,) = [each for each in report.findings if each.code is Code.INVENTORY]
+    assert found.subject == f"ledger {record.seq}"
+    assert "too many objects" in found.problem
+    assert found.expected == "at most 1"
+    monkeypatch.undo()
+    assert not look(lab).findings
 
 
 def test_protection_needs_the_inventory_and_every_object(lab: Lab, record: Record) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault.errors import FormatError, VaultError
+from vault.errors import ConfigError, FormatError, VaultError
+from vault.format import inventory
 from vault.format.inventory import (
     MAX_CHAIN,
     MAX_INVENTORY,
@@ -312,6 +313,53 @@ def test_malformed_inventories_are_format_errors(name: str) -> None:
     """One spelling for everything."""
     with pytest.raises(FormatError):
         parse(MALFORMED[name])
+
+
+def test_more_objects_than_the_limit_are_refused_before_a_line_is_parsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By what the header states, or by a count of lines, in each part; at the limit they pass."""
+    base = f"# base {format_ref(stored(b'x'))}"
+    assert len(parse(lines(ONE, TWO, count=2, total=2003), most=2).added) == 2
+    assert len(parse(lines(base, f"-{ONE}", f"-{TWO}"), most=2).removed) == 2
+    monkeypatch.setattr(inventory, "parse_ref", lambda _line: pytest.fail("a line was parsed"))
+    for text, what in (
+        (lines(ONE, TWO, count=3), "objects"),
+        (lines(ONE, TWO, TWO, count=1), "lines"),
+        (lines("# index", ONE, TWO, TWO), "lines"),
+    ):
+        with pytest.raises(FormatError, match=f"too many {what}") as failure:
+            parse(text, most=2)
+        assert (failure.value.expected, failure.value.found) == ("at most 2", 3)
+
+
+def test_the_lines_of_all_bases_count_together() -> None:
+    """Else sixteen bases of removed and added lines would hold as many times the limit."""
+    shelf, where = base_and_delta(TWO, f"-{ONE}", count=1, total=1002)
+    assert len(Resolver(shelf.fetch, most=2).resolve(where).objects) == 1
+    with pytest.raises(FormatError, match="too many lines with its bases"):
+        Resolver(shelf.fetch, most=1).resolve(where)
+
+
+def test_more_objects_than_readers_take_are_not_written() -> None:
+    """Needed ones, and those of the index."""
+    one, two = map(parse_ref, (ONE, TWO))
+    assert encode([one], [two], most=1)
+    for needed, index in (([one, two], []), ([], [one, two])):
+        with pytest.raises(ConfigError, match="too many objects"):
+            encode(needed, index, most=1)
+
+
+@pytest.mark.parametrize("piece", [1, 100, 400])
+def test_text_is_split_anywhere(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    """Lines are whole whatever is read at a time, in each part."""
+    text = lines(
+        f"# base {format_ref(stored(b'x'))}", ONE, TWO, f"-{ONE}", f"-{TWO}", "# index", ONE, TWO
+    )
+    whole = parse(text)
+    monkeypatch.setattr(inventory, "_PIECE", piece)
+    assert parse(text) == whole
+    assert [len(part) for part in (whole.added, whole.removed, whole.index)] == [2, 2, 2]
 
 
 def test_whole_inventory_that_does_not_add_up_is_refused() -> None:
