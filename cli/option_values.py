@@ -2,11 +2,14 @@
 
 import dataclasses
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
 
 from vault.durations import is_duration, parse_duration
 from vault.errors import ConfigError
 
+MAX_REASON: Final = 1_000  # bytes; what else a statement says needs the rest of 4,096
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
 
 
@@ -34,6 +37,25 @@ def parse_since(text: str, now: datetime, *, zone: tzinfo | None = None) -> date
             expected="for example 2026-01-31, '2026-01-31 06:30', or 7d",
             found=repr(text[:40]),
         ) from error
+
+
+def parse_reason(text: str) -> str:
+    """Read why something is done: a line of text that goes into the ledger.
+
+    Raises:
+        ConfigError: It is longer, or has what a statement can't hold.
+    """
+    if any(unicodedata.category(each) in {"Cc", "Cs"} for each in text):
+        raise ConfigError(
+            "a reason is a line of text", expected="no control characters", found=repr(text[:40])
+        )
+    if len(text.encode()) > MAX_REASON:
+        raise ConfigError(
+            "a reason is a line of text",
+            expected=f"at most {MAX_REASON} bytes",
+            found=f"{len(text.encode())} bytes",
+        )
+    return text
 
 
 def parse_share(text: str) -> float:

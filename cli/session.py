@@ -10,10 +10,11 @@ import dataclasses
 import functools
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 
 import click
 
@@ -75,6 +76,7 @@ from vault.storage.urls import is_same_bucket, scheme_of
 from vault.version import __version__
 
 TOOL = f"vault {__version__}"
+TOLD: Final = 20  # findings of one kind that a command prints
 
 _KEY_FILES = (WRITER_FILE, RECOVERY_FILE, ROOT_FILE)
 
@@ -360,9 +362,18 @@ class Invocation:
         self.report((*ledger.findings, *ledger.overclaims(), *repository.findings, *witnessed))
 
     def report(self, findings: Iterable[Finding]) -> None:
-        """Report findings on stderr."""
+        """Report findings on stderr: the first of each kind, and how many more there are.
+
+        A thief may make thousands, and what else is said must be seen.
+        """
+        told: Counter[str] = Counter()
         for finding in findings:
-            self.warn(finding_text(finding))
+            told[finding.code] += 1
+            if told[finding.code] <= TOLD:
+                self.warn(finding_text(finding))
+        for code, count in told.items():
+            if count > TOLD:
+                self.warn(f"{count - TOLD:,} more findings {code}: 'vault audit' lists them")
 
     # --- keys ---
 

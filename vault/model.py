@@ -263,6 +263,21 @@ def validate_pattern(text: str) -> str:
     return text
 
 
+def validate_wanted_pattern(text: str) -> str:
+    """The text itself, if a dataset can have a name that it matches: before a host gets it.
+
+    Raises:
+        ConfigError: It is no pattern, or matches no name that a dataset may have.
+    """
+    validate_pattern(text)
+    if text == LATEST or not (text[0] in "*?" or text[0].isalpha()):
+        raise ConfigError(
+            f"pattern {text!r} matches no name that a dataset may have",
+            expected=f"names begin with a letter, and none is {LATEST}",
+        )
+    return text
+
+
 def body_from_json(fields: Any, shape: type[BodyT]) -> BodyT:
     """Check the shape of parsed JSON.
 
@@ -272,7 +287,7 @@ def body_from_json(fields: Any, shape: type[BodyT]) -> BodyT:
     try:
         return msgspec.convert(fields, shape, strict=True)
     except (msgspec.ValidationError, ValueError) as error:
-        raise FormatError(f"statement body is not a {shape.__name__}", found=str(error)) from error
+        raise FormatError("body is malformed", found=str(error)) from error
 
 
 def replace_body(body: BodyT, **changes: object) -> BodyT:

@@ -7,6 +7,7 @@ import click
 from cli.commands.key_add import add, place_fields
 from cli.commands.key_request import request
 from cli.commands.key_reseal import reseal
+from cli.option_values import parse_reason
 from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
 from vault.crypto.keys import VerifyKey
@@ -152,7 +153,7 @@ def limit(
         found,
         datasets=datasets,
         share_datasets=share_datasets,
-        reason=reason,
+        reason=parse_reason(reason),
         tool=TOOL,
     )
     invocation.did(f"host {found.name} is limited, head {record.head}")
@@ -207,7 +208,7 @@ def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reaso
         invocation.signer(repository, Role.ENROLLER),
         found,
         distrust_from=distrust_from,
-        reason=reason,
+        reason=parse_reason(reason),
         tool=TOOL,
         insist=lost,
     )

@@ -278,6 +278,36 @@ def test_another_key_than_before_is_told(
 # --- incidents ---
 
 
+@pytest.mark.parametrize("pattern", ["latest", "2024-logs", "9*", "-x", ".hidden", "_"])
+def test_a_pattern_that_matches_no_dataset_is_refused(
+    vault: Vault, repository: Path, there: list[str], pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a new host and of a limit; else the host could never take a snapshot."""
+    before = statements(repository)
+    code, _, err = vault("key", "limit", "first", "--dataset", pattern)
+    assert code == 2
+    assert "matches no name that a dataset may have" in err
+    monkeypatch.setenv("VAULT_KEYS", "keys-web")
+    wish = ("--name", "web", f"--dataset={pattern}", "--out", "web.request")
+    code, _, err = vault(*there, "key", "request", *wish)
+    assert code == 2
+    assert "matches no name that a dataset may have" in err
+    assert statements(repository) == before
+
+
+@pytest.mark.parametrize("reason", ["a\nb", "\x1b]0;owned\x07", "x" * 2_000])
+def test_a_reason_that_is_no_line_of_text_is_refused_by_name(
+    vault: Vault, repository: Path, reason: str
+) -> None:
+    """Before anything is signed."""
+    before = statements(repository)
+    for command in (("revoke", "first"), ("limit", "first", "--dataset", "d*")):
+        code, _, err = vault("key", *command, "--reason", reason)
+        assert code == 2
+        assert "a reason is a line of text" in err
+    assert statements(repository) == before
+
+
 def test_a_revocation_begins_with_the_credentials_of_the_store(
     vault: Vault, repository: Path
 ) -> None:

@@ -51,7 +51,7 @@ from vault.model import (
     Retention,
     replace_body,
     validate_label,
-    validate_pattern,
+    validate_wanted_pattern,
 )
 from vault.parameters import Parameters
 from vault.repository.append_statements import Draft
@@ -414,7 +414,7 @@ def limit_writer(
         ConfigError: The key is revoked, or patterns are not allowed or overlap unasked.
     """
     for pattern in datasets:
-        validate_pattern(pattern)
+        validate_wanted_pattern(pattern)
     body = WriterBody(
         action="limit",
         name=writer.name,

@@ -15,7 +15,7 @@ from vault.encoding import b64encode
 from vault.errors import ConfigError, IntegrityError, SignatureError
 from vault.format.domain_secrets import seal_domain
 from vault.ledger.records import WriterInfo
-from vault.model import validate_label, validate_pattern
+from vault.model import validate_label, validate_pattern, validate_wanted_pattern
 from vault.repository.hosts import covers, domains, hosts_of, live_writers
 from vault.repository.repository import Repository
 
@@ -57,7 +57,7 @@ def request_key(
         )
     validate_label(name, "host")
     for pattern in datasets:
-        validate_pattern(pattern)
+        validate_wanted_pattern(pattern)
     if name in {writer.name for writer in live_writers(repository.ledger).values()}:
         raise ConfigError(f"a host named {name} is enrolled already", hint="choose another --name")
     known = domains(repository.ledger)
@@ -136,7 +136,7 @@ def request_rotation(
             hint="move writer.key away and ask for a key with 'vault key request --name'",
         )
     for pattern in datasets:
-        validate_pattern(pattern)
+        validate_wanted_pattern(pattern)
     if begun is not None and not (_is_next(begun, old) and _is_by(begun, signing)):
         raise ConfigError(
             "another key waits already to replace the key of this host",

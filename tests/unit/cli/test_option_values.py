@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cli.option_values import format_age, parse_share, parse_since
+from cli.option_values import format_age, parse_reason, parse_share, parse_since
 from vault.errors import ConfigError
 
 
@@ -42,6 +42,21 @@ def test_anything_else_is_no_share(text: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(ConfigError, match="not a share"):
         parse_share(text)
+
+
+@pytest.mark.parametrize("text", ["", "stolen in the night", "gestohlen: \u00fc\u202e", "x" * 1000])
+def test_a_reason_is_a_line_of_text(text: str) -> None:
+    """Whatever else it holds: what shows it escapes it."""
+    assert parse_reason(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\tb", "\x1b[31m", "a\x7fb", "a\x9bb", "a\udcffb", "x" * 1001, "\u00fc" * 501]
+)
+def test_a_reason_that_no_statement_can_hold_is_refused(text: str) -> None:
+    """By name, not by what the ledger's JSON can't say."""
+    with pytest.raises(ConfigError, match="a reason is a line of text"):
+        parse_reason(text)
 
 
 def test_ages_are_rough() -> None:

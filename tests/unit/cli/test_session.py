@@ -1,12 +1,13 @@
-"""Which server is asked."""
+"""Which server is asked; how much is printed of what is found."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from cli.options import Options
-from cli.session import Invocation
+from cli.session import TOLD, Invocation
 from vault.errors import ConfigError
+from vault.model import Code, Finding, Severity
 
 SERVER = "https://s3.example"
 
@@ -44,3 +45,24 @@ def test_another_bucket_s_server_is_never_guessed(monkeypatch: pytest.MonkeyPatc
 def test_a_directory_has_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the key files say."""
     assert asked(monkeypatch, "/srv/backup") == ""
+
+
+def test_of_thousands_of_findings_the_first_of_each_kind_are_printed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thief can't bury one under those of another kind."""
+    run, said = Invocation(Options(), {}), list[str]()
+    monkeypatch.setattr(run, "warn", said.append)
+    junk = [
+        Finding(
+            severity=Severity.WARNING, subject=f"ledger/{n}", problem="junk", code="junk-statement"
+        )
+        for n in range(3_000)
+    ]
+    void = Finding(severity=Severity.ERROR, subject="ledger 9", problem="void", code=Code.VOID)
+    run.report([*junk, void])
+    assert said == [
+        *(f"ledger/{n}: junk" for n in range(TOLD)),
+        "ledger 9: void",
+        f"{3_000 - TOLD:,} more findings junk-statement: 'vault audit' lists them",
+    ]
