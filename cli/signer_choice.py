@@ -27,7 +27,7 @@ def _by_role(entries: Iterable[str], place: str) -> dict[Role, SignerUri]:
     found: dict[Role, SignerUri] = {}
     for entry in entries:
         name, _, uri = entry.partition("=")
-        if name not in set(Role):
+        if name not in set(Role) - {Role.APPROVER}:
             raise ConfigError(f"{place} names no role", expected="ROLE=URI", found=repr(name[:20]))
         role = Role(name)
         if role in found:

@@ -8,58 +8,40 @@ from typing import Any
 
 import pytest
 
+from tests.support import second_holder
 from tests.support.lab import Lab
 from tests.support.trees import MakeSource
 from vault.audit import audit_repository
 from vault.crypto.key_files import RecoveryKey
-from vault.crypto.keys import RecipientKey, SigningKey
-from vault.crypto.sealed import Sealer, Session
+from vault.crypto.keys import RecipientKey
+from vault.crypto.sealed import Header, Sealer, Session
 from vault.encoding import b64encode
 from vault.errors import ConfigError, WrongKeyError
 from vault.format.seed_tables import seal_rows
-from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.statements import (
     DistrustedKey,
-    PublicKey,
-    Recipient,
     ResealBody,
-    RootBody,
     SeedTable,
 )
 from vault.machine.workers import make_workers
-from vault.model import Code, Digest, LockMode, ObjectType, Severity, replace_body
+from vault.model import Code, Digest, LockMode, ObjectType, Severity
 from vault.repository.append_statements import Draft
 from vault.repository.reader import Reader
-from vault.repository.repository import Repository
+from vault.repository.repository import Repository, domain_ref
 from vault.repository.reseal import Resealed, find_recipient, gather_seeds, store_seeds
 from vault.restore.restore_report import RestoreOutcome
 from vault.storage.names import seed_table_name
 
 
 def append_root(lab: Lab, **changes: object) -> None:
-    """Root N+1, signed by the root key."""
-    repository = lab.open()
-
-    def draft(ledger: Ledger) -> Draft:
-        body: RootBody = replace_body(ledger.root, version=ledger.root.version + 1, **changes)
-        return Draft(type="root", subject=[("repository", Digest.of(repository.id))], body=body)
-
-    repository.append(draft, [lab.root_key.root], tool="vault test")
+    """Root N+1."""
+    second_holder.append_root(lab.open(), lab.root_key, **changes)
 
 
 def with_second(lab: Lab, name: str = "bob") -> RecoveryKey:
     """Root N+1 lists one more recipient and restorer; gives that holder's key."""
-    key = RecoveryKey(
-        repository=lab.recovery.repository,
-        recipient=RecipientKey.generate(),
-        restorer=SigningKey.generate(),
-    )
-    root = lab.open().ledger.root
-    more = Recipient(name=name, public=b64encode(key.recipient.public_raw))
-    listed = PublicKey(name=name, public=b64encode(key.restorer.public.der), roles=("restorer",))
-    append_root(lab, recipients=(*root.recipients, more), keys=(*root.keys, listed))
-    return key
+    return second_holder.list_holder(lab.open(), lab.root_key, name)
 
 
 def by(lab: Lab, key: RecoveryKey) -> Lab:
@@ -378,6 +360,11 @@ def test_the_lock_of_a_table_is_kept_up(make_repository: Any, make_source: MakeS
 
     first, term = locked_until(), lab.open().parameters.ledger_span
     assert first >= lab.clock() + term
+    lab.clock.advance(seconds=term.total_seconds() * 0.4)
+    lab.snapshot(source)
+    first = locked_until()  # as the head's, by the first that follows it
+    assert first >= lab.clock() + term
+    lab.clock.advance(seconds=term.total_seconds() * 0.1)
     lab.snapshot(source)
     assert locked_until() == first  # not at every run
     lab.clock.advance(seconds=term.total_seconds() * 0.51)
@@ -404,3 +391,52 @@ def test_a_table_without_a_lock_is_found(make_repository: Any, make_source: Make
     table = {"name": name, "sha256": str(Digest.of(data)), "size": len(data), "version": version}
     seq = say(lab, str(second.recovery.recipient.id), [table])
     assert found(lab)[Code.LOCK_GAP] == (Severity.ERROR, f"ledger {seq}")
+
+
+def test_wrong_seeds_make_no_pack_bad(lab: Lab, make_source: MakeSource) -> None:
+    """The new recipient's verification says that it could not open, and attests nothing wrong."""
+    record = lab.snapshot(make_source()).record
+    second = by(lab, with_second(lab))
+    say(lab, str(second.recovery.recipient.id), [_half_wrong(lab, second.recovery)])
+    report = second.verify(record)
+    assert (report.bad, report.wrong, report.unopened) == ((), 0, 1)
+    assert report.verdict != "passed"
+    assert not lab.open().ledger.bad_packs()
+    reseal(lab)
+    assert second.verify(record).verdict == "passed"
+
+
+def _half_wrong(lab: Lab, key: RecoveryKey) -> dict[str, Any]:
+    """Right for the domain, so that the packs are reached; wrong for the run."""
+    repository = lab.open()
+    (writer,) = repository.ledger.writers.values()
+    assert writer.domain is not None
+    header = Header.parse(repository.read(domain_ref(writer.domain)))
+    rows = {name: bytes(32) for name in _rows(lab)}
+    rows[header.session_key] = _rows(lab)[header.session_key]
+    return _store(lab, key.recipient, seal_rows(rows, repository.id, key.recipient.public_raw))
+
+
+def test_where_locks_are_not_extended_a_table_is_stored_again(
+    make_repository: Any, make_source: MakeSource, tmp_path: Path
+) -> None:
+    """The same bytes under a new lock, by any host."""
+    lab: Lab = make_repository(LockMode.GOVERNANCE, extend=False)
+    source = make_source()
+    record = lab.snapshot(source).record
+    second = by(lab, with_second(lab))
+    (table,) = reseal(lab).tables
+    term = lab.open().parameters.ledger_span
+    lab.snapshot(source)
+    lab.clock.advance(seconds=term.total_seconds() * 0.51)
+    lab.snapshot(source)
+    first, again = lab.store.versions_of(table.ref.name)
+    assert lab.store.get(table.ref.name, again.version) == lab.store.get(
+        table.ref.name, first.version
+    )
+    retention = lab.store.status(table.ref.name, again.version).retention
+    assert retention is not None
+    assert retention.until >= lab.clock() + term
+    assert record.seq
+    newest = lab.open().ledger.snapshots()[-1]
+    assert restored(second, newest, tmp_path / "back")

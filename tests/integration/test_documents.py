@@ -14,7 +14,7 @@ import pytest
 import cli
 from cli.main import COMMANDS, app
 from docs.reference import helps, man, reference
-from tests.support.second_holder import add_holder
+from tests.support.second_holder import add_holder_at
 from tests.support.witnesses import file_council, file_lab, govern, save_log
 from vault.storage.conformance import Probe, ProbeOutcome, StoreReport
 from vault.storage.conformance_probes import Barred, Row
@@ -150,7 +150,7 @@ def printed(  # noqa: PLR0915 - a command for each document
     documents.append(vault_json("key", "revoke", "web"))
     documents.append(vault_json("key", "list"))
     documents += _witnessed(vault, vault_json, home)
-    add_holder(home / "repository", home / "config/vault", home / "bob")
+    add_holder_at(home / "repository", home / "config/vault", home / "bob")
     documents.append(vault_json("key", "reseal", "--to", "bob"))
     with monkeypatch.context() as patch:
         patch.setattr("vault.repository.attestations.record_attestation", _refuse)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.second_holder import add_holder
+from tests.support.second_holder import add_holder_at
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -28,7 +28,7 @@ def two(home: Path, vault: Run, source: Path) -> Two:
     repo, first, second = home / "repo", home / "config/vault", home / "bob"
     assert vault("--repo", repo, "init", "--host", "web", "--lock", "none")[0] == 0
     assert vault("snapshot", source, "--name", "www")[0] == 0
-    bob = add_holder(repo, first, second)
+    bob = add_holder_at(repo, first, second)
     return Two(repo, first, second, str(bob.recipient.id))
 
 

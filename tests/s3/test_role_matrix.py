@@ -26,7 +26,8 @@ import pytest
 
 import cli.commands.init
 from cli import main
-from vault.crypto.key_files import Argon2Cost, load_request
+from tests.support.second_holder import add_holder
+from vault.crypto.key_files import Argon2Cost, load_request, load_root
 from vault.crypto.keys import VerifyKey
 from vault.model import LockMode
 from vault.parameters import Parameters
@@ -91,6 +92,7 @@ key request         2       0         0        0        0       0              1
 key add             12/0    12/13     12/13    12/13    12/13   0              13
 key limit           12/0    12/0      12/13    12/13    12/0    0              13
 key revoke          12/0    12/0      12/13    12/13    12/0    0              13
+key reseal          12/13   0         12/13    12/13    12/13   12/0           13
 heal --execute      4       4         4        4        0       0              13
 store check         13      13        13       13       13      0              13
 store iam           0       0         0        0        0       0              0
@@ -101,7 +103,7 @@ completion          0       0         0        0        0       0              0
 # Where hosts may extend locks, what writes or locks is tried again.
 EXTENDING = (
     *("snapshot", "snapshot --retain", "verify", "restore", "attest push"),
-    *("key limit", "key revoke"),
+    *("key limit", "key revoke", "key reseal"),
 )
 
 # What is refused, yet says so in the ledger: a restore that the store ended counts for nothing.
@@ -268,6 +270,8 @@ def make_scene(  # noqa: PLR0917 - fixtures
             ask(scene, f"spare{number}")
             scene.well("vault", "owner", "key", "add", *agreed(tmp_path / f"spare{number}"))
             ask(scene, f"new{number}")
+        place = tmp_path / "second-holder"
+        add_holder(repository, load_root(scene.keys / "root.key", b"correct horse"), place)
         keep_attestations(scene)
         return scene
 
@@ -364,6 +368,7 @@ COMMANDS: dict[str, Callable[[Scene, int], Arguments]] = {
     "key add": lambda scene, turn: agreed(numbered(scene, "new", turn)),
     "key limit": lambda scene, turn: [f"spare{turn}", "--dataset", f"spare{turn}-1"],
     "key revoke": lambda scene, turn: [f"spare{turn}"],
+    "key reseal": lambda scene, turn: ["--to", "bob"],
     "heal --execute": lambda scene, turn: ["--execute"],
     "store check": lambda scene, turn: [scene.url],
     "store iam": lambda scene, turn: [scene.url, "--role", "writer"],

@@ -249,6 +249,7 @@ class Log:
                 lock_tables(record, self.ledger, self._objects)
         if self._objects.parameters.extend or is_copied:
             self._lock_again(head, self._objects.ledger_need())
+            lock_tables(head, self.ledger, self._objects)
 
     def _is_copied(self, head: Record, before: Record, half: datetime) -> bool:
         """Whether the statements were copied here, and may lack their locks.
