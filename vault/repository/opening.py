@@ -30,6 +30,7 @@ from vault.repository.vouching import (
 )
 from vault.storage.base import ObjectStore
 from vault.storage.double_check import ask_twice
+from vault.storage.names import evidence_name
 
 SETTLED = timedelta(minutes=10)  # docs/design.md "Trust": a head older than this can't lose a race
 
@@ -264,7 +265,7 @@ def _record_acceptance(repository: Repository, acceptance: Acceptance) -> None:
     against = contradiction(repository.witnessed)
     if against is not None:  # it convicts the log key, or this ledger
         kept = repository.put_evidence(against.encode())
-        note += f"; a checkpoint of another one is evidence/{kept}"
+        note += f"; a checkpoint of another one is {evidence_name(kept)}"
     body = HeartbeatBody(note=note, accepted=str(acceptance.head))
     subject = [("repository", Digest.of(repository.id))]
     draft = Draft(type=StatementType.HEARTBEAT, subject=subject, body=body)
