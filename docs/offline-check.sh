@@ -42,7 +42,7 @@ fault() { echo "fault $*" | tee -a "$w/faults"; }
 
 # Canonical JSON (docs/format.md, preamble) as lines "PATH TAB TYPE TAB VALUE", read from the bytes that
 # od prints. TYPE is s n b z o a: string, number, boolean, null, object, array. The parts of a path end
-# with "/", which no name may hold. Bytes of a string outside plain ASCII, and \, are shown as \xHH.
+# with "/", which no name may hold; "predicate/body" without one says at which byte that body starts, and its length. Bytes of a string outside plain ASCII, and \, are shown as \xHH.
 flatten='
 function refuse(t) { print "!\t!\t" t; exit 1 }
 function emit(path, type, text) { print path "\t" type "\t" text }
@@ -83,7 +83,7 @@ function number(    t, digits) {
     if (length(digits) == 16 && ("x" digits) > "x9007199254740991") refuse("integer beyond 2^53-1")
     return t digits
 }
-function value(path, depth,    c, name, last, count, t) {
+function value(path, depth,    c, name, last, count, t, start) {
     c = b[i]
     if (c == 123 || c == 91) {
         if (++depth > 8) refuse("nested too deeply")
@@ -98,7 +98,9 @@ function value(path, depth,    c, name, last, count, t) {
                 if (count && ("x" name) <= ("x" last)) refuse("names are not ascending")
                 last = name
                 if (b[i++] != 58) refuse("colon expected")
+                start = i
                 value(path name "/", depth)
+                if (path name == "predicate/body") emit(path name, "place", start " " i - start)
             } else value(path count "/", depth)
             count++
             if (b[i] == c + 2) { i++; return }
@@ -170,9 +172,9 @@ END {
     if (val["_type/"] != "https://in-toto.io/Statement/v1") bad("another _type")
     is(p "seq/", "n"); if (val[p "seq/"] != seq) bad("another seq")
     is(p "repository/", "s"); if (!hex(val[p "repository/"], 32)) bad("no repository id")
-    if (repository != "" && val[p "repository/"] != repository) bad("another repository")
+    if (repository != "" && ("x" val[p "repository/"]) != ("x" repository)) bad("another repository")
     if (seq == 0) is(p "prev/", "z")
-    else { is(p "prev/", "o"); digest(p "prev/sha256/"); if (!loose && val[p "prev/sha256/"] != previous) bad("does not follow") }
+    else { is(p "prev/", "o"); digest(p "prev/sha256/"); if (!loose && ("x" val[p "prev/sha256/"]) != ("x" previous)) bad("does not follow") }
     t = val["predicateType/"]; type = version = "?"
     if (kind["predicateType/"] == "s" && t ~ /^urn:vault:[a-z][a-z0-9-]*:v[1-9][0-9]*$/) {
         split(t, part, ":"); name = part[3]; number = substr(part[4], 2)
@@ -237,6 +239,7 @@ function agreement(p,    k, t, n, q, acts) {  # approvals and witnesses of a roo
         t = substr(k, length(p "approvals/") + 1); if (index(t, "/") < length(t)) continue
         t = substr(t, 1, length(t) - 1); if (index(acts, " " t " ") == 0) bad(t " is no act")
         several = 1; choice(k "role/", "root enroller policy pruner restorer verifier"); positive(k "threshold/"); if ((k "max_age/") in kind) age(k "max_age/")
+        print "approval\t" t "\t" val[k "role/"] "\t" val[k "threshold/"] "\t" ((k "max_age/") in kind ? val[k "max_age/"] : 2592000)
     }
     if ((p "checkpoint_age/") in kind) age(p "checkpoint_age/")
     n = (p "witnesses/") in kind ? list(p "witnesses/", "o") : 0; if (n > 16) bad("over 16 witnesses")
@@ -263,6 +266,7 @@ function terms(p,    q, n, k, at, names, place) {  # of a snapshot
     n = list(q "tiers/", "s"); at = 0
     for (k = 0; k < n; k++) { if (!(val[q "tiers/" k "/"] in place) || place[val[q "tiers/" k "/"]] <= at) bad("impossible tiers"); at = place[val[q "tiers/" k "/"]] }
 }
+function known(path) { return (path in kind) && kind[path] != "z" ? val[path] : "null" }
 function policy(p,    n, k, weakens, act) {
     choice(p "action/", "apply withdraw retire"); act = val[p "action/"]; label(p "name/"); maydigest(p "sha256/"); maybefore(p "previous/")
     may(p "weakens/", "b"); mayshort(p "reason/", 200); weakens = val[p "weakens/"] == "true"
@@ -271,6 +275,7 @@ function policy(p,    n, k, weakens, act) {
     if (!weakens && (n || act != "apply")) bad("weakens and does not say so")
     if ((val[p "sha256/"] == "") != (act == "retire")) bad("other terms than the action has")
     cites(p "sha256/")
+    print "act\tpolicy." (weakens ? "weaken" : "apply") "\t{\"action\":\"" act "\",\"name\":\"" val[p "name/"] "\",\"previous\":" known(p "previous/") ",\"sha256\":\"" val[p "sha256/"] "\"}"
 }
 function hold(p,    named, act) {
     choice(p "action/", "add release"); act = val[p "action/"]; before(p "snapshot/"); maybefore(p "hold/"); may(p "dataset/", "s")
@@ -280,6 +285,8 @@ function hold(p,    named, act) {
     named = (p "hold/") in kind && kind[p "hold/"] != "z"; if (named != (act == "release")) bad("names another hold")
     if (act == "release" && (val[p "dataset/"] != "" || val[p "until/"] != "" || val[p "case/"] != "")) bad("a release says more")
     print "hold\t" act "\t" val[p "snapshot/"] "\t" val[p "hold/"]
+    if (act == "release") print "act\thold.release\t{\"hold\":" val[p "hold/"] "}"
+    else print "act\thold.add\t{\"dataset\":\"" val[p "dataset/"] "\",\"snapshot\":" val[p "snapshot/"] ",\"until\":" (val[p "until/"] == "" ? "null" : "\"" val[p "until/"] "\"") "}"
 }
 function prune(p,    n, k, names, one, two) {
     choice(p "phase/", "plan result"); digest(p "plan/"); maydigest(p "spared/"); maydigest(p "details/"); maybefore(p "head/"); maybefore(p "of/"); may(p "complete/", "b")
@@ -287,6 +294,7 @@ function prune(p,    n, k, names, one, two) {
     if (one < 1 || one > two || two > 10000) bad("impossible part")
     n = split("objects bytes deleted gone locked refused", names, " "); for (k = 1; k <= n; k++) if ((p names[k] "/") in kind) natural(p names[k] "/")
     cites(p "plan/"); cites(p "spared/"); cites(p "details/")
+    if (val[p "phase/"] == "plan") print "act\tprune\t{\"plan\":\"" val[p "plan/"] "\"}"
 }
 function verification(p,    n, k, f, last) {
     is(p "opened/", "b"); natural(p "read/"); natural(p "share/"); before(p "through/")
@@ -308,7 +316,7 @@ function verification(p,    n, k, f, last) {
 END {
     p = "predicate/body/"
     is("predicate/time/", "s"); time("predicate/time/"); is("predicate/tool/", "s"); is(p, "o")
-    if (("predicate/warrant/") in kind && kind["predicate/warrant/"] != "z") bad("names a warrant, which nothing judges yet")
+    if (("predicate/warrant/") in kind && kind["predicate/warrant/"] != "z") { is("predicate/warrant/", "o"); natural("predicate/warrant/seq/"); if (!seq) bad("statement 0 names a warrant") }
     n = list("subject/", "o")
     for (k = 0; k < n; k++) { is("subject/" k "/name/", "s"); is("subject/" k "/digest/", "o"); digest("subject/" k "/digest/sha256/") }
     if (type == "root") {
@@ -317,7 +325,7 @@ END {
         table(p "thresholds/", "n")
         for (k in kind) if (index(k, p "thresholds/") == 1 && k != p "thresholds/") { positive(k); t = substr(k, length(p "thresholds/") + 1); print "threshold\t" substr(t, 1, length(t) - 1) "\t" val[k]; if (val[k] + 0 > 1) several = 1 }
         n = list(p "recipients/", "o"); if (n < 1 || n > 16) bad("not 1 to 16 recipients")
-        for (k = 0; k < n; k++) { is(p "recipients/" k "/name/", "s"); is(p "recipients/" k "/public/", "s"); print "base64\t" val[p "recipients/" k "/public/"] }
+        for (k = 0; k < n; k++) { is(p "recipients/" k "/name/", "s"); is(p "recipients/" k "/public/", "s"); print "base64\t" val[p "recipients/" k "/public/"]; print "recipient\t" val[p "recipients/" k "/public/"] }
         agreement(p)
         n = list(p "keys/", "o")
         for (k = 0; k < n; k++) {
@@ -360,13 +368,14 @@ END {
     else if (type == "restore" || type == "drill") {
         maybefore(p "snapshot/"); mayspan(p "rto/"); mayspan(p "objective/"); may(p "replaced/", "b")
         if (type == "drill" && val[p "replaced/"] == "true") bad("a drill replaces nothing")
+        if (val[p "replaced/"] == "true") print "act\trestore.replace\t"
         event(p)
     }
     else if (type == "verification") verification(p)
     else if (type == "warrant") {
-        is(p "payload/", "s"); print "base64\t" val[p "payload/"]
+        is(p "payload/", "s"); print "base64\t" val[p "payload/"]; print "payload\t" val[p "payload/"]
         n = list(p "signatures/", "o"); if (n < 1 || n > 16) bad("not 1 to 16 signatures")
-        for (k = 0; k < n; k++) { is(p "signatures/" k "/keyid/", "s"); is(p "signatures/" k "/sig/", "s"); print "base64\t" val[p "signatures/" k "/sig/"] }
+        for (k = 0; k < n; k++) { is(p "signatures/" k "/keyid/", "s"); is(p "signatures/" k "/sig/", "s"); print "base64\t" val[p "signatures/" k "/sig/"]; print "signature\tsig " val[p "signatures/" k "/sig/"] "\tkey " val[p "signatures/" k "/keyid/"] }
     } else if (type == "reseal") {
         digest(p "recipient/"); natural(p "sessions/"); before(p "through/")
         n = list(p "objects/", "o"); if (n < 1 || n > 8) bad("not 1 to 8 objects")
@@ -374,10 +383,40 @@ END {
             q = p "objects/" k "/"; is(q "name/", "s"); digest(q "sha256/"); natural(q "size/"); versionid(q "version/")
             if (val[q "name/"] != "seeds/" val[p "recipient/"] "/" val[q "sha256/"]) bad("impossible object")
         }
+        print "act\treseal\t{\"recipient\":\"" val[p "recipient/"] "\",\"through\":" val[p "through/"] "}"
     } else if (type == "policy") policy(p)
     else if (type == "hold") hold(p)
     else if (type == "prune") prune(p)
     print "well"
+}'
+
+# A request (docs/format.md 2.9), and whether it fits an act as far as it says: prints who asked.
+request_rules="$reader"'
+function seconds(t,    y, m) {
+    y = substr(t, 1, 4) + 0; m = substr(t, 6, 2) + 0; if (m < 3) { y--; m += 12 }
+    return (365 * y + int(y / 4) - int(y / 100) + int(y / 400) + int((153 * m - 457) / 5) + substr(t, 9, 2)) * 86400 + substr(t, 12, 2) * 3600 + substr(t, 15, 2) * 60 + substr(t, 18, 2)
+}
+function same(path, text) { is(path, "s"); if (("x" val[path]) != ("x" text)) bad(path " is another") }
+END {
+    p = "predicate/"; is("", "o"); is(p, "o"); longest[""] = 2592000
+    same("_type/", "https://in-toto.io/Statement/v1"); same("predicateType/", "urn:vault:request:v1")
+    if (list("subject/", "o") != 1) bad("binds not one thing")
+    same("subject/0/name/", "bound"); is("subject/0/digest/", "o"); digest("subject/0/digest/sha256/")
+    n = split("floor act summary reason ticket", names, " "); for (k = 1; k <= n; k++) is(p names[k] "/", "s")
+    is(p "nonce/", "s"); if (!hex(val[p "nonce/"], 32)) bad("nonce is malformed")
+    digest(p "requester/"); time(p "not_before/"); time(p "expires/"); positive(p "root/")
+    split(val[p "floor/"], f, ":"); if (f[1] !~ /^(0|[1-9][0-9]*)$/ || length(f[1]) > 16 || !hex(f[2], 64) || ("x" f[1] ":" f[2]) != ("x" val[p "floor/"])) bad("floor is malformed")
+    same(p "repository/", repository); act = val[p "act/"]
+    if (any != "" ? act != any && index(act, any ".") != 1 && (any != "root" || act != "recipient.remove") : act != wanted) bad("for another act")
+    same("subject/0/digest/sha256/", bound)
+    for (k = 0; (getline line < digests) > 0; k++) if (k == f[1] + 0) floor = line
+    if (("x" floor) != ("x" f[2])) bad("its floor is not in this ledger")
+    if (val[p "root/"] != version) bad("asked under another root")
+    if (("x" when) < ("x" val[p "not_before/"]) || ("x" when) > ("x" val[p "expires/"])) bad("not in its time")
+    while ((getline line < approvals) > 0) { split(line, f, " "); longest[f[1]] = f[4] + 0 }
+    k = (act in longest) ? act : act == "recipient.remove" && ("root" in longest) ? "root" : act == "policy.weaken" && ("policy.apply" in longest) ? "policy.apply" : ""
+    if (seconds(val[p "expires/"]) - seconds(val[p "not_before/"]) > longest[k]) bad("good for too long")
+    print val[p "requester/"]
 }'
 
 # Whether the action of a writer statement is one that nothing here knows.
@@ -455,8 +494,8 @@ people() { # ROLE FILE ROOT: how many persons with the role have keys in FILE; l
         END { print n + 0 }' "$2" "$3"
 }
 
-shortfall() { # ROLE DIRECTORY: what is missing among the signers; "root" lists keys, "thresholds" counts
-    needed=$(needed "$1" "$2") found=$(people "$1" "$w/signers" "$2/root")
+shortfall() { # ROLE DIRECTORY: what is missing among the signers, and those of a warrant; "root" lists keys, "thresholds" counts
+    needed=$(needed "$1" "$2") found=$(people "$1" "$w/both" "$2/root")
     [ "$found" -ge "$needed" ] || echo "$1 needs $needed persons, found $found"
 }
 
@@ -477,6 +516,7 @@ open_statement() { # FILE LOOSE
         -v size=$((${#header} + length)) -v stored="$size" "$grammar" "$w/st" > "$w/type" || return 1
     IFS=$tab read -r type version named < "$w/type"
     grep -x '[0-9a-f]\{64\}' "$w/type" > "$w/signers"
+    cp "$w/signers" "$w/both"
     grep "^brings$tab" "$w/type" > "$w/brought" || :
 }
 
@@ -493,7 +533,7 @@ read_body() {
 }
 
 read_root() { # keys and thresholds of the body, into $w/new
-    rm -rf "$w/new"; mkdir "$w/new"; for f in root distrusts witnesses; do : > "$w/new/$f"; done
+    rm -rf "$w/new"; mkdir "$w/new"; for f in root distrusts witnesses approvals recipients; do : > "$w/new/$f"; done
     while IFS=$tab read -r word text rest; do
         case $word in
             distrusts)
@@ -502,6 +542,8 @@ read_root() { # keys and thresholds of the body, into $w/new
                 ;;
             person) take_key "$text" || return 1; person=${rest:-$kid} ;;
             key) echo "$kid $person$rest" >> "$w/new/root" ;;
+            approval) echo "$text $rest" >> "$w/new/approvals" ;;
+            recipient) echo "$text" >> "$w/new/recipients" ;;
             vkey) take_witness "$text" || return 1 ;;
             threshold) echo "$text $rest" ;;
         esac
@@ -542,23 +584,100 @@ judge() { # sets verdict and, where it is void, problem; takes effect where it i
     [ "$type $version" != "writer 1" ] || ! awk "$unheard" "$w/st" || verdict='not understood'
     if [ "$verdict" != valid ]; then
         unknown=$((unknown + 1))
+        case $type in root | writer) ! fits "$(field predicate/warrant/seq/)" '' "$type" || cat "$w/agreed" >> "$w/both" ;; esac
         [ "$type" != root ] || [ -n "$(shortfall root "$w")" ] || upgrade=$seq
         [ "$type" != writer ] || [ -n "$(shortfall enroller "$w")" ] || upgrade=$seq
         return
     fi
+    request=
     if read_body; then
-        if [ "$role" = writer ]; then may_write; elif [ "$seq" -gt 0 ]; then
+        [ "$seq" -eq 0 ] || agree
+        if [ -n "$problem" ]; then :; elif [ "$role" = writer ]; then may_write; elif [ "$seq" -gt 0 ]; then
             for each in $role; do problem=$(shortfall "$each" "$w"); [ -n "$problem" ] || break; done
         fi
     fi
     [ "$type" != hold ] || [ -n "$problem" ] || may_release
     [ -n "$problem" ] || take_effect
     if [ -z "$problem" ]; then
+        [ -z "$request" ] || echo "$request" >> "$w/used"
         valid=$((valid + 1))
     else
         verdict="void ($problem)"
         voided=$((voided + 1))
     fi
+}
+
+# --- agreement of several people (docs/format.md 2.9) ---
+
+field() { awk -v path="$1" 'BEGIN { FS = "\t" } $1 == path { print $3; exit }' "$w/st"; }
+
+agree() { # the warrant that the statement names fits, and people approved as the root wants; else problem says why
+    act=$(sed -n "s/^act$tab\([^$tab]*\).*/\1/p" "$w/body")
+    [ "$type" != writer ] || act=writer.$(field predicate/body/action/)
+    [ "$type" != root ] || { act=root; ! grep -qvxF -f "$w/new/recipients" "$w/recipients" || act=recipient.remove; }
+    named=$(field predicate/warrant/seq/) asked=
+    : > "$w/agreed"
+    if [ -n "$named" ]; then
+        [ -n "$act" ] && fits "$named" "$act" '' || { problem="warrant $named: ${why:-for nothing that this statement is}"; return; }
+        cat "$w/agreed" >> "$w/both"
+    fi
+    approved
+}
+
+bound() { # ACT: the digest of the values of the statement that a request for it binds
+    case $1 in
+        '' | root | recipient.* | writer.*)
+            place=$(field predicate/body)
+            tail -c "+${place% *}" "$w/payload" | head -c "${place#* }"
+            ;;
+        restore.replace) # of a snapshot that counted when it was linked
+            snapshot=$(field predicate/body/snapshot/)
+            awk -v seq="$snapshot" -v digest="$(sed -n "$((${snapshot:-0} + 1))p" "$w/digests")" 'BEGIN { FS = "\t" }
+                $1 == seq && $2 == "snapshot" { printf "{\"dataset\":\"%s\",\"digest\":\"%s\",\"snapshot\":%s}", $4, digest, seq }' "$w/acts"
+            ;;
+        *) printf '%s' "$(sed -n "s/^act$tab[^$tab]*$tab//p" "$w/body")" ;;
+    esac | sha256sum | cut -c 1-64
+}
+
+# Whether the warrant of statement SEQ fits the act; with TYPE any act of that type. $w/agreed gets the
+# keys that signed it, asked who asked, request its digest; else why says what is wrong.
+fits() { # SEQ ACT TYPE
+    why="that statement carries no request" asked=
+    : > "$w/agreed"
+    [ -n "$1" ] && [ -f "$w/warrant-$1" ] && flat "$w/warrant-$1" "$w/request" || return 1
+    awk -v repository="$repository" -v wanted="$2" -v any="$3" -v bound="$(bound "$2")" -v digests="$w/digests" -v approvals="$w/approvals" \
+        -v version="$root_version" -v when="$(field predicate/time/)" "$request_rules" "$w/request" > "$w/asked" ||
+        { why=$(sed -n "s/^bad$tab//p" "$w/asked"); return 1; }
+    asked=$(cat "$w/asked")
+    { printf 'DSSEv1 28 application/vnd.in-toto+json %d ' "$(wc -c < "$w/warrant-$1")"; cat "$w/warrant-$1"; } > "$w/said"
+    while IFS=$tab read -r signature id; do
+        decode "${signature#sig }" "$w/sig" || continue
+        { echo "${id#key }"; cat "$w/candidates"; } > "$w/tried" # candidates: listed, or brought by this root
+        while read -r id; do
+            among "$id" "$w/candidates" && ! among "$id" "$w/agreed" || continue
+            ! openssl dgst -sha256 -verify "$w/key/$id" -signature "$w/sig" "$w/said" > /dev/null 2>&1 || { echo "$id" >> "$w/agreed"; break; }
+        done < "$w/tried"
+    done < "$w/warrant-$1.signatures"
+    among "$asked" "$w/agreed" || { why="its requester did not sign"; return 1; }
+    request=$(sha "$w/warrant-$1")
+    ! among "$request" "$w/used" || { why="used before"; return 1; }
+}
+
+approved() { # people other than those who ask and act agreed to $act, where the root wants it
+    wide=$act
+    case $act in recipient.remove) wide=root ;; policy.weaken) wide=policy.apply ;; esac
+    wants=$(awk -v act="$act" -v wide="$wide" '$1 == act { own = $2 " " $3 } $1 == wide { other = $2 " " $3 } END { print own ? own : other }' "$w/approvals")
+    [ -n "$wants" ] && [ -n "$act" ] || return 0
+    { cat "$w/signers"; echo "$asked"; } > "$w/actors"
+    cp "$w/root" "$w/x"
+    [ "$type" != root ] || cat "$w/new/root" >> "$w/x"
+    found=$(awk -v role="${wants% *}" -v actors="$w/actors" -v agreed="$w/agreed" -v all="$w/x" '
+        BEGIN { while ((getline line < actors) > 0) acts[line] = 1
+                while ((getline line < agreed) > 0) said[line] = 1
+                while ((getline line < all) > 0) { split(line, f, " "); if (f[1] in acts) other[f[2]] = 1 } }
+        $1 in said { for (k = 3; k <= NF; k++) if ($k == role && !($2 in other)) { other[$2] = 1; n++ } }
+        END { print n + 0 }' "$w/root")
+    [ "$found" -ge "${wants#* }" ] || problem="$act needs the approval of ${wants#* } with the role ${wants% *}, found $found"
 }
 
 may_write() { # the signer is a writer, not revoked, and may write this dataset
@@ -590,6 +709,12 @@ EOT
 
 take_effect() { # acts keeps what a distrust may still make void: SEQ TYPE SIGNERS, and what it says
     case $type in
+        warrant)
+            decode "$(sed -n "s/^payload$tab//p" "$w/body")" "$w/warrant-$seq"
+            sed -n "s/^signature$tab//p" "$w/body" > "$w/warrant-$seq.signatures"
+            ;;
+    esac
+    case $type in
         root) change_root; return ;;
         writer) change_writer; return ;;
         snapshot | hold) says=$(sed -n "s/^$type$tab//p" "$w/body") ;;
@@ -606,9 +731,7 @@ change_root() {
         [ -z "$problem" ] || return
     fi
     root_version=$version_of_root root_at=$seq upgrade=''
-    mv "$w/new/root" "$w/root"
-    mv "$w/new/thresholds" "$w/thresholds"
-    mv "$w/new/distrusts" "$w/distrusts"
+    for f in root thresholds distrusts approvals recipients; do mv "$w/new/$f" "$w/$f"; done
     relist
 }
 
@@ -692,7 +815,7 @@ versions() { # NAME
 
 # --- the chain ---
 
-for f in cited spoken distrusts acts; do : > "$w/$f"; done
+for f in cited spoken distrusts acts digests used approvals recipients; do : > "$w/$f"; done
 root_at=0
 while :; do
     name=ledger/$(printf %016d "$seq")
@@ -711,6 +834,7 @@ while :; do
     echo "$seq $type $verdict"
     case $verdict in void*) fault "void-statement ledger $seq" ;; esac
     previous=$digest
+    echo "$digest" >> "$w/digests"
     seq=$((seq + 1))
 done
 [ -z "$upgrade" ] || fault "upgrade ledger $upgrade"

@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.agreed_ledgers import ledgers, not_understood
 from vault.audit import audit_repository
 from vault.custody.sampling import WHOLE
 from vault.encoding import dumps
@@ -43,6 +44,7 @@ LINKING = ("valid", "void", "unknown")
 SIGNED_BEYOND = {"other-prev"}  # what does not link, and yet a listed key signed it for that name
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
+AGREED = ledgers()
 AWKS = {"mawk": ["mawk"], "gawk": ["gawk"], "busybox": ["busybox", "awk"]}
 
 
@@ -367,6 +369,43 @@ def test_another_root_is_no_root(store: Path) -> None:
     wanted = expected(0, "no-root ledger 0", *junk(0, 1))
     require_verdict(store, wanted)
     require_verdict(store, wanted, root="0" * 64)
+
+
+# --- agreement of several people ---
+
+
+@pytest.mark.parametrize("name", AGREED)
+def test_what_people_agreed_to_is_judged_the_same(tmp_path: Path, name: str) -> None:
+    """Requests, warrants, approvals and thresholds: each act is valid or void for all three."""
+    book = AGREED[name]
+    counts = Counter(book.expected)
+    wanted = Verdict(
+        head=str(book.head),
+        counts=(counts["valid"], counts["void"], counts["unknown"]),
+        faults=frozenset(
+            f"void-statement ledger {seq}"
+            for seq, status in enumerate(book.expected)
+            if status == "void"
+        ),
+    )
+    require_verdict(book.write(tmp_path / "store"), wanted, root=str(book.digests[0]))
+
+
+@pytest.mark.parametrize("name", ["a root of two by a warrant", "a root of which one signed"])
+def test_people_who_signed_a_warrant_count_where_a_root_is_not_understood(
+    tmp_path: Path, name: str
+) -> None:
+    """With them it would count, so reading ends there; the vault's own tests have more of these."""
+    book, ends = not_understood()[name]
+    store = book.write(tmp_path / "store")
+    for command in ([sys.executable, HERE / "verify_ledger.py"], [*SHELLS["dash"], SCRIPT]):
+        done = subprocess.run(
+            [*map(str, command), store, str(book.digests[0])],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (2 if ends else 0, "")
 
 
 # --- shells and awks ---

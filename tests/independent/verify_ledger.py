@@ -13,6 +13,7 @@ docs/format.md 2.7 says: faults, head, counts; exit status 0 if there is no faul
 
 import base64
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -193,6 +194,30 @@ CITED = {  # members of a body that are digests of evidence
     "prune": ("plan", "spared", "details"),
 }
 ABOUT = {"hold": ("snapshot", "hold"), "policy": ("previous",), "prune": ("head", "of")}
+Json = dict[str, Any]
+OF_ROOTS = ("root", "recipient.remove")
+BOUND: dict[str, Json] = {  # values of acts whose body is not bound whole, and if absent
+    "hold.add": {"dataset": "", "snapshot": None, "until": None},
+    "hold.release": {"hold": None},
+    "policy.apply": {"action": "", "name": "", "previous": None, "sha256": ""},
+    "policy.weaken": {"action": "", "name": "", "previous": None, "sha256": ""},
+    "prune": {"plan": ""},
+    "reseal": {"recipient": "", "through": None},
+}
+REQUEST = {
+    "_type": "in-toto",
+    "predicateType": "request type",
+    "subject": [{"name": "text", "digest": {"sha256": "digest"}}],
+    "predicate": {
+        **dict.fromkeys(("floor", "act", "summary", "reason", "ticket"), "text"),
+        "repository": "16 bytes",
+        "root": "natural",
+        "requester": "digest",
+        "not_before": "time",
+        "expires": "time",
+        "nonce": "16 bytes",
+    },
+}
 ACTIONS = ("add", "limit", "revoke")  # of a writer statement
 APPROVING = ("root", "enroller", "policy", "pruner", "restorer", "verifier")
 ACTS = (
@@ -202,9 +227,9 @@ ACTS = (
 )
 SIGNS_NO_STATEMENTS = {"log", "approver"}
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError)
-Json = dict[str, Any]
 Objects = dict[str, tuple[str, int]]  # name -> digest, size
 TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+NUMBER = re.compile("0|[1-9][0-9]{0,15}")
 HEX = re.compile("[0-9a-f]{64}")
 VKEY = re.compile(r"([A-Za-z0-9._/:@~-]{1,128})\+([0-9a-f]{8})\+([A-Za-z0-9+/=]{1,64})")
 LABEL = re.compile("[a-z][a-z0-9._-]{0,62}")
@@ -397,6 +422,9 @@ class Verifier:
         self.upgrade = False  # a statement about keys is not understood
         self.prev = ""
         self.repository = ""
+        self.digests: list[str] = []  # of the linked statements
+        self.requests: dict[int, tuple[bytes, list[Json]]] = {}  # what valid warrants carry, by seq
+        self.used: set[str] = set()  # digests of requests on which an act rests
         self.acts: dict[int, tuple[str, list[str], Json]] = {}  # valid but for distrust, by seq
         self.spoken: list[tuple[int, str, int, list[str]]] = []  # seq, writer, from, who spoke
         self.root_at = 0
@@ -454,6 +482,7 @@ class Verifier:
             if type_of(statement)[0] == "root" and type_of(statement)[1] > 1:
                 self.require_known_root(statement, signers)
             self.prev = sha256(pae)
+            self.digests.append(self.prev)
             self.repository = statement["predicate"]["repository"]
             self.status.append("valid")
             try:
@@ -480,7 +509,8 @@ class Verifier:
         """A root of a later version, signed so that it would count, ends reading."""
         try:
             if self.root:
-                self.require_role("root", signers, self.root)
+                every = signers + self.agreed_to_unknown(statement)
+                self.require_role("root", every, self.root)
         except BadError:
             return
         raise UpgradeError(f"root of version {type_of(statement)[1]}")
@@ -564,16 +594,19 @@ class Verifier:
         role = ROLE_OF.get(kind) if version == 1 else None  # any of these; none: every listed key
         if role is None or is_unknown_action(kind, statement):
             self.status[seq] = "unknown"
-            self.note_unknown(kind, seq, signers)
+            self.note_unknown(kind, seq, statement, signers)
             return
         check_body(kind, statement, seq)
         body = statement["predicate"]["body"]
+        act = self.act_of(kind, body) if seq else ""
+        agreed, asked, request = self.agreement(statement, act)
+        self.require_approval(act, body, signers, agreed, asked)
         if role == "writer":
             self.writer_of(kind, body, signers)
         elif seq and role:
-            self.require_one_of(role.split(), signers)
+            self.require_one_of(role.split(), signers + agreed)
         if kind == "root":
-            self.change_root(seq, body, signers)
+            self.change_root(seq, body, signers + agreed)
         elif kind == "writer":
             self.change_writer(seq, body, signers)
         else:
@@ -581,6 +614,140 @@ class Verifier:
                 held = self.holds().get(body["hold"])
                 require(held == body["snapshot"], "releases no hold in force of that snapshot")
             self.acts[seq] = (kind, signers, body)
+        if kind == "warrant":
+            self.requests[seq] = (unbase64(body["payload"]), body["signatures"])
+        self.used |= {request} - {""}
+
+    # --- agreement of several people: docs/format.md 2.9 ---
+
+    def act_of(self, kind: str, body: Json) -> str:
+        """What a statement does, as a request names it; empty for what none can be asked for."""
+        if kind == "root":
+            kept = {each["public"] for each in body["recipients"]}
+            fewer = any(each["public"] not in kept for each in self.root["recipients"])
+            return "recipient.remove" if fewer else "root"
+        if kind in ("writer", "hold"):
+            return f"{kind}.{body['action']}"
+        if kind == "policy":
+            return "policy.weaken" if body.get("weakens") else "policy.apply"
+        acts = {
+            "reseal": "reseal",
+            "prune": "prune" if body.get("phase") == "plan" else "",
+            "restore": "restore.replace" if body.get("replaced") else "",
+        }
+        return acts.get(kind, "")
+
+    def bound(self, act: str, body: Json) -> Json:
+        """The values that a request for an act binds."""
+        if act.partition(".")[0] in ("root", "recipient", "writer"):
+            return body
+        if act == "restore.replace":
+            seq: Any = body.get("snapshot")
+            kind, _, said = self.acts.get(seq, ("", [], {}))
+            require(kind == "snapshot", "replaces live data by what is no snapshot")
+            return {"dataset": said["dataset"], "digest": self.digests[seq], "snapshot": seq}
+        return {name: body.get(name, absent) for name, absent in BOUND[act].items()}
+
+    def agreement(self, statement: Json, act: str) -> tuple[list[str], str, str]:
+        """Public keys that signed the warrant it names, who asked, and the request's digest."""
+        predicate = statement["predicate"]
+        if (named := predicate.get("warrant")) is None:
+            return [], "", ""
+        require(act, "rests on a warrant, and is nothing that one is for")
+        request, signers = self.examined(statement, named["seq"])
+        said = request["predicate"]
+        require(said["act"] == act, f"the warrant is for {said['act']}")
+        bound = sha256(encoded(self.bound(act, predicate["body"])))
+        require(request["subject"][0]["digest"]["sha256"] == bound, "warrant for another plan")
+        longest = (self.approval(act) or {}).get("max_age", 2_592_000)
+        span = parsed(said["expires"]) - parsed(said["not_before"])
+        require(span.total_seconds() <= longest, "good for too long")
+        return signers, said["requester"], sha256(self.requests[named["seq"]][0])
+
+    def agreed_to_unknown(self, statement: Json) -> list[str]:
+        """The same of a root or writer statement that is not understood: any act of its type."""
+        kind, predicate = type_of(statement)[0], statement["predicate"]
+        try:
+            request, signers = self.examined(statement, predicate["warrant"]["seq"])
+            require(type(predicate["body"]) is dict, "no body")
+            said, bound = request["predicate"], sha256(encoded(predicate["body"]))
+            act = "root" if said["act"] == "recipient.remove" else said["act"]
+            require(act == kind or act.startswith(f"{kind}."), "for another type")
+            require(request["subject"][0]["digest"]["sha256"] == bound, "for other values")
+            longest = (self.approval(said["act"]) or {}).get("max_age", 2_592_000)
+            span = parsed(said["expires"]) - parsed(said["not_before"])
+            require(span.total_seconds() <= longest, "good for too long")
+        except (BadError, *BROKEN):
+            return []
+        return signers
+
+    def examined(self, statement: Json, number: Any) -> tuple[Json, list[str]]:
+        """A request that a warrant carries, and who signed it; all but its act and its values."""
+        require(type(number) is int and number in self.requests, "names no warrant")
+        payload, signatures = self.requests[number]
+        request = Canonical.read(payload)
+        check_shape(request, REQUEST, "request")
+        said, predicate = request["predicate"], statement["predicate"]
+        require(len(request["subject"]) == 1, "binds not one thing")
+        require(request["subject"][0]["name"] == "bound", "binds nothing")
+        require(said["root"] >= 1, "names no root")
+        seq, _, digest = said["floor"].partition(":")
+        require(NUMBER.fullmatch(seq) and HEX.fullmatch(digest), "names no floor")
+        require(said["repository"] == self.repository, "of another repository")
+        place = int(seq)
+        require(place < predicate["seq"] and self.digests[place] == digest, "its floor is not here")
+        require(said["root"] == self.root.get("version", 1), "asked under another root")
+        within = parsed(said["not_before"]) <= parsed(predicate["time"]) <= parsed(said["expires"])
+        require(within, "not in its time")
+        signers = self.signers_of(statement, payload, signatures)
+        require(said["requester"] in map(key_id, signers), "its requester did not sign")
+        require(sha256(payload) not in self.used, "used before")
+        return request, signers
+
+    def signers_of(self, statement: Json, payload: bytes, signatures: list[Json]) -> list[str]:
+        """Public keys, each once: of those listed, and of those that a root brings."""
+        kind = PAYLOAD_TYPE.encode()
+        pae = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+        brought = keys_of_root(statement) if type_of(statement)[0] == "root" else {}
+        keys = brought | {key_id(public): public for public in self.listed()}
+        found: dict[str, str] = {}
+        for each in signatures:
+            hinted = sorted(keys, key=lambda identity: identity != each["keyid"])
+            for identity in hinted:
+                if identity not in found and openssl_verifies(
+                    keys[identity], unbase64(each["sig"]), pae
+                ):
+                    found[identity] = keys[identity]
+                    break
+        return list(found.values())
+
+    def approval(self, act: str) -> Json | None:
+        """What the root in force wants for an act, or for the wider one."""
+        wanted: Json = self.root.get("approvals", {})
+        wider = {"recipient.remove": "root", "policy.weaken": "policy.apply"}
+        found: Json | None = wanted.get(act) or wanted.get(wider.get(act, ""))
+        return found
+
+    def require_approval(
+        self, act: str, body: Json, signers: list[str], agreed: list[str], asked: str
+    ) -> None:
+        """People other than those who ask and act have agreed, where the root wants it."""
+        wanted = self.approval(act)
+        if wanted is None:
+            return
+        actors = {key_id(public) for public in signers} | {asked}
+        others = {
+            key["person"]
+            for key in (*self.root["keys"], *(body["keys"] if act in OF_ROOTS else ()))
+            if key.get("person") and key_id(key["public"]) in actors
+        }
+        people = {
+            key.get("person") or key["public"]
+            for key in self.root["keys"]
+            if wanted["role"] in key["roles"] and key["public"] in agreed
+            if key_id(key["public"]) not in actors
+        }
+        require(len(people - others) >= wanted["threshold"], f"{act} needs approval")
 
     def holds(self) -> dict[int, int]:
         """The holds in force, by their seq: what they hold."""
@@ -631,12 +798,13 @@ class Verifier:
             self.cited |= {body.get(name, "") for name in CITED.get(kind, ())} - {""}
         self.held = set(self.holds().values())
 
-    def note_unknown(self, kind: str, seq: int, signers: list[str]) -> None:
+    def note_unknown(self, kind: str, seq: int, statement: Json, signers: list[str]) -> None:
         """Who is listed can't be known after a writer statement that is not understood."""
         if kind != "writer":
             return
         try:
-            self.require_role("enroller", signers, self.root)
+            every = signers + self.agreed_to_unknown(statement)
+            self.require_role("enroller", every, self.root)
         except BadError:
             return
         self.upgrade = True
@@ -818,6 +986,9 @@ WORDS: dict[str, tuple[type, Callable[[Any], object]]] = {
     "approvals": (dict, are_approvals),
     "vkey": (str, key_of_vkey),
     "age": (int, lambda n: 1 <= n <= 315_360_000),
+    "in-toto": (str, "https://in-toto.io/Statement/v1".__eq__),
+    "request type": (str, "urn:vault:request:v1".__eq__),
+    "16 bytes": (str, re.compile("[0-9a-f]{32}").fullmatch),
     "digest": (str, HEX.fullmatch),
     "time": (str, is_time),
     "base64": (str, lambda text: unbase64(text) is not None),
@@ -880,7 +1051,9 @@ def check_body(kind: str, statement: Json, seq: int) -> None:
     """All that a well-formed statement of this type must say; `BadError` makes it void."""
     predicate = statement["predicate"]
     check_shape(predicate, {"time": "time", "tool": "text", "body": {}}, "predicate")
-    require(predicate.get("warrant") is None, "names a warrant, which nothing judges yet")
+    if (named := predicate.get("warrant")) is not None:
+        check_shape(named, {"seq": "natural"}, "warrant")
+        require(named["seq"] < 10**16 and seq, "names an impossible warrant")
     check_shape(statement["subject"], [{"name": "text", "digest": {"sha256": "digest"}}], "subject")
     body = predicate["body"]
     check_shape(body, SHAPES[kind], "body")
@@ -1019,6 +1192,18 @@ def keys_of_root(statement: Json) -> dict[str, str]:
         except (BadError, *BROKEN):
             continue
     return found
+
+
+def encoded(value: Any) -> bytes:
+    """Canonical JSON of what was read from canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+def parsed(text: str) -> datetime:
+    """A time that `is_time` takes."""
+    require(is_time(text), "no time")
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
 def key_id(public: str) -> str:

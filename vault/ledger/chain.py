@@ -16,11 +16,12 @@ from vault.crypto.keys import VerifyKey
 from vault.errors import ConfigError, SignatureError
 from vault.ledger.authority import Authority, distrusted_keys
 from vault.ledger.distrust import OF_ROLES, Distrust, Spoken, is_valid_but_for_distrust
-from vault.ledger.envelope import Head
-from vault.ledger.judging import about_others, judge
+from vault.ledger.envelope import Head, Statement
+from vault.ledger.judging import Judgement, judge
 from vault.ledger.keyring import Keyring
 from vault.ledger.kinds import parse_body, parse_writer_key
 from vault.ledger.linking import UPGRADE, Candidate, Position, check_link, find_signed
+from vault.ledger.past import Past
 from vault.ledger.records import Record, Status, WriterInfo
 from vault.ledger.remarks import remarks
 from vault.ledger.statements import (
@@ -37,8 +38,10 @@ from vault.ledger.statements import (
     WriterBody,
 )
 from vault.ledger.times import Times
+from vault.ledger.warrants import Request
 from vault.model import FORMAT_VERSION, Body, Digest, Finding, body_to_json
 
+_AGREE: Final = "'vault approve request' asks people for their signatures"
 _GOVERNING: Final = {StatementType.ROOT, StatementType.WRITER}  # can always be appended
 
 
@@ -58,6 +61,7 @@ class Ledger:
         self._keyring = Keyring()
         self._times = Times()
         self._distrust = Distrust()
+        self._past = Past(self.records, self.holds)
         self._datasets: dict[str, list[int]] = {}
         self._holds: list[int] = []  # seqs of holds and releases, void ones too
         self._too_new: int | None = None  # seq of a statement about keys that is not understood
@@ -176,7 +180,7 @@ class Ledger:
         candidate = self.check(envelope)
         statement = candidate.statement
         self._repository_id = self._repository_id or statement.repository
-        judgement = judge(statement, self._keyring, self.holds)
+        judgement = judge(statement, self._keyring, self._past)
         record = Record(
             seq=statement.seq,
             digest=candidate.digest,
@@ -185,6 +189,7 @@ class Ledger:
             reason=judgement.reason,
             body=judgement.body,
             by=statement.by,
+            warrant=statement.warrant,
             key_id=judgement.key_id,
             time=statement.time,
             modified=modified,
@@ -208,27 +213,90 @@ class Ledger:
         if record.status is Status.VALID and record.type in OF_ROLES:
             record = self._distrusted(record, {})
         self.records.append(record)
+        self._past.take(record)
         self._times.add(record)
         if record.type == StatementType.HOLD:
             self._holds.append(record.seq)
         if record.status is Status.VALID:
             self._take_effect(record)
 
-    def require_role(self, key_ids: str | Collection[str], type: str, body: Body) -> None:  # noqa: A002  # the word of docs/format.md 2.3
+    def foresee(
+        self,
+        by: Collection[str],
+        type: str,  # noqa: A002  # the word of docs/format.md 2.3
+        body: Body,
+        *,
+        time: datetime | None = None,
+        warrant: int | None = None,
+        request: Request | None = None,
+    ) -> Judgement:
+        """What a statement of that type and body would amount to as the next one.
+
+        Args:
+            by: Ids of the keys that would sign it.
+            type: As `StatementType` has it.
+            body: Of that type.
+            time: That it would claim; needed with a warrant or a request.
+            warrant: Seq of the warrant that it would name.
+            request: A request that would be carried by a warrant before it, which it names.
+        """
+        carried = request is not None
+        statement = Statement(
+            repository=self._repository_id,
+            seq=len(self.records) + carried,
+            prev=None,
+            prev_version="",
+            type=type,
+            type_version=1,
+            by=tuple(sorted(set(by))),
+            critical=False,
+            warrant=len(self.records) if carried else warrant,
+            time=time,
+            body=body_to_json(body),
+        )
+        past = self._past.supposing(request) if request is not None else self._past
+        return judge(statement, self._keyring, past)
+
+    def require_role(
+        self,
+        key_ids: str | Collection[str],
+        type: str,  # noqa: A002  # the word of docs/format.md 2.3
+        body: Body,
+        *,
+        warrant: int | None = None,
+        time: datetime | None = None,
+    ) -> None:
         """Pass if a statement of that type and body, signed by these keys, would count now.
+
+        Args:
+            key_ids: Of the keys.
+            type: As `StatementType` has it.
+            body: Of that type.
+            warrant: Seq of the warrant that it names.
+            time: That it claims; needed with a warrant.
 
         Raises:
             SignatureError: It would not link or be void at head + 1.
+            ConfigError: It would be void because people have not agreed to it.
             FormatError: The body is not one of that type.
         """
         signers = (key_ids,) if isinstance(key_ids, str) else tuple(key_ids)
         if self.keys.keys().isdisjoint(signers):
             raise SignatureError(f"{type} statement would not link: the key is not listed")
         parse_body(type, body_to_json(body))
-        reason, _ = self._keyring.objection(type, body, signers)
-        reason = reason or about_others(body, len(self.records), self.holds)
-        if reason:
-            raise SignatureError(f"{type} statement would be void: {reason}")
+        judgement = self.foresee(signers, type, body, warrant=warrant, time=time)
+        if judgement.is_unagreed:
+            raise ConfigError(f"{type} statement would be void: {judgement.reason}", hint=_AGREE)
+        if judgement.status is not Status.VALID:
+            raise SignatureError(f"{type} statement would be void: {judgement.reason}")
+
+    def carried(self, seq: int) -> Request | None:
+        """The request that a warrant carries; None if that statement carries none."""
+        return self._past.carried(seq)
+
+    def used_by(self, request: Request) -> int | None:
+        """The seq of the act that used a request, if one did."""
+        return self._past.used_by(request)
 
     def digest_at(self, seq: int) -> Digest | None:
         """The digest of a linked statement, None beyond the head."""
@@ -321,7 +389,7 @@ class Ledger:
         return sorted(name for name in self._datasets if self.snapshots(name))
 
     def plans(self) -> list[Record]:
-        """Prune plans that a pruner's key signed, void ones too, by seq.
+        """Prune plans that count or that a pruner's key signed, void ones too, by seq.
 
         What a stolen key announced is not built upon, as it may keep its rights at the store.
         """
@@ -330,7 +398,7 @@ class Ledger:
             for record in self.records
             if isinstance(record.body, PruneBody)
             and record.body.phase == "plan"
-            and self.has_role(record, Role.PRUNER)
+            and (record.status is Status.VALID or self.has_role(record, Role.PRUNER))
         ]
 
     def has_role(self, record: Record, role: Role) -> bool:

@@ -258,6 +258,7 @@ def build_statement(
     body: Body,
     by: Collection[str],
     critical: bool = False,
+    warrant: int | None = None,
 ) -> bytes:
     """The payload of a statement, ready to be sealed.
 
@@ -272,11 +273,12 @@ def build_statement(
         body: Of its type.
         by: Ids of the keys that will sign it.
         critical: Who does not understand it must not write; counts from the root's threshold.
+        warrant: Seq of the warrant that it rests on.
 
     Raises:
         ConfigError: Its PAE exceeds the limit of its type, or a text is not UTF-8.
     """
-    statement = {
+    statement: dict[str, Any] = {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": name, "digest": {"sha256": str(sha)}} for name, sha in subject],
         "predicateType": f"urn:vault:{type}:v1",
@@ -291,6 +293,8 @@ def build_statement(
             "body": body_to_json(body),
         },
     }
+    if warrant is not None:
+        statement["predicate"]["warrant"] = {"seq": warrant}
     try:
         payload = dumps(statement)
     except ValueError as error:

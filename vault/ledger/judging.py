@@ -4,14 +4,17 @@ A statement that may not say what it says stays in the chain, is void, and is a 
 it would make two versions of this program disagree on who owns the next seq.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from vault.errors import VaultError
+from vault.ledger.agreement import agreement, agreement_of_unknown, unapproved
 from vault.ledger.envelope import Statement
 from vault.ledger.keyring import Keyring
 from vault.ledger.kinds import KINDS, parse_body
+from vault.ledger.linking import keys_brought
+from vault.ledger.past import Holds, Past
 from vault.ledger.records import Status
 from vault.ledger.statements import (
     WRITER_ACTIONS,
@@ -24,9 +27,8 @@ from vault.ledger.statements import (
     StatementType,
     VerificationBody,
 )
+from vault.ledger.warrants import Misfit
 from vault.model import Body
-
-Holds: TypeAlias = Mapping[int, HoldBody]  # by the seq of the statement that holds
 
 _GOVERNING: Final = {StatementType.ROOT: Role.ROOT, StatementType.WRITER: Role.ENROLLER}
 
@@ -40,29 +42,25 @@ class Judgement:
     key_id: str  # the key it counts for
     body: Body | None = None  # of its type's shape
     is_critical: bool = False  # who does not understand it must not write
+    is_unagreed: bool = False  # void for want of a warrant that fits, or of approvals
+    misfit: Misfit | None = None  # why the warrant that it names does not fit
     ends_reading: bool = False  # it changes who may sign, in a way that is not understood
 
 
-def judge(
-    statement: Statement,
-    keyring: Keyring,
-    holds: Callable[[], Holds],
-    endorsers: Collection[str] = (),
-) -> Judgement:
+def judge(statement: Statement, keyring: Keyring, past: Past) -> Judgement:
     """Judge a statement that links next, by what was said before it.
 
     Args:
         statement: Its signatures hold.
         keyring: Who may sign, without what it says itself.
-        holds: Gives the holds in force, without what it says itself.
-        endorsers: Ids of the keys whose signatures a fitting warrant adds: thresholds and
-            ``critical`` count them beside those that sign.
+        past: What was said before it.
     """
     signers = statement.by
     fallback = next((key for key in signers if key in keyring.listed), signers[0])
-    all_signers = {*signers, *endorsers}
     if reason := _unknown(statement):
-        is_critical = statement.critical and keyring.governs(all_signers)
+        brought = keys_brought(statement)
+        every = (*signers, *agreement_of_unknown(statement, brought, keyring, past).signers)
+        is_critical = statement.critical and keyring.governs(every)
         if statement.critical and not is_critical:
             reason += "; critical counts only from the keys that may sign a root"
         return Judgement(
@@ -70,7 +68,7 @@ def judge(
             reason=reason,
             key_id=fallback,
             is_critical=is_critical,
-            ends_reading=_would_count(statement, keyring, all_signers),
+            ends_reading=_would_count(statement, keyring, every),
         )
     if statement.flaw:
         return Judgement(status=Status.VOID, reason=statement.flaw, key_id=fallback)
@@ -80,11 +78,18 @@ def judge(
         return Judgement(status=Status.VOID, reason=str(error), key_id=fallback)
     if statement.seq == 0:
         return Judgement(status=Status.VALID, key_id=fallback, body=body)
-    reason, key_id = keyring.objection(statement.type, body, signers, endorsers)
-    reason = reason or _warrant_objection(statement)
-    reason = reason or about_others(body, statement.seq, holds)
-    status = Status.VOID if reason else Status.VALID
-    return Judgement(status=status, reason=reason, key_id=key_id or fallback, body=body)
+    agreed = agreement(statement, body, keyring, past)
+    reason, key_id = keyring.objection(statement.type, body, signers, agreed.signers)
+    reason = reason or about_others(body, statement.seq, past.holds)
+    disagreed = agreed.problem or ("" if reason else unapproved(statement, body, keyring, agreed))
+    return Judgement(
+        status=Status.VOID if disagreed or reason else Status.VALID,
+        reason=disagreed or reason,
+        key_id=key_id or fallback,
+        body=body,
+        is_unagreed=bool(disagreed),
+        misfit=agreed.misfit,
+    )
 
 
 def _unknown(statement: Statement) -> str:
@@ -106,12 +111,6 @@ def _would_count(statement: Statement, keyring: Keyring, signers: Collection[str
     """
     role = _GOVERNING.get(StatementType(statement.type)) if statement.type in _GOVERNING else None
     return role is not None and not keyring.authority.shortfall(role, signers)
-
-
-def _warrant_objection(statement: Statement) -> str:
-    if statement.warrant is None:
-        return ""
-    return f"warrant {statement.warrant}: this program does not judge warrants"
 
 
 def about_others(body: Body, seq: int, holds: Callable[[], Holds]) -> str:

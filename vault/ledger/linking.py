@@ -138,7 +138,7 @@ def _check_signed(candidate: Candidate, listed: Mapping[str, VerifyKey]) -> None
     statement = candidate.statement
     if listed.keys().isdisjoint(statement.by):
         raise SignatureError(f"ledger statement {statement.seq} is not signed by a listed key")
-    _check_exactly(candidate, {**_keys_brought(statement), **listed})
+    _check_exactly(candidate, {**keys_brought(statement, statement.by), **listed})
 
 
 def _check_exactly(candidate: Candidate, keys: Mapping[str, VerifyKey]) -> None:
@@ -149,29 +149,36 @@ def _check_exactly(candidate: Candidate, keys: Mapping[str, VerifyKey]) -> None:
         )
 
 
-def _keys_brought(statement: Statement) -> dict[str, VerifyKey]:
-    """Keys that a root of any version brings along and that sign it, by id.
+def keys_brought(
+    statement: Statement, wanted: Collection[str] | None = None
+) -> dict[str, VerifyKey]:
+    """Keys that a root of any version brings along, by id.
 
     What is no key in its list is passed over: a later version may list something else there.
+
+    Args:
+        statement: Of any type; only a root brings keys along.
+        wanted: Ids of those that are asked for; all by default.
     """
     if statement.type != StatementType.ROOT or not statement.type_version:
         return {}
     found: dict[str, VerifyKey] = {}
     listed = statement.body.get("keys")
     for entry in listed if isinstance(listed, list) else ():
-        key = _key_of(entry, statement.by)
+        key = _key_of(entry, wanted)
         if key is not None:
             found[key.id] = key
     return found
 
 
-def _key_of(entry: Any, wanted: Collection[str]) -> VerifyKey | None:
+def _key_of(entry: Any, wanted: Collection[str] | None) -> VerifyKey | None:
     public = entry.get("public") if isinstance(entry, dict) else None
     if not isinstance(public, str):
         return None
     try:
         der = b64decode_strict(public)
-        return VerifyKey.from_der(der) if hashlib.sha256(der).hexdigest() in wanted else None
+        is_wanted = wanted is None or hashlib.sha256(der).hexdigest() in wanted
+        return VerifyKey.from_der(der) if is_wanted else None
     except FormatError:
         return None
 
@@ -192,6 +199,8 @@ def _check_first(candidate: Candidate) -> None:
             expected="root v1",
             found=statement.flaw or f"{statement.type} v{statement.type_version}",
         )
+    if statement.warrant is not None:
+        raise FormatError("ledger statement 0 names a warrant, and nothing precedes it")
     body = parse_body(StatementType.ROOT, statement.body)
     assert isinstance(body, RootBody)
     authority = Authority.of(body)

@@ -29,6 +29,7 @@ class Record:
     reason: str  # why void or unknown; empty when valid
     body: Body | None  # of the type's shape; None when it has not that shape
     by: tuple[str, ...]  # ids of the keys that signed it
+    warrant: int | None = None  # seq of the warrant that it names
     key_id: str  # the one it counts for
     time: datetime | None  # the signer's claim
     modified: datetime  # the store's time

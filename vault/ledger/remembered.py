@@ -50,6 +50,7 @@ class _Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     reason: str
     body: msgspec.Raw
     by: tuple[str, ...]
+    warrant: int | None
     key_id: str
     time: datetime | None
     modified: datetime
@@ -191,6 +192,7 @@ def _rows(records: Sequence[Record]) -> Iterator[_Row]:
             reason=record.reason if trusted else "",
             body=msgspec.Raw(encoder.encode(record.body)),
             by=record.by,
+            warrant=record.warrant,
             key_id=record.key_id,
             time=record.time,
             modified=record.modified,
@@ -230,6 +232,7 @@ def _record(seq: int, row: _Row) -> Record:
         reason=row.reason,
         body=_body(row),
         by=row.by,
+        warrant=row.warrant,
         key_id=row.key_id,
         time=row.time,
         modified=row.modified,

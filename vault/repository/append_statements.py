@@ -50,6 +50,7 @@ class Draft:
     type: str
     subject: Sequence[tuple[str, Digest]]
     body: Body
+    warrant: int | None = None  # seq of the warrant that it rests on
 
 
 class Log:
@@ -143,17 +144,19 @@ class Log:
         by = [key.public.id for key in signers]
         self._history.require_appending(draft.type)
         self.ledger.may_write(draft.type)
-        self.ledger.require_role(by, draft.type, draft.body)
+        time = self._objects.clock().replace(microsecond=0)  # as it is written
+        self.ledger.require_role(by, draft.type, draft.body, warrant=draft.warrant, time=time)
         payload = build_statement(
             type=draft.type,
             repository=self.ledger.repository_id,
             seq=seq,
             prev=head,
-            time=self._objects.clock(),
+            time=time,
             tool=tool,
             subject=list(draft.subject),
             body=draft.body,
             by=by,
+            warrant=draft.warrant,
         )
         envelope = seal_envelope(payload, signers)
         digest = self.ledger.check(envelope).digest

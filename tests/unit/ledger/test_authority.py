@@ -1,17 +1,11 @@
 """Who suffices for what: unique keys, unique persons, and people who signed a warrant."""
 
-import dataclasses
-from typing import Any
-
 from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode
 from vault.ledger.authority import Authority
-from vault.ledger.envelope import Statement
-from vault.ledger.judging import judge
 from vault.ledger.keyring import Keyring
-from vault.ledger.records import Status
 from vault.ledger.statements import PublicKey, Recipient, ResealBody, Role, RootBody, SeedTable
-from vault.model import LockMode, body_to_json
+from vault.model import LockMode
 from vault.parameters import Parameters
 
 ID = "ab" * 32
@@ -53,23 +47,6 @@ def test_a_key_without_a_person_counts_by_itself() -> None:
     assert authority.shortfall(Role.VERIFIER, _ids("ann", "ann")) != ""
 
 
-def _statement(kind: str, by: list[str], **changes: Any) -> Statement:
-    statement = Statement(
-        repository="ab" * 16,
-        seq=1,
-        prev=None,
-        prev_version="",
-        type=kind,
-        type_version=1,
-        by=tuple(by),
-        critical=False,
-        body=body_to_json(
-            ResealBody(recipient=ID, objects=(SEEDS,), sessions=1, through=0),
-        ),
-    )
-    return dataclasses.replace(statement, **changes)
-
-
 def _keyring(root: RootBody) -> Keyring:
     keyring = Keyring()
     keyring.take_root(0, root)
@@ -79,17 +56,7 @@ def _keyring(root: RootBody) -> Keyring:
 def test_who_endorsed_an_act_counts_for_its_threshold() -> None:
     """One key is too few; the other person in a warrant suffices, a spare key does not."""
     keyring = _keyring(_root({"ann": "ann", "spare": "ann", "bob": "bob"}))
-    alone = judge(_statement("reseal", _ids("ann")), keyring, dict)
-    assert alone.status is Status.VOID
-    both = judge(_statement("reseal", _ids("ann")), keyring, dict, _ids("bob"))
-    assert (both.status, both.key_id) == (Status.VALID, KEY["ann"].id)
-    same = judge(_statement("reseal", _ids("ann")), keyring, dict, _ids("spare"))
-    assert same.status is Status.VOID
-
-
-def test_critical_counts_from_who_signs_and_who_endorses() -> None:
-    """Of a statement that is not understood."""
-    root = _root({"ann": "ann", "bob": "bob"}, Role.ROOT)
-    later = _statement("later", _ids("ann"), critical=True)
-    assert not judge(later, _keyring(root), dict).is_critical
-    assert judge(later, _keyring(root), dict, _ids("bob")).is_critical
+    body = ResealBody(recipient=ID, objects=(SEEDS,), sessions=1, through=0)
+    assert keyring.objection("reseal", body, _ids("ann"))[0]
+    assert keyring.objection("reseal", body, _ids("ann"), _ids("bob")) == ("", KEY["ann"].id)
+    assert keyring.objection("reseal", body, _ids("ann"), _ids("spare"))[0]

@@ -201,7 +201,7 @@ def test_a_plan_dooms_by_the_word_of_a_pruner_alone(lab: Lab) -> None:
     plan = append(lab, "prune", PruneBody(phase="plan", plan=str(digest)), lab.root_key.pruner)
     result = append(lab, "prune", PruneBody(phase="result", plan=str(digest)), lab.root_key.pruner)
     forger = lab.open()
-    forger.ledger.require_role = lambda *_: None  # type: ignore[method-assign]  # as a thief's does
+    forger.ledger.require_role = lambda *_, **__: None  # type: ignore[method-assign]  # as a thief's does
     body = PruneBody(phase="plan", plan=str(digest))
     draft = Draft(type="prune", subject=[("x", Digest(bytes(32)))], body=body)
     void = forger.append(lambda _: draft, [lab.host.key.signing], tool="thief")
