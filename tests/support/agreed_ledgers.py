@@ -8,25 +8,35 @@ import functools
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from vault.clock import to_rfc3339
 from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps, loads_canonical
 from vault.ledger.envelope import PAYLOAD_TYPE, Head, build_statement, pae, seal_envelope
 from vault.ledger.statements import (
     Approval,
+    Counts,
     DistrustedKey,
+    DomainRef,
+    EventBody,
     HeartbeatBody,
+    HoldBody,
+    InventoryRef,
+    PolicyBody,
+    PruneBody,
     PublicKey,
     Recipient,
     ResealBody,
     Role,
     RootBody,
     SeedTable,
+    SnapshotBody,
+    TreeRef,
     WarrantBody,
     WarrantSignature,
     WriterBody,
@@ -121,6 +131,7 @@ class Book:
     expected: list[str] = field(default_factory=list)  # valid, void or unknown
     reasons: dict[int, str] = field(default_factory=dict)  # of the void ones, a part of it
     names: dict[int, str] = field(default_factory=dict)  # what each shows
+    objects: dict[str, bytes] = field(default_factory=dict)  # other than statements, by name
 
     @property
     def head(self) -> Head:
@@ -247,10 +258,11 @@ class Book:
 
     def write(self, store: Path) -> Path:
         """As a directory store."""
-        for seq, envelope in enumerate(self.statements):
-            path = store / ledger_name(seq)
+        named = {ledger_name(seq): data for seq, data in enumerate(self.statements)}
+        for name, data in (named | self.objects).items():
+            path = store / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(envelope)
+            path.write_bytes(data)
         return store
 
 
@@ -278,6 +290,7 @@ def ledgers() -> dict[str, Book]:
         "roots": _roots(),
         "wider": _wider(),
         "distrust": _distrust(),
+        "acts": _acts(),
     }
 
 
@@ -759,6 +772,157 @@ def _distrust() -> Book:
     three = replace_body(one, version=3)
     book.add("root", three, *both, name="nobody is distrusted")
     return book
+
+
+def _acts() -> Book:
+    """What each act binds: the values that are named, no others, and none of another statement."""
+    wanted = dict.fromkeys(
+        ("hold.add", "hold.release", "policy.apply", "prune", "restore.replace"), approvals()
+    )
+    book = begun(root_of_people(approvals=wanted))
+    shot = _with_snapshot(book)
+    _holds(book, shot)
+    _policies(book)
+    _plans(book, shot)
+    _replacements(book, shot)
+    return book
+
+
+def _acting(book: Book) -> Callable[..., int]:
+    def act(name: str, by: tuple[str, str], body: Body, values: Any, void: str = "") -> int:
+        what, bound = values
+        return book.agreed(what, body, by[1], kind=by[0], values=bound, name=name, void=void)
+
+    return act
+
+
+def _holds(book: Book, shot: int) -> None:
+    act = _acting(book)
+    hold = HoldBody(action="add", snapshot=shot, dataset="web", reason="r", author="a")
+    bound = {"dataset": "web", "snapshot": shot, "until": None}
+    book.add("hold", hold, "carol-policy", void="hold.add needs", name="a hold, not approved")
+    by = ("hold", "carol-policy")
+    act("a hold of another dataset", by, hold, ("hold.add", bound | {"dataset": "db"}), _PLAN)
+    act("a hold until another day", by, hold, ("hold.add", bound | {"until": _DAY}), _PLAN)
+    until = replace_body(hold, until=NOW)
+    act("a hold until a day", by, until, ("hold.add", bound | {"until": to_rfc3339(NOW)}))
+    act("a hold, for another reason", by, replace_body(hold, reason="s"), ("hold.add", bound))
+    held = len(book.statements) - 1
+    release = HoldBody(action="release", hold=held, snapshot=shot, reason="r", author="a")
+    act("a release of another", by, release, ("hold.release", {"hold": held - 2}), _PLAN)
+    act("a release, asked as a hold", by, release, ("hold.add", {"hold": held}), "for the act")
+    act("a release", by, release, ("hold.release", {"hold": held}))
+    again = book.request("hold.release", {"hold": held})
+    warrant = book.carry(again, "alice-policy", "bob-policy")
+    book.add(
+        "hold", release, "carol-policy", warrant=warrant, void="no hold in force", name="again"
+    )
+
+
+def _policies(book: Book) -> None:
+    act = _acting(book)
+    terms: dict[str, Any] = {"action": "apply", "name": "p", "previous": None}
+    terms["sha256"] = _EVIDENCE
+    body = PolicyBody(action="apply", name="p", sha256=_EVIDENCE)
+    by = ("policy", "carol-policy")
+    act("a policy of another name", by, body, ("policy.apply", terms | {"name": "q"}), _PLAN)
+    act("a policy after another", by, body, ("policy.apply", terms | {"previous": 1}), _PLAN)
+    act("a policy", by, body, ("policy.apply", terms))
+    first = len(book.statements) - 1
+    weaker = replace_body(body, weakens=True, previous=first, weaker=("last 7 to 6",))
+    terms |= {"previous": first}
+    act("a weaker policy, asked as any", by, weaker, ("policy.apply", terms), "for the act")
+    act("a weaker policy", by, weaker, ("policy.weaken", terms))
+    gone = replace_body(weaker, action="withdraw", weaker=())
+    act("a withdrawal, asked as a weaker one", by, gone, ("policy.weaken", terms), _PLAN)
+    act("a withdrawal", by, gone, ("policy.weaken", terms | {"action": "withdraw"}))
+    retired = PolicyBody(action="retire", name="web", weakens=True)
+    bound = {"action": "retire", "name": "web", "previous": None, "sha256": ""}
+    act("a dataset is given up", by, retired, ("policy.weaken", bound))
+
+
+def _plans(book: Book, first: int) -> None:
+    act = _acting(book)
+    plan = PruneBody(phase="plan", plan=_EVIDENCE, details=_EVIDENCE, objects=3)
+    by = ("prune", "dora-pruner")
+    act("another plan", by, plan, ("prune", {"plan": "ab" * 32}), _PLAN)
+    act("a plan", by, plan, ("prune", {"plan": _EVIDENCE}))
+    spares = replace_body(plan, spared=_EVIDENCE)
+    act("a plan that spares", by, spares, ("prune", {"plan": _EVIDENCE}))
+    result = PruneBody(phase="result", plan=_EVIDENCE, of=first)
+    book.add("prune", result, "dora-pruner", name="a result is no act")
+    act("a result with a warrant", by, result, ("prune", {"plan": _EVIDENCE}), "for the act")
+
+
+def _replacements(book: Book, shot: int) -> None:
+    act = _acting(book)
+    digest = str(book.digests[shot])
+    restored = EventBody(
+        verdict="passed",
+        snapshot=shot,
+        started=NOW,
+        finished=NOW,
+        attestation=_EVIDENCE,
+        replaced=True,
+    )
+    bound = {"dataset": "web", "digest": digest, "snapshot": shot}
+    by = ("restore", "erin-restorer")
+    what = "restore.replace"
+    book.add("restore", restored, "erin-restorer", void=f"{what} needs", name="not approved")
+    act("replaces by another", by, restored, (what, bound | {"snapshot": 0}), _PLAN)
+    act("replaces by another digest", by, restored, (what, bound | {"digest": "0" * 64}), _PLAN)
+    act("replaces by another dataset", by, restored, (what, bound | {"dataset": "db"}), _PLAN)
+    act("replaces", by, restored, (what, bound))
+    other = replace_body(restored, snapshot=0)
+    bound = {"dataset": "web", "digest": str(book.digests[0]), "snapshot": 0}
+    act("replaces by what is no snapshot", by, other, (what, bound), _PLAN)
+    act("replaces by nothing", by, replace_body(restored, snapshot=None), (what, bound), _PLAN)
+    kept = replace_body(restored, replaced=False)
+    book.add("restore", kept, "erin-restorer", name="a restore that replaces nothing is no act")
+    act("it names a warrant", by, kept, (what, bound), "for the act")
+
+
+_PLAN = "for another plan"
+_DAY = "2026-03-02T00:00:00Z"
+_EVIDENCE = str(Digest.of(b"evidence"))
+
+
+def _with_snapshot(book: Book) -> int:
+    """A host of the domain, and its snapshot; gives its number."""
+    objects = {
+        name: str(Digest.of(data))
+        for name, data in (("domain", b"secrets"), ("inventory", _INVENTORY))
+    }
+    domain = DomainRef(
+        name="default",
+        object=f"domains/default/{objects['domain']}",
+        sha256=objects["domain"],
+        size=7,
+        version="1",
+    )
+    host = replace_body(enrolled("cache"), domain=domain)
+    book.add("writer", host, "alice-enroller")
+    body = SnapshotBody(
+        dataset="web",
+        created=NOW,
+        complete=True,
+        counts=Counts(),
+        tree=TreeRef(id="ab" * 32, level=0, commitment="cd" * 32),
+        inventory=InventoryRef(
+            sha256=objects["inventory"], size=len(_INVENTORY), version="1", objects=0, bytes=0
+        ),
+        mode=LockMode.NONE,
+        until=NOW + timedelta(days=1),
+    )
+    book.objects |= {
+        domain.object: b"secrets",
+        f"inventory/{objects['inventory']}": _INVENTORY,
+        f"evidence/{_EVIDENCE}": b"evidence",
+    }
+    return book.add("snapshot", body, "cache")
+
+
+_INVENTORY = b"# vault-inventory 1\n# objects 0\n# bytes 0\n"
 
 
 def not_understood() -> dict[str, tuple[Book, bool]]:
