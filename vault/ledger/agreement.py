@@ -63,7 +63,7 @@ def agreement(statement: Statement, body: Body, keyring: Keyring, past: Past) ->
     asked = _Asked(
         act=act,
         bound=bound_digest(values) if values else None,
-        brought=Authority.of(body).keys if isinstance(body, RootBody) else {},
+        brought=brought_keys(body),
     )
     return _examined(statement, asked, keyring, past)
 
@@ -122,6 +122,11 @@ def _examined(statement: Statement, asked: _Asked, keyring: Keyring, past: Past)
     if reason := unfit(request.terms, wanted, signers):
         return Agreement(problem=f"warrant {statement.warrant}: {reason[1]}", misfit=reason[0])
     return Agreement(signers=signers, requester=request.terms.requester)
+
+
+def brought_keys(body: Body | None) -> Mapping[str, VerifyKey]:
+    """The keys that a root brings along, by id; none of another body."""
+    return Authority.of(body).keys if isinstance(body, RootBody) else {}
 
 
 def unapproved(statement: Statement, body: Body, keyring: Keyring, agreed: Agreement) -> str:

@@ -294,6 +294,10 @@ class Ledger:
         """The request that a warrant carries; None if that statement carries none."""
         return self._past.carried(seq)
 
+    def snapshot_at(self, seq: int) -> tuple[Digest, str] | None:
+        """Digest and dataset of a snapshot that counted when it was linked."""
+        return self._past.snapshot_at(seq)
+
     def used_by(self, request: Request) -> int | None:
         """The seq of the act that used a request, if one did."""
         return self._past.used_by(request)

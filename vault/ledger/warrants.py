@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from vault.clock import from_rfc3339, to_rfc3339
-from vault.crypto.keys import SigningKey, VerifyKey
+from vault.crypto.keys import Signer, VerifyKey
 from vault.encoding import b64decode_strict, b64encode, dumps, loads_canonical
 from vault.errors import ConfigError, FormatError
 from vault.ledger.envelope import (
@@ -240,7 +240,7 @@ def carrying(request: Request) -> WarrantBody:
     )
 
 
-def add_signature(request: Request, key: SigningKey) -> Request:
+def add_signature(request: Request, key: Signer) -> Request:
     """The request with one more person's signature; one that the key gave before is replaced."""
     kept = [each for each in request.envelope.signatures if each.keyid != key.public.id]
     mine = Signature(keyid=key.public.id, sig=key.sign(request.envelope.pae))
