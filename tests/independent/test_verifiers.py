@@ -374,7 +374,14 @@ def test_another_root_is_no_root(store: Path) -> None:
 # --- agreement of several people ---
 
 
-@pytest.mark.parametrize("name", AGREED)
+def _short_ones_always() -> Iterator[Any]:
+    """The long ledgers take a shell half a minute each."""
+    for name, book in AGREED.items():
+        is_long = len(book.statements) > 40
+        yield pytest.param(name, marks=[pytest.mark.thorough] if is_long else [])
+
+
+@pytest.mark.parametrize("name", list(_short_ones_always()))
 def test_what_people_agreed_to_is_judged_the_same(tmp_path: Path, name: str) -> None:
     """Requests, warrants, approvals and thresholds: each act is valid or void for all three."""
     book = AGREED[name]
@@ -391,6 +398,7 @@ def test_what_people_agreed_to_is_judged_the_same(tmp_path: Path, name: str) -> 
     require_verdict(book.write(tmp_path / "store"), wanted, root=str(book.digests[0]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["a root of two by a warrant", "a root of which one signed"])
 def test_people_who_signed_a_warrant_count_where_a_root_is_not_understood(
     tmp_path: Path, name: str
