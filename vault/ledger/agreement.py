@@ -21,7 +21,7 @@ from vault.ledger.statements import (
     RootBody,
     StatementType,
 )
-from vault.ledger.warrants import Misfit, Wanted, unfit
+from vault.ledger.warrants import ActAtHand, Misfit, unfit
 from vault.model import Body, Digest
 
 
@@ -108,7 +108,7 @@ def _examined(statement: Statement, asked: _Asked, keyring: Keyring, past: Past)
         )
     root = keyring.authority.body
     approval = approval_of(asked.act, root.approvals)
-    wanted = Wanted(
+    wanted = ActAtHand(
         repository=statement.repository,
         act=asked.act,
         bound=asked.bound,

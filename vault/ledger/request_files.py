@@ -12,7 +12,7 @@ from vault.encoding import b64encode, dumps, loads_canonical
 from vault.errors import DigestMismatchError, FormatError
 from vault.ledger.acts import bound_digest
 from vault.ledger.envelope import MAX_PAE, PAYLOAD_TYPE, parse_envelope
-from vault.ledger.warrants import Request, parse_terms
+from vault.ledger.warrants import Request, parse_request_terms
 
 MAX_REQUEST_FILE: Final = 1 << 20  # bytes
 _TYPE: Final = "vault/request/v1"
@@ -56,7 +56,7 @@ def parse_request_file(data: bytes) -> RequestFile:
     if fields.keys() != {"envelope", "type", "values"} or not isinstance(values, dict):
         raise FormatError("request file has other members", found=str(sorted(fields))[:80])
     envelope = parse_envelope(dumps(fields["envelope"]), limit=MAX_PAE)
-    request = Request(terms=parse_terms(envelope.payload), envelope=envelope)
+    request = Request(terms=parse_request_terms(envelope.payload), envelope=envelope)
     if bound_digest(values) != request.terms.bound:
         raise DigestMismatchError(
             "the values in the request file are not those that were signed",

@@ -33,7 +33,7 @@ from vault.ledger.statements import (
 from vault.ledger.trust import parse_trust
 from vault.model import Digest
 
-PREDICATE_TYPE: Final = "urn:vault:request:v1"
+REQUEST_TYPE: Final = "urn:vault:request:v1"
 _HEX_64: Final = re.compile(r"[0-9a-f]{64}")
 _HEX_32: Final = re.compile(r"[0-9a-f]{32}")
 _TEXTS: Final = ("act", "summary", "reason", "ticket")
@@ -91,7 +91,7 @@ class Request:
 # --- as bytes ---
 
 
-def encode_terms(terms: Terms) -> bytes:
+def encode_request_terms(terms: Terms) -> bytes:
     """The payload that people sign.
 
     Raises:
@@ -100,7 +100,7 @@ def encode_terms(terms: Terms) -> bytes:
     payload = dumps(
         {
             "_type": STATEMENT_TYPE,
-            "predicateType": PREDICATE_TYPE,
+            "predicateType": REQUEST_TYPE,
             "subject": [{"name": "bound", "digest": {"sha256": str(terms.bound)}}],
             "predicate": {
                 "repository": terms.repository,
@@ -118,20 +118,20 @@ def encode_terms(terms: Terms) -> bytes:
         }
     )
     try:
-        parse_terms(payload)
+        parse_request_terms(payload)
     except FormatError as error:
         raise ConfigError("the request would not be readable", found=error) from error
     return payload
 
 
-def parse_terms(payload: bytes) -> Terms:
+def parse_request_terms(payload: bytes) -> Terms:
     """Read what people signed; names that are not known are passed over.
 
     Raises:
         FormatError: It is no request of docs/format.md 2.9.
     """
     fields = _mapping(loads_canonical(payload))
-    if (fields.get("_type"), fields.get("predicateType")) != (STATEMENT_TYPE, PREDICATE_TYPE):
+    if (fields.get("_type"), fields.get("predicateType")) != (STATEMENT_TYPE, REQUEST_TYPE):
         raise FormatError("not a request", found=repr(fields.get("predicateType"))[:80])
     said = _mapping(fields.get("predicate"))
     root = said.get("root")
@@ -209,7 +209,7 @@ def signed_request(payload: bytes, signatures: Sequence[Signature] = ()) -> Requ
     envelope = Envelope(
         payload=payload, pae=encoded, signatures=tuple(signatures), size=len(payload)
     )
-    return Request(terms=parse_terms(payload), envelope=envelope)
+    return Request(terms=parse_request_terms(payload), envelope=envelope)
 
 
 def carried_request(body: WarrantBody) -> Request:
@@ -302,7 +302,7 @@ def require_carriable(request: Request) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ActAtHand:
     """The act that rests on a warrant, as far as the warrant must agree with it."""
 
     repository: str
@@ -331,7 +331,7 @@ class Misfit(StrEnum):
     NO_REQUEST = "no request"
 
 
-def unfit(terms: Terms, wanted: Wanted, signers: Sequence[str]) -> tuple[Misfit, str] | None:
+def unfit(terms: Terms, wanted: ActAtHand, signers: Sequence[str]) -> tuple[Misfit, str] | None:
     """Why a request does not fit an act: the first reason, also in words; None if it fits.
 
     Args:

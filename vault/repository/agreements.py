@@ -26,7 +26,7 @@ from vault.ledger.warrants import (
     Terms,
     add_signature,
     carrying,
-    encode_terms,
+    encode_request_terms,
     require_carriable,
     signed_request,
     with_proven,
@@ -101,7 +101,7 @@ def ask(
         nonce=random_bytes(_NONCE_SIZE).hex(),
         bound=bound_digest(values),
     )
-    request = add_signature(signed_request(encode_terms(terms)), requester)
+    request = add_signature(signed_request(encode_request_terms(terms)), requester)
     require_carriable(request)
     return RequestFile(request=request, values=values)
 
@@ -264,7 +264,7 @@ def carried_by(ledger: Ledger, request: Request, keys: Mapping[str, VerifyKey]) 
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RequestState:
     """A request that the ledger carries, and what has become of it."""
 
     seq: int  # of the warrant
@@ -274,15 +274,15 @@ class Standing:
     problem: str  # why no act can rest on it any more; empty if one can
 
 
-def standings(ledger: Ledger, *, now: datetime) -> list[Standing]:
+def request_states(ledger: Ledger, *, now: datetime) -> list[RequestState]:
     """Every request that a warrant carries, by the number of its newest warrant."""
-    found: dict[str, Standing] = {}
+    found: dict[str, RequestState] = {}
     for record in ledger.valid(StatementType.WARRANT):
         assert isinstance(record.body, WarrantBody)
         request = ledger.carried(record.seq)
         if request is not None:
             found.pop(str(request.id), None)
-            found[str(request.id)] = Standing(
+            found[str(request.id)] = RequestState(
                 seq=record.seq,
                 request=request,
                 signers=request.signers(ledger.keys),
