@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.lab import Clock, Lab, MakeRepository
+from tests.support.witnesses import make_council
 from vault.clock import from_rfc3339
 from vault.crypto.keys import Signer
 from vault.ledger import pages
@@ -21,9 +22,10 @@ from vault.machine.workers import AtOnce
 from vault.model import Digest
 from vault.repository import ledgerobjects, read_statements
 from vault.repository.append_statements import Draft
+from vault.repository.opening import open_repository
 from vault.storage.base import ObjectStore, ObjectVersion
 from vault.storage.local import LocalStore
-from vault.storage.memory import FaultPoint
+from vault.storage.memory import FaultPoint, MemoryStore
 from vault.storage.names import ledger_name, page_name
 
 LENGTH = 10
@@ -230,24 +232,81 @@ def test_two_statements_of_one_md5_fool_nobody(lab: Lab, monkeypatch: pytest.Mon
     assert lab.open().head == expected
 
 
-@pytest.mark.parametrize("etag", ["", "9e107d9d372bb6826bd81d3542a419d6", "9e107d9d-2"])
+ETAGS = ["", "9e107d9d372bb6826bd81d3542a419d6", "9e107d9d-2"]
+
+
+class Encrypted:
+    """A store whose list has other ETags, as under a key of the service."""
+
+    def __init__(self, store: MemoryStore, etag: str = ETAGS[1]) -> None:
+        self._store = store
+        self._etag = etag
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
+        """As listed, with that ETag."""
+        for each in self._store.versions(prefix, after=after):
+            yield dataclasses.replace(each, etag=self._etag)
+
+
+def _encrypted_reads(lab: Lab, etag: str = ETAGS[1]) -> tuple[Head, Counter[str]]:
+    """The head that a cold client finds there, and what it asks for."""
+    asked: Counter[str] = Counter()
+
+    def count(point: FaultPoint) -> None:
+        if point.phase == "before":
+            asked[f"{point.operation} {point.name.partition('/')[0]}"] += 1
+
+    store: Any = Encrypted(lab.store.copy(fault=count), etag)
+    opened = open_repository(store, lab.root, clock=lab.clock, warn=lambda _: None)
+    return opened.head, asked
+
+
+@pytest.mark.parametrize("etag", ETAGS)
 def test_where_etags_are_no_md5_the_objects_are_read(lab: Lab, etag: str) -> None:
-    """As under a key of the service: pages cost a little, and are of no use."""
+    """As under a key of the service: each once; pages cost a little, and are of no use."""
     _beat(lab, 2 * LENGTH)
-    expected = lab.open().head
+    head, asked = _encrypted_reads(lab, etag)
+    assert head == lab.open().head
+    assert asked["get ledger"] == head.seq + 1
+    assert asked["versions ledger"] == 1
+    assert not [each for each in asked if "checkpoint" in each]
 
-    class Encrypted:
-        """The store, whose list has other ETags."""
 
-        def __getattr__(self, name: str) -> object:
-            return getattr(lab.store, name)
+@pytest.mark.parametrize("etag", ETAGS)
+def test_where_etags_are_no_md5_a_checkpoint_vouches_for_pages(lab: Lab, etag: str) -> None:
+    """Nothing but what stands behind the pages is read; with one page more than it, objects are."""
+    council = make_council(lab)
+    _beat(lab, 4 * LENGTH)
+    council.checkpoint()
+    head, asked = _encrypted_reads(lab, etag)
+    assert head == lab.open().head
+    assert asked["get ledger"] < LENGTH + 5
+    _beat(lab, LENGTH)
+    head, asked = _encrypted_reads(lab, etag)
+    assert head == lab.open().head
+    assert asked["get ledger"] >= head.seq
 
-        def versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
-            for each in lab.store.versions(prefix, after=after):
-                yield dataclasses.replace(each, etag=etag)
 
-    store: Any = Encrypted()
-    assert lab.with_store(store).open().head == expected
+def test_a_forged_page_is_not_taken_where_no_checkpoint_is_of_it(lab: Lab) -> None:
+    """A thief with a host's key makes pages of a fork: what the objects say is read."""
+    council = make_council(lab)
+    _beat(lab, 2 * LENGTH)
+    council.checkpoint()
+    fork = lab.fork(lab.base / "fork")
+    seq = 12
+    for record in fork.open().ledger.records[seq:]:
+        fork.store.remove(ledger_name(record.seq), record.version)
+    name, version = _page(lab, 1)
+    fork.store.remove(name, version)
+    _beat(fork, 2 * LENGTH)  # the same keys, another history
+    forged = fork.store.get(*_page(fork, 1))
+    lab.store.corrupt(name, version, forged)
+    head, asked = _encrypted_reads(lab)
+    assert head == lab.open().head
+    assert asked["get ledger"] >= head.seq
 
 
 def test_a_directory_writes_and_reads_no_pages(

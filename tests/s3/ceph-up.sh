@@ -9,11 +9,11 @@
 # whose certificate is DIR/tls/ca.pem.
 # One monitor, one OSD that keeps objects in memory, one gateway, no manager, no cephx: it takes
 # about 2 s to start and 130 MB. Users: vault (owns the buckets) and vault-writer, vault-restorer,
-# vault-auditor, vault-pruner, and vault-stranger, whom no policy names; the access key is the
+# vault-auditor, vault-pruner, vault-verifier, vault-log, and vault-stranger, whom no policy names; the access key is the
 # user's name, the secret key NAME-secret.
 set -euo pipefail
 
-USERS="vault vault-writer vault-restorer vault-auditor vault-pruner vault-stranger"
+USERS="vault vault-writer vault-restorer vault-auditor vault-pruner vault-verifier vault-log vault-stranger"
 
 install_packages() {
     if [ "$(command -v radosgw ceph-mon ceph-osd ceph | wc -l)" -eq 4 ]; then

@@ -74,6 +74,11 @@ class Ledger:
         return self.records[-1].head if self.records else None
 
     @property
+    def pinned(self) -> Digest | None:
+        """The digest that statement 0 must have; None where any will do."""
+        return self._root_digest
+
+    @property
     def repository_id(self) -> str:
         """32 hex digits; empty before statement 0."""
         return self._repository_id

@@ -98,9 +98,14 @@ class PageLines:
     Args:
         store: Whose list has the MD5 of objects.
         most: So many pages from the first may be used; None: all.
+        for_checkpoint: Whether lines may be taken that a checkpoint is to vouch for, where the
+            list can't compare them.
     """
 
-    def __init__(self, store: ObjectStore, most: int | None = None) -> None:
+    def __init__(
+        self, store: ObjectStore, most: int | None = None, *, for_checkpoint: bool = False
+    ) -> None:
+        self.for_checkpoint = for_checkpoint
         self._store = store
         self._most = most if store.traits.lists_md5 else 0
         self._listed: dict[str, list[ObjectVersion]] | None = None

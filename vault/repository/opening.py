@@ -27,6 +27,7 @@ from vault.repository.vouching import (
     ask_witnesses,
     contradiction,
     require_witnessed,
+    vouched_size,
 )
 from vault.storage.base import ObjectStore
 from vault.storage.double_check import ask_twice
@@ -99,7 +100,13 @@ def open_repository(
     tries = iter((remembered, None))
     repository = _read_twice(
         lambda: Repository.open(
-            store, root, clock=clock, remembered=next(tries), toward=named, knows_head=knows_head
+            store,
+            root,
+            clock=clock,
+            remembered=next(tries),
+            toward=named,
+            knows_head=knows_head,
+            vouched=lambda ledger: vouched_size(store, ledger, witnesses, clock()),
         ),
         (*floors, *known),
     )

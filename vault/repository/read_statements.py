@@ -8,7 +8,7 @@ second look: no thief with one key keeps others from reading. Statements are app
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -47,6 +47,8 @@ MAX_BEYOND: Final = 1_000  # names beyond the head that are looked at; the rest 
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
 MAX_JUNK_TOLD: Final = 100  # versions of junk that get a finding each
 
+Vouched = Callable[[Ledger], int]  # statements of a ledger that a checkpoint vouches for
+
 _Group = tuple[str, list[ObjectVersion]]
 
 
@@ -80,6 +82,8 @@ class StoredLedger:
         self._lines = lines or PageLines(store, 0)
         self._threads = at_once()
         self._paged = False  # whether a line was taken
+        self._no_md5 = False  # the list's ETags are none: lines await what a checkpoint says
+        self._unproven: dict[int, ObjectVersion] = {}  # by seq: what such a line stands for
         self._settled = list(findings)  # beside statements that are linked
         self._open: list[Finding] = []  # after the head
         self._left: Counter[str] = Counter()  # statements there, by the distrusted key
@@ -100,6 +104,22 @@ class StoredLedger:
     def used_pages(self) -> bool:
         """Whether lines of pages stand for objects in it."""
         return self._paged
+
+    @property
+    def unproven(self) -> int:
+        """So many statements from the first rest on lines that nothing was compared with."""
+        return max(self._unproven, default=-1) + 1
+
+    def are_lines_right(self) -> bool:
+        """Whether the objects are what such lines say: each is read."""
+        records = self.ledger.records
+        with self._threads:
+            for batch in batches(iter(self._unproven.items()), AT_ONCE):
+                read = fetch(self._store, [version for _, version in batch], self._threads)
+                lines = [records[seq].envelope for seq, _ in batch]
+                if read != lines:
+                    return False
+        return True
 
     def on(self, store: ObjectStore) -> "StoredLedger":
         """The same history, read on from another view of the same store."""
@@ -191,18 +211,34 @@ class StoredLedger:
         wanted: list[ObjectVersion] = []
         expected = self._next_seq()
         for name, versions in batch:
-            oldest = next(iter(plausible(versions)), None)
-            if oldest is None:
+            readable = plausible(versions)
+            if not readable:
                 continue
             line = self._line(expected) if name == ledger_name(expected) else None
-            expected += 1
-            if line is not None and stands_for(line, oldest):
+            if line is not None and self._may_take(expected, line, readable):
                 found[name] = line
                 self._paged = True
             else:
-                wanted.append(oldest)
+                wanted.append(readable[0])
+            expected += 1
         read = fetch(self._store, wanted, self._threads)
         return found | {each.name: data for each, data in zip(wanted, read, strict=True)}
+
+    def _may_take(self, seq: int, line: bytes, readable: Sequence[ObjectVersion]) -> bool:
+        """Whether a line stands for the oldest version that may be a statement.
+
+        Where the list compares, it decides. Where its ETags are no MD5, which the pinned root
+        shows, a line is taken for an only version of its length: a checkpoint must vouch for it.
+        """
+        if stands_for(line, readable[0]):
+            return True
+        is_alike = len(readable) == 1 and readable[0].size == len(line)
+        if seq == 0 and is_alike and self._lines.for_checkpoint:
+            self._no_md5 = digest_of(line) == self.ledger.pinned
+        if not (is_alike and self._no_md5):
+            return False
+        self._unproven[seq] = readable[0]
+        return True
 
     def _line(self, seq: int) -> bytes | None:
         is_last = (seq + 1) % pages.PAGE_LENGTH == 0
@@ -389,6 +425,7 @@ def read_ledger(
     *,
     remembered: Remembered | None = None,
     tolerant: bool = False,
+    vouched: Vouched | None = None,
 ) -> StoredLedger:
     """Every statement in the store, verified from the pinned root.
 
@@ -398,6 +435,8 @@ def read_ledger(
         remembered: The ledger as it was verified here before: only what is new is read,
             if the store still has all of it.
         tolerant: As for `StoredLedger`; every statement is then read from its own object.
+        vouched: How many statements of a ledger a checkpoint vouches for; asked only where pages
+            are there and the store's list can't compare them.
 
     Raises:
         RepositoryNotFoundError: The store holds no ledger.
@@ -408,7 +447,7 @@ def read_ledger(
     if remembered is not None:
         history = _resume(store, root_digest, remembered, tolerant=tolerant)
     if history is None:
-        history = _read_all(store, root_digest, tolerant=tolerant)
+        history = _read_all(store, root_digest, tolerant=tolerant, vouched=vouched)
     if history.ledger.head is None:
         raise _no_root(store, root_digest)
     history.ledger.may_read()
@@ -456,8 +495,12 @@ def _has_statements(store: ObjectStore, last: int) -> bool:
     return False
 
 
-def _read_all(store: ObjectStore, root_digest: Digest, *, tolerant: bool) -> StoredLedger:
+def _read_all(
+    store: ObjectStore, root_digest: Digest, *, tolerant: bool, vouched: Vouched | None
+) -> StoredLedger:
     """All statements, by pages where the list says that these have the objects' bytes.
+
+    Where the list can't say, by pages whose statements a checkpoint vouches for.
 
     Two statements of one signer may have one MD5, so that a page shows the one and the object is
     the other: then the next line does not follow, and that page is not used.
@@ -465,9 +508,16 @@ def _read_all(store: ObjectStore, root_digest: Digest, *, tolerant: bool) -> Sto
     most = 0 if tolerant else None  # an audit looks at every statement's object
     while True:
         ledger = Ledger(root_digest)
-        history = StoredLedger(store, ledger, tolerant=tolerant, lines=PageLines(store, most))
+        lines = PageLines(store, most, for_checkpoint=vouched is not None)
+        history = StoredLedger(store, ledger, tolerant=tolerant, lines=lines)
         history.refresh()
         is_whole = not history.beyond and history.by_line is None
+        if history.unproven and vouched is not None:
+            is_proven = vouched(ledger) >= history.unproven or history.are_lines_right()
+            if is_whole and is_proven:
+                return history
+            most = 0
+            continue
         if is_whole or not history.used_pages:
             return history
         ends = history.by_line if history.by_line is not None else len(ledger.records)

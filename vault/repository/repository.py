@@ -33,7 +33,7 @@ from vault.repository.append_statements import Draft, Log
 from vault.repository.chosen import choose_history
 from vault.repository.objects import Objects, Sightings, Stored
 from vault.repository.plans import Plans
-from vault.repository.read_statements import StoredLedger, read_ledger
+from vault.repository.read_statements import StoredLedger, Vouched, read_ledger
 from vault.repository.seed_lookup import SeedLookup
 from vault.storage.base import ObjectStore
 from vault.storage.choose_store import observing
@@ -90,6 +90,7 @@ class Repository:
         tolerant: bool = False,
         toward: Head | None = None,
         knows_head: bool = False,
+        vouched: Vouched | None = None,
         sightings: Sightings | None = None,
     ) -> Self:
         """The repository in a store, its ledger read up to the head and verified.
@@ -106,6 +107,7 @@ class Repository:
             toward: A head that a person named: if the history by the store's order has not that
                 one, the history that leads to it is read, and takes no statements.
             knows_head: Whether a head of this ledger was known before it was read.
+            vouched: As of `read_ledger`.
             sightings: Collects what reads find wrong beside the right bytes; a new one if not
                 given.
 
@@ -113,7 +115,9 @@ class Repository:
             RepositoryNotFoundError: The store holds no ledger.
             IntegrityError: The ledger does not chain from the pinned root.
         """
-        history = read_ledger(store, root_digest, remembered=remembered, tolerant=tolerant)
+        history = read_ledger(
+            store, root_digest, remembered=remembered, tolerant=tolerant, vouched=vouched
+        )
         if toward is not None and history.ledger.digest_at(toward.seq) != toward.digest:
             history = choose_history(store, history, toward) or history
         history.knows_head = knows_head

@@ -6,19 +6,21 @@ See docs/design.md "Trust". Where no witness is listed nothing is asked of the s
 import dataclasses
 import logging
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from vault.errors import LocalError
+from vault.ledger.chain import Ledger
 from vault.ledger.checkpoint_memory import CheckpointMemory, Remembrance
-from vault.ledger.checkpoints import Standing, WitnessPolicy, log_keys
+from vault.ledger.checkpoints import Standing, WitnessPolicy, compare_note, log_keys
 from vault.ledger.notes import SignedNote
 from vault.ledger.witness_policy import PinnedWitnesses
 from vault.ledger.witnessed import ASK_A_WITNESS, CONTRADICTIONS, Witnessed, conclude
 from vault.model import Digest
 from vault.repository.checkpoints import Search, find_checkpoint
 from vault.repository.repository import Repository
+from vault.storage.base import ObjectStore
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +43,29 @@ NO_WISH: Final = WitnessWish()
 
 def witness_policy_of(repository: Repository, wish: WitnessWish = NO_WISH) -> WitnessPolicy:
     """Whose signatures make a checkpoint of this repository count."""
-    ledger = repository.ledger
+    return _policy_of(repository.ledger, wish)
+
+
+def vouched_size(store: ObjectStore, ledger: Ledger, wish: WitnessWish, now: datetime) -> int:
+    """How many statements of a ledger the newest checkpoint that counts vouches for; or 0.
+
+    Args:
+        store: Where checkpoints are.
+        ledger: Read up to its head, by copies of statements that may be forged.
+        wish: Whose word counts.
+        now: The client's clock.
+    """
+    policy = _policy_of(ledger, wish)
+    if not policy.witnesses:
+        return 0
+    found = find_checkpoint(store, policy, now).counted
+    if found is None:
+        return 0
+    digests = [record.digest for record in ledger.records]
+    return found.note.size if compare_note(found.note, digests) is Standing.VOUCHED else 0
+
+
+def _policy_of(ledger: Ledger, wish: WitnessWish) -> WitnessPolicy:
     authority = ledger.authority_at(len(ledger.records))
     if wish.pinned is not None:
         return wish.pinned.over(log_keys(authority, ledger.repository_id))
@@ -92,7 +116,7 @@ def _conclude(repository: Repository, policy: WitnessPolicy, search: Search) -> 
         checkpoint=next((each for each in counts if each is not None), None),
         others=[note for note in notes if policy.is_logged(note)],
         age=timedelta(seconds=ledger.root.checkpoint_age),
-        now=max(now, *(record.modified for record in ledger.records[-2:] if record.is_dated)),
+        now=max([now, *(each.modified for each in ledger.records[-2:] if each.is_dated)]),
         why=_why(search, policy),
     )
 

@@ -14,7 +14,17 @@ from typing import Any, TypeAlias
 
 from vault.model import LockMode
 from vault.parameters import Parameters
-from vault.storage.names import DOMAINS, EVIDENCE, INDEX, INVENTORY, LEDGER, PACKS, PAGES, SEEDS
+from vault.storage.names import (
+    CHECKPOINTS,
+    DOMAINS,
+    EVIDENCE,
+    INDEX,
+    INVENTORY,
+    LEDGER,
+    PACKS,
+    PAGES,
+    SEEDS,
+)
 
 Json: TypeAlias = dict[str, Any]
 
@@ -24,6 +34,7 @@ _SLACK = 3  # days: a run may last, clocks may differ
 
 _LEDGER = (f"{LEDGER}*", f"{PAGES}*")
 _EVIDENCE = (f"{EVIDENCE}*",)
+_CHECKPOINTS = (f"{CHECKPOINTS}*",)
 _NEEDED = (f"{INDEX}*", f"{INVENTORY}*")
 _PRUNED = (f"{PACKS}*", *_NEEDED)
 _SEEDS = (f"{SEEDS}*",)
@@ -78,6 +89,8 @@ class AccessRole(StrEnum):
     RESTORER = "restorer"
     AUDITOR = "auditor"
     PRUNER = "pruner"
+    VERIFIER = "verifier"  # reads all, and records what was read
+    LOG = "log"  # signs how the ledger stands
 
 
 class Dialect(StrEnum):
@@ -87,7 +100,12 @@ class Dialect(StrEnum):
     CEPH = "ceph"
 
 
-_BLIND = {AccessRole.WRITER, AccessRole.AUDITOR, AccessRole.PRUNER}  # see no packs
+_BLIND = {  # see no packs
+    AccessRole.WRITER,
+    AccessRole.AUDITOR,
+    AccessRole.PRUNER,
+    AccessRole.LOG,
+}
 
 
 def role_policy(
@@ -165,25 +183,29 @@ def _grants(
         listing,
         _statement("Allow", state, [_bucket(bucket)]),
         allow(_LOCKS, ["*"]),
+        allow(_READ, (*_LEDGER, *_CHECKPOINTS)),  # every start reads these
     ]
     recorded = (*_LEDGER, *_EVIDENCE)
+    public = (*_EVIDENCE, *_NEEDED, f"{DOMAINS}*", *_SEEDS)
     match role:
         case AccessRole.WRITER:
-            readable = (*recorded, *_NEEDED, f"{DOMAINS}*", *_SEEDS)
             again = allow([_EXTEND] if extend else add, _SEEDS)  # locks them, and makes none
-            return [*common, allow(add, _WRITTEN), again, allow(_READ, readable)]
+            return [*common, allow(add, _WRITTEN), again, allow(_READ, public)]
         case AccessRole.RESTORER:
             return [*common, allow(_READ, ["*"]), allow(add, (*recorded, *_SEEDS))]
+        case AccessRole.VERIFIER:
+            return [*common, allow(_READ, ["*"]), allow(add, recorded)]
         case AccessRole.AUDITOR:
-            public = (*recorded, *_NEEDED, f"{DOMAINS}*", *_SEEDS)
             return [*common, allow(_READ, ["*"] if read_data else public)]
         case AccessRole.PRUNER:
             return [
                 *common,
-                allow(_READ, (*recorded, f"{INVENTORY}*")),
+                allow(_READ, (*_EVIDENCE, f"{INVENTORY}*")),
                 allow(add, recorded),
                 allow(["s3:DeleteObjectVersion"], _PRUNED),
             ]
+        case AccessRole.LOG:
+            return [*common, allow(add, _CHECKPOINTS)]
 
 
 def _ceph_statements(
@@ -247,7 +269,7 @@ def _aws_statements(
     ]
     if parameters.lock_mode is LockMode.NONE:
         return statements
-    written = _objects(bucket, prefix, (*_WRITTEN, *_SEEDS))
+    written = _objects(bucket, prefix, (*_WRITTEN, *_SEEDS, *_CHECKPOINTS))
     mode = {"StringNotEquals": {"s3:object-lock-mode": parameters.lock_mode.upper()}}
     days = "s3:object-lock-remaining-retention-days"
     shortest = parameters.min_retention // _DAY - 1
