@@ -28,7 +28,10 @@ from vault.version import __version__
 
 COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first line of its help
     "init": ("cli.commands.init:init", "Make a repository and the keys to it."),
-    "key": ("cli.commands.key:key", "Enrol, limit, list and revoke the hosts that may write."),
+    "key": (
+        "cli.commands.key:key",
+        "Enrol hosts, give people keys, and change the root that says who may do what.",
+    ),
     "snapshot": ("cli.commands.snapshot:snapshot", "Store the state of PATHs as a snapshot."),
     "list": ("cli.commands.list:list_snapshots", "List snapshots, newest last."),
     "status": (

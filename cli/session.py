@@ -428,7 +428,7 @@ class Invocation:
         """
         uri = self._signers.get(role)
         if uri is None:
-            return self.open_signer(repository, FileUri(self.places.keys / _FILE_OF[role], role))
+            return self.open_signer(repository, FileUri(self._usual_file(role), role))
         key = self.open_signer(repository, uri)
         if not may_sign_as(repository.ledger, key.public.id, role):
             raise WrongKeyError(
@@ -437,6 +437,15 @@ class Invocation:
                 hint="'vault key list' shows which keys may",
             )
         return key
+
+    def has_signer(self, role: Role) -> bool:
+        """Whether a key for the role was chosen, or lies at its usual place."""
+        return role in self._signers or self._usual_file(role).exists()
+
+    def _usual_file(self, role: Role) -> Path:
+        """The key file of the role alone, as `vault key split` makes it, else the joint one."""
+        alone = self.places.keys / f"{role}.key"
+        return alone if alone.exists() else self.places.keys / _FILE_OF.get(role, alone.name)
 
     def _chosen_writer(self, repository: Repository) -> Signer | None:
         return self.signer(repository, Role.WRITER) if Role.WRITER in self._signers else None
@@ -554,12 +563,33 @@ class Invocation:
             WrongKeyError: None is given.
             ConfigError: It is too short, or as for `passphrase`.
         """
-        secret = self.passphrase(what, confirm=True)
+        return self._fit(self.passphrase(what, confirm=True), weak=weak)
+
+    def _fit(self, secret: bytes, *, weak: bool) -> bytes:
         if not weak:
             require_strong(secret)
         for slip in slips(secret):
             self.warn(f"the new passphrase {slip}, which counts as part of it")
         return secret
+
+    def changed_passphrase(self, what: str, file: Path | None, *, weak: bool) -> bytes:
+        """The passphrase that is to replace another: from a file, else from the terminal.
+
+        Args:
+            what: It will open; for the prompt.
+            file: Its first line is the passphrase.
+            weak: Whether a short one is taken too.
+
+        Raises:
+            WrongKeyError: None is given.
+            ConfigError: It is too short, or the two that were typed differ.
+        """
+        forbid_dumps()
+        named = None if file is None else str(file)
+        secret = ask_passphrase(
+            f"{what} from now on", file=named, command=None, confirm=True, warn=self.warn
+        )
+        return self._fit(secret, weak=weak)
 
     def confirm(self, question: str, *, instead: str) -> None:
         """Ask a yes-or-no question on the terminal.

@@ -1,113 +1,97 @@
-"""`vault key`: enrol, limit, list and revoke the hosts that may write."""
-
-import dataclasses
+"""`vault key`: the keys that may sign: hosts, people and the root that lists them."""
 
 import click
 
 from cli.commands.key_add import add, place_fields
+from cli.commands.key_files import export, new, passwd, split
 from cli.commands.key_request import request
 from cli.commands.key_reseal import reseal
+from cli.commands.key_root import root
 from cli.option_values import parse_reason
 from cli.output import render
+from cli.output.lost_attempts import LostAttempts
 from cli.session import TOOL, Invocation, pass_invocation
-from vault.crypto.keys import VerifyKey
-from vault.encoding import b64decode_strict
-from vault.ledger.records import WriterInfo
-from vault.ledger.statements import Role, StatementType
+from vault.ledger.statements import Role
 from vault.repository.enrolment import limit_writer, revoke_writer
 from vault.repository.hosts import ID_DIGITS, find_writer
-from vault.repository.repository import Repository
+from vault.repository.key_inventory import ListedKey, due_reviews, listed_keys
 
-_HEADINGS = ("name", "key", "roles", "datasets", "domain", "added", "revoked", "distrust from")
+_HEADINGS = (
+    *("name", "key", "roles", "person", "datasets", "domain"),
+    *("added", "revoked", "distrust from", "review"),
+)
 
 
 @click.group()
 def key() -> None:
-    """Enrol, limit, list and revoke the hosts that may write."""
+    """Enrol hosts, give people keys, and change the root that says who may do what."""
 
 
-key.add_command(request)
-key.add_command(add)
-key.add_command(reseal)
+for command in (request, add, root, new, split, passwd, export, reseal):
+    key.add_command(command)
 
 
 # --- list ---
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Listed:
-    """One key that the ledger lists or listed."""
-
-    name: str
-    key: str  # id, hex
-    roles: list[str]
-    datasets: list[str]
-    domain: str | None
-    added: int  # seq
-    revoked: int | None
-    distrust_from: int | None
-    replaces: str | None = None  # id of the host's key before
-
-
 @key.command("list")
+@click.option("--all", "show_all", is_flag=True, help="Also keys that an earlier root listed.")
 @pass_invocation
-def list_keys(invocation: Invocation) -> None:
-    """List the keys that may sign, and those that were revoked; needs no secret."""
+def list_keys(invocation: Invocation, *, show_all: bool) -> None:
+    """List the keys that may sign, and those of hosts that were revoked; needs no secret.
+
+    A key of a host that was rotated says which key it replaces. A review date asks whether the key
+    is still wanted; it ends nothing.
+    """
     repository = invocation.open(afresh=True)
     invocation.report_findings(repository)
-    keys = [*_root_keys(repository), *map(_writer, repository.ledger.writers.values())]
-    fields = {"keys": [dataclasses.asdict(each) for each in keys]}
+    keys = [
+        each
+        for each in listed_keys(repository.ledger)
+        if show_all or each.removed is None or Role.WRITER in each.roles
+    ]
+    for each in due_reviews(keys, invocation.clock().strftime("%Y-%m-%d")):
+        invocation.warn(f"the review of key {each.name} is due since {each.review}")
+    fields = {"keys": list(map(_fields, keys))}
     text = render.table(
-        _HEADINGS, map(_row, keys), right={1, 5, 6, 7}, width=render.terminal_width()
+        _HEADINGS, map(_row, keys), right={1, 6, 7, 8}, width=render.terminal_width()
     )
     invocation.emit("vault/key-list/v1", fields, text)
 
 
-def _root_keys(repository: Repository) -> list[_Listed]:
-    """Keys of the root in force; added by the root that is in force."""
-    added = max(record.seq for record in repository.ledger.valid(StatementType.ROOT))
-    return [
-        _Listed(
-            name=listed.name,
-            key=VerifyKey.from_der(b64decode_strict(listed.public)).id,
-            roles=[str(role) for role in listed.roles],
-            datasets=[],
-            domain=None,
-            added=added,
-            revoked=None,
-            distrust_from=None,
-        )
-        for listed in repository.ledger.root.keys
-    ]
+def _fields(each: ListedKey) -> dict[str, object]:
+    return {
+        "name": each.name,
+        "key": each.key.id,
+        "roles": list(each.roles),
+        "person": each.person or None,
+        "review": each.review or None,
+        "datasets": list(each.datasets),
+        "domain": each.domain,
+        "added": each.added,
+        "revoked": each.removed,
+        "distrust_from": each.distrust_from,
+        "replaces": each.replaces or None,
+        "last": each.last,
+        "statements": each.statements,
+    }
 
 
-def _writer(writer: WriterInfo) -> _Listed:
-    return _Listed(
-        name=writer.name,
-        key=writer.key.id,
-        roles=[Role.WRITER.value],
-        datasets=list(writer.datasets),
-        domain=writer.domain.name if writer.domain else None,
-        added=writer.added,
-        revoked=writer.revoked,
-        distrust_from=writer.distrust_from,
-        replaces=writer.replaces or None,
-    )
-
-
-def _row(each: _Listed) -> tuple[object, ...]:
+def _row(each: ListedKey) -> tuple[object, ...]:
     def or_blank(value: object) -> object:
         return "" if value is None else value
 
     return (
         each.name,
-        each.key[:ID_DIGITS],
+        each.key.id[:ID_DIGITS],
         " ".join(each.roles),
+        each.person,
         " ".join(each.datasets),
         or_blank(each.domain),
         each.added,
-        or_blank(each.revoked),
+        or_blank(each.removed),
         or_blank(each.distrust_from),
+        each.review,
     )
 
 
@@ -202,7 +186,7 @@ def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reaso
     )
     repository = invocation.open(afresh=True)
     found = find_writer(repository.ledger, writer)
-    lost = _Lost(invocation)
+    lost = LostAttempts(invocation.warn)
     record = revoke_writer(
         repository,
         invocation.signer(repository, Role.ENROLLER),
@@ -223,20 +207,5 @@ def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reaso
     }
     facts = {"revoked": found.name, "key": found.key.id, "head": str(record.head)}
     if lost.count:
-        facts["lost"] = f"{render.plural(lost.count, 'attempt')}: others appended first"
+        facts["lost"] = lost.text
     invocation.emit("vault/key-revoke/v1", {"key": fields}, render.facts(facts))
-
-
-class _Lost:
-    """Counts the attempts that others won, and reports the count at 1, 10, 100 and so on."""
-
-    def __init__(self, invocation: Invocation) -> None:
-        self._invocation = invocation
-        self.count = 0
-
-    def __call__(self, count: int) -> None:
-        self.count = count
-        if str(count).strip("0") == "1":
-            self._invocation.warn(
-                f"others appended first, {render.plural(count, 'time')} so far; going on"
-            )

@@ -81,7 +81,7 @@ def request(
         path = invocation.places.keys / WRITER_FILE
         writer, wanted = request_key(
             repository,
-            _address(invocation, repository),
+            repository_address(invocation, repository),
             name=name,
             datasets=datasets,
             domain=domain,
@@ -104,7 +104,8 @@ def request(
     invocation.emit("vault/key-request/v1", {"request": fields}, text)
 
 
-def _address(invocation: Invocation, repository: Repository) -> RepositoryAddress:
+def repository_address(invocation: Invocation, repository: Repository) -> RepositoryAddress:
+    """What a key file says of its repository."""
     location = invocation.location()
     assert location is not None
     return RepositoryAddress(

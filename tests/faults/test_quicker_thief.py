@@ -11,7 +11,10 @@ from vault.repository.append_statements import Draft
 from vault.repository.enrolment import revoke_writer
 from vault.repository.hosts import find_writer, live_writers
 from vault.repository.repository import Repository
+from vault.repository.root_changes import RootChange, next_root
+from vault.repository.roots import apply_root, propose
 from vault.storage.memory import FaultPoint
+from vault.storage.names import ledger_name
 
 
 @pytest.fixture
@@ -73,6 +76,23 @@ def test_a_revocation_outlasts_a_thief_who_wins_99_numbers_of_100(lab: Lab) -> N
     assert live_writers(ledger) == {}
     assert [record.seq for record in ledger.valid("heartbeat")] == []
     assert len(ledger.records) == 2 + 99 + 1
+
+
+def test_a_root_outlasts_such_a_thief_too(lab: Lab) -> None:
+    """What ends a stolen key of the root, though he wins 99 numbers of 100, and has left junk."""
+    junk = b"not a statement" * 40
+    lab.store.put(ledger_name(2), junk, sha256=Digest.of(junk), retention=None)
+    lab.store.fault = Thief(lab, 99)
+    lost: list[int] = []
+    repository = Repository.open(lab.store, lab.root, clock=lab.clock, pause=never)
+    body = next_root(repository.ledger, RootChange(reviews={"root": "2027-01-31"}))
+    proposal = propose(repository.ledger, body)
+    record = apply_root(
+        repository, proposal, [lab.root_key.root], tool="vault test", insist=lost.append
+    )
+    lab.store.fault = None
+    assert (lost, record.seq) == (list(range(1, 100)), 101)
+    assert lab.open().ledger.root.version == 2
 
 
 def test_without_insisting_the_thief_wins(lab: Lab) -> None:

@@ -90,7 +90,7 @@ def assert_same_shape(example: Any, real: Any, where: str) -> None:
         return
     assert type(example) is type(real), where
     if isinstance(example, dict):
-        if where.endswith((".left_out", ".evidence")):
+        if where.endswith((".left_out", ".evidence", ".thresholds", ".approvals")):
             assert all(isinstance(count, int) for count in real.values()), where
             return
         optional = {"path_base64"}
@@ -152,6 +152,7 @@ def printed(  # noqa: PLR0915 - a command for each document
     documents += _witnessed(vault, vault_json, home)
     add_holder_at(home / "repository", home / "config/vault", home / "bob")
     documents.append(vault_json("key", "reseal", "--to", "bob"))
+    documents += _governed(vault_json, home)
     with monkeypatch.context() as patch:
         patch.setattr("vault.repository.attestations.record_attestation", _refuse)
         documents.append(vault_json("verify", code=3))
@@ -191,6 +192,20 @@ def _witnessed(vault: Vault, vault_json: VaultJson, home: Path) -> list[Any]:
     assert vault(*ask)[0] == 0
     checkpoint = vault_json("checkpoint", "--attach", home / "answer")
     return [checkpoint, vault_json("witness", "log", "--state", state)]
+
+
+def _governed(vault_json: VaultJson, home: Path) -> list[Any]:
+    """A key for another person, the root that lists it, and what is told of keys."""
+    made = vault_json("key", "new", "--role", "policy", "--out", "new.key", "--public", "new.pub")
+    wish = ("--add", "new=new.pub:policy", "--out", "next.root", "--yes")
+    proposed = vault_json("key", "root", "propose", *wish)
+    proposed["proposal"]["body"] = {"version": proposed["proposal"]["body"]["version"]}
+    applied = vault_json("key", "root", "apply", "next.root", "--yes")
+    (home / "words").write_text("other horse battery staple\n")
+    (home / "words").chmod(0o600)
+    changed = vault_json("key", "passwd", "new.key", "--new-passphrase-file", home / "words")
+    exported = vault_json("key", "export", "--pem", "pems")
+    return [made, proposed, applied, changed, exported, vault_json("key", "root", "show")]
 
 
 def _store_check(vault_json: VaultJson, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -122,6 +122,15 @@ class RootKey:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RoleKey:
+    """A key of one role, apart from the others that govern the repository."""
+
+    repository: RepositoryAddress
+    role: str
+    signing: SigningKey
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRequest:
     """A host asks to be enrolled; holds no secret in clear."""
 
@@ -207,6 +216,58 @@ def save_root(
         "pruner": b64encode(key.pruner.pkcs8()),
     }
     _create(path, _seal("root", key.repository, secrets, passphrase, cost))
+
+
+def save_role(
+    path: Path, key: RoleKey, passphrase: bytes, *, cost: Argon2Cost = DEFAULT_COST
+) -> None:
+    """Create the file, sealed under the passphrase; else as `save_writer`."""
+    secrets = {key.role: b64encode(key.signing.pkcs8())}
+    clear: _Json = {"role": key.role, "public": b64encode(key.signing.public.der)}
+    _create(path, _seal("role", key.repository, secrets, passphrase, cost, clear=clear))
+
+
+def change_passphrase(
+    path: Path, old: bytes, new: bytes, *, cost: Argon2Cost = DEFAULT_COST
+) -> None:
+    """Seal a key file under another passphrase; whenever it is interrupted, one of them opens it.
+
+    The new form is written beside it, opened, and put in its place. Copies elsewhere still open
+    with the old passphrase.
+
+    Raises:
+        WrongKeyError: The old passphrase does not open it, or it is a file without one.
+        ConfigError: Something stands at the name of the new form.
+        LocalError: It can't be read or written.
+    """
+    with naming(path):
+        members = _read(path)
+        kind = _text(members, "kind")
+        if kind not in ("root", "recovery", "role"):
+            raise WrongKeyError(f"{path} has no passphrase", found=f"kind {kind[:40]}")
+        secrets = _open(members, old, path)
+    clear: _Json = {name: members[name] for name in ("role", "public") if name in members}
+    fresh = path.with_name(f"{path.name}.new")
+    _remove_unfinished(fresh, members)
+    _create(fresh, _seal(kind, _address(members), secrets, new, cost, clear=clear))
+    if _open(_read(fresh), new, fresh) != secrets:
+        raise LocalError(f"{fresh} does not hold what was written")
+    take_over(fresh, path)
+
+
+def _remove_unfinished(fresh: Path, members: _Json) -> None:
+    """What an interrupted change of the same file left; anything else is left alone."""
+    if not fresh.exists():
+        return
+    try:
+        left = _read(fresh)
+    except FormatError:
+        left = {}
+    same = ("kind", "repository", "public")
+    if [left.get(name) for name in same] != [members.get(name) for name in same]:
+        raise ConfigError(f"{fresh} is in the way", hint="move it away")
+    with _local_errors(fresh):
+        fresh.unlink()
 
 
 def save_request(path: Path, request: KeyRequest) -> None:
@@ -318,6 +379,24 @@ def load_root(path: Path, passphrase: bytes) -> RootKey:
         policy=_signing(secrets, "policy"),
         pruner=_signing(secrets, "pruner"),
     )
+
+
+@_naming_the_file
+def load_role(path: Path, passphrase: bytes) -> RoleKey:
+    """The inverse of `save_role`; raises as `load_recovery`."""
+    members = _of_kind(_read(path), "role", path)
+    role = _text(members, "role")
+    key = _signing(_open(members, passphrase, path), role)
+    if b64encode(key.public.der) != _text(members, "public"):
+        raise FormatError("key file names another public key than the one that it holds")
+    return RoleKey(repository=_address(members), role=role, signing=key)
+
+
+@_naming_the_file
+def peek_role(path: Path) -> tuple[str, VerifyKey]:
+    """Role and public key of a file of one role, without its secret; raises as `peek`."""
+    members = _of_kind(_read(path), "role", path)
+    return _text(members, "role"), VerifyKey.from_der(_binary(members, "public"))
 
 
 @_naming_the_file
@@ -487,13 +566,20 @@ def _of_kind(members: _Json, kind: str, path: Path) -> _Json:
 
 
 def _seal(
-    kind: str, repository: RepositoryAddress, secrets: _Json, passphrase: bytes, cost: Argon2Cost
+    kind: str,
+    repository: RepositoryAddress,
+    secrets: _Json,
+    passphrase: bytes,
+    cost: Argon2Cost,
+    *,
+    clear: _Json | None = None,
 ) -> bytes:
     if not passphrase:
         raise ConfigError("the passphrase is empty")
     nonce = random_bytes(_NONCE_SIZE)
     members = {
         **_head(kind, repository),
+        **(clear or {}),
         "kdf": {
             "name": "argon2id",
             **dataclasses.asdict(cost),

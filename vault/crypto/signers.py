@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self, TypeAlias
 
-from vault.crypto.key_files import load_recovery, load_root, load_writer, peek
+from vault.crypto.key_files import load_recovery, load_role, load_root, load_writer, peek
 from vault.crypto.keys import Signer
 from vault.crypto.token_uri import SCHEME, TokenUri
 from vault.crypto.tokens import AskPin, open_token_key
@@ -95,6 +95,9 @@ def _keys_of(path: Path, passphrase: AskPassphrase, pin: AskPin) -> dict[str, Si
         return {"writer": load_writer(path, pin=pin).signing}
     if kind == "recovery":
         return {"restorer": load_recovery(path, passphrase(path)).restorer}
+    if kind == "role":
+        alone = load_role(path, passphrase(path))
+        return {alone.role: alone.signing}
     key = load_root(path, passphrase(path))
     return {
         "root": key.root,
