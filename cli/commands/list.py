@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cli.called_bad import warn_of_bad_words
 from cli.option_values import format_age
 from cli.output import render
 from cli.session import Invocation, pass_invocation, signer_name
@@ -15,6 +16,7 @@ from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.succession import dated_back
 from vault.model import body_to_json
+from vault.repository.concerned_snapshots import Concerned, concerned_snapshots
 from vault.repository.hosts import ID_DIGITS
 from vault.repository.repository import Repository, snapshot_body
 
@@ -41,7 +43,8 @@ def list_snapshots(invocation: Invocation, dataset: str | None) -> None:
     """List snapshots, newest last.
 
     Reads only public data: no key is needed beyond the digest of the root.
-    Statements that do not count are reported on stderr.
+    Statements that do not count are reported on stderr, and those that call
+    packs of these snapshots wrong.
     """
     repository = invocation.open()
     invocation.report_findings(repository)
@@ -51,12 +54,17 @@ def list_snapshots(invocation: Invocation, dataset: str | None) -> None:
         raise ConfigError(
             f"there is no snapshot of dataset {dataset!r}", hint=f"datasets here: {known}"
         )
+    concerned = concerned_snapshots(repository, records)
+    warn_of_bad_words(invocation, concerned)
     fields = {
         "repository": repository.ledger.repository_id,
         "head": str(repository.head),
-        "snapshots": [snapshot_fields(repository, record) for record in records],
+        "snapshots": [
+            {**snapshot_fields(repository, record), "called_bad": concerned.of(record.seq)}
+            for record in records
+        ],
     }
-    invocation.emit("vault/list/v1", fields, _text(invocation, repository, records))
+    invocation.emit("vault/list/v1", fields, _text(invocation, repository, records, concerned))
 
 
 def snapshot_fields(repository: Repository, record: Record) -> dict[str, Any]:
@@ -78,10 +86,15 @@ def snapshot_fields(repository: Repository, record: Record) -> dict[str, Any]:
     }
 
 
-def _text(invocation: Invocation, repository: Repository, records: Sequence[Record]) -> str:
+def _text(
+    invocation: Invocation,
+    repository: Repository,
+    records: Sequence[Record],
+    concerned: Concerned,
+) -> str:
     headings = list(_HEADINGS)
     headings[1] += f" ({render.zone(invocation.clock())})"
-    rows = [_row(repository, record) for record in records]
+    rows = [_row(repository, record, concerned.of(record.seq)) for record in records]
     return render.table(headings, rows, right=_RIGHT, width=render.terminal_width())
 
 
@@ -96,14 +109,15 @@ def _taken(ledger: Ledger, record: Record) -> str:
     return render.moment(taken)
 
 
-def _row(repository: Repository, record: Record) -> tuple[object, ...]:
+def _row(repository: Repository, record: Record, called_bad: Sequence[int]) -> tuple[object, ...]:
     body = snapshot_body(record)
     counts = body.counts
+    said = " ".join(map(str, called_bad))
     return (
         record.seq,
         _taken(repository.ledger, record),
         body.dataset,
-        "yes" if body.complete else "NO",
+        ("yes" if body.complete else "NO") + (f", called wrong by {said}" if said else ""),
         f"{counts.files:,}",
         render.size(counts.size),
         render.size(counts.added_bytes),

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from cli import snapshot_views
+from cli.called_bad import warn_of_chosen
 from cli.exits import EXIT_DEGRADED, exit_code_of, gravest
 from cli.output import entry_text, progress, render, restore_failure
 from cli.session import TOOL, Invocation, pass_invocation, publisher_fields, publisher_text
@@ -20,6 +21,7 @@ from vault.ledger.records import Record
 from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
 from vault.patterns import matcher
+from vault.repository.concerned_snapshots import concerned_snapshots
 from vault.repository.hosts import ID_DIGITS, PublishedBy, published_by
 from vault.repository.repository import NO_SNAPSHOT_MENDS, Repository, snapshot_body
 from vault.restore import (
@@ -198,6 +200,7 @@ def _say_what(
         f" {publisher_text(who)}"
     )
     _warn_of_another_key(invocation, record, who)
+    warn_of_chosen(invocation, concerned_snapshots(repository, [record]))
     snapshot_views.warn_of_gaps(invocation, record)
     return vouching_of(invocation, repository)
 

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import click
 
+from cli.called_bad import bad_word_fields, warn_of_bad_words
 from cli.commands.audit import protection_cells, protection_fields
 from cli.exits import EXIT_DEGRADED, EXIT_INTEGRITY, EXIT_OBJECTIVE, EXIT_RETENTION, gravest
 from cli.option_values import format_age
@@ -21,6 +22,7 @@ from vault.ledger.records import Record
 from vault.ledger.statements import WHOLE_SHARE, Verdict
 from vault.machine.workers import QUESTIONS, make_workers
 from vault.repository.bad_packs import BadPackMemory
+from vault.repository.concerned_snapshots import concerned_snapshots
 from vault.repository.dataset_status import Check, Cited, DatasetStatus, Trouble, status_of
 from vault.repository.datasets import owed
 from vault.repository.repository import Repository, snapshot_body
@@ -74,12 +76,13 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
 
     Needs no key. The columns verified and restored (or drilled) are about the newest complete
     snapshot, or name an older one. A failure stays until the same snapshot passes; a check of a
-    part does not replace a whole one. Warns of incomplete snapshots, of what should not be in the
-    ledger, of events that their attestation does not support, and while recovery.key or root.key
-    lie beside writer.key. With --locks, exit 5: a lock ends before a snapshot that needs it does.
-    With --check, the gravest of 4: a check of a newest snapshot failed; 5; 6: one is older than
-    --max-age, or there is none; 3: the newest is incomplete. Exit 6 also without --check: no
-    witness saw the ledger lately.
+    part does not replace a whole one. Warns of incomplete snapshots, of statements that call packs
+    wrong and the snapshots that need these, of what should not be in the ledger, of events that
+    their attestation does not support, and while recovery.key or root.key lie beside writer.key.
+    Exit 5 with --locks: a lock ends before a snapshot that needs it does. With --check, the
+    gravest of 4: a check of a newest snapshot failed; 5; 6: one is older than --max-age, or there
+    is none; 3: the newest is incomplete. Exit 6 also without --check: no witness saw the ledger
+    lately.
     """
     repository = invocation.open()
     now = invocation.clock()
@@ -92,6 +95,8 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
     invocation.warn_of_keys_together()
     for state in states:
         _warn(invocation, state, max_age)
+    concerned = concerned_snapshots(repository, owed(ledger, ledger.snapshots(), now))
+    warn_of_bad_words(invocation, concerned)
     protected = _protected(repository, now) if locks else []
     gaps = [(record, found) for record, found in protected if found is not None and found.has_gap]
     for record, found in gaps:
@@ -118,6 +123,7 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
         "witnessed": witnessed_fields(witnessed),
         "read_back": _coverage_fields(read_back),
         "not_believed": doubted,
+        "called_bad": [bad_word_fields(word) for word in concerned.words],
         "datasets": [_fields(repository, state, max_age) for state in states],
         "snapshots": [_lock_fields(repository, record, found, now) for record, found in protected],
     }

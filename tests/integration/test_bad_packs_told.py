@@ -7,6 +7,14 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from tests.support.verifiers import distrust, list_verifier, say_bad
+from vault.clock import utc_now
+from vault.crypto.key_files import load_root
+from vault.model import Digest
+from vault.repository.repository import Repository
+from vault.storage.choose_store import open_store
+from vault.storage.names import is_pack
+
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
 
@@ -80,3 +88,47 @@ def test_a_failed_check_is_warned_of_until_one_passes(
     assert "verification of data failed" in vault("snapshot", source, "--name", "data")[2]
     assert vault("verify", "data@latest")[0] == 0
     assert "of data failed" not in vault("snapshot", source, "--name", "data")[2]
+
+
+def test_a_verifiers_word_is_told_with_the_snapshots_it_concerns(
+    vault: Vault, vault_json: VaultJson, repository: Path, source: Path, home: Path
+) -> None:
+    """By list, status and restore, before and after a root takes it back; restores go on."""
+    for _ in range(2):
+        assert vault("snapshot", source, "--name", "data")[0] == 0
+    (home / "other").mkdir()
+    (home / "other/file").write_bytes(b"another")
+    assert vault("snapshot", home / "other", "--name", "other")[0] == 0
+    first, second, third = (each["seq"] for each in vault_json("list")["snapshots"])
+    root_key = load_root(home / "config/vault/root.key", b"correct horse")
+    opened = Repository.open(
+        open_store(str(repository)), Digest.parse(root_key.repository.root), clock=utc_now
+    )
+    verifier = list_verifier(opened, root_key)
+    objects = opened.inventory(opened.ledger.records[first]).objects
+    bad = [str(ref.sha256) for ref in objects if is_pack(ref.name)]
+    seq = say_bad(opened, verifier, utc_now, [(first, first)], bad=bad).seq
+
+    said = f"a verification by verifier {verifier.public.id[:16]} calls"
+    concerned = f"snapshots {first}-{second} need some of them (ledger {seq})"
+    code, out, err = vault("list")
+    assert code == 0
+    assert f"{said} {len(bad)} packs wrong, and {concerned}" in err
+    assert out.count(f"called wrong by {seq}") == 2
+    listed = vault_json("list")["snapshots"]
+    assert [each["called_bad"] for each in listed] == [[seq], [seq], []]
+    code, _, err = vault("status")
+    assert concerned in err
+    (word,) = vault_json("status")["called_bad"]
+    assert (word["statement"], word["role"], word["packs"]) == (seq, "verifier", len(bad))
+    assert (word["key"], word["snapshots"]) == (verifier.public.id, [first, second])
+    code, _, err = vault("restore", "data", home / "back")
+    assert (code, f"{said} packs wrong that snapshot {second} needs" in err) == (0, True)
+    assert (home / "back/readme").read_bytes() == (source / "readme").read_bytes()
+    code, _, err = vault("restore", str(third), home / "else")
+    assert (code, "calls packs wrong" in err) == (0, False)
+
+    distrust(opened, root_key, verifier)
+    for command in (["list"], ["status"], ["restore", "data", home / "again"]):
+        code, out, err = vault(*command)
+        assert (code, "wrong" in err, "called wrong" in out) == (0, False, False), err

@@ -433,23 +433,28 @@ class Ledger:
     def bad_packs(self, named: Callable[[Record], Iterable[str]] | None = None) -> dict[str, int]:
         """Packs whose latest word says that they are wrong: hex id to the seq of that word.
 
+        What a restorer names only a restorer clears, whatever a verifier says in between.
+
         Args:
             named: Those that a restorer's statement calls bad; by default, and of a verifier's
                 statement, the ones that it names itself.
         """
         bad: dict[str, int] = {}
+        by_restorers: set[str] = set()
         for record in self.valid(*ATTESTED):
             assert isinstance(record.body, EventBody | VerificationBody)
             by_restorer = self.has_role(record, Role.RESTORER)
             all_named = named is not None and by_restorer
-            wrong = named(record) if all_named and named is not None else record.body.bad
-            bad.update(dict.fromkeys(wrong, record.seq))
+            wrong = tuple(named(record) if all_named and named is not None else record.body.bad)
+            for each in wrong:
+                if by_restorer or each not in by_restorers:
+                    bad[each] = record.seq
+            if by_restorer:
+                by_restorers.update(wrong)
+                by_restorers.difference_update(record.body.cleared)
             for each in record.body.cleared:
-                word = bad.get(each)
-                if word is not None and (
-                    by_restorer or not self.has_role(self.records[word], Role.RESTORER)
-                ):
-                    del bad[each]
+                if by_restorer or each not in by_restorers:
+                    bad.pop(each, None)
         return bad
 
     def policies(self) -> dict[str, Record]:

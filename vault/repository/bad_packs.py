@@ -18,7 +18,15 @@ from vault.encoding import dumps, loads_strict
 from vault.errors import FormatError, IntegrityError, LocalError, VaultError
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
-from vault.ledger.statements import WHOLE_SHARE, EventBody, StatementType, Verdict, VerificationBody
+from vault.ledger.statements import (
+    ATTESTED,
+    WHOLE_SHARE,
+    EventBody,
+    Role,
+    StatementType,
+    Verdict,
+    VerificationBody,
+)
 from vault.machine import durable
 from vault.machine.privacy import make_private
 from vault.model import Digest
@@ -71,9 +79,12 @@ class _Names:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._read: set[int] = set()
-        for record in reversed(repository.ledger.records):
+        ledger = repository.ledger
+        for record in reversed(list(ledger.valid(*ATTESTED))):
             body = record.body
-            if isinstance(body, EventBody | VerificationBody) and body.bad_count > len(body.bad):
+            assert isinstance(body, EventBody | VerificationBody)
+            # no other key's statements take the room of a restorer's
+            if body.bad_count > len(body.bad) and ledger.has_role(record, Role.RESTORER):
                 self._read.add(record.seq)
                 if len(self._read) == MAX_READ:
                     break
