@@ -11,17 +11,13 @@ from typing import Any
 
 import lmdb
 import pytest
-from hypothesis import settings
 
-from tests.support.examples import LONG
 from tests.support.lab import Clock, Lab, MakeRepository, make_lab
 from tests.support.tokens import SoftToken, has_softhsm, make_token
 from tests.support.trees import MakeSource, make_tree
 from vault.ledger.records import Record
 from vault.model import LockMode
 from vault.restore.syscalls import Fs
-
-settings.register_profile(LONG)  # for `--hypothesis-profile`; `tests.support.examples` obeys it
 
 
 def pytest_configure() -> None:

@@ -6,23 +6,8 @@ from tests.support.lab import Lab
 from tests.support.trees import MakeSource
 from vault.encoding import b64encode
 from vault.errors import SignatureError, WrongKeyError
-from vault.ledger.chain import Ledger
-from vault.ledger.statements import DistrustedKey, RootBody
-from vault.model import Digest, replace_body
-from vault.repository.append_statements import Draft
+from vault.ledger.statements import DistrustedKey
 from vault.repository.enrolment import revoke_writer
-
-
-def append_root(lab: Lab, **changes: object) -> None:
-    """Root N+1, signed by the root key; no command makes one yet."""
-    repository = lab.open()
-
-    def draft(ledger: Ledger) -> Draft:
-        body: RootBody = replace_body(ledger.root, version=ledger.root.version + 1, **changes)
-        subject = [("repository", Digest.of(repository.id))]
-        return Draft(type="root", subject=subject, body=body)
-
-    repository.append(draft, [lab.root_key.root], tool="vault test")
 
 
 def test_a_root_brings_back_what_a_stolen_enroller_distrusted(
@@ -48,7 +33,7 @@ def test_a_root_brings_back_what_a_stolen_enroller_distrusted(
     with pytest.raises(WrongKeyError):
         lab.snapshot(source)
     stolen = b64encode(lab.root_key.enroller.public.der)
-    append_root(lab, distrust=(DistrustedKey(public=stolen, start=first),))
+    lab.append_root(distrust=(DistrustedKey(public=stolen, start=first),))
     for each in (lab, warm):
         found = each.open().ledger.snapshots()
         assert [record.digest for record in found] == [record.digest for record in kept]
@@ -60,7 +45,7 @@ def test_a_root_without_the_key_ends_its_reach(lab: Lab, make_source: MakeSource
     lab.snapshot(make_source(files=1))
     root = lab.open().ledger.root
     stolen = b64encode(lab.root_key.enroller.public.der)
-    append_root(lab, keys=tuple(each for each in root.keys if each.public != stolen))
+    lab.append_root(keys=tuple(each for each in root.keys if each.public != stolen))
     (writer,) = lab.open().ledger.writers.values()
     with pytest.raises(SignatureError):
         revoke_writer(

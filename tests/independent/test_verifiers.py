@@ -7,6 +7,7 @@ built, or is written beside it; none of the three judges is asked.
 
 import base64
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,13 +23,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.agreed_ledgers import ledgers, not_understood
 from vault.audit import audit_repository
 from vault.custody.sampling import WHOLE
-from vault.encoding import dumps
+from vault.encoding import dumps, loads_strict
 from vault.errors import ConfigError, VaultError
 from vault.ledger import statements
+from vault.ledger.envelope import seal_envelope
 from vault.machine.workers import make_workers
 from vault.model import Digest, Severity
 from vault.repository.repository import Repository
@@ -710,3 +714,148 @@ def test_sums_that_the_snapshot_states_must_be_those_of_its_inventory(
     for judge in JUDGES:
         found = judge(store, _root(store))
         assert found.faults == {f"inventory ledger {seq}"}, judge.__name__
+
+
+# --- ledgers that nobody thought of ---
+
+ODD = (  # what a payload's bytes are replaced by, or get in between
+    *(bytes([each]) for each in b'"\\{}[]:, 0129aeEzZ.+-/\x00\x1f\x7f\x80\xc3\xff'),
+    *(b"\xe2\x80\xae", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\xaf", b"\xef\xbb\xbf"),
+    *(b'"zz":1,', b",", b"null", b"true", b"[]", b"{}", b"\\u0041", b"\\\\", b"1e3", b"-0", b""),
+)
+SIGNERS = ("alpha", "beta", "stranger", "enroller", "root-a", "policy", "pruner", "restorer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A statement to be made: what it says, who signs, and what is done to its bytes."""
+
+    kind: str
+    signers: tuple[str, ...]
+    flaw: str  # where its bytes are changed: nowhere, in the payload, in the envelope
+    at: float  # how far into them
+    length: int  # of what is replaced
+    odd: bytes  # by what
+
+
+DRAFTS = st.builds(
+    Draft,
+    kind=st.sampled_from(["heartbeat", "limit", "revoke", "policy", "hold", "plan", "root", "odd"]),
+    signers=st.lists(st.sampled_from(SIGNERS), min_size=1, max_size=2, unique=True).map(tuple),
+    flaw=st.sampled_from(["", "payload", "payload", "payload", "envelope"]),
+    at=st.floats(0, 1, exclude_max=True),
+    length=st.integers(0, 3),
+    odd=st.sampled_from(ODD),
+)
+
+
+class Generated:
+    """A ledger that is made step by step; at each number stand several versions."""
+
+    def __init__(self, generator: ModuleType, directory: Path) -> None:
+        self._generator = generator
+        writer = self._writer = generator._Writer(directory)
+        self.store: Path = writer.store
+        domain = writer.put(f"domains/default/{Digest.of(b'sealed')}", b"sealed")
+        writer.append("root", generator._root(1, "root-a"), "root-a")
+        writer.append("writer", generator._enrol("alpha", domain, "*"), "enroller")
+        writer.append("writer", generator._enrol("beta", domain, "db-*"), "enroller")
+        self.root = str(generator._sha(_pae(writer.envelopes[0])))
+
+    def step(self, drafts: Sequence[Draft]) -> None:
+        """Versions of the next number; the ledger goes on from the last one, which is good."""
+        seq = len(self._writer.envelopes)
+        versions = [self._made(draft) for draft in drafts]
+        self._writer.append("heartbeat", statements.HeartbeatBody(note="good"), "alpha")
+        good = self._writer.envelopes[-1]
+        for number, envelope in enumerate([*versions, good], start=1):
+            suffix = "" if number == 1 else f"~{number}"
+            (self.store / "ledger" / f"{seq:016d}{suffix}").write_bytes(envelope)
+
+    def _made(self, draft: Draft) -> bytes:
+        keys = sorted(
+            map(self._generator._key, draft.signers), key=lambda each: str(each.public.id)
+        )
+        kind, body = self._said(draft.kind)
+        fields = loads_strict(self._writer.statement(kind, body, by=[keys[0].public.id]))
+        fields["predicate"]["by"] = [key.public.id for key in keys]  # more than it may, perhaps
+        if draft.kind == "odd":
+            fields["predicateType"] = "urn:vault:heartbeats:v1"
+        payload = dumps(fields)
+        if draft.flaw == "payload":
+            payload = _spoiled(payload, draft)
+        envelope = bytes(seal_envelope(payload, keys, limit=1 << 20))
+        return _spoiled(envelope, draft) if draft.flaw == "envelope" else envelope
+
+    def _said(self, kind: str) -> tuple[str, Any]:
+        generator = self._generator
+        public = generator._public("beta")
+        said = {
+            "limit": ("writer", generator._limit("beta", "db-1*")),
+            "revoke": (
+                "writer",
+                statements.WriterBody(action="revoke", name="beta", public=public),
+            ),
+            "policy": ("policy", generator._policy()),
+            "hold": ("hold", generator._hold()),
+            "plan": ("prune", statements.PruneBody(phase="plan", plan="ab" * 32)),
+            "root": ("root", generator._root(2, "root-a")),
+        }
+        return said.get(kind, ("heartbeat", statements.HeartbeatBody(note="generated")))
+
+
+def _pae(envelope: bytes) -> bytes:
+    payload = base64.b64decode(json.loads(envelope)["payload"])
+    kind = b"application/vnd.in-toto+json"
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def _spoiled(data: bytes, draft: Draft) -> bytes:
+    at = int(draft.at * len(data))
+    return data[:at] + draft.odd + data[at + draft.length :]
+
+
+def _printed(command: Sequence[object], ledger: Generated) -> tuple[int, Verdict]:
+    """What a program says of a ledger, whatever its exit code."""
+    now = NOW.strftime("%Y-%m-%dT%H:%M:%SZ")
+    words = [*map(str, command), str(ledger.store), ledger.root, now]
+    done = subprocess.run(words, capture_output=True, check=False)
+    assert done.stderr == b""
+    return done.returncode, _parsed(done.stdout.decode())
+
+
+def require_agreement(ledger: Generated) -> None:
+    """Head, counts and faults are those of all three; so is the end of reading."""
+    python = _printed([sys.executable, HERE / "verify_ledger.py"], ledger)
+    assert _printed([*SHELLS["dash"], SCRIPT], ledger) == python
+    code, verdict = python
+    if code == 2:
+        with pytest.raises(ConfigError):
+            Repository.open(LocalStore(ledger.store), Digest.parse(ledger.root), clock=lambda: NOW)
+        return
+    found = by_vault(ledger.store, ledger.root)
+    assert (found.head, found.counts) == (verdict.head, verdict.counts)
+    for kind in ("void-statement", "beyond-gap"):
+        told = [
+            any(each.startswith(kind) for each in faults)
+            for faults in (found.faults, verdict.faults)
+        ]
+        assert told[0] is told[1], kind
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(150, marks=pytest.mark.thorough)])
+def test_generated_ledgers_are_judged_the_same(
+    generator: ModuleType, tmp_path: Path, count: int
+) -> None:
+    """Statements of any type and signer, good or spoiled anywhere, before good ones."""
+    numbers = itertools.count()
+
+    @settings(deadline=None, max_examples=count, print_blob=True)
+    @given(st.lists(st.lists(DRAFTS, min_size=3, max_size=8), min_size=1, max_size=3))
+    def judged(steps: list[list[Draft]]) -> None:
+        ledger = Generated(generator, tmp_path / f"{next(numbers)}")
+        for drafts in steps:
+            ledger.step(drafts)
+        require_agreement(ledger)
+
+    judged()

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.support.examples import examples
 from tests.support.lab import MakeRepository
 from tests.support.thieves import LENGTH, StorageOwner, Thief
 from tests.support.trees import MakeSource
@@ -26,8 +25,7 @@ from vault.repository import opening, read_statements
 from vault.repository.ledgerobjects import plausible
 from vault.repository.read_statements import StoredLedger
 
-MODEST = settings(deadline=None, max_examples=examples(25), stateful_step_count=12, print_blob=True)
-FEWER = settings(MODEST, max_examples=examples(8))  # each restores, and audits at every step
+MODEST = settings(deadline=None, max_examples=25, stateful_step_count=12, print_blob=True)
 
 
 def _stop(*_: object) -> NoReturn:
@@ -58,7 +56,7 @@ def run_owner(
     source = make_source(files=1)
     count = iter(range(1_000_000))
 
-    def start(how: settings = FEWER) -> None:
+    def start(how: settings) -> None:
         def machine() -> StorageOwner:
             lab = make_repository(LockMode.NONE, name=f"owned{next(count)}")
             return StorageOwner(lab, 2, source)
@@ -98,9 +96,12 @@ def test_without_a_guard_the_thief_is_found_out(
         run(1, settings(MODEST, phases=[Phase.generate], report_multiple_bugs=False))
 
 
-def test_no_owner_of_the_store_fools_who_knows_a_head(run_owner: Callable[..., None]) -> None:
+@pytest.mark.parametrize("count", [8, pytest.param(160, marks=pytest.mark.thorough)])
+def test_no_owner_of_the_store_fools_who_knows_a_head(
+    run_owner: Callable[..., None], count: int
+) -> None:
     """Whatever goes, rots or is not shown; and what is still there is read and restored."""
-    run_owner()
+    run_owner(settings(MODEST, max_examples=count))
 
 
 OWNERS_GUARDS: dict[str, tuple[object, str, object]] = {

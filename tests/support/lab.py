@@ -19,17 +19,20 @@ from vault.crypto.key_files import (
     load_root,
     load_writer,
 )
+from vault.crypto.keys import Signer
 from vault.format.entry import Entry
+from vault.ledger.chain import Ledger
 from vault.ledger.kinds import name_packs
 from vault.ledger.records import Record
 from vault.ledger.remembered import LedgerMemory
-from vault.ledger.statements import EventBody
+from vault.ledger.statements import EventBody, RootBody
 from vault.ledger.succession import snapshot_ranges
 from vault.machine.workers import Workers, make_workers
-from vault.model import Digest, EntryType, LockMode
+from vault.model import Digest, EntryType, LockMode, replace_body
 from vault.parameters import Parameters
 from vault.progress import NO_PROGRESS, Progress
 from vault.repository import attestations
+from vault.repository.append_statements import Draft
 from vault.repository.enrolment import InitRequest, add_writer, create_repository
 from vault.repository.keyrequests import request_key
 from vault.repository.reader import Reader
@@ -284,6 +287,17 @@ class Lab:
         return attestations.record_attestation(
             repository, data, self.recovery.restorer, tool=TOOL
         ).seq
+
+    def append_root(self, *, by: Signer | None = None, **changes: Any) -> Record:
+        """Root N+1: the one in force with some members otherwise, signed by the root key."""
+        repository = self.open()
+
+        def draft(ledger: Ledger) -> Draft:
+            body: RootBody = replace_body(ledger.root, version=ledger.root.version + 1, **changes)
+            subject = [("repository", Digest.of(repository.id))]
+            return Draft(type="root", subject=subject, body=body)
+
+        return repository.append(draft, [by or self.root_key.root], tool=TOOL)
 
     def contents(self, record: Record) -> dict[str, bytes]:
         """Bytes of every file of a snapshot by path, put together from its packs."""
