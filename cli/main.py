@@ -33,6 +33,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first l
         "Enrol hosts, give people keys, and change the root that says who may do what.",
     ),
     "snapshot": ("cli.commands.snapshot:snapshot", "Store the state of PATHs as a snapshot."),
+    "heartbeat": (
+        "cli.commands.heartbeat:heartbeat",
+        "Say that this host is there, and within which time it will sign again.",
+    ),
     "list": ("cli.commands.list:list_snapshots", "List snapshots, newest last."),
     "status": (
         "cli.commands.status:status",

@@ -25,6 +25,7 @@ from vault.repository.bad_packs import BadPackMemory
 from vault.repository.concerned_snapshots import concerned_snapshots
 from vault.repository.dataset_status import Check, Cited, DatasetStatus, Trouble, status_of
 from vault.repository.datasets import owed
+from vault.repository.heartbeats import silent_hosts
 from vault.repository.repository import Repository, snapshot_body
 from vault.repository.vouching import witnessed_now
 
@@ -81,8 +82,8 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
     their attestation does not support, and while recovery.key or root.key lie beside writer.key.
     Exit 5 with --locks: a lock ends before a snapshot that needs it does. With --check, the
     gravest of 4: a check of a newest snapshot failed; 5; 6: one is older than --max-age, or there
-    is none; 3: the newest is incomplete. Exit 6 also without --check: no witness saw the ledger
-    lately.
+    is none, or a host did not sign by the time that it gave itself; 3: the newest is incomplete.
+    Exit 6 also without --check: no witness saw the ledger lately.
     """
     repository = invocation.open()
     now = invocation.clock()
@@ -110,6 +111,10 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
     read_back = coverage(ledger, records, cited.believes)
     witnessed = witnessed_now(repository)
     frozen = EXIT_OBJECTIVE if witnessed.standing is Standing.FROZEN else 0
+    silent = list(silent_hosts(ledger, now))
+    invocation.report(each.finding for each in silent)
+    if silent:
+        troubles.add(Trouble.OBJECTIVE)
     codes = [*(EXITS[trouble] for trouble in troubles), EXIT_RETENTION if gaps else 0, frozen]
     fields = {
         "exit_code": gravest(codes),
@@ -121,6 +126,10 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
             "head_age": int(head_age.total_seconds()),
         },
         "witnessed": witnessed_fields(witnessed),
+        "silent": [
+            {"host": each.host, "key": each.key_id, "next_by": to_rfc3339(each.next_by)}
+            for each in silent
+        ],
         "read_back": _coverage_fields(read_back),
         "not_believed": doubted,
         "called_bad": [bad_word_fields(word) for word in concerned.words],

@@ -136,6 +136,7 @@ def printed(  # noqa: PLR0915 - a command for each document
     documents.append(vault_json("diff", *numbers))
     documents.append(vault_json("stats"))
     documents.append(vault_json("verify"))
+    documents.append(vault_json("heartbeat", "--every", "26h"))
     documents.append(vault_json("status", "--locks"))
     root = documents[0]["repository"]["root"]
     with monkeypatch.context() as patch:

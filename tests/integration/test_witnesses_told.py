@@ -278,3 +278,17 @@ def test_what_is_not_said_right_is_usage(
     code, out, err = vault(*arguments)
     assert (code, out, "Traceback" in err) == (2, "", False)
     assert not Path("x/vkey").exists()
+
+
+def test_a_silent_host_ends_status_check_and_audit_with_6(
+    vault: Vault, vault_json: VaultJson, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gave itself a second; nothing else is the matter."""
+    assert vault("heartbeat", "--every", "1s")[0] == 0
+    later = utc_now() + timedelta(minutes=1)
+    monkeypatch.setattr("cli.session.wall_clock", lambda: later)
+    status = vault_json("status", "--check", code=6)
+    assert [each["host"] for each in status["silent"]] == ["first"]
+    assert vault("status")[0] == 0
+    audit = vault_json("audit", code=6)["audit"]
+    assert [each["code"] for each in audit["findings"] if each["severity"] == "error"] == ["silent"]

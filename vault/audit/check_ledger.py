@@ -10,6 +10,7 @@ from vault.ledger.envelope import Head
 from vault.ledger.records import Record
 from vault.ledger.trust import check_floor
 from vault.model import Code
+from vault.repository.heartbeats import silent_hosts
 from vault.repository.repository import Repository
 from vault.repository.vouching import witnessed_now
 from vault.storage.base import ObjectStore
@@ -31,6 +32,11 @@ def check_ledger(
     for plan in repository.heavy_plans():
         findings.add(Code.HEAVY_PLAN, plan.subject, plan.problem, found=plan.found)
     _check_witnesses(repository, findings)
+    for host in silent_hosts(ledger, repository.clock()):
+        each = host.finding
+        findings.add(
+            Code.SILENT, each.subject, each.problem, expected=each.expected, found=each.found
+        )
     for floor in floors:
         try:
             check_floor(ledger, floor)
