@@ -59,7 +59,6 @@ from vault.machine.coredumps import forbid_dumps
 from vault.machine.privacy import check_unshared
 from vault.model import Digest, Finding
 from vault.repository.enrolment import (
-    LOG_FILE,
     NEXT_WRITER_FILE,
     RECOVERY_FILE,
     ROOT_FILE,
@@ -68,6 +67,7 @@ from vault.repository.enrolment import (
 from vault.repository.hosts import ID_DIGITS, PublishedBy, live_writers, may_sign_as
 from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
+from vault.repository.role_keys import SPLIT_ROLES, role_file
 from vault.repository.snapshot_spec import is_at_time, select_snapshot
 from vault.repository.vouching import WitnessWish
 from vault.storage.base import ObjectStore
@@ -78,7 +78,7 @@ from vault.version import __version__
 TOOL = f"vault {__version__}"
 TOLD: Final = 20  # findings of one kind that a command prints
 
-_KEY_FILES = (WRITER_FILE, RECOVERY_FILE, ROOT_FILE)
+_KEY_FILES = (WRITER_FILE, RECOVERY_FILE, ROOT_FILE, *map(role_file, SPLIT_ROLES))
 
 _FILE_OF = {
     Role.ROOT: ROOT_FILE,
@@ -87,7 +87,6 @@ _FILE_OF = {
     Role.PRUNER: ROOT_FILE,
     Role.RESTORER: RECOVERY_FILE,
     Role.WRITER: WRITER_FILE,
-    Role.LOG: LOG_FILE,
 }
 
 _P = ParamSpec("_P")
@@ -444,7 +443,7 @@ class Invocation:
 
     def _usual_file(self, role: Role) -> Path:
         """The key file of the role alone, as `vault key split` makes it, else the joint one."""
-        alone = self.places.keys / f"{role}.key"
+        alone = self.places.keys / role_file(role)
         return alone if alone.exists() else self.places.keys / _FILE_OF.get(role, alone.name)
 
     def _chosen_writer(self, repository: Repository) -> Signer | None:

@@ -24,9 +24,9 @@ from vault.repository.heartbeats import beat
 def heartbeat(invocation: Invocation, *, every: timedelta, note: str) -> None:
     """Say that this host is there, and within which time it will sign again.
 
-    Needs writer.key. For cron, on a host that takes few snapshots. Once the time has passed without a snapshot or
-    heartbeat of this key, 'vault status' (with --check) and 'vault audit' end with 6 and name the
-    host. That concerns no other host.
+    Needs writer.key. For cron, on a host that takes few snapshots. Once the time has passed without
+    a snapshot or heartbeat of this key, 'vault status' (with --check) and 'vault audit' end with 6
+    and name the host. That concerns no other host.
     """
     repository = invocation.open()
     key = invocation.writer_key(repository).signing

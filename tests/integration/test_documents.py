@@ -186,8 +186,8 @@ def _witnessed(vault: Vault, vault_json: VaultJson, home: Path) -> list[Any]:
     council = file_council(lab, state)
     govern(lab, council)
     assert vkey in [each.vkey for each in lab.open().ledger.root.witnesses]
-    signer = save_log(council, home / "config/vault")
-    assert vault(signer, "checkpoint", "--out", home / "note")[0] == 0
+    save_log(council, home / "config/vault")
+    assert vault("checkpoint", "--out", home / "note")[0] == 0
     assert vault("witness", "init", "--state", state, "--log", council.log_vkey)[0] == 0
     ask = ("witness", "cosign", "--state", state, home / "note", "--out", home / "answer")
     assert vault(*ask)[0] == 0

@@ -30,25 +30,20 @@ def lab(repository: Path, keys: Path) -> Lab:
 
 
 @pytest.fixture
-def council(lab: Lab, vault: Vault, home: Path) -> Council:
+def council(lab: Lab, vault: Vault, home: Path, keys: Path) -> Council:
     """A log, and the witness in the directory `witness`."""
     code, vkey, err = vault("witness", "init", "--state", home / "witness", "--name", "w0")
     assert code == 0, err
     council = file_council(lab, home / "witness")
     govern(lab, council)
+    save_log(council, keys)
     assert [each.vkey for each in lab.open().ledger.root.witnesses] == [vkey.strip()]
     return council
 
 
-@pytest.fixture
-def as_log(council: Council, keys: Path) -> str:
-    """The option that signs with the log's key."""
-    return save_log(council, keys)
-
-
-def cosigned(vault: Vault, as_log: str, home: Path, *more: object) -> None:
+def cosigned(vault: Vault, home: Path, *more: object) -> None:
     """One whole round: note, cosignature, stored again."""
-    code, _, err = vault(as_log, "checkpoint", "--out", home / "note", *more)
+    code, _, err = vault("checkpoint", "--out", home / "note", *more)
     assert code == 0, err
     ask = ("witness", "cosign", "--state", home / "witness", home / "note")
     code, _, err = vault(*ask, "--out", home / "answer")
@@ -65,10 +60,10 @@ def know_log(vault: Vault, council: Council, home: Path) -> None:
 
 
 def test_a_checkpoint_goes_to_a_witness_and_back_by_files(
-    vault: Vault, vault_json: VaultJson, council: Council, as_log: str, home: Path
+    vault: Vault, vault_json: VaultJson, council: Council, home: Path
 ) -> None:
     """The log says its verifier key, the witness is told it once; then three commands a round."""
-    first = vault_json(as_log, "checkpoint", "--out", home / "note")["checkpoint"]
+    first = vault_json("checkpoint", "--out", home / "note")["checkpoint"]
     assert (first["counts"], first["cosignatures"], first["quorum"]) == (False, [], 1)
     assert first["log"] == council.log_vkey
     ask = ("witness", "cosign", "--state", home / "witness", home / "note")
@@ -85,20 +80,20 @@ def test_a_checkpoint_goes_to_a_witness_and_back_by_files(
     status = vault_json("status")
     assert status["witnessed"]["standing"] == "vouched"
     beat(council.lab)
-    cosigned(vault, as_log, home)
+    cosigned(vault, home)
     journal = vault_json("witness", "log", "--state", home / "witness")["witness"]
     assert [each["answer"] for each in journal["answers"]] == [404, 200, 200]
     assert [each["size"] for each in journal["logs"]] == [first["size"] + 1]
 
 
 def test_a_witness_in_one_file_does_the_same(
-    vault: Vault, vault_json: VaultJson, council: Council, as_log: str, home: Path
+    vault: Vault, vault_json: VaultJson, council: Council, home: Path
 ) -> None:
     """docs/witness.py with the directory of the vault's own witness, in turns."""
     know_log(vault, council, home)
-    cosigned(vault, as_log, home)
+    cosigned(vault, home)
     beat(council.lab)
-    assert vault(as_log, "checkpoint", "--out", home / "note")[0] == 0
+    assert vault("checkpoint", "--out", home / "note")[0] == 0
     alone = [sys.executable, str(ALONE), "cosign", "--state", str(home / "witness")]
     done = subprocess.run(
         [*alone, str(home / "note"), "--out", str(home / "answer")],
@@ -109,14 +104,14 @@ def test_a_witness_in_one_file_does_the_same(
     assert done.returncode == 0, done.stderr
     assert vault_json("checkpoint", "--attach", home / "answer")["checkpoint"]["counts"]
     beat(council.lab)
-    cosigned(vault, as_log, home)
+    cosigned(vault, home)
 
 
 def test_a_witness_that_reads_the_ledger_needs_no_proof(
-    vault: Vault, council: Council, as_log: str, home: Path, repository: Path
+    vault: Vault, council: Council, home: Path, repository: Path
 ) -> None:
     """It learns the log from the root, and tells who may sign since."""
-    assert vault(as_log, "checkpoint", "--out", home / "note", "--old", 1)[0] == 0
+    assert vault("checkpoint", "--out", home / "note", "--old", 1)[0] == 0
     root = f"0:{council.lab.root}"
     read = ("--repo", repository, "--trust", root)
     ask = ("witness", "cosign", "--state", home / "witness", home / "note", "--out", home / "a")
@@ -129,26 +124,23 @@ def test_a_witness_that_reads_the_ledger_needs_no_proof(
     assert code == 4
 
 
-def test_a_witness_says_which_size_it_wants(
-    vault: Vault, council: Council, as_log: str, home: Path
-) -> None:
+def test_a_witness_says_which_size_it_wants(vault: Vault, council: Council, home: Path) -> None:
     """A note whose proof begins elsewhere is refused, and the log writes another."""
     know_log(vault, council, home)
-    cosigned(vault, as_log, home)
+    cosigned(vault, home)
     beat(council.lab)
-    assert vault(as_log, "checkpoint", "--out", home / "note", "--old", 1)[0] == 0
+    assert vault("checkpoint", "--out", home / "note", "--old", 1)[0] == 0
     ask = ("witness", "cosign", "--state", home / "witness", home / "note", "--out", home / "a")
     code, _, err = vault(*ask)
     assert (code, "409" in err, "--old" in err) == (4, True, True)
     size = len(council.lab.open().ledger.records) - 1
-    assert vault(as_log, "checkpoint", "--out", home / "note", "--old", size)[0] == 0
+    assert vault("checkpoint", "--out", home / "note", "--old", size)[0] == 0
     assert vault(*ask)[0] == 0
 
 
-def test_a_cold_machine_is_told_what_vouches_for_the_newest(  # noqa: PLR0917 - fixtures
+def test_a_cold_machine_is_told_what_vouches_for_the_newest(
     vault: Vault,
     council: Council,
-    as_log: str,
     home: Path,
     source: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -168,7 +160,7 @@ def test_a_cold_machine_is_told_what_vouches_for_the_newest(  # noqa: PLR0917 - 
     assert (by, err.count("not proven newest"), err.count("witness cosign")) == (None, 1, 2)
     assert restored("cold2", "--trust", f"{council.lab.open().head}")[0] == "trust"
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
-    cosigned(vault, as_log, home)
+    cosigned(vault, home)
     by, err = restored("cold3")
     assert (by, "newest as of" in err) == ("checkpoint", True)
 
@@ -292,3 +284,14 @@ def test_a_silent_host_ends_status_check_and_audit_with_6(
     assert vault("status")[0] == 0
     audit = vault_json("audit", code=6)["audit"]
     assert [each["code"] for each in audit["findings"] if each["severity"] == "error"] == ["silent"]
+
+
+def test_a_machine_that_has_the_log_s_key_alone_needs_no_address(
+    vault: Vault, council: Council, keys: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key file names repository and root, as each does."""
+    (home / "cron").mkdir()
+    (keys / "log.key").rename(home / "cron/log.key")
+    monkeypatch.setenv("VAULT_KEYS", str(home / "cron"))
+    code, _, err = vault("checkpoint")
+    assert code == 0, err

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.support.lab import CHEAP, TOOL, Host, Lab
 from vault.clock import utc_now
-from vault.crypto.key_files import RootKey, load_recovery, load_root, load_writer, save_root
+from vault.crypto.key_files import RoleKey, load_recovery, load_root, load_writer, save_role
 from vault.crypto.keys import SigningKey, WitnessKey
 from vault.encoding import b64decode_strict, b64encode
 from vault.ledger.merkle import tree_root
@@ -31,6 +31,7 @@ from vault.ledger.statements import (
 )
 from vault.model import Digest, replace_body
 from vault.repository.append_statements import Draft
+from vault.repository.role_keys import role_file
 from vault.storage.base import ObjectVersion
 from vault.storage.choose_store import open_store
 from vault.storage.memory import MemoryStore
@@ -132,13 +133,11 @@ def file_council(lab: Lab, state: Path) -> Council:
     return Council(lab=lab, log=SigningKey.generate(), witnesses=(witness,), names=(name,))
 
 
-def save_log(council: Council, keys: Path) -> str:
-    """The log's key in a file; gives the option that signs with it."""
-    log, path = council.log, keys / "log-in-a-root.key"
+def save_log(council: Council, keys: Path) -> None:
+    """The log's key in a file of its own."""
     address = council.lab.root_key.repository
-    key = RootKey(repository=address, root=log, enroller=log, policy=log, pruner=log)
-    save_root(path, key, b"correct horse", cost=CHEAP)
-    return f"--signer=log=file:{path}#root"
+    key = RoleKey(repository=address, role=Role.LOG, signing=council.log)
+    save_role(keys / role_file(Role.LOG), key, b"correct horse", cost=CHEAP)
 
 
 def govern(lab: Lab, council: Council | None, **root: Any) -> None:

@@ -71,7 +71,6 @@ WRITER_FILE = "writer.key"
 NEXT_WRITER_FILE = "writer.next.key"  # replaces that one once it is enrolled
 RECOVERY_FILE = "recovery.key"
 ROOT_FILE = "root.key"
-LOG_FILE = "log.key"
 DEFAULT_DOMAIN = "default"
 
 
