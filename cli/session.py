@@ -564,6 +564,18 @@ class Invocation:
         """
         return self._fit(self.passphrase(what, confirm=True), weak=weak)
 
+    def second_passphrase(self, what: str, file: Path | None, *, weak: bool) -> bytes:
+        """The passphrase of another holder, as `changed_passphrase`.
+
+        Without a terminal it is the one of this user's keys, which is said.
+        """
+        if file is not None or sys.stdin.isatty():
+            return self.changed_passphrase(what, file, weak=weak)
+        self.warn(
+            f"{what} has the same passphrase as the other keys: 'vault key passwd' gives it another"
+        )
+        return self.new_passphrase(what, weak=weak)
+
     def _fit(self, secret: bytes, *, weak: bool) -> bytes:
         if not weak:
             require_strong(secret)
@@ -585,9 +597,7 @@ class Invocation:
         """
         forbid_dumps()
         named = None if file is None else str(file)
-        secret = ask_passphrase(
-            f"{what} from now on", file=named, command=None, confirm=True, warn=self.warn
-        )
+        secret = ask_passphrase(what, file=named, command=None, confirm=True, warn=self.warn)
         return self._fit(secret, weak=weak)
 
     def confirm(self, question: str, *, instead: str) -> None:

@@ -23,6 +23,7 @@ from vault.repository.enrolment import (
     ROOT_FILE,
     WRITER_FILE,
     InitRequest,
+    SecondHolder,
     create_repository,
     enrol_own_writer,
     existing_root,
@@ -49,6 +50,8 @@ class _Wish:
     keys: Path
     host: str
     weak_passphrase: bool
+    recovery_out: Path | None  # another holder's recovery key
+    recovery_passphrase_file: Path | None
 
 
 @click.command()
@@ -80,6 +83,18 @@ class _Wish:
     help="Directory for the key files; else VAULT_KEYS or the default place.",
 )
 @click.option("--host", metavar="NAME", help="Name of this host; default: its host name.")
+@click.option(
+    "--recovery-out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Make a second recovery key there, for another holder with a passphrase of its own.",
+)
+@click.option(
+    "--recovery-passphrase-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The first line is the passphrase of that second key; else it is asked for.",
+)
 @click.option("--yes", is_flag=True, help="Don't ask before compliance mode.")
 @click.option(
     "--weak-passphrase",
@@ -96,6 +111,8 @@ def init(
     max_retain: timedelta,
     keys: Path | None,
     host: str | None,
+    recovery_out: Path | None,
+    recovery_passphrase_file: Path | None,
     yes: bool,
     weak_passphrase: bool,
 ) -> None:
@@ -118,7 +135,11 @@ def init(
         keys=(keys or invocation.places.keys).absolute(),
         host=host or host_label(socket.gethostname()),
         weak_passphrase=weak_passphrase,
+        recovery_out=recovery_out.absolute() if recovery_out else None,
+        recovery_passphrase_file=recovery_passphrase_file,
     )
+    if recovery_passphrase_file and not recovery_out:
+        raise click.UsageError("--recovery-passphrase-file is for --recovery-out")
     found = _existing_root(wish)
     if found is not None:
         repository = _finish_killed_init(invocation, wish, found)
@@ -164,11 +185,22 @@ def _create(invocation: Invocation, wish: _Wish, *, confirmed: bool) -> Reposito
         passphrase=invocation.new_passphrase(
             "the new recovery.key and root.key", weak=wish.weak_passphrase
         ),
+        second=_second(invocation, wish),
         tool=TOOL,
         cost=COST,
     )
     with new_store(wish.url, endpoint=wish.endpoint) as store:
         return create_repository(store, request, clock=invocation.clock)
+
+
+def _second(invocation: Invocation, wish: _Wish) -> SecondHolder | None:
+    """Who else is to hold a recovery key, with the passphrase that they chose."""
+    if wish.recovery_out is None:
+        return None
+    secret = invocation.second_passphrase(
+        wish.recovery_out.name, wish.recovery_passphrase_file, weak=wish.weak_passphrase
+    )
+    return SecondHolder(file=wish.recovery_out, passphrase=secret)
 
 
 def _observe(invocation: Invocation, wish: _Wish, parameters: Parameters) -> Parameters:
@@ -279,6 +311,7 @@ def _report(invocation: Invocation, wish: _Wish, repository: Repository) -> None
         if parameters.lock_mode is not LockMode.NONE
         else None,
         "keys": str(wish.keys),
+        "second": str(wish.recovery_out) if wish.recovery_out else None,
     }
     facts = render.facts(
         {
@@ -290,6 +323,11 @@ def _report(invocation: Invocation, wish: _Wish, repository: Repository) -> None
             "writer key": f"{wish.keys / WRITER_FILE} stays on this host",
             "recovery key": f"{wish.keys / RECOVERY_FILE} restores: move it to a safe place",
             "root key": f"{wish.keys / ROOT_FILE} governs: move it to a safe place",
+            **(
+                {"second": f"{wish.recovery_out} restores too: give it to its holder"}
+                if wish.recovery_out
+                else {}
+            ),
         }
     )
     advice = (
@@ -298,3 +336,8 @@ def _report(invocation: Invocation, wish: _Wish, repository: Repository) -> None
     )
     invocation.emit("vault/init/v1", {"repository": fields}, facts)
     invocation.note(advice)
+    if len(repository.ledger.root.recipients) == 1:
+        invocation.note(
+            "One recovery key opens this repository, and one root key governs it: a loss of either"
+            " has no remedy. --recovery-out, or 'vault key root propose' later, adds a second."
+        )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.commands.init import COST
+from cli.commands import init
 from cli.commands.key_request import repository_address
 from cli.commands.key_root import agree_to_root, emit_applied, root_signers, show_root
 from cli.output import render
@@ -76,7 +76,7 @@ def new(
     else:
         assert out is not None
         secret = invocation.new_passphrase(f"the new {out.name}", weak=weak_passphrase)
-        text = new_role_key(out, address, Role(role), secret, cost=COST)
+        text = new_role_key(out, address, Role(role), secret, cost=init.COST)
         invocation.did(f"the key is made, {out}")
     save_public(public, text)
     key_id = text.split(maxsplit=2)[1]
@@ -126,7 +126,7 @@ def split(
         [role for role in SPLIT_ROLES if not roles or role.value in roles],
         invocation.new_passphrase("the new key files", weak=weak_passphrase),
         agree=agree,
-        cost=COST,
+        cost=init.COST,
     )
     proposal = propose(repository.ledger, made.body)
     signers = root_signers(invocation, repository, ())
@@ -160,7 +160,7 @@ def passwd(
     peek(file)
     old = invocation.passphrase(file.name)
     new_secret = invocation.changed_passphrase(file.name, new_passphrase_file, weak=weak_passphrase)
-    change_passphrase(file, old, new_secret, cost=COST)
+    change_passphrase(file, old, new_secret, cost=init.COST)
     invocation.did(f"{file} opens with the new passphrase")
     invocation.warn(f"other copies of {file.name} still open with the old passphrase")
     facts = {"file": str(file), "passphrase": "changed"}

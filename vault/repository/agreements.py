@@ -5,7 +5,7 @@ before anything is written, with the names of those who are missing.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -219,7 +219,13 @@ def name_of(ledger: Ledger, key_id: str) -> str:
 
 
 def carry(
-    repository: Repository, request: Request, intent: Intent, carrier: Signer, *, tool: str
+    repository: Repository,
+    request: Request,
+    intent: Intent,
+    carrier: Signer,
+    *,
+    tool: str,
+    insist: Callable[[int], None] | None = None,
 ) -> int:
     """Store the warrant that carries a request, unless one does; gives its number.
 
@@ -229,6 +235,7 @@ def carry(
         intent: The act that is to rest on it; looked at again on the ledger that is extended.
         carrier: Signs the warrant; any listed key may.
         tool: Goes into the statement.
+        insist: As for `Log.append`.
 
     Raises:
         VaultError: As `require_agreed` says.
@@ -247,7 +254,7 @@ def carry(
         require_agreed(ledger, intent, proven, now=repository.clock())
         return draft
 
-    return repository.append(checked, [carrier], tool=tool).seq
+    return repository.append(checked, [carrier], tool=tool, insist=insist).seq
 
 
 def carried_by(ledger: Ledger, request: Request, keys: Mapping[str, VerifyKey]) -> Record | None:

@@ -75,6 +75,14 @@ DEFAULT_DOMAIN = "default"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SecondHolder:
+    """Another person who can restore, with a recovery key and a passphrase of their own."""
+
+    file: Path
+    passphrase: bytes = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class InitRequest:
     """What a new repository is to be."""
 
@@ -84,6 +92,7 @@ class InitRequest:
     host: str
     keys: Path  # directory of the key files
     passphrase: bytes = dataclasses.field(repr=False)
+    second: SecondHolder | None = None
     tool: str
     cost: Argon2Cost = DEFAULT_COST
 
@@ -124,6 +133,7 @@ def _make_keys(store: ObjectStore, request: InitRequest, clock: Clock) -> tuple[
     validate_label(request.host, "host")
     root, enroller, policy, pruner, restorer = (SigningKey.generate() for _ in range(5))
     recovery = RecipientKey.generate()
+    second = (RecipientKey.generate(), SigningKey.generate()) if request.second else None
     repository_id = random_bytes(16)
     body = RootBody(
         parameters=request.parameters,
@@ -133,9 +143,13 @@ def _make_keys(store: ObjectStore, request: InitRequest, clock: Clock) -> tuple[
             _listed("policy", policy, Role.POLICY),
             _listed("pruner", pruner, Role.PRUNER),
             _listed("restorer", restorer, Role.RESTORER),
+            *([_listed("restorer-second", second[1], Role.RESTORER)] if second else []),
         ),
         thresholds=dict.fromkeys(Role, 1),
-        recipients=(Recipient(name="site", public=b64encode(recovery.public_raw)),),
+        recipients=(
+            Recipient(name="site", public=b64encode(recovery.public_raw)),
+            *([Recipient(name="second", public=b64encode(second[0].public_raw))] if second else []),
+        ),
     )
     payload = build_statement(
         type=StatementType.ROOT,
@@ -166,7 +180,7 @@ def _make_keys(store: ObjectStore, request: InitRequest, clock: Clock) -> tuple[
         repository=address, root=root, enroller=enroller, policy=policy, pruner=pruner
     )
     recovery_key = RecoveryKey(repository=address, recipient=recovery, restorer=restorer)
-    _refuse_overwriting(request.keys)
+    _refuse_overwriting(request)
     secret, cost = request.passphrase, request.cost
     with _taken_back(store, request.keys) as made:
         make_private(request.keys)
@@ -174,6 +188,10 @@ def _make_keys(store: ObjectStore, request: InitRequest, clock: Clock) -> tuple[
         made.append(request.keys / ROOT_FILE)  # not before: what was there is not ours
         save_recovery(request.keys / RECOVERY_FILE, recovery_key, secret, cost=cost)
         made.append(request.keys / RECOVERY_FILE)
+        if request.second and second:
+            other = RecoveryKey(repository=address, recipient=second[0], restorer=second[1])
+            save_recovery(request.second.file, other, request.second.passphrase, cost=cost)
+            made.append(request.second.file)
         save_writer(request.keys / WRITER_FILE, writer_key)
         made.append(request.keys / WRITER_FILE)
         _publish_root(store, envelope, request.parameters, clock)
@@ -217,11 +235,14 @@ def _listed(name: str, key: SigningKey, role: Role) -> PublicKey:
     return PublicKey(name=name, public=b64encode(key.public.der), roles=(role,))
 
 
-def _refuse_overwriting(keys: Path) -> None:
-    for name in (WRITER_FILE, RECOVERY_FILE, ROOT_FILE):
-        if (keys / name).exists():
+def _refuse_overwriting(request: InitRequest) -> None:
+    paths = [request.keys / name for name in (WRITER_FILE, RECOVERY_FILE, ROOT_FILE)]
+    if request.second is not None:
+        paths.append(request.second.file)
+    for path in paths:
+        if path.exists():
             raise ConfigError(
-                f"key file {keys / name} exists already",
+                f"key file {path} exists already",
                 hint="choose another directory with --keys, or move that file away",
             )
 

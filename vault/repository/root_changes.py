@@ -226,16 +226,16 @@ def require_root(ledger: Ledger, body: RootBody) -> None:
 def _require_people(authority: Authority) -> None:
     """Each threshold and each approval can be met."""
     for name, needed in authority.body.thresholds.items():
-        found = people_of(authority, name)
+        found = persons_with(authority, name)
         if needed > max(1, len(found)):
             raise ConfigError(
                 f"no one could sign as {name}: {needed} people must, and the root has fewer",
                 found=" ".join(sorted(found)) or "none",
             )
     for act, approval in authority.body.approvals.items():
-        able = people_of(authority, approval.role)
+        able = persons_with(authority, approval.role)
         role = next(role for role, acts in _ACTS_BY.items() if act in acts)
-        actors = people_of(authority, role) or {""}
+        actors = persons_with(authority, role) or {""}
         if all(len(able - {actor}) < approval.threshold for actor in actors):
             raise ConfigError(
                 f"{act} could never be approved: who does it does not count",
@@ -244,7 +244,7 @@ def _require_people(authority: Authority) -> None:
             )
 
 
-def people_of(authority: Authority, role: str) -> set[str]:
+def persons_with(authority: Authority, role: str) -> set[str]:
     """Whose keys have a role; a key without a person stands for itself."""
     return {authority.people[key_id] for key_id, roles in authority.roles.items() if role in roles}
 
@@ -252,7 +252,7 @@ def people_of(authority: Authority, role: str) -> set[str]:
 def without_spare(body: RootBody) -> bool:
     """Whether one root key that is lost ends all changes for ever."""
     authority = Authority.of(body)
-    return len(people_of(authority, Role.ROOT)) <= body.thresholds.get(Role.ROOT, 1)
+    return len(persons_with(authority, Role.ROOT)) <= body.thresholds.get(Role.ROOT, 1)
 
 
 # --- what comes of it ---
@@ -327,7 +327,7 @@ def missing_signers(ledger: Ledger, body: RootBody, signers: Sequence[str]) -> s
         if authority.shortfall(Role.ROOT, signers):
             needed = authority.body.thresholds.get(Role.ROOT, 1)
             signed = authority.people_with(Role.ROOT, signers)
-            others = sorted(people_of(authority, Role.ROOT) - signed)
+            others = sorted(persons_with(authority, Role.ROOT) - signed)
             names = {_key_id(key): key.name for key in authority.body.keys}
             called = ", ".join(names.get(each, each) for each in others)
             found.append(f"{words} wants {needed - len(signed)} of: {called}")

@@ -12,8 +12,10 @@ from vault.ledger.chain import Ledger
 from vault.ledger.kinds import parse_body
 from vault.ledger.records import Record
 from vault.ledger.statements import RootBody, StatementType
+from vault.ledger.warrants import Request
 from vault.machine import durable
 from vault.model import Digest, body_to_json
+from vault.repository.agreements import Intent, carry, wants_approval
 from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository
 from vault.repository.root_changes import known_root, missing_signers, require_root, root_record
@@ -127,30 +129,64 @@ def apply_root(
     *,
     tool: str,
     insist: Callable[[int], None] = lambda _: None,
+    agreed: Request | None = None,
 ) -> Record:
     """Append the proposed root; tried 10,000 times without a pause, as a thief may append too.
 
     Args:
         repository: Where.
         proposal: Of `propose`.
-        signers: Must meet the thresholds of the root in force and of the new one.
+        signers: With those who signed the request they must meet the thresholds of the root in
+            force and of the new one.
         tool: Goes into the statement.
         insist: Called after each attempt that others won, with how many they did.
+        agreed: The request for this root that people signed; stored as a warrant first.
 
     Raises:
         ConfigError: It may not follow, or too few signed.
+        SignatureError: The request is of another repository, or has a signature that is forged.
         LedgerMovedError: Others won every attempt.
     """
-    ledger = repository.ledger
-    require_proposal(ledger, proposal)
-    missing = missing_signers(ledger, proposal.body, [each.public.id for each in signers])
-    if missing:
-        raise ConfigError(f"too few sign the root: {missing}", hint="--key URI names a further key")
-    subject = [("repository", Digest.of(bytes.fromhex(ledger.repository_id)))]
-    draft = Draft(type=StatementType.ROOT, subject=subject, body=proposal.body)
+    require_proposal(repository.ledger, proposal)
+    warrant = _resting_on(repository, proposal, signers, agreed, tool=tool, insist=insist)
+    subject = [("repository", Digest.of(bytes.fromhex(proposal.repository)))]
+    draft = Draft(type=StatementType.ROOT, subject=subject, body=proposal.body, warrant=warrant)
 
     def checked(current: Ledger) -> Draft:
         require_proposal(current, proposal)
         return draft
 
     return repository.append(checked, signers, tool=tool, insist=insist)
+
+
+def _resting_on(
+    repository: Repository,
+    proposal: RootProposal,
+    signers: Sequence[Signer],
+    agreed: Request | None,
+    *,
+    tool: str,
+    insist: Callable[[int], None],
+) -> int | None:
+    """The number of the warrant that the root names; None where it names none."""
+    by = tuple(each.public.id for each in signers)
+    if agreed is not None:
+        intent = Intent(kind=StatementType.ROOT, body=proposal.body, by=by)
+        listed = [each for each in signers if each.public.id in repository.ledger.keys]
+        if not listed:
+            raise ConfigError("no key that signs is listed yet, so none can store the request")
+        return carry(repository, agreed, intent, listed[0], tool=tool, insist=insist)
+    missing = missing_signers(repository.ledger, proposal.body, by)
+    if missing:
+        raise ConfigError(
+            f"too few sign the root: {missing}",
+            hint="--key URI names a further key; people elsewhere sign a request:"
+            " 'vault approve request root FILE', then --warrant REQUEST",
+        )
+    act = wants_approval(repository.ledger, StatementType.ROOT, proposal.body)
+    if act is not None:
+        raise ConfigError(
+            f"the root wants people to approve {act}",
+            hint=f"'vault approve request {act} FILE' asks them; --warrant REQUEST then acts",
+        )
+    return None
