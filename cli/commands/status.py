@@ -83,7 +83,7 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
     Exit 5 with --locks: a lock ends before a snapshot that needs it does. With --check, the
     gravest of 4: a check of a newest snapshot failed; 5; 6: one is older than --max-age, or there
     is none, or a host did not sign by the time that it gave itself; 3: the newest is incomplete.
-    Exit 6 also without --check: no witness saw the ledger lately.
+    Exit 6, --check or not: no witness saw the ledger lately.
     """
     repository = invocation.open()
     now = invocation.clock()
