@@ -168,6 +168,7 @@ class Code(StrEnum):
     OTHER_PREVIOUS = "other-previous"
     DATED_BACK = "dated-back"
     OVERCLAIM = "overclaim"
+    UNAPPROVED = "unapproved"
     MODE_WEAK = "mode-weak"
     CALLED_BAD = "called-bad"
     BUCKET_RULE = "bucket-rule"

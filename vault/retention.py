@@ -1,5 +1,6 @@
 """When locks end and what follows from it; pure (I7, I8, I9, docs/invariants.md)."""
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 from vault.clock import MAX_SKEW, to_rfc3339
@@ -11,6 +12,16 @@ REUSE_GRACE = timedelta(days=5)  # a pack may be reused this long after its lock
 PRUNE_GRACE = timedelta(days=7)  # and is deleted only this long after; the gap is for slow runs
 RUN_MARGIN = timedelta(hours=24)  # a run that publishes within it still gives the full retention
 SPARE = timedelta(days=90)  # added to the lock of a pack where locks can't be extended
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFor:
+    """For how long a snapshot is kept, and why; its manifest says so."""
+
+    keep: timedelta
+    tiers: tuple[str, ...] = ()  # hourly to yearly: those that it is the first of its period for
+    policy: str = ""  # digest of the terms that were used
+
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from cli.commands.policy_change import apply, retire, withdraw
+from cli.commands.policy_show import show_policies
 from cli.commands.policy_simulate import simulate
 from cli.exits import EXIT_USAGE
 from cli.output import render
@@ -19,7 +21,8 @@ def policy() -> None:
     """Check policy files: schedule, retention, objectives and recovery checks of datasets."""
 
 
-policy.add_command(simulate)
+for _command in (show_policies, apply, withdraw, retire, simulate):
+    policy.add_command(_command)
 
 
 @policy.command()

@@ -1,6 +1,7 @@
 """`vault snapshot`: store the state of a source."""
 
 import contextlib
+import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,12 +17,14 @@ from cli.session import TOOL, Invocation, pass_invocation, signer_name
 from cli.sources import read_paths, read_rules, source_options
 from vault.clock import to_rfc3339
 from vault.crypto.key_files import WriterKey
-from vault.durations import parse_duration
+from vault.durations import format_duration, parse_duration
 from vault.errors import ConfigError, StorageError
 from vault.ledger.records import Record
 from vault.ledger.statements import Counts
 from vault.machine.processes import spare_processors
 from vault.machine.workers import make_workers
+from vault.policy.in_force import policies_in_force
+from vault.policy.policy_keeper import PolicyKeeper
 from vault.repository.bad_packs import Word
 from vault.repository.dataset_status import Check, Cited, failed_check
 from vault.repository.repository import Repository, snapshot_body
@@ -56,7 +59,7 @@ _STRICT = {"changed", "attributes"}  # problems that --strict makes an exit code
     "--retain",
     type=parse_duration,
     metavar="DURATION",
-    help="How long to keep it; default: the repository's.",
+    help="How long to keep it, at least; default: as its policy says, else the repository's.",
 )
 @click.option("--strict", is_flag=True, help="Exit 3 also if files changed while being read.")
 @click.option("--allow-empty", is_flag=True, help="Take it even if the source is suddenly empty.")
@@ -128,9 +131,34 @@ def snapshot(
         invocation.warn_of_keys_together()
         repository = invocation.open()
         writer = invocation.writer_key(repository)
+        request = _governed(invocation, repository, writer, request)
         if dry_run:
             return _preview(invocation, repository, writer, request)
         return _take(invocation, repository, writer, request, strict=strict)
+
+
+def _governed(
+    invocation: Invocation, repository: Repository, writer: WriterKey, request: SnapshotRequest
+) -> SnapshotRequest:
+    """The request, with the floor that applied policies are for its dataset."""
+    policies = policies_in_force(repository)
+    invocation.report(policies.findings)
+    if not policies.of(request.dataset):
+        return request
+    keeper = PolicyKeeper(
+        lambda ledger: policies_in_force(repository, ledger),
+        repository.ledger,
+        dataset=request.dataset,
+        key_id=writer.signing.public.id,
+        parameters=repository.parameters,
+        asked=request.retention,
+    )
+    if request.retention is not None and request.retention < keeper.at_put:
+        invocation.warn(
+            f"policy {' and '.join(keeper.governed_by)} keeps {request.dataset} longer than"
+            f" --retain: {format_duration(keeper.at_put)} or more"
+        )
+    return dataclasses.replace(request, keeper=keeper)
 
 
 @contextlib.contextmanager

@@ -84,13 +84,19 @@ def examples() -> dict[str, Any]:
     return documents
 
 
+COUNTS = {  # fields that are maps of names to numbers
+    "left_out", "evidence", "thresholds", "approvals", "tiers", "objectives", "by_reason",
+    "carriers",
+}  # fmt: skip
+
+
 def assert_same_shape(example: Any, real: Any, where: str) -> None:
     """Same fields of the same types; null stands for any type; maps of counts have any keys."""
     if example is None or real is None:
         return
     assert type(example) is type(real), where
     if isinstance(example, dict):
-        if where.endswith((".left_out", ".evidence", ".thresholds", ".approvals")):
+        if where.rpartition(".")[2] in COUNTS:
             assert all(isinstance(count, int) for count in real.values()), where
             return
         optional = {"path_base64"}
@@ -168,6 +174,10 @@ def printed(  # noqa: PLR0915 - a command for each document
             pack.unlink()
     documents.append(vault_json("verify", code=4))
     documents.append(_store_check(vault_json, monkeypatch))
+    laptop = (DOCS.parent / "policies/laptop.toml").read_text()
+    (home / "laptop.toml").write_text(laptop)
+    documents.append(vault_json("policy", "apply", "laptop.toml"))
+    documents.append(vault_json("policy", "show"))
     paths = '[[dataset]]\nname = "a"\npaths = ["/a", "/a/b"]\n'
     (home / "a.toml").write_text(f'policy = 1\nname = "a"\n{paths}')
     documents.append(vault_json("policy", "validate", "a.toml", code=2))

@@ -102,3 +102,105 @@ def test_the_schema_is_printed_as_it_is_published(vault: Vault) -> None:
     assert json.loads(out) == json.loads(published)
     assert "PolicyTable" in json.loads(out)["$defs"]
     assert tomllib.loads(LAPTOP.read_text())["policy"] == 1
+
+
+# --- what is in force ---
+
+
+@pytest.fixture
+def laptop(vault: Vault, home: Path) -> Path:
+    """A repository, and a policy of a dataset `home` that may be edited."""
+    assert vault("init", "repository", "--host", "web")[0] == 0
+    path = home / "laptop.toml"
+    path.write_text(LAPTOP.read_text())
+    return path
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_an_applied_policy_is_a_floor_for_snapshots(
+    vault: Vault, vault_json: VaultJson, laptop: Path, source: Path
+) -> None:
+    """Of its datasets, whatever --retain says; others go by --retain as before."""
+    assert vault("policy", "apply", laptop, "--reason", "first")[0] == 0
+    body = vault_json("snapshot", source, "--name", "home", "--retain", "1d")["snapshot"]
+    assert body["retention"]["tiers"] == ["daily", "monthly"]
+    assert body["retention"]["keep"] == 372 * 86_400
+    [shown] = vault_json("policy", "show")["policies"]
+    assert body["policy"] == shown["sha256"]
+    code, _, err = vault("snapshot", source, "--name", "home", "--retain", "1d")
+    assert code == 0
+    assert "policy laptop keeps home longer than --retain: 7d or more" in err
+    body = vault_json("snapshot", source, "--name", "home")["snapshot"]
+    assert (body["retention"]["keep"], body["retention"]["tiers"]) == (7 * 86_400, [])
+    body = vault_json("snapshot", source, "--name", "other", "--retain", "10d")["snapshot"]
+    assert (body["retention"]["keep"], body["policy"]) == (10 * 86_400, "")
+
+
+def test_a_weaker_policy_is_listed_and_asked_for_twice(vault: Vault, laptop: Path) -> None:
+    """First --weaken, then a terminal or --yes; until then nothing is signed."""
+    assert vault("policy", "apply", laptop)[0] == 0
+    _edit(laptop, "monthly = 12", "monthly = 6")
+    code, _, err = vault("policy", "apply", laptop)
+    assert code == 2
+    assert "weaker: home: monthly from 372d to 186d" in err
+    assert "--weaken agrees to it" in err
+    code, _, err = vault("policy", "apply", laptop, "--weaken")
+    assert (code, "needs a confirmation" in err) == (2, True)
+    assert "monthly=372d" in vault("policy", "show")[1]
+    code, out, _ = vault("policy", "apply", laptop, "--weaken", "--yes")
+    assert (code, "apply laptop, statement 3" in out) == (0, True)
+    assert "monthly=186d" in vault("policy", "show", "laptop")[1]
+    assert "weaker: home: monthly from 372d to 186d" in vault("log", "--type", "policy")[1]
+
+
+def test_show_says_how_the_local_file_differs(
+    vault: Vault, vault_json: VaultJson, laptop: Path, home: Path
+) -> None:
+    """Of the file of that name beside the key files."""
+    assert vault("policy", "show")[1] == "no policy is in force\n"
+    assert vault("policy", "apply", laptop)[0] == 0
+    assert vault_json("policy", "show")["policies"][0]["differs"] is None
+    local = home / "config/vault/policies/laptop.toml"
+    local.parent.mkdir()
+    local.write_text(laptop.read_text())
+    assert vault_json("policy", "show")["policies"][0]["differs"] == ""
+    _edit(local, "daily = 30", "daily = 3")
+    assert "says otherwise; weaker: home: daily from 30d to 3d" in vault("policy", "show")[1]
+    local.write_text("junk")
+    assert "can't be used" in vault("policy", "show")[1]
+    code, _, err = vault("policy", "show", "web")
+    assert (code, "in force: laptop" in err) == (2, True)
+
+
+def test_a_policy_ends_and_a_dataset_is_given_up_only_if_that_is_agreed_to(
+    vault: Vault, vault_json: VaultJson, laptop: Path, source: Path
+) -> None:
+    """Each is a statement; what was stored keeps its time."""
+    assert vault("policy", "apply", laptop)[0] == 0
+    until = vault_json("snapshot", source, "--name", "home")["snapshot"]["until"]
+    assert vault("policy", "withdraw", "laptop")[0] == 2
+    assert vault("policy", "retire", "home")[0] == 2
+    assert vault("policy", "retire", "home", "--yes", "--reason", "moved")[0] == 0
+    assert vault("policy", "withdraw", "laptop", "--yes")[0] == 0
+    shown = vault_json("policy", "show")
+    assert (shown["policies"], shown["retired"]) == ([], ["home"])
+    assert [each["until"] for each in vault_json("list")["snapshots"]] == [until]
+    assert vault("policy", "withdraw", "laptop", "--yes")[0] == 2
+    assert vault("audit")[0] == 0
+
+
+def test_what_the_repository_can_not_keep_is_refused(vault: Vault, laptop: Path) -> None:
+    """With every reason; nothing is signed. Nor is a reason that is too long."""
+    _edit(laptop, "monthly = 12", 'monthly = "9y"\nlock = "compliance"')
+    code, _, err = vault("policy", "apply", laptop)
+    assert code == 2
+    assert "monthly is longer than the repository's maximum of 400 days" in err
+    assert "asks for compliance locks, and the repository has lock mode" in err
+    _edit(laptop, 'monthly = "9y"\nlock = "compliance"', "monthly = 12")
+    assert vault("policy", "apply", laptop, "--reason", "x" * 201)[0] == 2
+    assert vault("policy", "show")[1] == "no policy is in force\n"

@@ -3,6 +3,7 @@
 Order of writes: index objects, inventory, locks of everything needed, manifest.
 """
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from vault import retention as locking
 from vault.crypto.key_files import DomainSecrets, WriterKey
 from vault.errors import (
     IntegrityError,
+    LedgerMovedError,
     MissingObjectError,
     ObjectNotFoundError,
     RetentionError,
@@ -21,20 +23,33 @@ from vault.format.inventory import Inventory
 from vault.format.pack_index import IndexEntry
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
-from vault.ledger.statements import DomainRef, InventoryRef, SnapshotBody, StatementType
+from vault.ledger.statements import (
+    DomainRef,
+    InventoryRef,
+    RetentionTerms,
+    SnapshotBody,
+    StatementType,
+)
 from vault.machine.chunk_cache import Cache, PackRow
 from vault.machine.workers import Workers
 from vault.model import Digest, LockMode, ObjectRef, replace_body
 from vault.repository.append_statements import Draft
 from vault.repository.domain_packs import distrusted_spans, index_objects
 from vault.repository.repository import Repository, domain_ref, read_domain
+from vault.retention import KeptFor
 from vault.snapshot.bad_pack_substitutes import Mending
+from vault.snapshot.snapshot_request import Keeper
 from vault.storage.names import PACKS, index_name, inventory_name, pack_name
 
 _log = logging.getLogger(__name__)
 
+_MAX_GROWTHS = 3  # times that a longer retention is locked anew
 INDEX_PACKS = 64  # packs in one new index object (docs/design.md "Objects")
 INDEX_SIZE = 8 << 20  # raw bytes of one, of which memory holds a few copies
+
+
+class _RetentionGrewError(Exception):
+    """Statements came in between after which the snapshot must be kept longer than was locked."""
 
 
 class PacksGoneError(Exception):
@@ -71,8 +86,12 @@ class Publication:
     packs: Sequence[NeededPack]
     stored: frozenset[int]  # numbers of packs that this run stored
     new_index: Sequence[ObjectRef]
-    retention: timedelta
+    keeper: Keeper
     started: datetime
+
+    def kept_for(self, ledger: Ledger) -> KeptFor:
+        """For how long the snapshot is kept if it is the next statement of this ledger."""
+        return self.keeper.decide(ledger, created=self.started, complete=self.body.complete)
 
 
 class Publisher:
@@ -120,16 +139,23 @@ class Publisher:
             PacksGoneError: Some of the packs can't be relied on; nothing was published.
             LedgerMovedError: Other writers won every attempt to append.
         """
+        for _ in range(_MAX_GROWTHS):
+            kept = publication.kept_for(self._repository.ledger)
+            with contextlib.suppress(_RetentionGrewError):
+                return self._publish_kept(publication, kept)
+        raise LedgerMovedError("what keeps this snapshot grew at each attempt", hint="try again")
+
+    def _publish_kept(self, publication: Publication, kept: KeptFor) -> Record:
         now = self._repository.clock()
-        until = locking.snapshot_until(publication.started, publication.retention, now)
+        until = locking.snapshot_until(publication.started, kept.keep, now)
         try:
-            return self._publish(publication, until)
+            return self._publish(publication, kept, until)
         except RetentionError as error:
             if self._repository.clock() < until:
                 raise
             raise PacksGoneError(()) from error  # the host was suspended until all dates had passed
 
-    def _publish(self, publication: Publication, until: datetime) -> Record:
+    def _publish(self, publication: Publication, kept: KeptFor, until: datetime) -> Record:
         repository = self._repository
         self._check_present(publication.packs)
         self._lock_packs(publication, until)
@@ -154,10 +180,12 @@ class Publisher:
             ),
             mode=repository.parameters.lock_mode,
             until=until,
+            retention=RetentionTerms(keep=int(kept.keep.total_seconds()), tiers=kept.tiers),
+            policy=kept.policy,
         )
         needed = [*refs, domain, stored.ref, *resolved.bases]
         return repository.append(
-            lambda ledger: self._manifest(ledger, body, needed, publication),
+            lambda ledger: self._manifest(ledger, body, needed, publication, kept),
             [self._key.signing],
             tool=self._tool,
         )
@@ -168,12 +196,15 @@ class Publisher:
         body: SnapshotBody,
         needed: Sequence[ObjectRef],
         publication: Publication,
+        kept: KeptFor,
     ) -> Draft:
         """The statement, checked as I4 asks against the ledger that it extends."""
         if distrusted_spans(ledger, self._domain.name) != self._spans:
             raise PacksGoneError(())  # other writers are distrusted than at the start
-        if self._is_late(body.until, publication.retention):
+        if self._is_late(body.until, kept.keep):
             raise PacksGoneError(())
+        if publication.kept_for(ledger).keep > kept.keep:
+            raise _RetentionGrewError
         bad = ledger.bad_packs()
         spoilt = [pack.number for pack in publication.packs if pack.row.pack_id.hex() in bad]
         if spoilt:

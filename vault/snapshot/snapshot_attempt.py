@@ -321,7 +321,7 @@ class Attempt:
                 packs=packs,
                 stored=frozenset(stored),
                 new_index=new_index,
-                retention=task.retention,
+                keeper=task.keeper,
                 started=task.started,
             )
         )

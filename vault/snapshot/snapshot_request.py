@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Protocol
 
 from vault import retention as locking
 from vault.crypto.key_files import DomainSecrets, WriterKey
@@ -14,6 +15,7 @@ from vault.crypto.sealed import open_seed
 from vault.errors import ConfigError, FormatError, VaultError, WrongKeyError
 from vault.format.domain_secrets import open_domain
 from vault.format.tree import MAX_TREE_HEADER, TreeHeader, encode_header
+from vault.ledger.chain import Ledger
 from vault.ledger.records import Record, WriterInfo
 from vault.ledger.statements import SnapshotBody
 from vault.machine.chunk_cache import Cache
@@ -22,12 +24,35 @@ from vault.progress import NO_PROGRESS, Progress
 from vault.repository import bad_packs
 from vault.repository.bad_packs import BadPackMemory, Word
 from vault.repository.repository import Repository, read_domain
+from vault.retention import KeptFor
 from vault.snapshot import walk
 from vault.snapshot.stream import NamedStream
 from vault.snapshot.walk_report import Problem
 from vault.storage.names import is_pack
 
 MANY = 0.05  # share of the packs of the dataset's last snapshot
+
+
+class Keeper(Protocol):
+    """The retention of a run; what decides it is handed in."""
+
+    @property
+    def at_put(self) -> timedelta:
+        """What all is kept for that the run stores, whatever becomes of the run."""
+
+    def decide(self, ledger: Ledger, *, created: datetime, complete: bool) -> KeptFor:
+        """What the snapshot is kept for that would be the next statement of this ledger."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FixedKeeper:
+    """One retention, whatever the ledger has."""
+
+    at_put: timedelta
+
+    def decide(self, ledger: Ledger, *, created: datetime, complete: bool) -> KeptFor:  # noqa: ARG002 - as `Keeper`
+        """See `Keeper.decide`."""
+        return KeptFor(keep=self.at_put)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +63,7 @@ class SnapshotRequest:
     dataset: str
     tool: str  # "vault 0.1.0"
     retention: timedelta | None = None  # None: the repository's default
+    keeper: Keeper | None = None  # instead of a fixed retention
     rules: walk.Rules = walk.NO_RULES
     level: int = 3  # zstd level
     allow_empty: bool = False
@@ -107,7 +133,25 @@ class Task:
         parameters = repository.parameters
         asked = request.retention
         seconds = parameters.default_retention if asked is None else int(asked.total_seconds())
-        self.retention = timedelta(seconds=locking.check_retention(seconds, parameters))
+        fixed = FixedKeeper(timedelta(seconds=locking.check_retention(seconds, parameters)))
+        self.keeper = request.keeper or fixed
+        self.retention = self._at_put()
+
+    def _at_put(self) -> timedelta:
+        """What to lock packs for when they are stored.
+
+        Where locks can be extended that is what every snapshot is kept for: a run that dies on
+        1 January must not leave its packs locked for the years of the first of a year. Where
+        they can't, it is the longest that the snapshot may get.
+        """
+        if self.repository.parameters.extend:
+            return self.keeper.at_put
+        ledger = self.repository.ledger
+        ends = (
+            self.keeper.decide(ledger, created=self.started, complete=complete).keep
+            for complete in (True, False)
+        )
+        return max(self.keeper.at_put, *ends)
 
     def publish(self, report: SnapshotReport) -> None:
         """Note that the snapshot is published; from here on the run can't fail."""
