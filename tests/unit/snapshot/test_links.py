@@ -283,6 +283,28 @@ def test_a_link_that_lost_its_other_names(
     assert lab.contents(report.record) == {"b": OLD}
 
 
+def test_an_unchanged_link_follows_its_file_to_the_first_name_of_each_snapshot(
+    lab: Lab, top: Path, clock: Clock
+) -> None:
+    """Its record says "a link of a": where a is left out, it is one of b, and of a afterwards."""
+    from vault.snapshot.walk import Rules
+
+    (top / "a").write_bytes(OLD)
+    for name in "b", "c":
+        (top / name).hardlink_to(top / "a")
+    clock.advance(days=20_000)
+    lab.snapshot(top)
+    for excludes, links in (
+        (["a"], {"c": "b"}),
+        ([], {"b": "a", "c": "a"}),
+        (["b"], {"c": "a"}),
+    ):
+        record = lab.snapshot(top, rules=Rules(excludes=excludes)).record
+        assert _links(lab, record) == links
+        assert set(_held(lab, record)) == {"a", "b", "c"} - set(excludes)
+        assert set(_held(lab, record).values()) == {OLD}
+
+
 def test_links_over_several_paths_and_past_what_is_excluded(
     lab: Lab, tmp_path: Path, clock: Clock
 ) -> None:
