@@ -13,6 +13,7 @@ import lmdb
 import pytest
 
 from tests.support.lab import Clock, Lab, MakeRepository, make_lab
+from tests.support.quick_disk import fsync_at_once
 from tests.support.tokens import SoftToken, has_softhsm, make_token
 from tests.support.trees import MakeSource, make_tree
 from vault.ledger.records import Record
@@ -42,11 +43,15 @@ def _removable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         subprocess.run(["chattr", "-R", "-f", "-i", place], check=False, capture_output=True)
 
 
-@pytest.fixture
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting for the disk is most of the time where many operations run; not what is tested."""
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits for the disk: only a power cut shows what that is for (tests/powercut).
+
+    It is nine tenths of the time of most tests. A module that needs the disk defines this anew;
+    programs that tests start wait as ever.
+    """
     monkeypatch.setattr(lmdb, "open", functools.partial(lmdb.open, sync=False))
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(os, "fsync", fsync_at_once)
 
 
 @pytest.fixture

@@ -80,6 +80,11 @@ Odd.getattr = says
 """
 
 
+@pytest.fixture(autouse=True)
+def no_waits() -> None:
+    """Each file system is asked what it does."""
+
+
 @pytest.fixture
 def mounted(home: Path) -> Iterator[Mount]:
     """Mounts a file system of three files, changed by what is given."""

@@ -4,5 +4,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _no_waits(no_fsync: None, no_syncfs: None) -> None:
-    """No test looks at what they are for."""
+def _no_flush(no_syncfs: None) -> None:
+    """No test looks at what it is for."""

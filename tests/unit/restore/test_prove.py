@@ -33,6 +33,11 @@ Expected = list[tuple[Entry | None, bytes]]
 Prove = Callable[..., ProofReport]
 
 
+@pytest.fixture(autouse=True)
+def no_waits() -> None:
+    """What is read must be on the disk: pages that wait for it can't be evicted."""
+
+
 @pytest.fixture(params=["inline", "threads"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     """Both kinds."""
