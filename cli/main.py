@@ -94,6 +94,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> module:attribute, first l
         "cli.commands.policy:policy",
         "Check policy files: schedule, retention, objectives and recovery checks of datasets.",
     ),
+    "approve": (
+        "cli.commands.approve:approve",
+        "Ask people to agree to an act before it is done, and sign what others ask for.",
+    ),
     "completion": ("cli.commands.completion:completion", "Print the completion script of a shell."),
 }
 

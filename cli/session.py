@@ -451,10 +451,14 @@ class Invocation:
 
     def open_signer(self, repository: Repository, uri: SignerUri) -> Signer:
         """The key that a URI names, after asking for its passphrase or PIN; as `signer`."""
+        return self.signer_of(repository.ledger.repository_id, uri)
+
+    def signer_of(self, repository_id: str, uri: SignerUri) -> Signer:
+        """As `open_signer`, where the repository itself can't be reached."""
         forbid_dumps()
         if isinstance(uri, FileUri):
             _, address = peek(uri.path)
-            self.check_key(address, repository)
+            self.check_address(address, repository_id)
         return open_signer(uri, passphrase=self._passphrase_of, pin=self.pin_of)
 
     def token_key(self, uri: str) -> TokenKey:
@@ -494,10 +498,14 @@ class Invocation:
         Raises:
             WrongKeyError: It is of another repository.
         """
-        if address.id != repository.ledger.repository_id:
+        self.check_address(address, repository.ledger.repository_id)
+
+    def check_address(self, address: RepositoryAddress, repository_id: str) -> None:
+        """The same, of the repository with that id."""
+        if address.id != repository_id:
             raise WrongKeyError(
                 f"the key files in {self.places.keys} are of another repository",
-                expected=repository.ledger.repository_id,
+                expected=repository_id,
                 found=address.id,
             )
 

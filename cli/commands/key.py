@@ -11,6 +11,7 @@ from cli.option_values import parse_reason
 from cli.output import render
 from cli.output.lost_attempts import LostAttempts
 from cli.session import TOOL, Invocation, pass_invocation
+from cli.warrant_choice import agreed_text, chosen_request, warrant_option
 from vault.ledger.statements import Role
 from vault.repository.enrolment import limit_writer, revoke_writer
 from vault.repository.hosts import ID_DIGITS, find_writer
@@ -114,7 +115,8 @@ def _row(each: ListedKey) -> tuple[object, ...]:
     multiple=True,
     help="Agree that both hosts write the datasets in which they overlap. Repeatable.",
 )
-@click.option("--reason", default="", help="Goes into the ledger, for everyone to read.")
+@click.option("--reason", help="Goes into the ledger, for everyone to read.")
+@warrant_option
 @pass_invocation
 def limit(
     invocation: Invocation,
@@ -122,7 +124,8 @@ def limit(
     host: str,
     datasets: tuple[str, ...],
     share_datasets: tuple[str, ...],
-    reason: str,
+    reason: str | None,
+    warrant: str | None,
 ) -> None:
     """Say which datasets a host may write from now on. Needs root.key.
 
@@ -131,14 +134,16 @@ def limit(
     """
     repository = invocation.open(afresh=True)
     found = find_writer(repository.ledger, host)
+    agreed = chosen_request(repository, warrant)
     record = limit_writer(
         repository,
         invocation.signer(repository, Role.ENROLLER),
         found,
         datasets=datasets,
         share_datasets=share_datasets,
-        reason=parse_reason(reason),
+        reason=parse_reason(agreed_text(agreed, "reason", reason)),
         tool=TOOL,
+        agreed=None if agreed is None else agreed.request,
     )
     invocation.did(f"host {found.name} is limited, head {record.head}")
     invocation.remember(repository)
@@ -170,9 +175,17 @@ def limit(
     metavar="SEQ",
     help="Void what the key wrote from this ledger number on.",
 )
-@click.option("--reason", default="", help="Goes into the ledger, for everyone to read.")
+@click.option("--reason", help="Goes into the ledger, for everyone to read.")
+@warrant_option
 @pass_invocation
-def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reason: str) -> None:
+def revoke(
+    invocation: Invocation,
+    *,
+    writer: str,
+    distrust_from: int | None,
+    reason: str | None,
+    warrant: str | None,
+) -> None:
     """Take a host's key off the list. Needs root.key.
 
     If the key was stolen, first take away the host's credentials of the store: with them a thief
@@ -186,15 +199,19 @@ def revoke(invocation: Invocation, writer: str, distrust_from: int | None, reaso
     )
     repository = invocation.open(afresh=True)
     found = find_writer(repository.ledger, writer)
+    agreed = chosen_request(repository, warrant)
+    if distrust_from is None and agreed is not None:
+        distrust_from = agreed.values.get("distrust_from")
     lost = LostAttempts(invocation.warn)
     record = revoke_writer(
         repository,
         invocation.signer(repository, Role.ENROLLER),
         found,
         distrust_from=distrust_from,
-        reason=parse_reason(reason),
+        reason=parse_reason(agreed_text(agreed, "reason", reason)),
         tool=TOOL,
         insist=lost,
+        agreed=None if agreed is None else agreed.request,
     )
     invocation.did(f"key {found.key.id} of {found.name} is revoked, head {record.head}")
     invocation.remember(repository)

@@ -9,6 +9,7 @@ import click
 from cli.commands.key_request import wanted_fields
 from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
+from cli.warrant_choice import chosen_request, warrant_option
 from vault.crypto.key_files import KeyRequest, load_request
 from vault.crypto.keys import VerifyKey
 from vault.errors import ConfigError
@@ -54,6 +55,7 @@ from vault.repository.repository import Repository
     metavar="DOMAIN",
     help="Agree that the host joins this domain; needs recovery.key too.",
 )
+@warrant_option
 @pass_invocation
 def add(
     invocation: Invocation,
@@ -63,6 +65,7 @@ def add(
     datasets: tuple[str, ...],
     share_datasets: tuple[str, ...],
     share_domain: str | None,
+    warrant: str | None,
 ) -> None:
     """Enrol the host that made a request FILE. Needs root.key.
 
@@ -75,8 +78,14 @@ def add(
         raise ConfigError(f"there is no file {file}")
     wanted = load_request(file)
     repository = invocation.open(afresh=True)
+    asked = chosen_request(repository, warrant)
+    if asked is not None and not asked.values:
+        raise ConfigError(
+            "key add needs the request's file", hint="it names the domain object that was stored"
+        )
     plan = _plan(repository, wanted, datasets, share_datasets)
-    require_domain(repository, wanted, share_domain)
+    if asked is None:
+        require_domain(repository, wanted, share_domain)
     for line in render.facts(_shown(repository, plan)).splitlines():
         render.message("", line)
     _agree(invocation, plan, key_id)
@@ -102,6 +111,7 @@ def add(
         datasets=datasets,
         share_datasets=agreed,
         tool=TOOL,
+        agreed=asked,
     )
     invocation.did(f"host {wanted.name} is enrolled, head {record.head}")
     invocation.remember(repository)

@@ -156,6 +156,7 @@ def printed(  # noqa: PLR0915 - a command for each document
     documents.append(vault_json("key", "add", "request", *shared))
     documents.append(vault_json("key", "revoke", "web"))
     documents.append(vault_json("key", "list"))
+    documents += _agreed(vault_json, home)
     documents += _witnessed(vault, vault_json, home)
     add_holder_at(home / "repository", home / "config/vault", home / "bob")
     documents.append(vault_json("key", "reseal", "--to", "bob"))
@@ -217,6 +218,24 @@ def _governed(vault_json: VaultJson, home: Path) -> list[Any]:
     changed = vault_json("key", "passwd", "new.key", "--new-passphrase-file", home / "words")
     exported = vault_json("key", "export", "--pem", "pems")
     return [made, proposed, applied, changed, exported, vault_json("key", "root", "show")]
+
+
+def _agreed(vault_json: VaultJson, home: Path) -> list[Any]:
+    """A request, what is said of it, and the act that rests on it."""
+    asked, copy = home / "R.request", home / "both.request"
+    wish = ("limit", "first", "--dataset", "data", "--dataset", "more")
+    made = vault_json(
+        *("approve", "request", "writer.limit", *wish[1:]),
+        *("--reason", "less", "--out", asked),
+    )
+    key = f"file:{home / 'config/vault/root.key'}#policy"
+    found = [
+        vault_json("approve", "sign", asked, "--key", key, "--yes"),
+        vault_json("approve", "show", asked),
+        vault_json("approve", "merge", asked, asked, "--out", copy),
+    ]
+    vault_json("key", *wish, "--reason", "less", "--warrant", asked)
+    return [made, *found, vault_json("approve", "list", "--all")]
 
 
 def _store_check(vault_json: VaultJson, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vault.audit.claimed_times import check_modes, check_times
+from vault.audit.claimed_times import check_approvals, check_modes, check_times
 from vault.clock import check_skew
 from vault.custody.findings import Findings
 from vault.errors import ConfigError, RollbackError, StorageError, StorageUnavailableError
@@ -25,6 +25,7 @@ def check_ledger(
         findings.add(Code(each.code), each.subject, each.problem, found=each.found)
     check_times(ledger, findings)
     check_modes(ledger, owed, findings)
+    check_approvals(ledger, findings)
     for claim in ledger.overclaims():
         findings.add(Code.OVERCLAIM, claim.subject, claim.problem, found=claim.found)
     for plan in repository.plans.unreadable():

@@ -10,6 +10,7 @@ from vault.clock import MAX_CLAIM_SKEW, MAX_SKEW
 from vault.custody.findings import Findings
 from vault.custody.needs import when
 from vault.ledger.chain import Ledger
+from vault.ledger.lapse import lapse
 from vault.ledger.records import Record
 from vault.ledger.succession import dated_back, snapshot_before
 from vault.model import Code
@@ -93,6 +94,21 @@ def _check_created(ledger: Ledger, record: Record, findings: Findings) -> None:
             expected=f"about {when(stored)}",
             found=when(created),
         )
+
+
+def check_approvals(ledger: Ledger, findings: Findings) -> None:
+    """Report acts that came after the warrant they rest on had expired, by the store's time.
+
+    Their signers dated them back: claimed times decide what counts, and the store's are no claims.
+    """
+    for record in ledger.valid():
+        if late := lapse(ledger, record):
+            findings.add(
+                Code.UNAPPROVED,
+                f"ledger {record.seq}",
+                f"{record.type} statement {record.seq} rests on a warrant that had expired",
+                found=late,
+            )
 
 
 def check_modes(ledger: Ledger, records: Iterable[Record], findings: Findings) -> None:

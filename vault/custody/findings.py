@@ -63,6 +63,7 @@ JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.DATED_BACK: _INTEGRITY,
     Code.OVERCLAIM: _WARNING,
     Code.MODE_WEAK: _RETENTION,
+    Code.UNAPPROVED: _INTEGRITY,
     Code.CALLED_BAD: _INTEGRITY,
     Code.BUCKET_RULE: _RETENTION,
     Code.TRUNCATED: _INTEGRITY,

@@ -156,7 +156,11 @@ def unapproved(statement: Statement, body: Body, keyring: Keyring, agreed: Agree
 
 
 def approvers(
-    authority: Authority, body: Body, role: Role, signers: Collection[str], besides: Iterable[str]
+    authority: Authority,
+    body: Body | None,
+    role: Role,
+    signers: Collection[str],
+    besides: Iterable[str],
 ) -> set[str]:
     """The people with a role among the signers of a warrant, but for those who ask or act.
 

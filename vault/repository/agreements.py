@@ -120,6 +120,20 @@ def wants_approval(ledger: Ledger, kind: StatementType, body: Body) -> Act | Non
     return act if approval_of(act, ledger.root.approvals) is not None else None
 
 
+def require_unasked(ledger: Ledger, kind: StatementType, body: Body) -> None:
+    """Pass if the root wants nobody to approve an act.
+
+    Raises:
+        ConfigError: It does.
+    """
+    act = wants_approval(ledger, kind, body)
+    if act is not None:
+        raise ConfigError(
+            f"the root wants people to approve {act}",
+            hint=f"'vault approve request {act}' asks them; --warrant FILE then acts",
+        )
+
+
 def require_agreed(ledger: Ledger, intent: Intent, request: Request, *, now: datetime) -> None:
     """Pass if an act would count once the request is carried by a warrant that it names.
 
@@ -215,6 +229,33 @@ def name_of(ledger: Ledger, key_id: str) -> str:
     return next((listed.name for each, listed in ids if each == key_id), key_id)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    """What the root wants for the act of a request, and how much of it there is."""
+
+    role: Role
+    threshold: int
+    approved: tuple[str, ...]  # people who signed and count, whoever of the others acts
+    could: tuple[str, ...]  # people who could still
+
+
+def consent(ledger: Ledger, request: Request) -> Consent | None:
+    """Who has approved a request and who could; None where the root wants nobody to."""
+    wanted = approval_of(request.terms.act, ledger.root.approvals)
+    if wanted is None:
+        return None
+    authority, role = ledger.authority_at(len(ledger.records)), Role(wanted.role)
+    besides = (request.terms.requester,)
+    all_able = approvers(authority, None, role, tuple(authority.keys), besides)
+    found = approvers(authority, None, role, request.signers(ledger.keys), besides)
+    return Consent(
+        role=role,
+        threshold=wanted.threshold,
+        approved=tuple(name_of(ledger, each) for each in sorted(found)),
+        could=tuple(name_of(ledger, each) for each in sorted(all_able - found)),
+    )
+
+
 # --- carrying it ---
 
 
@@ -240,6 +281,7 @@ def carry(
     Raises:
         VaultError: As `require_agreed` says.
     """
+    require_agreed(repository.ledger, intent, request, now=repository.clock())
     keys: Mapping[str, VerifyKey] = {**brought_keys(intent.body), **repository.ledger.keys}
     proven = with_proven(request, keys)
     known = carried_by(repository.ledger, proven, keys)
@@ -255,6 +297,20 @@ def carry(
         return draft
 
     return repository.append(checked, [carrier], tool=tool, insist=insist).seq
+
+
+def rest_on(
+    repository: Repository, intent: Intent, agreed: Request | None, carrier: Signer, *, tool: str
+) -> int | None:
+    """The number of the warrant that an act names: stored now; None where it needs none.
+
+    Raises:
+        VaultError: As `carry`; or the root wants people to approve the act, and nothing says so.
+    """
+    if agreed is None:
+        require_unasked(repository.ledger, intent.kind, intent.body)
+        return None
+    return carry(repository, agreed, intent, carrier, tool=tool)
 
 
 def carried_by(ledger: Ledger, request: Request, keys: Mapping[str, VerifyKey]) -> Record | None:

@@ -35,6 +35,7 @@ from vault.format.domain_secrets import open_domain, seal_domain
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import build_statement, parse_envelope, seal_envelope
 from vault.ledger.records import Record, WriterInfo
+from vault.ledger.request_files import RequestFile
 from vault.ledger.statements import (
     DomainRef,
     PublicKey,
@@ -44,16 +45,19 @@ from vault.ledger.statements import (
     StatementType,
     WriterBody,
 )
+from vault.ledger.warrants import Request
 from vault.machine.privacy import make_private
 from vault.model import (
     Digest,
     LockMode,
     Retention,
+    body_from_json,
     replace_body,
     validate_label,
     validate_wanted_pattern,
 )
 from vault.parameters import Parameters
+from vault.repository.agreements import Intent, require_unasked, rest_on
 from vault.repository.append_statements import Draft
 from vault.repository.hosts import (
     domains,
@@ -287,6 +291,7 @@ def add_writer(
     tool: str,
     datasets: Sequence[str] = (),
     share_datasets: Collection[str] = (),
+    agreed: RequestFile | None = None,
 ) -> Record:
     """Enrol a host, or put its new key in the place of the old one.
 
@@ -299,15 +304,70 @@ def add_writer(
         tool: Goes into the statement.
         datasets: Patterns that it gets; those it asked for if none is given.
         share_datasets: Names of hosts whose datasets it may write too.
+        agreed: What people agreed to, with the domain object that was stored for it.
 
     Raises:
         ConfigError: The request is for another repository, a name or domain is
-            taken, or sharing was not agreed to.
+            taken, or sharing or the addition was not agreed to.
         SignatureError: The key that is to be replaced did not sign the request.
         IntegrityError: The domain object is not what it must be.
     """
+    if agreed is None:
+        body = _addition(repository, request, datasets)
+        require_unasked(repository.ledger, StatementType.WRITER, body)
+        body = addition(
+            repository,
+            request,
+            recovery_key=recovery_key,
+            share=share,
+            datasets=datasets,
+            share_datasets=share_datasets,
+        )
+    else:
+        stored = agreed.values.get("domain")
+        domain = None if stored is None else body_from_json(stored, DomainRef)
+        body = replace_body(_addition(repository, request, datasets), domain=domain)
+
+    def check(ledger: Ledger) -> None:
+        require_addition(ledger, body, share_datasets)
+
+    check(repository.ledger)
+    request_of = None if agreed is None else agreed.request
+    return _append(repository, enroller, body, tool=tool, check=check, agreed=request_of)
+
+
+def addition(
+    repository: Repository,
+    request: KeyRequest,
+    *,
+    recovery_key: Callable[[], RecoveryKey],
+    share: str | None,
+    datasets: Sequence[str] = (),
+    share_datasets: Collection[str] = (),
+) -> WriterBody:
+    """The statement that enrols a host, to be signed; its domain object is stored.
+
+    Args:
+        repository: Where.
+        request: What the host asked for; its proof of possession was checked.
+        recovery_key: Called only for an existing domain, whose secrets it opens.
+        share: The existing domain that the operator agrees to share.
+        datasets: Patterns that it gets; those it asked for if none is given.
+        share_datasets: Names of hosts whose datasets it may write too.
+
+    Raises:
+        VaultError: As `add_writer`.
+    """
+    body = _addition(repository, request, datasets)
+    require_addition(repository.ledger, body, share_datasets)
+    require_domain(repository, request, share)
+    return replace_body(body, domain=_domain_of(repository, request, recovery_key))
+
+
+def _addition(repository: Repository, request: KeyRequest, datasets: Sequence[str]) -> WriterBody:
+    """The same without its domain, which must be stored first."""
     check_request(repository, request)
-    body = WriterBody(
+    return WriterBody(
         action="add",
         name=request.name,
         public=b64encode(request.public),
@@ -315,14 +375,6 @@ def add_writer(
         datasets=granted(request, datasets),
         replaces=request.replaces,
     )
-    require_addition(repository.ledger, body, share_datasets)
-    require_domain(repository, request, share)
-    body = replace_body(body, domain=_domain_of(repository, request, recovery_key))
-
-    def check(ledger: Ledger) -> None:
-        require_addition(ledger, body, share_datasets)
-
-    return _append(repository, enroller, body, tool=tool, check=check)
 
 
 def _domain_of(
@@ -372,6 +424,7 @@ def revoke_writer(
     reason: str,
     tool: str,
     insist: Callable[[int], None] = lambda _: None,
+    agreed: Request | None = None,
 ) -> Record:
     """Take a writer's key off the list; with ``distrust_from``, void what it wrote from there.
 
@@ -385,9 +438,22 @@ def revoke_writer(
         reason: Goes into the statement.
         tool: The same.
         insist: Called after each attempt that others won, with how many they did.
+        agreed: What people agreed to.
 
     Raises:
         LedgerMovedError: Others won every attempt.
+        ConfigError: As `revocation`, or people have not agreed to it.
+    """
+    body = revocation(repository, writer, distrust_from=distrust_from, reason=reason)
+    return _append(repository, enroller, body, tool=tool, insist=insist, agreed=agreed)
+
+
+def revocation(
+    repository: Repository, writer: WriterInfo, *, distrust_from: int | None, reason: str
+) -> WriterBody:
+    """The statement that revokes a writer's key, to be signed.
+
+    Raises:
         ConfigError: It is revoked already, or the seq lies before its enrolment or beyond the head.
     """
     if writer.revoked is not None:
@@ -399,14 +465,13 @@ def revoke_writer(
             expected=f"{writer.added + 1} to {head + 1}",
             found=distrust_from,
         )
-    body = WriterBody(
+    return WriterBody(
         action="revoke",
         name=writer.name,
         public=b64encode(writer.key.der),
         distrust_from=distrust_from,
         reason=reason,
     )
-    return _append(repository, enroller, body, tool=tool, insist=insist)
 
 
 def limit_writer(
@@ -418,6 +483,7 @@ def limit_writer(
     share_datasets: Collection[str] = (),
     reason: str,
     tool: str,
+    agreed: Request | None = None,
 ) -> Record:
     """Give a host other patterns from here on; what it published stays.
 
@@ -429,25 +495,36 @@ def limit_writer(
         share_datasets: Names of hosts whose datasets it may write too.
         reason: Goes into the statement.
         tool: The same.
+        agreed: What people agreed to.
 
     Raises:
-        ConfigError: The key is revoked, or patterns are not allowed or overlap unasked.
+        ConfigError: The key is revoked, patterns are not allowed or overlap unasked, or people
+            have not agreed to it.
+    """
+    body = limitation(writer, datasets=datasets, reason=reason)
+
+    def check(ledger: Ledger) -> None:
+        require_limit(ledger, writer.key.id, datasets, share_datasets)
+
+    check(repository.ledger)
+    return _append(repository, enroller, body, tool=tool, check=check, agreed=agreed)
+
+
+def limitation(writer: WriterInfo, *, datasets: Sequence[str], reason: str) -> WriterBody:
+    """The statement that gives a host other patterns, to be signed.
+
+    Raises:
+        ConfigError: A pattern is not allowed.
     """
     for pattern in datasets:
         validate_wanted_pattern(pattern)
-    body = WriterBody(
+    return WriterBody(
         action="limit",
         name=writer.name,
         public=b64encode(writer.key.der),
         datasets=tuple(datasets),
         reason=reason,
     )
-
-    def check(ledger: Ledger) -> None:
-        require_limit(ledger, writer.key.id, datasets, share_datasets)
-
-    check(repository.ledger)
-    return _append(repository, enroller, body, tool=tool, check=check)
 
 
 def _append(
@@ -458,10 +535,13 @@ def _append(
     tool: str,
     check: Callable[[Ledger], None] = lambda _: None,
     insist: Callable[[int], None] | None = None,
+    agreed: Request | None = None,
 ) -> Record:
     """Append a writer statement, if ``check`` passes on the very ledger that it extends."""
     key = Digest.of(b64decode_strict(body.public))
-    draft = Draft(type=StatementType.WRITER, subject=[("key", key)], body=body)
+    intent = Intent(kind=StatementType.WRITER, body=body, by=(enroller.public.id,))
+    warrant = rest_on(repository, intent, agreed, enroller, tool=tool)
+    draft = Draft(type=StatementType.WRITER, subject=[("key", key)], body=body, warrant=warrant)
 
     def checked(ledger: Ledger) -> Draft:
         check(ledger)

@@ -1,0 +1,194 @@
+"""`vault approve`: several people agree to an act before it is done."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from cli.commands.approve_request import request
+from cli.output import render
+from cli.output.request import request_facts, request_fields, state_fields, state_row
+from cli.session import Invocation, pass_invocation
+from cli.warrant_choice import load_request_file, save_request_file
+from vault.crypto.signers import parse_signer
+from vault.errors import (
+    ConfigError,
+    RepositoryNotFoundError,
+    SignatureError,
+    StorageError,
+    WrongKeyError,
+)
+from vault.ledger.request_files import RequestFile
+from vault.ledger.warrants import (
+    add_signature,
+    merge_signatures,
+    require_carriable,
+    unknown_members,
+)
+from vault.repository.agreements import request_states, require_unforged
+from vault.repository.repository import Repository
+
+_HEADINGS = ("seq", "act", "asked by", "signed by", "expires", "state", "summary")
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group()
+def approve() -> None:
+    """Ask people to agree to an act before it is done, and sign what others ask for.
+
+    The root says which acts need how many people (docs/guide.md "Several people"). Who asks writes
+    a request and signs it; others sign the file; who acts names it with --warrant.
+    """
+
+
+approve.add_command(request)
+
+
+@approve.command()
+@click.argument("file", type=_FILE)
+@pass_invocation
+def show(invocation: Invocation, *, file: Path) -> None:
+    """Show all of a request, in words: what is asked, who signed, who is still needed.
+
+    Needs no secret. Without the repository it says what it could not check.
+    """
+    loaded = load_request_file(file)
+    repository = _reachable(invocation)
+    ledger = None if repository is None else repository.ledger
+    _check(loaded, repository)
+    text = render.facts(request_facts(loaded, ledger))
+    invocation.emit("vault/approve-show/v1", {"request": request_fields(loaded, ledger)}, text)
+
+
+@approve.command()
+@click.argument("files", metavar="FILE...", type=_FILE, nargs=-1, required=True)
+@click.option(
+    "--key",
+    metavar="URI",
+    required=True,
+    help="Signs: file:PATH#ROLE of a key file, or pkcs11:…",
+)
+@click.option("--yes", is_flag=True, help="Sign without asking, for scripts.")
+@pass_invocation
+def sign(invocation: Invocation, *, files: tuple[Path, ...], key: str, yes: bool) -> None:
+    """Agree to requests: adds your signature to each FILE.
+
+    Shows each one and asks. Needs no repository; without one it says what it could not check.
+    Nothing takes a signature back: a request ends when it expires, when it is used, or with the
+    next root.
+    """
+    loaded = [load_request_file(file) for file in files]
+    repository = _reachable(invocation)
+    ledger = None if repository is None else repository.ledger
+    for each in loaded:
+        _check(each, repository)
+        _refuse_unknown(each)
+        for line in render.facts(request_facts(each, ledger)).splitlines():
+            render.message("", line)
+        if not yes:
+            invocation.confirm("Sign it?", instead="read it with 'approve show', then give --yes")
+    signer = invocation.signer_of(loaded[0].request.terms.repository, parse_signer(key))
+    if ledger is not None and signer.public.id not in ledger.keys:
+        raise WrongKeyError(
+            "this key is not listed in the repository: its signature would not count",
+            found=signer.public.id,
+            hint="'vault key list' shows those that are",
+        )
+    signed: list[RequestFile] = []
+    for file, each in zip(files, loaded, strict=True):
+        if each.request.terms.repository != loaded[0].request.terms.repository:
+            raise ConfigError("the requests are of different repositories")
+        request_now = add_signature(each.request, signer)
+        require_carriable(request_now)
+        done = dataclasses.replace(each, request=request_now)
+        save_request_file(file, done)
+        invocation.did(f"{file} is signed by {signer.public.id}")
+        signed.append(done)
+    fields = {
+        "signed": [
+            {"file": str(file), **request_fields(each, ledger)}
+            for file, each in zip(files, signed, strict=True)
+        ],
+        "key": signer.public.id,
+    }
+    facts = {"signed": ", ".join(map(str, files)), "key": signer.public.id}
+    invocation.emit("vault/approve-sign/v1", fields, render.facts(facts))
+
+
+@approve.command("list")
+@click.option("--all", "everything", is_flag=True, help="Also those that no act can rest on now.")
+@pass_invocation
+def list_requests(invocation: Invocation, *, everything: bool) -> None:
+    """List the requests that the ledger carries; needs no secret."""
+    repository = invocation.open()
+    invocation.report_findings(repository)
+    found = request_states(repository.ledger, now=repository.clock())
+    shown = [each for each in found if everything or not each.problem]
+    text = render.table(
+        _HEADINGS,
+        [state_row(each, repository.ledger) for each in shown],
+        right={0},
+        width=render.terminal_width(),
+    )
+    fields = {"requests": [state_fields(each) for each in shown]}
+    invocation.emit("vault/approve-list/v1", fields, text)
+
+
+@approve.command()
+@click.argument("first", metavar="A", type=_FILE)
+@click.argument("second", metavar="B", type=_FILE)
+@click.option("--out", type=_FILE, required=True, help="The file to write.")
+@pass_invocation
+def merge(invocation: Invocation, *, first: Path, second: Path, out: Path) -> None:
+    """Put the signatures of two copies of one request into one file."""
+    one, two = load_request_file(first), load_request_file(second)
+    merged = dataclasses.replace(one, request=merge_signatures(one.request, two.request))
+    require_carriable(merged.request)
+    save_request_file(out, merged)
+    invocation.did(f"{out} has the signatures of both")
+    count = len(merged.request.envelope.signatures)
+    fields = {"file": str(out), "signatures": count, "id": str(merged.request.id)}
+    text = render.facts({"request": str(out), "signatures": str(count)})
+    invocation.emit("vault/approve-merge/v1", {"request": fields}, text)
+
+
+def _reachable(invocation: Invocation) -> Repository | None:
+    """The repository, if it is named and answers."""
+    try:
+        return invocation.open()
+    except (StorageError, RepositoryNotFoundError, ConfigError) as error:
+        invocation.warn(f"the repository is not looked at: {error}")
+        return None
+
+
+def _check(file: RequestFile, repository: Repository | None) -> None:
+    """Pass if nothing is known to be wrong with a request.
+
+    Raises:
+        SignatureError: It is of another repository, or a signature in it is forged.
+    """
+    if repository is None:
+        return
+    terms, ledger = file.request.terms, repository.ledger
+    if terms.repository != ledger.repository_id:
+        raise SignatureError(
+            "the request is of another repository",
+            expected=ledger.repository_id,
+            found=terms.repository,
+        )
+    require_unforged(ledger, None, file.request)
+
+
+def _refuse_unknown(file: RequestFile) -> None:
+    """Pass if this program knows all that a request says.
+
+    Raises:
+        ConfigError: It says more.
+    """
+    names = unknown_members(file.request.envelope.payload)
+    if names:
+        raise ConfigError(
+            "the request says what this program does not understand",
+            found=", ".join(names)[:80],
+            hint="sign with a newer vault, which can show it",
+        )

@@ -1,0 +1,189 @@
+"""`vault approve request ACT`: what is to be done, written down for people to sign."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cli.option_values import parse_reason
+from cli.output import render
+from cli.output.request import request_facts, request_fields
+from cli.session import Invocation, pass_invocation
+from cli.warrant_choice import save_new_request_file
+from vault.crypto.key_files import load_request
+from vault.crypto.signers import parse_signer
+from vault.durations import parse_duration
+from vault.errors import ConfigError
+from vault.ledger.statements import Act, Role, StatementType
+from vault.model import Body
+from vault.repository.agreements import Reasons, ask
+from vault.repository.enrolment import addition, limitation, revocation
+from vault.repository.hosts import find_writer
+from vault.repository.keyrequests import granted
+from vault.repository.repository import Repository
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@click.group()
+def request() -> None:
+    """Write down an act for people to sign: a file, with your signature as the one who asks."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What every request says."""
+
+    reason: str
+    ticket: str
+    expires: str
+    key: str | None
+    out: Path
+
+
+def _asking(command: _F) -> _F:
+    """The options of every act."""
+    options = (
+        click.option(
+            "--out",
+            type=click.Path(dir_okay=False, path_type=Path),
+            required=True,
+            help="The request file to write; it is public.",
+        ),
+        click.option("--key", metavar="URI", help="Signs as who asks; by default the role's key."),
+        click.option(
+            "--expires",
+            metavar="DURATION",
+            default="72h",
+            help="For how long it is good.",
+            show_default=True,
+        ),
+        click.option("--ticket", default="", help="Where it is discussed, for example CHG-123."),
+        click.option("--reason", required=True, help="Why, for those who sign."),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
+# --- acts ---
+
+
+@request.command(Act.WRITER_ADD)
+@click.argument("file", metavar="KEY_REQUEST", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--dataset", "datasets", metavar="PATTERN", multiple=True, help="Fewer datasets.")
+@click.option("--share-datasets", metavar="HOST", multiple=True, help="Both write an overlap.")
+@click.option("--share-domain", metavar="DOMAIN", help="It joins; needs recovery.key too.")
+@_asking
+@pass_invocation
+def writer_add(
+    invocation: Invocation,
+    /,
+    *,
+    file: Path,
+    datasets: tuple[str, ...],
+    share_datasets: tuple[str, ...],
+    share_domain: str | None,
+    **asked: Any,
+) -> None:
+    """Ask to enrol the host that made a key request; 'key add KEY_REQUEST --warrant' acts.
+
+    Stores the object with the secrets of its domain, which the request names.
+    """
+    if not file.exists():
+        raise ConfigError(f"there is no file {file}")
+    wanted = load_request(file)
+    repository = invocation.open(afresh=True)
+    body = addition(
+        repository,
+        wanted,
+        recovery_key=lambda: invocation.recovery_key(repository),
+        share=share_domain,
+        datasets=datasets,
+        share_datasets=share_datasets,
+    )
+    may = " ".join(granted(wanted, datasets))
+    rotates = f" in the place of {wanted.replaces[:16]}" if wanted.replaces else ""
+    summary = f"host {wanted.name} gets a key{rotates} and may write {may}"
+    _write(invocation, repository, body, summary, _Asked(**asked))
+
+
+@request.command(Act.WRITER_LIMIT)
+@click.argument("host", metavar="NAME_OR_ID")
+@click.option(
+    "--dataset",
+    "datasets",
+    metavar="PATTERN",
+    multiple=True,
+    required=True,
+    help="Datasets that it may write from then on. Repeatable.",
+)
+@_asking
+@pass_invocation
+def writer_limit(
+    invocation: Invocation, /, *, host: str, datasets: tuple[str, ...], **asked: Any
+) -> None:
+    """Ask to give a host other datasets; 'key limit NAME --dataset … --warrant' acts."""
+    repository = invocation.open(afresh=True)
+    found = find_writer(repository.ledger, host)
+    before, then = " ".join(found.datasets), " ".join(datasets)
+    summary = f"host {found.name} may write {then}, no longer {before}"
+    body = limitation(found, datasets=datasets, reason=parse_reason(asked["reason"]))
+    _write(invocation, repository, body, summary, _Asked(**asked))
+
+
+@request.command(Act.WRITER_REVOKE)
+@click.argument("host", metavar="NAME_OR_ID")
+@click.option(
+    "--distrust-from",
+    type=click.IntRange(min=0),
+    metavar="SEQ",
+    help="Void what the key wrote from this ledger number on.",
+)
+@_asking
+@pass_invocation
+def writer_revoke(
+    invocation: Invocation, /, *, host: str, distrust_from: int | None, **asked: Any
+) -> None:
+    """Ask to take a host's key off the list; 'key revoke NAME --warrant' acts."""
+    repository = invocation.open(afresh=True)
+    found = find_writer(repository.ledger, host)
+    body = revocation(
+        repository, found, distrust_from=distrust_from, reason=parse_reason(asked["reason"])
+    )
+    summary = f"host {found.name} can write no more"
+    if distrust_from is not None:
+        lost = [
+            each
+            for each in repository.ledger.snapshots()
+            if each.key_id == found.key.id and each.seq >= distrust_from
+        ]
+        become = render.plural(len(lost), "snapshot")
+        summary += f"; what it wrote from {distrust_from} on is void, {become} of it"
+    _write(invocation, repository, body, summary, _Asked(**asked))
+
+
+def _write(
+    invocation: Invocation, repository: Repository, body: Body, summary: str, asked: _Asked
+) -> None:
+    """Make the request of a writer statement, sign it as who asks, and write its file."""
+    reasons = Reasons(
+        summary=summary,
+        reason=parse_reason(asked.reason),
+        ticket=parse_reason(asked.ticket),
+        span=parse_duration(asked.expires),
+    )
+    if asked.key is None:
+        signer = invocation.signer(repository, Role.ENROLLER)
+    else:
+        signer = invocation.open_signer(repository, parse_signer(asked.key))
+    file = ask(repository, StatementType.WRITER, body, reasons, signer)
+    save_new_request_file(asked.out, file)
+    invocation.did(f"the request is written, {asked.out}")
+    facts = request_facts(file, repository.ledger)
+    facts.pop("if you sign this")
+    facts["next"] = f"others run 'vault approve sign {asked.out.name} --key URI'"
+    fields = {"file": str(asked.out), **request_fields(file, repository.ledger)}
+    invocation.emit("vault/approve-request/v1", {"request": fields}, render.facts(facts))

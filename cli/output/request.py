@@ -1,0 +1,127 @@
+"""Requests that people sign: for people, and for programs."""
+
+from typing import Any
+
+from cli.output import render
+from cli.output.statement import flat
+from vault.clock import to_rfc3339
+from vault.ledger.chain import Ledger
+from vault.ledger.request_files import RequestFile
+from vault.ledger.warrants import Request, Terms
+from vault.repository.agreements import Consent, RequestState, consent, name_of, people_of
+from vault.repository.hosts import ID_DIGITS
+
+
+def request_facts(file: RequestFile, ledger: Ledger | None) -> dict[str, str]:
+    """All that a person should read before signing.
+
+    Args:
+        file: What was given.
+        ledger: To name people by, and to say who is still needed; None if it can't be read.
+    """
+    terms = file.request.terms
+    facts = {
+        "act": terms.act,
+        "summary": terms.summary,
+        "reason": terms.reason,
+        "ticket": terms.ticket,
+        "asked by": _name(terms.requester, ledger),
+        "good": f"from {render.moment(terms.not_before)} until {render.moment(terms.expires)}",
+        "repository": f"{terms.repository}, under root {terms.root}, with {terms.floor}",
+    }
+    facts |= {f"values {name}": text for name, text in flat(dict(file.values))}
+    if ledger is None:
+        claimed = (each.keyid[:ID_DIGITS] for each in file.request.envelope.signatures)
+        facts["claims to be signed by"] = ", ".join(claimed)
+        facts["not checked"] = "who signed, whether it was used, and what the root wants"
+    else:
+        facts["signed by"] = ", ".join(_signers(file.request, ledger))
+        facts |= _consent_facts(consent(ledger, file.request))
+    facts["if you sign this"] = f"you agree to {terms.act}: {terms.summary}"
+    return {name: text for name, text in facts.items() if text}
+
+
+def _consent_facts(found: Consent | None) -> dict[str, str]:
+    if found is None:
+        return {"the root wants": "nobody's approval for this act"}
+    wanted = f"{found.threshold} with the role {found.role}, other than who asks and who acts"
+    left = found.threshold - len(found.approved)
+    facts = {"the root wants": wanted, "approved by": ", ".join(found.approved) or "none yet"}
+    if left > 0:
+        facts["still needed"] = f"{left} of {', '.join(found.could) or 'nobody'}"
+    return facts
+
+
+def _signers(request: Request, ledger: Ledger) -> list[str]:
+    keys = request.signers(ledger.keys)
+    others = len(request.envelope.signatures) - len(keys)
+    more = [f"{render.plural(others, 'key')} not listed now"] if others > 0 else []
+    return [*(_name(key_id, ledger) for key_id in keys), *more]
+
+
+def _name(key_id: str, ledger: Ledger | None) -> str:
+    name = key_id if ledger is None else name_of(ledger, key_id)
+    short = key_id[:ID_DIGITS]
+    return short if name == key_id else f"{name} {short}"
+
+
+def request_fields(file: RequestFile, ledger: Ledger | None) -> dict[str, Any]:
+    """The same for programs."""
+    request = file.request
+    found = None if ledger is None else consent(ledger, request)
+    return {
+        **terms_fields(request.terms),
+        "id": str(request.id),
+        "values": dict(file.values),
+        "signers": None if ledger is None else list(request.signers(ledger.keys)),
+        "approval": None
+        if found is None
+        else {
+            "role": str(found.role),
+            "threshold": found.threshold,
+            "approved": list(found.approved),
+            "could": list(found.could),
+        },
+    }
+
+
+def terms_fields(terms: Terms) -> dict[str, Any]:
+    """What people sign."""
+    return {
+        "repository": terms.repository,
+        "root": terms.root,
+        "floor": str(terms.floor),
+        "act": terms.act,
+        "summary": terms.summary,
+        "requester": terms.requester,
+        "reason": terms.reason,
+        "ticket": terms.ticket,
+        "not_before": to_rfc3339(terms.not_before),
+        "expires": to_rfc3339(terms.expires),
+    }
+
+
+def state_fields(state: RequestState) -> dict[str, Any]:
+    """One request of the ledger, for programs."""
+    return {
+        "seq": state.seq,
+        **terms_fields(state.request.terms),
+        "id": str(state.request.id),
+        "signers": list(state.signers),
+        "used_by": state.used_by,
+        "problem": state.problem or None,
+    }
+
+
+def state_row(state: RequestState, ledger: Ledger) -> tuple[object, ...]:
+    """The same for people, as cells of a table."""
+    terms = state.request.terms
+    return (
+        state.seq,
+        terms.act,
+        name_of(ledger, terms.requester),
+        ", ".join(people_of(ledger, state.signers)),
+        render.moment(terms.expires),
+        state.problem or "open",
+        terms.summary,
+    )

@@ -1,0 +1,347 @@
+"""Several people agree by files: one asks, others sign on machines of their own, one acts."""
+
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+import cli.session
+from cli.warrant_choice import load_request_file
+from vault.clock import utc_now
+from vault.crypto.key_files import Argon2Cost, RootKey, load_root, save_root
+from vault.crypto.keys import SigningKey
+from vault.encoding import b64encode, dumps
+from vault.errors import LedgerMovedError
+from vault.ledger.statements import (
+    Approval,
+    PublicKey,
+    Role,
+    RootBody,
+    StatementType,
+    WriterBody,
+)
+from vault.model import Digest, body_from_json, replace_body
+from vault.repository.agreements import Intent, require_agreed
+from vault.repository.append_statements import Draft
+from vault.repository.repository import Repository
+from vault.storage.local import LocalStore
+
+Vault: TypeAlias = Callable[..., tuple[int, str, str]]
+VaultJson: TypeAlias = Callable[..., Any]
+PASSPHRASE = b"correct horse"
+CHEAP = Argon2Cost(memory=64, iterations=1, lanes=1)
+WANTED = ("writer.add", "writer.limit", "writer.revoke", "restore.replace")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class People:
+    """Alice made the repository; bob and carol have key files on machines of their own."""
+
+    store: Path
+    root: Digest
+    home: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def open(self) -> Repository:
+        """As it is now."""
+        return Repository.open(LocalStore(self.store, clock=utc_now), self.root, clock=utc_now)
+
+    @contextlib.contextmanager
+    def as_(self, name: str) -> Iterator[Path]:
+        """On that person's machine, where no other person's files are in use; gives its home."""
+        place = self.home / name
+        place.mkdir(exist_ok=True)
+        with self.monkeypatch.context() as patch:
+            patch.setenv("HOME", str(place))
+            for part in ("config", "state", "cache"):
+                patch.setenv(f"XDG_{part.upper()}_HOME", str(place / part))
+            patch.setenv("VAULT_KEYS", str(place / "keys"))
+            yield place
+
+    def uri(self, name: str, role: str = "policy") -> str:
+        """The key of a person."""
+        return f"file:{self.home / name / 'own.key'}#{role}"
+
+    def statements(self) -> int:
+        """How many there are."""
+        return len(list((self.store / "ledger").iterdir()))
+
+
+def _listed(person: str, key: RootKey) -> list[PublicKey]:
+    roles = {Role.ROOT: key.root, Role.ENROLLER: key.enroller, Role.POLICY: key.policy}
+    return [
+        PublicKey(
+            name=f"{person}-{role}", public=b64encode(each.public.der), roles=(role,), person=person
+        )
+        for role, each in roles.items()
+    ]
+
+
+def _own_key(path: Path, of: RootKey) -> RootKey:
+    own = RootKey(
+        repository=of.repository,
+        **{name: SigningKey.generate() for name in ("root", "enroller", "policy", "pruner")},
+    )
+    path.parent.mkdir(exist_ok=True)
+    save_root(path, own, PASSPHRASE, cost=CHEAP)
+    return own
+
+
+def _govern(people: People, alice: RootKey, *, own: dict[str, RootKey], wanted: int) -> None:
+    """A root in which bob and carol have keys, and acts want that many people."""
+    repository = people.open()
+    body = repository.ledger.root
+    keys = [replace_body(each, person="alice") for each in body.keys]
+    for name, key in own.items():
+        keys += _listed(name, key)
+    approvals = {act: Approval(role="policy", threshold=wanted) for act in WANTED}
+    changed: RootBody = replace_body(
+        body, version=body.version + 1, keys=tuple(keys), approvals=approvals
+    )
+    subject = [("repository", Digest.of(repository.id))]
+    draft = Draft(type="root", subject=subject, body=changed)
+    repository.append(lambda _: draft, [alice.root], tool="test")
+
+
+@pytest.fixture
+def people(home: Path, keys: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> People:
+    """A root of three in which most acts want one person's approval."""
+    address = json.loads((keys / "writer.key").read_bytes())["repository"]
+    alice = load_root(keys / "root.key", PASSPHRASE)
+    made = People(
+        store=repository, root=Digest.parse(address["root"]), home=home, monkeypatch=monkeypatch
+    )
+    own = {name: _own_key(home / name / "own.key", alice) for name in ("bob", "carol")}
+    _govern(made, alice, own=own, wanted=1)
+    return made
+
+
+@pytest.fixture
+def asked(vault: Vault, people: People, home: Path) -> Path:
+    """Alice asks to revoke her host."""
+    file = home / "R.request"
+    code, _, err = vault(
+        *("approve", "request", "writer.revoke", "first", "--reason", "stolen", "--out", file)
+    )
+    assert code == 0, err
+    return file
+
+
+def test_one_asks_another_signs_elsewhere_and_the_act_counts(
+    vault: Vault, vault_json: VaultJson, people: People, asked: Path
+) -> None:
+    """The file travels; the ledger moves on meanwhile, and the signatures stay good."""
+    here = ["--repo", str(people.store), "--trust", f"0:{people.root}"]
+    shown = vault_json("approve", "show", asked)["request"]
+    assert (shown["act"], shown["approval"]["could"]) == ("writer.revoke", ["bob", "carol"])
+    with people.as_("bob"):
+        code, out, err = vault(*here, "approve", "show", asked)
+        assert code == 0
+        assert "host first can write no more" in out
+        code, _, err = vault(*here, "approve", "sign", asked, "--key", people.uri("bob"), "--yes")
+        assert code == 0, err
+    code, _, err = vault("key", "revoke", "first", "--warrant", asked)
+    assert code == 0, err
+    (listed,) = vault_json("approve", "list", "--all")["requests"]
+    assert listed["used_by"] == people.open().head.seq
+    assert vault_json("approve", "list")["requests"] == []
+    assert vault("audit")[0] == 0
+    record = people.open().ledger.records[-1]
+    assert (record.warrant, record.status.value) == (listed["seq"], "valid")
+
+
+def test_nothing_is_written_before_enough_have_signed(
+    vault: Vault, people: People, asked: Path
+) -> None:
+    """Exit 2, and those who could still sign are named."""
+    count = people.statements()
+    code, _, err = vault("key", "revoke", "first", "--warrant", asked)
+    assert code == 2
+    assert "bob (policy)" in err
+    assert "carol (policy)" in err
+    code, _, err = vault("key", "revoke", "first")
+    assert code == 2
+    assert "approve request writer.revoke" in err
+    assert people.statements() == count
+
+
+def _signed(vault: Vault, people: People, file: Path, name: str = "bob") -> None:
+    code, _, err = vault("approve", "sign", file, "--key", people.uri(name), "--yes")
+    assert code == 0, err
+
+
+def _changed(file: Path, **changes: Any) -> None:
+    """What a person could do to a request file."""
+    fields = json.loads(file.read_bytes())
+    fields |= changes
+    file.write_bytes(dumps(fields) + b"\n")
+
+
+def test_each_refusal_says_which_and_writes_nothing(
+    vault: Vault, people: People, asked: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other plan, expired, used, other root: exit 2; nothing is appended."""
+    _signed(vault, people, asked)
+    count = people.statements()
+
+    def refused(wanted: int, word: str, *arguments: object) -> None:
+        code, _, err = vault(*arguments)
+        assert (code, word in err) == (wanted, True), err
+        assert people.statements() == count
+
+    act = ("key", "revoke", "first", "--warrant", asked)
+    refused(2, "for another plan", *act, "--distrust-from", "2")
+    refused(2, "for another plan", *act, "--reason", "other")
+    refused(2, "writer.revoke", "key", "limit", "first", "--dataset", "a", "--warrant", asked)
+    refused(2, "no file", "key", "revoke", "first", "--warrant", home / "none")
+    refused(2, "carries no request", "key", "revoke", "first", "--warrant", "1")
+    with monkeypatch.context() as patch:
+        later = utc_now() + timedelta(hours=73)
+        patch.setattr(cli.session, "wall_clock", lambda: later)
+        refused(2, "expired", *act)
+    assert vault(*act)[0] == 0
+    count = people.statements()
+    again = home / "again.request"
+    shutil.copy(asked, again)
+    refused(2, "revoked already", "key", "revoke", "first", "--warrant", again)
+
+
+def test_what_was_forged_or_is_of_another_repository_ends_in_4(
+    vault: Vault, people: People, asked: Path, home: Path
+) -> None:
+    """A changed value, a changed payload, a signature under another's key id."""
+    good = asked.read_bytes()
+    fields = json.loads(good)
+    act = ("key", "revoke", "first", "--warrant", asked)
+    _changed(asked, values=fields["values"] | {"name": "other"})
+    for command in (act, ("approve", "show", asked)):
+        code, _, err = vault(*command)
+        assert (code, "not those that were signed" in err) == (4, True), err
+    asked.write_bytes(good)
+    _signed(vault, people, asked)
+    envelope = json.loads(asked.read_bytes())["envelope"]
+    first, second = envelope["signatures"]
+    _changed(asked, envelope=envelope | {"signatures": [first, second | {"sig": first["sig"]}]})
+    for command in (act, ("approve", "show", asked)):
+        code, _, err = vault(*command)
+        assert (code, "does not hold" in err) == (4, True), err
+    (home / "elsewhere").mkdir()
+    with people.as_("elsewhere"):
+        assert vault("init", home / "other", "--host", "first")[0] == 0
+        for command in (act, ("approve", "show", asked)):
+            code, _, err = vault(*command)
+            assert (code, "another repository" in err) == (4, True), err
+
+
+def test_root_n_plus_1_ends_what_was_asked(
+    vault: Vault, vault_json: VaultJson, people: People, asked: Path, keys: Path
+) -> None:
+    """The only way to take a signature back but time."""
+    _signed(vault, people, asked)
+    _govern(people, load_root(keys / "root.key", PASSPHRASE), own={}, wanted=1)
+    code, _, err = vault("key", "revoke", "first", "--warrant", asked)
+    assert (code, "asked under root 2, in force is 3" in err) == (2, True), err
+
+
+def test_a_cut_ledger_lacks_the_floor(vault: Vault, people: People, asked: Path) -> None:
+    """Exit 11: the history that the signers knew is gone."""
+    _signed(vault, people, asked)
+    newest = max((people.store / "ledger").iterdir())
+    subprocess.run(["chattr", "-f", "-i", str(newest)], check=False)
+    newest.unlink()
+    repository = people.open()
+    request = load_request_file(asked)
+    body = body_from_json(request.values, WriterBody)
+    intent = Intent(kind=StatementType.WRITER, body=body, by=tuple(repository.ledger.keys)[:1])
+    with pytest.raises(LedgerMovedError, match="floor"):
+        require_agreed(repository.ledger, intent, request.request, now=utc_now())
+
+
+def test_two_copies_signed_apart_are_merged(
+    vault: Vault, vault_json: VaultJson, people: People, asked: Path, home: Path
+) -> None:
+    """Each signs a copy; equal signatures count once."""
+    copy, both = home / "copy.request", home / "both.request"
+    shutil.copy(asked, copy)
+    _signed(vault, people, asked, "bob")
+    _signed(vault, people, copy, "carol")
+    merged = vault_json("approve", "merge", asked, copy, "--out", both)["request"]
+    assert merged["signatures"] == 3
+    shown = vault_json("approve", "show", both)["request"]
+    assert shown["approval"]["approved"] == ["bob", "carol"]
+    code, _, err = vault("approve", "merge", asked, home / "none", "--out", both)
+    assert code == 2, err
+
+
+def test_signing_needs_no_repository_and_says_what_it_could_not_check(
+    vault: Vault, people: People, asked: Path, home: Path
+) -> None:
+    """A machine that knows neither store nor root."""
+    with people.as_("bob"):
+        code, _, err = vault("approve", "sign", asked, "--key", people.uri("bob"), "--yes")
+    assert code == 0, err
+    assert "not checked" in err
+    assert vault("key", "revoke", "first", "--warrant", asked)[0] == 0
+
+
+def test_a_key_that_nobody_lists_signs_nothing(
+    vault: Vault, people: People, asked: Path, keys: Path
+) -> None:
+    """Its signature would not count; the file stays as it was."""
+    _own_key(people.home / "eve" / "own.key", load_root(keys / "root.key", PASSPHRASE))
+    before = asked.read_bytes()
+    code, _, err = vault("approve", "sign", asked, "--key", people.uri("eve"), "--yes")
+    assert (code, "not listed" in err) == (12, True), err
+    assert asked.read_bytes() == before
+
+
+def test_what_a_newer_program_asks_is_not_signed(vault: Vault, people: People, asked: Path) -> None:
+    """A member that can't be shown."""
+    fields = json.loads(asked.read_bytes())
+    payload = json.loads(base64.b64decode(fields["envelope"]["payload"]))
+    payload["predicate"]["zz"] = "all datasets too"
+    signature = fields["envelope"]["signatures"][0]
+    changed = {"payload": b64encode(dumps(payload)), "signatures": [signature | {"keyid": "x"}]}
+    _changed(asked, envelope=fields["envelope"] | changed)
+    code, _, err = vault("approve", "sign", asked, "--key", people.uri("bob"), "--yes")
+    assert (code, "does not understand" in err) == (2, True), err
+
+
+def test_a_host_is_enrolled_by_what_people_agreed_to(
+    vault: Vault, vault_json: VaultJson, people: People, home: Path
+) -> None:
+    """The domain object is stored with the request; another key request is another plan."""
+    here = ["--repo", str(people.store), "--trust", f"0:{people.root}"]
+    for name in ("web", "db"):
+        with people.as_(name):
+            wish = ["--name", name, "--dataset", f"{name}-*", "--out", home / f"{name}.key-request"]
+            assert vault(*here, "key", "request", *wish)[0] == 0
+    asked = home / "add.request"
+    wanted = ("--share-datasets", "first")
+    code, _, err = vault(
+        *("approve", "request", "writer.add", home / "web.key-request", *wanted),
+        *("--reason", "a new server", "--out", asked),
+    )
+    assert code == 0, err
+    _signed(vault, people, asked)
+    key = json.loads((home / "db.key-request").read_bytes())
+    for name, wished in (("db", 2), ("web", 0)):
+        key = vault_json("approve", "show", asked)["request"]["values"]
+        public = json.loads((home / f"{name}.key-request").read_bytes())["public"]
+        given = hashlib.sha256(base64.b64decode(public)).hexdigest()
+        code, _, err = vault(
+            *("key", "add", home / f"{name}.key-request", "--key", given, *wanted),
+            *("--warrant", asked),
+        )
+        assert code == wished, err
+        assert key["name"] == "web"
+    assert [each.name for each in people.open().ledger.writers.values()] == ["first", "web"]
