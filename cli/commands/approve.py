@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cli.commands.approve_request import request
+from cli.commands.approve_request import request_act
 from cli.output import render
 from cli.output.request import request_facts, request_fields, state_fields, state_row
 from cli.session import Invocation, pass_invocation
@@ -36,18 +36,18 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 def approve() -> None:
     """Ask people to agree to an act before it is done, and sign what others ask for.
 
-    The root says which acts need how many people (docs/guide.md "Several people"). Who asks writes
+    The root says which acts need how many people (docs/format.md 2.9). Who asks writes
     a request and signs it; others sign the file; who acts names it with --warrant.
     """
 
 
-approve.add_command(request)
+approve.add_command(request_act)
 
 
-@approve.command()
+@approve.command("show")
 @click.argument("file", type=_FILE)
 @pass_invocation
-def show(invocation: Invocation, *, file: Path) -> None:
+def show_request(invocation: Invocation, *, file: Path) -> None:
     """Show all of a request, in words: what is asked, who signed, who is still needed.
 
     Needs no secret. Without the repository it says what it could not check.
@@ -60,7 +60,7 @@ def show(invocation: Invocation, *, file: Path) -> None:
     invocation.emit("vault/approve-show/v1", {"request": request_fields(loaded, ledger)}, text)
 
 
-@approve.command()
+@approve.command("sign")
 @click.argument("files", metavar="FILE...", type=_FILE, nargs=-1, required=True)
 @click.option(
     "--key",
@@ -70,7 +70,7 @@ def show(invocation: Invocation, *, file: Path) -> None:
 )
 @click.option("--yes", is_flag=True, help="Sign without asking, for scripts.")
 @pass_invocation
-def sign(invocation: Invocation, *, files: tuple[Path, ...], key: str, yes: bool) -> None:
+def sign_requests(invocation: Invocation, *, files: tuple[Path, ...], key: str, yes: bool) -> None:
     """Agree to requests: adds your signature to each FILE.
 
     Shows each one and asks. Needs no repository; without one it says what it could not check.
@@ -134,12 +134,12 @@ def list_requests(invocation: Invocation, *, everything: bool) -> None:
     invocation.emit("vault/approve-list/v1", fields, text)
 
 
-@approve.command()
+@approve.command("merge")
 @click.argument("first", metavar="A", type=_FILE)
 @click.argument("second", metavar="B", type=_FILE)
 @click.option("--out", type=_FILE, required=True, help="The file to write.")
 @pass_invocation
-def merge(invocation: Invocation, *, first: Path, second: Path, out: Path) -> None:
+def merge_requests(invocation: Invocation, *, first: Path, second: Path, out: Path) -> None:
     """Put the signatures of two copies of one request into one file."""
     one, two = load_request_file(first), load_request_file(second)
     merged = dataclasses.replace(one, request=merge_signatures(one.request, two.request))

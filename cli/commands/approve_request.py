@@ -27,8 +27,8 @@ from vault.repository.repository import Repository
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-@click.group()
-def request() -> None:
+@click.group("request")
+def request_act() -> None:
     """Write down an act for people to sign: a file, with your signature as the one who asks."""
 
 
@@ -71,7 +71,7 @@ def _asking(command: _F) -> _F:
 # --- acts ---
 
 
-@request.command(Act.WRITER_ADD)
+@request_act.command(Act.WRITER_ADD)
 @click.argument("file", metavar="KEY_REQUEST", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--dataset", "datasets", metavar="PATTERN", multiple=True, help="Fewer datasets.")
 @click.option("--share-datasets", metavar="HOST", multiple=True, help="Both write an overlap.")
@@ -110,7 +110,7 @@ def writer_add(
     _write(invocation, repository, body, summary, _Asked(**asked))
 
 
-@request.command(Act.WRITER_LIMIT)
+@request_act.command(Act.WRITER_LIMIT)
 @click.argument("host", metavar="NAME_OR_ID")
 @click.option(
     "--dataset",
@@ -134,7 +134,7 @@ def writer_limit(
     _write(invocation, repository, body, summary, _Asked(**asked))
 
 
-@request.command(Act.WRITER_REVOKE)
+@request_act.command(Act.WRITER_REVOKE)
 @click.argument("host", metavar="NAME_OR_ID")
 @click.option(
     "--distrust-from",

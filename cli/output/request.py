@@ -8,7 +8,7 @@ from vault.clock import to_rfc3339
 from vault.ledger.chain import Ledger
 from vault.ledger.request_files import RequestFile
 from vault.ledger.warrants import Request, Terms
-from vault.repository.agreements import Consent, RequestState, consent, name_of, people_of
+from vault.repository.agreements import Consent, RequestState, consent, name_of, holders_of
 from vault.repository.hosts import ID_DIGITS
 
 
@@ -120,7 +120,7 @@ def state_row(state: RequestState, ledger: Ledger) -> tuple[object, ...]:
         state.seq,
         terms.act,
         name_of(ledger, terms.requester),
-        ", ".join(people_of(ledger, state.signers)),
+        ", ".join(holders_of(ledger, state.signers)),
         render.moment(terms.expires),
         state.problem or "open",
         terms.summary,

@@ -368,6 +368,6 @@ def _over(ledger: Ledger, request: Request, now: datetime) -> str:
     return ""
 
 
-def people_of(ledger: Ledger, key_ids: Sequence[str]) -> list[str]:
+def holders_of(ledger: Ledger, key_ids: Sequence[str]) -> list[str]:
     """Names of those who hold some keys, each once, in their order."""
     return list(dict.fromkeys(name_of(ledger, key_id) for key_id in key_ids))
