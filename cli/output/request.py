@@ -8,7 +8,7 @@ from vault.clock import to_rfc3339
 from vault.ledger.chain import Ledger
 from vault.ledger.request_files import RequestFile
 from vault.ledger.warrants import Request, Terms
-from vault.repository.agreements import Consent, RequestState, consent, name_of, holders_of
+from vault.repository.agreements import Consent, RequestState, consent, holders_of, name_of
 from vault.repository.hosts import ID_DIGITS
 
 
