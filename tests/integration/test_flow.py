@@ -506,3 +506,25 @@ def test_a_restore_gets_by_with_few_descriptors(
     _, err = (run := process("restore", "many", home / "out", preexec_fn=limit)).communicate()
     assert run.returncode == 0, err
     assert len(list((home / "out").iterdir())) == count
+
+
+def test_a_ledger_that_is_gone_is_no_place_for_a_new_one(
+    vault: Vault, repository: Path, source: Path
+) -> None:
+    """Where a head is known, no hint says to make a repository; a missing root is damage."""
+    assert vault("snapshot", source, "--name", "data")[0] == 0
+    ledger, aside = repository / "ledger", repository / "aside"
+    root = ledger / "0000000000000000"
+    root.rename(repository / "root")
+    code, _, err = vault("list")
+    assert code == 4
+    assert "statement 0 is missing" in err
+    assert "make nothing anew" in err
+    (repository / "root").rename(root)
+    ledger.rename(aside)
+    code, _, err = vault("list")
+    assert code == 10
+    assert "known here up to statement" in err
+    assert "vault init" not in err
+    aside.rename(ledger)
+    assert vault("list")[0] == 0

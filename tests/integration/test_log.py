@@ -188,3 +188,17 @@ def test_a_log_needs_no_key(vault: Vault, told: Path, keys: Path) -> None:
     assert code == 0
     assert len(out.splitlines()) == 7
     assert vault("--repo", told, "--trust", root, "show", "5")[0] == 0
+
+
+def test_a_dataset_of_which_nothing_counts_is_told_with_the_way_to_it(
+    vault: Vault, told: Path
+) -> None:
+    """After a revocation with distrust the number still leads to what was published."""
+    assert vault("key", "revoke", "first", "--distrust-from", "2")[0] == 0
+    code, _, err = vault("restore", "data", "third")
+    assert code == 2
+    assert "no snapshot of dataset data counts any more" in err
+    assert "found snapshot 2: its writer is distrusted by statement 6" in " ".join(err.split())
+    assert "restore --void 2" in err
+    assert vault("restore", "nosuch", "third")[2].count("there is no snapshot of dataset") == 1
+    assert vault("restore", "--void", "2", "third")[0] in (0, 3)

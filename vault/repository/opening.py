@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vault.clock import Clock
 from vault.crypto.keys import Signer
-from vault.errors import RollbackError, VaultError
+from vault.errors import RepositoryNotFoundError, RollbackError, VaultError
 from vault.ledger.checkpoint_memory import CheckpointMemory
 from vault.ledger.envelope import Head
 from vault.ledger.remembered import WORTHWHILE, LedgerMemory, Remembered
@@ -225,7 +225,16 @@ def _read_twice(read: Callable[[], Repository], floors: Sequence[Head]) -> Repos
     def contains(repository: Repository) -> bool:
         return all(repository.ledger.digest_at(floor.seq) == floor.digest for floor in floors)
 
-    return ask_twice("ledger", read, contains, is_list=True)
+    try:
+        return ask_twice("ledger", read, contains, is_list=True)
+    except RepositoryNotFoundError as error:
+        last = max((floor.seq for floor in floors), default=0)
+        if last:  # nothing may be made anew in the place of what was emptied
+            error.hint = (
+                f"it is known here up to statement {last}: is this its place, and is its file"
+                " system mounted? if so, find out who emptied it"
+            )
+        raise
 
 
 def _remember_ledger(

@@ -526,6 +526,14 @@ def _read_all(
 
 def _no_root(store: ObjectStore, root_digest: Digest) -> Exception:
     if not store.versions_of(ledger_name(0)):
+        later = next(iter(store.names(LEDGER)), None)
+        if later is not None:
+            return MissingObjectError(
+                f"statement 0 is missing from {store.url}",
+                expected=f"0:{root_digest}",
+                found=f"{later}, which nothing can be checked without it",
+                hint="find out who removed it; put it back from a second copy, make nothing anew",
+            )
         return RepositoryNotFoundError(
             f"no repository at {store.url}", hint="make one with 'vault init'"
         )

@@ -170,6 +170,13 @@ def _newest_complete(dataset: str, snapshots: list[Record], when: str) -> Record
 
 
 def _unknown_dataset(ledger: Ledger, dataset: str) -> ConfigError:
+    void = next(ledger.published_before(dataset, len(ledger.records)), None)
+    if void is not None:
+        return ConfigError(
+            f"no snapshot of dataset {dataset} counts any more",
+            found=f"snapshot {void.seq}: {void.reason}",
+            hint=f"'vault show {void.seq}' says more; 'restore --void {void.seq}' reads it",
+        )
     names = ledger.datasets()
     near = difflib.get_close_matches(dataset, names, n=3, cutoff=0.5)
     return ConfigError(
