@@ -309,22 +309,6 @@ def test_no_stolen_key_does_another_roles_work(scene: Scene, role: Role) -> None
 # --- a verifier's word on packs, beside a restorer's ---
 
 
-def test_a_verifier_takes_no_restorers_word_back(scene: Scene) -> None:
-    """What a restorer called bad stays so; its own word, and the restorer's, it may take back."""
-    lab = scene.lab
-    seqs = [record.seq for record, _ in scene.kept]
-    first, second = _all_packs(scene)[:2]
-    keys = dataclasses.replace(lab.recovery, restorer=scene.keys[Role.VERIFIER])
-    verifier = dataclasses.replace(lab, recovery=keys)
-    lab.say("verification", seqs, "failed", bad=[first])
-    verifier.say("verification", seqs, "failed", bad=[second])
-    assert set(lab.open().ledger.bad_packs()) == {first, second}
-    verifier.say("verification", seqs, cleared=[first, second])
-    assert set(lab.open().ledger.bad_packs()) == {first}
-    lab.say("verification", seqs, cleared=[first])
-    assert set(lab.open().ledger.bad_packs()) == set(), "the control"
-
-
 @pytest.mark.parametrize("role", [Role.RESTORER, Role.VERIFIER])
 def test_a_verifier_calls_packs_bad_in_its_statement_only(scene: Scene, role: Role) -> None:
     """At most 24, that is; what evidence names besides counts of a restorer."""

@@ -732,7 +732,7 @@ class Draft:
 
     kind: str
     signers: tuple[str, ...]
-    flaw: str  # where its bytes are changed: nowhere, in the payload, in the envelope
+    flaw: str  # where its bytes are changed: nowhere, in a text, behind the last member, anywhere
     at: float  # how far into them
     length: int  # of what is replaced
     odd: bytes  # by what
@@ -742,7 +742,7 @@ DRAFTS = st.builds(
     Draft,
     kind=st.sampled_from(["heartbeat", "limit", "revoke", "policy", "hold", "plan", "root", "odd"]),
     signers=st.lists(st.sampled_from(SIGNERS), min_size=1, max_size=2, unique=True).map(tuple),
-    flaw=st.sampled_from(["", "payload", "payload", "payload", "envelope"]),
+    flaw=st.sampled_from(["", "payload", "text", "text", "member", "envelope"]),
     at=st.floats(0, 1, exclude_max=True),
     length=st.integers(0, 3),
     odd=st.sampled_from(ODD),
@@ -784,6 +784,11 @@ class Generated:
         payload = dumps(fields)
         if draft.flaw == "payload":
             payload = _spoiled(payload, draft)
+        elif draft.flaw == "text":  # a tool may be called anything
+            payload = payload.replace(b"vault 0.1.0", _spoiled(b"vault 0.1.0", draft))
+        elif draft.flaw == "member":
+            end = payload.index(b'},"predicateType"')
+            payload = payload[:end] + b',"zz":' + _spoiled(b"[1]", draft) + payload[end:]
         envelope = bytes(seal_envelope(payload, keys, limit=1 << 20))
         return _spoiled(envelope, draft) if draft.flaw == "envelope" else envelope
 
