@@ -131,7 +131,7 @@ class Step:
     def check(self, machine: "Machine") -> None:
         """Run it on a machine; fails where the page is wrong."""
         status, out = machine.run(self.command)
-        place = f"docs/guide.md:{self.line}: {self.command}"
+        place = f"line {self.line} of the page: {self.command}"
         assert status == self.status, f"{place}: exit {status}\n{out}"
         rest = iter([_blank(line) for line in out.splitlines()])
         for wanted in self.shown:
