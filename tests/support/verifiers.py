@@ -25,11 +25,16 @@ def list_verifier(repository: Repository, root_key: RootKey) -> SigningKey:
     return key
 
 
-def distrust(repository: Repository, root_key: RootKey, key: SigningKey) -> None:
-    """Root N+1 distrusts a key from the first statement on."""
+def distrust(repository: Repository, root_key: RootKey, key: Signer) -> None:
+    """Root N+1 lists a key no more, and distrusts it from the first statement on."""
     root = repository.ledger.root
-    entry = DistrustedKey(public=b64encode(key.public.der), start=0)
-    body = replace_body(root, version=root.version + 1, distrust=(*root.distrust, entry))
+    public = b64encode(key.public.der)
+    body = replace_body(
+        root,
+        version=root.version + 1,
+        keys=tuple(each for each in root.keys if each.public != public),
+        distrust=(*root.distrust, DistrustedKey(public=public, start=0)),
+    )
     _append_root(repository, root_key, body)
 
 

@@ -1,13 +1,14 @@
 """One audit from beginning to end (docs/design.md "Audit")."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from vault.audit.audit_report import AuditReport, DatasetAge, SnapshotAudit, Totals
-from vault.audit.check_ledger import check_ledger
+from vault.audit.check_ledger import check_distrusted, check_ledger
 from vault.audit.read_objects import DataReading
 from vault.audit.reseals import check_reseals
 from vault.custody.findings import Findings
@@ -49,6 +50,10 @@ _BAD: dict[VersionKind, tuple[Code, str]] = {
     VersionKind.LOST_RACE: (Code.LOST_RACE, "statement of a writer that lost a race"),
     VersionKind.UNLISTED: (Code.UNLISTED_KEY, "statement by a key that was not listed then"),
     VersionKind.FORK: (Code.FORK, "signed statement that follows another history"),
+    VersionKind.DISTRUSTED: (
+        Code.OTHER_BYTES,
+        "statement of a distrusted key, hides the object from plain reads",
+    ),
     VersionKind.FOREIGN: (Code.FOREIGN_NAME, "name that the vault never writes"),
 }
 
@@ -96,6 +101,7 @@ class _Audit:
         self.findings = Findings()
         self._totals = Totals()
         self._beyond: list[tuple[int, Judged]] = []
+        self._beside: Counter[str] = Counter()  # statements of distrusted keys, by key
         # the earlier clock: a clock that is fast must not make live snapshots look expired
         self._now = min(repository.clock(), repository.store.now())
         self.owed = owed(self._ledger, self._ledger.snapshots(), self._now)
@@ -146,6 +152,7 @@ class _Audit:
         for _, view in self._each(inspect, groups(self._store)):
             self._take_view(view)
         self._settle_beyond()
+        check_distrusted(self._ledger, self._beside, self.findings)
         lacking = [need for need in self._collector.needs if need.located is None]
         for need, view in self._each(lambda need: inspector.look(need.name), lacking):
             self._locate(need, view)  # a list may be stale: an object is lost if two lack it
@@ -204,6 +211,9 @@ class _Audit:
                 seq = parse_ledger_name(view.name)
                 assert seq is not None
                 self._beyond.append((seq, judged))
+            elif judged.kind is VersionKind.DISTRUSTED and id(judged) not in harmful:
+                # those beyond the head were counted when the ledger was read
+                self._beside[judged.key_id] += view.name <= ledger_name(self._head.seq)
             elif judged.kind in _BAD:
                 told.setdefault(judged.kind, []).append(judged)
         for kind, group in told.items():

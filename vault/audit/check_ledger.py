@@ -1,13 +1,16 @@
 """The part of an audit that looks at the ledger, its heads, and the rules of its store."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from vault.audit.claimed_times import check_approvals, check_modes, check_times
 from vault.clock import check_skew
 from vault.custody.findings import Findings
 from vault.errors import ConfigError, RollbackError, StorageError, StorageUnavailableError
+from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Head
 from vault.ledger.records import Record
+from vault.ledger.remarks import remarks
 from vault.ledger.trust import check_floor
 from vault.model import Code
 from vault.repository.heartbeats import silent_hosts
@@ -22,7 +25,8 @@ def check_ledger(
     """Report void statements, heads that are missing, what witnesses saw, clocks that differ."""
     ledger = repository.ledger
     for each in ledger.findings:
-        findings.add(Code(each.code), each.subject, each.problem, found=each.found)
+        if each.code != Code.DISTRUSTED:  # see `check_distrusted`
+            findings.add(Code(each.code), each.subject, each.problem, found=each.found)
     check_times(ledger, findings)
     check_modes(ledger, owed, findings)
     check_approvals(ledger, findings)
@@ -54,6 +58,20 @@ def check_ledger(
         check_skew(repository.clock(), repository.store.now())
     except ConfigError as error:
         findings.add(Code.CLOCK, "clock", error.message, expected=error.expected, found=error.found)
+
+
+def check_distrusted(ledger: Ledger, beside: Counter[str], findings: Findings) -> None:
+    """Report what keys left that are distrusted: one warning for each, wherever it stands.
+
+    Args:
+        ledger: Read up to its head.
+        beside: How many statements each left at numbers that others own.
+        findings: Take the warnings.
+    """
+    left = beside + Counter(ledger.left_beyond)
+    for each in remarks(ledger.records, ledger.distrusted, left):
+        if each.code == Code.DISTRUSTED:
+            findings.add(Code.DISTRUSTED, each.subject, each.problem, found=each.found)
 
 
 def _check_witnesses(repository: Repository, findings: Findings) -> None:

@@ -43,7 +43,12 @@ _IN_FLIGHT = 32  # names being looked at
 _NEVER = "has versions that heal never removes"
 _COPY = "a version has the bytes of another needed object"
 # kinds of versions that a plain read must not return
-_COVERING = (VersionKind.OTHER, VersionKind.FORK, VersionKind.UNLISTED)
+_COVERING = (
+    VersionKind.OTHER,
+    VersionKind.FORK,
+    VersionKind.UNLISTED,
+    VersionKind.DISTRUSTED,
+)
 
 
 class HealAction(StrEnum):

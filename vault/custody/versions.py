@@ -27,6 +27,7 @@ from vault.ledger import pages
 from vault.ledger.authority import Authority
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import Envelope, Statement, parse_envelope, parse_statement
+from vault.ledger.remarks import distrusted_of
 from vault.ledger.statements import RootBody, StatementType
 from vault.model import Digest
 from vault.repository.ledgerobjects import MAX_ENVELOPE, may_be_statement
@@ -59,6 +60,7 @@ class VersionKind(Enum):
     UNLISTED = auto()  # a statement that came first, by a key not listed then
     FORK = auto()  # a statement of a known key that follows another history
     BEYOND = auto()  # a statement of a known key after the head
+    DISTRUSTED = auto()  # a statement, not in the chain, of a key that is distrusted by then
     FOREIGN = auto()  # a name that the vault never writes
 
 
@@ -69,6 +71,7 @@ class Judged:
     version: ObjectVersion
     kind: VersionKind
     digest: Digest | None = None  # of the PAE, of statements; else of the bytes, where known
+    key_id: str = ""  # of a distrusted key's statement: that key
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +98,7 @@ class NameView:
         A marker or other bytes do harm if they are newer than every right version of a needed
         name: a plain read returns them. Junk at a number of the ledger without a statement does,
         too: each reader must fetch it. So do signed statements beside the chain: they show that
-        an attacker may have a key.
+        an attacker may have a key; those of a distrusted key show no more than is known.
         """
         rights = [i for i, each in enumerate(self.judged) if each.kind is VersionKind.RIGHT]
         last = rights[-1] if rights else -1
@@ -106,7 +109,7 @@ class NameView:
                 case VersionKind.OTHER if needed or self.name.startswith((LEDGER, PAGES)):
                     if number > last:
                         yield each
-                case VersionKind.MARKER if needed and number > last:
+                case VersionKind.MARKER | VersionKind.DISTRUSTED if needed and number > last:
                     yield each
                 case _:
                     pass
@@ -137,6 +140,7 @@ class Inspector:
         self._needs = needs
         self._ledger = repository.ledger
         self._keys = known_keys(repository.ledger)
+        self._distrusted = repository.ledger.distrusted
 
     def inspect(self, name: str, versions: Sequence[ObjectVersion]) -> NameView:
         """Judge each version of a name."""
@@ -233,6 +237,9 @@ class Inspector:
             kind = VersionKind.RIGHT
         elif not self._is_signed(envelope, statement, seq):
             kind = VersionKind.OTHER
+        elif key_id := distrusted_of(statement.by, seq, self._distrusted):
+            kind = VersionKind.DISTRUSTED
+            return Judged(version=version, kind=kind, digest=digest, key_id=key_id)
         else:
             kind = self._stray(statement, seq, owned=owned)
         return Judged(version=version, kind=kind, digest=digest)

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from vault.crypto.keys import VerifyKey
+from vault.encoding import b64decode_strict
 from vault.errors import ConfigError, SignatureError
 from vault.ledger.authority import Authority, distrusted_keys
 from vault.ledger.distrust import OF_ROLES, Distrust, Spoken, is_valid_but_for_distrust
@@ -22,7 +23,7 @@ from vault.ledger.keyring import Keyring
 from vault.ledger.kinds import parse_body, parse_writer_key
 from vault.ledger.linking import UPGRADE, Candidate, Position, check_link, find_signed
 from vault.ledger.past import Past
-from vault.ledger.records import Record, Status, WriterInfo
+from vault.ledger.records import DistrustedSigner, Record, Status, WriterInfo
 from vault.ledger.remarks import remarks
 from vault.ledger.statements import (
     ATTESTED,
@@ -55,7 +56,7 @@ class Ledger:
 
     def __init__(self, root_digest: Digest | None) -> None:
         self.records: list[Record] = []
-        self.left_beyond: Mapping[str, int] = {}  # statements of distrusted keys beyond a hole
+        self.left_beyond: Mapping[str, int] = {}  # of distrusted keys, in the store, not linked
         self._root_digest = root_digest
         self._repository_id = ""
         self._keyring = Keyring()
@@ -319,6 +320,23 @@ class Ledger:
             older.relink(record)
         return older
 
+    @property
+    def distrusted(self) -> dict[str, DistrustedSigner]:
+        """Keys that revocations and the root in force distrust, by id."""
+        found = {
+            key_id: DistrustedSigner(name=writer.name, key=writer.key, start=writer.distrust_from)
+            for key_id, writer in self.writers.items()
+            if writer.distrust_from is not None
+        }
+        for entry in self.root.distrust if self.records else ():
+            key = VerifyKey.from_der(b64decode_strict(entry.public))
+            writer = self.writers.get(key.id)
+            name = writer.name if writer is not None else self._keyring.name_of(entry.public)
+            known = found.get(key.id)
+            start = entry.start if known is None else min(entry.start, known.start)
+            found[key.id] = DistrustedSigner(name=name, key=key, start=start)
+        return found
+
     def signed_for(self, envelope: bytes, seq: int) -> Candidate | None:
         """The statement in an envelope, if listed keys signed it as number ``seq`` of this ledger.
 
@@ -328,11 +346,7 @@ class Ledger:
 
     def distrusted_signer(self, envelope: bytes, seq: int) -> str | None:
         """The distrusted key that signed an envelope as number ``seq`` of this ledger, if any."""
-        keys = {
-            key_id: writer.key
-            for key_id, writer in self.writers.items()
-            if writer.distrust_from is not None
-        }
+        keys = {key_id: each.key for key_id, each in self.distrusted.items()}
         found = find_signed(envelope, seq, self._repository_id, keys) if keys else None
         return found.signers[0] if found is not None else None
 
@@ -341,7 +355,7 @@ class Ledger:
     @property
     def findings(self) -> list[Finding]:
         """What there is to say of statements that do not count, by seq."""
-        return list(remarks(self.records, self.writers, self.left_beyond))
+        return list(remarks(self.records, self.distrusted, self.left_beyond))
 
     def valid(self, *types: str) -> Iterator[Record]:
         """Records that count, of these types (all if none is given), by seq."""

@@ -59,6 +59,11 @@ class Keyring:
         at = bisect.bisect_left(self._roots, seq, key=lambda each: each[0])
         return self._roots[max(at - 1, 0)][1]
 
+    def name_of(self, public: str) -> str:
+        """The name by which a root last listed a key, in base64; empty if none did."""
+        listed = (key for _, each in reversed(self._roots) for key in each.body.keys)
+        return next((key.name for key in listed if key.public == public), "")
+
     def governs(self, signers: Collection[str]) -> bool:
         """Whether these keys meet the threshold of the root in force."""
         return not self.authority.shortfall(Role.ROOT, signers)

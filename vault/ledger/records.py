@@ -46,6 +46,15 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DistrustedSigner:
+    """A key that a revocation or the root in force distrusts."""
+
+    name: str  # of the host or of the root's key; empty if nothing lists it
+    key: VerifyKey
+    start: int  # seq; from there on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WriterInfo:
     """One enrolled writer key and since when it counts."""
 
