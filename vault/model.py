@@ -169,6 +169,7 @@ class Code(StrEnum):
     DATED_BACK = "dated-back"
     OVERCLAIM = "overclaim"
     UNAPPROVED = "unapproved"
+    RETENTION_SHORT = "retention-short"
     MODE_WEAK = "mode-weak"
     CALLED_BAD = "called-bad"
     BUCKET_RULE = "bucket-rule"

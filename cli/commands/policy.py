@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cli.commands.policy_change import apply, retire, withdraw
+from cli.commands.policy_check import check_policies_kept
 from cli.commands.policy_show import show_policies
 from cli.commands.policy_simulate import simulate
 from cli.exits import EXIT_USAGE
@@ -21,7 +22,7 @@ def policy() -> None:
     """Check policy files: schedule, retention, objectives and recovery checks of datasets."""
 
 
-for _command in (show_policies, apply, withdraw, retire, simulate):
+for _command in (show_policies, check_policies_kept, apply, withdraw, retire, simulate):
     policy.add_command(_command)
 
 

@@ -40,7 +40,7 @@ def show_policies(invocation: Invocation, *, name: str | None) -> None:
             hint=f"in force: {', '.join(policies.by_name) or 'none'}",
         )
     retired = sorted(retired_datasets(repository.ledger))
-    differences = {each.name: _difference(invocation, each) for each in found}
+    differences = {each.name: local_difference(invocation, each) for each in found}
     fields = [_fields(repository, each, differences[each.name]) for each in found]
     blocks = ["\n".join(_lines(repository, each, differences[each.name])) for each in found]
     if retired:
@@ -52,8 +52,8 @@ def show_policies(invocation: Invocation, *, name: str | None) -> None:
     )
 
 
-def _difference(invocation: Invocation, policy: AppliedPolicy) -> str | None:
-    """How the local file of that name differs; None if there is none."""
+def local_difference(invocation: Invocation, policy: AppliedPolicy) -> str | None:
+    """How the local file of that name differs: empty if it does not, None if there is none."""
     path = Path(invocation.places.keys) / POLICY_DIRECTORY / f"{policy.name}.toml"
     if not path.exists():
         return None

@@ -179,6 +179,7 @@ def printed(  # noqa: PLR0915 - a command for each document
     (home / "laptop.toml").write_text(laptop)
     documents.append(vault_json("policy", "apply", "laptop.toml"))
     documents.append(vault_json("policy", "show"))
+    documents.append(vault_json("policy", "check", code=6))
     paths = '[[dataset]]\nname = "a"\npaths = ["/a", "/a/b"]\n'
     (home / "a.toml").write_text(f'policy = 1\nname = "a"\n{paths}')
     documents.append(vault_json("policy", "validate", "a.toml", code=2))

@@ -204,3 +204,25 @@ def test_what_the_repository_can_not_keep_is_refused(vault: Vault, laptop: Path)
     _edit(laptop, 'monthly = "9y"\nlock = "compliance"', "monthly = 12")
     assert vault("policy", "apply", laptop, "--reason", "x" * 201)[0] == 2
     assert vault("policy", "show")[1] == "no policy is in force\n"
+
+
+def test_check_says_what_is_missed_short_or_different(
+    vault: Vault, vault_json: VaultJson, laptop: Path, source: Path, home: Path
+) -> None:
+    """And ends with the gravest of it: 6 an objective or a file, 5 a snapshot kept too short."""
+    assert vault("policy", "check")[:2] == (0, "no policy is in force\n")
+    _edit(laptop, 'drill = "90d"\n', "")
+    assert vault("policy", "apply", laptop)[0] == 0
+    code, out, _ = vault("policy", "check")
+    assert (code, "rpo MISSED: never, allowed 3d" in out) == (6, True)
+    assert vault("snapshot", source, "--name", "home")[0] == 0
+    assert vault("policy", "check", "laptop")[0] == 0
+    local = home / "config/vault/policies/laptop.toml"
+    local.parent.mkdir()
+    local.write_text(LAPTOP.read_text())
+    code, out, _ = vault("policy", "check")
+    assert (code, "laptop.toml says otherwise" in out) == (6, True)
+    local.unlink()
+    assert vault("policy", "check", "web")[0] == 2
+    found = vault_json("policy", "check")
+    assert found["kept_short"] == found["drift"] == found["not_used"] == []

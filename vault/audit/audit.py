@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from vault.audit.audit_report import AuditReport, DatasetAge, SnapshotAudit, Totals
 from vault.audit.check_ledger import check_distrusted, check_ledger
+from vault.audit.check_policies import check_policies
 from vault.audit.read_objects import DataReading
 from vault.audit.reseals import check_reseals
 from vault.custody.findings import Findings
@@ -80,6 +81,7 @@ def audit_repository(
     """
     run = _Audit(repository, workers, progress)
     check_ledger(repository, run.owed, floors, run.findings)
+    check_policies(repository, run.findings)
     run.collect()
     run.list_store()
     run.check_rows()

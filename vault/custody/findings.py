@@ -64,6 +64,7 @@ JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.OVERCLAIM: _WARNING,
     Code.MODE_WEAK: _RETENTION,
     Code.UNAPPROVED: _INTEGRITY,
+    Code.RETENTION_SHORT: _RETENTION,
     Code.CALLED_BAD: _INTEGRITY,
     Code.BUCKET_RULE: _RETENTION,
     Code.TRUNCATED: _INTEGRITY,

@@ -1,5 +1,7 @@
 """The snapshots of a dataset as the retention decision takes them, from the ledger alone."""
 
+from collections.abc import Iterator
+
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.statements import (
@@ -45,18 +47,24 @@ def host_of(ledger: Ledger, key_id: str) -> str:
 def failed_snapshots(ledger: Ledger, *, before: int | None = None) -> set[int]:
     """Snapshots of which a check of exactly them failed, and no whole one has passed since."""
     failed: set[int] = set()
-    for record in ledger.valid(*ATTESTED):
-        if before is not None and record.seq >= before:
+    for seq, about, is_failed in checks_of_one(ledger):
+        if before is not None and seq >= before:
             break
-        seq, is_whole = _judged(record)
+        (failed.add if is_failed else failed.discard)(about)
+    return failed
+
+
+def checks_of_one(ledger: Ledger) -> Iterator[tuple[int, int, bool]]:
+    """Checks of exactly one snapshot that failed or passed whole: seq, snapshot, if it failed."""
+    for record in ledger.valid(*ATTESTED):
+        about, is_whole = _judged(record)
         assert isinstance(record.body, EventBody | VerificationBody)
-        if seq is None:
+        if about is None:
             continue
         if record.body.verdict == Verdict.FAILED:
-            failed.add(seq)
+            yield record.seq, about, True
         elif record.body.verdict == Verdict.PASSED and is_whole:
-            failed.discard(seq)
-    return failed
+            yield record.seq, about, False
 
 
 def _judged(record: Record) -> tuple[int | None, bool]:

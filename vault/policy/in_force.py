@@ -16,7 +16,7 @@ from vault.ledger.statements import PolicyBody, StatementType
 from vault.ledger.warrants import Request
 from vault.model import Code, Digest, Finding, LockMode, Severity
 from vault.parameters import Parameters
-from vault.policy.dataset_names import governs, may_be_one
+from vault.policy.dataset_names import may_be_one
 from vault.policy.terms import DatasetTerms, PolicyTerms, parse_terms, weaker
 from vault.repository.agreements import Intent, carry, require_agreed, wants_approval
 from vault.repository.append_statements import Draft
@@ -54,7 +54,7 @@ class PoliciesInForce:
             (policy, terms)
             for policy in self.by_name.values()
             for terms in policy.terms.datasets
-            if governs(terms.name, dataset)
+            if terms.governs(dataset)
         ]
 
 
@@ -65,9 +65,22 @@ def policies_in_force(repository: Repository, ledger: Ledger | None = None) -> P
         repository: Where.
         ledger: A ledger of it other than the one that was read last.
     """
+    return policy_timeline(repository, ledger)[-1][1]
+
+
+def policy_timeline(
+    repository: Repository, ledger: Ledger | None = None
+) -> list[tuple[int, PoliciesInForce]]:
+    """What was in force after each policy statement, by its seq; at first, at -1, nothing.
+
+    Args:
+        repository: Where.
+        ledger: A ledger of it other than the one that was read last.
+    """
     known = ledger or repository.ledger
     found: dict[str, AppliedPolicy] = {}
     findings: list[Finding] = []
+    times = [(-1, PoliciesInForce(by_name={}, findings=()))]
     for record in known.valid(StatementType.POLICY):
         body = _body(record)
         if body.action == "withdraw":
@@ -82,7 +95,8 @@ def policies_in_force(repository: Repository, ledger: Ledger | None = None) -> P
                 findings.append(_unused(record, body, error))
             else:
                 found[body.name] = AppliedPolicy(record=record, terms=terms)
-    return PoliciesInForce(by_name=found, findings=tuple(findings))
+        times.append((record.seq, PoliciesInForce(by_name=dict(found), findings=tuple(findings))))
+    return times
 
 
 def retired_datasets(ledger: Ledger) -> dict[str, Record]:

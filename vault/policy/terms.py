@@ -17,6 +17,7 @@ from vault.errors import FormatError
 from vault.ledger.statements import TIER_NAMES
 from vault.model import Digest
 from vault.policy.checks import checks_digest
+from vault.policy.dataset_names import governs
 from vault.policy.keeping import KeepRules
 from vault.policy.schedules import known_zone
 from vault.policy.settings import effective_objectives, effective_retention, effective_schedule
@@ -62,6 +63,10 @@ class DatasetTerms(_Terms, frozen=True, kw_only=True):
     objectives: dict[ObjectiveName, Seconds]
     schedule: ScheduleTerms | None
     checks: CheckTerms | None
+
+    def governs(self, dataset: str) -> bool:
+        """Whether it is about a dataset of a repository."""
+        return governs(self.name, dataset)
 
     def rules(self, timezone: str) -> KeepRules:
         """As the decision takes them.
