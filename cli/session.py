@@ -58,16 +58,17 @@ from vault.machine import cache_tag
 from vault.machine.coredumps import forbid_dumps
 from vault.machine.privacy import check_unshared
 from vault.model import Digest, Finding
-from vault.repository.enrolment import (
+from vault.repository.hosts import ID_DIGITS, PublishedBy, live_writers, may_sign_as
+from vault.repository.key_names import (
     NEXT_WRITER_FILE,
     RECOVERY_FILE,
     ROOT_FILE,
+    SPLIT_ROLES,
     WRITER_FILE,
+    role_file,
 )
-from vault.repository.hosts import ID_DIGITS, PublishedBy, live_writers, may_sign_as
 from vault.repository.opening import Acceptance, open_repository, remember_head
 from vault.repository.repository import Repository
-from vault.repository.role_keys import SPLIT_ROLES, role_file
 from vault.repository.snapshot_spec import is_at_time, select_snapshot
 from vault.repository.vouching import WitnessWish
 from vault.storage.base import ObjectStore

@@ -19,15 +19,13 @@ from vault.errors import ConfigError, RepositoryNotFoundError, WrongKeyError
 from vault.model import NAME_PATTERN, Digest, LockMode, replace_body
 from vault.parameters import Parameters
 from vault.repository.enrolment import (
-    RECOVERY_FILE,
-    ROOT_FILE,
-    WRITER_FILE,
     InitRequest,
     SecondHolder,
     create_repository,
     enrol_own_writer,
     existing_root,
 )
+from vault.repository.key_names import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
 from vault.repository.repository import Repository
 from vault.retention import fits_default
 from vault.storage.base import is_on_server

@@ -16,9 +16,9 @@ from vault.errors import ConfigError, LocalError
 from vault.ledger.statements import Role, RootBody
 from vault.machine.coredumps import forbid_dumps
 from vault.repository.key_inventory import listed_keys
+from vault.repository.key_names import SPLIT_ROLES
 from vault.repository.role_keys import (
     MADE_ROLES,
-    SPLIT_ROLES,
     new_role_key,
     save_public,
     split_keys,

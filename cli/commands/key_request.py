@@ -19,7 +19,7 @@ from vault.crypto.key_files import (
 from vault.crypto.keys import VerifyKey
 from vault.errors import LocalError
 from vault.machine.privacy import make_private
-from vault.repository.enrolment import NEXT_WRITER_FILE, WRITER_FILE
+from vault.repository.key_names import NEXT_WRITER_FILE, WRITER_FILE
 from vault.repository.keyrequests import request_key, request_rotation
 from vault.repository.repository import Repository
 

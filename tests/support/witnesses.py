@@ -31,7 +31,7 @@ from vault.ledger.statements import (
 )
 from vault.model import Digest, replace_body
 from vault.repository.append_statements import Draft
-from vault.repository.role_keys import role_file
+from vault.repository.key_names import role_file
 from vault.storage.base import ObjectVersion
 from vault.storage.choose_store import open_store
 from vault.storage.memory import MemoryStore

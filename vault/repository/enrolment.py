@@ -65,16 +65,13 @@ from vault.repository.hosts import (
     require_addition,
     require_limit,
 )
+from vault.repository.key_names import RECOVERY_FILE, ROOT_FILE, WRITER_FILE
 from vault.repository.keyrequests import check_request, granted, require_domain
 from vault.repository.repository import Repository, read_domain
 from vault.retention import ledger_until, lock_target
 from vault.storage.base import ObjectStore
 from vault.storage.names import domain_object_name, ledger_name
 
-WRITER_FILE = "writer.key"
-NEXT_WRITER_FILE = "writer.next.key"  # replaces that one once it is enrolled
-RECOVERY_FILE = "recovery.key"
-ROOT_FILE = "root.key"
 DEFAULT_DOMAIN = "default"
 
 

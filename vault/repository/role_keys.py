@@ -24,15 +24,10 @@ from vault.ledger.chain import Ledger
 from vault.ledger.statements import PublicKey, Role, RootBody
 from vault.machine import durable
 from vault.machine.privacy import make_private
+from vault.repository.key_names import SPLIT_ROLES, role_file
 from vault.repository.root_changes import RootChange, next_root
 
-SPLIT_ROLES: Final = (Role.ENROLLER, Role.POLICY, Role.PRUNER, Role.LOG, Role.VERIFIER)
 MADE_ROLES: Final = (Role.ROOT, *SPLIT_ROLES, Role.RESTORER)  # whose keys `vault key new` makes
-
-
-def role_file(role: str) -> str:
-    """The name of the file of a role's key."""
-    return f"{role}.key"
 
 
 def new_role_key(

@@ -16,7 +16,8 @@ from vault.errors import ConfigError, SignatureError, WrongKeyError
 from vault.ledger.statements import PolicyBody, Role, RootBody
 from vault.machine import durable
 from vault.repository.hosts import may_sign_as
-from vault.repository.role_keys import SPLIT_ROLES, Split, new_role_key, split_keys
+from vault.repository.key_names import SPLIT_ROLES
+from vault.repository.role_keys import Split, new_role_key, split_keys
 from vault.repository.roots import apply_root, propose
 
 CHEAP = Argon2Cost(memory=8, iterations=1, lanes=1)
