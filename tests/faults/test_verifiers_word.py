@@ -100,7 +100,7 @@ def void_verification(lab: Lab) -> tuple[str, bytes]:
     return ledger_name(repository.head.seq + 1), seal_envelope(payload, [key])
 
 
-def test_a_verifier_does_not_clear_by_calling_wrong_first(
+def test_a_verifier_takes_no_restorers_word_back(
     lab: Lab, first: Record, verifier: SigningKey
 ) -> None:
     """Not by calling the pack right, and not by calling it wrong first."""
