@@ -31,6 +31,7 @@ from vault.repository.reader import Reader
 from vault.repository.repository import Repository, domain_ref
 from vault.repository.reseal import Resealed, find_recipient, gather_seeds, store_seeds
 from vault.restore.restore_report import RestoreOutcome
+from vault.storage.memory import FaultPoint
 from vault.storage.names import seed_table_name
 
 
@@ -440,3 +441,93 @@ def test_where_locks_are_not_extended_a_table_is_stored_again(
     assert record.seq
     newest = lab.open().ledger.snapshots()[-1]
     assert restored(second, newest, tmp_path / "back")
+
+
+@pytest.mark.parametrize("bogus", [_huge, _vast], ids=["huge", "vast"])
+def test_a_table_larger_than_any_is_not_fetched(
+    make_repository: Any, make_source: MakeSource, bogus: Bogus
+) -> None:
+    """By no reader, no host that locks it again, and no audit."""
+    lab: Lab = make_repository(LockMode.GOVERNANCE)
+    source = make_source()
+    record = lab.snapshot(source).record
+    second = by(lab, with_second(lab))
+    table = bogus(lab, second.recovery)
+    say(lab, str(second.recovery.recipient.id), [table])
+    fetched: list[str] = []
+
+    def watch(point: FaultPoint) -> None:
+        if point.operation == "get" and point.name == table["name"]:
+            fetched.append(point.name)
+
+    lab.store.fault = watch
+    with pytest.raises(WrongKeyError):
+        second.contents(record)
+    assert Code.RESEAL_WRONG in found(lab)
+    lab.store.remove(table["name"], table["version"])  # a host then looks for the bytes elsewhere
+    lab.store.plant(table["name"], b"x")
+    lab.snapshot(source)
+    assert fetched == []
+    (right,) = reseal(lab).tables  # the control
+    table = {"name": right.ref.name}
+    assert second.contents(record)
+    assert fetched
+
+
+def test_a_reader_looks_at_64_tables(lab: Lab, make_source: MakeSource) -> None:
+    """A thief with a restorer's key who signs more of them before the right one must be ended."""
+    record = lab.snapshot(make_source()).record
+    second = by(lab, with_second(lab))
+    key = str(second.recovery.recipient.id)
+    first = lab.open().head.seq + 1
+    for _ in range(7):
+        say(lab, key, [_missing(lab, second.recovery)] * 8)
+    right = reseal(lab)
+    assert second.contents(record)
+    assert right.records[0].seq > first
+    for _ in range(2):
+        say(lab, key, [_missing(lab, second.recovery)] * 8)
+    assert second.contents(record)
+    third = by(lab, with_second(lab, "carol"))
+    for _ in range(8):
+        say(lab, str(third.recovery.recipient.id), [_missing(lab, third.recovery)] * 8)
+    reseal(lab, "carol")
+    repository = third.open()
+    with pytest.raises(WrongKeyError):
+        Reader(repository, third.recovery.recipient, record, scratch=lab.scratch)
+    assert any("over 64 tables" in each.problem for each in repository.findings)
+    stolen = DistrustedKey(public=b64encode(lab.recovery.restorer.public.der), start=first)
+    append_root(lab, distrust=(stolen,))
+    honest = by(lab, dataclasses.replace(lab.recovery, restorer=second.recovery.restorer))
+    reseal(honest, "carol")
+    assert third.contents(record)
+
+
+def test_a_recipient_that_a_root_took_away_meanwhile_gets_no_statement(
+    lab: Lab, make_source: MakeSource
+) -> None:
+    """Between the reading of headers and the statement."""
+    lab.snapshot(make_source())
+    with_second(lab)
+    repository = lab.open()
+    target = find_recipient(repository.ledger, "bob")
+    gathered = gather_seeds(repository, lab.recovery.recipient, target)
+    append_root(lab, recipients=lab.open().ledger.root.recipients[:1])
+    with pytest.raises(ConfigError, match="does not list bob any more"):
+        store_seeds(repository, gathered, lab.recovery.restorer, tool="vault test")
+    assert list(lab.open().ledger.valid("reseal")) == []
+
+
+def test_more_sessions_than_a_table_holds_take_more(
+    lab: Lab, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And more than a statement names take another statement; the recipient opens all."""
+    records = [lab.snapshot(make_source(f"s{n}", seed=n)).record for n in range(5)]
+    second = by(lab, with_second(lab))
+    monkeypatch.setattr("vault.repository.reseal.MAX_SEEDS", 2)
+    monkeypatch.setattr("vault.repository.reseal.TABLES_IN_STATEMENT", 2)
+    done = reseal(lab)
+    assert (len(done.gathered.seeds), len(done.tables), len(done.records)) == (6, 3, 2)
+    for record in records:
+        assert second.contents(record) == lab.contents(record)
+    assert found(lab) == {}
