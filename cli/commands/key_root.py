@@ -24,6 +24,7 @@ from vault.ledger.statements import (
 )
 from vault.model import body_to_json
 from vault.repository.hosts import ID_DIGITS
+from vault.repository.recipients import still_open
 from vault.repository.repository import Repository
 from vault.repository.root_changes import (
     Consequences,
@@ -166,6 +167,9 @@ def show_root(invocation: Invocation, repository: Repository, body: RootBody) ->
     lines = {**_differences(repository.ledger.root, body), **_followed(found)}
     for line in render.facts(lines).splitlines():
         render.message("", line)
+    for each in found.removed:
+        for line in still_open(repository.ledger, each, invocation.clock()).lines():
+            render.message("", line)
     return found
 
 
@@ -187,12 +191,10 @@ def _followed(found: Consequences) -> dict[str, str]:
         "counts again": _statements(found.valid),
     }
     if found.added:
-        facts["opens from then on"] = ", ".join(each.name for each in found.added)
+        names = ", ".join(each.name for each in found.added)
+        facts["opens from then on"] = f"{names}; what is older after 'vault key reseal'"
     if found.removed:
-        names = ", ".join(each.name for each in found.removed)
-        facts["opens no more"] = (
-            f"{names}: what is sealed from then on; what is stored it still opens"
-        )
+        facts["opens no more"] = ", ".join(each.name for each in found.removed)
     facts["requests"] = "all that people signed under the root in force end with it"
     return {name: value for name, value in facts.items() if value}
 

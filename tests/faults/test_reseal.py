@@ -25,11 +25,17 @@ from vault.ledger.statements import (
     SeedTable,
 )
 from vault.machine.workers import make_workers
-from vault.model import Code, Digest, LockMode, ObjectType, Severity
+from vault.model import Code, Digest, LockMode, ObjectRef, ObjectType, Severity
 from vault.repository.append_statements import Draft
 from vault.repository.reader import Reader
 from vault.repository.repository import Repository, domain_ref
-from vault.repository.reseal import Resealed, find_recipient, gather_seeds, store_seeds
+from vault.repository.reseal import (
+    Resealed,
+    _Gathering,
+    find_recipient,
+    gather_seeds,
+    store_seeds,
+)
 from vault.restore.restore_report import RestoreOutcome
 from vault.storage.memory import FaultPoint
 from vault.storage.names import seed_table_name
@@ -112,6 +118,9 @@ def test_a_second_holder_reseals_to_a_third(
     third = by(lab, with_second(lab, "carol"))
     reseal(second, "carol")
     assert restored(third, record, tmp_path / "back")
+    repository = third.open()
+    Reader(repository, third.recovery.recipient, record, scratch=lab.scratch).close()
+    assert not repository.findings  # the table that is not for it was not looked at
 
 
 def test_a_removed_recipient_opens_nothing_that_is_sealed_afterwards(
@@ -465,7 +474,7 @@ def test_a_table_larger_than_any_is_not_fetched(
         second.contents(record)
     assert Code.RESEAL_WRONG in found(lab)
     lab.store.remove(table["name"], table["version"])  # a host then looks for the bytes elsewhere
-    lab.store.plant(table["name"], b"x")
+    lab.store.plant(table["name"], b"x" * min(table["size"], 6_500_001))
     lab.snapshot(source)
     assert fetched == []
     (right,) = reseal(lab).tables  # the control
@@ -531,3 +540,33 @@ def test_more_sessions_than_a_table_holds_take_more(
     for record in records:
         assert second.contents(record) == lab.contents(record)
     assert found(lab) == {}
+
+
+def test_a_table_for_a_recipient_that_is_none_any_more_is_not_audited(
+    lab: Lab, make_source: MakeSource
+) -> None:
+    """It may be gone."""
+    lab.snapshot(make_source())
+    with_second(lab)
+    (table,) = reseal(lab).tables
+    lab.store.remove(table.ref.name, table.ref.version)
+    assert Code.RESEAL_MISSING in found(lab)
+    append_root(lab, recipients=lab.open().ledger.root.recipients[:1])
+    assert found(lab) == {}
+
+
+def test_a_seed_that_does_not_open_its_pack_is_not_resealed(lab: Lab) -> None:
+    """A host can seal anything to the recipients, and the re-sealer must not vouch for it."""
+    second = with_second(lab)
+    repository = lab.open()
+    session = Session.new(repository.id, [lab.recovery.recipient.public_raw])
+    target = find_recipient(repository.ledger, "bob")
+    ref = ObjectRef(name="packs/x", sha256=Digest(bytes(32)), size=1, version="v")
+    for seed, opens in ((session.seed, True), (bytes(32), False)):
+        sealer = Sealer.for_session(
+            dataclasses.replace(session, seed=seed), ObjectType.DATA, repository.id
+        )
+        run = _Gathering(repository, lab.recovery.recipient, target)
+        run.take(ref, sealer.header)
+        assert (len(run.seeds), run.unopened) == ((1, []) if opens else (0, [ref.name]))
+    assert str(second.recipient.id) == str(target.id)

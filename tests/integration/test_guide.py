@@ -31,7 +31,7 @@ def make_sources(top: Path) -> None:
 def test_every_line_does_what_the_page_says(
     guide: Guide, machine: StartMachine, tmp_path: Path
 ) -> None:
-    """Exit status and the output shown, on five machines that share a store and a medium."""
+    """Exit status and the output shown, on six machines that share a store and a medium."""
     make_sources(tmp_path)
     (tmp_path / "safe").mkdir()
     (tmp_path / "phone").mkdir()
@@ -51,7 +51,7 @@ def test_every_line_does_what_the_page_says(
         )
 
     steps = guide(PAGE)
-    assert {step.machine for step in steps} == {"web", "web2", "db", "desk", "bare"}
+    assert {step.machine for step in steps} == {"web", "web2", "db", "desk", "bare", "bob"}
     for step in steps:
         step.check(named(step.machine))
 

@@ -267,11 +267,12 @@ def make_scene(  # noqa: PLR0917 - fixtures
         for number in (1, 2):
             (source / "number").write_text(str(number))
             scene.well("vault-writer", "writer", "snapshot", source, "--name", "data")
+            if number == 1:
+                root_key = load_root(scene.keys / "root.key", b"correct horse")
+                add_holder(repository, root_key, tmp_path / "second-holder")
             ask(scene, f"spare{number}")
             scene.well("vault", "owner", "key", "add", *agreed(tmp_path / f"spare{number}"))
             ask(scene, f"new{number}")
-        place = tmp_path / "second-holder"
-        add_holder(repository, load_root(scene.keys / "root.key", b"correct horse"), place)
         keep_attestations(scene)
         return scene
 
