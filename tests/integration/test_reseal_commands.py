@@ -1,6 +1,8 @@
 """`vault key reseal`, as people run it: a second recovery key, and what can't be done."""
 
 import dataclasses
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,3 +85,39 @@ def test_what_could_not_be_opened_is_said(two: Two, vault: Run) -> None:
     assert code == 3
     assert f"{pack.name} does not open" in err.replace("\n", "")
     assert "resealed" in out
+
+
+def test_a_holder_who_left_is_told_that_a_key_is_missing_and_not_that_data_is_damaged(
+    two: Two, vault: Run, vault_json: Any, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a snapshot that shares packs with older ones: some open, the newer ones do not."""
+    home = two.store.parent
+    assert vault("key", "reseal", "--to", "bob")[0] == 0
+    propose = ["key", "root", "propose", "--recipient-remove", "bob", "--out", home / "next"]
+    code, _, err = vault(*propose, "--yes")
+    assert code == 0, err
+    assert "still opens 1 snapshot of www" in err
+    assert vault("key", "root", "apply", home / "next", "--yes")[0] == 0
+    (source / "new").write_bytes(os.urandom(300_000))
+    seq = vault_json("snapshot", source, "--name", "www")["snapshot"]["seq"]
+    monkeypatch.setenv("VAULT_KEYS", str(two.second))
+    for arguments in (
+        ["ls", seq],
+        ["cat", seq, "new"],
+        ["restore", seq, home / "whole"],
+        ["restore", seq, home / "part", "--include", "readme"],
+        ["find", "new"],
+    ):
+        code, _, err = vault(*arguments)
+        assert (code, "not sealed to this key" in err) == (12, True), (arguments, code, err)
+    code, out, err = vault("verify", seq)
+    assert "not opened" in out + err
+    monkeypatch.setenv("VAULT_KEYS", str(two.first))
+    bodies = {each["type"]: each["body"] for each in _log(vault)}
+    assert bodies["restore"]["verdict"] == "inconclusive"
+
+
+def _log(vault: Run) -> list[Any]:
+    lines = vault("--json", "log")[1].splitlines()
+    found = [json.loads(line)["statement"] for line in lines]
+    return [each for each in found if each["type"] in {"restore", "verification"}]
