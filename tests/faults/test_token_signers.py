@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+import pytest
+
 from tests.support.lab import Host, Lab
 from tests.support.tokens import PIN, SoftToken
 from tests.support.trees import MakeSource
@@ -10,6 +12,7 @@ from vault.crypto.key_files import load_writer, save_writer
 from vault.crypto.token_uri import TokenUri
 from vault.crypto.tokens import TokenKey
 from vault.encoding import b64encode
+from vault.errors import ConfigError
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import parse_envelope, seal_envelope
 from vault.ledger.records import Status
@@ -25,7 +28,7 @@ from vault.ledger.statements import (
 from vault.model import Body, Digest, replace_body
 from vault.repository.append_statements import Draft
 from vault.repository.enrolment import add_writer, limit_writer
-from vault.repository.keyrequests import request_key
+from vault.repository.keyrequests import request_key, request_rotation
 from vault.storage.names import ledger_name
 
 SIGNING = [role for role in Role if role not in (Role.APPROVER, Role.LOG)]
@@ -188,3 +191,30 @@ def test_the_key_file_of_a_host_names_the_token(lab: Lab, token: SoftToken, tmp_
     assert b"PRIVATE" not in path.read_bytes()
     assert PIN not in path.read_text()
     assert str(Digest.of(again.signing.public.der)) == keys[Role.WRITER].public.id
+
+
+def test_a_request_begun_with_another_key_is_not_gone_on_with(lab: Lab, token: SoftToken) -> None:
+    """A key in a file waits, and one in a token is asked for, or another way round."""
+    keys = with_token(lab, token)
+    repository = lab.open()
+    next_key = key_of(token, "next")
+    in_file, _ = request_rotation(repository, lab.host.key)
+    in_token, _ = request_rotation(repository, lab.host.key, signing=next_key)
+    again, _ = request_rotation(repository, lab.host.key, signing=next_key, begun=in_token)
+    assert again.signing.public == next_key.public  # the control
+    for begun, signing in ((in_file, next_key), (in_token, None), (in_token, keys[Role.WRITER])):
+        with pytest.raises(ConfigError, match="another key waits already"):
+            request_rotation(repository, lab.host.key, begun=begun, signing=signing)
+    begun, _ = request_key(
+        repository, lab.root_key.repository, name="db", datasets=["db"], domain=None
+    )
+    with pytest.raises(ConfigError, match="has a key already"):
+        request_key(
+            repository,
+            lab.root_key.repository,
+            name="db",
+            datasets=["db"],
+            domain=None,
+            begun=begun,
+            signing=next_key,
+        )
