@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from cli.commands.approve_policy import policy_apply, policy_weaken
 from cli.commands.approve_request import request_act
 from cli.output import render
 from cli.output.request import request_facts, request_fields, state_fields, state_row
@@ -42,6 +43,8 @@ def approve() -> None:
 
 
 approve.add_command(request_act)
+request_act.add_command(policy_apply)
+request_act.add_command(policy_weaken)
 
 
 @approve.command("show")

@@ -33,7 +33,7 @@ def request_act() -> None:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class Asked:
     """What every request says."""
 
     reason: str
@@ -43,7 +43,7 @@ class _Asked:
     out: Path
 
 
-def _asking(command: _F) -> _F:
+def asking_options(command: _F) -> _F:
     """The options of every act."""
     options = (
         click.option(
@@ -76,7 +76,7 @@ def _asking(command: _F) -> _F:
 @click.option("--dataset", "datasets", metavar="PATTERN", multiple=True, help="Fewer datasets.")
 @click.option("--share-datasets", metavar="HOST", multiple=True, help="Both write an overlap.")
 @click.option("--share-domain", metavar="DOMAIN", help="It joins; needs recovery.key too.")
-@_asking
+@asking_options
 @pass_invocation
 def writer_add(
     invocation: Invocation,
@@ -107,7 +107,7 @@ def writer_add(
     may = " ".join(granted(wanted, datasets))
     rotates = f" in the place of {wanted.replaces[:16]}" if wanted.replaces else ""
     summary = f"host {wanted.name} gets a key{rotates} and may write {may}"
-    _write(invocation, repository, body, summary, _Asked(**asked))
+    write_request(invocation, repository, body, summary, Asked(**asked))
 
 
 @request_act.command(Act.WRITER_LIMIT)
@@ -120,7 +120,7 @@ def writer_add(
     required=True,
     help="Datasets that it may write from then on. Repeatable.",
 )
-@_asking
+@asking_options
 @pass_invocation
 def writer_limit(
     invocation: Invocation, /, *, host: str, datasets: tuple[str, ...], **asked: Any
@@ -131,7 +131,7 @@ def writer_limit(
     before, then = " ".join(found.datasets), " ".join(datasets)
     summary = f"host {found.name} may write {then}, no longer {before}"
     body = limitation(found, datasets=datasets, reason=parse_reason(asked["reason"]))
-    _write(invocation, repository, body, summary, _Asked(**asked))
+    write_request(invocation, repository, body, summary, Asked(**asked))
 
 
 @request_act.command(Act.WRITER_REVOKE)
@@ -142,7 +142,7 @@ def writer_limit(
     metavar="SEQ",
     help="Void what the key wrote from this ledger number on.",
 )
-@_asking
+@asking_options
 @pass_invocation
 def writer_revoke(
     invocation: Invocation, /, *, host: str, distrust_from: int | None, **asked: Any
@@ -162,13 +162,30 @@ def writer_revoke(
         ]
         become = render.plural(len(lost), "snapshot")
         summary += f"; what it wrote from {distrust_from} on is void, {become} of it"
-    _write(invocation, repository, body, summary, _Asked(**asked))
+    write_request(invocation, repository, body, summary, Asked(**asked))
 
 
-def _write(
-    invocation: Invocation, repository: Repository, body: Body, summary: str, asked: _Asked
+def write_request(
+    invocation: Invocation,
+    repository: Repository,
+    body: Body,
+    summary: str,
+    asked: Asked,
+    *,
+    kind: StatementType = StatementType.WRITER,
+    role: Role = Role.ENROLLER,
 ) -> None:
-    """Make the request of a writer statement, sign it as who asks, and write its file."""
+    """Make the request of a statement, sign it as who asks, and write its file.
+
+    Args:
+        invocation: Prints it.
+        repository: Where the statement is to stand.
+        body: Of the statement.
+        summary: What is lost by it, in words and numbers.
+        asked: What the options say.
+        kind: Of the statement.
+        role: Whose key signs where none is chosen.
+    """
     reasons = Reasons(
         summary=summary,
         reason=parse_reason(asked.reason),
@@ -176,10 +193,10 @@ def _write(
         span=parse_duration(asked.expires),
     )
     if asked.key is None:
-        signer = invocation.signer(repository, Role.ENROLLER)
+        signer = invocation.signer(repository, role)
     else:
         signer = invocation.open_signer(repository, parse_signer(asked.key))
-    file = ask(repository, StatementType.WRITER, body, reasons, signer)
+    file = ask(repository, kind, body, reasons, signer)
     save_new_request_file(asked.out, file)
     invocation.did(f"the request is written, {asked.out}")
     facts = request_facts(file, repository.ledger)

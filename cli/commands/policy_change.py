@@ -7,6 +7,7 @@ import click
 from cli.option_values import parse_reason
 from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
+from cli.warrant_choice import agreed_text, chosen_request, warrant_option
 from vault.errors import ConfigError
 from vault.ledger.statements import Role
 from vault.policy.in_force import (
@@ -18,9 +19,8 @@ from vault.policy.in_force import (
 )
 from vault.policy.policy_file import load_policy
 from vault.policy.terms import terms_of
-from vault.repository.repository import Repository
 
-_REASON = click.option("--reason", default="", help="Goes into the ledger, for everyone to read.")
+_REASON = click.option("--reason", help="Goes into the ledger, for everyone to read.")
 _YES = click.option("-y", "--yes", is_flag=True, help="Agree without being asked.")
 
 
@@ -33,8 +33,17 @@ _YES = click.option("-y", "--yes", is_flag=True, help="Agree without being asked
     help="Agree to keep less, or to demand less, than what is in force; it is listed first.",
 )
 @_YES
+@warrant_option
 @pass_invocation
-def apply(invocation: Invocation, *, file: Path, reason: str, weaken: bool, yes: bool) -> None:
+def apply(
+    invocation: Invocation,
+    *,
+    file: Path,
+    reason: str | None,
+    weaken: bool,
+    yes: bool,
+    warrant: str | None,
+) -> None:
     """Sign the terms of FILE into the ledger. Needs root.key or policy.key.
 
     Terms are names, schedule, retention, objectives and the digests of recovery checks; paths,
@@ -42,9 +51,8 @@ def apply(invocation: Invocation, *, file: Path, reason: str, weaken: bool, yes:
     is kept as long as they say, or longer.
     """
     policy = load_policy(file)
-    repository = invocation.open(afresh=True)
-    invocation.report_findings(repository)
-    change = plan_apply(repository, terms_of(policy), reason=parse_reason(reason))
+    run = _Change(invocation, reason, warrant)
+    change = plan_apply(run.repository, terms_of(policy), reason=run.reason)
     if change.weaker and not weaken:
         error = ConfigError(
             f"policy {policy.name} would keep or demand less than what is in force",
@@ -53,76 +61,82 @@ def apply(invocation: Invocation, *, file: Path, reason: str, weaken: bool, yes:
         for each in change.weaker:
             error.add_note(f"weaker: {each}")
         raise error
-    _sign(invocation, repository, change, yes=yes)
+    run.sign(change, yes=yes)
 
 
 @click.command()
 @click.argument("name")
 @_REASON
 @_YES
+@warrant_option
 @pass_invocation
-def withdraw(invocation: Invocation, *, name: str, reason: str, yes: bool) -> None:
+def withdraw(
+    invocation: Invocation, *, name: str, reason: str | None, yes: bool, warrant: str | None
+) -> None:
     """End the policy NAME; what was stored keeps its time. Needs root.key or policy.key."""
-    repository = invocation.open(afresh=True)
-    invocation.report_findings(repository)
-    _sign(
-        invocation,
-        repository,
-        plan_withdraw(repository, name, reason=parse_reason(reason)),
-        yes=yes,
-    )
+    run = _Change(invocation, reason, warrant)
+    run.sign(plan_withdraw(run.repository, name, reason=run.reason), yes=yes)
 
 
 @click.command()
 @click.argument("dataset")
 @_REASON
 @_YES
+@warrant_option
 @pass_invocation
-def retire(invocation: Invocation, *, dataset: str, reason: str, yes: bool) -> None:
+def retire(
+    invocation: Invocation, *, dataset: str, reason: str | None, yes: bool, warrant: str | None
+) -> None:
     """Give up DATASET: its newest snapshots too may go once their time is over.
 
     Until then nothing changes. It holds until the next snapshot of the dataset. Needs root.key or
     policy.key.
     """
-    repository = invocation.open(afresh=True)
-    invocation.report_findings(repository)
-    _sign(
-        invocation,
-        repository,
-        plan_retire(repository, dataset, reason=parse_reason(reason)),
-        yes=yes,
-    )
+    run = _Change(invocation, reason, warrant)
+    run.sign(plan_retire(run.repository, dataset, reason=run.reason), yes=yes)
 
 
-def _sign(
-    invocation: Invocation, repository: Repository, change: PolicyChange, *, yes: bool
-) -> None:
-    for each in change.weaker:
-        invocation.warn(f"weaker: {each}")
-    if change.weaker and not yes:
-        invocation.confirm(
-            f"{change.body.action} {change.body.name} all the same?", instead="--yes"
+class _Change:
+    """One change: the repository as it is now, and what people agreed to."""
+
+    def __init__(self, invocation: Invocation, reason: str | None, warrant: str | None) -> None:
+        self._invocation = invocation
+        self.repository = invocation.open(afresh=True)
+        invocation.report_findings(self.repository)
+        self._agreed = chosen_request(self.repository, warrant)
+        self.reason = parse_reason(agreed_text(self._agreed, "reason", reason))
+
+    def sign(self, change: PolicyChange, *, yes: bool) -> None:
+        """List what is weaker, ask, and append the statement."""
+        invocation, body = self._invocation, change.body
+        for each in change.weaker:
+            invocation.warn(f"weaker: {each}")
+        if change.weaker and not yes:
+            invocation.confirm(f"{body.action} {body.name} all the same?", instead="--yes")
+        record = sign_change(
+            self.repository,
+            change,
+            invocation.signer(self.repository, Role.POLICY),
+            tool=TOOL,
+            agreed=None if self._agreed is None else self._agreed.request,
         )
-    signer = invocation.signer(repository, Role.POLICY)
-    record = sign_change(repository, change, signer, tool=TOOL)
-    invocation.did(f"statement {record.seq}: {change.body.action} {change.body.name}")
-    invocation.remember(repository)
-    body = change.body
-    invocation.emit(
-        "vault/policy-change/v1",
-        {
-            "action": body.action,
-            "name": body.name,
-            "statement": str(record.head),
-            "sha256": body.sha256,
-            "previous": body.previous,
-            "weaker": list(change.weaker),
-            "reason": body.reason,
-        },
-        render.facts(
+        invocation.did(f"statement {record.seq}: {body.action} {body.name}")
+        invocation.remember(self.repository)
+        invocation.emit(
+            "vault/policy-change/v1",
             {
-                "done": f"{body.action} {body.name}, statement {record.seq}",
-                **({"terms": body.sha256} if body.sha256 else {}),
-            }
-        ),
-    )
+                "action": body.action,
+                "name": body.name,
+                "statement": str(record.head),
+                "sha256": body.sha256,
+                "previous": body.previous,
+                "weaker": list(change.weaker),
+                "reason": body.reason,
+            },
+            render.facts(
+                {
+                    "done": f"{body.action} {body.name}, statement {record.seq}",
+                    **({"terms": body.sha256} if body.sha256 else {}),
+                }
+            ),
+        )

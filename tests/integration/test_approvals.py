@@ -39,7 +39,7 @@ Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 VaultJson: TypeAlias = Callable[..., Any]
 PASSPHRASE = b"correct horse"
 CHEAP = Argon2Cost(memory=64, iterations=1, lanes=1)
-WANTED = ("writer.add", "writer.limit", "writer.revoke", "restore.replace")
+WANTED = ("writer.add", "writer.limit", "writer.revoke", "restore.replace", "policy.weaken")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -345,3 +345,57 @@ def test_a_host_is_enrolled_by_what_people_agreed_to(
         assert code == wished, err
         assert key["name"] == "web"
     assert [each.name for each in people.open().ledger.writers.values()] == ["first", "web"]
+
+
+# --- policies ---
+
+
+def test_a_weaker_policy_needs_what_the_root_wants(
+    vault: Vault, vault_json: VaultJson, people: People, home: Path
+) -> None:
+    """Without a warrant nothing is signed; the agreement is to these terms, and to no others."""
+    policy = home / "laptop.toml"
+    text = (Path(__file__).parents[2] / "policies/laptop.toml").read_text()
+    policy.write_text(text)
+    assert vault("policy", "apply", policy)[0] == 0  # nobody has to agree to more
+    policy.write_text(text.replace("monthly = 12", "monthly = 6"))
+    weaken = ("policy", "apply", policy, "--weaken", "--yes")
+    count = people.statements()
+    code, _, err = vault(*weaken)
+    assert (code, "the root wants people to approve policy.weaken" in err) == (2, True), err
+    file = home / "W.request"
+    ask = ("approve", "request", "policy.weaken", policy, "--reason", "less room", "--out", file)
+    shown = vault_json(*ask)["request"]
+    assert shown["act"] == "policy.weaken"
+    assert "monthly from 372d to 186d" in shown["summary"]
+    assert vault(*weaken, "--warrant", file)[0] == 2
+    assert people.statements() == count
+    _signed(vault, people, file)
+    policy.write_text(text.replace("monthly = 12", "monthly = 5"))
+    code, _, err = vault(*weaken, "--warrant", file)
+    assert (code, "for another plan" in err) == (2, True), err
+    assert people.statements() == count
+    policy.write_text(text.replace("monthly = 12", "monthly = 6"))
+    code, _, err = vault(*weaken, "--warrant", file)
+    assert code == 0, err
+    [applied] = vault_json("policy", "show")["policies"]
+    assert applied["datasets"][0]["tiers"]["monthly"] == 186 * 86_400
+    assert (
+        vault_json("approve", "list", "--all")["requests"][0]["used_by"] == people.open().head.seq
+    )
+    assert vault("audit")[0] == 0
+
+
+def test_the_end_of_a_policy_needs_it_too(vault: Vault, people: People, home: Path) -> None:
+    """And so does a dataset that is given up; one agreement is for one of them."""
+    policy = Path(__file__).parents[2] / "policies/laptop.toml"
+    assert vault("policy", "apply", policy)[0] == 0
+    assert vault("policy", "withdraw", "laptop", "--yes")[0] == 2
+    file = home / "E.request"
+    ask = ("approve", "request", "policy.weaken", "--reason", "over", "--out", file)
+    assert vault(*ask)[0] == 2
+    assert vault(*ask, "--withdraw", "laptop")[0] == 0
+    _signed(vault, people, file)
+    code, _, err = vault("policy", "withdraw", "laptop", "--yes", "--warrant", file)
+    assert code == 0, err
+    assert vault("policy", "show")[1] == "no policy is in force\n"

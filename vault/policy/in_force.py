@@ -18,7 +18,7 @@ from vault.model import Code, Digest, Finding, LockMode, Severity
 from vault.parameters import Parameters
 from vault.policy.dataset_names import may_be_one
 from vault.policy.terms import DatasetTerms, PolicyTerms, parse_terms, weaker
-from vault.repository.agreements import Intent, carry, require_agreed, wants_approval
+from vault.repository.agreements import Intent, require_agreed, require_unasked, rest_on
 from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository
 
@@ -255,17 +255,12 @@ def sign_change(
     _require_room(body)
     intent = Intent(kind=StatementType.POLICY, body=body, by=(signer.public.id,))
     if agreed is None:
-        act = wants_approval(repository.ledger, StatementType.POLICY, body)
-        if act is not None:
-            raise ConfigError(
-                f"the root wants several people to agree to {act}",
-                found="no request that they signed",
-            )
+        require_unasked(repository.ledger, StatementType.POLICY, body)
     else:
         require_agreed(repository.ledger, intent, agreed, now=repository.clock())
     if change.terms is not None:
         repository.put_evidence(change.terms.encode())
-    warrant = None if agreed is None else carry(repository, agreed, intent, signer, tool=tool)
+    warrant = rest_on(repository, intent, agreed, signer, tool=tool)
     if body.action == "retire":
         subject = Digest.of(body.name.encode())
     else:
