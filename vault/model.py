@@ -179,6 +179,7 @@ class Code(StrEnum):
     UNWITNESSED = "unwitnessed"
     CHECKPOINT = "checkpoint"
     SILENT = "silent"
+    REVIEW_DUE = "review-due"
     RESEAL_MISSING = "reseal-missing"
     RESEAL_WRONG = "reseal-wrong"
     NOT_RESEALED = "not-resealed"

@@ -51,7 +51,7 @@ def list_keys(invocation: Invocation, *, show_all: bool) -> None:
         for each in listed_keys(repository.ledger)
         if show_all or each.removed is None or Role.WRITER in each.roles
     ]
-    for each in due_reviews(keys, invocation.clock().strftime("%Y-%m-%d")):
+    for each in due_reviews(keys, invocation.clock()):
         invocation.warn(f"the review of key {each.name} is due since {each.review}")
     fields = {"keys": list(map(_fields, keys))}
     text = render.table(

@@ -217,6 +217,8 @@ def test_a_review_that_is_due_is_said(vault: Vault, vault_json: VaultJson) -> No
     code, _, err = vault("key", "list")
     assert (code, err.count("is due since")) == (0, 1)
     assert "the review of key policy is due since 2020-02-29" in err
+    found = vault_json("audit")["audit"]["findings"]
+    assert [each["code"] for each in found if "review" in each["code"]] == ["review-due"]
     listed = vault_json("key", "list")["keys"]
     assert [e["review"] for e in listed if e["name"] == "policy"] == ["2020-02-29"]
 

@@ -14,6 +14,7 @@ from vault.ledger.remarks import remarks
 from vault.ledger.trust import check_floor
 from vault.model import Code
 from vault.repository.heartbeats import silent_hosts
+from vault.repository.key_inventory import due_reviews, listed_keys
 from vault.repository.repository import Repository
 from vault.repository.vouching import witnessed_now
 from vault.storage.base import ObjectStore
@@ -42,6 +43,7 @@ def check_ledger(
         findings.add(
             Code.SILENT, each.subject, each.problem, expected=each.expected, found=each.found
         )
+    _check_reviews(repository, findings)
     for floor in floors:
         try:
             check_floor(ledger, floor)
@@ -72,6 +74,13 @@ def check_distrusted(ledger: Ledger, beside: Counter[str], findings: Findings) -
     for each in remarks(ledger.records, ledger.distrusted, left):
         if each.code == Code.DISTRUSTED:
             findings.add(Code.DISTRUSTED, each.subject, each.problem, found=each.found)
+
+
+def _check_reviews(repository: Repository, findings: Findings) -> None:
+    """Report keys of the root that people wanted to look at again by now."""
+    for key in due_reviews(listed_keys(repository.ledger), repository.clock()):
+        problem = f"the root lists the key {key.name}, whose review is due: is it still wanted?"
+        findings.add(Code.REVIEW_DUE, f"key {key.key.id}", problem, found=key.review)
 
 
 def _check_witnesses(repository: Repository, findings: Findings) -> None:

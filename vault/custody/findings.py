@@ -58,6 +58,7 @@ JUDGEMENT: Mapping[Code, tuple[Severity, Concern]] = {
     Code.ATTESTATION: _INTEGRITY,
     Code.NOT_SEALED_TO: _INTEGRITY,
     Code.TIME_SKEW: _WARNING,
+    Code.REVIEW_DUE: _WARNING,
     Code.TIME_ORDER: _WARNING,
     Code.OTHER_PREVIOUS: _WARNING,
     Code.DATED_BACK: _INTEGRITY,

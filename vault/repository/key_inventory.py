@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 
 from vault.crypto.keys import VerifyKey
 from vault.encoding import b64decode_strict
@@ -93,11 +94,12 @@ def _key(public: str) -> VerifyKey:
     return VerifyKey.from_der(b64decode_strict(public))
 
 
-def due_reviews(keys: Sequence[ListedKey], today: str) -> list[ListedKey]:
+def due_reviews(keys: Sequence[ListedKey], now: datetime) -> list[ListedKey]:
     """Listed keys whose review date has come.
 
     Args:
         keys: Of `listed_keys`.
-        today: YYYY-MM-DD; dates of this form are in the order of their text.
+        now: UTC; dates of the form YYYY-MM-DD are in the order of their text.
     """
+    today = now.strftime("%Y-%m-%d")
     return [each for each in keys if each.removed is None and "" < each.review <= today]
