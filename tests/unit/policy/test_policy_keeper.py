@@ -199,9 +199,7 @@ def test_packs_are_stored_for_what_every_snapshot_is_kept_for(
 # --- many days on a real repository ---
 
 
-def test_25_days_are_kept_as_the_page_says_and_restore(
-    lab: Lab, tmp_path: Path, no_fsync: None
-) -> None:
+def test_25_days_are_kept_as_the_page_says_and_restore(lab: Lab, tmp_path: Path) -> None:
     """Every 12 hours: what is signed is what the second decision says; what is kept restores."""
     source = tmp_path / "source"
     source.mkdir()
