@@ -75,6 +75,19 @@ def test_a_snapshot_that_is_kept_too_short_is_found(lab: Lab, source: Path) -> N
     assert found.asked - snapshot_body(found.record).created == 373 * DAY
 
 
+def test_a_host_that_ignores_a_failed_check_is_found(lab: Lab, source: Path) -> None:
+    """The snapshot that failed covers nothing, so the next one had to carry its tiers."""
+    apply_terms(lab, policy_terms())
+    first = governed_snapshot(lab, source).record
+    lab.clock.advance(hours=1)
+    before = lab.snapshot(source, keeper=FixedKeeper(7 * DAY)).record
+    lab.say("restore", first.seq, "failed")
+    lab.clock.advance(hours=1)
+    after = lab.snapshot(source, keeper=FixedKeeper(7 * DAY)).record
+    assert short(lab) == [(after.seq, True)]
+    assert before.seq not in dict(short(lab))
+
+
 def test_what_would_be_right_a_day_earlier_or_later_is_not_sure(lab: Lab, source: Path) -> None:
     """Zone data that changes past rules may move the border of a period."""
     apply_terms(lab, edited({"monthly = 12": "monthly = 0"}))

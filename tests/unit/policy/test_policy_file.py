@@ -221,6 +221,13 @@ def test_a_hostile_file_is_refused(data: bytes) -> None:
     assert all(each.line >= 1 and len(each.text("a")) < 1200 for each in result.problems)
 
 
+def test_a_file_that_is_too_long_is_refused_unread() -> None:
+    """Though all that makes it long is a comment; one byte less is taken."""
+    room = MAX_POLICY_FILE - len(GOOD)
+    assert told(GOOD + "#" * room) == []
+    assert told(GOOD + "#" * (room + 1)) == ["a.toml:1: is too long for a policy (at most 64 KiB)"]
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.binary(max_size=300) | st.text(max_size=300).map(lambda t: t.encode("utf-8")))
 def test_arbitrary_bytes_are_judged_without_an_exception(data: bytes) -> None:

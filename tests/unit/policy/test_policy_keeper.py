@@ -96,6 +96,7 @@ def test_a_snapshot_whose_check_failed_covers_nothing(lab: Lab, make_source: Mak
     lab.clock.advance(hours=1)
     second = governed_snapshot(lab, source)
     assert kept(second.body) == 372 * DAY
+    lab.say("verification", first.seq, "passed", share=500_000)
     lab.say("verification", [first.seq, second.record.seq], "failed")
     lab.say("verification", second.record.seq, "passed", share=500_000)
     assert failed_snapshots(lab.open().ledger) == {first.seq}
@@ -126,11 +127,12 @@ def test_a_policy_that_ends_during_a_run_leaves_its_floor(
 ) -> None:
     """And one that is applied meanwhile counts already."""
     source = make_source(files=1)
-    first = apply_terms(lab, policy_terms())
+    terms = edited({'within = "7d"': 'within = "9d"'})
+    first = apply_terms(lab, terms)
     keeper = keeper_of(lab)
-    withdrawn = str(policy_terms().digest)
-    state_policy(lab, policy_terms(), action="withdraw", weakens=True, previous=first.seq)
-    assert kept(lab.snapshot(source, keeper=keeper).body) == 7 * DAY
+    withdrawn = str(terms.digest)
+    state_policy(lab, terms, action="withdraw", weakens=True, previous=first.seq)
+    assert kept(lab.snapshot(source, keeper=keeper).body) == 9 * DAY
     keeper = keeper_of(lab)
     apply_terms(lab, edited({"monthly = 12": "monthly = 10"}))
     lab.clock.advance(hours=1)
