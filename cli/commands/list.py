@@ -34,6 +34,7 @@ _HEADINGS = (
 )
 _RIGHT = {0, 1, 4, 5, 6, 7}
 _LONG_RUN = timedelta(hours=24)
+_SHOWN = 3  # statements that call a snapshot's packs wrong
 
 
 @click.command("list")
@@ -112,7 +113,7 @@ def _taken(ledger: Ledger, record: Record) -> str:
 def _row(repository: Repository, record: Record, called_bad: Sequence[int]) -> tuple[object, ...]:
     body = snapshot_body(record)
     counts = body.counts
-    said = " ".join(map(str, called_bad))
+    said = " ".join(map(str, called_bad[-_SHOWN:])) + (" …" if len(called_bad) > _SHOWN else "")
     return (
         record.seq,
         _taken(repository.ledger, record),

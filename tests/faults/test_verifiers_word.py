@@ -5,10 +5,12 @@ uploads, and must neither hide a restorer's word nor outlive its key.
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from cli import called_bad
 from tests.support.lab import Lab
 from tests.support.trees import MakeSource
 from tests.support.verifiers import distrust, list_verifier, say_bad
@@ -152,6 +154,23 @@ def test_the_snapshots_that_a_word_concerns_are_named(
     assert by_verifier.snapshots == (first.seq, second.seq)
     assert (by_restorer.seq, by_restorer.role, by_restorer.snapshots) == (far, Role.RESTORER, ())
     assert (found.of(first.seq), found.of(other.seq), found.unlooked) == ([seq], [], 0)
+
+
+def test_a_thousand_words_are_counted(
+    lab: Lab, first: Record, verifier: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What concerns a snapshot comes first; the rest is a number."""
+    monkeypatch.setattr(called_bad, "_SHOWN", 2)
+    about = say(lab, verifier, first, bad=packs_of(lab, first)[:1])
+    for pack in OTHERS[:3]:
+        say(lab, verifier, first, bad=[pack])
+    told: list[str] = []
+    invocation: Any = SimpleNamespace(warn=told.append)
+    found = concerned_snapshots.concerned_snapshots(lab.open(), [first])
+    called_bad.warn_of_bad_words(invocation, found)
+    assert len(told) == 3
+    assert f"snapshot {first.seq} needs it (ledger {about})" in told[0]
+    assert told[-1] == "and 2 more statements call packs wrong"
 
 
 def test_how_many_inventories_are_read_is_bounded(

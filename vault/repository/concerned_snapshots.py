@@ -5,6 +5,7 @@ about to restore knows, and a key that calls everything bad is seen.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -59,10 +60,10 @@ def concerned_snapshots(repository: Repository, records: Sequence[Record]) -> Co
     for record in looked_at:
         for seq in {said[pack] for pack in _packs_of(repository, resolver, record) & said.keys()}:
             found[seq].append(record.seq)
-    counts = list(said.values())
+    counts = Counter(said.values())
     return Concerned(
         words=tuple(
-            _word(repository, seq, counts.count(seq), snapshots) for seq, snapshots in found.items()
+            _word(repository, seq, counts[seq], snapshots) for seq, snapshots in found.items()
         ),
         unlooked=len(records) - len(looked_at),
     )
