@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 import click
 
+from cli.commands.key_root import show_root
 from cli.option_values import parse_reason
 from cli.output import render
 from cli.output.request import request_facts, request_fields
 from cli.session import Invocation, pass_invocation
+from cli.small_files import read_file
 from cli.warrant_choice import save_new_request_file
 from vault.crypto.key_files import load_request
 from vault.crypto.signers import parse_signer
@@ -18,11 +20,12 @@ from vault.durations import parse_duration
 from vault.errors import ConfigError
 from vault.ledger.statements import Act, Role, StatementType
 from vault.model import Body
-from vault.repository.agreements import Reasons, ask
+from vault.repository.agreements import Reasons, ask, replacing
 from vault.repository.enrolment import addition, limitation, revocation
 from vault.repository.hosts import find_writer
 from vault.repository.keyrequests import granted
-from vault.repository.repository import Repository
+from vault.repository.repository import Repository, snapshot_body
+from vault.repository.roots import MAX_PROPOSAL, parse_proposal, require_proposal
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -163,6 +166,64 @@ def writer_revoke(
         become = render.plural(len(lost), "snapshot")
         summary += f"; what it wrote from {distrust_from} on is void, {become} of it"
     write_request(invocation, repository, body, summary, Asked(**asked))
+
+
+@request_act.command(Act.ROOT)
+@click.argument("file", metavar="PROPOSAL", type=click.Path(dir_okay=False, path_type=Path))
+@asking
+@pass_invocation
+def next_root(invocation: Invocation, /, *, file: Path, **asked: Any) -> None:
+    """Ask to put a proposed root in force; 'key root apply PROPOSAL --warrant' acts.
+
+    Where it removes a recipient the act is recipient.remove.
+    """
+    proposal = parse_proposal(read_file(file, MAX_PROPOSAL))
+    repository = invocation.open(afresh=True)
+    require_proposal(repository.ledger, proposal)
+    found = show_root(invocation, repository, proposal.body)
+    change = f"{len(proposal.body.keys)} keys, {len(proposal.body.recipients)} recipients"
+    summary = f"root {proposal.body.version} is in force, with {change}"
+    if found.void:
+        summary += f"; {render.plural(len(found.void), 'statement')} become void"
+    for each in found.removed:
+        summary += f"; what is sealed then {each.name} can't open"
+    write_request(
+        invocation,
+        repository,
+        proposal.body,
+        summary,
+        Asked(**asked),
+        kind=StatementType.ROOT,
+        role=Role.ROOT,
+    )
+
+
+request_act.add_command(next_root, Act.RECIPIENT_REMOVE)
+
+
+@request_act.command(Act.RESTORE_REPLACE)
+@click.argument("snapshot", metavar="SNAPSHOT")
+@asking
+@pass_invocation
+def restore_replace(invocation: Invocation, /, *, snapshot: str, **asked: Any) -> None:
+    """Ask to put a snapshot in the place of live data; 'restore --replace --warrant' acts."""
+    repository = invocation.open(afresh=True)
+    record = invocation.snapshot(repository, snapshot)
+    body = snapshot_body(record)
+    taken = render.moment(repository.ledger.when(record))
+    summary = f"live data are exchanged for snapshot {record.seq} of {body.dataset}, taken {taken}"
+    write_request(
+        invocation,
+        repository,
+        replacing(record.seq),
+        summary,
+        Asked(**asked),
+        kind=StatementType.RESTORE,
+        role=Role.RESTORER,
+    )
+
+
+# --- the file ---
 
 
 def write_request(

@@ -12,6 +12,7 @@ from cli.output.lost_attempts import LostAttempts
 from cli.root_options import root_change, root_change_options
 from cli.session import TOOL, Invocation, pass_invocation
 from cli.small_files import read_file
+from cli.warrant_choice import chosen_request, warrant_option
 from vault.crypto.keys import Signer, VerifyKey
 from vault.crypto.signers import parse_signer
 from vault.encoding import b64decode_strict
@@ -240,8 +241,16 @@ def agree_to_root(
     help="A further key that signs: file:PATH#root or pkcs11:… Repeatable.",
 )
 @click.option("--yes", is_flag=True, help="Don't ask.")
+@warrant_option
 @pass_invocation
-def apply_command(invocation: Invocation, *, file: Path, uris: tuple[str, ...], yes: bool) -> None:
+def apply_command(
+    invocation: Invocation,
+    *,
+    file: Path,
+    uris: tuple[str, ...],
+    yes: bool,
+    warrant: str | None,
+) -> None:
     """Sign a proposed root and put it in force. Needs root.key, or --signer root=URI.
 
     The thresholds of the root in force and of the new one must be met. If a thief near the store
@@ -250,11 +259,13 @@ def apply_command(invocation: Invocation, *, file: Path, uris: tuple[str, ...], 
     proposal = parse_proposal(read_file(file, MAX_PROPOSAL))
     repository = invocation.open(afresh=True)
     require_proposal(repository.ledger, proposal)
+    agreed = chosen_request(repository, warrant)
     show_root(invocation, repository, proposal.body)
     agree_to_root(invocation, repository, proposal.body, "Put this root in force?", yes=yes)
     signers = root_signers(invocation, repository, uris)
     lost = LostAttempts(invocation.warn)
-    record = apply_root(repository, proposal, signers, tool=TOOL, insist=lost)
+    request = None if agreed is None else agreed.request
+    record = apply_root(repository, proposal, signers, tool=TOOL, insist=lost, agreed=request)
     emit_applied(invocation, repository, record, proposal, lost)
 
 

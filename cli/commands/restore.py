@@ -14,6 +14,7 @@ from cli.called_bad import warn_of_chosen
 from cli.exits import EXIT_DEGRADED, exit_code_of, gravest
 from cli.output import entry_text, progress, render, restore_failure
 from cli.session import TOOL, Invocation, pass_invocation, publisher_fields, publisher_text
+from cli.warrant_choice import chosen_request, warrant_option
 from cli.witnessed import vouching_of
 from vault.crypto.key_files import RecoveryKey
 from vault.errors import ConfigError, VaultError
@@ -71,6 +72,7 @@ _MAX_NAMED = 5  # directories beside TARGET that are listed
     is_flag=True,
     help="Others can write the directory around TARGET: compare who owns what, and attest it.",
 )
+@warrant_option
 @click.option("--void", is_flag=True, help="SNAPSHOT is the number of one that does not count.")
 @click.option("--dry-run", is_flag=True, help="Check and plan; make nothing.")
 @click.option("--finalize", is_flag=True, help="Go on with a restore, or remove the former state.")
@@ -93,6 +95,7 @@ def restore(
     includes: tuple[str, ...],
     drop_privileges: bool,
     shared_parent: bool,
+    warrant: str | None,
     void: bool,
     dry_run: bool,
     finalize: bool,
@@ -126,6 +129,7 @@ def restore(
         return _undo(invocation, Path(given))
     spec, target = _exactly(arguments, 2, "SNAPSHOT and TARGET")
     repository = invocation.open(afresh=True)
+    agreed = chosen_request(repository, warrant)
     request = RestoreRequest(
         record=invocation.snapshot(repository, spec, void=void),
         target=Path(target),
@@ -138,6 +142,7 @@ def restore(
         shared_parent=shared_parent,
         void=void,
         protected=_protected(invocation, repository),
+        agreed=None if agreed is None else agreed.request,
     )
     who = published_by(repository.ledger, request.record)
     newest_by = _say_what(invocation, repository, request.record, who)

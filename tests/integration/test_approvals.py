@@ -399,3 +399,80 @@ def test_the_end_of_a_policy_needs_it_too(vault: Vault, people: People, home: Pa
     code, _, err = vault("policy", "withdraw", "laptop", "--yes", "--warrant", file)
     assert code == 0, err
     assert vault("policy", "show")[1] == "no policy is in force\n"
+
+
+# --- live data, and roots ---
+
+
+@pytest.fixture
+def live(vault: Vault, people: People, source: Path, home: Path) -> Path:
+    """A snapshot, and live data that are not it."""
+    code, _, err = vault("snapshot", source, "--name", "web")
+    assert code == 0, err
+    target = home / "live"
+    target.mkdir()
+    (target / "precious").write_text("written since\n")
+    return target
+
+
+def test_live_data_are_replaced_only_by_what_people_agreed_to(
+    vault: Vault, people: People, live: Path, home: Path
+) -> None:
+    """Without a request, and with one for another snapshot, TARGET stays and nothing is written."""
+    count = people.statements()
+    code, _, err = vault("restore", "web", live, "--replace")
+    assert (code, "approve request restore.replace" in err) == (2, True), err
+    asked = home / "restore.request"
+    code, _, err = vault(
+        *("approve", "request", "restore.replace", "web", "--reason", "broken", "--out", asked)
+    )
+    assert code == 0, err
+    code, _, err = vault("restore", "web", live, "--replace", "--warrant", asked)
+    assert (code, "bob (policy)" in err) == (2, True), err
+    _signed(vault, people, asked)
+    assert vault("snapshot", home / "source", "--name", "web")[0] == 0
+    code, _, err = vault("restore", "web", live, "--replace", "--warrant", asked)
+    assert (code, "for another plan" in err) == (2, True), err
+    assert [path.name for path in live.iterdir()] == ["precious"]
+    assert people.statements() == count + 1
+    code, _, err = vault("restore", count - 1, live, "--replace", "--warrant", asked)
+    assert code == 0, err
+    record = people.open().ledger.records[-1]
+    assert (record.type, record.status.value, record.warrant) == ("restore", "valid", count + 1)
+    assert vault("audit")[0] == 0
+    code, _, err = vault("restore", "--undo", live)
+    assert code == 0, err
+    code, _, err = vault("restore", count - 1, live, "--replace", "--warrant", str(count + 1))
+    assert (code, "used by statement" in err) == (2, True), err
+
+
+def test_a_restore_into_nothing_needs_nobody(
+    vault: Vault, people: People, live: Path, home: Path
+) -> None:
+    """The root wants approval of what replaces live data, and of nothing else."""
+    code, _, err = vault("restore", "web", home / "fresh")
+    assert code == 0, err
+    assert people.open().ledger.records[-1].status.value == "valid"
+
+
+def test_a_root_by_two_of_two_who_never_meet(
+    vault: Vault, people: People, home: Path, keys: Path
+) -> None:
+    """Alice proposes, asks and acts; bob signs the request at home. Alone she can't."""
+    bob = ("--threshold", "root=2")
+    assert vault("key", "root", "propose", *bob, "--out", "two", "--yes")[0] == 0
+    code, _, err = vault("key", "root", "apply", "two", "--yes")
+    assert code == 2, err
+    asked = home / "root.request"
+    code, _, err = vault("approve", "request", "root", "two", "--reason", "two", "--out", asked)
+    assert code == 0, err
+    code, _, err = vault("key", "root", "apply", "two", "--yes", "--warrant", asked)
+    assert (code, "bob (root)" in err) == (2, True), err
+    here = ["--repo", str(people.store), "--trust", f"0:{people.root}"]
+    with people.as_("bob"):
+        uri = people.uri("bob", "root")
+        code, _, err = vault(*here, "approve", "sign", asked, "--key", uri, "--yes")
+        assert code == 0, err
+    code, _, err = vault("key", "root", "apply", "two", "--yes", "--warrant", asked)
+    assert code == 0, err
+    assert people.open().ledger.root.thresholds["root"] == 2

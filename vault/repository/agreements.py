@@ -6,7 +6,7 @@ before anything is written, with the names of those who are missing.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vault.clock import to_rfc3339
@@ -14,12 +14,22 @@ from vault.crypto.keys import Signer, VerifyKey, random_bytes
 from vault.errors import ConfigError, LedgerMovedError, SignatureError, WrongKeyError
 from vault.ledger.acts import act_of, approval_of, bound_digest, bound_values
 from vault.ledger.agreement import approvers, brought_keys
+from vault.ledger.authority import Authority
 from vault.ledger.chain import Ledger
 from vault.ledger.judging import Judgement
 from vault.ledger.kinds import KINDS
 from vault.ledger.records import Record, Status
 from vault.ledger.request_files import RequestFile
-from vault.ledger.statements import MAX_APPROVAL_AGE, Act, Role, StatementType, WarrantBody
+from vault.ledger.statements import (
+    MAX_APPROVAL_AGE,
+    Act,
+    EventBody,
+    Role,
+    RootBody,
+    StatementType,
+    Verdict,
+    WarrantBody,
+)
 from vault.ledger.warrants import (
     Misfit,
     Request,
@@ -109,6 +119,22 @@ def ask(
 def _max_age(ledger: Ledger, act: Act) -> int:
     wanted = approval_of(act, ledger.root.approvals)
     return MAX_APPROVAL_AGE if wanted is None else wanted.max_age
+
+
+def replacing(snapshot: int) -> EventBody:
+    """A restore that puts a snapshot in the place of live data, as far as people can agree to it.
+
+    Its end, and what it attests, are known only afterwards, and no request binds them.
+    """
+    epoch = datetime.fromtimestamp(0, UTC)
+    return EventBody(
+        verdict=Verdict.PASSED,
+        snapshot=snapshot,
+        started=epoch,
+        finished=epoch,
+        attestation="0" * 64,
+        replaced=True,
+    )
 
 
 # --- before the act ---
@@ -204,11 +230,14 @@ def lacking(ledger: Ledger, intent: Intent, request: Request) -> list[str]:
         could = approvers(authority, intent.body, role, tuple(authority.keys), besides)
         for person in sorted(could - authority.people_with(role, signed)):
             found[_shown(ledger, person, role)] = None
-    for role in KINDS[intent.kind].roles:
-        everybody = authority.people_with(role, tuple(authority.keys))
-        if authority.shortfall(role, (*intent.by, *signed)):
-            for person in sorted(everybody - authority.people_with(role, (*intent.by, *signed))):
-                found[_shown(ledger, person, role)] = None
+    everybody = (*intent.by, *signed)
+    new = [Authority.of(intent.body)] if isinstance(intent.body, RootBody) else []
+    for each in (authority, *new):
+        for role in KINDS[intent.kind].roles:
+            if each.shortfall(role, everybody):
+                able = each.people_with(role, tuple(each.keys))
+                for person in sorted(able - each.people_with(role, everybody)):
+                    found[_shown(ledger, person, role)] = None
     return list(found)
 
 

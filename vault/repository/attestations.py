@@ -252,10 +252,19 @@ def record_attestation(repository: Repository, data: bytes, key: Signer, *, tool
     """
     attestation = open_attestation(data, repository.ledger)
     body = body_of(attestation, Digest.of(data))
-    repository.ledger.require_role(key.public.id, attestation.kind, body)
+    warrant = _warrant_of(attestation)
+    now = repository.clock().replace(microsecond=0)
+    repository.ledger.require_role(key.public.id, attestation.kind, body, warrant=warrant, time=now)
     digest = repository.put_evidence(data)
-    draft = Draft(type=attestation.kind, subject=[(evidence_name(digest), digest)], body=body)
+    subject = [(evidence_name(digest), digest)]
+    draft = Draft(type=attestation.kind, subject=subject, body=body, warrant=warrant)
     return repository.append(lambda _: draft, [key], tool=tool)
+
+
+def _warrant_of(attestation: Attestation) -> int | None:
+    """The warrant that a restore over live data rests on, which its attestation names."""
+    named = attestation.details.get("warrant")
+    return named if type(named) is int and named >= 0 else None
 
 
 def is_recorded(repository: Repository, data: bytes) -> Record | None:

@@ -23,8 +23,10 @@ from vault.format.entry import Entry
 from vault.ledger.kinds import name_packs
 from vault.ledger.records import Record, Status
 from vault.ledger.statements import StatementType, Verdict
+from vault.ledger.warrants import Request
 from vault.machine.workers import Workers
 from vault.repository import attestations
+from vault.repository.agreements import Intent, replacing, require_agreed
 from vault.repository.attestations import Attestation
 from vault.repository.pack_reader import StaleIndexError
 from vault.repository.reader import Reader
@@ -56,10 +58,33 @@ class ProofFailedError(DigestMismatchError):
         self.proof = proof
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Replaces:
+    """A restore exchanges live data."""
+
+    warrant: int | None = None  # seq of what people agreed to; None where the root wants nobody to
+    agreed: Request | None = None  # the same, to be looked at again right before the exchange
+
+
+def replacement(snapshot: Record, restorer: str) -> Intent:
+    """The restore of a snapshot over live data by a key of that id, as people agree to it."""
+    body = replacing(snapshot.seq)
+    return Intent(kind=StatementType.RESTORE, body=body, by=(restorer,))
+
+
 class Attester:
     """Signs the result of this run, and records it in the ledger or in a file."""
 
-    def __init__(self, repository: Repository, key: Signer, snapshot: Record, *, tool: str) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        key: Signer,
+        snapshot: Record,
+        *,
+        tool: str,
+        replaces: Replaces | None = None,
+    ) -> None:
+        self._replaces = replaces
         self._repository = repository
         self._key = key
         self._snapshot = snapshot
@@ -69,7 +94,14 @@ class Attester:
         self.promoted = False  # TARGET is the new state: what fails now is no failed restore
 
     def sign(self, verdict: str, details: dict[str, Any]) -> bytes:
-        """Sign an attestation of this run's verdict."""
+        """Sign an attestation of this run's verdict, of which TARGET becomes the new state."""
+        if self._replaces is None:
+            return self._signed(verdict, details, {})
+        named = self._replaces.warrant
+        resting = {} if named is None else {"warrant": named}
+        return self._signed(verdict, details | resting, {"replaced": True})
+
+    def _signed(self, verdict: str, details: dict[str, Any], claims: dict[str, Any]) -> bytes:
         seconds = (self._repository.clock() - self._started).total_seconds()
         attestation = attestations.attestation_of(
             self._repository,
@@ -84,13 +116,24 @@ class Attester:
                 **void_details(self._snapshot),
                 **details,
             },
-            claims=name_packs(self._bad_ids, ()),
+            claims=name_packs(self._bad_ids, ()) | claims,
         )
         return attestations.sign(attestation, self._key)
 
     @property
     def _bad_ids(self) -> list[str]:
         return sorted(name.rpartition("/")[2] for name in self.bad)
+
+    def require_agreed(self) -> None:
+        """Pass if what people agreed to is still good, right before live data are exchanged.
+
+        Raises:
+            ConfigError: It expired while this run restored, or another restore used it.
+        """
+        if self._replaces is not None and self._replaces.agreed is not None:
+            intent = replacement(self._snapshot, self._key.public.id)
+            ledger, now = self._repository.ledger, self._repository.clock()
+            require_agreed(ledger, intent, self._replaces.agreed, now=now)
 
     def record(self, data: bytes) -> Record | None:
         """Append an attestation to the ledger; None if the store refuses the write."""
@@ -113,7 +156,7 @@ class Attester:
         details: dict[str, Any] = {"error": type(error).__name__}
         if isinstance(error, ProofFailedError):
             details |= proof_details(error.proof)
-        self.record(self.sign(attestations.verdict_of(error), details))
+        self.record(self._signed(attestations.verdict_of(error), details, {}))
 
 
 def void_details(snapshot: Record) -> dict[str, Any]:
@@ -228,7 +271,7 @@ class _Finisher:
             IntegrityError: The new state is neither the snapshot nor the tree attested before.
         """
         repository, recovery, snapshot = self._open(journal)
-        attester = Attester(repository, recovery.restorer, snapshot, tool=self._tool)
+        attester = self._attester(repository, recovery, snapshot, journal)
         key, signed, vast = self._signed_root(repository, recovery, snapshot)
         found = read_back(fd, executor=self._workers.compute, fs=self._fs, vast=vast)
         root = commitment(key, found.root).hex()
@@ -252,7 +295,7 @@ class _Finisher:
         repository, recovery, snapshot = self._open(journal)
         earlier, missing = self._kept(journal, repository)
         if earlier is None:
-            attester = Attester(repository, recovery.restorer, snapshot, tool=self._tool)
+            attester = self._attester(repository, recovery, snapshot, journal)
             data = attester.sign(
                 Verdict.PARTIAL, self._place(journal) | {"proof": NOT_REPEATED, "kept": missing}
             )
@@ -264,6 +307,18 @@ class _Finisher:
             not_repeated=missing,
         )
         self.done = dataclasses.replace(self.done, **self._append(repository, recovery, data))
+
+    def _attester(
+        self, repository: Repository, recovery: RecoveryKey, snapshot: Record, journal: Journal
+    ) -> Attester:
+        subject = journal.subject
+        return Attester(
+            repository,
+            recovery.restorer,
+            snapshot,
+            tool=self._tool,
+            replaces=Replaces(warrant=subject.warrant) if subject.replaces else None,
+        )
 
     def _append(self, repository: Repository, recovery: RecoveryKey, data: bytes) -> dict[str, Any]:
         try:

@@ -61,6 +61,8 @@ class Subject(Body, frozen=True, kw_only=True):
     repository: str  # id, hex
     snapshot: int  # seq of the manifest
     digest: str  # hex, of the manifest's PAE
+    replaces: bool = False  # TARGET has live data
+    warrant: int | None = None  # seq of what people agreed to
 
 
 class KeptMeta(Body, frozen=True, kw_only=True):

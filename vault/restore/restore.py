@@ -17,9 +17,10 @@ from vault.errors import ConfigError, IntegrityError, SignatureError, VaultError
 from vault.ledger.records import Status
 from vault.machine.workers import Workers
 from vault.progress import NO_PROGRESS, Progress
+from vault.repository.agreements import require_agreed, require_unasked, rest_on
 from vault.repository.pack_reader import StaleIndexError
 from vault.repository.repository import Repository
-from vault.restore.attesting import Attester
+from vault.restore.attesting import Attester, Replaces, replacement
 from vault.restore.damage import Course, look_before_packs
 from vault.restore.journal import Journal, Journals, Local
 from vault.restore.restore_attempt import Run, Tools
@@ -81,6 +82,7 @@ def restore_snapshot(
             "--include restores only into a missing or empty target",
             found=str(request.target),
         )
+    replaces = _agreed_replacement(repository, recovery, request, target)
     with contextlib.ExitStack() as stack:
         journals = None
         if not request.dry_run:
@@ -91,12 +93,36 @@ def restore_snapshot(
             recovery,
             request,
             target,
-            tools=Tools(scratch, calls, workers, progress, local, journals, course or Course()),
+            tools=Tools(
+                scratch, calls, workers, progress, local, journals, course or Course(), replaces
+            ),
         )
     ended = report.statement is not None or report.attestation_file is not None
     if report.former or not ended:
         return report
     return _drop_former(report, target, local, calls)
+
+
+def _agreed_replacement(
+    repository: Repository, recovery: RecoveryKey, request: RestoreRequest, target: Target
+) -> Replaces | None:
+    """The warrant that a restore over live data rests on, stored now; None without live data.
+
+    Raises:
+        VaultError: The root wants people to approve it and they have not, or not to this.
+    """
+    if target.state is not TargetState.FULL:
+        return None
+    intent = replacement(request.record, recovery.restorer.public.id)
+    if not request.dry_run:
+        signer = recovery.restorer
+        warrant = rest_on(repository, intent, request.agreed, signer, tool=request.tool)
+        return Replaces(warrant=warrant, agreed=request.agreed)
+    if request.agreed is None:
+        require_unasked(repository.ledger, intent.kind, intent.body)
+    else:
+        require_agreed(repository.ledger, intent, request.agreed, now=repository.clock())
+    return Replaces()
 
 
 def _attempts(
@@ -108,7 +134,9 @@ def _attempts(
     tools: Tools,
 ) -> RestoreReport:
     """Try; after a `StaleIndexError` try again, believing less; attest the final failure."""
-    attester = Attester(repository, recovery.restorer, request.record, tool=request.tool)
+    attester = Attester(
+        repository, recovery.restorer, request.record, tool=request.tool, replaces=tools.replaces
+    )
     for use_index, by_digest in ((True, False), (False, False), (False, True)):
         try:
             with (

@@ -31,7 +31,7 @@ from vault.repository import attestations
 from vault.repository.pack_reader import StaleIndexError
 from vault.repository.reader import Reader
 from vault.repository.repository import Repository
-from vault.restore.attesting import Attester, ProofFailedError, proof_details
+from vault.restore.attesting import Attester, ProofFailedError, Replaces, proof_details
 from vault.restore.capabilities import Capabilities, probe
 from vault.restore.changed_since_proof import Stillness
 from vault.restore.damage import Course, look_for_damage
@@ -70,6 +70,7 @@ class Tools:
     local: Local
     journals: Journals | None  # None for a dry run, which writes no journal
     course: Course
+    replaces: Replaces | None = None  # set where TARGET has live data
 
 
 class Run:
@@ -167,6 +168,8 @@ class Run:
                 repository=self._repository.ledger.repository_id,
                 snapshot=record.seq,
                 digest=str(record.digest),
+                replaces=self._tools.replaces is not None,
+                warrant=None if self._tools.replaces is None else self._tools.replaces.warrant,
             ),
             local=self._tools.local,
         )
@@ -185,6 +188,7 @@ class Run:
 
         Once TARGET is the new state nothing is raised: the report says what failed after that.
         """
+        attester.require_agreed()
         self._tools.progress.stage("promoting")
         details = self._details(proof, left_out) | self._place(staging)
         attestation = attester.sign(_verdict(proof), details)

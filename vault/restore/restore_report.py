@@ -10,6 +10,7 @@ from vault.errors import FormatError, VaultError
 from vault.format.tree import Flaws
 from vault.ledger.records import Record
 from vault.ledger.statements import Counts
+from vault.ledger.warrants import Request
 from vault.restore.include_filter import Wanted
 from vault.restore.prove import ProofReport
 
@@ -40,6 +41,7 @@ class RestoreRequest:
     shared_parent: bool = False  # others may be able to swap TARGET or staging
     void: bool = False  # the snapshot may be one that does not count
     protected: Sequence[Path] = ()  # places of the vault's own
+    agreed: Request | None = None  # what people agreed to, where live data are replaced
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
