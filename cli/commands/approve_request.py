@@ -170,7 +170,7 @@ def writer_revoke(
 
 @request_act.command(Act.ROOT)
 @click.argument("file", metavar="PROPOSAL", type=click.Path(dir_okay=False, path_type=Path))
-@asking
+@asking_options
 @pass_invocation
 def next_root(invocation: Invocation, /, *, file: Path, **asked: Any) -> None:
     """Ask to put a proposed root in force; 'key root apply PROPOSAL --warrant' acts.
@@ -203,7 +203,7 @@ request_act.add_command(next_root, Act.RECIPIENT_REMOVE)
 
 @request_act.command(Act.RESTORE_REPLACE)
 @click.argument("snapshot", metavar="SNAPSHOT")
-@asking
+@asking_options
 @pass_invocation
 def restore_replace(invocation: Invocation, /, *, snapshot: str, **asked: Any) -> None:
     """Ask to put a snapshot in the place of live data; 'restore --replace --warrant' acts."""

@@ -442,6 +442,7 @@ def test_live_data_are_replaced_only_by_what_people_agreed_to(
     assert vault("audit")[0] == 0
     code, _, err = vault("restore", "--undo", live)
     assert code == 0, err
+    assert vault("restore", "--finalize", live)[0] == 0
     code, _, err = vault("restore", count - 1, live, "--replace", "--warrant", str(count + 1))
     assert (code, "used by statement" in err) == (2, True), err
 

@@ -1,5 +1,6 @@
 """Warrants: what people signed, whether an act may rest on it, and who counts."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.agreed_ledgers import (
 from vault.errors import ConfigError, FormatError
 from vault.ledger.chain import Ledger
 from vault.ledger.envelope import parse_envelope
+from vault.ledger.remembered import LedgerMemory
 from vault.ledger.statements import HeartbeatBody
 
 LEDGERS = ledgers()
@@ -107,3 +109,31 @@ def test_critical_counts_from_who_signs_and_who_agreed(
             ledger.may_write("heartbeat")
     else:
         ledger.may_write("heartbeat")
+
+
+@pytest.mark.parametrize("name", ["acts", "distrust"])
+def test_what_was_used_is_known_to_a_machine_that_remembers_the_ledger(
+    name: str, tmp_path: Path
+) -> None:
+    """Of acts of all types, whose envelopes it does not keep."""
+    ledger = linked(LEDGERS[name])
+    root, head = ledger.records[0].digest, ledger.head
+    assert head is not None
+    memory = LedgerMemory(tmp_path)
+    memory.remember(root, ledger, [], until=head)
+    remembered = memory.recall(root)
+    assert remembered is not None
+    again = Ledger(root)
+    remembered.replay(again)
+    seen = again.records
+    assert [(each.seq, each.warrant) for each in seen] == [
+        (each.seq, each.warrant) for each in ledger.records[:-1]
+    ]
+    used = {each.warrant: each.seq for each in ledger.records[:-1] if each.warrant is not None}
+    counted = 0
+    for warrant in used:
+        request = again.carried(warrant)
+        if request is not None and ledger.used_by(request) != head.seq:
+            assert again.used_by(request) == ledger.used_by(request)
+            counted += again.used_by(request) is not None
+    assert counted > 0
