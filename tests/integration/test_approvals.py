@@ -440,9 +440,11 @@ def test_live_data_are_replaced_only_by_what_people_agreed_to(
     record = people.open().ledger.records[-1]
     assert (record.type, record.status.value, record.warrant) == ("restore", "valid", count + 1)
     assert vault("audit")[0] == 0
-    code, _, err = vault("restore", "--undo", live)
-    assert code == 0, err
-    assert vault("restore", "--finalize", live)[0] == 0
+    assert vault("restore", "--undo", live)[0] == 0
+    code, out, err = vault("restore", "--finalize", live)
+    assert (code, "used by statement" in err) == (2, True), (out, err)
+    assert [path.name for path in live.iterdir()] == ["precious"]
+    assert vault("restore", "--undo", live)[0] == 0
     code, _, err = vault("restore", count - 1, live, "--replace", "--warrant", str(count + 1))
     assert (code, "used by statement" in err) == (2, True), err
 

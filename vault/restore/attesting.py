@@ -26,12 +26,12 @@ from vault.ledger.statements import StatementType, Verdict
 from vault.ledger.warrants import Request
 from vault.machine.workers import Workers
 from vault.repository import attestations
-from vault.repository.agreements import Intent, replacing, require_agreed
+from vault.repository.agreements import Intent, replacing, require_agreed, require_unasked
 from vault.repository.attestations import Attestation
 from vault.repository.pack_reader import StaleIndexError
 from vault.repository.reader import Reader
 from vault.repository.repository import Repository
-from vault.restore.journal import EXCHANGED, Journal, Local
+from vault.restore.journal import EXCHANGED, Journal, Local, Subject
 from vault.restore.prove import ProofReport, ReadBack, read_back
 from vault.restore.syscalls import Fs
 from vault.restore.undo_finalize import finalize
@@ -64,6 +64,28 @@ class Replaces:
 
     warrant: int | None = None  # seq of what people agreed to; None where the root wants nobody to
     agreed: Request | None = None  # the same, to be looked at again right before the exchange
+
+
+def _used(repository: Repository, subject: Subject) -> int | None:
+    """The statement that used what people agreed to for this restore, if one did."""
+    request = None if subject.warrant is None else repository.ledger.carried(subject.warrant)
+    return None if request is None else repository.ledger.used_by(request)
+
+
+def _require_agreed(
+    repository: Repository, recovery: RecoveryKey, snapshot: Record, subject: Subject
+) -> None:
+    """Pass if live data may be exchanged now, by a run that goes on with a restore.
+
+    Raises:
+        ConfigError: What people agreed to expired or was used, or they were not asked.
+    """
+    intent = replacement(snapshot, recovery.restorer.public.id)
+    request = None if subject.warrant is None else repository.ledger.carried(subject.warrant)
+    if request is None:
+        require_unasked(repository.ledger, intent.kind, intent.body)
+    else:
+        require_agreed(repository.ledger, intent, request, now=repository.clock())
 
 
 def replacement(snapshot: Record, restorer: str) -> Intent:
@@ -271,6 +293,8 @@ class _Finisher:
             IntegrityError: The new state is neither the snapshot nor the tree attested before.
         """
         repository, recovery, snapshot = self._open(journal)
+        if journal.state not in EXCHANGED and journal.subject.replaces:
+            _require_agreed(repository, recovery, snapshot, journal.subject)
         attester = self._attester(repository, recovery, snapshot, journal)
         key, signed, vast = self._signed_root(repository, recovery, snapshot)
         found = read_back(fd, executor=self._workers.compute, fs=self._fs, vast=vast)
@@ -312,12 +336,15 @@ class _Finisher:
         self, repository: Repository, recovery: RecoveryKey, snapshot: Record, journal: Journal
     ) -> Attester:
         subject = journal.subject
+        is_told = _used(repository, subject) is not None  # what is told now replaces nothing more
         return Attester(
             repository,
             recovery.restorer,
             snapshot,
             tool=self._tool,
-            replaces=Replaces(warrant=subject.warrant) if subject.replaces else None,
+            replaces=Replaces(warrant=subject.warrant)
+            if subject.replaces and not is_told
+            else None,
         )
 
     def _append(self, repository: Repository, recovery: RecoveryKey, data: bytes) -> dict[str, Any]:
