@@ -172,7 +172,7 @@ def writer_revoke(
 @click.argument("file", metavar="PROPOSAL", type=click.Path(dir_okay=False, path_type=Path))
 @asking_options
 @pass_invocation
-def next_root(invocation: Invocation, /, *, file: Path, **asked: Any) -> None:
+def ask_for_root(invocation: Invocation, /, *, file: Path, **asked: Any) -> None:
     """Ask to put a proposed root in force; 'key root apply PROPOSAL --warrant' acts.
 
     Where it removes a recipient the act is recipient.remove.
@@ -198,14 +198,14 @@ def next_root(invocation: Invocation, /, *, file: Path, **asked: Any) -> None:
     )
 
 
-request_act.add_command(next_root, Act.RECIPIENT_REMOVE)
+request_act.add_command(ask_for_root, Act.RECIPIENT_REMOVE)
 
 
 @request_act.command(Act.RESTORE_REPLACE)
 @click.argument("snapshot", metavar="SNAPSHOT")
 @asking_options
 @pass_invocation
-def restore_replace(invocation: Invocation, /, *, snapshot: str, **asked: Any) -> None:
+def ask_for_replacement(invocation: Invocation, /, *, snapshot: str, **asked: Any) -> None:
     """Ask to put a snapshot in the place of live data; 'restore --replace --warrant' acts."""
     repository = invocation.open(afresh=True)
     record = invocation.snapshot(repository, snapshot)
