@@ -198,6 +198,25 @@ def test_packs_are_stored_for_what_every_snapshot_is_kept_for(
         assert lab.store.status(info.name, info.version).retention.until >= body.until
 
 
+def test_where_locks_can_not_be_extended_packs_are_stored_for_the_longest_that_may_come(
+    make_repository: MakeRepository, make_source: MakeSource
+) -> None:
+    """The first of a month is published; no lock is ever made longer."""
+    lab = make_repository(LockMode.GOVERNANCE, extend=False)
+    apply_terms(lab, policy_terms())
+    extended: list[str] = []
+    original = lab.store.extend
+    lab.store.extend = lambda name, *rest, **options: (
+        extended.append(name),
+        original(name, *rest, **options),
+    )[1]
+    body = governed_snapshot(lab, make_source(files=2)).body
+    assert kept(body) == 372 * DAY
+    assert extended == []
+    for info in lab.store.versions("packs/"):
+        assert lab.store.status(info.name, info.version).retention.until >= body.until
+
+
 # --- many days on a real repository ---
 
 
