@@ -35,6 +35,7 @@ from vault.crypto.key_files import (
     load_recovery,
     load_writer,
     peek,
+    peek_role,
     take_over,
 )
 from vault.crypto.keys import Signer
@@ -428,7 +429,7 @@ class Invocation:
         """
         uri = self._signers.get(role)
         if uri is None:
-            return self.open_signer(repository, FileUri(self._usual_file(role), role))
+            return self.open_signer(repository, FileUri(self._usual_file(repository, role), role))
         key = self.open_signer(repository, uri)
         if not may_sign_as(repository.ledger, key.public.id, role):
             raise WrongKeyError(
@@ -438,14 +439,22 @@ class Invocation:
             )
         return key
 
-    def has_signer(self, role: Role) -> bool:
+    def has_signer(self, repository: Repository, role: Role) -> bool:
         """Whether a key for the role was chosen, or lies at its usual place."""
-        return role in self._signers or self._usual_file(role).exists()
+        return role in self._signers or self._usual_file(repository, role).exists()
 
-    def _usual_file(self, role: Role) -> Path:
-        """The key file of the role alone, as `vault key split` makes it, else the joint one."""
-        alone = self.places.keys / role_file(role)
-        return alone if alone.exists() else self.places.keys / _FILE_OF.get(role, alone.name)
+    def _usual_file(self, repository: Repository, role: Role) -> Path:
+        """The key file of the role alone, as `vault key split` makes it, else the joint one.
+
+        A file of a split that was interrupted holds a key that no root lists: the joint one signs.
+        """
+        joint = self.places.keys / _FILE_OF.get(role, f"{role}.key")
+        alone = self.places.keys / f"{role}.key"
+        if alone == joint or not alone.exists():
+            return joint
+        _, public = peek_role(alone)
+        is_listed = may_sign_as(repository.ledger, public.id, role)
+        return alone if is_listed or not joint.exists() else joint
 
     def _chosen_writer(self, repository: Repository) -> Signer | None:
         return self.signer(repository, Role.WRITER) if Role.WRITER in self._signers else None

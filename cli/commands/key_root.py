@@ -291,6 +291,6 @@ def root_signers(
 ) -> list[Signer]:
     """The usual root key, where there is one, and those that are named; each once."""
     found = [invocation.open_signer(repository, parse_signer(uri)) for uri in uris]
-    if not found or invocation.has_signer(Role.ROOT):
+    if not found or invocation.has_signer(repository, Role.ROOT):
         found.insert(0, invocation.signer(repository, Role.ROOT))
     return list({each.public.id: each for each in found}.values())

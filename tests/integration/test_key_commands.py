@@ -152,6 +152,24 @@ def test_split_gives_roles_to_files_that_commands_then_use(
     assert vault("key", "split", "--yes")[0] == 2
 
 
+def test_after_a_split_that_was_interrupted_the_joint_file_signs(
+    vault: Vault, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files hold keys that no root lists yet; the next split goes on with them."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cli.commands.key_files.apply_root", killed)
+        assert vault("key", "split", "--yes")[0] != 0
+    made = (keys / "enroller.key").read_bytes()
+    assert vault("key", "limit", "first", "--dataset", "www")[0] == 0
+    assert vault("key", "split", "--yes")[0] == 0
+    assert (keys / "enroller.key").read_bytes() == made
+    assert vault("key", "limit", "first", "--dataset", "w*")[0] == 0
+
+
 def test_a_second_holder_restores_with_a_passphrase_of_its_own(
     vault: Vault, source: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
