@@ -1,6 +1,7 @@
 """`vault approve`: several people agree to an act before it is done."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from cli.output import render
 from cli.output.request import request_facts, request_fields, state_fields, state_row
 from cli.session import Invocation, pass_invocation
 from cli.warrant_choice import load_request_file, save_request_file
+from vault.crypto.keys import VerifyKey
 from vault.crypto.signers import parse_signer
 from vault.errors import (
     ConfigError,
@@ -19,7 +21,10 @@ from vault.errors import (
     StorageError,
     WrongKeyError,
 )
+from vault.ledger.agreement import brought_keys
+from vault.ledger.kinds import parse_body
 from vault.ledger.request_files import RequestFile
+from vault.ledger.statements import Act, StatementType
 from vault.ledger.warrants import (
     add_signature,
     merge_signatures,
@@ -91,7 +96,8 @@ def sign_requests(invocation: Invocation, *, files: tuple[Path, ...], key: str, 
         if not yes:
             invocation.confirm("Sign it?", instead="read it with 'approve show', then give --yes")
     signer = invocation.signer_of(loaded[0].request.terms.repository, parse_signer(key))
-    if ledger is not None and signer.public.id not in ledger.keys:
+    may_sign = {} if ledger is None else {**ledger.keys, **_brought(loaded)}
+    if ledger is not None and signer.public.id not in may_sign:
         raise WrongKeyError(
             "this key is not listed in the repository: its signature would not count",
             found=signer.public.id,
@@ -116,6 +122,15 @@ def sign_requests(invocation: Invocation, *, files: tuple[Path, ...], key: str, 
     }
     facts = {"signed": ", ".join(map(str, files)), "key": signer.public.id}
     invocation.emit("vault/approve-sign/v1", fields, render.facts(facts))
+
+
+def _brought(files: Sequence[RequestFile]) -> dict[str, VerifyKey]:
+    """Keys that a requested root brings along: who holds one agrees to that root too."""
+    found: dict[str, VerifyKey] = {}
+    for each in files:
+        if each.request.terms.act in (Act.ROOT, Act.RECIPIENT_REMOVE):
+            found |= brought_keys(parse_body(StatementType.ROOT, each.values))
+    return found
 
 
 @approve.command("list")

@@ -48,6 +48,25 @@ def test_a_root_of_two_keys_on_one_machine(vault: Vault, bob: Path) -> None:
     assert vault("key", "root", "apply", "next.root", "--yes", "--key", "file:bob.key#root")[0] == 0
 
 
+def test_a_new_person_agrees_to_the_root_that_lists_them(vault: Vault, bob: Path) -> None:
+    """From one to two: bob, whose key no root lists yet, signs the request; a stranger can't."""
+    wish = ("--add", "bob=bob.pub:root", "--person", PEOPLE, "--person", "bob=bob")
+    assert _propose(vault, *wish, "--threshold", "root=2")[0] == 0
+    ask = ("approve", "request", "root", "next.root", "--reason", "two", "--out", "R.request")
+    assert vault(*ask)[0] == 0
+    act = ("key", "root", "apply", "next.root", "--warrant", "R.request", "--yes")
+    code, _, err = vault(*act)
+    assert code == 2, err
+    assert vault("key", "new", "--role", "root", "--out", "c.key", "--public", "c.pub")[0] == 0
+    assert vault("approve", "sign", "R.request", "--key", "file:c.key#root", "--yes")[0] == 12
+    code, _, err = vault("approve", "sign", "R.request", "--key", f"file:{bob}#root", "--yes")
+    assert code == 0, err
+    code, _, err = vault(*act)
+    assert code == 0, err
+    assert vault(*act)[0] == 2
+    assert "root 2" in " ".join(vault("key", "root", "show")[1].split())
+
+
 def test_nothing_is_written_unasked(vault: Vault, repository: Path) -> None:
     """Without a terminal and without --yes: exit 2, no proposal, no root."""
     wish = ("--review", "root=2027-01-31", "--out", "next.root")
