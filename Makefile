@@ -69,6 +69,7 @@ mutants: $(STAMP) ## break the vault in small ways: does a test notice? (MUTANTS
 vectors: $(STAMP) ## write the golden vectors again; git diff must stay empty
 	rm -rf tests/vectors/ledger && $(BIN)/python -m tests.vectors.ledger_vectors
 	$(BIN)/python tests/vectors/checkpoint_vectors.py
+	$(BIN)/python -m tests.vectors.request_vectors
 	$(BIN)/python tests/vectors/sealed_vectors.py
 	rm -r tests/vectors/tree && $(BIN)/python tests/vectors/tree_vectors.py tests/vectors/tree
 

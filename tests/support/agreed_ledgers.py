@@ -406,7 +406,7 @@ def _fits() -> Book:
         void="carries no request",
         name="names itself",
     )
-    for name, payload in _no_requests(book).items():
+    for name, payload in no_requests(book).items():
         warrant = book.carry(payload, "alice-policy", "bob-policy")
         book.add(
             "writer",
@@ -432,7 +432,7 @@ def _fits() -> Book:
 _NOTHING = limited("db", "nothing")
 
 
-def _no_requests(book: Book) -> dict[str, bytes]:
+def no_requests(book: Book) -> dict[str, bytes]:
     """Payloads that are none, each by one rule; the control is every good one."""
     good = functools.partial(book.request, "writer.limit", body_to_json(_NOTHING))
     plain = good()

@@ -139,6 +139,8 @@ def unapproved(statement: Statement, body: Body, keyring: Keyring, agreed: Agree
         agreed: By the warrant that it names.
     """
     authority = keyring.authority
+    if not authority.body.approvals:
+        return ""
     act = act_of(statement.type, body, authority.body)
     wanted = approval_of(act, authority.body.approvals)
     if wanted is None:
