@@ -52,6 +52,4 @@ def _write(path: Path, value: object) -> None:
 
 
 if __name__ == "__main__":
-    generate_requests(
-        Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "requests"
-    )
+    generate_requests(Path(__file__).parent / "requests")
