@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from vault.errors import ConfigError
 from vault.policy.places import has_deep_key, line_of, places
 from vault.policy.problems import PolicyFileError, PolicyProblem, errors_among
 from vault.policy.rules import rule_problems
-from vault.policy.shape import policy_of, shape_problems
+from vault.policy.shape import MISSING, policy_of, shape_problems
 from vault.policy.tables import PolicyTable
 
 MAX_POLICY_FILE: Final = 64 << 10  # bytes
@@ -69,7 +70,8 @@ def check_policy_text(data: bytes, file: str, *, stem: str) -> CheckedPolicy:
     """
     values, problem = _parsed(data)
     if problem is not None:
-        return CheckedPolicy(file=file, policy=None, problems=(problem,))
+        above = _above(data, problem.line)
+        return CheckedPolicy(file=file, policy=None, problems=(*above, problem))
     problems = shape_problems(values)
     policy = None
     if not problems:
@@ -78,10 +80,23 @@ def check_policy_text(data: bytes, file: str, *, stem: str) -> CheckedPolicy:
         if policy.name != stem:
             what = f"must be the file's name, {stem!r}"
             problems.append(PolicyProblem(key="name", what=what, fix="rename one of them"))
+    return CheckedPolicy(file=file, policy=policy, problems=_placed(problems, data))
+
+
+def _placed(problems: Iterable[PolicyProblem], data: bytes) -> tuple[PolicyProblem, ...]:
+    """Problems with their lines, in the order of these; each once."""
     found = places(data.decode("utf-8"))
     placed = [dataclasses.replace(each, line=line_of(found, each.key)) for each in problems]
-    ordered = sorted(dict.fromkeys(placed), key=lambda each: each.line)
-    return CheckedPolicy(file=file, policy=policy, problems=tuple(ordered))
+    return tuple(sorted(dict.fromkeys(placed), key=lambda each: each.line))
+
+
+def _above(data: bytes, line: int) -> tuple[PolicyProblem, ...]:
+    """What is wrong above the line from which on a file is no TOML; keys may be missing there."""
+    head = b"\n".join(data[:MAX_POLICY_FILE].split(b"\n")[: line - 1])
+    values, problem = _parsed(head)
+    if problem is not None:
+        return ()
+    return _placed((each for each in shape_problems(values) if each.what != MISSING), head)
 
 
 def _parsed(data: bytes) -> tuple[dict[str, Any], PolicyProblem | None]:

@@ -28,6 +28,8 @@ from msgspec.inspect import (
 from vault.policy.problems import PolicyProblem, value_text
 from vault.policy.tables import PolicyTable
 
+MISSING = "is missing"
+
 _INDEX = re.compile(r"\[\d+\]")
 _MAX_SUGGESTED = 64  # characters of a key for which a better one is looked for
 
@@ -133,7 +135,10 @@ def _unknown(key: str, known: Sequence[str], path: str) -> PolicyProblem:
 
 
 def _missing(field: Field, path: str) -> PolicyProblem:
-    return PolicyProblem(key=path, what="is missing", fix=f"give {_allowed(field.type)}")
+    if _tables(field.type):
+        header = f"[[{path}]]" if isinstance(_bare(field.type), ListType) else f"[{path}]"
+        return PolicyProblem(key=path, what=MISSING, fix=f"write {header}")
+    return PolicyProblem(key=path, what=MISSING, fix=f"give {_allowed(field.type)}")
 
 
 # --- values ---
@@ -182,7 +187,7 @@ def _tagged(value: object, tables: Tables, path: str) -> Iterator[PolicyProblem]
     tag = value.get(key)
     kinds = ", ".join(str(each) for each in by_tag)
     if key not in value:
-        yield PolicyProblem(key=f"{path}.{key}", what="is missing", fix=f"give one of {kinds}")
+        yield PolicyProblem(key=f"{path}.{key}", what=MISSING, fix=f"give one of {kinds}")
     elif not isinstance(tag, str) or tag not in by_tag:
         yield _wrong(f"{path}.{key}", tag, f"give one of {kinds}")
     else:

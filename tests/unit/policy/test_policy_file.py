@@ -182,6 +182,17 @@ def test_every_table_renamed_is_said_for_each() -> None:
     assert "did you mean retention?" in renamed[2]
 
 
+def test_what_is_wrong_above_a_broken_line_is_said_too() -> None:
+    """As far as the file can be read; what is missing may stand below."""
+    lines = told(GOOD.replace("\n[", "\n[nonsense_"))
+    assert [line.split(":")[1] for line in lines] == ["5", "8", "11", "15"]
+    assert "did you mean schedule?" in lines[0]
+    assert "is not TOML" in lines[3]
+    assert told(GOOD.replace('name = "a"', 'name = "a')) == [
+        "a.toml:2: is not TOML: Illegal character '\\n' (column 10)"
+    ]
+
+
 HOSTILE = [
     b"",
     b"\0",

@@ -206,10 +206,12 @@ def test_where_locks_can_not_be_extended_packs_are_stored_for_the_longest_that_m
     apply_terms(lab, policy_terms())
     extended: list[str] = []
     original = lab.store.extend
-    lab.store.extend = lambda name, *rest, **options: (
-        extended.append(name),
-        original(name, *rest, **options),
-    )[1]
+
+    def extend(name: str, version: str, retention: object) -> object:
+        extended.append(name)
+        return original(name, version, retention)
+
+    lab.store.extend = extend
     body = governed_snapshot(lab, make_source(files=2)).body
     assert kept(body) == 372 * DAY
     assert extended == []
