@@ -764,6 +764,18 @@ def test_a_lock_that_ends_before_the_snapshot_is_a_gap(lab: Lab, unextended: Rec
     assert later.days_to_gap(lab.clock()) == 0
 
 
+def test_a_lock_that_ends_with_the_snapshot_is_no_gap(lab: Lab, unextended: Record) -> None:
+    """To the second: one that ends a second before it is."""
+    until = snapshot_body(unextended).until
+    for early, found in ((timedelta(seconds=1), {Code.LOCK_GAP}), (timedelta(0), set())):
+        for ref in packs(lab, unextended):
+            held = lab.store.status(ref.name, ref.version).retention
+            if held.until < until:
+                lock = dataclasses.replace(held, until=until - early)
+                lab.store.extend(ref.name, ref.version, lock)
+        assert codes(look(lab)) == found
+
+
 def test_protection_of_one_snapshot_is_what_the_audit_says(
     lab: Lab, unextended: Record, make_repository: MakeRepository, make_source: MakeSource
 ) -> None:
