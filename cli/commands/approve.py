@@ -8,6 +8,7 @@ import click
 
 from cli.commands.approve_policy import policy_apply, policy_weaken
 from cli.commands.approve_request import request_act
+from cli.commands.approve_reseal import reseal_request
 from cli.output import render
 from cli.output.request import request_facts, request_fields, state_fields, state_row
 from cli.session import Invocation, pass_invocation
@@ -50,6 +51,7 @@ def approve() -> None:
 approve.add_command(request_act)
 request_act.add_command(policy_apply)
 request_act.add_command(policy_weaken)
+request_act.add_command(reseal_request)
 
 
 @approve.command("show")

@@ -6,6 +6,7 @@ from cli.commands.key_add import place_fields
 from cli.exits import EXIT_DEGRADED
 from cli.output import progress, render
 from cli.session import TOOL, Invocation, pass_invocation
+from cli.warrant_choice import chosen_request, warrant_option
 from vault.repository.hosts import ID_DIGITS
 from vault.repository.reseal import Resealed, find_recipient, gather_seeds, store_seeds
 
@@ -28,8 +29,17 @@ _NAMED = 5  # objects that could not be opened
     default=0,
     help="Only what snapshots from this ledger number on need; default: all.",
 )
+@click.option(
+    "--through",
+    type=click.IntRange(min=0),
+    metavar="SEQ",
+    help="Only what snapshots up to this number need; default: all, or what people agreed to.",
+)
+@warrant_option
 @pass_invocation
-def reseal(invocation: Invocation, *, name: str, since: int) -> int:
+def reseal(
+    invocation: Invocation, *, name: str, since: int, through: int | None, warrant: str | None
+) -> int:
     """Open older snapshots to a recipient that a new root lists. Needs an older recovery.key.
 
     Reads the header of each pack once, and seals the seeds of the sessions that RECIPIENT can't
@@ -37,10 +47,26 @@ def reseal(invocation: Invocation, *, name: str, since: int) -> int:
     """
     repository = invocation.open(afresh=True)
     target = find_recipient(repository.ledger, name)
+    agreed = chosen_request(repository, warrant)
+    if through is None and agreed is not None:
+        through = agreed.values.get("through")
     recovery = invocation.attesting_key(repository)
     with progress.shown(quiet=invocation.options.quiet) as shown:
-        gathered = gather_seeds(repository, recovery.recipient, target, since=since, progress=shown)
-        done = store_seeds(repository, gathered, recovery.restorer, tool=TOOL)
+        gathered = gather_seeds(
+            repository,
+            recovery.recipient,
+            target,
+            since=since,
+            through=through,
+            progress=shown,
+        )
+        done = store_seeds(
+            repository,
+            gathered,
+            recovery.restorer,
+            tool=TOOL,
+            agreed=None if agreed is None else agreed.request,
+        )
     for record in done.records:
         invocation.did(f"seeds are sealed to {target.name}, head {record.head}")
     if done.records:

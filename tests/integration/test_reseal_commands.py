@@ -121,3 +121,39 @@ def _log(vault: Run) -> list[Any]:
     lines = vault("--json", "log")[1].splitlines()
     found = [json.loads(line)["statement"] for line in lines]
     return [each for each in found if each["type"] in {"restore", "verification"}]
+
+
+def test_a_root_may_want_several_people_to_open_what_is_stored(
+    two: Two, vault: Run, vault_json: Any, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without their agreement nothing is stored; it covers what was there when it was asked."""
+    home = two.store.parent
+    alice = "root,enroller,policy,pruner,restorer=alice"
+    propose = ["key", "root", "propose", "--person", alice, "--person", "bob=bob"]
+    wanted = ["--approval", "reseal=restorer:1", "--out", home / "next", "--yes"]
+    code, _, err = vault(*propose, *wanted)
+    assert code == 0, err
+    assert vault("key", "root", "apply", home / "next", "--yes")[0] == 0
+    code, _, err = vault("key", "reseal", "--to", "bob")
+    assert (code, "the root wants people to approve reseal" in err) == (2, True), err
+    file = home / "wish"
+    ask = ["approve", "request", "reseal", "--to", "bob", "--reason", "a second safe"]
+    asked = vault_json(*ask, "--out", file)["request"]
+    code, _, err = vault("key", "reseal", "--to", "bob", "--warrant", file)
+    assert (code, "not enough people have agreed" in err) == (2, True), err
+    assert not (two.store / "seeds").exists()
+    through = len(list((two.store / "ledger").iterdir())) - 1
+    assert vault("snapshot", source, "--name", "later")[0] == 0
+    uri = f"file:{two.second}/recovery.key#restorer"
+    code, _, err = vault("approve", "sign", file, "--key", uri, "--yes")
+    assert code == 0, err
+    code, _, err = vault("key", "reseal", "--to", "bob", "--through", "2", "--warrant", file)
+    assert code == 2, err  # another plan than people agreed to
+    done = vault_json("key", "reseal", "--to", "bob", "--warrant", file)["reseal"]
+    assert done["through"] == through
+    assert asked["act"] == "reseal"
+    monkeypatch.setenv("VAULT_KEYS", str(two.second))
+    assert vault("restore", "www", home / "back")[0] == 0
+    monkeypatch.setenv("VAULT_KEYS", str(two.first))
+    code, _, err = vault("key", "reseal", "--to", "bob", "--warrant", file)
+    assert (code, "used" in err) == (2, True), err  # a request acts once

@@ -23,9 +23,11 @@ from vault.format.seed_tables import MAX_SEEDS, seal_rows
 from vault.ledger.chain import Ledger
 from vault.ledger.records import Record
 from vault.ledger.statements import Recipient, ResealBody, SeedTable, StatementType
+from vault.ledger.warrants import Request
 from vault.machine.workers import AtOnce
 from vault.model import Digest, Id, ObjectRef
 from vault.progress import NO_PROGRESS, Progress
+from vault.repository.agreements import Intent, require_agreed, require_unasked, rest_on
 from vault.repository.append_statements import Draft
 from vault.repository.ledgerobjects import AT_ONCE, batches
 from vault.repository.objects import Stored
@@ -102,6 +104,7 @@ def gather_seeds(
     target: LaterRecipient,
     *,
     since: int = 0,
+    through: int | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> Gathered:
     """The seeds of all sessions that a recipient can't open, as far as another one can.
@@ -111,6 +114,7 @@ def gather_seeds(
         recovery: The key of an older recipient.
         target: The recipient that lacks them.
         since: The first snapshot whose packs are looked at.
+        through: The last one; None for the newest.
         progress: Receives the number of objects.
 
     Raises:
@@ -122,9 +126,10 @@ def gather_seeds(
             f"{target.name} can't reseal to itself",
             hint="an older recipient's recovery.key opens what this one can't",
         )
-    through = repository.head.seq
+    head = repository.head.seq
+    through = head if through is None else min(through, head)
     unread: list[int] = []
-    refs = _sealed_refs(repository, since, unread)
+    refs = _sealed_refs(repository, range(since, through + 1), unread)
     run = _Gathering(repository, recovery, target)
     progress.stage("reading headers")
     with AtOnce(AT_ONCE) as at_once:
@@ -199,12 +204,12 @@ class _Gathering:
         self.seeds[header.session_key] = seed
 
 
-def _sealed_refs(repository: Repository, since: int, unread: list[int]) -> Iterator[ObjectRef]:
+def _sealed_refs(repository: Repository, of: range, unread: list[int]) -> Iterator[ObjectRef]:
     """Every pack and domain object that snapshots need, each name once."""
     seen: set[bytes] = set()
     resolver = Resolver(repository.read)
     for record in repository.ledger.snapshots():
-        if record.seq < since:
+        if record.seq not in of:
             continue
         domain = repository.ledger.writer_for(record).domain
         own = [] if domain is None else [domain_ref(domain)]
@@ -220,7 +225,12 @@ def _sealed_refs(repository: Repository, since: int, unread: list[int]) -> Itera
 
 
 def store_seeds(
-    repository: Repository, gathered: Gathered, restorer: Signer, *, tool: str
+    repository: Repository,
+    gathered: Gathered,
+    restorer: Signer,
+    *,
+    tool: str,
+    agreed: Request | None = None,
 ) -> Resealed:
     """Store tables of seeds, and append the statements that name them.
 
@@ -229,19 +239,26 @@ def store_seeds(
         gathered: The seeds.
         restorer: Signs.
         tool: Goes into the statements.
+        agreed: What people agreed to.
 
     Raises:
-        ConfigError: The root in force does not list the recipient any more.
+        ConfigError: The root in force does not list the recipient any more, or people have not
+            agreed to it; then nothing is stored.
         SignatureError: The key may not sign it.
         StorageError: The store failed.
     """
+    if gathered.seeds:
+        _require_agreement(repository, gathered, restorer, agreed)
     tables: list[Stored] = []
     records: list[Record] = []
     rows = iter(gathered.seeds.items())
     while part := dict(itertools.islice(rows, MAX_SEEDS * TABLES_IN_STATEMENT)):
         stored = _store_tables(repository, gathered.target, part)
         tables += stored
-        draft = _draft(gathered, stored, len(part))
+        body = _body(gathered, stored, len(part))
+        intent = Intent(kind=StatementType.RESEAL, body=body, by=(restorer.public.id,))
+        warrant = rest_on(repository, intent, agreed, restorer, tool=tool)
+        draft = _draft(gathered.target, body, warrant)
         records.append(repository.append(draft, [restorer], tool=tool))
     return Resealed(gathered=gathered, tables=tables, records=records)
 
@@ -259,23 +276,56 @@ def _store_tables(
     return stored
 
 
-def _draft(
-    gathered: Gathered, stored: Sequence[Stored], sessions: int
-) -> Callable[[Ledger], Draft]:
-    """The statement, for every ledger that still lists the recipient."""
-    target = gathered.target
-    body = ResealBody(
-        recipient=str(target.id),
+def _require_agreement(
+    repository: Repository, gathered: Gathered, restorer: Signer, agreed: Request | None
+) -> None:
+    """Pass if the statement would count, before anything is stored and locked.
+
+    Raises:
+        ConfigError: The root wants people to approve it and they have not, or for other values.
+    """
+    body = reseal_to_approve(gathered.target, gathered.through)
+    if agreed is None:
+        require_unasked(repository.ledger, StatementType.RESEAL, body)
+        return
+    if len(gathered.seeds) > MAX_SEEDS * TABLES_IN_STATEMENT:
+        raise ConfigError(
+            "a request is good for one statement, and so many sessions take more",
+            expected=MAX_SEEDS * TABLES_IN_STATEMENT,
+            found=len(gathered.seeds),
+            hint="ask for fewer snapshots at a time with --through",
+        )
+    intent = Intent(kind=StatementType.RESEAL, body=body, by=(restorer.public.id,))
+    require_agreed(repository.ledger, intent, agreed, now=repository.clock())
+
+
+def reseal_to_approve(target: LaterRecipient, through: int) -> ResealBody:
+    """The statement as far as people can agree to it: its tables are made afterwards."""
+    zero = Digest(bytes(32))
+    name = seed_table_name(target.id, zero)
+    later = SeedTable(name=name, sha256=str(zero), size=0, version="later")
+    return ResealBody(recipient=str(target.id), objects=(later,), sessions=0, through=through)
+
+
+def _body(gathered: Gathered, stored: Sequence[Stored], sessions: int) -> ResealBody:
+    return ResealBody(
+        recipient=str(gathered.target.id),
         objects=tuple(map(_named, stored)),
         sessions=sessions,
         through=gathered.through,
     )
-    subject = [(each.ref.name, each.ref.sha256) for each in stored]
+
+
+def _draft(
+    target: LaterRecipient, body: ResealBody, warrant: int | None
+) -> Callable[[Ledger], Draft]:
+    """The statement, for every ledger that still lists the recipient."""
+    subject = [(each.name, Digest.parse(each.sha256)) for each in body.objects]
 
     def draft(ledger: Ledger) -> Draft:
         if target.public not in ledger.recipients:
             raise ConfigError(f"the root in force does not list {target.name} any more")
-        return Draft(type=StatementType.RESEAL, subject=subject, body=body)
+        return Draft(type=StatementType.RESEAL, subject=subject, body=body, warrant=warrant)
 
     return draft
 
