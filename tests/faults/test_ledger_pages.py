@@ -1,6 +1,7 @@
 """Cold reads by pages: fewer requests, and never another history than the statements tell."""
 
 import dataclasses
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.lab import Clock, Lab, MakeRepository
-from tests.support.witnesses import make_council
+from tests.support.witnesses import beat, make_council
 from vault.clock import from_rfc3339
 from vault.crypto.keys import Signer
 from vault.ledger import pages
@@ -290,22 +291,41 @@ def test_where_etags_are_no_md5_a_checkpoint_vouches_for_pages(lab: Lab, etag: s
     assert asked["get ledger"] >= head.seq
 
 
+def _forge(lab: Lab, start: int) -> list[bytes]:
+    """Statements of another history from that number on, each as long as the honest one."""
+    fork = lab.fork(lab.base / "fork")
+    honest = lab.open().ledger.records[start:]
+    for record in reversed(honest):
+        fork.store.remove(ledger_name(record.seq), record.version)
+    fork.store.remove(*_page(fork, start // LENGTH))
+    for record in honest:
+        for number in itertools.count():
+            beat(fork, f"{number:05d}")
+            forged = fork.open().ledger.records[-1]
+            if len(forged.envelope) == len(record.envelope):
+                break
+            fork.store.remove(ledger_name(forged.seq), forged.version)
+            for version in fork.store.versions_of(page_name(forged.seq // LENGTH)):
+                fork.store.remove(version.name, version.version)
+    return [record.envelope for record in fork.open().ledger.records[start:]]
+
+
 def test_a_forged_page_is_not_taken_where_no_checkpoint_is_of_it(lab: Lab) -> None:
-    """A thief with a host's key makes pages of a fork: what the objects say is read."""
+    """A thief with a host's key forges a page, and later versions of what stands at its end."""
     council = make_council(lab)
     _beat(lab, 2 * LENGTH)
     council.checkpoint()
-    fork = lab.fork(lab.base / "fork")
-    seq = 12
-    for record in fork.open().ledger.records[seq:]:
-        fork.store.remove(ledger_name(record.seq), record.version)
-    name, version = _page(lab, 1)
-    fork.store.remove(name, version)
-    _beat(fork, 2 * LENGTH)  # the same keys, another history
-    forged = fork.store.get(*_page(fork, 1))
-    lab.store.corrupt(name, version, forged)
+    start = 12
+    honest = lab.open()
+    forged = _forge(lab, start)
+    envelopes = [record.envelope for record in honest.ledger.records[LENGTH:start]] + forged
+    page = b"".join(envelope + b"\n" for envelope in envelopes[:LENGTH])
+    lab.store.corrupt(*_page(lab, 1), page)
+    for seq, envelope in enumerate(forged, start):
+        if seq >= 2 * LENGTH - 1:  # where an object is read whatever a page says
+            lab.store.plant(ledger_name(seq), envelope)
     head, asked = _encrypted_reads(lab)
-    assert head == lab.open().head
+    assert head == honest.head
     assert asked["get ledger"] >= head.seq
 
 

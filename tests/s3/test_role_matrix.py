@@ -47,10 +47,19 @@ State: TypeAlias = dict[tuple[str, str], object]
 
 PREFIX = "repository"
 CHEAP = Argon2Cost(memory=64, iterations=1, lanes=1)
-ALL_KEYS = ("writer.key", "recovery.key", "root.key")
-ROLES = ("writer", "restorer", "auditor", "pruner")
-WHO = ("writer", "restorer", "auditor", "reading", "pruner", "administrator", "stranger")
-OWN_KEYS = {"writer": ALL_KEYS[:1], "restorer": ALL_KEYS[1:2], "administrator": ALL_KEYS[2:]}
+ALL_KEYS = ("writer.key", "recovery.key", "root.key", "log.key", "verifier.key")
+ROLES = ("writer", "restorer", "auditor", "pruner", "verifier", "log")
+WHO = (
+    *("writer", "restorer", "auditor", "reading", "pruner", "verifier", "log"),
+    *("administrator", "stranger"),
+)
+OWN_KEYS = {
+    "writer": ALL_KEYS[:1],
+    "restorer": ALL_KEYS[1:2],
+    "administrator": ALL_KEYS[2:3],
+    "log": ALL_KEYS[3:4],
+    "verifier": ALL_KEYS[4:],
+}
 USERS = {"reading": "vault-auditor", "administrator": "vault"}  # others: vault-ROLE
 NO_KEY, REFUSED, INTERRUPTED = 12, 13, 130
 CAN_MOUNT = (
@@ -61,44 +70,58 @@ CAN_MOUNT = (
 
 # In this order, for each role on a repository of its own. "8/9": with its own keys, with all keys.
 TABLE = """
-command             writer  restorer  auditor  reading  pruner  administrator  stranger
-list                0       0         0        0        0       0              13
-list DATASET        0       0         0        0        0       0              13
-log                 0       0         0        0        0       0              13
-show                0       0         0        0        0       0              13
-status              0       0         0        0        0       0              13
-status --locks      0       0         0        0        0       0              13
-stats               0       0         0        0        0       0              13
-key list            0       0         0        0        0       0              13
-ls                  12/13   0         12/13    12/0     12/13   12/0           13
-cat                 12/13   0         12/13    12/0     12/13   12/0           13
-find                12/13   0         12/13    12/0     12/13   12/0           13
-diff                12/13   0         12/13    12/0     12/13   12/0           13
-export-checksums    12/13   0         12/13    12/0     12/13   12/0           13
-mount               12/13   0         12/13    12/0     12/13   12/0           13
-verify              13      0         13       0        13      0              13
-verify --no-key     13      0         13       0        13      0              13
-audit               0       0         0        0        13      0              13
-audit --read-data   13      0         13       0        13      0              13
-heal                0       0         0        0        0       0              13
-restore --dry-run   12/13   0         12/13    12/0     12/13   12/0           13
-restore             12/13   0         12/13    12/3     12/13   12/0           13
-snapshot --dry-run  0       12/0      12/0     12/0     12/0    12/0           13
-snapshot            0       12/13     12/13    12/13    12/13   12/0           13
-snapshot --retain   0       12/13     12/13    12/13    12/13   12/0           13
-index rebuild       0       12/0      12/0     12/0     12/13   12/0           13
-attest push         12/0    0         12/13    12/13    12/0    12/0           13
-key request         2       0         0        0        0       0              13
-key add             12/0    12/13     12/13    12/13    12/13   0              13
-key limit           12/0    12/0      12/13    12/13    12/0    0              13
-key revoke          12/0    12/0      12/13    12/13    12/0    0              13
-key reseal          12/13   0         12/13    12/13    12/13   12/0           13
-heal --execute      4       4         4        4        0       0              13
-store check         13      13        13       13       13      0              13
-store iam           0       0         0        0        0       0              0
-init                13      13        13       13       13      0              13
-completion          0       0         0        0        0       0              0
-"""
+command              writer  restorer  auditor  reading  pruner  verifier  log    administrator  stranger
+list                 0       0         0        0        0       0         0      0              13
+list DATASET         0       0         0        0        0       0         0      0              13
+log                  0       0         0        0        0       0         0      0              13
+show                 0       0         0        0        0       0         0      0              13
+status               0       0         0        0        0       0         0      0              13
+status --locks       0       0         0        0        0       0         13     0              13
+stats                0       0         0        0        0       0         13     0              13
+key list             0       0         0        0        0       0         0      0              13
+ls                   12/13   0         12/13    12/0     12/13   12/0      12/13  12/0           13
+cat                  12/13   0         12/13    12/0     12/13   12/0      12/13  12/0           13
+find                 12/13   0         12/13    12/0     12/13   12/0      12/13  12/0           13
+diff                 12/13   0         12/13    12/0     12/13   12/0      12/13  12/0           13
+export-checksums     12/13   0         12/13    12/0     12/13   12/0      12/13  12/0           13
+mount                12/13   0         12/13    12/0     12/13   12/0      12/13  12/0           13
+verify               13      0         13       0        13      0         13     0              13
+verify --no-key      13      0         13       0        13      0         13     0              13
+audit                0       0         0        0        13      0         13     0              13
+audit --read-data    13      0         13       0        13      0         13     0              13
+heal                 0       0         0        0        0       0         13     0              13
+restore --dry-run    12/13   0         12/13    12/0     12/13   12/0      12/13  12/0           13
+restore              12/13   0         12/13    12/3     12/13   12/0      12/13  12/0           13
+snapshot --dry-run   0       12/0      12/0     12/0     12/0    12/0      12/0   12/0           13
+snapshot             0       12/13     12/13    12/13    12/13   12/13     12/13  12/0           13
+snapshot --retain    0       12/13     12/13    12/13    12/13   12/13     12/13  12/0           13
+index rebuild        0       12/0      12/0     12/0     12/13   12/0      12/13  12/0           13
+attest push          12/0    0         12/13    12/13    12/0    12/0      12/13  12/0           13
+key request          2       0         0        0        0       0         0      0              13
+key add              12/0    12/13     12/13    12/13    12/13   12/13     12/13  0              13
+key limit            12/0    12/0      12/13    12/13    12/0    12/0      12/13  0              13
+key revoke           12/0    12/0      12/13    12/13    12/0    12/0      12/13  0              13
+key reseal           12/13   0         12/13    12/13    12/13   12/13     12/13  12/0           13
+key root show        0       0         0        0        0       0         0      0              13
+key root propose     0       0         0        0        0       0         0      0              13
+key root apply       12/0    12/0      12/13    12/13    12/0    12/0      12/13  0              13
+key export           0       0         0        0        0       0         0      0              13
+key new              0       0         0        0        0       0         0      0              13
+checkpoint           12/13   12/13     12/0     12/0     12/13   12/13     0      12/0           13
+checkpoint --attach  13      13        13       13       13      13        0      0              13
+witness init         0       0         0        0        0       0         0      0              0
+witness cosign       0       0         0        0        0       0         0      0              13
+witness log          0       0         0        0        0       0         0      0              0
+heartbeat            0       12/0      12/13    12/13    12/0    12/0      12/13  12/0           13
+approve list         0       0         0        0        0       0         0      0              13
+policy show          0       0         0        0        0       0         0      0              13
+policy schema        0       0         0        0        0       0         0      0              0
+heal --execute       4       4         4        4        0       4         13     0              13
+store check          13      13        13       13       13      13        13     0              13
+store iam            0       0         0        0        0       0         0      0              0
+init                 13      13        13       13       13      13        13     0              13
+completion           0       0         0        0        0       0         0      0              0
+"""  # noqa: E501 - a table
 
 # Where hosts may extend locks, what writes or locks is tried again.
 EXTENDING = (
@@ -273,6 +296,7 @@ def make_scene(  # noqa: PLR0917 - fixtures
             ask(scene, f"spare{number}")
             scene.well("vault", "owner", "key", "add", *agreed(tmp_path / f"spare{number}"))
             ask(scene, f"new{number}")
+        witnessed(scene)
         keep_attestations(scene)
         return scene
 
@@ -292,6 +316,26 @@ def agreed(request: Path) -> list[object]:
     """What a script says to add the host of a request; `first` may write everything."""
     key = VerifyKey.from_der(load_request(request).public).id
     return [request, "--key", key, "--share-datasets", "first"]
+
+
+def witnessed(scene: Scene) -> None:
+    """A log, a verifier and a witness; the log has asked the witness, who has answered."""
+    scene.well("vault", "owner", "key", "split", "--role", "log", "--role", "verifier", "--yes")
+    state = scene.base / "witness"
+    scene.well("vault", "owner", "witness", "init", "--state", state, "--name", "w")
+    vkey = (state / "vkey").read_text().strip()
+    proposal = propose(scene, f"--witness=w={vkey}")
+    scene.well("vault", "owner", "key", "root", "apply", proposal, "--yes")
+    scene.well("vault-log", "log", "checkpoint", "--out", scene.base / "note")
+    ask = ("witness", "cosign", "--state", state, scene.base / "note")
+    scene.well("vault-auditor", "auditor", *ask, "--out", scene.base / "answer")
+
+
+def propose(scene: Scene, change: str) -> Path:
+    """A proposal of the next root."""
+    file = scene.fresh("proposal")
+    scene.well("vault", "owner", "key", "root", "propose", change, "--out", file, "--yes")
+    return file
 
 
 def keep_attestations(scene: Scene) -> None:
@@ -370,6 +414,29 @@ COMMANDS: dict[str, Callable[[Scene, int], Arguments]] = {
     "key limit": lambda scene, turn: [f"spare{turn}", "--dataset", f"spare{turn}-1"],
     "key revoke": lambda scene, turn: [f"spare{turn}"],
     "key reseal": lambda scene, turn: ["--to", "bob"],
+    "key root show": lambda scene, turn: [],
+    "key root propose": lambda scene, turn: [
+        *("--checkpoint-age", "20h", "--out", scene.fresh("proposal"), "--yes")
+    ],
+    "key root apply": lambda scene, turn: [
+        propose(scene, f"--checkpoint-age={turn + 1}d"),
+        "--yes",
+    ],
+    "key export": lambda scene, turn: ["--pem", scene.fresh("pem")],
+    "key new": lambda scene, turn: [
+        *("--role", "pruner", "--out", scene.fresh("new-key"), "--public", scene.fresh("public"))
+    ],
+    "checkpoint": lambda scene, turn: [],
+    "checkpoint --attach": lambda scene, turn: ["--attach", scene.base / "answer"],
+    "witness init": lambda scene, turn: ["--state", scene.fresh("state"), "--name", "w"],
+    "witness cosign": lambda scene, turn: [
+        *("--state", scene.base / "witness", scene.base / "note", "--out", scene.fresh("answer"))
+    ],
+    "witness log": lambda scene, turn: ["--state", scene.base / "witness"],
+    "heartbeat": lambda scene, turn: ["--every", "1d"],
+    "approve list": lambda scene, turn: [],
+    "policy show": lambda scene, turn: [],
+    "policy schema": lambda scene, turn: [],
     "heal --execute": lambda scene, turn: ["--execute"],
     "store check": lambda scene, turn: [scene.url],
     "store iam": lambda scene, turn: [scene.url, "--role", "writer"],
@@ -378,6 +445,15 @@ COMMANDS: dict[str, Callable[[Scene, int], Arguments]] = {
     ],
     "completion": lambda scene, turn: ["bash"],
 }
+
+
+# They work on files alone, or append as "key limit", "key add" and "key root apply" do.
+NOT_TRIED = (
+    *("approve merge", "approve show", "approve sign", "key passwd", "key split"),
+    *("approve request writer.add", "approve request writer.limit"),
+    *("approve request writer.revoke", "policy apply", "policy retire", "policy simulate"),
+    *("policy validate", "policy withdraw"),
+)
 
 
 def words(line: str) -> list[str]:
@@ -488,6 +564,7 @@ def test_every_command_has_its_row() -> None:
     """A new command is put into the table, and what each role comes to with it."""
     lines = list(dict.fromkeys(line for line, _ in cells()))
     assert lines == list(COMMANDS)
-    assert {" ".join(words(line)) for line in lines} == leaves(main.app)
+    assert {" ".join(words(line)) for line in lines} == leaves(main.app) - set(NOT_TRIED)
+    assert set(NOT_TRIED) <= leaves(main.app)
     assert {who for _, who in cells()} == set(WHO)
     assert {role.value for role in AccessRole} <= set(WHO)

@@ -241,6 +241,22 @@ def test_a_full_disk_signs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert is_cosigned(witness, witness.cosign(asked(0, DIGESTS[:12])))
 
 
+def test_no_other_process_judges_meanwhile(witness: Own) -> None:
+    """While one judges, another witness of the directory waits."""
+    with witness.state.judging():
+        file = witness.path.with_name("request")
+        file.write_bytes(asked(0, DIGESTS[:3]))
+        line = [sys.executable, str(ALONE), "cosign", "--state", str(witness.path), str(file)]
+        with subprocess.Popen(line, stdout=subprocess.PIPE) as other:
+            with pytest.raises(subprocess.TimeoutExpired):  # it must not end
+                other.wait(timeout=1)
+            request = parse_request(asked(0, DIGESTS[:5]))
+            known = witness.state.log(ORIGIN)
+            assert known is not None
+            witness.state.cosign(known, request.note, NOW)
+            other.kill()
+
+
 def test_two_requests_at_once_never_go_back(witness: Own) -> None:
     """Of two histories that are asked for at the same time, one is cosigned."""
     assert is_cosigned(witness, witness.cosign(asked(0, DIGESTS[:3])))
