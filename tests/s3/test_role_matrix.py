@@ -449,10 +449,9 @@ COMMANDS: dict[str, Callable[[Scene, int], Arguments]] = {
 
 # They work on files alone, or append as "key limit", "key add" and "key root apply" do.
 NOT_TRIED = (
-    *("approve merge", "approve show", "approve sign", "key passwd", "key split"),
-    *("approve request writer.add", "approve request writer.limit"),
-    *("approve request writer.revoke", "policy apply", "policy retire", "policy simulate"),
-    *("policy validate", "policy withdraw"),
+    *("approve merge", "approve request", "approve show", "approve sign"),
+    *("key passwd", "key split", "policy apply", "policy check", "policy retire"),
+    *("policy simulate", "policy validate", "policy withdraw"),
 )
 
 
@@ -564,7 +563,7 @@ def test_every_command_has_its_row() -> None:
     """A new command is put into the table, and what each role comes to with it."""
     lines = list(dict.fromkeys(line for line, _ in cells()))
     assert lines == list(COMMANDS)
-    assert {" ".join(words(line)) for line in lines} == leaves(main.app) - set(NOT_TRIED)
-    assert set(NOT_TRIED) <= leaves(main.app)
+    commands = {each for each in leaves(main.app) if not each.startswith(NOT_TRIED)}
+    assert {" ".join(words(line)) for line in lines} == commands
     assert {who for _, who in cells()} == set(WHO)
     assert {role.value for role in AccessRole} <= set(WHO)
