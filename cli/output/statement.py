@@ -5,6 +5,7 @@ from typing import Any
 
 from cli.output import render
 from vault.clock import to_rfc3339
+from vault.errors import FormatError
 from vault.ledger.statements import (
     WHOLE_SHARE,
     EventBody,
@@ -15,8 +16,10 @@ from vault.ledger.statements import (
     RootBody,
     SnapshotBody,
     VerificationBody,
+    WarrantBody,
     WriterBody,
 )
+from vault.ledger.warrants import carried_request
 from vault.model import Body, body_to_json
 from vault.repository.describe_statements import CitedEvidence, Effect, SignedBy, StatementView
 from vault.repository.hosts import ID_DIGITS
@@ -28,7 +31,7 @@ _SHOWN_TEXT = 200  # characters shown of a text in them; a recipient's key has 1
 # --- for people ---
 
 
-def deed(body: Body | None) -> str:
+def deed(body: Body | None) -> str:  # noqa: C901  # a case for each type
     """The act that a statement records, in a few words; untrusted."""
     match body:
         case RootBody():
@@ -40,20 +43,30 @@ def deed(body: Body | None) -> str:
         case VerificationBody():
             said = _verification(body)
         case EventBody():
-            of = f": snapshot {body.snapshot}" if body.snapshot is not None else ""
-            said = f"{body.verdict}{of}{_bad(body)}{_recovery(body)}"
+            said = _event(body)
         case HeartbeatBody():
-            said = body.note + (f", accepts {body.accepted}" if body.accepted else "")
-            said += f", next by {render.moment(body.next_by)}" if body.next_by is not None else ""
+            said = _heartbeat(body)
         case PolicyBody():
             said = _policy(body)
         case HoldBody():
             said = _hold(body)
         case PruneBody():
             said = _prune(body)
+        case WarrantBody():
+            said = _warrant(body)
         case _:
             said = ""
     return said
+
+
+def _event(body: EventBody) -> str:
+    of = f": snapshot {body.snapshot}" if body.snapshot is not None else ""
+    return f"{body.verdict}{of}{_bad(body)}{_recovery(body)}"
+
+
+def _heartbeat(body: HeartbeatBody) -> str:
+    said = body.note + (f", accepts {body.accepted}" if body.accepted else "")
+    return said + (f", next by {render.moment(body.next_by)}" if body.next_by is not None else "")
 
 
 def _snapshot(body: SnapshotBody) -> str:
@@ -150,6 +163,15 @@ def _prune(body: PruneBody) -> str:
     }
     said += "".join(f", {count:,} {what}" for what, count in counts.items() if count)
     return said + (", complete" if body.complete else "")
+
+
+def _warrant(body: WarrantBody) -> str:
+    try:
+        terms = carried_request(body).terms
+    except FormatError:
+        return "carries no request"
+    signed = render.plural(len(body.signatures), "signature")
+    return _with_reason(f"{signed} for {terms.act}, {terms.summary}", terms.reason)
 
 
 def _bad(body: EventBody | VerificationBody) -> str:

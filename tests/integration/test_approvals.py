@@ -154,6 +154,11 @@ def test_one_asks_another_signs_elsewhere_and_the_act_counts(
     (listed,) = vault_json("approve", "list", "--all")["requests"]
     assert listed["used_by"] == people.open().head.seq
     assert vault_json("approve", "list")["requests"] == []
+    code, out, _ = vault("log", "--type", "warrant")
+    assert (code, "2 signatures for writer.revoke, host first can write no more" in out) == (
+        0,
+        True,
+    )
     assert vault("audit")[0] == 0
     record = people.open().ledger.records[-1]
     assert (record.warrant, record.status.value) == (listed["seq"], "valid")
