@@ -15,22 +15,17 @@ from typing import Any, TypeAlias
 import pytest
 
 import cli.session
-from cli.warrant_choice import load_request_file
 from vault.clock import utc_now
 from vault.crypto.key_files import Argon2Cost, RootKey, load_root, save_root
 from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps
-from vault.errors import LedgerMovedError
 from vault.ledger.statements import (
     Approval,
     PublicKey,
     Role,
     RootBody,
-    StatementType,
-    WriterBody,
 )
-from vault.model import Digest, body_from_json, replace_body
-from vault.repository.agreements import Intent, require_agreed
+from vault.model import Digest, replace_body
 from vault.repository.append_statements import Draft
 from vault.repository.repository import Repository
 from vault.storage.local import LocalStore
@@ -257,18 +252,20 @@ def test_root_n_plus_1_ends_what_was_asked(
     assert (code, "asked under root 2, in force is 3" in err) == (2, True), err
 
 
-def test_a_cut_ledger_lacks_the_floor(vault: Vault, people: People, asked: Path) -> None:
-    """Exit 11: the history that the signers knew is gone."""
+def test_a_cut_ledger_lacks_the_floor(
+    vault: Vault, people: People, asked: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 11, on a machine that remembers no head: the history that the signers knew is gone."""
     _signed(vault, people, asked)
     newest = max((people.store / "ledger").iterdir())
     subprocess.run(["chattr", "-f", "-i", str(newest)], check=False)
     newest.unlink()
-    repository = people.open()
-    request = load_request_file(asked)
-    body = body_from_json(request.values, WriterBody)
-    intent = Intent(kind=StatementType.WRITER, body=body, by=tuple(repository.ledger.keys)[:1])
-    with pytest.raises(LedgerMovedError, match="floor"):
-        require_agreed(repository.ledger, intent, request.request, now=utc_now())
+    count = people.statements()
+    with people.as_("elsewhere"), monkeypatch.context() as patch:
+        patch.setenv("VAULT_KEYS", str(keys))
+        code, _, err = vault("key", "revoke", "first", "--warrant", asked)
+    assert (code, "its floor" in err) == (11, True), err
+    assert people.statements() == count
 
 
 def test_two_copies_signed_apart_are_merged(
