@@ -146,10 +146,10 @@ class AtOnce:
             except BaseException as error:  # noqa: BLE001 - raised again where the result is taken
                 future.set_exception(error)
 
+        self._waits = True  # from here on a thread may hang: a signal can come before `wait`
         for pair in zip(items, futures, strict=True):
             self._calls.put(functools.partial(call, *pair))
         self._start(min(self._most, len(items)))
-        self._waits = True
         wait(futures)
         self._waits = False
         return [future.result() for future in futures]
