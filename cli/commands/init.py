@@ -13,7 +13,8 @@ import click
 from cli.output import render
 from cli.session import TOOL, Invocation, pass_invocation
 from vault.clock import to_rfc3339
-from vault.crypto.key_files import DEFAULT_COST, load_root, load_writer, peek
+from vault.crypto.key_file_bytes import DEFAULT_COST
+from vault.crypto.key_files import load_root, load_writer, peek
 from vault.durations import format_duration, parse_duration
 from vault.errors import ConfigError, RepositoryNotFoundError, WrongKeyError
 from vault.model import NAME_PATTERN, Digest, LockMode, replace_body

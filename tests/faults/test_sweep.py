@@ -10,7 +10,8 @@ import pytest
 from tests.support.invariants import assert_invariants
 from tests.support.lab import Clock, Lab, MakeRepository
 from tests.support.trees import MakeSource
-from vault.crypto.key_files import Argon2Cost, load_root, load_writer
+from vault.crypto.key_file_bytes import Argon2Cost
+from vault.crypto.key_files import load_root, load_writer
 from vault.errors import StorageUnavailableError
 from vault.model import LockMode
 from vault.parameters import Parameters

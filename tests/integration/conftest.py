@@ -14,7 +14,7 @@ import pytest
 
 import cli.commands.init
 from cli.main import run
-from vault.crypto.key_files import Argon2Cost
+from vault.crypto.key_file_bytes import Argon2Cost
 
 Vault: TypeAlias = Callable[..., tuple[int, str, str]]
 

@@ -16,7 +16,8 @@ import pytest
 
 import cli.session
 from vault.clock import utc_now
-from vault.crypto.key_files import Argon2Cost, RootKey, load_root, save_root
+from vault.crypto.key_file_bytes import Argon2Cost
+from vault.crypto.key_files import RootKey, load_root, save_root
 from vault.crypto.keys import SigningKey
 from vault.encoding import b64encode, dumps
 from vault.ledger.statements import (

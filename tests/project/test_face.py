@@ -12,7 +12,7 @@ import pytest
 
 import vault
 from docs.api import api
-from vault.crypto.key_files import Argon2Cost
+from vault.crypto.key_file_bytes import Argon2Cost
 
 TOP = Path(__file__).parents[2]
 CHEAP = Argon2Cost(memory=64, iterations=1, lanes=1)

@@ -27,7 +27,8 @@ import pytest
 import cli.commands.init
 from cli import main
 from tests.support.second_holder import add_holder
-from vault.crypto.key_files import Argon2Cost, load_request, load_root
+from vault.crypto.key_file_bytes import Argon2Cost
+from vault.crypto.key_files import load_request, load_root
 from vault.crypto.keys import VerifyKey
 from vault.model import LockMode
 from vault.parameters import Parameters

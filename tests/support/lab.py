@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from vault.crypto.key_file_bytes import Argon2Cost
 from vault.crypto.key_files import (
-    Argon2Cost,
     RecoveryKey,
     RootKey,
     WriterKey,

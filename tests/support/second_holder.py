@@ -3,13 +3,8 @@
 from pathlib import Path
 
 from vault.clock import utc_now
-from vault.crypto.key_files import (
-    Argon2Cost,
-    RecoveryKey,
-    RootKey,
-    load_root,
-    save_recovery,
-)
+from vault.crypto.key_file_bytes import Argon2Cost
+from vault.crypto.key_files import RecoveryKey, RootKey, load_root, save_recovery
 from vault.crypto.keys import RecipientKey, SigningKey
 from vault.encoding import b64encode
 from vault.ledger.chain import Ledger

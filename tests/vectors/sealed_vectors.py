@@ -20,13 +20,8 @@ from typing import Any
 import zstandard
 
 from vault.crypto.compression import compress
-from vault.crypto.key_files import (
-    Argon2Cost,
-    DomainSecrets,
-    RecoveryKey,
-    RepositoryAddress,
-    save_recovery,
-)
+from vault.crypto.key_file_bytes import Argon2Cost
+from vault.crypto.key_files import DomainSecrets, RecoveryKey, RepositoryAddress, save_recovery
 from vault.crypto.keys import RecipientKey, SigningKey, chunk_id
 from vault.crypto.sealed import Sealer, Session, seal_whole
 from vault.format.domain_secrets import encode_secrets

@@ -4,33 +4,42 @@ A writer's file has no passphrase (cron runs it) and can read no snapshot. The o
 under Argon2id. None is ever overwritten.
 """
 
-import contextlib
 import dataclasses
 import functools
-import os
 import re
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeAlias, TypeVar
+from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 
+from vault.crypto.key_file_bytes import (
+    DEFAULT_COST,
+    KEY_FILE_VERSION,
+    Argon2Cost,
+    Members,
+    binary_member,
+    create_key_file,
+    key_id_member,
+    label_member,
+    local_errors,
+    member_of,
+    open_members,
+    read_key_file,
+    seal_members,
+    text_member,
+)
 from vault.crypto.keys import (
     RECIPIENT_PUBLIC_SIZE,
     RecipientKey,
     Signer,
     SigningKey,
     VerifyKey,
-    aes_gcm_open,
-    aes_gcm_seal,
-    argon2id,
     random_bytes,
 )
 from vault.crypto.token_uri import SCHEME, TokenUri
 from vault.crypto.tokens import AskPin, TokenKey, open_token_key
-from vault.encoding import b64decode_strict, b64encode, dumps, loads_strict
+from vault.encoding import b64encode, dumps
 from vault.errors import (
     ConfigError,
-    DigestMismatchError,
     FormatError,
     LocalError,
     SignatureError,
@@ -38,32 +47,13 @@ from vault.errors import (
     naming,
 )
 from vault.machine import durable
-from vault.model import NAME_PATTERN, Digest, Id
+from vault.model import Digest
 
-MAX_FILE: Final = 64 << 10  # bytes
-_MAX_MEMORY = 1 << 20  # KiB
-_MAX_ITERATIONS = 16
-_MAX_LANES = 16
-_SALT_SIZE, _NONCE_SIZE, _KEY_SIZE = 16, 12, 32  # bytes
-_VERSION = 1
+_KEY_SIZE: Final = 32  # bytes, of a secret of a domain
 _MAX_PATTERNS = 64
-
-_Json: TypeAlias = dict[str, Any]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Argon2Cost:
-    """The cost of one guess of the passphrase."""
-
-    memory: int = 65_536  # KiB
-    iterations: int = 3
-    lanes: int = 4
-
-
-DEFAULT_COST: Final = Argon2Cost()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +180,7 @@ def save_writer(path: Path, key: WriterKey) -> None:
         ConfigError: The file exists already.
         LocalError: It can't be written.
     """
-    _create(path, dumps(_writer_members(key)))
+    create_key_file(path, dumps(_writer_members(key)))
 
 
 def save_recovery(
@@ -202,7 +192,9 @@ def save_recovery(
         "recipient": b64encode(key.recipient.raw()),
         "restorer": b64encode(key.restorer.pkcs8()),
     }
-    _create(path, _seal("recovery", key.repository, secrets, passphrase, cost))
+    create_key_file(
+        path, seal_members(_head("recovery", key.repository), secrets, passphrase, cost)
+    )
 
 
 def save_root(
@@ -215,7 +207,7 @@ def save_root(
         "policy": b64encode(key.policy.pkcs8()),
         "pruner": b64encode(key.pruner.pkcs8()),
     }
-    _create(path, _seal("root", key.repository, secrets, passphrase, cost))
+    create_key_file(path, seal_members(_head("root", key.repository), secrets, passphrase, cost))
 
 
 def save_role(
@@ -223,8 +215,9 @@ def save_role(
 ) -> None:
     """Create the file, sealed under the passphrase; else as `save_writer`."""
     secrets = {key.role: b64encode(key.signing.pkcs8())}
-    clear: _Json = {"role": key.role, "public": b64encode(key.signing.public.der)}
-    _create(path, _seal("role", key.repository, secrets, passphrase, cost, clear=clear))
+    clear: Members = {"role": key.role, "public": b64encode(key.signing.public.der)}
+    head = {**_head("role", key.repository), **clear}
+    create_key_file(path, seal_members(head, secrets, passphrase, cost))
 
 
 def change_passphrase(
@@ -241,32 +234,33 @@ def change_passphrase(
         LocalError: It can't be read or written.
     """
     with naming(path):
-        members = _read(path)
-        kind = _text(members, "kind")
+        members = read_key_file(path)
+        kind = text_member(members, "kind")
         if kind not in ("root", "recovery", "role"):
             raise WrongKeyError(f"{path} has no passphrase", found=f"kind {kind[:40]}")
-        secrets = _open(members, old, path)
-    clear: _Json = {name: members[name] for name in ("role", "public") if name in members}
+        secrets = open_members(members, old, path)
+    clear: Members = {name: members[name] for name in ("role", "public") if name in members}
+    head = {**_head(kind, _address(members)), **clear}
     fresh = path.with_name(f"{path.name}.new")
     _remove_unfinished(fresh, members)
-    _create(fresh, _seal(kind, _address(members), secrets, new, cost, clear=clear))
-    if _open(_read(fresh), new, fresh) != secrets:
+    create_key_file(fresh, seal_members(head, secrets, new, cost))
+    if open_members(read_key_file(fresh), new, fresh) != secrets:
         raise LocalError(f"{fresh} does not hold what was written")
     take_over(fresh, path)
 
 
-def _remove_unfinished(fresh: Path, members: _Json) -> None:
+def _remove_unfinished(fresh: Path, members: Members) -> None:
     """What an interrupted change of the same file left; anything else is left alone."""
     if not fresh.exists():
         return
     try:
-        left = _read(fresh)
+        left = read_key_file(fresh)
     except FormatError:
         left = {}
     same = ("kind", "repository", "public")
     if [left.get(name) for name in same] != [members.get(name) for name in same]:
         raise ConfigError(f"{fresh} is in the way", hint="move it away")
-    with _local_errors(fresh):
+    with local_errors(fresh):
         fresh.unlink()
 
 
@@ -274,7 +268,7 @@ def save_request(path: Path, request: KeyRequest) -> None:
     """Create the file; as `save_writer`."""
     members = _request_members(request)
     members["signature"] = b64encode(request.signature)
-    _create(path, dumps(members))
+    create_key_file(path, dumps(members))
 
 
 def take_over(fresh: Path, path: Path) -> None:
@@ -283,7 +277,7 @@ def take_over(fresh: Path, path: Path) -> None:
     Raises:
         LocalError: It can't be done; both are as they were.
     """
-    with _local_errors(path):
+    with local_errors(path):
         fresh.replace(path)
         durable.sync_directory(path.parent)
 
@@ -318,8 +312,8 @@ def peek(path: Path) -> tuple[str, RepositoryAddress]:
         FormatError: Not a key file.
         LocalError: It can't be read.
     """
-    members = _read(path)
-    return _text(members, "kind"), _address(members)
+    members = read_key_file(path)
+    return text_member(members, "kind"), _address(members)
 
 
 @_naming_the_file
@@ -337,15 +331,15 @@ def load_writer(path: Path, *, pin: AskPin = _no_pin, signing: Signer | None = N
         FormatError: Not a key file.
         LocalError: It can't be read.
     """
-    members = _of_kind(_read(path, private=True), "writer", path)
-    secret = _member(members, "secret", dict)
+    members = _of_kind(read_key_file(path, private=True), "writer", path)
+    secret = member_of(members, "secret", dict)
     domain = secret.get("domain")
     return WriterKey(
         repository=_address(members),
-        name=_label(secret, "name"),
+        name=label_member(secret, "name"),
         signing=signing or _signing_or_token(secret, pin),
-        recipient=RecipientKey.from_raw(_binary(secret, "recipient")),
-        domain=None if domain is None else _domain(_member(secret, "domain", dict)),
+        recipient=RecipientKey.from_raw(binary_member(secret, "recipient")),
+        domain=None if domain is None else _domain(member_of(secret, "domain", dict)),
     )
 
 
@@ -358,11 +352,11 @@ def load_recovery(path: Path, passphrase: bytes) -> RecoveryKey:
         FormatError: Not a key file, or a cost over the caps.
         LocalError: It can't be read, or memory is short.
     """
-    members = _of_kind(_read(path), "recovery", path)
-    secrets = _open(members, passphrase, path)
+    members = _of_kind(read_key_file(path), "recovery", path)
+    secrets = open_members(members, passphrase, path)
     return RecoveryKey(
         repository=_address(members),
-        recipient=RecipientKey.from_raw(_binary(secrets, "recipient")),
+        recipient=RecipientKey.from_raw(binary_member(secrets, "recipient")),
         restorer=_signing(secrets, "restorer"),
     )
 
@@ -370,8 +364,8 @@ def load_recovery(path: Path, passphrase: bytes) -> RecoveryKey:
 @_naming_the_file
 def load_root(path: Path, passphrase: bytes) -> RootKey:
     """The inverse of `save_root`; raises as `load_recovery`."""
-    members = _of_kind(_read(path), "root", path)
-    secrets = _open(members, passphrase, path)
+    members = _of_kind(read_key_file(path), "root", path)
+    secrets = open_members(members, passphrase, path)
     return RootKey(
         repository=_address(members),
         root=_signing(secrets, "root"),
@@ -384,10 +378,10 @@ def load_root(path: Path, passphrase: bytes) -> RootKey:
 @_naming_the_file
 def load_role(path: Path, passphrase: bytes) -> RoleKey:
     """The inverse of `save_role`; raises as `load_recovery`."""
-    members = _of_kind(_read(path), "role", path)
-    role = _text(members, "role")
-    key = _signing(_open(members, passphrase, path), role)
-    if b64encode(key.public.der) != _text(members, "public"):
+    members = _of_kind(read_key_file(path), "role", path)
+    role = text_member(members, "role")
+    key = _signing(open_members(members, passphrase, path), role)
+    if b64encode(key.public.der) != text_member(members, "public"):
         raise FormatError("key file names another public key than the one that it holds")
     return RoleKey(repository=_address(members), role=role, signing=key)
 
@@ -395,8 +389,8 @@ def load_role(path: Path, passphrase: bytes) -> RoleKey:
 @_naming_the_file
 def peek_role(path: Path) -> tuple[str, VerifyKey]:
     """Role and public key of a file of one role, without its secret; raises as `peek`."""
-    members = _of_kind(_read(path), "role", path)
-    return _text(members, "role"), VerifyKey.from_der(_binary(members, "public"))
+    members = _of_kind(read_key_file(path), "role", path)
+    return text_member(members, "role"), VerifyKey.from_der(binary_member(members, "public"))
 
 
 @_naming_the_file
@@ -409,19 +403,19 @@ def load_request(path: Path) -> KeyRequest:
         FormatError: Not a request.
         LocalError: It can't be read.
     """
-    members = _of_kind(_read(path), "request", path)
+    members = _of_kind(read_key_file(path), "request", path)
     domain_object = members.get("domain_object")
     request = KeyRequest(
         repository=_address(members),
-        name=_label(members, "name"),
-        public=_binary(members, "public"),
-        recipient=_binary(members, "recipient", RECIPIENT_PUBLIC_SIZE),
+        name=label_member(members, "name"),
+        public=binary_member(members, "public"),
+        recipient=binary_member(members, "recipient", RECIPIENT_PUBLIC_SIZE),
         datasets=_patterns(members),
-        domain=_label(members, "domain"),
-        domain_object=None if domain_object is None else _binary(members, "domain_object"),
-        replaces=_key_id(members, "replaces"),
-        old_signature=_binary(members, "old_signature"),
-        signature=_binary(members, "signature"),
+        domain=label_member(members, "domain"),
+        domain_object=None if domain_object is None else binary_member(members, "domain_object"),
+        replaces=key_id_member(members, "replaces"),
+        old_signature=binary_member(members, "old_signature"),
+        signature=binary_member(members, "signature"),
     )
     signed = dumps({name: value for name, value in members.items() if name != "signature"})
     if not VerifyKey.from_der(request.public).verify(request.signature, signed):
@@ -432,11 +426,15 @@ def load_request(path: Path) -> KeyRequest:
 # --- members ---
 
 
-def _head(kind: str, repository: RepositoryAddress) -> _Json:
-    return {"vault-key": _VERSION, "kind": kind, "repository": dataclasses.asdict(repository)}
+def _head(kind: str, repository: RepositoryAddress) -> Members:
+    return {
+        "vault-key": KEY_FILE_VERSION,
+        "kind": kind,
+        "repository": dataclasses.asdict(repository),
+    }
 
 
-def _writer_members(key: WriterKey) -> _Json:
+def _writer_members(key: WriterKey) -> Members:
     domain = key.domain and {
         "name": key.domain.name,
         "id_key": b64encode(key.domain.id_key),
@@ -451,7 +449,7 @@ def _writer_members(key: WriterKey) -> _Json:
     return {**_head("writer", key.repository), "secret": secret}
 
 
-def _request_members(request: KeyRequest, *, old_signed: bool = True) -> _Json:
+def _request_members(request: KeyRequest, *, old_signed: bool = True) -> Members:
     domain_object = request.domain_object
     signed = {"old_signature": b64encode(request.old_signature)} if old_signed else {}
     return {
@@ -467,47 +465,8 @@ def _request_members(request: KeyRequest, *, old_signed: bool = True) -> _Json:
     }
 
 
-def _member(members: _Json, name: str, kind: type[Any]) -> Any:
-    value = members.get(name)
-    if type(value) is not kind:
-        raise FormatError(
-            f"key file member {name!r} is missing or of another type",
-            expected=kind.__name__,
-            found=type(value).__name__,
-        )
-    return value
-
-
-def _text(members: _Json, name: str) -> str:
-    return str(_member(members, name, str))
-
-
-def _label(members: _Json, name: str) -> str:
-    text = _text(members, name)
-    if not NAME_PATTERN.fullmatch(text):
-        raise FormatError(
-            f"key file member {name!r} is no name", expected=NAME_PATTERN.pattern, found=text[:80]
-        )
-    return text
-
-
-def _key_id(members: _Json, name: str) -> str:
-    """64 hex digits, or an empty text for none."""
-    text = _text(members, name)
-    return str(Id.parse(text)) if text else ""
-
-
-def _binary(members: _Json, name: str, size: int | None = None) -> bytes:
-    data = b64decode_strict(_text(members, name))
-    if size is not None and len(data) != size:
-        raise FormatError(
-            f"key file member {name!r} has another size", expected=size, found=len(data)
-        )
-    return data
-
-
-def _signing(members: _Json, name: str) -> SigningKey:
-    return SigningKey.from_pkcs8(_binary(members, name))
+def _signing(members: Members, name: str) -> SigningKey:
+    return SigningKey.from_pkcs8(binary_member(members, name))
 
 
 def _signing_text(key: Signer) -> str:
@@ -518,174 +477,45 @@ def _signing_text(key: Signer) -> str:
     return b64encode(key.pkcs8())
 
 
-def _signing_or_token(members: _Json, pin: AskPin) -> SigningKey | TokenKey:
-    text = _text(members, "signing")
+def _signing_or_token(members: Members, pin: AskPin) -> SigningKey | TokenKey:
+    text = text_member(members, "signing")
     if not text.startswith(SCHEME):
         return _signing(members, "signing")
     return open_token_key(TokenUri.parse(text), pin)
 
 
-def _domain(members: _Json) -> DomainSecrets:
+def _domain(members: Members) -> DomainSecrets:
     return DomainSecrets(
-        name=_label(members, "name"),
-        id_key=_binary(members, "id_key", _KEY_SIZE),
-        index_key=_binary(members, "index_key", _KEY_SIZE),
+        name=label_member(members, "name"),
+        id_key=binary_member(members, "id_key", _KEY_SIZE),
+        index_key=binary_member(members, "index_key", _KEY_SIZE),
     )
 
 
-def _patterns(members: _Json) -> tuple[str, ...]:
-    patterns = _member(members, "datasets", list)
+def _patterns(members: Members) -> tuple[str, ...]:
+    patterns = member_of(members, "datasets", list)
     if not 0 < len(patterns) <= _MAX_PATTERNS or not all(type(each) is str for each in patterns):
         raise FormatError("key request has no usable dataset patterns", found=str(patterns)[:80])
     return tuple(patterns)
 
 
-def _address(members: _Json) -> RepositoryAddress:
-    fields = _member(members, "repository", dict)
+def _address(members: Members) -> RepositoryAddress:
+    fields = member_of(members, "repository", dict)
     address = RepositoryAddress(
-        id=_text(fields, "id"),
-        url=_text(fields, "url"),
-        endpoint=_text(fields, "endpoint"),
-        root=str(Digest.parse(_text(fields, "root"))),
+        id=text_member(fields, "id"),
+        url=text_member(fields, "url"),
+        endpoint=text_member(fields, "endpoint"),
+        root=str(Digest.parse(text_member(fields, "root"))),
     )
     if not re.fullmatch(r"[0-9a-f]{32}", address.id):
         raise FormatError("repository id must be 32 lower-case hex digits", found=address.id[:80])
     return address
 
 
-def _of_kind(members: _Json, kind: str, path: Path) -> _Json:
-    found = _text(members, "kind")
+def _of_kind(members: Members, kind: str, path: Path) -> Members:
+    found = text_member(members, "kind")
     if found != kind:
         raise WrongKeyError(
             f"{path} is a key file of another kind", expected=kind, found=repr(found[:40])
         )
     return members
-
-
-# --- seal ---
-
-
-def _seal(
-    kind: str,
-    repository: RepositoryAddress,
-    secrets: _Json,
-    passphrase: bytes,
-    cost: Argon2Cost,
-    *,
-    clear: _Json | None = None,
-) -> bytes:
-    if not passphrase:
-        raise ConfigError("the passphrase is empty")
-    nonce = random_bytes(_NONCE_SIZE)
-    members = {
-        **_head(kind, repository),
-        **(clear or {}),
-        "kdf": {
-            "name": "argon2id",
-            **dataclasses.asdict(cost),
-            "salt": b64encode(random_bytes(_SALT_SIZE)),
-        },
-        "nonce": b64encode(nonce),
-    }
-    sealed = aes_gcm_seal(_derive(members, passphrase), nonce, dumps(secrets), dumps(members))
-    return dumps({**members, "sealed": b64encode(sealed)})
-
-
-def _open(members: _Json, passphrase: bytes, path: Path) -> _Json:
-    nonce = _binary(members, "nonce", _NONCE_SIZE)
-    sealed = _binary(members, "sealed")
-    rest = dumps({name: value for name, value in members.items() if name != "sealed"})
-    try:
-        plaintext = aes_gcm_open(_derive(members, passphrase), nonce, sealed, rest)
-    except DigestMismatchError as error:
-        raise WrongKeyError(
-            f"{path} does not open: wrong passphrase, or the file was altered",
-            hint="check the passphrase; else use another copy of the key file",
-        ) from error
-    return _object(plaintext)
-
-
-def _derive(members: _Json, passphrase: bytes) -> bytes:
-    kdf = _member(members, "kdf", dict)
-    if _text(kdf, "name") != "argon2id":
-        raise FormatError("key file has an unknown kdf", expected="argon2id", found=kdf["name"])
-    return argon2id(
-        passphrase,
-        salt=_binary(kdf, "salt", _SALT_SIZE),
-        memory_kib=_capped(kdf, "memory", _MAX_MEMORY),
-        iterations=_capped(kdf, "iterations", _MAX_ITERATIONS),
-        lanes=_capped(kdf, "lanes", _MAX_LANES),
-    )
-
-
-def _capped(members: _Json, name: str, cap: int) -> int:
-    value = int(_member(members, name, int))
-    if not 1 <= value <= cap:
-        raise FormatError(f"key file's kdf {name}", expected=f"1 to {cap}", found=value)
-    return value
-
-
-# --- files ---
-
-
-def _object(data: bytes) -> _Json:
-    members = loads_strict(data)
-    if not isinstance(members, dict):
-        raise FormatError("key file is not a JSON object", found=type(members).__name__)
-    return members
-
-
-def _read(path: Path, *, private: bool = False) -> _Json:
-    with _local_errors(path):
-        try:
-            # A FIFO in the file's place must not hang a cron job.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError as error:
-            raise WrongKeyError(
-                f"there is no key file {path}", hint="name the directory of your key files"
-            ) from error
-        with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor has no path
-            _check_file(os.fstat(descriptor), path, private=private)
-            data = file.read(MAX_FILE + 1)
-    if len(data) > MAX_FILE:
-        raise FormatError("too large for a key file", expected=f"at most {MAX_FILE} bytes")
-    members = _object(data)
-    if _member(members, "vault-key", int) != _VERSION:
-        raise FormatError(
-            "unknown key file version",
-            expected=_VERSION,
-            found=members["vault-key"],
-        )
-    return members
-
-
-def _check_file(status: os.stat_result, path: Path, *, private: bool) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{path} is not a regular file")
-    if private and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            f"other users may read or write the key file {path}",
-            expected="mode 0600",
-            found=f"mode {stat.S_IMODE(status.st_mode):04o}",
-            hint=f"chmod 600 {path}",
-        )
-
-
-def _create(path: Path, data: bytes) -> None:
-    if len(data) > MAX_FILE:
-        raise ConfigError(f"{path} would be too large", expected=MAX_FILE, found=len(data))
-    with _local_errors(path):
-        try:
-            durable.create(path, data)
-        except FileExistsError as error:
-            raise ConfigError(
-                f"{path} exists and is never overwritten", hint="move it away or name another"
-            ) from error
-
-
-@contextlib.contextmanager
-def _local_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LocalError(f"key file {path}: {error.strerror}") from error

@@ -11,9 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from vault.clock import Clock
+from vault.crypto.key_file_bytes import DEFAULT_COST, Argon2Cost
 from vault.crypto.key_files import (
-    DEFAULT_COST,
-    Argon2Cost,
     DomainSecrets,
     KeyRequest,
     RecoveryKey,

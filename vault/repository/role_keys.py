@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from vault.crypto.key_file_bytes import DEFAULT_COST, Argon2Cost
 from vault.crypto.key_files import (
-    DEFAULT_COST,
-    Argon2Cost,
     RecoveryKey,
     RepositoryAddress,
     RoleKey,

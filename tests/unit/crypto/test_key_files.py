@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
+from vault.crypto.key_file_bytes import MAX_KEY_FILE, Argon2Cost
 from vault.crypto.key_files import (
-    MAX_FILE,
-    Argon2Cost,
     DomainSecrets,
     KeyRequest,
     RecoveryKey,
@@ -333,7 +332,7 @@ def test_large_files_are_refused(tmp_path: Path) -> None:
     """A sound key file with much white space is not read."""
     path = tmp_path / "writer.key"
     save_writer(path, WRITER)
-    path.write_bytes(path.read_bytes().ljust(MAX_FILE))
+    path.write_bytes(path.read_bytes().ljust(MAX_KEY_FILE))
     assert load_writer(path) == WRITER
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(FormatError, match="too large"):
@@ -353,7 +352,7 @@ def test_large_files_are_refused(tmp_path: Path) -> None:
         b'{"vault-key": true}',
         b'{"vault-key": 1, "vault-key": 1}',
         b'{"vault-key": 1}',
-        b" " * (MAX_FILE + 1),
+        b" " * (MAX_KEY_FILE + 1),
     ],
     ids=[
         "empty",

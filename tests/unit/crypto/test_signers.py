@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.lab import Lab
 from tests.support.tokens import PIN, SoftToken
-from vault.crypto.key_files import Argon2Cost, save_recovery, save_root, save_writer
+from vault.crypto.key_file_bytes import Argon2Cost
+from vault.crypto.key_files import save_recovery, save_root, save_writer
 from vault.crypto.keys import Signer
 from vault.crypto.signers import FileUri, open_signer, parse_signer
 from vault.errors import ConfigError, VaultError, WrongKeyError

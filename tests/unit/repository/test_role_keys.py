@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.lab import Lab
 from vault.crypto import key_files
-from vault.crypto.key_files import Argon2Cost, load_recovery, load_role, peek_role
+from vault.crypto.key_file_bytes import Argon2Cost
+from vault.crypto.key_files import load_recovery, load_role, peek_role
 from vault.crypto.public_keys import parse_public_file
 from vault.encoding import b64encode
 from vault.errors import ConfigError, SignatureError, WrongKeyError
