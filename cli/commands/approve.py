@@ -97,7 +97,7 @@ def sign_requests(invocation: Invocation, *, files: tuple[Path, ...], key: str, 
             render.message("", line)
         if not yes:
             invocation.confirm("Sign it?", instead="read it with 'approve show', then give --yes")
-    signer = invocation.signer_of(loaded[0].request.terms.repository, parse_signer(key))
+    signer = invocation.secrets.signer_of(loaded[0].request.terms.repository, parse_signer(key))
     may_sign = {} if ledger is None else {**ledger.keys, **_brought(loaded)}
     if ledger is not None and signer.public.id not in may_sign:
         raise WrongKeyError(

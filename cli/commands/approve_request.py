@@ -102,7 +102,7 @@ def writer_add(
     body = addition(
         repository,
         wanted,
-        recovery_key=lambda: invocation.recovery_key(repository),
+        recovery_key=lambda: invocation.secrets.recovery_key(repository),
         share=share_domain,
         datasets=datasets,
         share_datasets=share_datasets,
@@ -254,9 +254,9 @@ def write_request(
         span=parse_duration(asked.expires),
     )
     if asked.key is None:
-        signer = invocation.signer(repository, role)
+        signer = invocation.secrets.signer(repository, role)
     else:
-        signer = invocation.open_signer(repository, parse_signer(asked.key))
+        signer = invocation.secrets.open_signer(repository, parse_signer(asked.key))
     file = ask(repository, kind, body, reasons, signer)
     save_new_request_file(asked.out, file)
     invocation.did(f"the request is written, {asked.out}")

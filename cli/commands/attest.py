@@ -34,7 +34,7 @@ def push(invocation: Invocation, file: Path) -> None:
         attestation = attestations.open_attestation(data, repository.ledger)
     record = attestations.is_recorded(repository, data)
     if record is None:
-        key = invocation.attesting_key(repository).restorer
+        key = invocation.secrets.attesting_key(repository).restorer
         record = attestations.record_attestation(repository, data, key, tool=TOOL)
         invocation.did(recorded_text(record))
         invocation.remember(repository)

@@ -32,7 +32,7 @@ def cat(invocation: Invocation, *, spec: str, path: str) -> int:
         raise click.UsageError("PATH is missing: which file?")
     repository = invocation.open()
     record = invocation.snapshot(repository, spec)
-    recovery = invocation.recovery_key(repository)
+    recovery = invocation.secrets.recovery_key(repository)
     with snapshot_views.view(invocation, repository, recovery, record) as view:
         entry = _file(view, wanted)
         with render.ignore_closed_stdout():

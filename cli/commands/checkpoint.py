@@ -62,7 +62,7 @@ def checkpoint(
         note = parse_note(read_file(attach, MAX_NOTE))
         signed = attach_cosignatures(repository, note, state=invocation.places.state)
     else:
-        key = invocation.signer(repository, Role.LOG)
+        key = invocation.secrets.signer(repository, Role.LOG)
         signed = sign_checkpoint(repository, key, state=invocation.places.state)
     if signed.stored:
         invocation.did(f"{signed.stored} is stored")

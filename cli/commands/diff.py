@@ -35,7 +35,7 @@ def diff(invocation: Invocation, *, old: str, new: str, no_metadata: bool) -> in
     """
     repository = invocation.open()
     records = [invocation.snapshot(repository, spec) for spec in (old, new)]
-    recovery = invocation.recovery_key(repository)
+    recovery = invocation.secrets.recovery_key(repository)
     with (
         snapshot_views.view(invocation, repository, recovery, records[0]) as before,
         snapshot_views.view(invocation, repository, recovery, records[1]) as after,

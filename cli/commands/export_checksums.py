@@ -31,7 +31,7 @@ def export_checksums(invocation: Invocation, spec: str) -> int:
     """
     repository = invocation.open(afresh=True)
     record = invocation.snapshot(repository, spec)
-    recovery = invocation.recovery_key(repository)
+    recovery = invocation.secrets.recovery_key(repository)
     with snapshot_views.view(invocation, repository, recovery, record) as view:
         vast = _Vast()
         sums = vast.left_out_of(checksums(view.tree))

@@ -47,7 +47,7 @@ def find(invocation: Invocation, *, pattern: str, dataset: str | None) -> int:
     if not records:
         known = ", ".join(repository.ledger.datasets()) or "none"
         raise ConfigError("there is no snapshot to search", hint=f"datasets here: {known}")
-    search = _Search(invocation, repository, invocation.recovery_key(repository), matches)
+    search = _Search(invocation, repository, invocation.secrets.recovery_key(repository), matches)
     found = search.run(records[::-1])
     if invocation.options.json:
         items = (_fields(ledger, record, entry) for record, entry in found)

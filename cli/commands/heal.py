@@ -46,8 +46,8 @@ def heal(invocation: Invocation, *, is_execution: bool, no_key: bool) -> int:
     repository = invocation.open(afresh=True)
     started = invocation.clock()
     recovery = None
-    if is_execution and invocation.has_recovery_key() and not no_key:
-        recovery = invocation.attesting_key(repository)
+    if is_execution and invocation.secrets.has_recovery_key() and not no_key:
+        recovery = invocation.secrets.attesting_key(repository)
     ledger = repository.ledger
     covered = snapshot_ranges(
         ledger.records, {r.seq for r in owed(ledger, ledger.snapshots(), started)}

@@ -29,7 +29,7 @@ def heartbeat(invocation: Invocation, *, every: timedelta, note: str) -> None:
     and name the host. That concerns no other host.
     """
     repository = invocation.open()
-    key = invocation.writer_key(repository).signing
+    key = invocation.secrets.writer_key(repository).signing
     record = beat(repository, key, every=every, note=note, tool=TOOL)
     invocation.did(f"statement {record.head} is appended")
     invocation.remember(repository)

@@ -27,11 +27,11 @@ def rebuild(invocation: Invocation, *, from_packs: bool) -> None:
     index objects for them.
     """
     repository = invocation.open(afresh=True)
-    recovery = invocation.recovery_key(repository) if from_packs else None
+    recovery = invocation.secrets.recovery_key(repository) if from_packs else None
     with make_workers() as workers:
         packs = rebuild_index(
             repository,
-            invocation.writer_key(repository),
+            invocation.secrets.writer_key(repository),
             cache_dir=invocation.places.cache,
             state_dir=invocation.places.state,
             workers=workers,

@@ -181,7 +181,7 @@ def _create(invocation: Invocation, wish: _Wish, *, confirmed: bool) -> Reposito
         parameters=parameters,
         host=wish.host,
         keys=wish.keys,
-        passphrase=invocation.new_passphrase(
+        passphrase=invocation.secrets.new_passphrase(
             "the new recovery.key and root.key", weak=wish.weak_passphrase
         ),
         second=_second(invocation, wish),
@@ -196,7 +196,7 @@ def _second(invocation: Invocation, wish: _Wish) -> SecondHolder | None:
     """Who else is to hold a recovery key, with the passphrase that they chose."""
     if wish.recovery_out is None:
         return None
-    secret = invocation.second_passphrase(
+    secret = invocation.secrets.second_passphrase(
         wish.recovery_out.name, wish.recovery_passphrase_file, weak=wish.weak_passphrase
     )
     return SecondHolder(file=wish.recovery_out, passphrase=secret)
@@ -282,7 +282,7 @@ def _finish_killed_init(invocation: Invocation, wish: _Wish, found: Digest) -> R
     writer = load_writer(wish.keys / WRITER_FILE)
     if writer.signing.public.id in repository.ledger.writers:
         raise exists
-    root = load_root(wish.keys / ROOT_FILE, invocation.passphrase(ROOT_FILE))
+    root = load_root(wish.keys / ROOT_FILE, invocation.secrets.passphrase(ROOT_FILE))
     enrol_own_writer(repository, root.enroller, writer, tool=TOOL)
     invocation.note("finished the init that was interrupted")
     return repository

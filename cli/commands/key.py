@@ -137,7 +137,7 @@ def limit(
     agreed = chosen_request(repository, warrant)
     record = limit_writer(
         repository,
-        invocation.signer(repository, Role.ENROLLER),
+        invocation.secrets.signer(repository, Role.ENROLLER),
         found,
         datasets=datasets,
         share_datasets=share_datasets,
@@ -205,7 +205,7 @@ def revoke(
     lost = LostAttempts(invocation.warn)
     record = revoke_writer(
         repository,
-        invocation.signer(repository, Role.ENROLLER),
+        invocation.secrets.signer(repository, Role.ENROLLER),
         found,
         distrust_from=distrust_from,
         reason=parse_reason(agreed_text(agreed, "reason", reason)),

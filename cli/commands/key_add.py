@@ -90,7 +90,7 @@ def add(
         render.message("", line)
     _agree(invocation, plan, key_id)
     agreed = {*share_datasets, *(each.writer.name for each in plan.left)}
-    enroller = invocation.signer(repository, Role.ENROLLER)
+    enroller = invocation.secrets.signer(repository, Role.ENROLLER)
     for other, patterns in plan.limits:
         record = limit_writer(
             repository,
@@ -106,7 +106,7 @@ def add(
         repository,
         wanted,
         enroller,
-        recovery_key=lambda: invocation.recovery_key(repository),
+        recovery_key=lambda: invocation.secrets.recovery_key(repository),
         share=share_domain,
         datasets=datasets,
         share_datasets=agreed,

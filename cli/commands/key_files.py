@@ -72,10 +72,10 @@ def new(
     repository = invocation.open(afresh=True)
     address = repository_address(invocation, repository)
     if token is not None:
-        text = public_file(invocation.token_key(token), address.id)
+        text = public_file(invocation.secrets.token_key(token), address.id)
     else:
         assert out is not None
-        secret = invocation.new_passphrase(f"the new {out.name}", weak=weak_passphrase)
+        secret = invocation.secrets.new_passphrase(f"the new {out.name}", weak=weak_passphrase)
         text = new_role_key(out, address, Role(role), secret, cost=init.COST)
         invocation.did(f"the key is made, {out}")
     save_public(public, text)
@@ -124,7 +124,7 @@ def split(
         repository_address(invocation, repository),
         invocation.places.keys,
         [role for role in SPLIT_ROLES if not roles or role.value in roles],
-        invocation.new_passphrase("the new key files", weak=weak_passphrase),
+        invocation.secrets.new_passphrase("the new key files", weak=weak_passphrase),
         agree=agree,
         cost=init.COST,
     )
@@ -158,8 +158,10 @@ def passwd(
     """
     forbid_dumps()
     peek(file)
-    old = invocation.passphrase(file.name)
-    new_secret = invocation.changed_passphrase(file.name, new_passphrase_file, weak=weak_passphrase)
+    old = invocation.secrets.passphrase(file.name)
+    new_secret = invocation.secrets.changed_passphrase(
+        file.name, new_passphrase_file, weak=weak_passphrase
+    )
     change_passphrase(file, old, new_secret, cost=init.COST)
     invocation.did(f"{file} opens with the new passphrase")
     invocation.warn(f"other copies of {file.name} still open with the old passphrase")

@@ -69,10 +69,10 @@ def request(
     if not rotate and not (name and datasets):
         raise click.UsageError("--name and --dataset, or --rotate")
     repository = invocation.open(afresh=True)
-    key_in_token = None if token is None else invocation.token_key(token)
+    key_in_token = None if token is None else invocation.secrets.token_key(token)
     if rotate:
         path = invocation.places.keys / NEXT_WRITER_FILE
-        old = invocation.writer_key(repository)
+        old = invocation.secrets.writer_key(repository)
         writer, wanted = request_rotation(
             repository, old, datasets=datasets, begun=_begun(invocation, path), signing=key_in_token
         )
@@ -118,7 +118,7 @@ def repository_address(invocation: Invocation, repository: Repository) -> Reposi
 
 def _begun(invocation: Invocation, path: Path) -> WriterKey | None:
     """The key of a request that was killed: written first, so that no request lacks its key."""
-    return load_writer(path, pin=invocation.pin_of) if path.exists() else None
+    return load_writer(path, pin=invocation.secrets.pin_of) if path.exists() else None
 
 
 def _save_both(path: Path, writer: WriterKey, out: Path, wanted: KeyRequest) -> None:

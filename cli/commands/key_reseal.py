@@ -50,7 +50,7 @@ def reseal(
     agreed = chosen_request(repository, warrant)
     if through is None and agreed is not None:
         through = agreed.values.get("through")
-    recovery = invocation.attesting_key(repository)
+    recovery = invocation.secrets.attesting_key(repository)
     with progress.shown(quiet=invocation.options.quiet) as shown:
         gathered = gather_seeds(
             repository,

@@ -290,7 +290,7 @@ def root_signers(
     invocation: Invocation, repository: Repository, uris: Sequence[str]
 ) -> list[Signer]:
     """The usual root key, where there is one, and those that are named; each once."""
-    found = [invocation.open_signer(repository, parse_signer(uri)) for uri in uris]
-    if not found or invocation.has_signer(repository, Role.ROOT):
-        found.insert(0, invocation.signer(repository, Role.ROOT))
+    found = [invocation.secrets.open_signer(repository, parse_signer(uri)) for uri in uris]
+    if not found or invocation.secrets.has_signer(repository, Role.ROOT):
+        found.insert(0, invocation.secrets.signer(repository, Role.ROOT))
     return list({each.public.id: each for each in found}.values())

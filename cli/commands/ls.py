@@ -32,7 +32,7 @@ def ls(invocation: Invocation, *, spec: str, path: str, is_long: bool, recursive
     spec, wanted = snapshot_views.snapshot_and_path(spec, path)
     repository = invocation.open()
     record = invocation.snapshot(repository, spec)
-    recovery = invocation.recovery_key(repository)
+    recovery = invocation.secrets.recovery_key(repository)
     with snapshot_views.view(invocation, repository, recovery, record) as view:
         number = snapshot_views.number_at(view, wanted)
         entries = map(view.tree.entry, _numbers(view.tree, number, recursive=recursive))

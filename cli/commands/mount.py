@@ -30,7 +30,7 @@ def mount(invocation: Invocation, *, spec: str, directory: Path, allow_other: bo
     check_mount_point(directory)
     repository = invocation.open()
     record = invocation.snapshot(repository, spec)
-    recovery = invocation.recovery_key(repository)
+    recovery = invocation.secrets.recovery_key(repository)
     with View(repository, recovery, record, scratch=invocation.scratch, random_access=True) as view:
         code = report_flaws(invocation, record.seq, view.flaws)
         invocation.note(f"snapshot {record.seq} is at {directory}; Ctrl-C unmounts it")

@@ -116,7 +116,7 @@ class _Change:
         record = sign_change(
             self.repository,
             change,
-            invocation.signer(self.repository, Role.POLICY),
+            invocation.secrets.signer(self.repository, Role.POLICY),
             tool=TOOL,
             agreed=None if self._agreed is None else self._agreed.request,
         )

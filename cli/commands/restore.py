@@ -253,7 +253,7 @@ def _run(
     ):
         return restore_snapshot(
             repository,
-            invocation.attesting_key(repository),
+            invocation.secrets.attesting_key(repository),
             request,
             local=_local(invocation),
             scratch=invocation.scratch,
@@ -298,7 +298,7 @@ def _finalize(invocation: Invocation, target: Path, *, again: bool) -> int:
     def keys() -> tuple[Repository, RecoveryKey]:
         opened = invocation.open(afresh=True)
         repositories.append(opened)
-        return opened, invocation.attesting_key(opened)
+        return opened, invocation.secrets.attesting_key(opened)
 
     repositories: list[Repository] = []
     with make_workers() as workers:

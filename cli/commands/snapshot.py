@@ -128,9 +128,9 @@ def snapshot(
             allow_empty=allow_empty,
             stream=stream,
         )
-        invocation.warn_of_keys_together()
+        invocation.secrets.warn_of_keys_together()
         repository = invocation.open()
-        writer = invocation.writer_key(repository)
+        writer = invocation.secrets.writer_key(repository)
         request = _governed(invocation, repository, writer, request)
         if dry_run:
             return _preview(invocation, repository, writer, request)

@@ -93,7 +93,7 @@ def status(invocation: Invocation, *, locks: bool, check: bool, max_age: timedel
     invocation.report_findings(repository)
     invocation.report((*repository.plans.unreadable(), *repository.heavy_plans()))
     invocation.report(cited.findings)
-    invocation.warn_of_keys_together()
+    invocation.secrets.warn_of_keys_together()
     for state in states:
         _warn(invocation, state, max_age)
     concerned = concerned_snapshots(repository, owed(ledger, ledger.snapshots(), now))

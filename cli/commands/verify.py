@@ -77,10 +77,10 @@ def verify(
         if spec
         else owed(repository.ledger, repository.ledger.snapshots(), invocation.clock())
     )
-    has_key = bool(records) and invocation.has_recovery_key() and not no_key
+    has_key = bool(records) and invocation.secrets.has_recovery_key() and not no_key
     sample = sample_of(read_data, seed, repository.ledger, records, is_recorded=has_key)
     started = invocation.clock()
-    recovery = invocation.attesting_key(repository) if has_key else None
+    recovery = invocation.secrets.attesting_key(repository) if has_key else None
     report = _run(invocation, repository, records, sample, recovery)
     statement = None
     is_recorded = recovery is not None and seed is None and report.verdict != "unfinished"

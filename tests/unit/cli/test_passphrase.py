@@ -33,7 +33,7 @@ def test_the_first_line_of_the_file_is_the_passphrase(
     file = tmp_path / "file"
     file.write_bytes(content)
     file.chmod(0o600)
-    found = invocation(VAULT_PASSPHRASE_FILE=str(file)).passphrase("recovery.key")
+    found = invocation(VAULT_PASSPHRASE_FILE=str(file)).secrets.passphrase("recovery.key")
     assert found == secret
 
 
@@ -45,7 +45,7 @@ def test_an_unusable_passphrase_file_is_refused(tmp_path: Path, content: bytes) 
     file.chmod(0o600)
     for path in (file, tmp_path / "absent"):
         with pytest.raises(WrongKeyError):
-            invocation(VAULT_PASSPHRASE_FILE=str(path)).passphrase("recovery.key")
+            invocation(VAULT_PASSPHRASE_FILE=str(path)).secrets.passphrase("recovery.key")
 
 
 def test_a_passphrase_file_that_others_can_read_is_warned_of(
@@ -55,7 +55,7 @@ def test_a_passphrase_file_that_others_can_read_is_warned_of(
     file = tmp_path / "file"
     file.write_bytes(b"one\n")
     file.chmod(0o644)
-    assert invocation(VAULT_PASSPHRASE_FILE=str(file)).passphrase("recovery.key") == b"one"
+    assert invocation(VAULT_PASSPHRASE_FILE=str(file)).secrets.passphrase("recovery.key") == b"one"
     assert f"chmod 600 {file}" in capsys.readouterr().err
 
 
@@ -69,13 +69,13 @@ def answers(monkeypatch: pytest.MonkeyPatch, *texts: str) -> None:
 def test_a_new_passphrase_must_be_typed_twice_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """A typing error would lock everybody out."""
     answers(monkeypatch, "ä", "ä")
-    assert invocation().passphrase("keys", confirm=True) == "ä".encode()
+    assert invocation().secrets.passphrase("keys", confirm=True) == "ä".encode()
     answers(monkeypatch, "one", "two")
     with pytest.raises(ConfigError, match="differ"):
-        invocation().passphrase("keys", confirm=True)
+        invocation().secrets.passphrase("keys", confirm=True)
     answers(monkeypatch, "")
     with pytest.raises(WrongKeyError, match="empty"):
-        invocation().passphrase("keys", confirm=True)
+        invocation().secrets.passphrase("keys", confirm=True)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_short_passphrase_is_refused_unless_it_is_asked_for(
     if weak:
         answers(monkeypatch, weak, weak, weak, weak)
         with pytest.raises(ConfigError, match="too short"):
-            invocation().new_passphrase("keys", weak=False)
-        assert invocation().new_passphrase("keys", weak=True) == weak.encode()
+            invocation().secrets.new_passphrase("keys", weak=False)
+        assert invocation().secrets.new_passphrase("keys", weak=True) == weak.encode()
 
 
 @pytest.mark.parametrize("strong", ["twelve-chars", "ab it me us", "äöüäöüäöüäöü", "correct horse"])
@@ -115,7 +115,7 @@ def test_a_slip_in_a_new_passphrase_is_told(
 ) -> None:
     """It would be part of it for ever."""
     answers(monkeypatch, "correct horse ", "correct horse ")
-    assert invocation().new_passphrase("keys", weak=False) == b"correct horse "
+    assert invocation().secrets.new_passphrase("keys", weak=False) == b"correct horse "
     assert "the new passphrase ends with a blank" in capsys.readouterr().err
 
 
@@ -135,14 +135,16 @@ def test_the_first_line_that_a_command_prints_is_the_passphrase(
     command: str, secret: bytes
 ) -> None:
     """Whatever it prints behind it."""
-    assert invocation(VAULT_PASSPHRASE_COMMAND=command).passphrase("recovery.key") == secret
+    assert invocation(VAULT_PASSPHRASE_COMMAND=command).secrets.passphrase("recovery.key") == secret
 
 
 def test_an_agent_that_a_command_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
     """It holds the command's output open for as long as it runs; here until the test ends it."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    found = invocation(VAULT_PASSPHRASE_COMMAND=f"echo one; cat {gate} &").passphrase("keys")
+    found = invocation(VAULT_PASSPHRASE_COMMAND=f"echo one; cat {gate} &").secrets.passphrase(
+        "keys"
+    )
     gate.open("wb").close()  # waits for the agent, which then ends
     assert found == b"one"
 
@@ -161,14 +163,14 @@ def test_an_agent_that_a_command_leaves_behind_is_not_waited_for(tmp_path: Path)
 def test_a_command_that_gives_none_is_refused(command: str) -> None:
     """It fails, prints nothing, an empty line, or one without an end."""
     with pytest.raises(WrongKeyError, match="VAULT_PASSPHRASE_COMMAND"):
-        invocation(VAULT_PASSPHRASE_COMMAND=command).passphrase("recovery.key")
+        invocation(VAULT_PASSPHRASE_COMMAND=command).secrets.passphrase("recovery.key")
 
 
 def test_a_file_and_a_command_together_are_refused(tmp_path: Path) -> None:
     """Which of the two is meant can't be told."""
     both = invocation(VAULT_PASSPHRASE_FILE=str(tmp_path / "x"), VAULT_PASSPHRASE_COMMAND="echo x")
     with pytest.raises(ConfigError, match="both"):
-        both.passphrase("recovery.key")
+        both.secrets.passphrase("recovery.key")
 
 
 @pytest.mark.parametrize(
