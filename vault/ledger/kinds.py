@@ -88,12 +88,14 @@ def parse_body(kind: str, fields: Any) -> Body:
     return body
 
 
-def _with_times(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+def _with_times(fields: Any, names: Collection[str]) -> dict[str, Any]:
     """The fields with their times parsed: msgspec would take more spellings than one.
 
     Raises:
-        FormatError: One has another spelling.
+        FormatError: They are no members, or a time has another spelling.
     """
+    if not isinstance(fields, Mapping):
+        raise FormatError("body is no object", found=type(fields).__name__)
     read = {name: fields[name] for name in names if isinstance(fields.get(name), str)}
     return {**fields, **{name: from_rfc3339(text) for name, text in read.items()}}
 

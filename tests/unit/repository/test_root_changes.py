@@ -199,6 +199,8 @@ FILES: Mapping[str, Callable[[bytes], bytes]] = {
     "further member": _edit(lambda f: f.update(approved=True)),
     "further member of the root": _edit(lambda f: f["body"].update(zz=1)),
     "further member of a key": _edit(lambda f: f["body"]["keys"][0].update(zz=1)),
+    "root that is a list": _edit(lambda f: f.update(body=[])),
+    "root that is nothing": _edit(lambda f: f.update(body=None)),
     "root without a list": _edit(lambda f: f["body"].pop("approvals")),
     "impossible root": _edit(lambda f: f["body"].update(recipients=[])),
     "no digest": _edit(lambda f: f.update(after="x")),
