@@ -293,6 +293,17 @@ class Invocation:
             pinned = parse_witness_policy(data.decode("utf-8", "replace"))
         return WitnessWish(pinned=pinned, required=self.options.require_witnesses)
 
+    def require_usable_checks(self) -> None:
+        """Pass if all that a repository is to be checked against can be read.
+
+        Raises:
+            ConfigError: ``--trust``, ``--accept-head`` or the witness policy is malformed.
+            LocalError: The witness policy can't be read.
+        """
+        self._pin()
+        self._acceptance()
+        self.witness_wish()
+
     def _acceptance(self) -> Acceptance | None:
         """The acceptance that ``--accept-head`` asks for."""
         if not self.options.accept_head:

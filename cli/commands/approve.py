@@ -9,6 +9,7 @@ import click
 from cli.commands.approve_policy import policy_apply, policy_weaken
 from cli.commands.approve_request import request_act
 from cli.commands.approve_reseal import reseal_request
+from cli.commands.key_root import show_root
 from cli.output import render
 from cli.output.request import request_facts, request_fields, state_fields, state_row
 from cli.session import Invocation, pass_invocation
@@ -25,7 +26,7 @@ from vault.errors import (
 from vault.ledger.agreement import brought_keys
 from vault.ledger.kinds import parse_body
 from vault.ledger.request_files import RequestFile
-from vault.ledger.statements import Act, StatementType
+from vault.ledger.statements import Act, RootBody, StatementType
 from vault.ledger.warrants import (
     add_signature,
     merge_signatures,
@@ -36,6 +37,7 @@ from vault.repository.agreements import request_states, require_unforged
 from vault.repository.repository import Repository
 
 _HEADINGS = ("seq", "act", "asked by", "signed by", "expires", "state", "summary")
+_OF_ROOTS = (Act.ROOT, Act.RECIPIENT_REMOVE)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -60,12 +62,14 @@ request_act.add_command(reseal_request)
 def show_request(invocation: Invocation, *, file: Path) -> None:
     """Show all of a request, in words: what is asked, who signed, who is still needed.
 
-    Needs no secret. Without the repository it says what it could not check.
+    Of a root that may follow the one in force it says what changes. Needs no secret. Without the
+    repository it says what it could not check.
     """
     loaded = load_request_file(file)
     repository = _reachable(invocation)
     ledger = None if repository is None else repository.ledger
     _check(loaded, repository)
+    _show_change(invocation, loaded, repository)
     text = render.facts(request_facts(loaded, ledger))
     invocation.emit("vault/approve-show/v1", {"request": request_fields(loaded, ledger)}, text)
 
@@ -93,6 +97,7 @@ def sign_requests(invocation: Invocation, *, files: tuple[Path, ...], key: str, 
     for each in loaded:
         _check(each, repository)
         _refuse_unknown(each)
+        _show_change(invocation, each, repository)
         for line in render.facts(request_facts(each, ledger)).splitlines():
             render.message("", line)
         if not yes:
@@ -130,7 +135,7 @@ def _brought(files: Sequence[RequestFile]) -> dict[str, VerifyKey]:
     """Keys that a requested root brings along: who holds one agrees to that root too."""
     found: dict[str, VerifyKey] = {}
     for each in files:
-        if each.request.terms.act in (Act.ROOT, Act.RECIPIENT_REMOVE):
+        if each.request.terms.act in _OF_ROOTS:
             found |= brought_keys(parse_body(StatementType.ROOT, each.values))
     return found
 
@@ -173,12 +178,33 @@ def merge_requests(invocation: Invocation, *, first: Path, second: Path, out: Pa
 
 
 def _reachable(invocation: Invocation) -> Repository | None:
-    """The repository, if it is named and answers."""
+    """The repository, if it is named and answers.
+
+    Raises:
+        ConfigError: What it is to be checked against is given, and is malformed.
+        LocalError: The witness policy can't be read.
+    """
+    invocation.require_usable_checks()
     try:
         return invocation.open()
     except (StorageError, RepositoryNotFoundError, ConfigError) as error:
         invocation.warn(f"the repository is not looked at: {error}")
         return None
+
+
+def _show_change(invocation: Invocation, file: RequestFile, repository: Repository | None) -> None:
+    """Show what a requested root changes, where it may follow the one in force.
+
+    Raises:
+        FormatError: The values are no root.
+    """
+    terms = file.request.terms
+    if repository is None or terms.act not in _OF_ROOTS:
+        return
+    if terms.root == repository.ledger.root.version:
+        body = parse_body(StatementType.ROOT, file.values)
+        assert isinstance(body, RootBody)
+        show_root(invocation, repository, body)
 
 
 def _check(file: RequestFile, repository: Repository | None) -> None:

@@ -29,7 +29,7 @@ def request_facts(file: RequestFile, ledger: Ledger | None) -> dict[str, str]:
         "good": f"from {render.moment(terms.not_before)} until {render.moment(terms.expires)}",
         "repository": f"{terms.repository}, under root {terms.root}, with {terms.floor}",
     }
-    facts |= {f"values {name}": text for name, text in flat(dict(file.values))}
+    facts |= {f"values {name}": text for name, text in flat(dict(file.values), whole=True)}
     if ledger is None:
         claimed = (each.keyid[:ID_DIGITS] for each in file.request.envelope.signatures)
         facts["claims to be signed by"] = ", ".join(claimed)

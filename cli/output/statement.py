@@ -221,38 +221,42 @@ def doom_text(doomed: int | None) -> str:
     return f"doomed: prune plans name {render.plural(doomed, 'object')} of it" if doomed else ""
 
 
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """The members of a signed JSON value as names and texts; a name includes those around it."""
+def flat(value: Any, name: str = "", *, whole: bool = False) -> Iterator[tuple[str, str]]:
+    """The members of a signed JSON value as names and texts; a name includes those around it.
+
+    Args:
+        value: What was signed.
+        name: What it is called.
+        whole: Long lists and texts are not cut: for a person who is about to sign it.
+    """
     if isinstance(value, Mapping) and value:
         for inner, each in value.items():
-            yield from flat(each, f"{name}.{inner}" if name else str(inner))
-    elif isinstance(value, Sequence) and not isinstance(value, str) and any(map(_is_nested, value)):
-        for number, each in enumerate(value[:_SHOWN_ITEMS]):
-            yield from flat(each, f"{name}.{number}")
-        yield from _left(name, len(value))
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        yield name, " ".join(map(_plain, value[:_SHOWN_ITEMS])) or _plain(None)
-        yield from _left(name, len(value))
+            yield from flat(each, f"{name}.{inner}" if name else str(inner), whole=whole)
+        return
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        yield name, _plain(value, whole=whole)
+        return
+    shown = value if whole else value[:_SHOWN_ITEMS]
+    if any(map(_is_nested, value)):
+        for number, each in enumerate(shown):
+            yield from flat(each, f"{name}.{number}", whole=whole)
     else:
-        yield name, _plain(value)
+        yield name, " ".join(_plain(each, whole=whole) for each in shown) or _plain(None)
+    if len(shown) < len(value):
+        yield f"{name} …", f"{len(value) - len(shown):,} more, see --json"
 
 
 def _is_nested(value: object) -> bool:
     return isinstance(value, Mapping | list | tuple)
 
 
-def _left(name: str, count: int) -> Iterator[tuple[str, str]]:
-    if count > _SHOWN_ITEMS:
-        yield f"{name} …", f"{count - _SHOWN_ITEMS:,} more, see --json"
-
-
-def _plain(value: object) -> str:
+def _plain(value: object, *, whole: bool = False) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not value and value != 0:
         return "none"
     text = str(value)
-    cut = len(text) > _SHOWN_TEXT
+    cut = len(text) > _SHOWN_TEXT and not whole
     return f"{text[:_SHOWN_TEXT]}… ({len(text):,} characters, see --json)" if cut else text
 
 

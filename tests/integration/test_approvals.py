@@ -482,3 +482,51 @@ def test_a_root_by_two_of_two_who_never_meet(
     code, _, err = vault("key", "root", "apply", "two", "--yes", "--warrant", asked)
     assert code == 0, err
     assert people.open().ledger.root.thresholds["root"] == 2
+
+
+def test_who_is_to_sign_sees_every_key_of_a_root_and_what_changes(
+    vault: Vault, people: People, home: Path
+) -> None:
+    """A thief who asks can't hide a key behind the eighth, or what changes in a long list."""
+    assert len(people.open().ledger.root.keys) > 8
+    made = ("key", "new", "--role", "restorer", "--out", "m.key", "--public", "m.pub")
+    code, _, err = vault(*made)
+    assert code == 0, err
+    add = ["--add", "mallory=m.pub:restorer", "--recipient-add", "mallory=m.pub"]
+    add += ["--person", "mallory=carol"]
+    code, _, err = vault("key", "root", "propose", *add, "--out", "evil", "--yes")
+    assert code == 0, err
+    asked = home / "evil.request"
+    code, _, err = vault("approve", "request", "root", "evil", "--reason", "x", "--out", asked)
+    assert code == 0, err
+    values = json.loads(asked.read_bytes())["values"]
+    here = ["--repo", str(people.store), "--trust", f"0:{people.root}"]
+    with people.as_("bob"):
+        code, out, err = vault(*here, "approve", "show", asked)
+        assert code == 0, err
+        code, _, said = vault(*here, "approve", "sign", asked, "--key", people.uri("bob"))
+        assert code == 2  # no terminal to ask at
+    for told in (out, said):
+        assert all(each["public"] in told for each in values["keys"])
+        assert all(each["public"] in told for each in values["recipients"])
+        assert "see --json" not in told
+    for told in (err, said):
+        assert "vault: key mallory " in told
+        assert "vault: opens from then on  mallory" in told
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--trust", "garbage"), ("--witness-policy", "missing"), ("--accept-head", "x")]
+)
+def test_nothing_is_signed_where_what_to_check_it_against_is_malformed(
+    vault: Vault, people: People, asked: Path, wrong: tuple[str, str]
+) -> None:
+    """Who says --trust wants the ledger looked at: a slip must not end in a blind signature."""
+    before = asked.read_bytes()
+    with people.as_("bob"):
+        at = ("--repo", str(people.store), "--trust", f"0:{people.root}")
+        sign = ("approve", "sign", asked, "--key", people.uri("bob"), "--yes")
+        code, _, err = vault(*at, *wrong, *sign)
+        assert code == 2, err
+        assert vault(*at, *wrong, "approve", "show", asked)[0] == 2
+    assert asked.read_bytes() == before

@@ -209,3 +209,16 @@ def test_what_is_long_is_cut_and_says_so() -> None:
     assert told["packs …"] == "12 more, see --json"
     assert told["rows …"] == "1 more, see --json"
     assert "rows.8" not in told
+
+
+def test_who_is_to_sign_sees_what_is_long_as_a_whole() -> None:
+    """What is cut could hide a key."""
+    told = dict(
+        statement.flat(
+            {"key": "x" * 1600, "packs": ["p"] * 20, "rows": [["y" * 300]] * 9}, whole=True
+        )
+    )
+    assert told["key"] == "x" * 1600
+    assert told["packs"] == " ".join(["p"] * 20)
+    assert told["rows.8"] == "y" * 300
+    assert not any("…" in each for each in (*told, *told.values()))
