@@ -11,7 +11,7 @@ from cli.small_files import read_file
 from vault.crypto.public_keys import MAX_PUBLIC_FILE, PublicFile, parse_public_file
 from vault.durations import parse_duration
 from vault.encoding import b64encode
-from vault.errors import ConfigError, SignatureError
+from vault.errors import ConfigError, SignatureError, naming
 from vault.ledger.statements import Approval, PublicKey, Recipient, Role, Witness
 from vault.repository.hosts import ID_DIGITS
 from vault.repository.repository import Repository
@@ -116,7 +116,8 @@ def root_change(repository: Repository, options: dict[str, Any]) -> RootChange:
         persons=_each(options["persons"], "--person"),
         reviews=_each(options["reviews"], "--review"),
         thresholds={
-            r: _number(n, "--threshold") for r, n in _all(options, "thresholds", "--threshold")
+            _role(r): _number(n, "--threshold")
+            for r, n in _all(options, "thresholds", "--threshold")
         },
         recipients_add=[
             _recipient(repository, name, file)
@@ -153,6 +154,14 @@ def _each(texts: Sequence[str], option: str) -> dict[str, str]:
     """By name; several names may share a value."""
     pairs = [_pair(text, option) for text in texts]
     return {name: value for names, value in pairs for name in names.split(",")}
+
+
+def _role(text: str) -> str:
+    if text not in set(Role):
+        raise ConfigError(
+            "--threshold names no role", expected=" ".join(Role), found=repr(text[:40])
+        )
+    return text
 
 
 def _number(text: str, option: str) -> int:
@@ -201,7 +210,8 @@ def read_public_file(path: Path, repository: str) -> PublicFile:
     """
     text = read_file(path, MAX_PUBLIC_FILE).decode("utf-8", "replace")
     try:
-        return parse_public_file(text, repository)
+        with naming(path):
+            return parse_public_file(text, repository)
     except SignatureError as error:
         error.add_note(f"in {path}")
         raise

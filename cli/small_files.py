@@ -33,6 +33,9 @@ def read_file(path: Path, limit: int) -> bytes:
 def hand_out(data: bytes, path: Path | None) -> None:
     """Write a file, in place of one of that name, or print to standard output.
 
+    What is no file, such as /dev/null or a pipe, is written into: root could put a file in its
+    place.
+
     Raises:
         LocalError: It can't be written; a file that was there is as it was.
     """
@@ -40,6 +43,8 @@ def hand_out(data: bytes, path: Path | None) -> None:
         if path is None:
             sys.stdout.buffer.write(data)
             sys.stdout.flush()
+        elif path.exists() and not path.is_file():
+            path.write_bytes(data)
         else:
             durable.replace(path, data)
     except OSError as error:

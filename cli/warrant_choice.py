@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
-from vault.errors import ConfigError, LocalError
+from cli.small_files import hand_out
+from vault.errors import ConfigError, LocalError, naming
 from vault.ledger.request_files import (
     MAX_REQUEST_FILE,
     RequestFile,
@@ -60,7 +61,7 @@ def load_request_file(path: Path) -> RequestFile:
         IntegrityError: It is no request, or its values were changed.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, naming(path):
             return parse_request_file(file.read(MAX_REQUEST_FILE + 1))
     except FileNotFoundError as error:
         raise ConfigError(f"there is no file {path}") from error
@@ -74,10 +75,7 @@ def save_request_file(path: Path, file: RequestFile) -> None:
     Raises:
         LocalError: It can't be written.
     """
-    try:
-        durable.replace(path, encode_request_file(file))
-    except OSError as error:
-        raise LocalError(f"can't write {path}", found=error.strerror) from error
+    hand_out(encode_request_file(file), path)
 
 
 def save_new_request_file(path: Path, file: RequestFile) -> None:

@@ -342,6 +342,16 @@ def replace(path: Path, data: bytes) -> None:
         os.close(above)
 
 
+def hand_out(path: Path | None, data: bytes) -> None:
+    """Print, or write a file; root could put one in the place of /dev/null, so not there."""
+    if path is None:
+        sys.stdout.buffer.write(data)
+    elif path.exists() and not path.is_file():
+        path.write_bytes(data)
+    else:
+        replace(path, data)
+
+
 # --- the command line ---
 
 
@@ -371,10 +381,7 @@ def main() -> int:
             print(directory.vkey)  # noqa: T201 - its result
         case "cosign":
             answer = directory.cosign(*read_request(options.file))
-            if options.out is None:
-                sys.stdout.buffer.write(answer)
-            else:
-                replace(options.out, answer)
+            hand_out(options.out, answer)
         case _:
             journal = options.state / "journal"
             sys.stdout.write(journal.read_text("utf-8", "replace") if journal.exists() else "")

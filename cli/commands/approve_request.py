@@ -7,12 +7,11 @@ from typing import Any, TypeVar
 
 import click
 
-from cli.commands.key_root import show_root
+from cli.commands.key_root import read_proposal, show_root
 from cli.option_values import parse_reason
 from cli.output import render
 from cli.output.request import request_facts, request_fields
 from cli.session import Invocation, pass_invocation
-from cli.small_files import read_file
 from cli.warrant_choice import save_new_request_file
 from vault.crypto.key_files import load_request
 from vault.crypto.signers import parse_signer
@@ -25,7 +24,7 @@ from vault.repository.enrolment import addition, limitation, revocation
 from vault.repository.hosts import find_writer
 from vault.repository.keyrequests import granted
 from vault.repository.repository import Repository, snapshot_body
-from vault.repository.roots import MAX_PROPOSAL, parse_proposal, require_proposal
+from vault.repository.roots import require_proposal
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -177,7 +176,7 @@ def ask_for_root(invocation: Invocation, /, *, file: Path, **asked: Any) -> None
 
     Where it removes a recipient the act is recipient.remove.
     """
-    proposal = parse_proposal(read_file(file, MAX_PROPOSAL))
+    proposal = read_proposal(file)
     repository = invocation.open(afresh=True)
     require_proposal(repository.ledger, proposal)
     found = show_root(invocation, repository, proposal.body)

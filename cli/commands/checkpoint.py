@@ -9,6 +9,7 @@ from cli.output import render
 from cli.session import Invocation, pass_invocation
 from cli.small_files import hand_out, read_file
 from vault.clock import to_rfc3339
+from vault.errors import naming
 from vault.ledger.notes import MAX_NOTE, log_vkey, parse_note
 from vault.ledger.statements import Role
 from vault.repository.repository import Repository
@@ -59,7 +60,9 @@ def checkpoint(
     repository = invocation.open(afresh=True)
     invocation.report_findings(repository)
     if attach is not None:
-        note = parse_note(read_file(attach, MAX_NOTE))
+        data = read_file(attach, MAX_NOTE)
+        with naming(attach):
+            note = parse_note(data)
         signed = attach_cosignatures(repository, note, state=invocation.places.state)
     else:
         key = invocation.secrets.signer(repository, Role.LOG)

@@ -69,6 +69,8 @@ def new(
     """
     if (out is None) == (token is None):
         raise click.UsageError("--out for a key file, or --token for a key in a token")
+    if public.exists() or public == out:  # nothing else could make it anew, once the key is there
+        raise ConfigError(f"{public} exists or is the key file, and is never overwritten")
     repository = invocation.open(afresh=True)
     address = repository_address(invocation, repository)
     if token is not None:

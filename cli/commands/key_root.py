@@ -16,6 +16,7 @@ from cli.warrant_choice import chosen_request, warrant_option
 from vault.crypto.keys import Signer, VerifyKey
 from vault.crypto.signers import parse_signer
 from vault.encoding import b64decode_strict
+from vault.errors import naming
 from vault.ledger.records import Record
 from vault.ledger.statements import (
     Approval,
@@ -256,7 +257,7 @@ def apply_command(
     The thresholds of the root in force and of the new one must be met. If a thief near the store
     is faster, the command tries 10,000 times.
     """
-    proposal = parse_proposal(read_file(file, MAX_PROPOSAL))
+    proposal = read_proposal(file)
     repository = invocation.open(afresh=True)
     require_proposal(repository.ledger, proposal)
     agreed = chosen_request(repository, warrant)
@@ -267,6 +268,19 @@ def apply_command(
     request = None if agreed is None else agreed.request
     record = apply_root(repository, proposal, signers, tool=TOOL, insist=lost, agreed=request)
     emit_applied(invocation, repository, record, proposal, lost)
+
+
+def read_proposal(file: Path) -> RootProposal:
+    """The proposed root in a file.
+
+    Raises:
+        ConfigError: There is no such file, or it is too large.
+        LocalError: It can't be read.
+        VaultError: It is no proposal, or its root would be void.
+    """
+    data = read_file(file, MAX_PROPOSAL)
+    with naming(file):
+        return parse_proposal(data)
 
 
 def emit_applied(

@@ -10,6 +10,7 @@ from cli.exits import EXIT_INTEGRITY
 from cli.output import render
 from cli.session import Invocation, pass_invocation
 from cli.small_files import hand_out, read_file
+from vault.errors import naming
 from vault.ledger.notes import SignedNote
 from vault.ledger.statements import RootBody, WriterBody
 from vault.ledger.witness import (
@@ -90,7 +91,9 @@ def cosign_file(invocation: Invocation, *, directory: Path, out: Path | None, fi
     With a repository (--repo or VAULT_REPO, and its root by --trust 0:DIGEST) the ledger is read
     and every signature checked first; then no proof in FILE is needed. Exit 4: refused, and why.
     """
-    request = parse_request(read_file(file, MAX_REQUEST))
+    data = read_file(file, MAX_REQUEST)
+    with naming(file):
+        request = parse_request(data)
     state = WitnessState(directory)
     state.vkey()
     repository = invocation.open(afresh=True) if _reads(invocation) else None

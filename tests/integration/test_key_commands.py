@@ -108,6 +108,7 @@ def test_the_lack_of_a_spare_is_asked_where_there_was_one(vault: Vault, bob: Pat
         ("--threshold", "root=two"),
         ("--threshold", "root=2"),
         ("--threshold", "root=-1"),
+        ("--threshold", "roots=1"),
         ("--review", "root=tomorrow"),
         ("--person", "root=Ann Example"),
         ("--person", "carol=carol"),
@@ -282,3 +283,33 @@ def test_a_proposal_travels_and_is_shown_again(vault: Vault, vault_json: VaultJs
     assert "becomes void nothing" in said
     assert vault("key", "root", "apply", "next.root", "--yes")[0] == 2
     assert vault_json("key", "root", "show")["root"]["version"] == 2
+
+
+def test_no_key_is_made_whose_public_file_can_t_be(vault: Vault) -> None:
+    """Nothing else could hand the public key out, and a second try would find the key there."""
+    Path("old.pub").write_text("another's")
+    for out, public in (("new.key", "old.pub"), ("same", "same")):
+        code, _, err = vault("key", "new", "--role", "policy", "--out", out, "--public", public)
+        assert (code, f"{public} " in err) == (2, True), err
+        assert not Path(out).exists()
+    assert Path("old.pub").read_text() == "another's"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("key", "root", "apply", "odd", "--yes"),
+        ("key", "root", "propose", "--add", "x=odd:root", "--out", "p", "--yes"),
+        ("approve", "show", "odd"),
+        ("approve", "request", "root", "odd", "--reason", "x", "--out", "p"),
+        ("checkpoint", "--attach", "odd"),
+        ("witness", "cosign", "--state", "w", "odd"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_of_another_kind_is_named(vault: Vault, command: tuple[str, ...]) -> None:
+    """Of several that a person named, which one is wrong."""
+    Path("odd").write_bytes(b"\xff\n")
+    code, _, err = vault(*command)
+    assert (code, "error: odd: " in err) == (4, True), err
+    assert not Path("p").exists()

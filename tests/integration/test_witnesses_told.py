@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -105,6 +106,28 @@ def test_a_witness_in_one_file_does_the_same(
     assert vault_json("checkpoint", "--attach", home / "answer")["checkpoint"]["counts"]
     beat(council.lab)
     cosigned(vault, home)
+
+
+def test_what_is_no_file_is_written_into(vault: Vault, council: Council, home: Path) -> None:
+    """Root would put a file in the place of /dev/null, for all programs of the machine."""
+    know_log(vault, council, home)
+    assert vault("checkpoint", "--out", home / "note")[0] == 0
+    ask = ["cosign", "--state", str(home / "witness"), str(home / "note"), "--out"]
+    reader, writer = os.openpty()
+    try:
+        device = os.ttyname(writer)
+        (home / "device").symlink_to(device)
+        assert vault("checkpoint", "--out", home / "device")[0] == 0
+        alone = [sys.executable, str(ALONE), *ask, str(home / "device")]
+        done = subprocess.run(alone, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert (home / "device").is_symlink()
+        told = os.read(reader, 1 << 16)
+        assert told.startswith(b"old ")
+        assert council.names[0].encode() in told
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_a_witness_that_reads_the_ledger_needs_no_proof(
