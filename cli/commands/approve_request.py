@@ -98,18 +98,21 @@ def writer_add(
         raise ConfigError(f"there is no file {file}")
     wanted = load_request(file)
     repository = invocation.open(afresh=True)
-    body = addition(
-        repository,
-        wanted,
-        recovery_key=lambda: invocation.secrets.recovery_key(repository),
-        share=share_domain,
-        datasets=datasets,
-        share_datasets=share_datasets,
-    )
+
+    def stored() -> Body:
+        return addition(
+            repository,
+            wanted,
+            recovery_key=lambda: invocation.secrets.recovery_key(repository),
+            share=share_domain,
+            datasets=datasets,
+            share_datasets=share_datasets,
+        )
+
     may = " ".join(granted(wanted, datasets))
     rotates = f" in the place of {wanted.replaces[:16]}" if wanted.replaces else ""
     summary = f"host {wanted.name} gets a key{rotates} and may write {may}"
-    write_request(invocation, repository, body, summary, Asked(**asked))
+    write_request(invocation, repository, stored, summary, Asked(**asked))
 
 
 @request_act.command(Act.WRITER_LIMIT)
@@ -228,7 +231,7 @@ def ask_for_replacement(invocation: Invocation, /, *, snapshot: str, **asked: An
 def write_request(
     invocation: Invocation,
     repository: Repository,
-    body: Body,
+    body: Body | Callable[[], Body],
     summary: str,
     asked: Asked,
     *,
@@ -240,7 +243,8 @@ def write_request(
     Args:
         invocation: Prints it.
         repository: Where the statement is to stand.
-        body: Of the statement.
+        body: Of the statement. One that stores something is called for when the options were
+            read and the key is open: without them the repository stays as it was.
         summary: What is lost by it, in words and numbers.
         asked: What the options say.
         kind: Of the statement.
@@ -256,7 +260,8 @@ def write_request(
         signer = invocation.secrets.signer(repository, role)
     else:
         signer = invocation.secrets.open_signer(repository, parse_signer(asked.key))
-    file = ask(repository, kind, body, reasons, signer)
+    made = body() if callable(body) else body
+    file = ask(repository, kind, made, reasons, signer)
     save_new_request_file(asked.out, file)
     invocation.did(f"the request is written, {asked.out}")
     facts = request_facts(file, repository.ledger)

@@ -319,6 +319,36 @@ def test_what_a_newer_program_asks_is_not_signed(vault: Vault, people: People, a
     assert (code, "does not understand" in err) == (2, True), err
 
 
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (["--signer", "enroller=file:gone.key#enroller"], 12),
+        (["--expires", "soon"], 2),
+        ([], 0),
+    ],
+    ids=["no-key", "no-duration", "control"],
+)
+def test_a_request_that_can_t_be_made_stores_no_domain(
+    vault: Vault, people: People, home: Path, wrong: list[str], code: int
+) -> None:
+    """Its key is open and its options are read before the repository gets anything."""
+    file = home / "web.key-request"
+    with people.as_("web"):
+        here = ["--repo", str(people.store), "--trust", f"0:{people.root}"]
+        wish = ["--name", "web", "--dataset", "web-*", "--out", file]
+        assert vault(*here, "key", "request", *wish)[0] == 0
+
+    def domains() -> set[Path]:
+        return {each for each in (people.store / "domains").rglob("*") if each.is_file()}
+
+    before = domains()
+    options = ["--share-datasets", "first", "--reason", "new", "--out", home / "add.request"]
+    at = ("approve", "request", "writer.add", file, *options)
+    line = (*wrong, *at) if "--signer" in wrong else (*at, *wrong)
+    done, _, err = vault(*line)
+    assert (done, len(domains() - before)) == (code, int(not code)), err
+
+
 def test_a_host_is_enrolled_by_what_people_agreed_to(
     vault: Vault, vault_json: VaultJson, people: People, home: Path
 ) -> None:
