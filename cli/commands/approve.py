@@ -70,7 +70,7 @@ def show_request(invocation: Invocation, *, file: Path) -> None:
     ledger = None if repository is None else repository.ledger
     _check(loaded, repository)
     _show_change(invocation, loaded, repository)
-    text = render.facts(request_facts(loaded, ledger))
+    text = render.facts(request_facts(loaded, ledger, invocation.clock()))
     invocation.emit("vault/approve-show/v1", {"request": request_fields(loaded, ledger)}, text)
 
 
@@ -98,7 +98,7 @@ def sign_requests(invocation: Invocation, *, files: tuple[Path, ...], key: str, 
         _check(each, repository)
         _refuse_unknown(each)
         _show_change(invocation, each, repository)
-        for line in render.facts(request_facts(each, ledger)).splitlines():
+        for line in render.facts(request_facts(each, ledger, invocation.clock())).splitlines():
             render.message("", line)
         if not yes:
             invocation.confirm("Sign it?", instead="read it with 'approve show', then give --yes")

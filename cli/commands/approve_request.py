@@ -264,7 +264,7 @@ def write_request(
     file = ask(repository, kind, made, reasons, signer)
     save_new_request_file(asked.out, file)
     invocation.did(f"the request is written, {asked.out}")
-    facts = request_facts(file, repository.ledger)
+    facts = request_facts(file, repository.ledger, invocation.clock())
     facts.pop("if you sign this")
     facts["next"] = f"others run 'vault approve sign {asked.out.name} --key URI'"
     fields = {"file": str(asked.out), **request_fields(file, repository.ledger)}

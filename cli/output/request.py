@@ -1,5 +1,6 @@
 """Requests that people sign: for people, and for programs."""
 
+from datetime import datetime
 from typing import Any
 
 from cli.output import render
@@ -8,16 +9,24 @@ from vault.clock import to_rfc3339
 from vault.ledger.chain import Ledger
 from vault.ledger.request_files import RequestFile
 from vault.ledger.warrants import Request, Terms
-from vault.repository.agreements import Consent, RequestState, consent, holders_of, name_of
+from vault.repository.agreements import (
+    Consent,
+    RequestState,
+    consent,
+    holders_of,
+    name_of,
+    why_over,
+)
 from vault.repository.hosts import ID_DIGITS
 
 
-def request_facts(file: RequestFile, ledger: Ledger | None) -> dict[str, str]:
+def request_facts(file: RequestFile, ledger: Ledger | None, now: datetime) -> dict[str, str]:
     """All that a person should read before signing.
 
     Args:
         file: What was given.
         ledger: To name people by, and to say who is still needed; None if it can't be read.
+        now: The time; a request that has expired is over.
     """
     terms = file.request.terms
     facts = {
@@ -35,10 +44,20 @@ def request_facts(file: RequestFile, ledger: Ledger | None) -> dict[str, str]:
         facts["claims to be signed by"] = ", ".join(claimed)
         facts["not checked"] = "who signed, whether it was used, and what the root wants"
     else:
+        facts["state"] = _state(file.request, ledger, now)
         facts["signed by"] = ", ".join(_signers(file.request, ledger))
         facts |= _consent_facts(consent(ledger, file.request))
     facts["if you sign this"] = f"you agree to {terms.act}: {terms.summary}"
     return {name: text for name, text in facts.items() if text}
+
+
+def _state(request: Request, ledger: Ledger, now: datetime) -> str:
+    over = why_over(ledger, request, now)
+    if over:
+        return f"{over}: no act can rest on it"
+    if request.terms.requester not in request.signers(ledger.keys):
+        return "not signed by who is said to ask: no act can rest on it so far"
+    return "open"
 
 
 def _consent_facts(found: Consent | None) -> dict[str, str]:

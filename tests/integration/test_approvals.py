@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -560,3 +561,37 @@ def test_nothing_is_signed_where_what_to_check_it_against_is_malformed(
         assert code == 2, err
         assert vault(*at, *wrong, "approve", "show", asked)[0] == 2
     assert asked.read_bytes() == before
+
+
+def test_a_request_that_is_over_is_shown_as_over(vault: Vault, people: People, asked: Path) -> None:
+    """Who reads it at the repository need not sign for nothing."""
+    here = ["--repo", str(people.store), "--trust", f"0:{people.root}"]
+    with people.as_("bob"):
+        assert re.search(r"^state +open$", vault(*here, "approve", "show", asked)[1], re.MULTILINE)
+        sign = (*here, "approve", "sign", asked, "--key", people.uri("bob"), "--yes")
+        assert vault(*sign)[0] == 0
+    assert vault("key", "revoke", "first", "--warrant", asked)[0] == 0
+    with people.as_("bob"):
+        used = f"used by statement {people.open().head.seq}: no act can rest on it"
+        assert used in vault(*here, "approve", "show", asked)[1]
+        assert used in vault(*sign)[2]
+
+
+def test_who_did_not_sign_is_not_said_to_ask(vault: Vault, people: People, asked: Path) -> None:
+    """A thief may write another's name into a request."""
+    file = json.loads(asked.read_bytes())
+    with people.as_("bob"):
+        at = ("--repo", str(people.store), "--trust", f"0:{people.root}")
+        assert vault(*at, "approve", "sign", asked, "--key", people.uri("bob"), "--yes")[0] == 0
+        both = json.loads(asked.read_bytes())
+        others = [
+            each
+            for each in both["envelope"]["signatures"]
+            if each not in file["envelope"]["signatures"]
+        ]
+        assert len(others) == 1
+        both["envelope"]["signatures"] = others
+        asked.write_bytes(dumps(both) + b"\n")
+        code, out, err = vault(*at, "approve", "show", asked)
+    assert code == 0, err
+    assert "not signed by who is said to ask" in out

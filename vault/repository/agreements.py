@@ -379,12 +379,13 @@ def request_states(ledger: Ledger, *, now: datetime) -> list[RequestState]:
                 request=request,
                 signers=request.signers(ledger.keys),
                 used_by=ledger.used_by(request),
-                problem=_over(ledger, request, now),
+                problem=why_over(ledger, request, now),
             )
     return list(found.values())
 
 
-def _over(ledger: Ledger, request: Request, now: datetime) -> str:
+def why_over(ledger: Ledger, request: Request, now: datetime) -> str:
+    """Why no act can rest on a request any more; empty if one may."""
     terms, used = request.terms, ledger.used_by(request)
     if used is not None:
         return f"used by statement {used}"
