@@ -92,6 +92,8 @@ def sign_requests(invocation: Invocation, *, files: tuple[Path, ...], key: str, 
     next root.
     """
     loaded = [load_request_file(file) for file in files]
+    if len({each.request.terms.repository for each in loaded}) > 1:
+        raise ConfigError("the requests are of different repositories", hint="sign them apart")
     repository = _reachable(invocation)
     ledger = None if repository is None else repository.ledger
     for each in loaded:
@@ -111,15 +113,13 @@ def sign_requests(invocation: Invocation, *, files: tuple[Path, ...], key: str, 
             hint="'vault key list' shows those that are",
         )
     signed: list[RequestFile] = []
-    for file, each in zip(files, loaded, strict=True):
-        if each.request.terms.repository != loaded[0].request.terms.repository:
-            raise ConfigError("the requests are of different repositories")
+    for each in loaded:
         request_now = add_signature(each.request, signer)
         require_carriable(request_now)
-        done = dataclasses.replace(each, request=request_now)
+        signed.append(dataclasses.replace(each, request=request_now))
+    for file, done in zip(files, signed, strict=True):
         save_request_file(file, done)
         invocation.did(f"{file} is signed by {signer.public.id}")
-        signed.append(done)
     fields = {
         "signed": [
             {"file": str(file), **request_fields(each, ledger)}

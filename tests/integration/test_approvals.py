@@ -595,3 +595,21 @@ def test_who_did_not_sign_is_not_said_to_ask(vault: Vault, people: People, asked
         code, out, err = vault(*at, "approve", "show", asked)
     assert code == 0, err
     assert "not signed by who is said to ask" in out
+
+
+def test_of_several_requests_all_are_signed_or_none(
+    vault: Vault, people: People, asked: Path, home: Path
+) -> None:
+    """Without a repository the files alone say that one is of another."""
+    file = json.loads(asked.read_bytes())
+    payload = base64.b64decode(file["envelope"]["payload"])
+    other = payload.replace(people.open().ledger.repository_id.encode(), b"0" * 32)
+    assert other != payload
+    file["envelope"]["payload"] = b64encode(other)
+    (home / "other.request").write_bytes(dumps(file) + b"\n")
+    before = asked.read_bytes()
+    with people.as_("bob"):
+        sign = ("approve", "sign", asked, home / "other.request", "--key", people.uri("bob"))
+        code, _, err = vault(*sign, "--yes")
+    assert (code, "different repositories" in err) == (2, True), err
+    assert asked.read_bytes() == before
