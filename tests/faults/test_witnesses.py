@@ -134,6 +134,23 @@ def test_a_cut_history_is_truncated(lab: Lab, council: Council) -> None:
     assert opened(lab).head.seq == kept.seq - 1
 
 
+def test_a_log_s_note_of_a_longer_ledger_may_mean_that_it_was_cut(
+    lab: Lab, council: Council
+) -> None:
+    """No key need be stolen for that; of as many statements, the note is of another history."""
+    beat(lab)
+    digests = [each.digest for each in lab.open().ledger.records]
+    council.store(council.note(digests))
+    cut(lab, 1)
+    (longer,) = opened(lab).witnessed.stray()
+    assert "more statements than the ledger has" in longer.problem
+    assert "the ledger was cut, or the key may be stolen" in longer.problem
+    assert longer.expected == f"at most {len(digests) - 1} statements"
+    beat(lab, "forged")
+    (other,) = opened(lab).witnessed.stray()
+    assert "signed another history, and too few witnesses did: the key may be" in other.problem
+
+
 def test_another_history_is_forked(lab: Lab, council: Council) -> None:
     """What a thief of the store and of a host's key puts in the place of the end."""
     beat(lab, "honest")

@@ -67,7 +67,9 @@ class Witnessed:
     def stray(self) -> list[Finding]:
         """Of the notes that do not count and contradict the ledger."""
         counted = self.checkpoint.note.text if self.checkpoint is not None else b""
-        return [_stray(note) for note in self.against if note.text != counted]
+        if self.head is None:  # no checkpoint was asked for
+            return []
+        return [_stray(note, self.head) for note in self.against if note.text != counted]
 
     def findings(self) -> list[Finding]:
         """All there is to say."""
@@ -164,13 +166,17 @@ def conclude(
     return found.at(now)
 
 
-def _stray(note: SignedNote) -> Finding:
+def _stray(note: SignedNote, head: Head) -> Finding:
+    """Of a log without its witnesses: what is longer than the ledger may be its own, uncut."""
+    is_longer = note.size > head.seq + 1
+    signed = "more statements than the ledger has" if is_longer else "another history"
+    guess = "the ledger was cut, or the key may be stolen" if is_longer else "the key may be stolen"
+    over = "this ledger's statements"
     return Finding(
         severity=Severity.WARNING,
         subject=f"checkpoint of size {note.size}",
-        problem="a listed log key signed another history, and too few witnesses did: the key may"
-        " be stolen",
-        expected="a root over this ledger's statements",
+        problem=f"a listed log key signed {signed}, and too few witnesses did: {guess}",
+        expected=f"at most {head.seq + 1} statements" if is_longer else f"a root over {over}",
         found=f"root {note.root} by {note.origin}",
         code=Code.CHECKPOINT,
     )
