@@ -889,17 +889,19 @@ _EVIDENCE = str(Digest.of(b"evidence"))
 
 def _with_snapshot(book: Book) -> int:
     """A host of the domain, and its snapshot; gives its number."""
-    objects = {
-        name: str(Digest.of(data))
-        for name, data in (("domain", b"secrets"), ("inventory", _INVENTORY))
-    }
+    secrets = b"secrets"
+    sealed = str(Digest.of(secrets))
     domain = DomainRef(
         name="default",
-        object=f"domains/default/{objects['domain']}",
-        sha256=objects["domain"],
-        size=7,
+        object=f"domains/default/{sealed}",
+        sha256=sealed,
+        size=len(secrets),
         version="1",
     )
+    inventory = (
+        f"# vault-inventory 1\n# objects 1\n# bytes 7\n{sealed}\t7\t1\t{domain.object}\n".encode()
+    )
+    listed = str(Digest.of(inventory))
     host = replace_body(enrolled("cache"), domain=domain)
     book.add("writer", host, "alice-enroller")
     body = SnapshotBody(
@@ -908,21 +910,16 @@ def _with_snapshot(book: Book) -> int:
         complete=True,
         counts=Counts(),
         tree=TreeRef(id="ab" * 32, level=0, commitment="cd" * 32),
-        inventory=InventoryRef(
-            sha256=objects["inventory"], size=len(_INVENTORY), version="1", objects=0, bytes=0
-        ),
+        inventory=InventoryRef(sha256=listed, size=len(inventory), version="1", objects=1, bytes=7),
         mode=LockMode.NONE,
         until=NOW + timedelta(days=1),
     )
     book.objects |= {
-        domain.object: b"secrets",
-        f"inventory/{objects['inventory']}": _INVENTORY,
+        domain.object: secrets,
+        f"inventory/{listed}": inventory,
         f"evidence/{_EVIDENCE}": b"evidence",
     }
     return book.add("snapshot", body, "cache")
-
-
-_INVENTORY = b"# vault-inventory 1\n# objects 0\n# bytes 0\n"
 
 
 def not_understood() -> dict[str, tuple[Book, bool]]:
