@@ -23,6 +23,7 @@ from vault.repository.role_keys import (
     save_public,
     split_keys,
 )
+from vault.repository.root_changes import missing_signers
 from vault.repository.roots import apply_root, propose
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -117,7 +118,15 @@ def split(
     """
     repository = invocation.open(afresh=True)
 
+    signers = root_signers(invocation, repository, ())
+
     def agree(body: RootBody) -> None:
+        missing = missing_signers(repository.ledger, body, [each.public.id for each in signers])
+        if missing:
+            raise ConfigError(
+                f"too few sign the root: {missing}",
+                hint="'vault key new' makes a key, and 'vault key root propose --add' lists it",
+            )
         show_root(invocation, repository, body)
         agree_to_root(invocation, repository, body, "Put this root in force?", yes=yes)
 
@@ -131,7 +140,6 @@ def split(
         cost=init.COST,
     )
     proposal = propose(repository.ledger, made.body)
-    signers = root_signers(invocation, repository, ())
     lost = LostAttempts(invocation.warn)
     record = apply_root(repository, proposal, signers, tool=TOOL, insist=lost)
     for role, path in made.files.items():

@@ -613,3 +613,18 @@ def test_of_several_requests_all_are_signed_or_none(
         code, _, err = vault(*sign, "--yes")
     assert (code, "different repositories" in err) == (2, True), err
     assert asked.read_bytes() == before
+
+
+def test_split_leaves_no_key_behind_where_others_must_sign(
+    vault: Vault, people: People, home: Path, keys: Path
+) -> None:
+    """It can't ask people elsewhere, and says what can."""
+    two = ("--threshold", "root=2", "--out", "two", "--yes")
+    assert vault("key", "root", "propose", *two)[0] == 0
+    bob = people.uri("bob", "root")
+    code, _, err = vault("key", "root", "apply", "two", "--key", bob, "--yes")
+    assert code == 0, err
+    before = sorted(keys.iterdir())
+    code, _, err = vault("key", "split", "--role", "verifier", "--yes")
+    assert (code, "too few sign the root" in err, "vault key new" in err) == (2, True, True), err
+    assert sorted(keys.iterdir()) == before
