@@ -74,7 +74,7 @@ TABLE = """
 command                              writer  restorer  auditor  reading  pruner  verifier  log    administrator  stranger
 list                                 0       0         0        0        0       0         0      0              13
 list DATASET                         0       0         0        0        0       0         0      0              13
-log                                  0       0         0        0        0       0         0      0              13
+log                                  0       0         0        0        0       0         13     0              13
 show                                 0       0         0        0        0       0         0      0              13
 status                               0       0         0        0        0       0         0      0              13
 status --locks                       0       0         0        0        0       0         13     0              13
@@ -109,7 +109,7 @@ key root apply                       12/0    12/0      12/13    12/13    12/0   
 key export                           0       0         0        0        0       0         0      0              13
 key new                              0       0         0        0        0       0         0      0              13
 key passwd                           0       0         0        0        0       0         0      0              0
-checkpoint                           12/13   12/13     12/0     12/0     12/13   12/13     0      12/0           13
+checkpoint                           12/13   12/13     12/13    12/13    12/13   12/13     0      12/0           13
 checkpoint --attach                  13      13        13       13       13      13        0      0              13
 witness init                         0       0         0        0        0       0         0      0              0
 witness cosign                       0       0         0        0        0       0         0      0              13
