@@ -62,12 +62,12 @@ def _state(request: Request, ledger: Ledger, now: datetime) -> str:
 
 def _consent_facts(found: Consent | None) -> dict[str, str]:
     if found is None:
-        return {"the root wants": "nobody's approval for this act"}
+        return {"the root wants": "no approval for this act"}
     wanted = f"{found.threshold} with the role {found.role}, other than who asks and who acts"
     left = found.threshold - len(found.approved)
     facts = {"the root wants": wanted, "approved by": ", ".join(found.approved) or "none yet"}
     if left > 0:
-        facts["still needed"] = f"{left} of {', '.join(found.could) or 'nobody'}"
+        facts["still needed"] = f"{left} of {', '.join(found.could) or 'no one who is listed'}"
     return facts
 
 

@@ -105,7 +105,7 @@ def _honest_on_top(lab: Lab, seq: int) -> None:
 
 
 def test_what_a_revoked_host_left_stays_an_error_without_distrust(lab: Lab, source: Path) -> None:
-    """The control: nobody said that it was a theft."""
+    """The control: the revocation did not say that it was a theft."""
     thief = lab.enrol("thief").key.signing
     lab.snapshot(source)
     leave(lab, thief, "heartbeat", HeartbeatBody(note="x"), lab.open().head.seq)

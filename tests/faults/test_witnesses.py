@@ -197,7 +197,7 @@ def test_what_no_witness_has_seen_is_unwitnessed(lab: Lab, council: Council) -> 
 
 
 def test_a_root_without_witnesses_has_none_to_require(lab: Lab) -> None:
-    """Who requires one is told; else nothing is said."""
+    """A client that requires one says so; others say nothing."""
     assert opened(lab).witnessed.standing is Standing.UNASKED
     with pytest.raises(RollbackError, match="lists no witness"):
         opened(lab, witnesses=WitnessWish(required=True))
@@ -342,7 +342,7 @@ def test_an_object_under_a_wrong_name_is_junk(lab: Lab, council: Council) -> Non
 def test_many_notes_of_a_stolen_log_key_hide_a_checkpoint_and_stop_nothing(
     lab: Lab, council: Council
 ) -> None:
-    """They are read up to a limit; who reads is told."""
+    """They are read up to a limit, which the reader reports."""
     council.checkpoint()
     digests = [record.digest for record in lab.open().ledger.records]
     for extra in range(1, 40):

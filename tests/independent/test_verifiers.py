@@ -716,7 +716,7 @@ def test_sums_that_the_snapshot_states_must_be_those_of_its_inventory(
         assert found.faults == {f"inventory ledger {seq}"}, judge.__name__
 
 
-# --- ledgers that nobody thought of ---
+# --- ledgers that no author thought of ---
 
 ODD = (  # what a payload's bytes are replaced by, or get in between
     *(bytes([each]) for each in b'"\\{}[]:, 0129aeEzZ.+-/\x00\x1f\x7f\x80\xc3\xff'),

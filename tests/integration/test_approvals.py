@@ -391,7 +391,7 @@ def test_a_weaker_policy_needs_what_the_root_wants(
     policy = home / "laptop.toml"
     text = (Path(__file__).parents[2] / "policies/laptop.toml").read_text()
     policy.write_text(text)
-    assert vault("policy", "apply", policy)[0] == 0  # nobody has to agree to more
+    assert vault("policy", "apply", policy)[0] == 0  # more needs no agreement
     policy.write_text(text.replace("monthly = 12", "monthly = 6"))
     weaken = ("policy", "apply", policy, "--weaken", "--yes")
     count = people.statements()

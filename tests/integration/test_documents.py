@@ -208,7 +208,7 @@ def _witnessed(vault: Vault, vault_json: VaultJson, home: Path) -> list[Any]:
 
 
 def _governed(vault_json: VaultJson, home: Path) -> list[Any]:
-    """A key for another person, the root that lists it, and what is told of keys."""
+    """A key for another person, the root that lists it, and what `key list` says."""
     made = vault_json("key", "new", "--role", "policy", "--out", "new.key", "--public", "new.pub")
     wish = ("--add", "new=new.pub:policy", "--out", "next.root", "--yes")
     proposed = vault_json("key", "root", "propose", *wish)

@@ -272,7 +272,7 @@ def test_a_file_that_is_no_proposal_ends_in_an_error(vault: Vault, data: bytes) 
 
 
 def test_a_proposal_travels_and_is_shown_again(vault: Vault, vault_json: VaultJson) -> None:
-    """What it changes and makes void is said where it is signed, whoever wrote the file."""
+    """Who signs sees what it changes and makes void, by the ledger, not by its author."""
     assert _propose(vault, "--review", "policy=2027-01-31")[0] == 0
     fields = json.loads(Path("next.root").read_text())
     assert fields["body"]["version"] == 2

@@ -54,7 +54,7 @@ def cosigned(vault: Vault, home: Path, *more: object) -> None:
 
 
 def know_log(vault: Vault, council: Council, home: Path) -> None:
-    """The witness is told which log there is."""
+    """The witness is set up with the log's key."""
     ask = ("witness", "init", "--state", home / "witness", "--log", council.log_vkey)
     code, _, err = vault(*ask)
     assert code == 0, err
@@ -63,7 +63,7 @@ def know_log(vault: Vault, council: Council, home: Path) -> None:
 def test_a_checkpoint_goes_to_a_witness_and_back_by_files(
     vault: Vault, vault_json: VaultJson, council: Council, home: Path
 ) -> None:
-    """The log says its verifier key, the witness is told it once; then three commands a round."""
+    """The log says its verifier key, the witness is set up with it; then three commands a round."""
     first = vault_json("checkpoint", "--out", home / "note")["checkpoint"]
     assert (first["counts"], first["cosignatures"], first["quorum"]) == (False, [], 1)
     assert first["log"] == council.log_vkey

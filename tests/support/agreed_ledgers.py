@@ -335,7 +335,7 @@ def _fits() -> Book:
         people=("bob-policy", "carol-policy"),
     )
     case(
-        "whose requester nobody lists",
+        "whose requester is not listed",
         "its requester did not sign",
         requester=key_id("stranger"),
         people=("stranger", "bob-policy"),
@@ -417,7 +417,7 @@ def _fits() -> Book:
             name=name,
         )
     empty = replace_body(WarrantBody(payload="", signatures=()), payload=b64encode(b"x"))
-    bare = book.add("warrant", empty, "web", void="1 to 16 signatures", name="of nobody")
+    bare = book.add("warrant", empty, "web", void="1 to 16 signatures", name="without signers")
     book.add(
         "writer",
         body(),
@@ -624,7 +624,7 @@ def _thresholds() -> Book:
 
 
 def _roots() -> Book:
-    """Roots by two of two of whom one acts; what root N+1 ends; who counts is told by the roots."""
+    """Roots by two of two of whom one acts; what root N+1 ends; who counts by which root."""
     one = root_of_people()
     book = begun(one)
     asked = {"requester": key_id("alice-root")}
@@ -666,7 +666,7 @@ def _roots() -> Book:
         five,
         *sorted(all_three),
         void="needs the approval of 1 person with the role root",
-        name="all sign, and nobody approved",
+        name="all sign, and none approved",
     )
     root("alice asks and acts, bob approved", five, *both)
     six = replace_body(five, version=6)
@@ -770,7 +770,7 @@ def _distrust() -> Book:
         name="the distrusted act has used the request",
     )
     three = replace_body(one, version=3)
-    book.add("root", three, *both, name="nobody is distrusted")
+    book.add("root", three, *both, name="no key is distrusted")
     return book
 
 

@@ -365,7 +365,7 @@ class StorageOwner(Scene):
         return known
 
     def check(self) -> None:
-        """Nobody is stopped from reading what is there; who knows a head takes no other history."""
+        """What is there can be read; a reader who knows a head takes no other history."""
         cold = self._opened()
         digests = [record.digest for record in cold.ledger.records]
         for record in self.kept:

@@ -54,7 +54,7 @@ class Council:
 
     @property
     def log_vkey(self) -> str:
-        """What a witness is told of the log."""
+        """What a witness is set up with."""
         return log_vkey(self.origin, self.log.public)
 
     def policy(self, quorum: int = 1) -> str:

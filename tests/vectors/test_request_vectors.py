@@ -41,7 +41,7 @@ def test_a_payload_is_a_request_or_is_none(name: str) -> None:
 
 
 def test_a_request_file_is_read_and_what_people_signed_cannot_change() -> None:
-    """Of places all over it: refused, or nobody has signed it any more, or the same request."""
+    """Of places all over it: refused, or without a signature that holds, or the same request."""
     data = (VECTORS / "signed.request").read_bytes()
     file = parse_request_file(data)
     assert encode_request_file(file) == data

@@ -1,7 +1,7 @@
 """Whether an act came in time by the store's clock, which its signer can't set. No I/O.
 
-Claimed times decide what counts, since every reader has the same. Whoever executes an act asks this
-beside it, and so does an audit (docs/format.md 2.9).
+Claimed times decide what counts, since every reader has the same. A program that executes an act
+asks this beside it, and so does an audit (docs/format.md 2.9).
 """
 
 from datetime import datetime

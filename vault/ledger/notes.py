@@ -131,7 +131,7 @@ def is_logged(note: SignedNote, key: VerifyKey) -> bool:
 
 
 def log_vkey(origin: str, key: VerifyKey) -> str:
-    """The verifier key of a log, which a witness is told."""
+    """The verifier key of a log, which its witnesses are set up with."""
     return f"{origin}+{log_mark(key).hex()}+{b64encode(_ECDSA + key.der)}"
 
 

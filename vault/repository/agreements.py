@@ -77,7 +77,7 @@ def ask(
 
     Raises:
         ConfigError: It is no act, it would be good for too long, or too large.
-        WrongKeyError: Nobody lists the requester's key.
+        WrongKeyError: The requester's key is not listed.
     """
     ledger = repository.ledger
     if requester.public.id not in ledger.keys:
@@ -147,7 +147,7 @@ def wants_approval(ledger: Ledger, kind: StatementType, body: Body) -> Act | Non
 
 
 def require_unasked(ledger: Ledger, kind: StatementType, body: Body) -> None:
-    """Pass if the root wants nobody to approve an act.
+    """Pass if the root wants no approval of an act.
 
     Raises:
         ConfigError: It does.
@@ -264,12 +264,12 @@ class Consent:
 
     role: Role
     threshold: int
-    approved: tuple[str, ...]  # people who signed and count, whoever of the others acts
+    approved: tuple[str, ...]  # people who signed and count, for each of the others who may act
     could: tuple[str, ...]  # people who could still
 
 
 def consent(ledger: Ledger, request: Request) -> Consent | None:
-    """Who has approved a request and who could; None where the root wants nobody to."""
+    """Who has approved a request and who could; None where the root wants no approval."""
     wanted = approval_of(request.terms.act, ledger.root.approvals)
     if wanted is None:
         return None

@@ -1,6 +1,6 @@
 """Which snapshots need packs that statements call bad, by whose word. No word costs nothing.
 
-What writers make of such a word is in `bad_packs`; here it is told to people, so that one who is
+What writers make of such a word is in `bad_packs`; here people read it, so that one who is
 about to restore knows, and a key that calls everything bad is seen.
 """
 

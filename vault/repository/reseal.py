@@ -1,7 +1,7 @@
 """Sealing the seeds of older sessions to a later recipient, without a pack rewritten.
 
 See docs/format.md 6.1. The holder of an older recipient's key reads the header of each pack once;
-what it can't open is told, and the rest is resealed.
+what it can't open is reported, and the rest is resealed.
 """
 
 import dataclasses

@@ -62,7 +62,9 @@ class ProofFailedError(DigestMismatchError):
 class Replaces:
     """A restore exchanges live data."""
 
-    warrant: int | None = None  # seq of what people agreed to; None where the root wants nobody to
+    warrant: int | None = (
+        None  # seq of what people agreed to; None where the root wants no approval
+    )
     agreed: Request | None = None  # the same, to be looked at again right before the exchange
 
 
@@ -336,7 +338,7 @@ class _Finisher:
         self, repository: Repository, recovery: RecoveryKey, snapshot: Record, journal: Journal
     ) -> Attester:
         subject = journal.subject
-        is_told = _used(repository, subject) is not None  # what is told now replaces nothing more
+        is_told = _used(repository, subject) is not None  # what is said now replaces nothing more
         return Attester(
             repository,
             recovery.restorer,

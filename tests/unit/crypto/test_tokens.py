@@ -1,4 +1,4 @@
-"""Keys in a token, on SoftHSM: they sign, and what is wrong with a token is told."""
+"""Keys in a token, on SoftHSM: they sign, and errors name what is wrong with a token."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""How snapshots follow each other: in how many steps that is told."""
+"""How snapshots follow each other: in how many steps that is found."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

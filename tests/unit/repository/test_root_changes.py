@@ -69,7 +69,7 @@ def _apply(lab: Lab, change: RootChange, *signers: SigningKey) -> int:
 TWO = RootChange(add=[_bob()], persons=ANN, thresholds={"root": 2})
 REFUSED: Mapping[str, tuple[RootChange, str]] = {
     "nothing": (RootChange(), "nothing would change"),
-    "no such key": (RootChange(remove=["nobody"]), "has no key nobody"),
+    "no such key": (RootChange(remove=["mallory"]), "has no key mallory"),
     "no such recipient": (RootChange(recipients_remove=["x"]), "has no recipient x"),
     "no such witness": (RootChange(witnesses_remove=["x"]), "has no witness x"),
     "person of no key": (RootChange(persons={"x": "ann"}), "no key x"),
