@@ -85,12 +85,7 @@ def save_new_request_file(path: Path, file: RequestFile) -> None:
         ConfigError: There is such a file.
         LocalError: It can't be written.
     """
-    try:
-        durable.create(path, encode_request_file(file))
-    except FileExistsError as error:
-        raise ConfigError(f"{path} exists and is not overwritten") from error
-    except OSError as error:
-        raise LocalError(f"can't write {path}", found=error.strerror) from error
+    durable.create_named(path, encode_request_file(file))
 
 
 def agreed_text(agreed: RequestFile | None, name: str, given: str | None) -> str:

@@ -5,10 +5,9 @@ from typing import Any
 
 from cli.output import render
 from cli.output.statement import flat
-from vault.clock import to_rfc3339
 from vault.ledger.chain import Ledger
 from vault.ledger.request_files import RequestFile
-from vault.ledger.warrants import Request, Terms
+from vault.ledger.warrants import Request, terms_members
 from vault.repository.agreements import (
     Consent,
     RequestState,
@@ -89,7 +88,7 @@ def request_fields(file: RequestFile, ledger: Ledger | None) -> dict[str, Any]:
     request = file.request
     found = None if ledger is None else consent(ledger, request)
     return {
-        **terms_fields(request.terms),
+        **terms_members(request.terms),
         "id": str(request.id),
         "values": dict(file.values),
         "signers": None if ledger is None else list(request.signers(ledger.keys)),
@@ -104,27 +103,11 @@ def request_fields(file: RequestFile, ledger: Ledger | None) -> dict[str, Any]:
     }
 
 
-def terms_fields(terms: Terms) -> dict[str, Any]:
-    """What people sign."""
-    return {
-        "repository": terms.repository,
-        "root": terms.root,
-        "floor": str(terms.floor),
-        "act": terms.act,
-        "summary": terms.summary,
-        "requester": terms.requester,
-        "reason": terms.reason,
-        "ticket": terms.ticket,
-        "not_before": to_rfc3339(terms.not_before),
-        "expires": to_rfc3339(terms.expires),
-    }
-
-
 def state_fields(state: RequestState) -> dict[str, Any]:
     """One request of the ledger, for programs."""
     return {
         "seq": state.seq,
-        **terms_fields(state.request.terms),
+        **terms_members(state.request.terms),
         "id": str(state.request.id),
         "signers": list(state.signers),
         "used_by": state.used_by,

@@ -235,13 +235,7 @@ def create_key_file(path: Path, data: bytes) -> None:
     """
     if len(data) > MAX_KEY_FILE:
         raise ConfigError(f"{path} would be too large", expected=MAX_KEY_FILE, found=len(data))
-    with local_errors(path):
-        try:
-            durable.create(path, data)
-        except FileExistsError as error:
-            raise ConfigError(
-                f"{path} exists and is never overwritten", hint="move it away or name another"
-            ) from error
+    durable.create_named(path, data)
 
 
 @contextlib.contextmanager

@@ -102,19 +102,7 @@ def encode_request_terms(terms: Terms) -> bytes:
             "_type": STATEMENT_TYPE,
             "predicateType": REQUEST_TYPE,
             "subject": [{"name": "bound", "digest": {"sha256": str(terms.bound)}}],
-            "predicate": {
-                "repository": terms.repository,
-                "root": terms.root,
-                "floor": str(terms.floor),
-                "act": terms.act,
-                "summary": terms.summary,
-                "requester": terms.requester,
-                "reason": terms.reason,
-                "ticket": terms.ticket,
-                "not_before": to_rfc3339(terms.not_before),
-                "expires": to_rfc3339(terms.expires),
-                "nonce": terms.nonce,
-            },
+            "predicate": {**terms_members(terms), "nonce": terms.nonce},
         }
     )
     try:
@@ -122,6 +110,22 @@ def encode_request_terms(terms: Terms) -> bytes:
     except FormatError as error:
         raise ConfigError("the request would not be readable", found=error) from error
     return payload
+
+
+def terms_members(terms: Terms) -> dict[str, Any]:
+    """What people sign, by the names of docs/format.md 2.9; all but the nonce."""
+    return {
+        "repository": terms.repository,
+        "root": terms.root,
+        "floor": str(terms.floor),
+        "act": terms.act,
+        "summary": terms.summary,
+        "requester": terms.requester,
+        "reason": terms.reason,
+        "ticket": terms.ticket,
+        "not_before": to_rfc3339(terms.not_before),
+        "expires": to_rfc3339(terms.expires),
+    }
 
 
 def parse_request_terms(payload: bytes) -> Terms:

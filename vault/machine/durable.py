@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import IO, Final
 
+from vault.errors import ConfigError, LocalError
+
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -30,6 +32,23 @@ def create(path: Path, data: bytes) -> None:
     except BaseException:
         path.unlink()
         raise
+
+
+def create_named(path: Path, data: bytes) -> None:
+    """As `create`, for a file that a person named: errors say which and why.
+
+    Raises:
+        ConfigError: There is such a file; it is as it was.
+        LocalError: It can't be written.
+    """
+    try:
+        create(path, data)
+    except FileExistsError as error:
+        raise ConfigError(
+            f"{path} exists and is never overwritten", hint="move it away or name another"
+        ) from error
+    except OSError as error:
+        raise LocalError(f"can't write {path}", found=error.strerror) from error
 
 
 def replace(path: Path, data: bytes, *, durable: bool = True) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from vault.crypto.keys import Signer
 from vault.encoding import dumps, loads_canonical
-from vault.errors import ConfigError, FormatError, LocalError
+from vault.errors import ConfigError, FormatError
 from vault.ledger.chain import Ledger
 from vault.ledger.kinds import parse_body
 from vault.ledger.records import Record
@@ -59,12 +59,7 @@ def save_proposal(path: Path, proposal: RootProposal) -> None:
         ConfigError: There is such a file.
         LocalError: It can't be written.
     """
-    try:
-        durable.create(path, encode_proposal(proposal))
-    except FileExistsError as error:
-        raise ConfigError(f"{path} exists and is never overwritten") from error
-    except OSError as error:
-        raise LocalError(f"can't write {path}", found=error.strerror) from error
+    durable.create_named(path, encode_proposal(proposal))
 
 
 def parse_proposal(data: bytes) -> RootProposal:
